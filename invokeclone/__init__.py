@@ -1,0 +1,1 @@
+"""invokeclone: InvokeAI's REST API, queue and node graphs, served by FastAPI and run by worker processes."""

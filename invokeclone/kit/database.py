@@ -1,0 +1,95 @@
+"""The SQLite database behind SQLAlchemy Core: read connections, immediate write transactions, migrations.
+
+It knows pragmas, transactions and Alembic, and no table. Nobody else begins or commits.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    """Set what SQLite keeps per connection, and leave transactions to us instead of the driver."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "foreign_keys = ON",
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "synchronous = NORMAL",
+        "cache_size = -16000",
+        "temp_store = MEMORY",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+class Database:
+    """One SQLite file shared by the server and its workers.
+
+    Reads never wait for a write (WAL). A write transaction is immediate: it takes the write lock at its start, so a
+    read-then-write transaction can't fail half-way with "database is locked".
+    """
+
+    def __init__(self, path: Path | None, *, echo: bool = False) -> None:
+        """Open (lazily) the file at `path`, or a database in memory for None; `echo` logs each statement."""
+        self.path = path
+        where = path if path is not None else ":memory:"
+        memory: dict[str, Any] = {} if path is not None else {"poolclass": StaticPool}
+        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **memory)
+        self._writing = asyncio.Lock()
+        event.listen(self._engine.sync_engine, "connect", _on_connect)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for reading; what it reads in one transaction is of one moment."""
+        async with self._engine.connect() as connection:
+            await connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection inside an immediate transaction: committed on leaving, rolled back on an error.
+
+        Writers of this process queue up here, where waiting costs nothing; those of other processes wait in SQLite.
+        """
+        async with self._writing, self._engine.connect() as connection:
+            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                await asyncio.shield(connection.rollback())
+                raise
+            await connection.commit()
+
+    async def migrate(self) -> None:
+        """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed."""
+        await asyncio.to_thread(self._upgrade)
+
+    def _upgrade(self) -> None:
+        if self.path is None:
+            raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        from invokeclone.kit import migrations  # noqa: PLC0415  (alembic only where a migration may be due)
+
+        if migrations.current(self.path) != migrations.head():
+            migrations.upgrade(self.path)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+def locked(error: Exception) -> bool:
+    """Tell whether `error` says that another process holds the write lock, so that the same statement may work later."""
+    cause = getattr(error, "orig", error)
+    return isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)

@@ -1,0 +1,34 @@
+"""FastAPI dependencies that hand a request its connection and resources; the only part of kit that knows the web.
+
+`Write` closes with the endpoint function (`scope="function"`), so a COMMIT that fails is an error answer and not a 200.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.resources import Resources
+
+
+def resources(request: Request) -> Resources:
+    """Return what `create_app` put on the application."""
+    return cast("Resources", request.app.state.resources)
+
+
+Needs = Annotated[Resources, Depends(resources)]
+
+
+async def _read(needs: Needs) -> AsyncIterator[AsyncConnection]:
+    async with needs.database.read() as connection:
+        yield connection
+
+
+async def _write(needs: Needs) -> AsyncIterator[AsyncConnection]:
+    async with needs.database.write() as connection:
+        yield connection
+
+
+Read = Annotated[AsyncConnection, Depends(_read, scope="function")]
+Write = Annotated[AsyncConnection, Depends(_write, scope="function")]

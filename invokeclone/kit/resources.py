@@ -1,0 +1,16 @@
+"""What every service may use, handed in once: settings, database and a way to tell of events."""
+
+from dataclasses import dataclass
+
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Emitter
+from invokeclone.kit.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The three things a service needs; the server has one for its life, each worker another on the same database."""
+
+    settings: Settings
+    database: Database
+    events: Emitter

@@ -1,0 +1,264 @@
+"""Every setting, its type, default and meaning; where they come from is in `load_settings`, and nothing happens at import.
+
+The names are those of `invokeai.yaml` and `INVOKEAI_*`. Nested folders are taken from the root.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+RESERVED_PREFIXES = {"api", "ws", "static", "docs", "redoc", "openapi.json", "locales", "assets"}
+DEVICE = re.compile(r"^(auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?)$")
+
+
+class URLRegexTokenPair(BaseModel, frozen=True):
+    """A token to send as a bearer to every download address that the pattern matches."""
+
+    url_regex: str
+    token: str
+
+    @field_validator("url_regex")
+    @classmethod
+    def _is_a_pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+
+def _optional(text: str, **limits: Any) -> Any:
+    """Declare a setting that may be null; published without a default, as clients know it."""
+    return Field(default=None, description=text, json_schema_extra=_drop_default, **limits)
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
+
+
+class InvokeAIAppConfig(BaseSettings):
+    """The application's settings, frozen. Build it with `load_settings`, or directly in a test."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    root: SkipJsonSchema[Path] = Field(default=Path("invokeai"), exclude=True)
+
+    schema_version: str = Field("4.0.3", description="Version of the settings file's form.")
+    legacy_models_yaml_path: Path | None = _optional("Path of an old models.yaml.")
+
+    # Web
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for the whole network.")
+    port: int = Field(9090, description="Port to listen on; the next free one is taken when it is busy.")
+    allow_origins: list[str] = Field([], description="Origins that browsers may call from (CORS).")
+    allow_credentials: bool = Field(True, description="Let such calls carry credentials (CORS).")
+    allow_methods: list[str] = Field(["*"], description="Methods allowed to such calls (CORS).")
+    allow_headers: list[str] = Field(["*"], description="Headers allowed to such calls (CORS).")
+    ssl_certfile: Path | None = _optional("Certificate file: serve HTTPS.")
+    ssl_keyfile: Path | None = _optional("Key file of the certificate.")
+    base_url: str | None = _optional("Sub-path under which a proxy serves this, such as /invoke.")
+    forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose forwarded headers are believed.")
+    http_compression_level: int = Field(9, ge=0, le=9, description="gzip level of answers; 0 switches it off.")
+
+    # Features
+    log_tokenization: bool = Field(False, description="Log how prompts are split into tokens.")
+    patchmatch: bool = Field(True, description="Allow patchmatch infill.")
+
+    # Paths
+    models_dir: Path = Field(Path("models"), description="Folder of the models.")
+    convert_cache_dir: Path = Field(Path("models/.convert_cache"), description="Deprecated.")
+    download_cache_dir: Path = Field(Path("models/.download_cache"), description="Folder of models fetched on demand.")
+    legacy_conf_dir: Path = Field(Path("configs"), description="Folder of checkpoint configurations.")
+    db_dir: Path = Field(Path("databases"), description="Folder of invokeai.db.")
+    outputs_dir: Path = Field(Path("outputs"), description="Folder of images and tensors.")
+    fonts_dir: Path = Field(Path("fonts"), description="Folder of fonts.")
+    image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
+        "flat", description="How images are spread over subfolders."
+    )
+    custom_nodes_dir: Path = Field(Path("nodes"), description="Folder of community node packs.")
+    style_presets_dir: Path = Field(Path("style_presets"), description="Folder of style preset pictures.")
+    workflow_thumbnails_dir: Path = Field(Path("workflow_thumbnails"), description="Folder of workflow thumbnails.")
+
+    # Logging
+    log_handlers: list[str] = Field(["console"], description="console, file=PATH, syslog=ADDRESS, http=HOST/PATH.")
+    log_format: Literal["plain", "color", "syslog", "legacy"] = Field("color", description="Form of log lines.")
+    log_level: LogLevel = Field("info", description="Least level that is logged.")
+    log_sql: bool = Field(False, description="Log every SQL statement.")
+    log_level_network: LogLevel = Field("warning", description="Least level logged by network libraries.")
+
+    # Development
+    use_memory_db: bool = Field(False, description="Keep the database in memory; lost at exit.")
+    dev_reload: bool = Field(False, description="Reload the server when its code changes.")
+    profile_graphs: bool = Field(False, description="Profile each queue item with cProfile.")
+    profile_prefix: str | None = _optional("Prefix of profile files.")
+    profiles_dir: Path = Field(Path("profiles"), description="Folder of profiles.")
+
+    # Cache
+    max_cache_ram_gb: float | None = _optional("RAM for models, in GB; null: half of the machine's.", gt=0)
+    max_cache_vram_gb: float | None = _optional("VRAM for models, in GB; null: what is free.", ge=0)
+    log_memory_usage: bool = Field(False, description="Log memory before and after each model load.")
+    model_cache_keep_alive_min: float = Field(0, ge=0, description="Minutes after which idle models go; 0: never.")
+    device_working_mem_gb: float = Field(3, description="VRAM kept free for the work itself, in GB.")
+    enable_partial_loading: bool = Field(True, description="Let a model that doesn't fit run partly from RAM.")
+    keep_ram_copy_of_weights: bool = Field(True, description="Keep weights in RAM while they are in VRAM.")
+    ram: float | None = _optional("Deprecated, unused.", gt=0)
+    vram: float | None = _optional("Deprecated, unused.", ge=0)
+    lazy_offload: bool = Field(True, description="Deprecated, unused.")
+    pytorch_cuda_alloc_conf: str | None = _optional("PYTORCH_CUDA_ALLOC_CONF for the workers.")
+
+    # Device
+    device: str = Field("auto", pattern=DEVICE.pattern, description="auto, cpu, mps, cuda, cuda:N, xpu or xpu:N.")
+    generation_devices: Literal["auto"] | list[str] = Field(
+        "auto", description="Devices that run the queue, one worker each; auto: every GPU."
+    )
+    offload_text_encoders_to_idle_gpus: bool = Field(True, description="Run text encoders on an idle GPU.")
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Number type of weights.")
+
+    # Generation
+    sequential_guidance: bool = Field(False, description="Run guidance one side after the other: less memory.")
+    wan_memory_optimization: bool = Field(False, description="Save memory in Wan models.")
+    pid_memory_optimization: bool = Field(False, description="Save memory in PiD decoders.")
+    attention_type: Literal["auto", "normal", "xformers", "sliced", "torch-sdp"] = Field(
+        "auto", description="Attention implementation."
+    )
+    attention_slice_size: Literal["auto", "balanced", "max", 1, 2, 3, 4, 5, 6, 7, 8] = Field(
+        "auto", description="Slice size of sliced attention."
+    )
+    force_tiled_decode: bool = Field(False, description="Decode latents in tiles: less memory.")
+    pil_compress_level: int = Field(1, description="PNG compression, 0 to 9.")
+
+    # Queue
+    max_queue_size: int = Field(10000, gt=0, description="Most items that may be pending.")
+    session_queue_mode: Literal["FIFO", "round_robin"] = Field("round_robin", description="Order between users.")
+    clear_queue_on_startup: bool = Field(False, description="Empty the queue at start.")
+    max_queue_history: int | None = _optional("Finished items kept at start; null: all.", ge=0)
+
+    # Nodes
+    allow_nodes: list[str] | None = _optional("Node types to allow; null: all.")
+    deny_nodes: list[str] | None = _optional("Node types to refuse.")
+    node_cache_size: int = Field(512, description="Node results kept for reuse; 0: none.")
+
+    # Models
+    hashing_algorithm: Literal[
+        "blake3_multi", "blake3_single", "random", "md5", "sha1", "sha224", "sha256", "sha384", "sha512",
+        "blake2b", "blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "shake_128", "shake_256",
+    ] = Field("blake3_single", description="Hash of installed models.")  # fmt: skip
+    remote_api_tokens: list[URLRegexTokenPair] | None = _optional("Tokens for download addresses.")
+    scan_models_on_startup: bool = Field(False, description="Look for models that are not registered.")
+    allow_private_download_urls: bool = Field(False, description="Let downloads go to private addresses.")
+    download_proxy: str | None = _optional("Proxy for downloads.")
+    unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
+    allow_unknown_models: bool = Field(True, description="Register models that no rule knows.")
+
+    # Users
+    multiuser: bool = Field(False, description="Accounts, roles and tokens.")
+    strict_password_checking: bool = Field(False, description="Ask for strong passwords.")
+
+    # External image services
+    external_alibabacloud_api_key: str | None = _optional("Key for Alibaba Cloud.")
+    external_alibabacloud_base_url: str | None = _optional("Address of Alibaba Cloud's service.")
+    external_gemini_api_key: str | None = _optional("Key for Gemini.")
+    external_gemini_base_url: str | None = _optional("Address of Gemini's service.")
+    external_openai_api_key: str | None = _optional("Key for OpenAI.")
+    external_openai_base_url: str | None = _optional("Address of OpenAI's service.")
+    external_seedream_api_key: str | None = _optional("Key for Seedream.")
+    external_seedream_base_url: str | None = _optional("Address of Seedream's service.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take nothing from the environment by itself: `load_settings` does, with one clear line for each mistake."""
+        return (init_settings,)
+
+    @field_validator("base_url")
+    @classmethod
+    def _normalise_prefix(cls, value: str | None) -> str | None:
+        prefix = "/".join(part for part in (value or "").split("/") if part)
+        if not prefix:
+            return None
+        if prefix.split("/")[0] in RESERVED_PREFIXES:
+            raise ValueError(f"may not begin with {prefix.split('/')[0]!r}, which the server uses itself")
+        return f"/{prefix}"
+
+    @field_validator("generation_devices")
+    @classmethod
+    def _devices_have_names(cls, value: Literal["auto"] | list[str]) -> Literal["auto"] | list[str]:
+        if value == "auto":
+            return value
+        wrong = [name for name in value if not DEVICE.match(name) or name == "auto"]
+        if wrong or not value:
+            raise ValueError(f"not a device: {wrong[0]!r}" if wrong else "names no device")
+        return list(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _https_needs_both(self) -> Self:
+        if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
+            raise ValueError("ssl_certfile and ssl_keyfile go together")
+        return self
+
+    def under_root(self, path: Path) -> Path:
+        """Return `path` as it is when absolute, otherwise taken from the root."""
+        return (self.root / path.expanduser()).absolute()
+
+    @property
+    def models_path(self) -> Path:
+        """Folder of the models, absolute."""
+        return self.under_root(self.models_dir)
+
+    @property
+    def outputs_path(self) -> Path:
+        """Folder of images and tensors, absolute."""
+        return self.under_root(self.outputs_dir)
+
+    @property
+    def database_path(self) -> Path:
+        """The database file, absolute."""
+        return self.under_root(self.db_dir) / "invokeai.db"
+
+    @property
+    def custom_nodes_path(self) -> Path:
+        """Folder of community node packs, absolute."""
+        return self.under_root(self.custom_nodes_dir)
+
+    @property
+    def download_cache_path(self) -> Path:
+        """Folder of models fetched on demand, absolute."""
+        return self.under_root(self.download_cache_dir)
+
+    @property
+    def fonts_path(self) -> Path:
+        """Folder of fonts, absolute."""
+        return self.under_root(self.fonts_dir)
+
+    @property
+    def style_presets_path(self) -> Path:
+        """Folder of style preset pictures, absolute."""
+        return self.under_root(self.style_presets_dir)
+
+    @property
+    def workflow_thumbnails_path(self) -> Path:
+        """Folder of workflow thumbnails, absolute."""
+        return self.under_root(self.workflow_thumbnails_dir)
+
+    @property
+    def profiles_path(self) -> Path:
+        """Folder of profiles, absolute."""
+        return self.under_root(self.profiles_dir)
+
+    @property
+    def legacy_conf_path(self) -> Path:
+        """Folder of checkpoint configurations, absolute."""
+        return self.under_root(self.legacy_conf_dir)
+
+    def to_worker(self) -> dict[str, Any]:
+        """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""
+        return {"root": str(self.root.absolute()), **self.model_dump(mode="json")}
+
+
+Settings = InvokeAIAppConfig
+"""The name used in this code; the class bears the one that clients and community nodes know."""

@@ -1,0 +1,129 @@
+"""Where settings come from: arguments, then `INVOKEAI_*`, then `<root>/invokeai.yaml`, then the defaults.
+
+It knows the file and the environment, reports each mistake in one line, and writes the example file.
+"""
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from invokeclone.kit.settings import Settings
+
+PREFIX = "INVOKEAI_"
+FILE = "invokeai.yaml"
+FIELDS: dict[str, FieldInfo] = {name: field for name, field in Settings.model_fields.items() if name != "root"}
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; `lines` has one clear line per mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
+def find_root(root: Path | None, environment: Mapping[str, str]) -> Path:
+    """Return the folder everything lives in: the argument, `INVOKEAI_ROOT`, or `~/invokeai`."""
+    chosen = root or environment.get(f"{PREFIX}ROOT") or "~/invokeai"
+    return Path(chosen).expanduser().absolute()
+
+
+def load_settings(
+    root: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any
+) -> tuple[Settings, list[str]]:
+    """Read the settings; return them with one line per key that nobody knows (ignored, so that old files keep working).
+
+    Overrides that are None count as not given. Raises SettingsError with one line per value that cannot be used.
+    """
+    environment = os.environ if environment is None else environment
+    where = find_root(root, environment)
+    file = where / FILE
+    from_file, unknown, wrong = _read_file(file)
+    from_environment = _read_environment(environment, unknown)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values = from_file | {name: value for name, (_, value) in from_environment.items()} | given
+    sources = {name: f"{file}: {name}" for name in from_file}
+    sources |= {name: variable for name, (variable, _) in from_environment.items()}
+    sources |= {name: f"--{name.replace('_', '-')}" for name in given}
+    try:
+        settings = Settings(root=where, **values)
+    except ValidationError as error:
+        wrong += list(_explain(error, values, sources, str(file)))
+    if wrong:
+        raise SettingsError(wrong)
+    return settings, unknown
+
+
+def _read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return the known values of the file, a line per unknown key, and a line per reason why it can't be read."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, [], []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return {}, [], [f"{file}: cannot be read: {' '.join(str(error).split())}"]
+    if content is None:
+        return {}, [], []
+    if not isinstance(content, dict):
+        return {}, [], [f"{file}: must hold `name: value` lines"]
+    known = {str(key): value for key, value in content.items() if str(key) in FIELDS}
+    unknown = [f"{file}: {key}: no such setting, ignored" for key in content if str(key) not in FIELDS]
+    # an empty value means "as if the line weren't there" unless null is a value of its own
+    return {k: v for k, v in known.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)}, unknown, []
+
+
+def _read_environment(environment: Mapping[str, str], unknown: list[str]) -> dict[str, tuple[str, Any]]:
+    found: dict[str, tuple[str, Any]] = {}
+    for variable, text in environment.items():
+        if not variable.upper().startswith(PREFIX) or variable.upper() == f"{PREFIX}ROOT":
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in FIELDS:
+            unknown.append(f"{variable}: no such setting, ignored")
+            continue
+        found[name] = (variable, text if FIELDS[name].annotation is str else _parse(text))
+    return found
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _explain(error: ValidationError, values: dict[str, Any], sources: dict[str, str], file: str) -> Iterator[str]:
+    seen = set()
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        if name in seen:
+            continue
+        seen.add(name)
+        where = sources.get(name, file)
+        shown = f" (got {values[name]!r})" if name in values else ""
+        yield f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def example() -> str:
+    """Return an `invokeai.yaml` with every setting at its default, commented out and explained."""
+    lines = [
+        "# Every setting with its default. Copy what you change into <root>/invokeai.yaml, without the leading '# '.",
+        "# Any of them can also be given as INVOKEAI_<NAME> in the environment, which wins over the file.",
+    ]
+    defaults = Settings().model_dump(mode="json")
+    for name, field in FIELDS.items():
+        lines += ["", *textwrap.wrap(field.description or "", 110, initial_indent="## ", subsequent_indent="## ")]
+        value = yaml.safe_dump({name: defaults[name]}, default_flow_style=True, width=1000).strip()
+        lines.append(f"# {value[1:-1]}")
+    return "\n".join(lines) + "\n"
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Return the text of a settings file that holds `values`."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

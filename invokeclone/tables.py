@@ -1,0 +1,186 @@
+"""The whole database on one page (SQLAlchemy Core); it knows columns and indexes, and no query.
+
+Times are text, `YYYY-MM-DD HH:MM:SS.mmm` in UTC: they sort as they are and go out as they are.
+"""
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+app_state = Table(
+    "app_state",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""Single facts about the application: `paused`, whether the embedded model was ever registered."""
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),
+    Column("display_name", Text),
+    Column("password_hash", Text, nullable=False, server_default=""),
+    Column("is_admin", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_active", Boolean(create_constraint=False), nullable=False, server_default=text("1")),
+    Column("token_epoch", Integer, nullable=False, server_default=text("0")),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("last_login_at", Text),
+)
+"""Accounts. `system` owns everything of single-user mode."""
+
+STATUSES = ("pending", "in_progress", "waiting", "completed", "failed", "canceled")
+
+session_queue = Table(
+    "session_queue",
+    metadata,
+    Column("item_id", Integer, primary_key=True),
+    Column("queue_id", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("session_id", Text, nullable=False, unique=True),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("status_sequence", Integer, nullable=False, server_default=text("0")),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("origin", Text),
+    Column("destination", Text),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("device", Text),
+    Column("field_values", Text),
+    Column("session", Text, nullable=False),
+    Column("workflow", Text),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("error_traceback", Text),
+    Column("retried_from_item_id", Integer),
+    Column("workflow_call_id", Text),
+    Column("parent_item_id", Integer),
+    Column("parent_session_id", Text),
+    Column("root_item_id", Integer),
+    Column("workflow_call_depth", Integer),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("started_at", Text),
+    Column("completed_at", Text),
+    CheckConstraint(f"status IN {STATUSES}", name="status"),
+    sqlite_autoincrement=True,
+)
+"""Every item of every queue; `session`, `workflow` and `field_values` are JSON text."""
+
+Index("ix_session_queue_order", session_queue.c.status, session_queue.c.priority.desc(), session_queue.c.item_id)
+Index(
+    "ix_session_queue_queue",
+    session_queue.c.queue_id,
+    session_queue.c.status,
+    session_queue.c.priority.desc(),
+    session_queue.c.created_at,
+    session_queue.c.user_id,
+)
+Index("ix_session_queue_listing", session_queue.c.queue_id, session_queue.c.priority.desc(), session_queue.c.item_id)
+Index("ix_session_queue_created", session_queue.c.queue_id, session_queue.c.created_at.desc())
+Index(
+    "ix_session_queue_batch",
+    session_queue.c.batch_id,
+    session_queue.c.queue_id,
+    session_queue.c.status,
+    session_queue.c.user_id,
+)
+Index("ix_session_queue_destination", session_queue.c.queue_id, session_queue.c.destination, session_queue.c.status)
+Index("ix_session_queue_served", session_queue.c.user_id, session_queue.c.started_at)
+
+images = Table(
+    "images",
+    metadata,
+    Column("image_name", Text, primary_key=True),
+    Column("image_origin", Text, nullable=False),
+    Column("image_category", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("session_id", Text),
+    Column("node_id", Text),
+    Column("metadata", Text),
+    Column("is_intermediate", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("image_subfolder", Text, nullable=False, server_default=""),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""One row per image file; `metadata` is JSON text."""
+
+Index("ix_images_starred_created", images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name)
+Index(
+    "ix_images_gallery",
+    images.c.is_intermediate,
+    images.c.image_category,
+    images.c.starred.desc(),
+    images.c.created_at.desc(),
+    images.c.image_name,
+)
+
+boards = Table(
+    "boards",
+    metadata,
+    Column("board_id", Text, primary_key=True),
+    Column("board_name", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("cover_image_name", Text, ForeignKey("images.image_name", ondelete="SET NULL")),
+    Column("archived", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("board_visibility", Text, nullable=False, server_default="private"),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+
+board_images = Table(
+    "board_images",
+    metadata,
+    Column("image_name", Text, ForeignKey("images.image_name", ondelete="CASCADE"), primary_key=True),
+    Column("board_id", Text, ForeignKey("boards.board_id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""Which board an image is on; an image is on one at most."""
+
+Index("ix_board_images_board", board_images.c.board_id, board_images.c.created_at)
+
+models = Table(
+    "models",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("path", Text, nullable=False, unique=True),
+    Column("file_size", Integer, nullable=False, server_default=text("0")),
+    Column("description", Text),
+    Column("source", Text, nullable=False),
+    Column("config", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""One row per registered model; `config` is the whole record as JSON text, the other columns are for finding it."""
+
+Index("ix_models_name", models.c.base, models.c.type, models.c.name)

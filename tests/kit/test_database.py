@@ -1,0 +1,86 @@
+"""Transactions, migrations and concurrency of the database."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, text
+
+from invokeclone.kit.database import Database, locked
+from invokeclone.kit.settings import Settings
+from invokeclone.tables import app_state, users
+
+
+async def test_a_write_is_committed_on_leaving(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(app_state.insert().values(key="a", value="1"))
+    async with database.read() as connection:
+        assert (await connection.execute(select(app_state.c.value))).scalars().all() == ["1"]
+
+
+async def test_an_error_rolls_everything_back(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.write() as connection:
+            await connection.execute(app_state.insert().values(key="a", value="1"))
+            raise ZeroDivisionError
+    async with database.read() as connection:
+        assert (await connection.execute(select(app_state.c.value))).scalars().all() == []
+
+
+async def test_concurrent_read_then_write_loses_nothing(database: Database, settings: Settings) -> None:
+    """Forty increments over two Database objects (as two processes have them): none fails, none is lost."""
+    other = Database(settings.database_path)
+    async with database.write() as connection:
+        await connection.execute(app_state.insert().values(key="n", value="0"))
+
+    async def increment(through: Database) -> None:
+        async with through.write() as connection:
+            value = (await connection.execute(select(app_state.c.value))).scalar_one()
+            await asyncio.sleep(0.001)
+            await connection.execute(app_state.update().values(value=str(int(value) + 1)))
+
+    await asyncio.gather(*(increment(database if n % 2 else other) for n in range(40)))
+    async with database.read() as connection:
+        assert (await connection.execute(select(app_state.c.value))).scalar_one() == "40"
+    await other.close()
+
+
+async def test_reads_do_not_wait_for_a_write(database: Database) -> None:
+    async with database.write() as writing:
+        await writing.execute(app_state.insert().values(key="a", value="1"))
+        async with database.read() as reading:
+            assert (await reading.execute(select(app_state))).all() == []
+
+
+async def test_a_cancelled_write_is_rolled_back(database: Database) -> None:
+    started = asyncio.Event()
+
+    async def write() -> None:
+        async with database.write() as connection:
+            await connection.execute(app_state.insert().values(key="a", value="1"))
+            started.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(write())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with database.write() as connection:
+        assert (await connection.execute(select(app_state))).all() == []
+
+
+async def test_migration_makes_the_system_user_once(database: Database) -> None:
+    await database.migrate()
+    async with database.read() as connection:
+        assert (await connection.execute(select(users.c.user_id))).scalars().all() == ["system"]
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
+
+
+def test_locked_tells_a_busy_database_from_other_errors(tmp_path: Path) -> None:
+    import sqlite3
+
+    assert locked(sqlite3.OperationalError("database is locked"))
+    assert not locked(sqlite3.OperationalError("no such table: x"))
+    assert not locked(ValueError("locked"))
