@@ -1,6 +1,6 @@
 """What every test may ask for: settings on a temporary root, a migrated database, a recorder of events."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def events() -> Iterator[RecordedEvents]:
-    yield RecordedEvents()
+def events() -> RecordedEvents:
+    return RecordedEvents()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Database:
         if self.path is None:
             raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        from invokeclone.kit import migrations  # noqa: PLC0415  (alembic only where a migration may be due)
+        from invokeclone.kit import migrations
 
         if migrations.current(self.path) != migrations.head():
             migrations.upgrade(self.path)

@@ -7,7 +7,12 @@ from typing import TextIO
 
 ROOT = "invokeclone"
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-_COLORS = {logging.DEBUG: "\033[90m", logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[1;31m"}
+_COLORS = {
+    logging.DEBUG: "\033[90m",
+    logging.WARNING: "\033[33m",
+    logging.ERROR: "\033[31m",
+    logging.CRITICAL: "\033[1;31m",
+}
 _FORMATS = {
     "plain": "[%(asctime)s] %(levelname)-7s %(name)s: %(message)s",
     "color": "[%(asctime)s] %(levelname)-7s %(name)s: %(message)s",
@@ -28,7 +33,9 @@ class _ColorFormatter(logging.Formatter):
         return f"{color}{text}\033[0m" if color else text
 
 
-def set_up(level: str, style: str, handlers: list[str], stream: TextIO | None = None, network_level: str = "warning") -> None:
+def set_up(
+    level: str, style: str, handlers: list[str], stream: TextIO | None = None, network_level: str = "warning"
+) -> None:
     """Send the package's log to `handlers` (`console`, `file=PATH`, `syslog[=ADDRESS]`, `http=HOST/PATH`), replacing earlier ones.
 
     `style` is plain, color, syslog or legacy; colours only go to a terminal. Raises ValueError for an unknown handler.
@@ -62,4 +69,6 @@ def _handler(spec: str, stream: TextIO) -> logging.Handler:
             host, _, path = argument.removeprefix("http://").partition("/")
             return logging.handlers.HTTPHandler(host, f"/{path}", method="POST")
         case _:
-            raise ValueError(f"unknown log handler {spec!r}: use console, file=PATH, syslog or syslog=ADDRESS, http=HOST/PATH")
+            raise ValueError(
+                f"unknown log handler {spec!r}: use console, file=PATH, syslog or syslog=ADDRESS, http=HOST/PATH"
+            )

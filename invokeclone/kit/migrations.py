@@ -39,8 +39,9 @@ def current(database: Path) -> str | None:
 
 def upgrade(database: Path, revision: str = "head") -> None:
     """Bring the file to `revision`, each step in a transaction."""
-    from alembic import command  # noqa: PLC0415  (only where a migration is due)
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config
+
+    from alembic import command
 
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))

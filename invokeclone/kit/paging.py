@@ -7,7 +7,7 @@ from pydantic import BaseModel
 Item = TypeVar("Item", bound=BaseModel)
 
 
-class OffsetPaginatedResults(BaseModel, Generic[Item]):  # noqa: UP046  (pydantic names the class by its Generic base)
+class OffsetPaginatedResults(BaseModel, Generic[Item]):
     """One page: `items` from `offset` on, at most `limit`, out of `total`."""
 
     limit: int

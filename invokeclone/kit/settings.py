@@ -169,8 +169,11 @@ class InvokeAIAppConfig(BaseSettings):
     external_seedream_base_url: str | None = _optional("Address of Seedream's service.")
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    def settings_customise_sources(  # type: ignore[override]
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic-settings hands it in by name)
+        init_settings: PydanticBaseSettingsSource,
+        **_: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take nothing from the environment by itself: `load_settings` does, with one clear line for each mistake."""
         return (init_settings,)

@@ -75,7 +75,11 @@ def _read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
     known = {str(key): value for key, value in content.items() if str(key) in FIELDS}
     unknown = [f"{file}: {key}: no such setting, ignored" for key in content if str(key) not in FIELDS]
     # an empty value means "as if the line weren't there" unless null is a value of its own
-    return {k: v for k, v in known.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)}, unknown, []
+    return (
+        {k: v for k, v in known.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)},
+        unknown,
+        [],
+    )
 
 
 def _read_environment(environment: Mapping[str, str], unknown: list[str]) -> dict[str, tuple[str, Any]]:

@@ -32,13 +32,22 @@ def test_arguments_win_over_environment_over_file_over_default(tmp_path: Path) -
     write(tmp_path, "port: 1001\nhost: 10.0.0.1\nlog_level: debug\n")
     environment = {"INVOKEAI_PORT": "1002", "INVOKEAI_HOST": "10.0.0.2", "OTHER": "x"}
     settings, unknown = load_settings(tmp_path, environment, port=1003, host=None)
-    assert (settings.port, settings.host, settings.log_level, settings.max_queue_size) == (1003, "10.0.0.2", "debug", 10000)
+    assert (settings.port, settings.host, settings.log_level, settings.max_queue_size) == (
+        1003,
+        "10.0.0.2",
+        "debug",
+        10000,
+    )
     assert unknown == []
 
 
 def test_lists_and_booleans_can_be_given_in_the_environment(tmp_path: Path) -> None:
-    environment = {"INVOKEAI_ALLOW_ORIGINS": '["http://a", "http://b"]', "INVOKEAI_GENERATION_DEVICES": "[cuda:0, cpu]",
-                   "INVOKEAI_FORCE_TILED_DECODE": "true", "INVOKEAI_MAX_QUEUE_HISTORY": "null"}
+    environment = {
+        "INVOKEAI_ALLOW_ORIGINS": '["http://a", "http://b"]',
+        "INVOKEAI_GENERATION_DEVICES": "[cuda:0, cpu]",
+        "INVOKEAI_FORCE_TILED_DECODE": "true",
+        "INVOKEAI_MAX_QUEUE_HISTORY": "null",
+    }
     settings, _ = load_settings(tmp_path, environment)
     assert settings.allow_origins == ["http://a", "http://b"]
     assert settings.generation_devices == ["cuda:0", "cpu"]

@@ -1,0 +1,32 @@
+# `make` lists the targets.
+PYTHON := .venv/bin/python
+
+.PHONY: help check lint types imports migrations tests slow format settings
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+check: lint types imports migrations tests ## everything that CI checks
+
+lint: ## ruff: rules and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types: ## mypy, strict
+	$(PYTHON) -m mypy
+
+imports: ## the layers of ARCHITECTURE.md
+	.venv/bin/lint-imports
+
+migrations: ## the migrations make what tables.py says
+	$(PYTHON) scripts/check_migrations.py
+
+tests: ## the test suite
+	$(PYTHON) -m pytest
+
+format: ## let ruff write
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+settings: ## write configs/invokeai.example.yaml anew
+	$(PYTHON) scripts/write_example_settings.py

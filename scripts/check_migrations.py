@@ -1,0 +1,34 @@
+"""Fail when the migrations, run on an empty database, don't make what tables.py says."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from invokeclone.kit import migrations
+from invokeclone.tables import metadata
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "check.db"
+        migrations.upgrade(file)
+        engine = create_engine(f"sqlite:///{file}")
+        with engine.connect() as connection:
+            differences = compare_metadata(
+                MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+            )
+        engine.dispose()
+        for difference in differences:
+            print(difference)
+        if migrations.current(file) != migrations.head():
+            print(f"newest revision is {migrations.current(file)}, newest file {migrations.head()}")
+            return 1
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
