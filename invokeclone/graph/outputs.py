@@ -1,0 +1,382 @@
+"""Outputs shared by nodes of several rooms; an output that one node alone has stands next to that node."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.context import ImageLike
+from invokeclone.graph.descriptions import FieldDescriptions
+from invokeclone.graph.fields import (
+    BoundingBoxField,
+    CogView4ConditioningField,
+    ColorField,
+    ConditioningField,
+    DenoiseMaskField,
+    FluxConditioningField,
+    ImageField,
+    LatentsField,
+    MetadataField,
+    OutputField,
+    SD3ConditioningField,
+    TensorField,
+    VideoField,
+)
+from invokeclone.graph.hints import UIType
+from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.model_outputs import (
+    CLIPOutput,
+    CLIPSkipInvocationOutput,
+    LoRALoaderOutput,
+    LoRASelectorOutput,
+    ModelIdentifierOutput,
+    ModelLoaderOutput,
+    SDXLLoRALoaderOutput,
+    SDXLModelLoaderOutput,
+    SDXLRefinerModelLoaderOutput,
+    SeamlessModeOutput,
+    UNetOutput,
+    VAEOutput,
+)
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "BooleanCollectionOutput",
+    "BooleanOutput",
+    "BoundingBoxCollectionOutput",
+    "BoundingBoxOutput",
+    "CLIPOutput",
+    "CLIPSkipInvocationOutput",
+    "CogView4ConditioningOutput",
+    "ColorCollectionOutput",
+    "ColorOutput",
+    "ConditioningCollectionOutput",
+    "ConditioningOutput",
+    "DenoiseMaskOutput",
+    "FloatCollectionOutput",
+    "FloatOutput",
+    "FluxConditioningCollectionOutput",
+    "FluxConditioningOutput",
+    "GradientMaskOutput",
+    "ImageCollectionOutput",
+    "ImageOutput",
+    "IntegerCollectionOutput",
+    "IntegerOutput",
+    "LatentsCollectionOutput",
+    "LatentsMetaOutput",
+    "LatentsOutput",
+    "LoRALoaderOutput",
+    "LoRASelectorOutput",
+    "MaskOutput",
+    "MetadataItemField",
+    "MetadataItemOutput",
+    "MetadataOutput",
+    "ModelIdentifierOutput",
+    "ModelLoaderOutput",
+    "NoiseOutput",
+    "SD3ConditioningOutput",
+    "SDXLLoRALoaderOutput",
+    "SDXLModelLoaderOutput",
+    "SDXLRefinerModelLoaderOutput",
+    "SchedulerOutput",
+    "SeamlessModeOutput",
+    "StringCollectionOutput",
+    "StringOutput",
+    "UNetOutput",
+    "VAEOutput",
+    "VideoOutput",
+]
+
+LATENT_SCALE_FACTOR = 8
+"""Pixels per latent pixel, in each direction."""
+
+
+def latents_field(latents_name: str, seed: int | None) -> LatentsField:
+    """Name stored latents."""
+    return LatentsField(latents_name=latents_name, seed=seed)
+
+
+def pixel_size(latents: "torch.Tensor") -> dict[str, int]:
+    """Width and height in pixels of latents shaped (batch, channels, height, width)."""
+    return {"width": latents.size()[3] * LATENT_SCALE_FACTOR, "height": latents.size()[2] * LATENT_SCALE_FACTOR}
+
+
+@invocation_output("boolean_output")
+class BooleanOutput(BaseInvocationOutput):
+    """One boolean."""
+
+    value: bool = OutputField(description="The boolean")
+
+
+@invocation_output("boolean_collection_output")
+class BooleanCollectionOutput(BaseInvocationOutput):
+    """Booleans."""
+
+    collection: list[bool] = OutputField(description="The booleans")
+
+
+@invocation_output("integer_output")
+class IntegerOutput(BaseInvocationOutput):
+    """One integer."""
+
+    value: int = OutputField(description="The integer")
+
+
+@invocation_output("integer_collection_output")
+class IntegerCollectionOutput(BaseInvocationOutput):
+    """Integers."""
+
+    collection: list[int] = OutputField(description="The integers")
+
+
+@invocation_output("float_output")
+class FloatOutput(BaseInvocationOutput):
+    """One float."""
+
+    value: float = OutputField(description="The float")
+
+
+@invocation_output("float_collection_output")
+class FloatCollectionOutput(BaseInvocationOutput):
+    """Floats."""
+
+    collection: list[float] = OutputField(description="The floats")
+
+
+@invocation_output("string_output")
+class StringOutput(BaseInvocationOutput):
+    """One string."""
+
+    value: str = OutputField(description="The string")
+
+
+@invocation_output("string_collection_output")
+class StringCollectionOutput(BaseInvocationOutput):
+    """Strings."""
+
+    collection: list[str] = OutputField(description="The strings")
+
+
+@invocation_output("image_output")
+class ImageOutput(BaseInvocationOutput):
+    """An image and its size."""
+
+    image: ImageField = OutputField(description="The image")
+    width: int = OutputField(description="Width of the image in pixels")
+    height: int = OutputField(description="Height of the image in pixels")
+
+    @classmethod
+    def build(cls, image_dto: ImageLike) -> "ImageOutput":
+        """The output for a saved image."""
+        return cls(image=ImageField(image_name=image_dto.image_name), width=image_dto.width, height=image_dto.height)
+
+
+@invocation_output("image_collection_output")
+class ImageCollectionOutput(BaseInvocationOutput):
+    """Images."""
+
+    collection: list[ImageField] = OutputField(description="The images")
+
+
+@invocation_output("video_output")
+class VideoOutput(BaseInvocationOutput):
+    """A video and its measures."""
+
+    video: VideoField = OutputField(description="The video")
+    width: int = OutputField(description="Width of the video in pixels")
+    height: int = OutputField(description="Height of the video in pixels")
+    num_frames: int = OutputField(description="Number of frames")
+    fps: float = OutputField(description="Frames per second")
+    duration: float = OutputField(description="Length in seconds")
+
+
+@invocation_output("mask_output")
+class MaskOutput(BaseInvocationOutput):
+    """A mask tensor and its size."""
+
+    mask: TensorField = OutputField(description="The mask")
+    width: int = OutputField(description="Width of the mask in pixels")
+    height: int = OutputField(description="Height of the mask in pixels")
+
+
+@invocation_output("denoise_mask_output")
+class DenoiseMaskOutput(BaseInvocationOutput):
+    """A mask for denoising."""
+
+    denoise_mask: DenoiseMaskField = OutputField(description="Mask to denoise with")
+
+    @classmethod
+    def build(
+        cls, mask_name: str, masked_latents_name: str | None = None, *, gradient: bool = False
+    ) -> "DenoiseMaskOutput":
+        """The output for stored tensors."""
+        field = DenoiseMaskField(mask_name=mask_name, masked_latents_name=masked_latents_name, gradient=gradient)
+        return cls(denoise_mask=field)
+
+
+@invocation_output("gradient_mask_output")
+class GradientMaskOutput(BaseInvocationOutput):
+    """A denoise mask and an image of the area it touches."""
+
+    denoise_mask: DenoiseMaskField = OutputField(description="Mask to denoise with")
+    expanded_mask_area: ImageField = OutputField(description="Image of the area the mask touches")
+
+
+@invocation_output("latents_output")
+class LatentsOutput(BaseInvocationOutput):
+    """Latents and the size of the picture they decode to."""
+
+    latents: LatentsField = OutputField(description=FieldDescriptions.latents)
+    width: int = OutputField(description=FieldDescriptions.width)
+    height: int = OutputField(description=FieldDescriptions.height)
+
+    @classmethod
+    def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None = None) -> "LatentsOutput":
+        """The output for latents (batch, channels, height, width) stored under a name."""
+        return cls(latents=latents_field(latents_name, seed), **pixel_size(latents))
+
+
+@invocation_output("latents_collection_output")
+class LatentsCollectionOutput(BaseInvocationOutput):
+    """Latents of several pictures."""
+
+    collection: list[LatentsField] = OutputField(description=FieldDescriptions.latents)
+
+
+@invocation_output("noise_output")
+class NoiseOutput(BaseInvocationOutput):
+    """Noise and the size of the picture it becomes."""
+
+    noise: LatentsField = OutputField(description=FieldDescriptions.noise)
+    width: int = OutputField(description=FieldDescriptions.width)
+    height: int = OutputField(description=FieldDescriptions.height)
+
+    @classmethod
+    def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None) -> "NoiseOutput":
+        """The output for noise (batch, channels, height, width) stored under a name."""
+        return cls(noise=latents_field(latents_name, seed), **pixel_size(latents))
+
+
+@invocation_output("color_output")
+class ColorOutput(BaseInvocationOutput):
+    """A color."""
+
+    color: ColorField = OutputField(description="The color")
+
+
+@invocation_output("color_collection_output")
+class ColorCollectionOutput(BaseInvocationOutput):
+    """Colors."""
+
+    collection: list[ColorField] = OutputField(description="The colors")
+
+
+@invocation_output("conditioning_output")
+class ConditioningOutput(BaseInvocationOutput):
+    """A text conditioning."""
+
+    conditioning: ConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "ConditioningOutput":
+        """The output for a stored conditioning."""
+        return cls(conditioning=ConditioningField(conditioning_name=conditioning_name))
+
+
+@invocation_output("conditioning_collection_output")
+class ConditioningCollectionOutput(BaseInvocationOutput):
+    """Text conditionings."""
+
+    collection: list[ConditioningField] = OutputField(description="The conditionings")
+
+
+@invocation_output("flux_conditioning_output")
+class FluxConditioningOutput(BaseInvocationOutput):
+    """A FLUX conditioning."""
+
+    conditioning: FluxConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "FluxConditioningOutput":
+        """The output for a stored conditioning."""
+        return cls(conditioning=FluxConditioningField(conditioning_name=conditioning_name))
+
+
+@invocation_output("flux_conditioning_collection_output")
+class FluxConditioningCollectionOutput(BaseInvocationOutput):
+    """FLUX conditionings."""
+
+    collection: list[FluxConditioningField] = OutputField(description="The conditionings")
+
+
+@invocation_output("sd3_conditioning_output")
+class SD3ConditioningOutput(BaseInvocationOutput):
+    """An SD3 conditioning."""
+
+    conditioning: SD3ConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "SD3ConditioningOutput":
+        """The output for a stored conditioning."""
+        return cls(conditioning=SD3ConditioningField(conditioning_name=conditioning_name))
+
+
+@invocation_output("cogview4_conditioning_output")
+class CogView4ConditioningOutput(BaseInvocationOutput):
+    """A CogView4 conditioning."""
+
+    conditioning: CogView4ConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "CogView4ConditioningOutput":
+        """The output for a stored conditioning."""
+        return cls(conditioning=CogView4ConditioningField(conditioning_name=conditioning_name))
+
+
+@invocation_output("bounding_box_output")
+class BoundingBoxOutput(BaseInvocationOutput):
+    """A rectangle."""
+
+    bounding_box: BoundingBoxField = OutputField(description="The bounding box")
+
+
+@invocation_output("bounding_box_collection_output")
+class BoundingBoxCollectionOutput(BaseInvocationOutput):
+    """Rectangles."""
+
+    collection: list[BoundingBoxField] = OutputField(description="The bounding boxes", title="Bounding Boxes")
+
+
+class MetadataItemField(BaseModel):
+    """One labeled piece of metadata."""
+
+    label: str = Field(description=FieldDescriptions.metadata_item_label)
+    value: Any = Field(description=FieldDescriptions.metadata_item_value)
+
+
+@invocation_output("metadata_item_output")
+class MetadataItemOutput(BaseInvocationOutput):
+    """One piece of metadata."""
+
+    item: MetadataItemField = OutputField(description="The metadata item")
+
+
+@invocation_output("metadata_output")
+class MetadataOutput(BaseInvocationOutput):
+    """Metadata to save with an image."""
+
+    metadata: MetadataField = OutputField(description="The metadata")
+
+
+@invocation_output("latents_meta_output")
+class LatentsMetaOutput(LatentsOutput, MetadataOutput):
+    """Latents, and metadata that says how they were made."""
+
+
+@invocation_output("scheduler_output")
+class SchedulerOutput(BaseInvocationOutput):
+    """The name of a scheduler."""
+
+    scheduler: SCHEDULER_NAME_VALUES = OutputField(description=FieldDescriptions.scheduler, ui_type=UIType.Scheduler)

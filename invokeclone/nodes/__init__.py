@@ -1,0 +1,1 @@
+"""Nodes that need no model, a file per theme; each is found by the registry."""
