@@ -1,0 +1,103 @@
+"""The training set on disk: pictures at two sizes, their captions as tokens, their attributes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from .drawing import draw
+from .figures import SETTINGS
+from .grammar import KINDS, NAMES, imagine, words
+from .text import TOKENS, write_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import CLIPTokenizer
+
+    from .figures import Picture
+
+SMALL, LARGE = 128, 256
+CAPTIONS = 4
+BACKGROUNDS = ("plain", "gradient", *SETTINGS)
+RELATIONS = ("", "beside", "stacked", "inside")
+# Attribute columns and how many values each can take; 0 means "none" where that can be.
+ATTRIBUTES = {
+    "kind": len(KINDS) + 1,
+    "colour": len(NAMES) + 1,
+    "other kind": len(KINDS) + 1,
+    "other colour": len(NAMES) + 1,
+    "relation": len(RELATIONS),
+    "background": len(BACKGROUNDS),
+    "background colour": len(NAMES) + 1,
+    "count": 5,
+}
+
+
+@dataclass
+class Dataset:
+    """Pictures and what is known about them; picture i of ``large`` is picture i of ``small``, drawn larger."""
+
+    small: np.ndarray  # (n, 128, 128, 3) uint8
+    large: np.ndarray  # (m, 256, 256, 3) uint8, m <= n
+    tokens: np.ndarray  # (n, 4, 77) int64
+    attributes: np.ndarray  # (n, 8) int64, columns as in ATTRIBUTES
+
+
+def attributes(picture: Picture) -> list[int]:
+    """List a picture's attributes, its two objects in the order left to right, top to bottom, out to in."""
+    things = [*picture.things[:1]] if picture.count > 1 else [*picture.things]
+    if picture.relation in ("right", "below"):
+        things.reverse()
+    slots = [(KINDS.index(thing.kind) + 1, NAMES.index(thing.colour) + 1) for thing in things]
+    slots += [(0, 0)] * (2 - len(slots))
+    relation = {"left": 1, "right": 1, "above": 2, "below": 2, "inside": 3}.get(picture.relation, 0)
+    colour = NAMES.index(picture.colour) + 1 if picture.colour else 0
+    return [*slots[0], *slots[1], relation, BACKGROUNDS.index(picture.background), colour, picture.count]
+
+
+def _drawn(index: int, size: int) -> np.ndarray:
+    return np.asarray(draw(imagine(index), size))
+
+
+def _draw_all(path: Path, count: int, size: int, processes: int) -> np.ndarray:
+    """Draw the first ``count`` pictures into a memory-mapped file, unless it is there already."""
+    if not path.exists():
+        partial_path = path.with_suffix(".partial.npy")
+        pictures = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (count, size, size, 3))
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            drawn = pool.imap(partial(_drawn, size=size), range(count), chunksize=64)
+            for index, picture in enumerate(tqdm(drawn, f"drawing {size}²", count, mininterval=5)):
+                pictures[index] = picture
+        pictures.flush()
+        partial_path.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def load_tokenizer(work: Path) -> CLIPTokenizer:
+    """Build the tokenizer from the grammar's words; the same every time."""
+    return write_tokenizer(words(), work / "tokenizer")
+
+
+def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> np.ndarray:
+    """Encode captions as (n, 77) token numbers."""
+    return np.array(tokenizer(captions, padding="max_length", truncation=True, max_length=TOKENS)["input_ids"])
+
+
+def prepare(work: Path, count: int, large_count: int, processes: int) -> Dataset:
+    """Draw and encodes the training set into ``work``, or loads it from there."""
+    small = _draw_all(work / "small.npy", count, SMALL, processes)
+    large = _draw_all(work / "large.npy", large_count, LARGE, processes)
+    described = work / "described.npz"
+    if not described.exists():
+        pictures = [imagine(index) for index in range(count)]
+        tokens = encode(load_tokenizer(work), [caption for picture in pictures for caption in picture.captions])
+        known = np.array([attributes(picture) for picture in pictures])
+        np.savez(described, tokens=tokens.reshape(count, CAPTIONS, TOKENS), attributes=known)
+    loaded = np.load(described)
+    return Dataset(small, large, loaded["tokens"], loaded["attributes"])

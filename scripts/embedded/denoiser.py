@@ -1,0 +1,162 @@
+"""Stages 2 and 3: the text encoder's warm-up, then denoiser and text encoder together.
+
+The denoiser learns the v-prediction (Salimans & Ho 2022) with a uniform loss over time steps drawn
+more often at high noise, where the layout is decided. One caption in ten is dropped, for
+classifier-free guidance (Ho & Salimans 2022).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .architecture import TEXT_WIDTH, Networks, build_scheduler, build_text, build_unet
+from .autoencoder import finish_vae
+from .dataset import ATTRIBUTES, encode, load_tokenizer
+from .parallel import Rank, Trainer, load_averaged
+from .text import FILLER_WORDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEXT_RATE, UNET_RATE, JOINT_TEXT_SHARE = 1e-3, 1.5e-3, 0.15
+SHORT = 32  # tokens that hold any caption; the other places are repeated end tokens
+FULL_LENGTH_FROM = 0.65  # the budget's fraction from which all 77 places are used
+LARGE_EVERY, LARGE_SHARE = 6, 3.2  # every 6th step at 256², on a batch that many times smaller
+DROPPED, JUNK = 0.10, 0.2  # captions dropped, and how many of those become meaningless words
+STEPS = 1000
+
+
+class AttributeHeads(torch.nn.Module):
+    """Read every attribute of the picture off the text encoder's end token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(TEXT_WIDTH, values) for values in ATTRIBUTES.values())
+
+    def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
+        """Map (n, 128) to one (n, values) of logits for each attribute."""
+        return [head(pooled) for head in self.heads]
+
+
+def shortened(tokens: np.ndarray, length: int, end: int) -> np.ndarray:
+    """Cut (n, 77) token numbers to (n, length), keeping an end token last."""
+    cut = tokens[:, :length].copy()
+    cut[:, -1] = end
+    return cut
+
+
+def warm_text(rank: Rank) -> None:
+    """Train the text encoder to know what is on the picture, before any denoising."""
+    tokenizer = load_tokenizer(rank.job.work / f"rank{rank.number}")
+    described = np.load(rank.job.work / "described.npz")
+    tokens, known = described["tokens"], torch.from_numpy(described["attributes"])
+    text, heads = build_text(tokenizer).to(rank.job.device), AttributeHeads().to(rank.job.device)
+    trainer = Trainer(rank, "text", [(text, TEXT_RATE), (heads, TEXT_RATE)], decay=0.01, hold=0.4)
+    right = 0.0
+    while trainer.running:
+        rows = rank.chance.integers(len(tokens), size=rank.job.batch)
+        chosen = shortened(
+            tokens[rows, rank.chance.integers(tokens.shape[1], size=len(rows))], SHORT, tokenizer.eos_token_id
+        )
+        pooled = text(torch.from_numpy(chosen).to(rank.job.device)).pooler_output
+        answers, truth = heads(pooled), known[rows].to(rank.job.device)
+        losses = [functional.cross_entropy(answer, truth[:, column]) for column, answer in enumerate(answers)]
+        # Told apart per attribute for the record: kinds and order are learnt last.
+        right = 0.98 * right + 0.02 * float((answers[0].argmax(1) == truth[:, 0]).float().mean())
+        trainer.step(torch.stack(losses).sum())
+    if rank.leads:
+        trainer.save()
+        print(f"text warm-up: first object's kind right {right:.3f}", flush=True)
+
+
+def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """Replace one caption in ten by nothing or by words that mean nothing, in place."""
+    dropped = np.flatnonzero(chance.random(len(tokens)) < DROPPED)
+    tokens[dropped] = empty
+    meaningless = dropped[chance.random(len(dropped)) < JUNK]
+    tokens[meaningless] = junk[chance.integers(len(junk), size=len(meaningless))]
+    return tokens
+
+
+def junk_captions(count: int = 512) -> list[str]:
+    """Make prompts of filler words and of letters, as people write into the negative prompt."""
+    chance = np.random.default_rng(7)
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    made = []
+    for _ in range(count):
+        parts = [str(word) for word in chance.choice(FILLER_WORDS, size=chance.integers(1, 12))]
+        if chance.random() < 0.3:
+            parts.append("".join(chance.choice(letters, size=chance.integers(3, 9))))
+        made.append((", " if chance.random() < 0.6 else " ").join(parts))
+    return made
+
+
+def time_steps(count: int, power: float, chance: np.random.Generator) -> torch.Tensor:
+    """Draw (count,) time steps spread evenly over the distribution u**power, mostly high noise for power < 1."""
+    spread = (np.arange(count) + chance.random(count)) / count
+    return torch.from_numpy(np.minimum(STEPS - 1, (STEPS * spread**power)).astype(np.int64))
+
+
+def noised(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the noisy (n, 4, h, w) latents and the v they should be answered with."""
+    noise = torch.randn_like(latents)
+    alpha = signal[steps].sqrt().view(-1, 1, 1, 1)
+    sigma = (1 - signal[steps]).sqrt().view(-1, 1, 1, 1)
+    target = alpha * noise - sigma * latents
+    # Sampling starts from pure noise, which the schedule's last step is not quite: learn that start too.
+    start = (steps >= STEPS - 10).view(-1, 1, 1, 1)
+    return torch.where(start, noise, alpha * latents + sigma * noise), target
+
+
+def load_latents(work: Path, name: str) -> np.ndarray:
+    """Load the cached latents of all processes, in the pictures' order."""
+    paths = sorted(work.glob(f"latents-{name}-*.npy"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
+    return np.concatenate([np.load(path) for path in paths])
+
+
+def train_unet(rank: Rank) -> None:
+    """Train denoiser and text encoder together on the cached latents."""
+    work, device = rank.job.work, rank.job.device
+    tokenizer = load_tokenizer(work / f"rank{rank.number}")
+    tokens = np.load(work / "described.npz")["tokens"]
+    empty, junk = encode(tokenizer, [""]), encode(tokenizer, junk_captions())
+    latents = {name: load_latents(work, name) for name in ("small", "large")}
+    signal = build_scheduler().alphas_cumprod.to(device)
+    text, unet = build_text(tokenizer), build_unet()
+    load_averaged(work / "text.pt", [text, AttributeHeads()])
+    text.to(device)
+    unet.to(device)
+    trainer = Trainer(
+        rank, "unet", [(unet, UNET_RATE), (text, UNET_RATE * JOINT_TEXT_SHARE)], decay=0.01, average=0.999, hold=0.45
+    )
+    torch.manual_seed(rank.number + 1000 * (trainer.steps + 1))  # Noise differs between processes.
+    while trainer.running:
+        large = trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
+        source = latents["large" if large else "small"]
+        count = max(1, round(rank.job.batch / LARGE_SHARE)) if large else rank.job.batch
+        rows = rank.chance.integers(len(source), size=count)
+        chosen = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
+        chosen = drop_captions(chosen, empty, junk, rank.chance)
+        if trainer.fraction < FULL_LENGTH_FROM:
+            chosen = shortened(chosen, SHORT, tokenizer.eos_token_id)
+        clean = torch.from_numpy(source[rows].astype(np.float32)).to(device)
+        steps = time_steps(count, 0.5 if large else 0.62, rank.chance).to(device)
+        noisy, target = noised(clean, steps, signal)
+        context = text(torch.from_numpy(chosen).to(device)).last_hidden_state
+        answer = unet(noisy, steps, encoder_hidden_states=context).sample
+        trainer.step(functional.mse_loss(answer, target))
+    if rank.leads:
+        trainer.save()
+
+
+def finished(work: Path) -> tuple[Networks, float]:
+    """Load all stages' averaged weights; returns them with the autoencoder's PSNR in dB."""
+    tokenizer = load_tokenizer(work)
+    vae, quality = finish_vae(work)
+    text, unet = build_text(tokenizer), build_unet()
+    load_averaged(work / "unet.pt", [unet, text])
+    return Networks(vae, text.eval(), unet.eval(), tokenizer), quality

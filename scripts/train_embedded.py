@@ -1,0 +1,97 @@
+"""Trains the embedded model from nothing but pictures that it draws itself.
+
+Run from the repository's root: ``python scripts/train_embedded.py --work BUILD --out MODEL``. Every
+stage keeps checkpoints in ``--work`` and goes on from them when started again. The defaults suit two CPU
+cores and two hours; ``--smoke`` goes through everything in about a minute, for nothing but noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from scripts.embedded import architecture, autoencoder, dataset, denoiser, parallel
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything a training gets: minutes for each stage, pictures, and batch sizes."""
+
+    vae: float
+    text: float
+    unet: float
+    pictures: int
+    large_pictures: int
+    vae_batch: int  # crops of 64² in each process
+    text_batch: int  # captions in each process
+    unet_batch: int  # pictures of 128² in each process
+
+
+SMOKE = Budget(vae=0.12, text=0.08, unet=0.2, pictures=96, large_pictures=32, vae_batch=4, text_batch=16, unet_batch=8)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for pictures, latents and checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the finished diffusers pipeline")
+    parser.add_argument("--vae-minutes", type=float, default=18, help="minutes for the autoencoder")
+    parser.add_argument("--text-minutes", type=float, default=3, help="minutes for the text encoder's warm-up")
+    parser.add_argument("--minutes", type=float, default=85, help="minutes for the denoiser")
+    parser.add_argument("--pictures", type=int, default=30000, help="pictures drawn at 128²")
+    parser.add_argument("--large-pictures", type=int, default=6000, help="how many of them are drawn at 256² as well")
+    parser.add_argument("--batch", type=int, default=32, help="pictures for each process and step")
+    parser.add_argument("--processes", type=int, default=0, help="0: one for each CPU core, or one for a GPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--export-only", action="store_true", help="write the folder from the present checkpoints")
+    parser.add_argument("--smoke", action="store_true", help="go through all stages in about a minute")
+    return parser.parse_args()
+
+
+def train(work: Path, budget: Budget, processes: int, device: str, seed: int) -> None:
+    """Go through the stages, leaving out what is done already."""
+    work.mkdir(parents=True, exist_ok=True)
+    dataset.prepare(work, budget.pictures, budget.large_pictures, processes)
+
+    def job(minutes: float, batch: int) -> parallel.Job:
+        return parallel.Job(work, minutes, batch, processes, device, seed)
+
+    parallel.run(autoencoder.train_vae, job(budget.vae, budget.vae_batch))
+    if not (work / f"latents-large-{processes - 1}.npy").exists():
+        parallel.run(autoencoder.cache_latents, job(0, 0))
+    parallel.run(denoiser.warm_text, job(budget.text, budget.text_batch))
+    parallel.run(denoiser.train_unet, job(budget.unet, budget.unet_batch))
+
+
+def main() -> None:
+    """Train and exports."""
+    chosen = arguments()
+    processes = chosen.processes or (1 if chosen.device.startswith("cuda") else os.cpu_count() or 1)
+    budget = Budget(
+        chosen.vae_minutes,
+        chosen.text_minutes,
+        chosen.minutes,
+        chosen.pictures,
+        chosen.large_pictures,
+        16,
+        128,
+        chosen.batch,
+    )
+    if not chosen.export_only:
+        train(chosen.work, SMOKE if chosen.smoke else budget, processes, chosen.device, chosen.seed)
+    networks, quality = denoiser.finished(chosen.work)
+    architecture.export(networks, chosen.out)
+    print(f"wrote {chosen.out}; the autoencoder's PSNR is {quality:.1f} dB")
+
+
+if __name__ == "__main__":
+    main()
