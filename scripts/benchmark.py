@@ -1,0 +1,251 @@
+"""Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
+
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue] [--out FILE.json]
+
+A server is started on a scratch root with one torch thread. CPU seconds are those of the processes named, from the
+operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH = ROOT / "tests" / "whole" / "text_to_image.json"
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class Running:
+    """A server on a scratch root, its CPU time and its memory."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
+        command = [sys.executable, "-m", "invokeclone", "serve", "--root", str(folder), "--port", str(port)]
+        environment = os.environ | THREADS | {"INVOKEAI_DEVICE": "cpu", "INVOKEAI_PRECISION": "float32"}
+        self.log = (folder.parent / "server.log").open("wb")
+        self.process = psutil.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if result := condition():
+                    return result
+            if self.process.poll() is not None:
+                raise SystemExit("the server ended by itself; see its log")
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        return self.client.get("/api/v1/app/version").status_code == 200
+
+    def cpu(self, whole_tree: bool = True) -> float:
+        """CPU seconds so far of the server, and of its workers."""
+        processes = [psutil.Process(self.process.pid)]
+        if whole_tree:
+            processes += processes[0].children(recursive=True)
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    def memory(self) -> float:
+        """MiB resident of the server's own process."""
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    def stop(self) -> None:
+        self.client.close()
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+
+@contextlib.contextmanager
+def server() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as folder:
+        running = Running(Path(folder) / "root")
+        try:
+            running.wait(running.answers)
+            yield running
+        finally:
+            running.stop()
+
+
+def batch(running: Running, width: int, steps: int, seeds: list[int]) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(BATCH.read_text())
+    models = running.wait(lambda: running.client.get("/api/v2/models/").json()["models"])
+    model = {name: models[0][name] for name in ("key", "hash", "name", "base", "type")}
+    nodes = body["batch"]["graph"]["nodes"]
+    nodes["sd1_model_loader"]["model"] = nodes["core_metadata"]["model"] = model
+    nodes["noise"].update(width=width, height=width)
+    nodes["denoise_latents"].update(steps=steps)
+    body["batch"]["data"] = [[{"node_path": "seed", "field_name": "value", "items": seeds}]]
+    return body
+
+
+def run(running: Running, body: dict[str, Any]) -> None:
+    """Enqueue and wait until nothing is pending; waiting costs one small request every 100 ms."""
+    running.client.post("/api/v1/queue/default/enqueue_batch", json=body).raise_for_status()
+
+    def idle() -> bool:
+        time.sleep(0.1)
+        status = running.client.get("/api/v1/queue/default/status").json()["queue"]
+        return status["pending"] + status["in_progress"] == 0
+
+    running.wait(idle)
+
+
+def measure_start() -> dict[str, float]:
+    """CPU and memory of the server's process at its first answer, and memory after a picture."""
+    with server() as running:
+        first = running.cpu(whole_tree=False)
+        before = running.memory()
+        run(running, batch(running, 128, 4, [1]))
+        return {"first_answer_cpu_s": first, "resident_mib": before, "resident_after_a_picture_mib": running.memory()}
+
+
+def measure_generation() -> dict[str, float]:
+    """One step at 64x64 through the whole server, against the same diffusers pipeline called directly."""
+    count = 40
+    with server() as running:
+        run(running, batch(running, 64, 1, [1, 2, 3]))
+        before = running.cpu()
+        run(running, batch(running, 64, 1, list(range(100, 100 + count))))
+        ours = (running.cpu() - before) / count
+        run(running, batch(running, 128, 20, [5]))
+        started = time.perf_counter()
+        run(running, batch(running, 128, 20, list(range(500, 505))))
+        picture = (time.perf_counter() - started) / 5
+    direct = subprocess.run([sys.executable, __file__, "--direct", str(count)], env=os.environ | THREADS, check=True, capture_output=True)
+    pipeline = json.loads(direct.stdout.splitlines()[-1])
+    return {
+        "item_cpu_ms": 1000 * ours,
+        "direct_cpu_ms": 1000 * pipeline["step"],
+        "ratio": ours / pipeline["step"],
+        "picture_128_20_steps_wall_s": picture,
+        "direct_128_20_steps_wall_s": pipeline["picture"],
+    }
+
+
+def direct(count: int) -> dict[str, float]:
+    """The embedded model in a plain diffusers pipeline, in this process."""
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+
+    folder = ROOT / "invokeclone" / "families" / "sd1" / "embedded" / "model"
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def picture(size: int, steps: int, seed: int) -> None:
+        pipeline("a cat", width=size, height=size, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed))
+
+    for seed in range(3):
+        picture(64, 1, seed)
+    before = time.process_time()
+    for seed in range(count):
+        picture(64, 1, seed)
+    step = (time.process_time() - before) / count
+    picture(128, 20, 0)
+    started = time.perf_counter()
+    for seed in range(5):
+        picture(128, 20, seed)
+    return {"step": step, "picture": (time.perf_counter() - started) / 5}
+
+
+def p95(running: Running, seconds: float) -> tuple[float, int]:
+    """The 95th percentile of `GET app/version`, in ms, asked one by one every 10 ms."""
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        running.answers()
+        times.append(1000 * (time.perf_counter() - started))
+        time.sleep(0.01)
+    return statistics.quantiles(times, n=20)[-1], len(times)
+
+
+def measure_load() -> dict[str, float]:
+    """`GET app/version` while nothing runs and while a long item runs."""
+    with server() as running:
+        run(running, batch(running, 128, 2, [1]))
+        idle, _ = p95(running, 5)
+        body = batch(running, 128, 20, list(range(1, 200)))
+        threading.Thread(target=lambda: running.client.post("/api/v1/queue/default/enqueue_batch", json=body)).start()
+        time.sleep(1)
+        busy, _ = p95(running, 10)
+        running.client.put("/api/v1/queue/default/clear")
+        return {"idle_p95_ms": idle, "running_p95_ms": busy, "ratio": busy / idle}
+
+
+def measure_queue() -> dict[str, float]:
+    """Server CPU per request of the queue's routes, with 1000 pending items."""
+    with server() as running:
+        body = batch(running, 64, 1, list(range(1000)))
+        running.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
+        result = {}
+
+        def cost(name: str, times: int, request: Callable[[], httpx.Response]) -> httpx.Response:
+            before = running.cpu(whole_tree=False)
+            for _ in range(times):
+                answer = request()
+                answer.raise_for_status()
+            result[f"{name}_cpu_ms"] = 1000 * (running.cpu(whole_tree=False) - before) / times
+            return answer
+
+        get, put, post = running.client.get, running.client.put, running.client.post
+        queue = "/api/v1/queue/default"
+        ids = cost("enqueue_1000", 3, lambda: (put(f"{queue}/clear"), post(f"{queue}/enqueue_batch", json=body))[1]).json()["item_ids"]
+        cost("status", 50, lambda: get(f"{queue}/status"))
+        cost("list_all_1000", 5, lambda: get(f"{queue}/list_all"))
+        cost("item_ids", 30, lambda: get(f"{queue}/item_ids"))
+        cost("items_by_ids_50", 20, lambda: post(f"{queue}/items_by_ids", json={"item_ids": ids[:50]}))
+        cost("item", 50, lambda: get(f"{queue}/i/{ids[0]}"))
+        cancel = iter(ids)
+        cost("cancel", 20, lambda: put(f"{queue}/i/{next(cancel)}/cancel"))
+        cost("clear_1000", 1, lambda: put(f"{queue}/clear"))
+        cost("version", 200, lambda: get("/api/v1/app/version"))
+        cost("openapi", 20, lambda: get("/openapi.json"))
+        return result
+
+
+MEASURES: dict[str, Callable[[], dict[str, float]]] = {
+    "start": measure_start,
+    "generation": measure_generation,
+    "load": measure_load,
+    "queue": measure_queue,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(MEASURES))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--direct", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.direct:
+        print(json.dumps(direct(options.direct)))
+        return
+    results = {}
+    for name in options.only.split(","):
+        results[name] = MEASURES[name]()
+        for key, value in results[name].items():
+            print(f"{name:12} {key:32} {value:10.2f}", flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The documents tell of every room, command and setting that is there, and of nothing that is not."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from invokeclone.kit.settings_file import FIELDS
+
+HERE = Path(__file__).parent.parent
+PACKAGE = HERE / "invokeclone"
+ARCHITECTURE = (HERE / "ARCHITECTURE.md").read_text()
+README = (HERE / "README.md").read_text()
+CODE = {file: file.read_text() for file in PACKAGE.rglob("*.py") if "settings" not in file.name}
+
+
+def rooms() -> set[str]:
+    return {f"{folder.name}/" for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()} | {"tables.py"}
+
+
+def test_every_room_has_its_line_on_the_map_and_no_other_has() -> None:
+    table = ARCHITECTURE.split("## The rooms")[1].split("## The path")[0]
+    assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == rooms()
+
+
+def test_every_room_says_in_one_sentence_what_it_is() -> None:
+    for room in rooms() - {"tables.py"}:
+        text = (PACKAGE / room / "__init__.py").read_text().strip()
+        assert re.fullmatch(r'"""[^"]+\."""', text), room
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`", ARCHITECTURE):
+        assert (PACKAGE / name).exists() or (HERE / name).exists(), name
+
+
+def test_readme_lists_exactly_the_settings_that_nothing_reads_yet() -> None:
+    """A setting counts as read when some code outside the settings' own files names it as an attribute."""
+    deprecated = {name for name in FIELDS if "eprecated" in (FIELDS[name].description or "")}
+    text = "\n".join(CODE.values())
+    indirect = (PACKAGE / "kit" / "settings.py").read_text()
+    unread = {
+        name
+        for name in FIELDS
+        if not re.search(rf"\.{name}\b", text) and not re.search(rf"self\.under_root\(self\.{name}\)", indirect)
+    }
+    section = README.split("### Settings that nothing reads yet")[1].split("\n#")[0]
+    assert set(re.findall(r"`([a-z0-9_]+)`", section)) == unread | deprecated - {"schema_version"}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    from invokeclone.cli.main import commands
+
+    for command in commands():
+        assert f"invokeclone {command}" in README, command
+
+
+def test_no_file_is_over_the_limit() -> None:
+    """Tables of data excepted, which say so in their first line."""
+    for file, text in CODE.items():
+        lines = text.count("\n")
+        assert lines <= 600 or text.splitlines()[0].startswith('"""Table'), f"{file}: {lines} lines"
+
+
+@pytest.mark.parametrize("word", ["utils", "helpers", "common", "manager", "base", "impl"])
+def test_no_module_has_a_name_that_says_nothing(word: str) -> None:
+    assert [file for file in PACKAGE.rglob("*.py") if file.stem == word] == []
+
+
+def test_no_stub_is_left() -> None:
+    for file, text in CODE.items():
+        assert "NotImplementedError" not in text, file
+        assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), file

@@ -1,0 +1,69 @@
+"""What is left when a process dies: exactly one terminal state per item, pending ones run, nobody is orphaned."""
+
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from .conftest import Server  # type: ignore[import-not-found]
+
+pytestmark = pytest.mark.timeout(280)
+
+
+def running(server: Server, item_id: int) -> bool:
+    return bool(server.item(item_id)["status"] == "in_progress")
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_worker_fails_its_item_and_the_others_run(make_server: Callable[[], Server]) -> None:
+    server = make_server().start()
+    worker = server.a_worker()
+    (long,) = server.enqueue(server.batch(steps=1000))
+    (after,) = server.enqueue(server.batch("a green square", seed=2, steps=2))
+    server.wait_for(lambda: running(server, long), "the long item to run")
+    worker.kill()
+    item = server.finished(long)
+    assert item["status"] == "failed"
+    assert "worker" in item["error_message"].lower()
+    assert server.finished(after)["status"] == "completed"
+    assert server.a_worker().pid != worker.pid
+    assert server.item(long)["status"] == "failed"
+
+
+def test_a_killed_server_takes_its_worker_along_and_the_next_start_goes_on(make_server: Callable[[], Server]) -> None:
+    server = make_server().start()
+    worker = server.a_worker()
+    (done,) = server.enqueue(server.batch(steps=1))
+    assert server.finished(done)["status"] == "completed"
+    (long,) = server.enqueue(server.batch(steps=1000))
+    pending = server.enqueue(server.batch("a blue star", seed=3, steps=2))
+    server.wait_for(lambda: running(server, long), "the long item to run")
+    server.kill()
+    server.wait_for(lambda: gone(worker), "the worker to end itself")
+    server.start()
+    assert server.finished(long)["status"] == "canceled"
+    for item_id in pending:
+        assert server.finished(item_id)["status"] == "completed"
+    assert server.item(done)["status"] == "completed"
+    status = server.client.get("/api/v1/queue/default/status").json()["queue"]
+    assert (status["completed"], status["canceled"], status["total"]) == (2, 1, 3)
+    assert len(server.client.get("/api/v1/images/").json()["items"]) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_graceful_in_mid_run(make_server: Callable[[], Server], how: signal.Signals) -> None:
+    server = make_server().start()
+    worker = server.a_worker()
+    (long,) = server.enqueue(server.batch(steps=1000))
+    pending = server.enqueue(server.batch("a blue star", seed=3, steps=2))
+    server.wait_for(lambda: running(server, long), "the long item to run")
+    assert server.stop(how) == 0, server.log.read_text()[-3000:]
+    assert gone(worker)
+    assert "Traceback" not in server.log.read_text()
+    server.start()
+    assert server.finished(long)["status"] == "canceled"
+    assert server.finished(pending[0])["status"] == "completed"
