@@ -19,11 +19,19 @@ _outputs: "dict[str, type[BaseInvocationOutput]]" = {}
 _allowed: frozenset[str] | None = None
 _denied: frozenset[str] = frozenset()
 _validators: dict[str, SchemaValidator] = {}
+_usable: "dict[str, dict[str, type[BaseInvocation]]]" = {}
 
 
 def nodes() -> "dict[str, type[BaseInvocation]]":
     """Every node class that may be used, by type."""
     return {name: cls for name, cls in _nodes.items() if _may_be_used(name)}
+
+
+def nodes_in_use() -> "dict[str, type[BaseInvocation]]":
+    """The same as `nodes`, kept until something changes; for reading only."""
+    if "nodes" not in _usable:
+        _usable["nodes"] = nodes()
+    return _usable["nodes"]
 
 
 def outputs() -> "dict[str, type[BaseInvocationOutput]]":
@@ -43,21 +51,21 @@ def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str]
     global _allowed, _denied  # noqa: PLW0603 - the registry is one per process
     _allowed = None if allow_nodes is None else frozenset(allow_nodes)
     _denied = frozenset(deny_nodes or ())
-    _validators.clear()
+    _changed()
 
 
 def register_node(node_type: str, cls: "type[BaseInvocation]") -> None:
     """Add a node class; ValueError when another class has the type already."""
     _check_free(node_type, cls, _nodes.get(node_type))
     _nodes[node_type] = cls
-    _validators.clear()
+    _changed()
 
 
 def register_output(output_type: str, cls: "type[BaseInvocationOutput]") -> None:
     """Add an output class; ValueError when another class has the type already."""
     _check_free(output_type, cls, _outputs.get(output_type))
     _outputs[output_type] = cls
-    _validators.clear()
+    _changed()
 
 
 def forget_pack(package: str) -> list[str]:
@@ -67,7 +75,7 @@ def forget_pack(package: str) -> list[str]:
         del _nodes[name]
     for name in [name for name, cls in _outputs.items() if _package(cls) == package]:
         del _outputs[name]
-    _validators.clear()
+    _changed()
     return gone
 
 
@@ -97,6 +105,11 @@ def output_validator() -> SchemaValidator:
     if "outputs" not in _validators:
         _validators["outputs"] = _tagged_union(_outputs)
     return _validators["outputs"]
+
+
+def _changed() -> None:
+    _validators.clear()
+    _usable.clear()
 
 
 def _may_be_used(node_type: str) -> bool:

@@ -1,0 +1,59 @@
+"""The arithmetic of iteration: copies of nodes are rows, told apart by the index each iterate node above them has.
+
+Rows of two nodes that share an iterate node are paired by its index; without one in common every pair is made.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+Indices = dict[str, int]
+"""Iterate node → index."""
+
+
+class Row(NamedTuple):
+    """One copy to be made: its indices, and the copies of its parents that it takes from."""
+
+    indices: Indices
+    parents: dict[str, list[str]]
+
+
+def agree(one: Indices, other: Indices) -> bool:
+    """Whether two sets of indices differ in no iterate node that both have."""
+    return all(other.get(iterator, index) == index for iterator, index in one.items())
+
+
+def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) -> list[Row]:
+    """Combine rows with the copies of one more parent."""
+    if len(copies) == 1 and not copies[0][1]:
+        return [Row(indices, {**parents, parent: [copies[0][0]]}) for indices, parents in rows]
+    shared = _shared(rows, copies)
+    if shared is None:
+        return [
+            Row({**row.indices, **indices}, {**row.parents, parent: [copy_id]})
+            for row in rows
+            for copy_id, indices in copies
+            if agree(row.indices, indices)
+        ]
+    by_key: defaultdict[tuple[int, ...], list[tuple[str, Indices]]] = defaultdict(list)
+    for copy_id, indices in copies:
+        by_key[tuple(indices[iterator] for iterator in shared)].append((copy_id, indices))
+    return [
+        Row({**row.indices, **indices}, {**row.parents, parent: [copy_id]})
+        for row in rows
+        for copy_id, indices in by_key[tuple(row.indices[iterator] for iterator in shared)]
+    ]
+
+
+def _shared(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str] | None:
+    """The iterate nodes that every row and every copy has; None when some have one that others of them lack."""
+    left = [set(row.indices) for row in rows]
+    right = [set(indices) for _, indices in copies]
+    if any(one != left[0] for one in left) or any(one != right[0] for one in right):
+        return None
+    return sorted(left[0] & right[0]) if left and right else []
+
+
+def path_of(indices: Indices, iterators: Iterable[str]) -> tuple[int, ...]:
+    """A copy's indices from the outermost iterate node to the innermost."""
+    return tuple(indices[iterator] for iterator in iterators if iterator in indices)

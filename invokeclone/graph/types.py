@@ -1,0 +1,70 @@
+"""Whether a value declared as one type may flow into a field declared as another; it looks at annotations, never at values."""
+
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def is_any(annotation: Any) -> bool:
+    """Whether an annotation is Any or holds it: `Any`, `Any | None`, `list[Any]`."""
+    return annotation is Any or Any in get_args(annotation)
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether an annotation is a union."""
+    return get_origin(annotation) in (Union, UnionType)
+
+
+def is_list(annotation: Any) -> bool:
+    """Whether an annotation is a list."""
+    return annotation is list or get_origin(annotation) is list
+
+
+def holds_list(annotation: Any) -> bool:
+    """Whether an annotation is a list or a union with one."""
+    return is_list(annotation) or (is_union(annotation) and any(is_list(member) for member in get_args(annotation)))
+
+
+def elements(annotation: Any) -> set[Any]:
+    """The types a list's elements may have; of a union, those of its lists."""
+    if is_union(annotation):
+        return {element for member in get_args(annotation) for element in elements(member)}
+    if not is_list(annotation):
+        return set()
+    arguments = get_args(annotation) or (Any,)
+    return set(get_args(arguments[0])) - {NoneType} if is_union(arguments[0]) else {arguments[0]}
+
+
+def roots(annotation: Any) -> set[Any]:
+    """The types of the single values in an annotation: members of a union, elements of a list, the type of a literal."""
+    if annotation is NoneType:
+        return set()
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return {type(value) for value in get_args(annotation)}
+    if is_union(annotation) or origin is list:
+        return {root for member in get_args(annotation) for root in roots(member)}
+    return {annotation if origin is None else origin}
+
+
+def is_subclass(one: Any, other: Any) -> bool:
+    """Whether both are plain classes and the first is the second or below it."""
+    return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
+
+
+def compatible(source: Any, destination: Any) -> bool:
+    """Whether what a field of type `source` holds may be put into a field of type `destination`.
+
+    One of several types suffices, in either direction, and so does an element of a list; the value itself is checked when
+    it arrives.
+    """
+    if source is None or destination is None:
+        return False
+    if source == destination or is_any(source) or is_any(destination):
+        return True
+    if source in get_args(destination) or destination in get_args(source):
+        return True
+    if (source is int and destination is float) or (source in (int, float) and destination is str):
+        return True
+    if is_subclass(source, destination):
+        return True
+    return is_union(source) and set(get_args(source)) <= set(get_args(destination))

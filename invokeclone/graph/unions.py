@@ -1,0 +1,42 @@
+"""`AnyInvocation` and `AnyInvocationOutput`: a node or an output of whichever type its `type` says.
+
+They ask the registry when they validate and stand as a mark in JSON schemas; `publish` replaces the mark by the union.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from invokeclone.graph import registry
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+
+MARK = "x-union-of"
+"""Key of the mark; its value is "nodes" or "outputs"."""
+
+
+class _ByType:
+    """Makes pydantic validate by the registry and serialize by what the value is."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def _validate(self, value: Any) -> Any:
+        if self._kind == "nodes":
+            if isinstance(value, BaseInvocation) and registry.nodes_in_use().get(value.get_type()) is type(value):
+                return value
+            return registry.node_validator().validate_python(value)
+        if isinstance(value, BaseInvocationOutput):
+            return value
+        return registry.output_validator().validate_python(value)
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {MARK: self._kind}
+
+
+AnyInvocation = Annotated[BaseInvocation, _ByType("nodes")]
+AnyInvocationOutput = Annotated[BaseInvocationOutput, _ByType("outputs")]
