@@ -1,0 +1,7 @@
+"""`python -m invokeclone`: the command line."""
+
+import sys
+
+from invokeclone.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command line: serve, openapi, generate, models, db; it reads arguments and calls the rooms below."""

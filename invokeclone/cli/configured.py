@@ -1,0 +1,29 @@
+"""Settings for a command: loaded once, mistakes told in one line each, the log set up."""
+
+import argparse
+import sys
+from typing import Any
+
+from invokeclone.cli.main import CommandError
+from invokeclone.kit import log
+from invokeclone.kit.settings import Settings
+from invokeclone.kit.settings_file import SettingsError, load_settings
+
+
+def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **overrides: Any) -> Settings:
+    """Return the settings and set the log up, at `level` unless it is None; raises CommandError."""
+    try:
+        settings, unknown = load_settings(arguments.root, **overrides)
+        log.set_up(
+            level or settings.log_level,
+            settings.log_format,
+            settings.log_handlers,
+            network_level=settings.log_level_network,
+        )
+    except SettingsError as error:
+        raise CommandError("; ".join(error.lines)) from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    for line in unknown:
+        sys.stderr.write(f"invokeclone: {line}\n")
+    return settings

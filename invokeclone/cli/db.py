@@ -1,0 +1,23 @@
+"""`invokeclone db upgrade`: bring the database of a root to the newest form."""
+
+import argparse
+import asyncio
+import sys
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.kit import migrations
+from invokeclone.kit.database import Database
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Migrate and say to which revision; return 0."""
+    settings = settings_for(arguments, level="warning")
+
+    async def upgrade() -> None:
+        database = Database(settings.database_path)
+        await database.migrate()
+        await database.close()
+
+    asyncio.run(upgrade())
+    sys.stdout.write(f"{settings.database_path} is at revision {migrations.current(settings.database_path)}\n")
+    return 0

@@ -1,0 +1,238 @@
+"""`invokeclone generate PROMPT --out FILE`: one picture in this process, without a server.
+
+The picture goes to the gallery of the root and to the file. The item is put into the queue as one that is being run
+already, so that a server on the same root leaves it alone.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import orjson
+from PIL import Image
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.cli.main import CommandError
+from invokeclone.cli.models import find, opened
+from invokeclone.graph import registry
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.images import service as images
+from invokeclone.kit.events import Event
+from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue import service as queue
+from invokeclone.queue import store as queue_store
+from invokeclone.queue.batches import Batch, expand
+from invokeclone.queue.generation import text_to_image
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.users.current import SYSTEM
+from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.context import make_context
+from invokeclone.worker.engine import Engine, first_device
+from invokeclone.worker.process import own_folder
+from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.runner import SessionRunner
+from invokeclone.worker.tensors import TensorStore
+from invokeclone.worker.tools import Tools
+
+FAILED = 1
+BUDGET = 256 * 1024**2
+FORMATS = (".png", ".jpg", ".jpeg", ".webp")
+BASES = ("sd-1", "sd-2")
+SCHEDULERS: tuple[str, ...] = get_args(SCHEDULER_NAME_VALUES)
+DEVICE_NAME = "generate"
+"""What the item's row says instead of a device, so that no server takes it for one of its own workers'."""
+
+
+class _Progress:
+    """Where the nodes' events end here: a bar for the steps, and the name of the finished picture."""
+
+    def __init__(self) -> None:
+        self.image_name: str | None = None
+        self._bar = tqdm(total=100, unit="%", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}", file=sys.stderr, leave=False)
+
+    def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
+        """Take an event of a node."""
+        del droppable
+        if name == "invocation_progress":
+            self._show(orjson.loads(data))
+        elif name == "invocation_complete":
+            content = orjson.loads(data)
+            image = content["result"].get("image")
+            if image and not content["invocation"]["is_intermediate"]:
+                self.image_name = image["image_name"]
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        self._bar.set_description_str(str(progress["message"])[:40], refresh=False)
+        if progress["percentage"] is not None:
+            self._bar.n = round(progress["percentage"] * 100)
+        self._bar.refresh()
+
+    def emit(self, event: Event) -> None:
+        """Take an event of a service; nobody here wants it."""
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._bar.close()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the picture; return 0, or 1 when it failed. Mistakes of the caller raise CommandError."""
+    _check(arguments)
+    settings = settings_for(arguments, level="warning")
+    registry.discover()
+    registry.restrict(settings.allow_nodes, settings.deny_nodes)
+
+    async def work() -> int:
+        async with opened(settings) as resources:
+            model = await _model(resources, arguments.model)
+            batch = _batch(model, arguments)
+            with contextlib.closing(_Progress()) as progress:
+                item = await _start(resources, batch)
+                await _finish(Resources(settings, resources.database, progress), item, progress)
+            return await _write(resources, progress.image_name, arguments.out)
+
+    return asyncio.run(work())
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    out: Path = arguments.out
+    if out.suffix.lower() not in FORMATS:
+        raise CommandError(f"{out}: the file must end in {', '.join(FORMATS)}")
+    if not out.absolute().parent.is_dir():
+        raise CommandError(f"{out.absolute().parent}: no such folder")
+    if arguments.scheduler is not None and arguments.scheduler not in SCHEDULERS:
+        raise CommandError(f"unknown scheduler {arguments.scheduler!r}; there are {', '.join(SCHEDULERS)}")
+
+
+async def _model(resources: Resources, name: str | None) -> ModelConfig:
+    async with resources.database.read() as connection:
+        mains = [m for m in await models.search(connection) if str(m.type) == "main" and str(m.base) in BASES]
+    if name is None:
+        if not mains:
+            raise CommandError("no Stable Diffusion 1 model is installed")
+        return mains[0]
+    found = await find(resources, name)
+    if found is None:
+        raise CommandError(f"unknown model {name!r}; there are {', '.join(repr(m.name) for m in mains) or 'none'}")
+    if found not in mains:
+        raise CommandError(f"{name!r} is not a Stable Diffusion 1 main model")
+    return found
+
+
+def _batch(model: ModelConfig, arguments: argparse.Namespace) -> Batch:
+    """Return the batch; what the caller left open comes from the model's default settings."""
+    defaults = getattr(model, "default_settings", None)
+
+    def chosen(given: Any, name: str, otherwise: Any) -> Any:
+        if given is not None:
+            return given
+        default = getattr(defaults, name, None)
+        return otherwise if default is None else default
+
+    try:
+        return text_to_image(
+            model.model_dump(mode="json"),
+            arguments.prompt,
+            [secrets.randbelow(2**32) if arguments.seed is None else arguments.seed],
+            negative_prompt=arguments.negative,
+            steps=chosen(arguments.steps, "steps", 30),
+            cfg_scale=chosen(arguments.cfg, "cfg_scale", 7.5),
+            scheduler=chosen(arguments.scheduler, "scheduler", "euler"),
+            width=chosen(arguments.width, "width", 512),
+            height=chosen(arguments.height, "height", 512),
+            destination=None,
+        )
+    except ValidationError as error:
+        raise CommandError("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+
+
+async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
+    """Put the batch's one item into the queue as an item that is being run."""
+    new = next(iter(expand(batch, 1)))
+    async with resources.database.write() as connection:
+        await queue_store.add(
+            connection,
+            [new],
+            queue_id=queue.DEFAULT_QUEUE,
+            batch_id=batch.batch_id,
+            priority=0,
+            origin=batch.origin,
+            destination=batch.destination,
+            user_id=SYSTEM.user_id,
+            workflow=None,
+        )
+        item_id = (await queue_store.list_batch(connection, queue.DEFAULT_QUEUE, batch.batch_id))[0]
+        item = await queue_store.set_status(connection, item_id, "in_progress", device=DEVICE_NAME)
+    if item is None:
+        raise CommandError("the queue was cleared meanwhile", FAILED)
+    return ClaimedItem(
+        **asdict(item), session=new.session, workflow=None, field_values=new.field_values, retried_from_item_id=None
+    )
+
+
+async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) -> None:
+    """Run the item to its end and write how it ended; raises CommandError when it failed."""
+    canceled = threading.Event()
+    status, session_json, error = "canceled", None, None
+    try:
+        with _tools(resources, progress) as tools:
+            outcome = await asyncio.to_thread(SessionRunner(tools, make_context).run, item, canceled)
+        status, session_json, error = outcome.status, outcome.session_json, outcome.error
+    finally:
+        canceled.set()
+        await queue.finish(resources, item.item_id, status, session_json=session_json, error=error)
+    if error is not None:
+        raise CommandError(f"{error[0]}: {error[1]}", FAILED)
+
+
+@contextlib.contextmanager
+def _tools(resources: Resources, progress: _Progress) -> Iterator[Tools]:
+    settings = resources.settings
+    device = first_device(settings.device)
+    tools = Tools(
+        resources=resources,
+        loop=asyncio.get_running_loop(),
+        device=device,
+        channel=progress,
+        cache=InvocationCache(0),
+        tensors=TensorStore(own_folder(settings.outputs_path / "tensors", DEVICE_NAME), BUDGET),
+        images=RecentImages(BUDGET),
+        engine=Engine(settings, device),
+    )
+    try:
+        yield tools
+    finally:
+        tools.tensors.close()
+
+
+async def _write(resources: Resources, image_name: str | None, out: Path) -> int:
+    """Copy the picture from the gallery to `out`, in the format of its ending; a PNG keeps its metadata."""
+    if image_name is None:
+        raise CommandError("no picture came out", FAILED)
+    source = await images.path(resources, image_name)
+
+    def copy() -> None:
+        if out.suffix.lower() == ".png":
+            out.write_bytes(source.read_bytes())
+            return
+        with Image.open(source) as picture:
+            picture.convert("RGB").save(out, quality=95)
+
+    try:
+        await asyncio.to_thread(copy)
+    except OSError as error:
+        raise CommandError(f"{out}: {error.strerror}; the picture is in the gallery as {image_name}", FAILED) from error
+    sys.stdout.write(f"{out}\n")
+    return 0

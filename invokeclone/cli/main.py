@@ -1,0 +1,116 @@
+"""The commands and their arguments. What a command does is in its own module, imported only when it is called.
+
+It imports nothing but the standard library at its top, so that `--help` and mistakes are answered at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from invokeclone.version import __version__
+
+WRONG_USE = 2
+INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """A mistake of the caller, told in one line; `status` is the exit code."""
+
+    def __init__(self, text: str, status: int = WRONG_USE) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = _Parser(prog="invokeclone", description="InvokeAI's API, served by FastAPI and run by worker processes.")
+    top.add_argument("--version", action="version", version=f"invokeclone {__version__}")
+    rooted = argparse.ArgumentParser(add_help=False)
+    rooted.add_argument("--root", type=Path, help="folder of settings, database, models and pictures (default ~/invokeai)")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _serve(commands.add_parser("serve", parents=[rooted], help="start the server"))
+    commands.add_parser("openapi", parents=[rooted], help="print the OpenAPI document")
+    _generate(commands.add_parser("generate", parents=[rooted], help="make one picture without a server"))
+    _models(commands.add_parser("models", help="list, install and delete models"), rooted)
+    database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
+    database.add_parser("upgrade", parents=[rooted], help="bring the database to the newest form")
+    return top
+
+
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    command.add_argument("--port", type=_port, help="port to listen on; the next free one is taken when it is busy (default 9090)")
+
+
+def _generate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("prompt", metavar="PROMPT", help="what the picture should show")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the picture (PNG, JPEG or WEBP)")
+    command.add_argument("--negative", default="", metavar="TEXT", help="what it should not show")
+    command.add_argument("--seed", type=_number(0, 2**32 - 1), help="seed of the noise (default: a random one)")
+    command.add_argument("--steps", type=_number(1, 1000), help="denoising steps (default: the model's, or 30)")
+    command.add_argument("--cfg", type=_scale, help="guidance scale, 1 or more (default: the model's, or 7.5)")
+    command.add_argument("--scheduler", metavar="NAME", help="denoising schedule (default: the model's, or euler)")
+    command.add_argument("--width", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
+    command.add_argument("--height", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
+    command.add_argument("--model", metavar="NAME", help="name or key of a main model (default: the first one)")
+
+
+def _models(command: argparse.ArgumentParser, rooted: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", parents=[rooted], help="show the installed models")
+    install = actions.add_parser("install", parents=[rooted], help="install a model")
+    install.add_argument("source", metavar="PATH", help="file or folder of the model")
+    install.add_argument("--inplace", action="store_true", help="leave the files where they are")
+    delete = actions.add_parser("delete", parents=[rooted], help="delete a model and its files")
+    delete.add_argument("key", metavar="KEY", help="key or name of the model")
+
+
+def _number(least: int, most: int) -> "type[int]":
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
+        return value
+
+    return number  # type: ignore[return-value]  (argparse takes any callable and names it in its messages)
+
+
+def _port(text: str) -> int:
+    return _number(1, 65535)(text)
+
+
+def _size(text: str) -> int:
+    value = _number(64, 8192)(text)
+    if value % 8:
+        raise argparse.ArgumentTypeError(f"{value} is not a multiple of 8")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 1000:  # noqa: PLR2004  (NaN fails too)
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1000")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl+C."""
+    chosen = parser().parse_args(arguments)
+    try:
+        return int(importlib.import_module(f"invokeclone.cli.{chosen.command}").run(chosen))
+    except CommandError as error:
+        sys.stderr.write(f"invokeclone: {error}\n")
+        return error.status
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninvokeclone: interrupted\n")
+        return INTERRUPTED

@@ -1,0 +1,82 @@
+"""`invokeclone models list | install | delete`, on the database and folder of a root, without a server."""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.cli.main import CommandError
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models import records, service, store
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.guard import Guard
+from invokeclone.models.jobs import InstallStatus
+from invokeclone.models.schemas import ModelRecordChanges
+
+FAILED = 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `action` says; return the exit code."""
+    settings = settings_for(arguments, level="warning")
+    actions = {"list": _list, "install": _install, "delete": _delete}
+    return asyncio.run(actions[arguments.action](settings, arguments))
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Resources]:
+    """Lend resources on a migrated database that knows the embedded model."""
+    resources = Resources(settings, Database(settings.database_path), Bus())
+    try:
+        await resources.database.migrate()
+        await service.register_embedded(resources)
+        yield resources
+    finally:
+        await resources.database.close()
+
+
+async def find(resources: Resources, name: str) -> ModelConfig | None:
+    """Return the model with this key or, failing that, this name."""
+    async with resources.database.read() as connection:
+        known = await store.search(connection)
+    return next((m for m in known if m.key == name), None) or next((m for m in known if m.name == name), None)
+
+
+async def _list(settings: Settings, _arguments: argparse.Namespace) -> int:
+    async with opened(settings) as resources, resources.database.read() as connection:
+        rows = [(m.name, str(m.base), str(m.type), str(m.format), m.key) for m in await store.search(connection)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)] if rows else []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        sys.stdout.write("  ".join([*cells, row[4]]) + "\n")
+    return 0
+
+
+async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with opened(settings) as resources:
+        installer = service.Installer(resources)
+        installer.start()
+        job = await installer.add(arguments.source, ModelRecordChanges(), inplace=arguments.inplace)
+        while not job.ended:
+            await asyncio.sleep(0.1)
+            job = installer.get(job.id)
+        await installer.stop()
+    if job.status != InstallStatus.COMPLETED or job.config_out is None:
+        raise CommandError(f"not installed: {job.error or job.status}", FAILED)
+    sys.stdout.write(f"installed {job.config_out.name} ({job.config_out.base} {job.config_out.type}): {job.config_out.key}\n")
+    return 0
+
+
+async def _delete(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with opened(settings) as resources:
+        model = await find(resources, arguments.key)
+        if model is None:
+            raise CommandError(f"no such model: {arguments.key}")
+        await records.remove(resources, Guard(), model.key)
+    sys.stdout.write(f"deleted {model.name}\n")
+    return 0

@@ -1,0 +1,17 @@
+"""`invokeclone openapi`: print the OpenAPI document, without touching the root folder."""
+
+import argparse
+import sys
+
+import orjson
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.server.app import create_app
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the document to stdout; return 0."""
+    settings = settings_for(arguments, level="error")
+    document = create_app(settings, worker_command=None).openapi()
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    return 0

@@ -1,0 +1,89 @@
+"""`invokeclone serve`: find a port, say where the server is, serve until SIGINT or SIGTERM."""
+
+import argparse
+import errno
+import logging
+import socket
+import sys
+
+import uvicorn
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.cli.main import CommandError
+from invokeclone.kit import log
+from invokeclone.kit.settings import Settings
+from invokeclone.server.app import create_app
+
+PORTS_TRIED = 100
+GRACE_SECONDS = 3
+BACKLOG = 2048
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; return 0 after a graceful end, 1 when the server could not start."""
+    settings = settings_for(arguments, host=arguments.host, port=arguments.port)
+    listening = listen(settings.host, settings.port)
+    server = _Server(_config(settings), settings)
+    server.run(sockets=[listening])
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it answers."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            scheme = "https" if self._settings.ssl_certfile else "http"
+            host = self._settings.host
+            shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  (a comparison, not a binding)
+            shown = f"[{shown}]" if ":" in shown else shown
+            port = sockets[0].getsockname()[1]
+            sys.stdout.write(f"invokeclone is at {scheme}://{shown}:{port}{self._settings.base_url or ''}\n")
+            sys.stdout.flush()
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    for name in ("uvicorn", "uvicorn.error"):
+        theirs = logging.getLogger(name)
+        theirs.handlers = list(logging.getLogger(log.ROOT).handlers)
+        theirs.propagate = False
+        theirs.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
+    return uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket listening on `port` or the next free one; raises CommandError when none of many is free."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise CommandError(f"no such address: {host}") from error
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((address[0], candidate, *address[2:]))
+            found.listen(BACKLOG)
+        except OSError as error:
+            found.close()
+            if error.errno == errno.EADDRINUSE:
+                continue
+            raise CommandError(f"cannot listen on {host}:{candidate}: {error.strerror}") from error
+        if candidate != port:
+            sys.stderr.write(f"invokeclone: port {port} is busy, using {candidate}\n")
+        return found
+    raise CommandError(f"no free port from {port} on")

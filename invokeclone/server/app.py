@@ -1,0 +1,141 @@
+"""The app factory: it puts the rooms together, and starts and stops what lives as long as the server.
+
+Nothing here decides anything about images, queues or models.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from invokeclone.boards.api import router as boards
+from invokeclone.graph import registry
+from invokeclone.images.api import router as images
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models import service as models_service
+from invokeclone.models.api import router as models
+from invokeclone.queue import service as queue_service
+from invokeclone.queue.api import router as queue
+from invokeclone.server import errors, guards, info, openapi, page
+from invokeclone.server.sockets import Sockets
+from invokeclone.server.supervisor import COMMAND, Supervisor
+
+ROUTERS: tuple[APIRouter, ...] = (info.router, queue, images, boards, models)
+COMPRESS_FROM = 1_000
+"""Bytes from which an answer is compressed."""
+
+
+class _Prefix:
+    """Takes the configured base path off an address, for proxies that leave it on; sockets need that, routes don't mind."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self.app = app
+        self.prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path == self.prefix or path.startswith(f"{self.prefix}/"):
+            scope = {**scope, "path": path.removeprefix(self.prefix) or "/"}
+        await self.app(scope, receive, send)
+
+
+def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> FastAPI:
+    """Return the application for `settings`; `worker_command` None: no worker is started and items stay pending."""
+    registry.discover()
+    registry.restrict(settings.allow_nodes, settings.deny_nodes)
+    app = FastAPI(
+        title=openapi.TITLE,
+        openapi_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        separate_input_output_schemas=False,
+        root_path=settings.base_url or "",
+    )
+    bus = Bus()
+    settings = _with_scratch_database(app, settings)
+    app.state.resources = Resources(settings, Database(settings.database_path, echo=settings.log_sql), bus)
+    app.state.bus = bus
+    app.state.sockets = Sockets(settings)
+    app.state.worker_command = worker_command
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_api_route("/health", _health, include_in_schema=False)
+    page.install(app)
+    app.state.openapi = openapi.install(app)
+    app.mount("/ws", app.state.sockets.app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _with_scratch_database(app: FastAPI, settings: Settings) -> Settings:
+    """Return settings whose database is a temporary file when one in memory is asked for: workers must see it too."""
+    app.state.scratch = None
+    if not settings.use_memory_db:
+        return settings
+    memory = Path("/dev/shm")  # noqa: S108  (a file system in memory, where there is one)
+    app.state.scratch = tempfile.TemporaryDirectory(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
+    return settings.model_copy(update={"db_dir": Path(app.state.scratch.name)})
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Add what sees every request; the last one added sees it first."""
+    if settings.http_compression_level:
+        app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
+    app.add_middleware(guards.BodyLimit)
+    app.add_middleware(guards.SameSite, allow_origins=settings.allow_origins)
+    if settings.allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origins,
+            allow_credentials=settings.allow_credentials,
+            allow_methods=settings.allow_methods,
+            allow_headers=settings.allow_headers,
+            expose_headers=["X-Refreshed-Token"],
+        )
+    if settings.base_url:
+        app.add_middleware(_Prefix, prefix=settings.base_url)
+
+
+async def _health() -> dict[str, str]:
+    """Answer whoever watches over the process."""
+    return {"status": "ok"}
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
+    resources: Resources = app.state.resources
+    async with contextlib.AsyncExitStack() as stack:
+        if app.state.scratch is not None:
+            stack.callback(app.state.scratch.cleanup)
+        await resources.database.migrate()
+        stack.push_async_callback(resources.database.close)
+        await queue_service.recover(resources)
+        installer = models_service.Installer(resources)
+        app.state.installer = installer
+        installer.start()
+        stack.push_async_callback(installer.stop)
+        await models_service.register_embedded(resources)
+        app.state.sockets.listen(app.state.bus)
+        stack.push_async_callback(app.state.sockets.close)
+        supervisor = Supervisor(
+            resources.settings,
+            app.state.bus,
+            lambda device, reason: queue_service.fail_orphans(resources, device, reason),
+            command=app.state.worker_command or (sys.executable,),
+        )
+        app.state.supervisor = supervisor
+        if app.state.worker_command is not None:
+            await supervisor.start()
+            stack.push_async_callback(supervisor.stop)
+        yield

@@ -1,0 +1,101 @@
+"""What is refused before any route sees it: bodies over a limit, and writes that a foreign web page makes a browser send.
+
+Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files.
+"""
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from invokeclone.server.errors import answer
+
+MIB = 1024 * 1024
+JSON_LIMIT = 64 * MIB
+UPLOAD_LIMIT = 256 * MIB
+VIDEO_LIMIT = 1024 * MIB + 2 * MIB
+"""A video of 1 GiB and the fields around it."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _OverLimit(Exception):  # noqa: N818  (a signal between two functions of this module)
+    """The body turned out longer than allowed while it was read."""
+
+
+class BodyLimit:
+    """Answers 413 when a body is, or grows, larger than its route may carry; nothing past the limit is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a counting `receive`."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = _limit(scope["path"], headers.get("content-type", ""))
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            await _refuse(limit)(scope, receive, send)
+            return
+        await self._counted(scope, receive, send, limit)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        read = 0
+        over = started = False
+
+        async def counting_receive() -> Message:
+            nonlocal read, over
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > limit:
+                over = True
+                raise _OverLimit
+            return message
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if not over:
+                started = True
+                await send(message)
+
+        try:
+            await self.app(scope, counting_receive, guarded_send)
+        except _OverLimit:
+            pass
+        if over and not started:
+            await _refuse(limit)(scope, receive, send)
+
+
+def _refuse(limit: int) -> Response:
+    return answer(413, f"the body is over {limit // MIB} MiB", {"Connection": "close"})
+
+
+def _limit(path: str, content_type: str) -> int:
+    if path.endswith("/videos/upload"):
+        return VIDEO_LIMIT
+    return UPLOAD_LIMIT if content_type.startswith("multipart/") else JSON_LIMIT
+
+
+class SameSite:
+    """Answers 403 to a write that a browser marks as sent by another site's page, unless that origin is allowed.
+
+    A form on any web page can post to a server on localhost; browsers say so in `Sec-Fetch-Site`. Programs don't send it.
+    """
+
+    def __init__(self, app: ASGIApp, allow_origins: list[str]) -> None:
+        self.app = app
+        self.allow_origins = frozenset(allow_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and self._foreign(Headers(scope=scope)):
+            await answer(403, "refused: a page of another site sent this request")(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _foreign(self, headers: Headers) -> bool:
+        if headers.get("sec-fetch-site") != "cross-site" or "*" in self.allow_origins:
+            return False
+        return headers.get("origin", "") not in self.allow_origins

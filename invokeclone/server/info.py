@@ -1,0 +1,254 @@
+"""Routes about the application itself: version, dependencies, settings, log level, devices, the invocation cache.
+
+What only a worker knows is asked of the workers; nothing here touches queue, images or models.
+"""
+
+import asyncio
+import dataclasses
+import enum
+import importlib.metadata
+import logging
+from typing import Annotated, Any, Literal, cast
+
+from fastapi import APIRouter, Body, Depends, Request
+from pydantic import BaseModel, Field, ValidationError
+
+from invokeclone.graph import registry
+from invokeclone.kit import log
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.requests import Needs
+from invokeclone.kit.settings import InvokeAIAppConfig, Settings
+from invokeclone.kit.settings_file import FILE, load_settings, yaml_text
+from invokeclone.kit.storage import write_file
+from invokeclone.server.supervisor import Supervisor
+from invokeclone.users.current import CurrentUser
+
+API_VERSION = "6.14.2"
+"""The InvokeAI version whose API this is."""
+
+MASK = "*" * 10
+ESRGAN_MODELS = [
+    "RealESRGAN_x4plus.pth",
+    "RealESRGAN_x4plus_anime_6B.pth",
+    "ESRGAN_SRx4_DF2KOST_official-ff704c30.pth",
+    "RealESRGAN_x2plus.pth",
+]
+INFILL_NODES = {"infill_lama": "lama", "infill_tile": "tile", "infill_cv2": "cv2", "infill_rgba": "color"}
+
+router = APIRouter(prefix="/api/v1/app", tags=["app"])
+
+
+class AppVersion(BaseModel):
+    """The version of the API."""
+
+    version: str = Field(description="The InvokeAI version whose API this is.")
+    highlights: list[str] | None = Field(default=None, description="What is new in it.")
+
+
+class InvokeAIAppConfigWithSetFields(BaseModel):
+    """All settings, and which of them were given rather than left at their default."""
+
+    set_fields: set[str] = Field(description="Names of the settings that were given.")
+    config: InvokeAIAppConfig = Field(description="Every setting; secrets are masked.")
+
+
+class UpdateAppGenerationSettingsRequest(BaseModel):
+    """The settings that can be changed while the server runs; what is absent stays."""
+
+    image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
+        default="flat", description="How new images are spread over subfolders.", json_schema_extra=lambda schema: schema.pop("default")
+    )
+    max_queue_history: int | None = Field(
+        default=None, ge=0, description="Finished items kept at start.", json_schema_extra=lambda schema: schema.pop("default")
+    )
+    generation_devices: Any = Field(
+        default=None, description="`auto` or a list of devices.", json_schema_extra=lambda schema: schema.pop("default")
+    )
+
+
+class GenerationDeviceOption(BaseModel):
+    """A device that can run the queue."""
+
+    device: str
+    name: str
+
+
+class InvocationCacheStatus(BaseModel):
+    """What the invocation caches hold and how they did."""
+
+    size: int = Field(description="Outputs kept.")
+    hits: int = Field(description="Lookups that found one.")
+    misses: int = Field(description="Lookups that found none.")
+    enabled: bool = Field(description="Whether outputs are kept and looked up.")
+    max_size: int = Field(description="Most outputs that are kept.")
+
+
+class LogLevel(int, enum.Enum):
+    """Least level that is logged."""
+
+    NOT_SET = 0
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+    CRITICAL = 50
+
+
+class Upscaler(BaseModel):
+    """A way to upscale and the models it can use."""
+
+    upscaling_method: str
+    upscaling_models: list[str]
+
+
+class AppConfig(BaseModel):
+    """What this server can do beyond the rest, as 6.8 clients ask."""
+
+    infill_methods: list[str]
+    upscaling_methods: list[Upscaler]
+    nsfw_methods: list[str]
+    watermarking_methods: list[str]
+
+
+def _supervisor(request: Request) -> Supervisor:
+    return cast("Supervisor", request.app.state.supervisor)
+
+
+Workers = Annotated[Supervisor, Depends(_supervisor)]
+
+
+@router.get("/version", operation_id="app_version")
+async def version() -> AppVersion:
+    """Return the InvokeAI version whose API this is."""
+    return AppVersion(version=API_VERSION)
+
+
+@router.get("/app_deps", operation_id="get_app_deps")
+async def dependencies(_user: CurrentUser) -> dict[str, str]:
+    """Return the installed packages with their versions, and the CUDA version or N/A."""
+    return await asyncio.to_thread(_dependencies)
+
+
+@router.get("/config", operation_id="get_config")
+async def config(_user: CurrentUser) -> AppConfig:
+    """Return the optional abilities that the node vocabulary has."""
+    nodes = registry.nodes_in_use()
+    return AppConfig(
+        infill_methods=[name for node, name in INFILL_NODES.items() if node in nodes],
+        upscaling_methods=[Upscaler(upscaling_method="esrgan", upscaling_models=ESRGAN_MODELS)] if "esrgan" in nodes else [],
+        nsfw_methods=["nsfw_checker"] if "img_nsfw" in nodes else [],
+        watermarking_methods=["invisible_watermark"] if "img_watermark" in nodes else [],
+    )
+
+
+@router.get("/patchmatch_status", operation_id="get_patchmatch_status")
+async def patchmatch_status(_user: CurrentUser) -> bool:
+    """Tell whether patchmatch infill is available; it isn't."""
+    return False
+
+
+@router.get("/runtime_config", operation_id="get_runtime_config")
+async def runtime_config(needs: Needs, _user: CurrentUser) -> InvokeAIAppConfigWithSetFields:
+    """Return every setting, with secrets masked."""
+    return _shown(needs.settings)
+
+
+@router.patch("/runtime_config", operation_id="update_runtime_config")
+async def update_runtime_config(
+    changes: UpdateAppGenerationSettingsRequest, request: Request, needs: Needs, workers: Workers, _user: CurrentUser
+) -> InvokeAIAppConfigWithSetFields:
+    """Change settings now and in the settings file; devices and history count from the next start."""
+    settings = await asyncio.to_thread(_change, needs.settings, changes, {option["device"] for option in workers.devices()})
+    request.app.state.resources = dataclasses.replace(needs, settings=settings)
+    return _shown(settings)
+
+
+@router.get("/generation_device_options", operation_id="get_generation_device_options")
+async def generation_device_options(workers: Workers, _user: CurrentUser) -> list[GenerationDeviceOption]:
+    """Return the devices that the workers found."""
+    return [GenerationDeviceOption(device=option["device"], name=option["name"]) for option in workers.devices()]
+
+
+@router.get("/logging", operation_id="get_log_level")
+async def log_level(_user: CurrentUser) -> LogLevel:
+    """Return the least level that is logged."""
+    return LogLevel(logging.getLogger(log.ROOT).level)
+
+
+@router.post("/logging", operation_id="set_log_level")
+async def set_log_level(
+    workers: Workers, _user: CurrentUser, level: Annotated[LogLevel, Body(description="New level.")]
+) -> LogLevel:
+    """Set the least level that is logged, here and in the workers, until the server ends."""
+    logging.getLogger(log.ROOT).setLevel(level)
+    await workers.request("set_log_level", {"level": int(level)})
+    return level
+
+
+@router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
+async def invocation_cache_status(needs: Needs, workers: Workers, _user: CurrentUser) -> InvocationCacheStatus:
+    """Return what the workers' invocation caches hold together."""
+    found = [InvocationCacheStatus(**status) for status in await workers.request("cache_status")]
+    size = needs.settings.node_cache_size
+    return InvocationCacheStatus(
+        size=sum(status.size for status in found),
+        hits=sum(status.hits for status in found),
+        misses=sum(status.misses for status in found),
+        enabled=any(status.enabled for status in found) if found else size > 0,
+        max_size=max((status.max_size for status in found), default=size),
+    )
+
+
+@router.delete("/invocation_cache", operation_id="clear_invocation_cache")
+async def clear_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+    """Empty the workers' invocation caches."""
+    await workers.request("clear_invocation_cache")
+
+
+@router.put("/invocation_cache/enable", operation_id="enable_invocation_cache")
+async def enable_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+    """Keep and look up outputs from now on."""
+    await workers.request("enable_invocation_cache")
+
+
+@router.put("/invocation_cache/disable", operation_id="disable_invocation_cache")
+async def disable_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+    """Neither keep nor look up outputs from now on."""
+    await workers.request("disable_invocation_cache")
+
+
+def _dependencies() -> dict[str, str]:
+    """Return package versions by name; CUDA's is the build that PyTorch names in its own version."""
+    found = {str(package.name): package.version for package in importlib.metadata.distributions() if package.name}
+    build = found.get("torch", "").partition("+cu")[2]
+    found["CUDA"] = f"{build[:-1]}.{build[-1]}" if build.isdigit() else "N/A"
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _shown(settings: Settings) -> InvokeAIAppConfigWithSetFields:
+    secrets: dict[str, Any] = {
+        name: MASK for name in InvokeAIAppConfig.model_fields if name.endswith("_api_key") and getattr(settings, name)
+    }
+    if settings.remote_api_tokens:
+        secrets["remote_api_tokens"] = [pair.model_copy(update={"token": MASK}) for pair in settings.remote_api_tokens]
+    shown = settings.model_copy(update=secrets)
+    return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - {"root"}, config=shown)
+
+
+def _change(settings: Settings, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:
+    """Return the settings with the changes, which are in the file too; raises Unprocessable for a device that isn't there."""
+    given = {name: getattr(changes, name) for name in changes.model_fields_set}
+    if "generation_devices" in given:
+        chosen = given["generation_devices"]
+        unknown = [name for name in chosen if name not in devices] if isinstance(chosen, list) else []
+        if unknown:
+            raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")
+    values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    try:
+        changed = Settings(**{**values, **given})
+    except ValidationError as error:
+        raise Unprocessable(str(error.errors()[0]["msg"])) from error
+    written, _unknown = load_settings(settings.root, {})
+    kept = written.model_dump(mode="json", include=written.model_fields_set - {"root"}) | given
+    write_file(settings.root / FILE, yaml_text({"schema_version": settings.schema_version, **kept}).encode())
+    return changed

@@ -1,0 +1,103 @@
+"""The OpenAPI document: the routes, and what clients read besides: node vocabulary, events, model configs.
+
+It is made once, when first asked for, and kept as bytes, plain and gzipped. It knows no node and no event by name.
+"""
+
+import asyncio
+import contextlib
+import gzip
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from invokeclone.kit.events import EVENTS
+from invokeclone.models.schemas import AnyModelConfig
+
+TITLE = "Invoke - Community Edition"
+REF = "#/components/schemas/{model}"
+OPEN_OPERATIONS = frozenset({"app_version", "login_api_v1_auth_login_post", "setup_admin_api_v1_auth_setup_post"})
+"""Operations that ask for no token."""
+
+
+def build(app: FastAPI) -> dict[str, Any]:
+    """Return the whole document, with sorted schemas."""
+    document = get_openapi(
+        title=TITLE,
+        version="1.0.0",
+        description="InvokeAI's API, served by invokeclone.",
+        routes=app.routes,
+        separate_input_output_schemas=False,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name, schema in _extra_schemas().items():
+        schemas.setdefault(name, schema)
+    with contextlib.suppress(ImportError):
+        from invokeclone.graph import publish
+
+        document = publish.publish(document)
+    components = document["components"]
+    components["schemas"] = dict(sorted(components["schemas"].items()))
+    components["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if operation.get("operationId") not in OPEN_OPERATIONS:
+                operation.setdefault("security", [{"HTTPBearer": []}])
+    return document
+
+
+def _extra_schemas() -> dict[str, Any]:
+    """Return the schemas that no route mentions: events, and the union of model configs with its members."""
+    found: dict[str, Any] = {}
+    for event in EVENTS.values():
+        if event.audience != "internal":
+            schema = event.model_json_schema(mode="serialization", ref_template=REF)
+            found |= schema.pop("$defs", {})
+            found[event.__name__] = schema
+    union = TypeAdapter[Any](AnyModelConfig).json_schema(mode="serialization", ref_template=REF)
+    found |= union.pop("$defs", {})
+    found["AnyModelConfig"] = union
+    return found
+
+
+class Document:
+    """The document as bytes, made on the first request in a thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._lock = asyncio.Lock()
+        self._plain: bytes | None = None
+        self._zipped = b""
+
+    def forget(self) -> None:
+        """Have it made again on the next request, because the vocabulary has changed."""
+        self._plain = None
+
+    async def respond(self, request: Request) -> Response:
+        """Answer a request for the document, gzipped for those who take it."""
+        if self._plain is None:
+            async with self._lock:
+                if self._plain is None:
+                    self._plain, self._zipped = await asyncio.to_thread(self._make)
+        headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
+        body = self._plain
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            body = self._zipped
+        return Response(body, media_type="application/json", headers=headers)
+
+    def _make(self) -> tuple[bytes, bytes]:
+        plain = orjson.dumps(self._app.openapi())
+        return plain, gzip.compress(plain, 6)
+
+
+def install(app: FastAPI) -> Document:
+    """Make `app` publish the document at /openapi.json."""
+    app.openapi = lambda: build(app)  # type: ignore[method-assign]
+    document = Document(app)
+    app.add_route("/openapi.json", document.respond, include_in_schema=False)
+    return document

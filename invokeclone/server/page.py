@@ -1,0 +1,74 @@
+"""The page at `/`: a handful of static files read once at start; it knows bytes and headers, not what the page does."""
+
+import gzip
+import hashlib
+import mimetypes
+from dataclasses import dataclass
+from importlib.resources import files
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
+)
+COMPRESSIBLE = (".html", ".css", ".js", ".svg", ".webmanifest")
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file, ready to send."""
+
+    plain: bytes
+    zipped: bytes | None
+    headers: dict[str, str]
+
+
+def _load() -> dict[str, _File]:
+    found = {}
+    for entry in files(__package__).joinpath("page").iterdir():
+        if not entry.is_file() or entry.name.endswith(".py"):
+            continue
+        body = entry.read_bytes()
+        kind = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
+        found[entry.name] = _File(
+            body,
+            gzip.compress(body, 9, mtime=0) if entry.name.endswith(COMPRESSIBLE) else None,
+            {
+                "Content-Type": f"{kind}; charset=utf-8" if entry.name.endswith(COMPRESSIBLE) else kind,
+                "ETag": f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"',
+                "Cache-Control": "no-cache",
+                "Vary": "Accept-Encoding",
+                "X-Content-Type-Options": "nosniff",
+                "Content-Security-Policy": POLICY,
+                "Referrer-Policy": "same-origin",
+            },
+        )
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` serve the page at `/` and its files under `/page/`."""
+    loaded = _load()
+
+    def send(request: Request, name: str) -> Response:
+        file = loaded.get(name)
+        if file is None:
+            raise HTTPException(404)
+        if file.headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers={key: file.headers[key] for key in ("ETag", "Cache-Control", "Vary")})
+        if file.zipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(file.zipped, headers=file.headers | {"Content-Encoding": "gzip"})
+        return Response(file.plain, headers=file.headers)
+
+    async def index(request: Request) -> Response:
+        return send(request, "index.html")
+
+    async def part(request: Request) -> Response:
+        return send(request, request.path_params["name"])
+
+    app.add_route("/", index, include_in_schema=False)
+    app.add_route("/page/{name}", part, include_in_schema=False)

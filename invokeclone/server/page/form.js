@@ -1,0 +1,145 @@
+// The form: what the user wants, where it is remembered, and what a model or a picture's metadata sets in it.
+
+import * as api from "./api.js";
+
+const REMEMBERED = ["prompt", "negative", "width", "height", "steps", "cfg", "scheduler", "seed", "random", "count", "strength", "model"];
+const SCHEDULERS = {
+  euler: "Euler", euler_a: "Euler Ancestral", euler_k: "Euler Karras", ddim: "DDIM", ddpm: "DDPM", dpmpp_2m: "DPM++ 2M",
+  dpmpp_2m_k: "DPM++ 2M Karras", dpmpp_2m_sde: "DPM++ 2M SDE", dpmpp_2m_sde_k: "DPM++ 2M SDE Karras", dpmpp_2s: "DPM++ 2S",
+  dpmpp_2s_k: "DPM++ 2S Karras", dpmpp_3m: "DPM++ 3M", dpmpp_3m_k: "DPM++ 3M Karras", dpmpp_sde: "DPM++ SDE",
+  dpmpp_sde_k: "DPM++ SDE Karras", deis: "DEIS", deis_k: "DEIS Karras", er_sde: "ER-SDE", heun: "Heun", heun_k: "Heun Karras",
+  kdpm_2: "KDPM 2", kdpm_2_k: "KDPM 2 Karras", kdpm_2_a: "KDPM 2 Ancestral", kdpm_2_a_k: "KDPM 2 Ancestral Karras", lcm: "LCM",
+  lms: "LMS", lms_k: "LMS Karras", pndm: "PNDM", tcd: "TCD", unipc: "UniPC", unipc_k: "UniPC Karras",
+};
+const BASES = new Set(["sd-1", "sd-2"]);
+const $ = (id) => document.getElementById(id);
+const stored = () => { try { return JSON.parse(localStorage.getItem("invokeclone") ?? "{}"); } catch { return {}; } };
+
+let models = [];
+let start = null;
+
+/** Fill the form and keep it remembered; `report(text)` shows an error. Returns once the models are known. */
+export async function prepare(report) {
+  $("scheduler").append(...Object.entries(SCHEDULERS).map(([value, text]) => new Option(text, value)));
+  $("scheduler").value = "euler";
+  const remembered = stored();
+  for (const id of REMEMBERED) if (id in remembered) put(id, remembered[id]);
+  for (const range of document.querySelectorAll("[data-for]")) {
+    const number = $(range.dataset.for);
+    range.addEventListener("input", () => { number.value = range.value; });
+    number.addEventListener("input", () => { range.value = number.value; });
+  }
+  $("form").addEventListener("input", sync);
+  $("swap").addEventListener("click", () => {
+    [$("width").value, $("height").value] = [$("height").value, $("width").value];
+    sync();
+  });
+  $("model").addEventListener("change", () => applyDefaults(current()));
+  prepareStart(report);
+  sync();
+  await loadModels(remembered, report);
+}
+
+/** Ask the server which models there are, and keep the chosen one. */
+export async function loadModels(remembered = stored(), report = () => {}) {
+  const chosen = remembered.model;
+  try {
+    models = (await api.models()).filter((model) => BASES.has(model.base));
+  } catch (error) {
+    report(error.message);
+  }
+  $("model").replaceChildren(...models.map((model) => new Option(model.name, model.key)));
+  $("model-hint").hidden = models.length > 0;
+  $("model-hint").textContent = "No Stable Diffusion 1 model is installed.";
+  const known = models.some((model) => model.key === chosen);
+  if (known) $("model").value = chosen;
+  else if (models.length) applyDefaults(current());
+  sync();
+}
+
+const current = () => models.find((model) => model.key === $("model").value);
+
+function put(id, value) {
+  const field = $(id);
+  if (field.type === "checkbox") field.checked = Boolean(value);
+  else if (value !== undefined && value !== null) field.value = value;
+}
+
+/** Keep sliders, the seed field and the memory in step with the form. */
+function sync() {
+  for (const range of document.querySelectorAll("[data-for]")) range.value = $(range.dataset.for).value;
+  $("seed").disabled = $("random").checked;
+  $("invoke").disabled = !models.length;
+  const values = Object.fromEntries(REMEMBERED.map((id) => [id, $(id).type === "checkbox" ? $(id).checked : $(id).value]));
+  try { localStorage.setItem("invokeclone", JSON.stringify({ ...values, model: values.model || stored().model })); } catch { /* private mode */ }
+}
+
+function applyDefaults(model) {
+  const defaults = model?.default_settings ?? {};
+  put("width", defaults.width ?? 512);
+  put("height", defaults.height ?? 512);
+  put("steps", defaults.steps ?? 30);
+  put("cfg", defaults.cfg_scale ?? 7.5);
+  put("scheduler", defaults.scheduler ?? "euler");
+  sync();
+}
+
+/** Return what the user wants, in the form that graph.js takes. */
+export function wanted() {
+  const round = (id) => Math.max(64, Math.round(Number($(id).value) / 8) * 8);
+  return {
+    prompt: $("prompt").value, negative: $("negative").value, model: current(), width: round("width"), height: round("height"),
+    steps: Number($("steps").value), cfg: Number($("cfg").value), scheduler: $("scheduler").value,
+    seed: $("random").checked ? null : Number($("seed").value) || 0, count: Number($("count").value),
+    start, strength: Number($("strength").value),
+  };
+}
+
+/** Set the form to what made a picture. */
+export function reuse(metadata) {
+  put("prompt", metadata.positive_prompt);
+  put("negative", metadata.negative_prompt);
+  for (const [id, name] of [["width", "width"], ["height", "height"], ["steps", "steps"], ["cfg", "cfg_scale"], ["scheduler", "scheduler"], ["strength", "strength"]]) put(id, metadata[name]);
+  if (Number.isInteger(metadata.seed)) {
+    put("seed", metadata.seed);
+    $("random").checked = false;
+  }
+  if (models.some((model) => model.key === metadata.model?.key)) $("model").value = metadata.model.key;
+  sync();
+}
+
+/** Start the next pictures from `image` (its record); null: from nothing. */
+export function setStart(image) {
+  start = image;
+  const box = $("start-picture");
+  box.replaceChildren();
+  if (image) {
+    const picture = new Image();
+    picture.src = api.address(image.thumbnail_url);
+    picture.alt = "The picture to start from";
+    box.append(picture);
+    $("start").open = true;
+  } else {
+    const text = document.createElement("span");
+    text.textContent = "Choose or drop a picture";
+    box.append(text);
+  }
+  $("start-remove").hidden = !image;
+}
+
+function prepareStart(report) {
+  const box = $("start-picture");
+  const take = async (file) => {
+    if (!file) return;
+    try { setStart(await api.upload(file)); } catch (error) { report(error.message); }
+  };
+  box.addEventListener("click", () => $("start-file").click());
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("start-file").click(); }
+  });
+  $("start-file").addEventListener("change", () => { take($("start-file").files[0]); $("start-file").value = ""; });
+  box.addEventListener("dragover", (event) => { event.preventDefault(); box.dataset.over = ""; });
+  box.addEventListener("dragleave", () => { delete box.dataset.over; });
+  box.addEventListener("drop", (event) => { event.preventDefault(); delete box.dataset.over; take(event.dataTransfer.files[0]); });
+  $("start-remove").addEventListener("click", () => setStart(null));
+}

@@ -1,0 +1,305 @@
+"""Keeps one worker process per generation device: starts, wakes, hints, asks, restarts and ends them.
+
+It knows the messages of the link and refuses to run or claim items: what the queue looks like is in the database, and a worker
+reads it there. Every message from here is only a hint that something changed.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.kit.settings import Settings
+from invokeclone.server.link import Link, Message
+
+COMMAND = (sys.executable, "-m", "invokeclone.worker")
+TERMINAL = frozenset({"completed", "failed", "canceled"})
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 60.0
+SILENCE_LIMIT = 600.0
+"""Seconds without a word (heartbeats come every few) after which a worker counts as hung."""
+
+FailOrphans = Callable[[str, str], Awaitable[Any]]
+"""Called with a device and a reason: fails the items that its dead worker was running."""
+
+_log = log.get("server.supervisor")
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One device and the process that serves it at present."""
+
+    device: str
+    link: Link | None = None
+    ready: bool = False
+    item_id: int | None = None
+    queue_id: str | None = None
+    heard: float = 0.0
+    asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
+
+    def send(self, message: Message) -> None:
+        if self.link is not None:
+            self.link.send(message)
+
+    def lost(self, reason: str) -> None:
+        """Forget the process: nobody waits for its answers any more."""
+        self.link, self.ready, self.item_id, self.queue_id = None, False, None, None
+        for future in self.asked.values():
+            if not future.done():
+                future.set_exception(Unavailable(reason))
+        self.asked.clear()
+
+
+class Supervisor:
+    """The workers of one server. All methods belong on the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        fail_orphans: FailOrphans,
+        *,
+        command: Sequence[str] = COMMAND,
+        patience: float = 5.0,
+        first_delay: float = FIRST_DELAY,
+    ) -> None:
+        """Prepare; `patience` is how many seconds a worker has to stop before each harder word."""
+        self._settings = settings
+        self._bus = bus
+        self._fail_orphans = fail_orphans
+        self._command = tuple(command)
+        self._patience = patience
+        self._first_delay = first_delay
+        self._workers: list[_Worker] = []
+        self._devices: list[dict[str, str]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
+        self._stopping = False
+        self._relaying = False
+        self._anyone_ready = asyncio.Event()
+
+    # Life
+
+    async def start(self) -> None:
+        """Start a worker per configured device; with `auto` the first one tells which devices there are."""
+        self._bus.subscribe(self._hear)
+        self._task(self._watch(), "worker watch")
+        for device in _devices(self._settings):
+            self._add(device)
+
+    async def stop(self) -> None:
+        """End every worker, harder and harder; when this returns, none is left."""
+        self._stopping = True
+        links = [worker.link for worker in self._workers if worker.link is not None]
+        await asyncio.gather(*(link.end(self._patience) for link in links))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _add(self, device: str) -> None:
+        worker = _Worker(device)
+        self._workers.append(worker)
+        self._task(self._keep(worker), f"worker {device}")
+
+    def _task(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
+        delay = self._first_delay
+        while not self._stopping:
+            started = time.monotonic()
+            reason = await self._serve(worker)
+            if self._stopping:
+                return
+            _log.error("%s; starting it again in %.1f s", reason, delay)
+            await self._orphan(worker.device, reason)
+            if time.monotonic() - started > LONGEST_DELAY:
+                delay = self._first_delay
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY)
+
+    async def _serve(self, worker: _Worker) -> str:
+        """Run one process for the device to its end; return why it ended."""
+        environment = {}
+        if self._settings.pytorch_cuda_alloc_conf:
+            environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
+        command = (*self._command, "--device", worker.device)
+        try:
+            link = await Link.start(command, lambda message: self._receive(worker, message), environment)
+        except OSError as error:
+            return f"the worker for {worker.device} cannot be started: {error}"
+        link.send({"kind": "hello", "settings": self._settings.to_worker()})
+        worker.link, worker.heard = link, time.monotonic()
+        try:
+            reason = _explain(worker.device, await link.ended())
+        finally:
+            link.kill()
+        worker.lost(reason)
+        return reason
+
+    async def _orphan(self, device: str, reason: str) -> None:
+        try:
+            await self._fail_orphans(device, reason)
+        except Exception:
+            _log.exception("could not fail what the worker for %s was running", device)
+
+    async def _watch(self) -> None:
+        """End workers that have said nothing for very long: their event loop no longer turns."""
+        while True:
+            await asyncio.sleep(SILENCE_LIMIT / 10)
+            for worker in self._workers:
+                if worker.link is not None and time.monotonic() - worker.heard > SILENCE_LIMIT:
+                    _log.error("the worker for %s has been silent for %.0f s", worker.device, SILENCE_LIMIT)
+                    worker.link.kill()
+
+    # From the workers
+
+    def _receive(self, worker: _Worker, message: Message) -> None:
+        worker.heard = time.monotonic()
+        match message.get("kind"):
+            case "ready":
+                self._ready(worker, message)
+            case "event":
+                self._relay(worker, str(message.get("name")), message.get("data") or {})
+            case "reply":
+                self._answer(worker, message)
+            case "heartbeat":
+                pass
+            case "stopped":
+                _log.warning("the worker for %s ends by itself: %s", worker.device, message.get("reason"))
+            case other:
+                _log.warning("the worker for %s sent an unknown message %r", worker.device, other)
+
+    def _ready(self, worker: _Worker, message: Message) -> None:
+        """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
+        worker.device = str(message.get("device") or worker.device)
+        if not worker.ready:
+            _log.info("the worker for %s is ready (process %s)", worker.device, worker.link and worker.link.pid)
+        worker.ready = True
+        self._anyone_ready.set()
+        devices = [device for device in message.get("devices") or [] if isinstance(device, dict) and "device" in device]
+        if devices:
+            self._devices = devices
+        if _devices(self._settings) == ["auto"]:
+            for name in (str(device["device"]) for device in devices):
+                same_kind = name.split(":")[0] == worker.device.split(":")[0]
+                if same_kind and name not in [known.device for known in self._workers]:
+                    self._add(name)
+
+    def _relay(self, worker: _Worker, name: str, payload: dict[str, Any]) -> None:
+        kind = EVENTS.get(name)
+        if kind is None:
+            _log.warning("the worker for %s sent an unknown event %r", worker.device, name)
+            return
+        if name == "queue_item_status_changed":
+            running = payload.get("status") == "in_progress"
+            worker.item_id = payload.get("item_id") if running else None
+            worker.queue_id = payload.get("queue_id") if running else None
+        self._relaying = True
+        try:
+            self._bus.publish(kind, payload)
+        finally:
+            self._relaying = False
+
+    def _answer(self, worker: _Worker, message: Message) -> None:
+        future = worker.asked.pop(int(message.get("id") or 0), None)
+        if future is None or future.done():
+            return
+        if message.get("error") is not None:
+            future.set_exception(Unavailable(str(message["error"])))
+        else:
+            future.set_result(message.get("body"))
+
+    # To the workers
+
+    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Turn an event into a hint."""
+        match kind.name:
+            case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
+                self.wake()
+            case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
+                self._tell({"kind": "cancel", "item_id": payload["item_id"]})
+            case "queue_cleared":
+                for worker in self._workers:
+                    if worker.item_id is not None and worker.queue_id == payload.get("queue_id"):
+                        worker.send({"kind": "cancel", "item_id": worker.item_id})
+                self.wake()
+            case "images_deleted":
+                self._tell({"kind": "images_deleted", "names": payload.get("image_names", [])})
+
+    def wake(self) -> None:
+        """Tell every worker to look into the queue now."""
+        self._tell({"kind": "wake"})
+
+    def _tell(self, message: Message) -> None:
+        for worker in self._workers:
+            worker.send(message)
+
+    async def request(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
+        """Ask every worker and return the answers of those that are ready, in the order of devices.
+
+        A worker that is still loading gets the request too and does it later, but isn't waited for. One that fails or takes
+        over `seconds` is left out; raises Unavailable when none of the ready ones answered.
+        """
+        asks = [answer for worker in self._workers if (answer := self._ask(worker, name, body)) is not None]
+        answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for failure in failures:
+            _log.warning("a worker could not answer %s: %s", name, str(failure) or type(failure).__name__)
+        if failures and len(failures) == len(answers):
+            raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    def _ask(self, worker: _Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
+        number = next(self._numbers)
+        worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})
+        if not worker.ready:
+            return None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        worker.asked[number] = future
+        future.add_done_callback(lambda _done: worker.asked.pop(number, None))
+        return future
+
+    # For others to see
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the living workers."""
+        return [worker.link.pid for worker in self._workers if worker.link is not None]
+
+    def devices(self) -> list[dict[str, str]]:
+        """Return the devices that could run items, as `{device, name}`; those of the workers while none has told."""
+        return self._devices or [{"device": w.device, "name": w.device.upper()} for w in self._workers if w.device != "auto"]
+
+    async def ready(self, seconds: float) -> bool:
+        """Wait until a worker is ready, `seconds` at most; tell whether one is."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._anyone_ready.wait(), seconds)
+        return any(worker.ready for worker in self._workers)
+
+
+def _devices(settings: Settings) -> list[str]:
+    """Return the devices to start with; `auto` stands for whatever the first worker finds."""
+    if isinstance(settings.generation_devices, list):
+        return settings.generation_devices
+    return [settings.device]
+
+
+def _explain(device: str, status: int) -> str:
+    """Put an exit status into a sentence for the person whose item failed."""
+    if status >= 0:
+        return f"the worker process for {device} ended unexpectedly with exit status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
+    hint = " (out of memory, perhaps)" if -status == signal.SIGKILL else ""
+    return f"the worker process for {device} was killed by {name}{hint}"

@@ -1,0 +1,64 @@
+"""A worker that runs nothing: it speaks the link's lines and does what its command line and requests tell it.
+
+Usage: fake_worker.py MODE --device NAME. Modes: good, deaf (ignores stop and SIGTERM), dies (ends after ready), mute (never ready).
+"""
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+mode, _, device = sys.argv[1], sys.argv[2], sys.argv[3]
+log = os.environ.get("FAKE_WORKER_LOG")
+
+
+def say(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    if log:
+        with open(log, "a") as file:
+            file.write(line + "\n")
+
+
+if mode == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+hello = json.loads(sys.stdin.readline())
+assert hello["kind"] == "hello"
+assert hello["settings"]["root"]
+note(f"start {device} {os.getpid()}")
+real = "cuda:0" if device == "auto" else device
+devices = [{"device": "cuda:0", "name": "One"}, {"device": "cuda:1", "name": "Two"}] if real.startswith("cuda") else []
+print("a line that is not JSON")
+if mode != "mute":
+    say(kind="ready", device=real, devices=devices, pid=os.getpid())
+if mode == "dies":
+    sys.exit(7)
+for line in sys.stdin:
+    message = json.loads(line)
+    match message["kind"]:
+        case "stop":
+            if mode == "deaf":
+                continue
+            note(f"stopped {real}")
+            break
+        case "wake":
+            note(f"wake {real}")
+        case "cancel":
+            note(f"cancel {real} {message['item_id']}")
+        case "request" if message["name"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "request" if message["name"] == "silence":
+            pass
+        case "request" if message["name"] == "refuse":
+            say(kind="reply", id=message["id"], body=None, error="no")
+        case "request" if message["name"] == "say":
+            say(kind="event", name=message["body"]["name"], data=message["body"]["data"])
+            say(kind="reply", id=message["id"], body=None, error=None)
+        case "request":
+            say(kind="reply", id=message["id"], body={"device": real, "name": message["name"]}, error=None)
+while mode == "deaf":
+    signal.pause()

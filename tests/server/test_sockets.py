@@ -1,0 +1,134 @@
+"""Socket.IO over a real server: both transports, rooms, order, and who gets what."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+import socketio
+import uvicorn
+from fastapi import FastAPI
+
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.settings import Settings
+from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
+from invokeclone.server.sockets import Sockets, rooms_for
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[tuple[str, Bus]]:
+    bus, sockets = Bus(), Sockets(settings)
+    app = FastAPI()
+    app.mount("/ws", sockets.app)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    sockets.listen(bus)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", bus
+    finally:
+        await sockets.close()
+        server.should_exit = True
+        await task
+
+
+class Client:
+    """A listener that keeps all it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+        self.socket = socketio.AsyncClient(reconnection=False)
+        self.socket.on("*", self._hear)
+
+    async def _hear(self, name: str, data: Any) -> None:
+        self.heard.append((name, data))
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.heard]
+
+
+@asynccontextmanager
+async def connected(url: str, *transports: str, **options: Any) -> AsyncIterator[Client]:
+    client = Client()
+    await client.socket.connect(url, socketio_path="/ws/socket.io", transports=list(transports) or None, **options)
+    try:
+        yield client
+    finally:
+        await client.socket.disconnect()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def batch(number: int = 1) -> Event:
+    return BatchEnqueuedEvent(queue_id="default", batch_id=f"b{number}", enqueued=1, requested=1, priority=0)
+
+
+@pytest.mark.parametrize("transports", [("polling",), ("websocket",), ("polling", "websocket")])
+async def test_every_event_once_in_order_and_whole(settings: Settings, transports: tuple[str, ...]) -> None:
+    async with served(settings) as (url, bus), connected(url, *transports) as client:
+        await client.socket.emit("subscribe_queue", {"queue_id": "default"})
+        await asyncio.sleep(0.1)
+        sent = [batch(number) for number in range(30)]
+        for event in sent:
+            bus.emit(event)
+        await until(lambda: len(client.heard) >= 30)
+        await asyncio.sleep(0.05)
+        assert client.heard == [("batch_enqueued", event.model_dump(mode="json")) for event in sent]
+
+
+async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_one(settings: Settings) -> None:
+    async with served(settings) as (url, bus), connected(url, "websocket") as client, connected(url, "websocket") as watcher:
+        await watcher.socket.emit("subscribe_queue", {"queue_id": "default"})
+        await watcher.socket.emit("subscribe_queue", {"queue_id": "other"})
+        await watcher.socket.emit("unsubscribe_queue", {"queue_id": "other"})
+        await asyncio.sleep(0.2)
+        bus.emit(QueueClearedEvent(queue_id="other"))
+        bus.emit(QueueClearedEvent(queue_id="default"))
+        bus.emit(batch())
+        await until(lambda: client.heard and len(watcher.heard) >= 2)
+        assert client.names() == ["batch_enqueued"]
+        assert watcher.names() == ["queue_cleared", "batch_enqueued"]
+        assert watcher.heard[0][1]["queue_id"] == "default"
+
+
+async def test_nonsense_from_a_client_does_no_harm(settings: Settings) -> None:
+    async with served(settings) as (url, bus), connected(url, "websocket") as client:
+        for nonsense in (None, 5, [], {}, {"queue_id": 7}, {"queue_id": "x" * 10_000}, "default"):
+            await client.socket.emit("subscribe_queue", nonsense)
+        await client.socket.emit("subscribe_queue")
+        await client.socket.emit("no_such_event", {"a": 1})
+        for number in range(200):
+            await client.socket.emit("subscribe_queue", {"queue_id": f"q{number}"})
+        bus.emit(batch())
+        await until(lambda: client.heard)
+        assert client.names() == ["batch_enqueued"]
+
+
+async def test_a_foreign_page_may_not_listen(settings: Settings) -> None:
+    async with served(settings) as (url, _bus):
+        query = f"{url}/ws/socket.io/?EIO=4&transport=polling"
+        async with httpx.AsyncClient() as browser:
+            assert (await browser.get(query, headers={"Origin": "https://evil.example"})).status_code == 400
+            assert (await browser.get(query, headers={"Origin": url})).status_code == 200
+        async with connected(url, "websocket", headers={"Origin": url}):
+            pass
+
+
+async def test_an_allowed_origin_may_listen(settings: Settings) -> None:
+    settings = settings.model_copy(update={"allow_origins": ["https://friend.example"]})
+    async with served(settings) as (url, _bus), connected(url, "websocket", headers={"Origin": "https://friend.example"}):
+        pass
+
+
+def test_routing_by_audience() -> None:
+    assert rooms_for(BatchEnqueuedEvent, {"queue_id": "q", "user_id": "u"}) == ["user:u", "admin"]
+    assert rooms_for(QueueClearedEvent, {"queue_id": "q", "user_id": None}) == ["queue:q"]
+    assert rooms_for(InvocationStartedEvent, {"queue_id": "q", "user_id": "u"}) == ["user:u", "admin"]

@@ -1,0 +1,211 @@
+"""The supervisor against a fake worker process: starts, hints, requests, deaths, restarts, ends."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.settings import Settings
+from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
+from invokeclone.server.supervisor import Supervisor
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+STATUS_CHANGED = {"item_id": 5, "queue_id": "default", "status": "in_progress", "user_id": "system"}
+
+
+class Orphans:
+    """Keeps which devices' items were failed and why."""
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[str, str]] = []
+
+    async def fail(self, device: str, reason: str) -> None:
+        self.failed.append((device, reason))
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    path = tmp_path / "notes"
+    monkeypatch.setenv("FAKE_WORKER_LOG", str(path))
+    return lambda: path.read_text().splitlines() if path.exists() else []
+
+
+@asynccontextmanager
+async def supervised(
+    settings: Settings, mode: str = "good", *, patience: float = 20.0
+) -> AsyncIterator[tuple[Supervisor, Bus, Orphans]]:
+    bus, orphans = Bus(), Orphans()
+    command = (sys.executable, "-S", str(FAKE), mode)
+    supervisor = Supervisor(settings, bus, orphans.fail, command=command, patience=patience, first_delay=0.01)
+    await supervisor.start()
+    try:
+        yield supervisor, bus, orphans
+    finally:
+        await supervisor.stop()
+
+
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_answers_requests(settings: Settings) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        assert await supervisor.ready(30)
+        assert await supervisor.request("cache_status") == [{"device": "cpu", "name": "cache_status"}]
+
+
+async def test_nobody_ready_gives_no_answers(settings: Settings) -> None:
+    async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
+        await until(lambda: supervisor.pids)
+        assert await supervisor.request("cache_status") == []
+        assert not await supervisor.ready(0.01)
+
+
+async def test_a_refused_request_is_unavailable(settings: Settings) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        with pytest.raises(Unavailable, match="no"):
+            await supervisor.request("refuse")
+
+
+async def test_a_request_without_an_answer_times_out(settings: Settings) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        with pytest.raises(Unavailable, match="TimeoutError"):
+            await supervisor.request("silence", seconds=0.05)
+
+
+async def test_auto_starts_a_worker_for_each_device_found(settings: Settings) -> None:
+    settings = settings.model_copy(update={"device": "auto"})
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        await until(lambda: len(supervisor.pids) == 2)
+        await supervisor.ready(30)
+        while len(answers := await supervisor.request("x")) < 2:
+            await asyncio.sleep(0.01)
+        assert [answer["device"] for answer in answers] == ["cuda:0", "cuda:1"]
+        assert [device["name"] for device in supervisor.devices()] == ["One", "Two"]
+
+
+async def test_listed_devices_get_a_worker_each(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    settings = settings.model_copy(update={"generation_devices": ["cpu", "mps"]})
+    async with supervised(settings):
+        await until(lambda: len(notes()) == 2)
+    assert {line.split()[1] for line in notes() if line.startswith("start")} == {"cpu", "mps"}
+
+
+async def test_wakes_on_a_batch(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings) as (supervisor, bus, _orphans):
+        await supervisor.ready(30)
+        bus.emit(BatchEnqueuedEvent(queue_id="default", batch_id="b", enqueued=1, requested=1, priority=0))
+        await until(lambda: "wake cpu" in notes())
+
+
+async def test_relays_a_worker_event_without_change(settings: Settings) -> None:
+    heard: list[tuple[str, dict[str, object]]] = []
+
+    def listen(kind: type[Event], payload: dict[str, object]) -> None:
+        heard.append((kind.name, payload))
+
+    async with supervised(settings) as (supervisor, bus, _orphans):
+        bus.subscribe(listen)
+        await supervisor.ready(30)
+        data = {"timestamp": 1, "anything": [1, None]}
+        await supervisor.request("say", {"name": "invocation_started", "data": data})
+        assert heard == [("invocation_started", data)]
+
+
+async def test_an_unknown_event_is_dropped(settings: Settings) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        await supervisor.request("say", {"name": "no such event", "data": {}})
+        assert await supervisor.request("x")
+
+
+async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings) as (supervisor, bus, _orphans):
+        await supervisor.ready(30)
+        say = {"name": "queue_item_status_changed"}
+        await supervisor.request("say", {**say, "data": STATUS_CHANGED})
+        bus.emit(QueueClearedEvent(queue_id="another"))
+        bus.emit(QueueClearedEvent(queue_id="default"))
+        await until(lambda: notes().count("wake cpu") == 2)
+        assert notes().count("cancel cpu 5") == 1
+        await supervisor.request("say", {**say, "data": {**STATUS_CHANGED, "status": "completed"}})
+        bus.emit(QueueClearedEvent(queue_id="default"))
+        await until(lambda: notes().count("wake cpu") == 3)
+        assert notes().count("cancel cpu 5") == 1
+
+
+async def test_a_killed_worker_fails_its_item_and_comes_back(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings) as (supervisor, _bus, orphans):
+        await supervisor.ready(30)
+        with pytest.raises(Unavailable, match="SIGKILL"):
+            await supervisor.request("die")
+        await until(lambda: len([line for line in notes() if line.startswith("start")]) == 2)
+        assert orphans.failed == [("cpu", "the worker process for cpu was killed by SIGKILL (out of memory, perhaps)")]
+        while not await supervisor.request("x"):
+            await asyncio.sleep(0.01)
+
+
+async def test_dying_again_and_again_backs_off(settings: Settings) -> None:
+    async with supervised(settings, "dies") as (_supervisor, _bus, orphans):
+        await until(lambda: len(orphans.failed) == 3)
+    assert {reason for _, reason in orphans.failed} == {"the worker process for cpu ended unexpectedly with exit status 7"}
+
+
+async def test_a_command_that_cannot_start(settings: Settings) -> None:
+    orphans = Orphans()
+    supervisor = Supervisor(settings, Bus(), orphans.fail, command=("/no/such/program",), first_delay=0.01)
+    await supervisor.start()
+    await until(lambda: orphans.failed)
+    await supervisor.stop()
+    assert "cannot be started" in orphans.failed[0][1]
+
+
+async def test_stop_is_told_to_the_worker(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings) as (supervisor, _bus, orphans):
+        await supervisor.ready(30)
+        pid = supervisor.pids[0]
+    assert "stopped cpu" in notes()
+    assert not alive(pid)
+    assert orphans.failed == []
+
+
+async def test_a_deaf_worker_is_killed(settings: Settings) -> None:
+    async with supervised(settings, "deaf", patience=0.1) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        pid = supervisor.pids[0]
+    assert not alive(pid)
+
+
+async def test_stop_before_ready_leaves_no_process(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings, "mute"):
+        await until(notes)
+    assert not alive(int(notes()[0].split()[2]))
+
+
+async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async def broken(_device: str, _reason: str) -> None:
+        raise RuntimeError("no database")
+
+    command = (sys.executable, "-S", str(FAKE), "dies")
+    supervisor = Supervisor(settings, Bus(), broken, command=command, patience=20, first_delay=0.01)
+    await supervisor.start()
+    await until(lambda: len([line for line in notes() if line.startswith("start")]) > 1)
+    await supervisor.stop()
