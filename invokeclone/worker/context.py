@@ -1,0 +1,129 @@
+"""The InvocationContext as the worker fills it: nine faces over the worker's tools, all synchronous for the node.
+
+It puts the faces together and holds the small ones; it refuses to run a node.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from invokeclone.graph.context import ItemData
+from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.kit import log
+from invokeclone.kit.settings import Settings
+from invokeclone.worker.boards import Boards
+from invokeclone.worker.events import NodeEvents
+from invokeclone.worker.images import Images
+from invokeclone.worker.models import Models
+from invokeclone.worker.progress import Progress
+from invokeclone.worker.tensors import TensorStore
+from invokeclone.worker.tools import Session
+
+if TYPE_CHECKING:
+    import torch
+
+_node_log = log.get("node")
+
+
+class Tensors:
+    """Tensors between nodes, kept in this worker."""
+
+    def __init__(self, store: TensorStore) -> None:
+        """Use `store`."""
+        self._store = store
+
+    def save(self, tensor: "torch.Tensor") -> str:
+        """Keep a copy of the tensor in RAM; returns its name, good as long as an output that mentions it is kept."""
+        return self._store.save(tensor, "Tensor")
+
+    def load(self, name: str) -> "torch.Tensor":
+        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        tensor: torch.Tensor = self._store.load(name)
+        return tensor
+
+
+class Conditioning:
+    """Conditionings between nodes, kept in this worker."""
+
+    def __init__(self, store: TensorStore) -> None:
+        """Use `store`."""
+        self._store = store
+
+    def save(self, conditioning_data: Any) -> str:
+        """Keep a copy of a ConditioningFieldData; returns its name."""
+        return self._store.save(conditioning_data, "ConditioningFieldData")
+
+    def load(self, name: str) -> Any:
+        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        return self._store.load(name)
+
+
+class Logger:
+    """The log, for nodes."""
+
+    def debug(self, message: str) -> None:
+        """Log for developers."""
+        _node_log.debug("%s", message)
+
+    def info(self, message: str) -> None:
+        """Log what happens."""
+        _node_log.info("%s", message)
+
+    def warning(self, message: str) -> None:
+        """Log what is odd."""
+        _node_log.warning("%s", message)
+
+    def error(self, message: str) -> None:
+        """Log what went wrong."""
+        _node_log.error("%s", message)
+
+
+class Config:
+    """The settings, for nodes."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Show `settings`."""
+        self._settings = settings
+
+    def get(self) -> Settings:
+        """Return the app's settings; they are frozen."""
+        return self._settings
+
+
+_LOGGER = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What one node is given to `invoke`."""
+
+    images: Images
+    tensors: Tensors
+    conditioning: Conditioning
+    models: Models
+    logger: Logger
+    config: Config
+    util: Progress
+    boards: Boards
+    data: ItemData
+
+    @property
+    def _data(self) -> ItemData:
+        """The same under the name that third-party nodes know."""
+        return self.data
+
+
+def make_context(session: Session, node: BaseInvocation, source_id: str, events: NodeEvents) -> Context:
+    """Return the context of one prepared node of `session`."""
+    tools = session.tools
+    util = Progress(events, session.canceled, tools.engine.preview)
+    return Context(
+        images=Images(session, node, util),
+        tensors=Tensors(tools.tensors),
+        conditioning=Conditioning(tools.tensors),
+        models=Models(session, util),
+        logger=_LOGGER,
+        config=Config(tools.resources.settings),
+        util=util,
+        boards=Boards(session),
+        data=ItemData(session.queue_item, node, source_id),
+    )

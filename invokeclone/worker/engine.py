@@ -1,0 +1,128 @@
+"""The engine behind a door: torch and diffusers come in on their own thread, and whoever needs a model waits for them here.
+
+It knows where the engine's parts are and refuses to know models; nothing of torch is imported with this module.
+"""
+
+import contextlib
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.kit.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Engine:
+    """One device's model cache, made when the first model is asked for. All methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        """Load models to `device`."""
+        self._settings = settings
+        self._device = device
+        self._cache: Any = None
+        self._lock = threading.Lock()
+
+    def warm_up(self, then: Callable[[], None]) -> None:
+        """Import what models need in a thread of its own, so that the first picture doesn't wait; call `then` there after."""
+        threading.Thread(target=self._import_all, args=(then,), name="warm-up", daemon=True).start()
+
+    def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
+        """Return the LoadedModel of a record whose files lie at `path` (or of a part of it), from the cache or from disk."""
+        return _part("loaders").load(self._ready(), config, path, submodel_type)
+
+    def load_file(self, path: Path, loader: Callable[[Path], Any] | None) -> Any:
+        """Return the LoadedModelWithoutConfig of a file or folder that has no record."""
+        return _part("loaders").load_file(self._ready(), path, loader)
+
+    def preview(self, latents: Any, base: BaseModelType) -> "Image":
+        """Return a small picture of latents (batch or not, channels, height, width)."""
+        image: Image = _part("preview").preview(latents, base)
+        return image
+
+    def new_stats(self) -> None:
+        """Begin new counts, as for a new session."""
+        if self._cache:
+            self._cache.new_stats()
+
+    def stats(self) -> dict[str, Any] | None:
+        """Return the model cache's figures of the latest session; None before any model was asked for."""
+        return self._cache.stats.as_dict() if self._cache else None
+
+    def empty(self) -> None:
+        """Drop every model that is not in use; may wait for a load that is going on."""
+        if self._cache:
+            self._cache.clear()
+
+    def drop(self, keys: Sequence[str]) -> None:
+        """Drop models whose records changed or went; may wait for a load that is going on."""
+        if self._cache:
+            for key in keys:
+                self._cache.drop(key)
+
+    def expire(self) -> None:
+        """Drop everything after a long idle time, as the settings want it; may wait for a load that is going on."""
+        if self._cache:
+            self._cache.expire()
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether `expire` could have anything to do."""
+        return self._cache is not None and self._settings.model_cache_keep_alive_min > 0
+
+    def _ready(self) -> Any:
+        with self._lock:
+            if self._cache is None:
+                self._cache = _part("cache").ModelCache(self._settings, self._device)
+        return self._cache
+
+    def _import_all(self, then: Callable[[], None]) -> None:
+        try:  # what fails here goes to the log, and fails again with a node to blame
+            _part("loaders").warm_up()
+            _part("preview")
+        finally:
+            then()
+
+
+def _part(name: str) -> Any:
+    return importlib.import_module(f"invokeclone.engine.{name}")
+
+
+def describe_devices() -> list[dict[str, str]]:
+    """Return the devices that could run items, as `{device, name}`; imports torch."""
+    devices = _part("devices")
+    names = devices.available_devices()
+    found = [{"device": name, "name": str(devices.device_name(name))} for name in names]
+    if "cpu" not in names:
+        found.append({"device": "cpu", "name": str(devices.device_name("cpu"))})
+    return found
+
+
+def first_device(asked: str) -> str:
+    """Return the device to serve for `asked`: itself, or what `auto` finds; torch is imported only if there may be a GPU."""
+    if asked != "auto":
+        return asked
+    if _surely_without_gpu():
+        return "cpu"
+    with contextlib.suppress(ImportError):
+        return str(_part("devices").available_devices()[0])
+    return "cpu"
+
+
+def _surely_without_gpu() -> bool:
+    """Tell cheaply that there is no GPU: torch was built without any, or Linux has no device file of one."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        if version("torch").endswith("+cpu"):
+            return True
+    except PackageNotFoundError:
+        return True
+    places = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/dri", "/dev/accel")
+    return not any(Path(place).exists() for place in places)

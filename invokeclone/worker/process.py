@@ -1,0 +1,218 @@
+"""The worker process put together: settings in, link up, loop running, and a way out that always ends.
+
+Ways out: the server says stop, its end of the pipe closes (it died), or SIGTERM. Each asks the running node to stop at its
+next check; what is still stuck after `GRACE_S` is ended hard. The item's row is left as it is: the server's to put in order.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph import registry
+from invokeclone.kit import log
+from invokeclone.kit.database import Database
+from invokeclone.kit.errors import NotFound
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.queue import service, store
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.context import make_context
+from invokeclone.worker.engine import Engine, describe_devices, first_device
+from invokeclone.worker.link import LineReader, LineWriter, Link, Message
+from invokeclone.worker.loop import Loop, Outcome
+from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.requests import Requests
+from invokeclone.worker.runner import SessionRunner
+from invokeclone.worker.tensors import TensorStore
+from invokeclone.worker.tools import Tools
+
+GRACE_S = 3.0
+"""How long a running node may take to notice that it should stop."""
+TENSOR_BUDGET = 256 * 1024**2
+IMAGE_BUDGET = 64 * 1024**2
+IDLE_CHECK_S = 30.0
+
+_log = log.get("worker")
+
+
+class DatabaseQueue:
+    """The loop's queue: the rows."""
+
+    def __init__(self, resources: Resources, device: str) -> None:
+        """Claim for `device`."""
+        self._resources = resources
+        self._device = device
+
+    async def claim(self) -> ClaimedItem | None:
+        """Take the next item."""
+        return await service.claim(self._resources, self._device)
+
+    async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
+        """Write session and status."""
+        finished = await service.finish(
+            self._resources, item.item_id, outcome.status, session_json=outcome.session_json, error=outcome.error
+        )
+        return finished is not None
+
+    async def wanted(self, item: ClaimedItem) -> bool:
+        """Tell whether the row says that the item is being run."""
+        async with self._resources.database.read() as connection:
+            try:
+                return (await store.get(connection, item.queue_id, item.item_id)).status == "in_progress"
+            except NotFound:
+                return False
+
+
+class Process:
+    """A worker process from its hello to its end."""
+
+    def __init__(self, settings: Settings, device: str, reader: LineReader, writer: LineWriter) -> None:
+        """Serve `device` under `settings`, linked by `reader` and `writer`. Made on the running event loop."""
+        self._device = device
+        self._reader = reader
+        self._writer = writer
+        self._events = asyncio.get_running_loop()
+        self._link = Link(writer)
+        self._database = Database(settings.database_path, echo=settings.log_sql)
+        resources = Resources(settings, self._database, self._link)
+        self._tools = Tools(
+            resources=resources,
+            loop=self._events,
+            device=device,
+            channel=self._link,
+            cache=InvocationCache(settings.node_cache_size),
+            tensors=TensorStore(own_folder(settings.outputs_path / "tensors", device), TENSOR_BUDGET),
+            images=RecentImages(IMAGE_BUDGET),
+            engine=Engine(settings, device),
+        )
+        self._requests = Requests(self._tools)
+        self._loop = Loop(DatabaseQueue(resources, device), SessionRunner(self._tools, make_context), self._link)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reason: str | None = None
+
+    async def run(self) -> None:
+        """Serve until there is a reason to end."""
+        self._events.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
+        self._reader.start(self._hear, self._gone)
+        self._tools.engine.warm_up(self._tell_devices)
+        self._start(self._expire_models())
+        self._link.ready(self._device, [{"device": "cpu", "name": "CPU"}] if self._device == "cpu" else None)
+        await self._loop.run()
+        self._link.stopped(self._reason or "end")
+        self._tools.tensors.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._database.close(), GRACE_S)
+        self._writer.close(GRACE_S)
+
+    def _tell_devices(self) -> None:
+        """Say again that we are ready, now with every device there is (in the warm-up thread)."""
+        with contextlib.suppress(ImportError, RuntimeError):
+            self._link.ready(self._device, describe_devices())
+
+    async def _expire_models(self) -> None:
+        """Drop models after a long idle time, if the settings want it; in a thread, as a load may hold the cache."""
+        while True:
+            await asyncio.sleep(IDLE_CHECK_S)
+            if self._tools.engine.may_expire and self._loop.item_id is None:
+                await asyncio.to_thread(self._tools.engine.expire)
+
+    def _hear(self, message: Message) -> None:
+        """Take a message in the reading thread and deal with it on the loop."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._events.call_soon_threadsafe(self._handle, message)
+
+    def _gone(self) -> None:
+        """Start the clock right here, as the loop may be busy: the server closed the link."""
+        _hard_end_after(GRACE_S)
+        with contextlib.suppress(RuntimeError):
+            self._events.call_soon_threadsafe(self._end, "the server is gone")
+
+    def _end(self, reason: str) -> None:
+        if self._reason is None:
+            self._reason = reason
+            _log.info("worker %s ends: %s", self._device, reason)
+            _hard_end_after(GRACE_S)
+            self._loop.stop()
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case {"kind": "wake"}:
+                self._loop.wake()
+            case {"kind": "cancel", "item_id": int(item_id)}:
+                self._loop.cancel(item_id)
+            case {"kind": "images_deleted", "names": list(names)}:
+                self._tools.cache.forget(names)
+                self._tools.images.forget(names)
+            case {"kind": "models_changed", "keys": list(keys)}:
+                self._start(asyncio.to_thread(self._tools.engine.drop, keys))
+            case {"kind": "request", "id": int(request_id), "name": str(name)}:
+                self._start(self._answer(request_id, name, message.get("body") or {}))
+            case {"kind": "stop"}:
+                self._end("the server asked for it")
+            case _:
+                _log.warning("the server said something unknown: %s", message)
+
+    def _start(self, work: Any) -> None:
+        task = self._events.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request_id: int, name: str, body: dict[str, Any]) -> None:
+        try:
+            answer = await self._requests.answer(name, body)
+        except Exception as error:  # noqa: BLE001  (a question must not end the process, and always gets an answer)
+            _log.exception("request %s failed", name)
+            self._link.reply(request_id, error=str(error))
+        else:
+            self._link.reply(request_id, answer)
+
+
+def _hard_end_after(seconds: float) -> None:
+    """End the process `seconds` from now whatever Python code is doing; where it hung goes to the log.
+
+    faulthandler's clock runs outside the interpreter. A later call sets the clock anew.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+def own_folder(parent: Path, device: str) -> Path:
+    """Return a folder for this process alone (not made yet), and remove those of workers that are no more."""
+    prefix = f"worker-{device.replace(':', '-')}-"
+    for other in parent.glob(f"{prefix}*"):
+        if not _runs(other.name.removeprefix(prefix)):
+            shutil.rmtree(other, ignore_errors=True)
+    return parent / f"{prefix}{os.getpid()}"
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def serve(asked: str, incoming: int, outgoing: int) -> None:
+    """Take the hello from `incoming` and be the worker for device `asked` (or `auto`) until its end."""
+    reader, writer = LineReader(incoming), LineWriter(outgoing)
+    hello = reader.first()
+    if hello is None:
+        return
+    settings = Settings(**hello["settings"])
+    log.set_up(settings.log_level, settings.log_format, settings.log_handlers, network_level=settings.log_level_network)
+    registry.discover()
+    registry.restrict(settings.allow_nodes, settings.deny_nodes)
+    device = first_device(asked)
+
+    async def run() -> None:
+        await Process(settings, device, reader, writer).run()
+
+    asyncio.run(run())

@@ -1,0 +1,63 @@
+"""Pictures that this worker saved or read a moment ago, so that the next node needn't decode the file; nothing else.
+
+Only modes that a PNG gives back exactly are kept, so that a picture from here equals the one in the file.
+"""
+
+import collections
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXACT_MODES = frozenset({"L", "RGB", "RGBA"})
+
+
+class RecentImages:
+    """An LRU of decoded pictures by name, bounded in bytes. All methods may be called from any thread."""
+
+    def __init__(self, budget: int) -> None:
+        """Keep at most `budget` bytes of pixels."""
+        self._budget = budget
+        self._kept: collections.OrderedDict[str, Image] = collections.OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> "Image | None":
+        """Return a copy of the picture, if it is here."""
+        with self._lock:
+            image = self._kept.get(name)
+            if image is None:
+                return None
+            self._kept.move_to_end(name)
+        return image.copy()
+
+    def keep(self, name: str, image: "Image") -> None:
+        """Keep a copy of `image` unless it alone is over the budget or its mode doesn't survive the file."""
+        size = _bytes(image)
+        if image.mode not in EXACT_MODES or size > self._budget:
+            return
+        own = image.copy()
+        own.info = {}
+        with self._lock:
+            self._drop(name)
+            self._kept[name] = own
+            self._size += size
+            while self._size > self._budget:
+                self._drop(next(iter(self._kept)))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop pictures whose files are gone."""
+        with self._lock:
+            for name in names:
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        image = self._kept.pop(name, None)
+        if image is not None:
+            self._size -= _bytes(image)
+
+
+def _bytes(image: "Image") -> int:
+    return image.width * image.height * len(image.getbands())

@@ -1,0 +1,60 @@
+"""What the server may ask a worker; it knows the names of the questions and which part of the worker answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from invokeclone.kit import log
+from invokeclone.worker.tools import Tools
+
+Body = dict[str, Any]
+Answer = Callable[[Body], Awaitable[Any]]
+
+
+class UnknownRequest(ValueError):
+    """No request has this name."""
+
+
+class Requests:
+    """Answers requests with a worker's tools."""
+
+    def __init__(self, tools: Tools) -> None:
+        """Answer for `tools`."""
+        self._tools = tools
+        self._answers: dict[str, Answer] = {
+            "cache_status": self._cache_status,
+            "clear_invocation_cache": self._clear_cache,
+            "enable_invocation_cache": self._enable_cache,
+            "disable_invocation_cache": self._disable_cache,
+            "model_cache_stats": self._model_stats,
+            "empty_model_cache": self._empty_models,
+            "set_log_level": self._set_log_level,
+        }
+
+    async def answer(self, name: str, body: Body) -> Any:
+        """Return the answer as plain data; raises UnknownRequest."""
+        if name not in self._answers:
+            raise UnknownRequest(f"a worker can't answer {name!r}")
+        return await self._answers[name](body)
+
+    async def _cache_status(self, _body: Body) -> Any:
+        return self._tools.cache.status()
+
+    async def _clear_cache(self, _body: Body) -> Any:
+        self._tools.cache.clear()
+
+    async def _enable_cache(self, _body: Body) -> Any:
+        self._tools.cache.enable()
+
+    async def _disable_cache(self, _body: Body) -> Any:
+        self._tools.cache.disable()
+
+    async def _model_stats(self, _body: Body) -> Any:
+        return self._tools.engine.stats()
+
+    async def _empty_models(self, _body: Body) -> Any:
+        await asyncio.to_thread(self._tools.engine.empty)
+
+    async def _set_log_level(self, body: Body) -> Any:
+        logging.getLogger(log.ROOT).setLevel(int(body["level"]))

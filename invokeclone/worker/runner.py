@@ -1,0 +1,168 @@
+"""Runs one session: node after node, each with its events, through the invocation cache; it knows no SQL and no model.
+
+The order of what is told is the contract: started, then what the node itself tells, then complete; an item's own change to
+`failed` comes before the node's error, so that one is handed back to the loop (`Outcome.announce`).
+"""
+
+import cProfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph.context import CanceledException, InvocationContext
+from invokeclone.graph.execution import GraphExecutionState, NodeInputError
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.kit import log
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.cache import key_of
+from invokeclone.worker.events import ItemEvents, NodeEvents
+from invokeclone.worker.loop import Outcome, describe
+from invokeclone.worker.stats import vram_in_use
+from invokeclone.worker.tools import Session, Tools
+
+_log = log.get("worker.runner")
+
+MakeContext = Callable[[Session, BaseInvocation, str, NodeEvents], InvocationContext]
+
+
+class SessionRunner:
+    """Runs sessions with a worker's tools. Lives in the node thread."""
+
+    def __init__(self, tools: Tools, make_context: MakeContext) -> None:
+        """Give every node a context from `make_context`."""
+        self._tools = tools
+        self._make_context = make_context
+
+    def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
+        """Run `item` to its end, its first error or its cancel; raises only what is wrong with the machinery."""
+        state = GraphExecutionState.model_validate_json(item.session)
+        self._tools.engine.new_stats()
+        run = _Run(Session(self._tools, item, state, canceled), self._make_context)
+        with self._profiled(item):
+            outcome = run.to_end()
+        self._tidy(run.session)
+        return outcome
+
+    def _tidy(self, session: Session) -> None:
+        """Let go of tensors that no kept output mentions, and log what the session cost."""
+        self._tools.tensors.keep_only(self._tools.cache.mentions)
+        if _log.isEnabledFor(20):
+            _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()))
+
+    def _profiled(self, item: ClaimedItem) -> Any:
+        settings = self._tools.resources.settings
+        if not settings.profile_graphs:
+            return nullcontext()
+        prefix = f"{settings.profile_prefix}_" if settings.profile_prefix else ""
+        return _Profile(settings.profiles_path / f"{prefix}{item.session_id}.prof")
+
+
+class _Run:
+    """One run of one session."""
+
+    def __init__(self, session: Session, make_context: MakeContext) -> None:
+        self.session = session
+        self._state = session.state
+        self._tools = session.tools
+        self._make_context = make_context
+        self._events = ItemEvents(session.tools.channel, session.item, session.tools.device)
+
+    def to_end(self) -> Outcome:
+        """Run until nothing is left, a node fails or the item is canceled."""
+        try:
+            return self._nodes()
+        except Exception as error:  # noqa: BLE001  (wrong with the machinery, not with a node; keeps the session)
+            _log.exception("the session of item %s broke", self.session.item.item_id)
+            return Outcome("failed", self._saved(), describe(error), broken=True)
+
+    def _nodes(self) -> Outcome:
+        while not self.session.canceled.is_set():
+            try:
+                node = self._state.next()
+            except NodeInputError as error:
+                return self._fail(error.node, self._events_of(error.node), error)
+            if node is None:
+                return self._done()
+            try:
+                failed = self._run_node(node)
+            except CanceledException:
+                break
+            if failed:
+                return failed
+        return Outcome("canceled", self._saved())
+
+    def _done(self) -> Outcome:
+        if not self._state.is_complete():
+            _log.warning("session %s has nothing left to run and is not complete", self._state.id)
+        return Outcome("completed", self._saved())
+
+    def _run_node(self, node: BaseInvocation) -> Outcome | None:
+        """Run one node with its events; None when all went well."""
+        source_id = self._state.prepared_source_mapping[node.id]
+        node_json = node.model_dump_json().encode()
+        events = self._events.node(source_id, node_json)
+        events.started()
+        began, vram = time.perf_counter(), vram_in_use()
+        try:
+            output, output_json = self._output_of(node, node_json, source_id, events)
+        except CanceledException:
+            raise  # swallowed above: a node that stops as it was told tells nothing
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (what a node does wrong is its item's failure)
+            return self._fail(node, events, error)
+        self._state.complete(node.id, output)
+        self.session.stats.add(node.get_type(), time.perf_counter() - began, vram_in_use() - vram)
+        events.complete(output_json)
+        return None
+
+    def _output_of(
+        self, node: BaseInvocation, node_json: bytes, source_id: str, events: NodeEvents
+    ) -> tuple[BaseInvocationOutput, bytes]:
+        """Return what the node puts out, from the cache or from running it, and its JSON."""
+        node.check_required()
+        cache = self._tools.cache
+        key = key_of(node.id, node_json) if node.use_cache and cache.enabled else None
+        if key and (kept := cache.get(key)) is not None:
+            return kept, kept.model_dump_json().encode()
+        output = node.invoke(self._make_context(self.session, node, source_id, events))
+        output_json = output.model_dump_json().encode()
+        if key:
+            cache.save(key, output, output_json)
+        return output, output_json
+
+    def _events_of(self, node: BaseInvocation) -> NodeEvents:
+        return self._events.node(self._state.prepared_source_mapping[node.id], node.model_dump_json().encode())
+
+    def _fail(self, node: BaseInvocation, events: NodeEvents, error: BaseException) -> Outcome:
+        failure = describe(error)
+        _log.error(
+            "node %s (%s) failed: %s\n%s", node.id, node.get_type(), failure.error_message, failure.error_traceback
+        )
+        self._state.set_node_error(node.id, f"{failure.error_type}: {failure.error_message}")
+
+        def announce() -> None:
+            events.error(*failure)
+
+        return Outcome("failed", self._saved(), failure, announce)
+
+    def _saved(self) -> str:
+        return self._state.to_json()
+
+
+class _Profile:
+    """Writes what cProfile saw to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._profile = cProfile.Profile()
+
+    def __enter__(self) -> None:
+        self._profile.enable()
+
+    def __exit__(self, *_details: object) -> None:
+        self._profile.disable()
+        self._profile.create_stats()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._profile.dump_stats(self._path)

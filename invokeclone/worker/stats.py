@@ -1,0 +1,66 @@
+"""What one session cost: calls and seconds per node type, memory, cache figures; it only counts and words the log block."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GB = 1024**3
+
+
+@dataclass(slots=True)
+class _Line:
+    calls: int = 0
+    seconds: float = 0.0
+    vram: int = 0
+
+
+@dataclass(slots=True)
+class SessionStats:
+    """The counter of one session; made when it starts."""
+
+    lines: dict[str, _Line] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, node_type: str, seconds: float, vram: int = 0) -> None:
+        """Count one call of `node_type` that took `seconds` and made VRAM in use grow by `vram` bytes."""
+        line = self.lines.setdefault(node_type, _Line())
+        line.calls += 1
+        line.seconds += seconds
+        line.vram = max(line.vram, vram)
+
+    def block(self, session_id: str, models: dict[str, Any] | None) -> str:
+        """Return the log block; `models` are the model cache's figures, None when no model was ever loaded."""
+        wall = time.perf_counter() - self.began
+        width = max([len(name) for name in self.lines] + [20])
+        rows = [f"Graph stats: {session_id}", f"{'Node':>{width}} {'Calls':>6} {'Seconds':>9} {'VRAM Change':>13}"]
+        for name, line in self.lines.items():
+            rows.append(f"{name:>{width}} {line.calls:>6} {line.seconds:>8.3f}s {line.vram / GB:>+11.3f}G")
+        busy = sum(line.seconds for line in self.lines.values())
+        rows.append(f"TOTAL GRAPH EXECUTION TIME: {busy:.3f}s   TOTAL GRAPH WALL TIME: {wall:.3f}s")
+        rows.append(f"RAM used by this process: {resident() / GB:.2f}G   VRAM in use: {vram_in_use() / GB:.2f}G")
+        if models:
+            rows.append(
+                "Model cache: "
+                + ", ".join(f"{name} {value}" for name, value in models.items() if not isinstance(value, dict))
+            )
+        return "\n".join(rows)
+
+
+def resident() -> int:
+    """Return the bytes of memory this process holds (0 where the system doesn't say)."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def vram_in_use() -> int:
+    """Return the bytes of CUDA memory in use by tensors; 0 without CUDA or before torch is loaded."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not getattr(cuda, "is_initialized", lambda: False)():
+        return 0
+    return int(cuda.memory_allocated())

@@ -1,0 +1,196 @@
+"""Where nodes leave tensors and conditionings for the nodes after them: in memory, the oldest on disk when it gets too much.
+
+It knows how to find the tensors inside an object (dataclasses, lists, tuples, dicts) and refuses to know what the object
+means. Only tensors go to disk (safetensors, no pickle); the object around them stays in memory, so everything ends with
+the process and no file can bring code back in. torch is never imported here: where it is not loaded there are no tensors.
+"""
+
+import collections
+import contextlib
+import copy
+import dataclasses
+import shutil
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import NotFound
+from invokeclone.kit.storage import remove_file
+
+_log = log.get("worker.tensors")
+
+
+class StoredObjectNotFound(NotFound):
+    """No tensor or conditioning of that name is kept by this worker (any more)."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Slot:
+    """Marks the place of a tensor that lies on disk."""
+
+    index: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Kept:
+    value: Any
+    size: int
+    on_disk: bool = False
+
+
+class TensorStore:
+    """Objects with tensors inside, by name. All methods may be called from any thread."""
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        """Keep `budget` bytes of tensors in memory and the others as files in `folder`, which is ours alone."""
+        self._folder = folder
+        self._budget = budget
+        self._kept: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
+        self._in_memory = 0
+        self._lock = threading.RLock()
+
+    def save(self, value: Any, prefix: str) -> str:
+        """Keep a copy of `value` on the CPU and return its name, `prefix` and a uuid."""
+        name = f"{prefix}_{uuid.uuid4()}"
+        found: list[Any] = []
+        own = _map_tensors(value, lambda tensor: _take(tensor, found))
+        kept = _Kept(own, sum(tensor.nbytes for tensor in found))
+        with self._lock:
+            self._kept[name] = kept
+            self._in_memory += kept.size
+            self._make_room()
+        return name
+
+    def load(self, name: str) -> Any:
+        """Return a copy of the object kept under `name`; raises StoredObjectNotFound."""
+        with self._lock:
+            kept = self._kept.get(name)
+            if kept is None:
+                raise StoredObjectNotFound(f"{name} is not kept by this worker; run the node that makes it again")
+            self._kept.move_to_end(name)
+            if kept.on_disk:
+                tensors = self._read(name)
+                return _map_slots(kept.value, tensors)
+            return _map_tensors(kept.value, lambda tensor: tensor.clone())
+
+    def keep_only(self, wanted: Callable[[str], bool]) -> int:
+        """Drop every object whose name `wanted` denies; returns how many went."""
+        with self._lock:
+            gone = [name for name in self._kept if not wanted(name)]
+            for name in gone:
+                kept = self._kept.pop(name)
+                if kept.on_disk:
+                    remove_file(self._path(name))
+                else:
+                    self._in_memory -= kept.size
+        return len(gone)
+
+    def close(self) -> None:
+        """Drop everything, the folder too."""
+        with self._lock:
+            self._kept.clear()
+            self._in_memory = 0
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of tensors held in memory."""
+        return self._in_memory
+
+    def __len__(self) -> int:
+        """How many objects are kept, in memory or on disk."""
+        return len(self._kept)
+
+    def _make_room(self) -> None:
+        """Write the least recently used objects to disk until the rest fits; the newest always stays in memory."""
+        if self._in_memory <= self._budget:
+            return
+        for name, kept in list(self._kept.items())[:-1]:
+            if self._in_memory <= self._budget:
+                return
+            if not kept.on_disk and kept.size and not self._spill(name, kept):
+                return
+
+    def _spill(self, name: str, kept: _Kept) -> bool:
+        from safetensors.torch import save_file  # brings torch; only where tensors are
+
+        found: list[Any] = []
+
+        def take_out(tensor: Any) -> _Slot:
+            found.append(tensor)
+            return _Slot(len(found) - 1)
+
+        value = _map_tensors(kept.value, take_out)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            save_file({str(index): tensor.contiguous() for index, tensor in enumerate(found)}, self._path(name))
+        except (OSError, ValueError, RuntimeError) as error:  # disk full, or a type that safetensors doesn't know
+            _log.warning("%s stays in memory, it could not be written: %s", name, error)
+            with contextlib.suppress(OSError):
+                remove_file(self._path(name))
+            return False
+        kept.value, kept.on_disk = value, True
+        self._in_memory -= kept.size
+        return True
+
+    def _read(self, name: str) -> dict[str, Any]:
+        from safetensors.torch import load_file
+
+        try:
+            tensors: dict[str, Any] = load_file(self._path(name))
+        except FileNotFoundError as error:
+            raise StoredObjectNotFound(f"the file of {name} is gone from {self._folder}") from error
+        return tensors
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+
+def _take(tensor: Any, found: list[Any]) -> Any:
+    own = tensor.detach().to("cpu", copy=True)
+    found.append(own)
+    return own
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and type(value) is torch.Tensor
+
+
+def _map_tensors(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Copy `value` with each tensor replaced by `change(tensor)`; equal tensors met twice are changed twice."""
+    if _is_tensor(value):
+        return change(value)
+    return _map_inside(value, lambda inner: _map_tensors(inner, change))
+
+
+def _map_slots(value: Any, tensors: dict[str, Any]) -> Any:
+    if isinstance(value, _Slot):
+        return tensors[str(value.index)]
+    return _map_inside(value, lambda inner: _map_slots(inner, tensors))
+
+
+def _map_inside(value: Any, change: Callable[[Any], Any]) -> Any:
+    if isinstance(value, (str, int, float, bool, bytes)) or value is None:
+        return value
+    if type(value) is list:
+        return [change(inner) for inner in value]
+    if type(value) is tuple:
+        return tuple(change(inner) for inner in value)
+    if type(value) is dict:
+        return {key: change(inner) for key, inner in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = copy.copy(value)
+        for name in _attributes(value):
+            object.__setattr__(own, name, change(getattr(value, name)))
+        return own
+    return copy.deepcopy(value)
+
+
+def _attributes(value: Any) -> list[str]:
+    """Return the names of what a dataclass instance holds; fields never set are left out."""
+    return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]

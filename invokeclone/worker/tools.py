@@ -1,0 +1,84 @@
+"""What the faces of the context work with: the worker's long-lived parts, and the bridge from the node thread to its loop.
+
+It holds things together and does nothing by itself.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import orjson
+
+from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.kit.resources import Resources
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.engine import Engine
+from invokeclone.worker.events import Channel
+from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.stats import SessionStats
+from invokeclone.worker.tensors import TensorStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The parts that outlive a queue item."""
+
+    resources: Resources
+    loop: asyncio.AbstractEventLoop
+    device: str
+    channel: Channel
+    cache: InvocationCache
+    tensors: TensorStore
+    images: RecentImages
+    engine: Engine
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the event loop and wait for it here; never call it on the loop's own thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+
+@dataclass
+class Session:
+    """The parts that live as long as one queue item's run."""
+
+    tools: Tools
+    item: ClaimedItem
+    state: GraphExecutionState
+    canceled: threading.Event
+    stats: SessionStats = field(default_factory=SessionStats)
+    models: dict[str, Any] = field(default_factory=dict)
+    """Model records met so far, by key: each is read from the database once an item."""
+
+    @cached_property
+    def graph_json(self) -> str:
+        """The graph as it was enqueued (with the batch's values), for embedding into images."""
+        return orjson.dumps(orjson.loads(self.item.session)["graph"]).decode()
+
+    @cached_property
+    def queue_item(self) -> "QueueItem":
+        """The item as nodes see it."""
+        return QueueItem(self)
+
+
+class QueueItem:
+    """A queue item as nodes know it: the row's columns, with `session` and `workflow` as objects."""
+
+    def __init__(self, session: Session) -> None:
+        """Show `session`'s item."""
+        self._item = session.item
+        self.session = session.state
+
+    @cached_property
+    def workflow(self) -> Any:
+        """The workflow as plain data, or None."""
+        return orjson.loads(self._item.workflow) if self._item.workflow else None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a column of the row."""
+        return getattr(self._item, name)

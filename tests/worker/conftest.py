@@ -1,0 +1,133 @@
+"""A worker's parts with fakes around them, and toy nodes."""
+
+import asyncio
+import importlib.util
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+import pytest
+
+from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.graph import Graph
+from invokeclone.kit.resources import Resources
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.engine import Engine
+from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.tensors import TensorStore
+from invokeclone.worker.tools import Tools
+
+TOYS = Path(__file__).parent / "toys.py"
+
+
+@pytest.fixture(scope="session")
+def toys() -> ModuleType:
+    """The module of toy nodes, loaded once."""
+    if "toys" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("toys", TOYS)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["toys"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["toys"]
+
+
+class FakeChannel:
+    """Keeps the events that would go to the server."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
+        self.sent.append((name, orjson.loads(data)))
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.sent]
+
+    def told(self) -> list[tuple[str, str | None]]:
+        """Return (event, source node) pairs."""
+        return [(name, data.get("invocation_source_id")) for name, data in self.sent]
+
+
+@pytest.fixture
+def channel() -> FakeChannel:
+    return FakeChannel()
+
+
+@pytest.fixture
+async def tools(resources: Resources, channel: FakeChannel, tmp_path: Path) -> Tools:
+    return Tools(
+        resources=resources,
+        loop=asyncio.get_running_loop(),
+        device="cpu",
+        channel=channel,
+        cache=InvocationCache(10),
+        tensors=TensorStore(tmp_path / "tensors", 10_000),
+        images=RecentImages(100_000),
+        engine=Engine(resources.settings, "cpu"),
+    )
+
+
+class Make:
+    """Builds graphs and items."""
+
+    @staticmethod
+    def edge(source: str, destination: str) -> dict[str, Any]:
+        """`edge("a.value", "b.a")`."""
+        ends = [dict(zip(("node_id", "field"), end.split("."), strict=True)) for end in (source, destination)]
+        return {"source": ends[0], "destination": ends[1]}
+
+    def graph(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str]) -> dict[str, Any]:
+        """A graph of nodes by id."""
+        made = {name: {"id": name, **fields} for name, fields in nodes.items()}
+        return {"id": "g", "nodes": made, "edges": [self.edge(*edge) for edge in edges]}
+
+    def item(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str], **fields: Any) -> ClaimedItem:
+        """A claimed item whose session is about to begin."""
+        state = GraphExecutionState.start(Graph.model_validate(self.graph(nodes, *edges)))
+        known: dict[str, Any] = {
+            "item_id": 1,
+            "queue_id": "default",
+            "batch_id": "b",
+            "session_id": state.id,
+            "status": "in_progress",
+            "status_sequence": 1,
+            "priority": 0,
+            "origin": "generate",
+            "destination": None,
+            "user_id": "system",
+            "device": "cpu",
+            "error_type": None,
+            "error_message": None,
+            "error_traceback": None,
+            "created_at": "",
+            "updated_at": "",
+            "started_at": "",
+            "completed_at": None,
+            "session": state.to_json(),
+            "workflow": None,
+            "field_values": None,
+            "retried_from_item_id": None,
+        }
+        return ClaimedItem(**(known | fields))
+
+
+@pytest.fixture
+def make(toys: ModuleType) -> Make:
+    return Make()
+
+
+@pytest.fixture
+def canceled() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def name() -> Callable[[], str]:
+    return lambda: str(uuid.uuid4())

@@ -1,0 +1,242 @@
+"""The loop with a fake queue and a fake runner: waking, cancelling, failing, a database that refuses, the end."""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.queue.service import ItemError
+from invokeclone.worker import loop as module
+from invokeclone.worker.loop import Loop, Outcome
+
+DONE = Outcome("completed", "{}")
+
+
+class FakeQueue:
+    """Items to claim, and what was finished; `refuse` counts how often writing fails before it works."""
+
+    def __init__(self) -> None:
+        self.pending: list[ClaimedItem] = []
+        self.finished: list[tuple[int, str, ItemError | None]] = []
+        self.claims = 0
+        self.refuse = 0
+        self.break_claims = 0
+        self.ours = True
+        self.still_wanted = True
+        self.changed = asyncio.Event()
+
+    async def claim(self) -> ClaimedItem | None:
+        self.claims += 1
+        if self.break_claims:
+            self.break_claims -= 1
+            raise OperationalError("UPDATE", {}, sqlite3.OperationalError("disk I/O error"))
+        return self.pending.pop(0) if self.pending else None
+
+    async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
+        if self.refuse:
+            self.refuse -= 1
+            raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
+        self.finished.append((item.item_id, outcome.status, outcome.error))
+        self.changed.set()
+        return self.ours
+
+    async def wanted(self, item: ClaimedItem) -> bool:
+        return self.still_wanted
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.finished) < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class FakeRunner:
+    """Does to an item what the test says; by default it is done at once."""
+
+    def __init__(self) -> None:
+        self.does: dict[int, Callable[[threading.Event], Outcome]] = {}
+        self.threads: set[str] = set()
+        self.began = threading.Event()
+
+    def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
+        self.threads.add(threading.current_thread().name)
+        self.began.set()
+        return self.does.get(item.item_id, lambda _canceled: DONE)(canceled)
+
+
+class FakePulse:
+    def __init__(self) -> None:
+        self.beats: list[int | None] = []
+
+    def heartbeat(self, item_id: int | None) -> None:
+        self.beats.append(item_id)
+
+
+def wait_for_cancel(canceled: threading.Event) -> Outcome:
+    assert canceled.wait(10)
+    return Outcome("canceled", "{}")
+
+
+class Bench:
+    """A loop between fakes."""
+
+    def __init__(self, make: Any) -> None:
+        self.queue, self.runner, self.pulse = FakeQueue(), FakeRunner(), FakePulse()
+        self.loop = Loop(self.queue, self.runner, self.pulse)
+        self._make = make
+
+    def add(self, item_id: int, does: Callable[[threading.Event], Outcome] | None = None) -> None:
+        self.queue.pending.append(self._make.item({"a": {"type": "toy_number"}}, item_id=item_id))
+        if does:
+            self.runner.does[item_id] = does
+        self.loop.wake()
+
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self.runner.began.wait, 10)
+
+
+@pytest.fixture
+async def bench(make: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(module, "RETRY_S", (0.001, 0.002))
+    monkeypatch.setattr(module, "PAUSE_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(module, "POLL_S", 3600)
+    made = Bench(make)
+    running = asyncio.create_task(made.loop.run())
+    yield made
+    made.loop.stop()
+    async with asyncio.timeout(10):
+        await running
+
+
+async def test_items_run_one_after_another_in_one_thread(bench: Bench) -> None:
+    for item_id in (1, 2, 3):
+        bench.add(item_id)
+    await bench.queue.until(3)
+    assert [item_id for item_id, _, _ in bench.queue.finished] == [1, 2, 3]
+    assert len(bench.runner.threads) == 1
+    assert next(iter(bench.runner.threads)).startswith("node")
+
+
+async def test_a_wake_is_enough_to_look_again(bench: Bench) -> None:
+    while bench.queue.claims == 0:
+        await asyncio.sleep(0)
+    bench.add(1)
+    await bench.queue.until(1)
+
+
+async def test_without_a_wake_it_looks_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    bench.loop.wake()
+    while bench.queue.claims < 5:
+        await asyncio.sleep(0.001)
+
+
+async def test_cancel_reaches_the_running_item_only(bench: Bench) -> None:
+    bench.add(1, wait_for_cancel)
+    await bench.begun()
+    assert bench.loop.item_id == 1
+    bench.loop.cancel(7)
+    bench.loop.cancel(1)
+    await bench.queue.until(1)
+    assert bench.queue.finished == [(1, "canceled", None)]
+    bench.add(2)
+    await bench.queue.until(2)
+    assert bench.queue.finished[-1][:2] == (2, "completed")
+
+
+async def test_a_cancel_that_overtakes_the_claim_counts(bench: Bench) -> None:
+    bench.loop.cancel(1)
+    bench.add(1)
+    await bench.queue.until(1)
+    assert bench.queue.finished == [(1, "canceled", None)]
+    assert not bench.runner.began.is_set()
+
+
+async def test_a_cancel_that_got_lost_is_found_in_the_row(bench: Bench) -> None:
+    bench.add(1, wait_for_cancel)
+    await bench.begun()
+    bench.queue.still_wanted = False
+    await bench.queue.until(1)
+    assert bench.queue.finished == [(1, "canceled", None)]
+
+
+async def test_machinery_that_breaks_fails_its_item_and_the_next_runs(bench: Bench) -> None:
+    def break_down(_canceled: threading.Event) -> Outcome:
+        raise RuntimeError("a screw came loose")
+
+    bench.add(1, break_down)
+    bench.add(2)
+    await bench.queue.until(2)
+    (_, status, error), second = bench.queue.finished
+    assert status == "failed"
+    assert error is not None
+    assert error[:2] == ("RuntimeError", "a screw came loose")
+    assert "break_down" in error.error_traceback
+    assert second[:2] == (2, "completed")
+
+
+async def test_what_may_only_be_told_after_the_status_is_told_after_it(bench: Bench) -> None:
+    told: list[int] = []
+    outcome = Outcome("failed", "{}", ItemError("E", "m", "t"), lambda: told.append(len(bench.queue.finished)))
+    bench.add(1, lambda _canceled: outcome)
+    await bench.queue.until(1)
+    bench.queue.ours = False
+    bench.add(2, lambda _canceled: outcome)
+    bench.add(3)
+    await bench.queue.until(3)
+    assert told == [1]
+
+
+async def test_a_locked_database_delays_the_end_and_loses_nothing(bench: Bench) -> None:
+    bench.queue.refuse = 7
+    bench.add(1)
+    bench.add(2)
+    await bench.queue.until(2)
+    assert [item_id for item_id, _, _ in bench.queue.finished] == [1, 2]
+
+
+async def test_a_claim_that_fails_is_tried_again(bench: Bench) -> None:
+    bench.queue.break_claims = 2
+    bench.add(1)
+    await bench.queue.until(1)
+
+
+async def test_the_heart_beats_with_the_item(bench: Bench) -> None:
+    bench.add(5, wait_for_cancel)
+    await bench.begun()
+    while 5 not in bench.pulse.beats:
+        await asyncio.sleep(0.001)
+    bench.loop.cancel(5)
+    await bench.queue.until(1)
+
+
+async def test_stop_cancels_what_runs_and_leaves_its_row(bench: Bench) -> None:
+    bench.add(1, wait_for_cancel)
+    bench.add(2)
+    await bench.begun()
+    bench.loop.stop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await bench.queue.until(1)
+    assert bench.queue.finished == []
+    assert [item.item_id for item in bench.queue.pending] == [2]
+
+
+async def test_an_item_that_is_done_in_the_moment_of_the_stop_is_finished(bench: Bench) -> None:
+    def done_anyway(canceled: threading.Event) -> Outcome:
+        assert canceled.wait(10)
+        return DONE
+
+    bench.add(1, done_anyway)
+    await bench.begun()
+    bench.queue.refuse = 1
+    bench.loop.stop()
+    await bench.queue.until(1)
+    assert bench.queue.finished == [(1, "completed", None)]

@@ -1,0 +1,250 @@
+"""One session: the order of events, their fields, errors, cancel, the cache, what is kept and what is let go."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+import pytest
+
+from invokeclone.kit.events import EVENTS
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.context import make_context
+from invokeclone.worker.loop import Outcome
+from invokeclone.worker.runner import SessionRunner
+from invokeclone.worker.tools import Tools
+
+NUMBERS = {
+    "one": {"type": "toy_number", "value": 3},
+    "sum": {"type": "toy_add", "b": 4},
+    "all": {"type": "collect"},
+}
+EDGES = (("one.value", "sum.a"), ("sum.value", "all.item"))
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(tools: Tools, canceled: threading.Event) -> Run:
+    async def act(item: ClaimedItem, using: Tools = tools) -> Outcome:
+        return await asyncio.to_thread(SessionRunner(using, make_context).run, item, canceled)
+
+    return act
+
+
+def results(outcome: Outcome) -> dict[str, Any]:
+    """The outputs by source node."""
+    assert outcome.session_json is not None
+    session = orjson.loads(outcome.session_json)
+    return {session["prepared_source_mapping"][node]: output for node, output in session["results"].items()}
+
+
+async def test_each_node_is_started_and_completed_in_order(run: Run, make: Any, channel: Any) -> None:
+    outcome = await run(make.item(NUMBERS, *EDGES))
+    assert outcome.status == "completed"
+    assert outcome.error is None
+    expected = [
+        (name, node) for node in ("one", "sum", "all") for name in ("invocation_started", "invocation_complete")
+    ]
+    assert channel.told() == expected
+    assert results(outcome)["all"]["collection"] == [7]
+    session = orjson.loads(outcome.session_json)
+    assert session["executed_history"] == ["one", "sum", "all"]
+    assert session["errors"] == {}
+
+
+async def test_payloads_are_those_of_the_event_classes(run: Run, make: Any, channel: Any) -> None:
+    nodes = {**NUMBERS, "steps": {"type": "toy_steps", "seconds": 0.01}, "bad": {"type": "toy_fail"}}
+    outcome = await run(make.item(nodes, *EDGES, ("steps.value", "bad.how")))
+    assert outcome.announce
+    outcome.announce()
+    seen = set()
+    for name, data in channel.sent:
+        kind = EVENTS[name]
+        assert set(data) == set(kind.model_fields), name
+        kind.model_validate(data)
+        seen.add(name)
+    assert seen == {"invocation_started", "invocation_progress", "invocation_complete", "invocation_error"}
+    started = channel.sent[0][1]
+    assert started["invocation"]["type"]
+    assert started["invocation"]["is_intermediate"] is False
+    assert {"queue_id": "default", "item_id": 1, "origin": "generate", "user_id": "system"}.items() <= started.items()
+
+
+async def test_collections_stay_out_of_events_but_not_of_results(run: Run, make: Any, channel: Any) -> None:
+    await run(make.item(NUMBERS, *EDGES))
+    collect = [data for _, data in channel.sent if data["invocation_source_id"] == "all"]
+    assert [data["invocation"]["collection"] for data in collect] == [[], []]
+    assert collect[-1]["result"]["collection"] == [7]
+
+
+async def test_a_node_that_fails_ends_the_session_and_its_error_waits_for_the_status(
+    run: Run, make: Any, channel: Any
+) -> None:
+    nodes = {"bad": {"type": "toy_fail"}, "after": {"type": "toy_add"}}
+    outcome = await run(make.item(nodes, ("bad.value", "after.a")))
+    assert outcome.status == "failed"
+    assert outcome.error[:2] == ("ValueError", "toys break")
+    assert "Traceback" in outcome.error.error_traceback
+    assert not outcome.broken
+    assert channel.told() == [("invocation_started", "bad")]
+    outcome.announce()
+    name, data = channel.sent[-1]
+    assert name == "invocation_error"
+    assert (data["error_type"], data["error_message"]) == ("ValueError", "toys break")
+    session = orjson.loads(outcome.session_json)
+    assert list(session["errors"].values()) == ["ValueError: toys break"]
+
+
+async def test_a_node_that_ends_the_program_only_fails(run: Run, make: Any) -> None:
+    outcome = await run(make.item({"bad": {"type": "toy_fail", "how": "exit"}}))
+    assert (outcome.status, outcome.error.error_type) == ("failed", "SystemExit")
+
+
+async def test_a_value_that_does_not_fit_is_an_error_without_a_start(run: Run, make: Any, channel: Any) -> None:
+    nodes = {"big": {"type": "toy_number", "value": 99}, "small": {"type": "toy_bounded"}}
+    outcome = await run(make.item(nodes, ("big.value", "small.value")))
+    assert outcome.status == "failed"
+    assert outcome.error.error_type == "NodeInputError"
+    assert "value" in outcome.error.error_message
+    outcome.announce()
+    assert channel.told() == [
+        ("invocation_started", "big"),
+        ("invocation_complete", "big"),
+        ("invocation_error", "small"),
+    ]
+
+
+async def test_a_missing_input_is_an_error_after_the_start(run: Run, make: Any, channel: Any) -> None:
+    outcome = await run(make.item({"needy": {"type": "toy_needy"}}))
+    assert outcome.error.error_type == "RequiredConnectionException"
+    assert "toy_needy" in outcome.error.error_message
+    assert channel.told() == [("invocation_started", "needy")]
+
+
+async def test_a_session_that_can_not_be_read_raises_to_the_loop(run: Run, make: Any) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        await run(replace(make.item(NUMBERS), session="{"))
+
+
+async def test_cancel_inside_a_node_is_told_by_nobody(
+    run: Run, make: Any, channel: Any, canceled: threading.Event
+) -> None:
+    item = make.item({"steps": {"type": "toy_steps"}, "after": {"type": "toy_add"}}, ("steps.value", "after.a"))
+    running = asyncio.create_task(run(item))
+    while "invocation_progress" not in channel.names():
+        await asyncio.sleep(0.005)
+    canceled.set()
+    outcome = await running
+    assert (outcome.status, outcome.error, outcome.announce) == ("canceled", None, None)
+    assert set(channel.names()) == {"invocation_started", "invocation_progress"}
+
+
+async def test_cancel_between_nodes_runs_no_further_one(run: Run, make: Any, toys: ModuleType, canceled: Any) -> None:
+    item = make.item({"ask": {"type": "toy_context"}, "after": {"type": "toy_add"}}, ("ask.value", "after.a"))
+    toys.CALL.append(lambda _context: canceled.set())
+    outcome = await run(item)
+    toys.CALL.clear()
+    assert outcome.status == "canceled"
+    assert set(results(outcome)) == {"ask"}
+
+
+async def test_what_was_computed_before_is_not_computed_again(run: Run, make: Any, channel: Any, tools: Tools) -> None:
+    await run(make.item(NUMBERS, *EDGES))
+    first = list(channel.told())
+    channel.sent.clear()
+    outcome = await run(make.item(NUMBERS, *EDGES))
+    assert channel.told() == first
+    assert results(outcome)["sum"]["value"] == 7
+    status = tools.cache.status()
+    assert (status["hits"], status["misses"], status["size"]) == (2, 2, 2)
+
+
+async def test_nodes_that_want_no_cache_are_run_again(run: Run, make: Any, tools: Tools) -> None:
+    nodes = {"one": {"type": "toy_number", "value": 3, "use_cache": False}}
+    await run(make.item(nodes))
+    await run(make.item(nodes))
+    assert tools.cache.status()["misses"] == 0
+    assert tools.cache.status()["size"] == 0
+
+
+async def test_a_cache_of_size_zero_is_no_cache(run: Run, make: Any, tools: Tools) -> None:
+    without = replace(tools, cache=InvocationCache(0))
+    for _ in range(2):
+        assert (await run(make.item(NUMBERS, *EDGES), without)).status == "completed"
+    assert without.cache.status()["misses"] == 0
+
+
+async def test_a_canceled_node_and_a_failed_one_are_not_kept(run: Run, make: Any, tools: Tools) -> None:
+    await run(make.item({"bad": {"type": "toy_fail"}}))
+    assert tools.cache.status()["size"] == 0
+
+
+async def test_tensors_stay_while_an_output_mentions_them(run: Run, make: Any, tools: Tools, toys: ModuleType) -> None:
+    pytest.importorskip("torch")
+    import torch
+
+    names: list[str] = []
+    toys.CALL.append(lambda context: names.append(context.tensors.save(torch.ones(2))))
+    await run(make.item({"ask": {"type": "toy_context"}}))
+    toys.CALL.clear()
+    assert len(tools.tensors) == 0
+    kept = toys.ToyNameOutput(name=tools.tensors.save(torch.ones(2), "Tensor"))
+    tools.cache.save(b"k", kept, kept.model_dump_json().encode())
+    await run(make.item(NUMBERS, *EDGES))
+    assert len(tools.tensors) == 1
+    tools.cache.clear()
+    await run(make.item(NUMBERS, *EDGES))
+    assert len(tools.tensors) == 0
+
+
+async def test_iteration_gives_events_for_every_copy(run: Run, make: Any, channel: Any) -> None:
+    nodes = {
+        "over": {"type": "iterate"},
+        "sum": {"type": "toy_add", "b": 10},
+        "all": {"type": "collect"},
+        "list": {"type": "collect"},
+        "a": {"type": "toy_number", "value": 1},
+        "b": {"type": "toy_number", "value": 2},
+    }
+    edges = (
+        ("a.value", "list.item"),
+        ("b.value", "list.item"),
+        ("list.collection", "over.collection"),
+        ("over.item", "sum.a"),
+        ("sum.value", "all.item"),
+    )
+    outcome = await run(make.item(nodes, *edges))
+    assert outcome.status == "completed"
+    assert results(outcome)["all"]["collection"] == [11, 12]
+    assert channel.told().count(("invocation_complete", "sum")) == 2
+    iterated = [data for _, data in channel.sent if data["invocation_source_id"] == "over"]
+    assert all(data["invocation"]["collection"] == [] for data in iterated)
+
+
+async def test_a_profile_is_written_when_asked_for(
+    run: Run, make: Any, tools: Tools, resources: Resources, tmp_path: Path
+) -> None:
+    settings = Settings(root=tmp_path / "root", profile_graphs=True, profile_prefix="p")
+    item = make.item(NUMBERS, *EDGES)
+    await run(item, replace(tools, resources=replace(resources, settings=settings)))
+    assert (settings.profiles_path / f"p_{item.session_id}.prof").stat().st_size > 0
+
+
+async def test_what_a_session_cost_is_logged(run: Run, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    logger = logging.getLogger("invokeclone")
+    logger.addHandler(caplog.handler)
+    caplog.set_level("INFO", logger="invokeclone")
+    await run(make.item(NUMBERS, *EDGES))
+    logger.removeHandler(caplog.handler)
+    assert "toy_add" in caplog.text
+    assert "TOTAL GRAPH EXECUTION TIME" in caplog.text
