@@ -1,0 +1,1 @@
+"""Models: their records, identification of files, installation, pictures, orphaned files, starter list."""

@@ -1,0 +1,304 @@
+"""The routes under /api/v2/models. Each asks a store or service and adds nothing but the form of the answer."""
+
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from pydantic import AnyHttpUrl
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit.errors import Forbidden
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.models import pictures, records, scan, starters, store, workers
+from invokeclone.models.configs import AnyModelConfig
+from invokeclone.models.guard import Guard
+from invokeclone.models.jobs import ModelInstallJob
+from invokeclone.models.schemas import (
+    BulkDeleteModelsRequest,
+    BulkDeleteModelsResponse,
+    BulkReidentifyModelsRequest,
+    BulkReidentifyModelsResponse,
+    CacheStats,
+    DeleteOrphanedModelsRequest,
+    DeleteOrphanedModelsResponse,
+    FoundModel,
+    HFTokenStatus,
+    ModelRecordChanges,
+    ModelRecordOrderBy,
+    ModelsList,
+    OrphanedModelInfo,
+    SQLiteDirection,
+)
+from invokeclone.models.service import Installer
+from invokeclone.users.current import CurrentUser
+
+
+def _admin(user: CurrentUser) -> None:
+    if not user.is_admin:
+        raise Forbidden("only an admin may do this")
+
+
+def _installer(request: Request) -> Installer:
+    return cast("Installer", request.app.state.installer)
+
+
+def _guard(request: Request) -> Guard:
+    return _installer(request).guard
+
+
+NeedsInstaller = Annotated[Installer, Depends(_installer)]
+NeedsGuard = Annotated[Guard, Depends(_guard)]
+
+router = APIRouter(prefix="/api/v2/models", tags=["model_manager"])
+admin = APIRouter(dependencies=[Depends(_admin)])
+
+_NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"schema": {}}}}}
+
+
+@router.get("/")
+async def list_model_records(
+    needs: Needs,
+    connection: Read,
+    base_models: Annotated[list[BaseModelType] | None, Query(description="Only these bases")] = None,
+    model_type: Annotated[ModelType | None, Query(description="Only this type")] = None,
+    model_name: Annotated[str | None, Query(description="Only this exact name")] = None,
+    model_format: Annotated[ModelFormat | None, Query(description="Only this format")] = None,
+    order_by: Annotated[ModelRecordOrderBy, Query(description="What to sort by")] = ModelRecordOrderBy.Name,
+    direction: Annotated[SQLiteDirection, Query(description="Which way to sort")] = SQLiteDirection.Ascending,
+) -> ModelsList:
+    """List models."""
+    found = await store.search(
+        connection,
+        name=model_name,
+        bases=base_models,
+        type=model_type,
+        format=model_format,
+        order_by=order_by,
+        direction=direction,
+    )
+    return ModelsList(models=await run_in_threadpool(pictures.covers, needs.settings, found))
+
+
+@router.get("/missing")
+async def list_missing_models(needs: Needs) -> ModelsList:
+    """List models whose files are not where their records say."""
+    return ModelsList(models=await records.missing(needs))
+
+
+@router.get("/get_by_attrs")
+async def get_model_records_by_attrs(
+    needs: Needs,
+    connection: Read,
+    name: Annotated[str, Query(description="Name")],
+    type: Annotated[ModelType, Query(description="Type")],  # noqa: A002  (the wire's word)
+    base: Annotated[BaseModelType, Query(description="Base")],
+) -> AnyModelConfig:
+    """Return the model with this name, type and base."""
+    config = await store.first(connection, name=name, type=type, bases=[base])
+    return await run_in_threadpool(pictures.cover, needs.settings, config)
+
+
+@router.get("/get_by_hash")
+async def get_model_records_by_hash(
+    needs: Needs,
+    connection: Read,
+    hash: Annotated[str, Query(description="Hash")],  # noqa: A002  (the wire's word)
+) -> AnyModelConfig:
+    """Return the model with this hash."""
+    config = await store.first(connection, hash=hash)
+    return await run_in_threadpool(pictures.cover, needs.settings, config)
+
+
+@router.get("/i/{key}")
+async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
+    """Return a model."""
+    return await run_in_threadpool(pictures.cover, needs.settings, await store.get(connection, key))
+
+
+@admin.patch("/i/{key}")
+async def update_model_record(needs: Needs, guard: NeedsGuard, key: str, changes: ModelRecordChanges) -> AnyModelConfig:
+    """Change fields of a model; those that are absent stay."""
+    return await run_in_threadpool(pictures.cover, needs.settings, await records.change(needs, guard, key, changes))
+
+
+@admin.delete("/i/{key}", status_code=204)
+async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
+    """Delete a model, and its files if they lie in the models folder."""
+    await records.remove(needs, guard, key)
+
+
+@admin.post("/i/{key}/reidentify")
+async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
+    """Find out again what a model is."""
+    return await run_in_threadpool(pictures.cover, needs.settings, await records.reidentify(needs, guard, key))
+
+
+@admin.post("/i/bulk_delete")
+async def bulk_delete_models(
+    needs: Needs, guard: NeedsGuard, request: BulkDeleteModelsRequest
+) -> BulkDeleteModelsResponse:
+    """Delete several models."""
+    deleted, failed = await records.each(request.keys, lambda key: records.remove(needs, guard, key))
+    return BulkDeleteModelsResponse(deleted=deleted, failed=failed)
+
+
+@admin.post("/i/bulk_reidentify")
+async def bulk_reidentify_models(
+    needs: Needs, guard: NeedsGuard, request: BulkReidentifyModelsRequest
+) -> BulkReidentifyModelsResponse:
+    """Find out again what several models are."""
+    succeeded, failed = await records.each(request.keys, lambda key: records.reidentify(needs, guard, key))
+    return BulkReidentifyModelsResponse(succeeded=succeeded, failed=failed)
+
+
+@router.get("/i/{key}/image", response_class=FileResponse, responses=_NULL)
+async def get_model_image(needs: Needs, key: str) -> FileResponse:
+    """Return a model's picture."""
+    path = await run_in_threadpool(pictures.find, needs.settings, key)
+    return FileResponse(
+        path,
+        media_type="image/png",
+        filename=f"{key}.png",
+        content_disposition_type="inline",
+        headers={"Cache-Control": "max-age=31536000"},
+    )
+
+
+@admin.patch("/i/{key}/image", responses=_NULL)
+async def update_model_image(needs: Needs, guard: NeedsGuard, key: str, image: UploadFile) -> None:
+    """Give a model a picture."""
+    await records.set_picture(needs, guard, key, await image.read())
+
+
+@admin.delete("/i/{key}/image", status_code=204)
+async def delete_model_image(needs: Needs, guard: NeedsGuard, key: str) -> None:
+    """Take a model's picture away."""
+    await records.remove_picture(needs, guard, key)
+
+
+@admin.get("/scan_folder")
+async def scan_for_models(
+    needs: Needs,
+    scan_path: Annotated[str, Query(description="Folder of this machine")] = "",
+) -> list[FoundModel]:
+    """Look for models in a folder."""
+    return await scan.scan(needs, scan_path)
+
+
+@admin.post("/install", status_code=201)
+async def install_model(
+    installer: NeedsInstaller,
+    source: Annotated[str, Query(description="Path, repository or web address")],
+    stated: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
+    inplace: Annotated[bool | None, Query(description="Leave local files where they are")] = False,
+    access_token: Annotated[str | None, Query(description="Token for a web address")] = None,
+) -> ModelInstallJob:
+    """Begin to install a model. Local files are moved into the models folder unless `inplace` is true."""
+    return await installer.add(source, stated, inplace=bool(inplace), access_token=access_token)
+
+
+@admin.get("/install")
+async def list_model_installs(installer: NeedsInstaller) -> list[ModelInstallJob]:
+    """List install jobs."""
+    return installer.jobs()
+
+
+@admin.delete("/install", status_code=204, responses=_NULL)
+async def prune_model_install_jobs(installer: NeedsInstaller) -> Response:
+    """Forget the install jobs that have ended."""
+    installer.prune()
+    return Response(status_code=204)
+
+
+@admin.get("/install/{id}")
+async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002  (the wire's word)
+    """Return an install job."""
+    return installer.get(id)
+
+
+@admin.delete("/install/{id}", status_code=201)
+async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (the wire's word)
+    """Cancel an install job."""
+    installer.cancel(id)
+
+
+@admin.post("/install/{id}/pause", status_code=201)
+async def pause_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Pause an install job that has not begun."""
+    return installer.pause(id)
+
+
+@admin.post("/install/{id}/resume", status_code=201)
+async def resume_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Let a paused install job go on."""
+    return installer.resume(id)
+
+
+@admin.post("/install/{id}/restart_failed", status_code=201)
+async def restart_failed_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Start the failed downloads of an install job anew."""
+    return installer.restart_downloads(id)
+
+
+@admin.post("/install/{id}/restart_file", status_code=201)
+async def restart_model_install_file(
+    installer: NeedsInstaller,
+    id: int,  # noqa: A002  (the wire's word)
+    file_source: Annotated[AnyHttpUrl, Body(description="Address of the file")],  # noqa: ARG001  (no downloads yet)
+) -> ModelInstallJob:
+    """Start one download of an install job anew."""
+    return installer.restart_downloads(id)
+
+
+@admin.get("/starter_models")
+async def get_starter_models() -> starters.StarterModelResponse:
+    """List the models to begin with."""
+    return starters.starters()
+
+
+@admin.get("/stats")
+async def get_stats(supervisor: workers.NeedsWorkers) -> CacheStats | None:
+    """Return what the model caches did; null when no worker has any yet."""
+    return await workers.stats(supervisor)
+
+
+@admin.post("/empty_model_cache")
+async def empty_model_cache(supervisor: workers.NeedsWorkers) -> None:
+    """Drop the models that are in memory and not in use."""
+    await workers.empty_caches(supervisor)
+
+
+@admin.get("/hf_login")
+async def get_hf_login_status() -> HFTokenStatus:
+    """Say whether there is a Hugging Face token that works: there is none, as nothing can be downloaded yet."""
+    return HFTokenStatus.INVALID
+
+
+@admin.post("/hf_login")
+async def do_hf_login(token: Annotated[str, Body(embed=True, description="Token")]) -> HFTokenStatus:  # noqa: ARG001
+    """Take a Hugging Face token: none is kept yet, so that it stays without effect and the answer is `invalid`."""
+    return HFTokenStatus.INVALID
+
+
+@admin.delete("/hf_login")
+async def reset_hf_token() -> HFTokenStatus:
+    """Forget the Hugging Face token."""
+    return HFTokenStatus.INVALID
+
+
+@admin.get("/sync/orphaned")
+async def get_orphaned_models(needs: Needs, installer: NeedsInstaller) -> list[OrphanedModelInfo]:
+    """List entries of the models folder that belong to no model."""
+    return await scan.orphans(needs, installer)
+
+
+@admin.delete("/sync/orphaned")
+async def delete_orphaned_models(
+    needs: Needs, installer: NeedsInstaller, request: DeleteOrphanedModelsRequest
+) -> DeleteOrphanedModelsResponse:
+    """Remove such entries; anything that belongs to a model is refused."""
+    return await scan.remove_orphans(needs, installer, request.paths)
+
+
+router.include_router(admin)

@@ -1,0 +1,107 @@
+"""From a path to a record: examine, hash, put in place, insert; used by the installer and for the embedded model.
+
+Either all of it happens or nothing: what was moved is moved back when the record can't be inserted.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models import placement, store
+from invokeclone.models.configs import ModelConfig, new_key
+from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
+from invokeclone.models.files import OnDisk
+from invokeclone.models.guard import Guard
+from invokeclone.models.hashing import hash_model
+from invokeclone.models.identify import identify
+
+_FACTS = {"key", "path", "hash", "file_size"}
+"""Fields that are found out and not taken from what somebody states."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be registered: the absolute `path`, where it is from, the fields that somebody states, and how."""
+
+    path: Path
+    source: str
+    source_type: ModelSourceType
+    stated: dict[str, Any] = field(default_factory=dict)
+    inplace: bool = False
+    stopped: Callable[[], bool] = lambda: False
+
+
+async def register(resources: Resources, guard: Guard, request: Request) -> ModelConfig:
+    """Register the model and return its record.
+
+    Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
+    after any of these the files are where they were and there is no record.
+    """
+    key = str(request.stated.get("key") or new_key())
+    if key != Path(key).name or key in {"..", placement.PICTURES} or key.startswith(".") or "\\" in key:
+        raise InvalidModel(f"a key must be a plain file name: {key!r}")
+    with guard.holding(key):
+        await _check_free(resources, request.path, key)
+        config = await asyncio.to_thread(examine, resources.settings, request, key)
+        async with guard.files:
+            await _check_free(resources, request.path, key)
+            if request.stopped():
+                raise InstallCancelled("cancelled before the files were touched")
+            return await _insert(resources, request, config)
+
+
+def examine(settings: Settings, request: Request, key: str) -> ModelConfig:
+    """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
+    model = OnDisk(request.path)
+    facts = {
+        "key": key,
+        "hash": "",
+        "path": placement.recorded(settings.models_path, request.path),
+        "file_size": 0,
+        "name": model.name,
+        "source": request.source,
+        "source_type": request.source_type,
+    }
+    stated = {name: value for name, value in request.stated.items() if value is not None and name not in _FACTS}
+    config = identify(model, facts, stated, allow_unknown=settings.allow_unknown_models)
+    hashed = hash_model(model, settings.hashing_algorithm, request.stopped)
+    return config.model_copy(update={"hash": hashed, "file_size": model.size})
+
+
+async def _check_free(resources: Resources, path: Path, key: str) -> None:
+    """Raise DuplicateModelException when a record has this path (under whatever name) or key."""
+    models = resources.settings.models_path
+    async with resources.database.read() as connection:
+        recorded = await store.paths(connection)
+    if key in recorded:
+        raise DuplicateModelException(f"a model with key {key} is registered already")
+
+    def same() -> str | None:
+        real = path.resolve()
+        return next((k for k, other in recorded.items() if placement.absolute(models, other).resolve() == real), None)
+
+    if (other := await asyncio.to_thread(same)) is not None:
+        raise DuplicateModelException(f"{path} is registered already, as model {other}")
+
+
+async def _insert(resources: Resources, request: Request, config: ModelConfig) -> ModelConfig:
+    models, placed = resources.settings.models_path, request.path
+    if not request.inplace:
+        async with resources.database.read() as connection:
+            others = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+        await asyncio.to_thread(placement.check_movable, models, request.path, others)
+        placed = await asyncio.to_thread(placement.move_in, models, request.path, config.key)
+    config = config.model_copy(update={"path": placement.recorded(models, placed)})
+    try:
+        async with resources.database.write() as connection:
+            await store.add(connection, config)
+    except BaseException:
+        if not request.inplace:
+            await asyncio.shield(asyncio.to_thread(placement.move_back, models, placed, request.path, config.key))
+        raise
+    return config

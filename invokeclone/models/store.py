@@ -1,0 +1,150 @@
+"""SQL for model records. A row's `config` is the whole record; rows that can't be read as one are skipped and logged."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Row, Select, func, insert, select
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import update as sql_update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit import log
+from invokeclone.kit.times import now
+from invokeclone.models import registry
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.errors import DuplicateModelException, UnknownModelException
+from invokeclone.models.schemas import ModelRecordOrderBy, SQLiteDirection
+from invokeclone.tables import models
+
+_log = log.get("models")
+
+_ORDERS: dict[ModelRecordOrderBy, tuple[ColumnElement[Any], ...]] = {
+    ModelRecordOrderBy.Default: (models.c.type, models.c.base, func.lower(models.c.name), models.c.format),
+    ModelRecordOrderBy.Type: (models.c.type,),
+    ModelRecordOrderBy.Base: (models.c.base,),
+    ModelRecordOrderBy.Name: (func.lower(models.c.name),),
+    ModelRecordOrderBy.Format: (models.c.format,),
+    ModelRecordOrderBy.Size: (models.c.file_size,),
+    ModelRecordOrderBy.DateAdded: (models.c.created_at,),
+    ModelRecordOrderBy.DateModified: (models.c.updated_at,),
+    ModelRecordOrderBy.Path: (models.c.path,),
+}
+
+
+async def get(connection: AsyncConnection, key: str) -> ModelConfig:
+    """Return the record `key`; raises UnknownModelException."""
+    found = await _read(connection, select(models.c.key, models.c.config).where(models.c.key == key))
+    if not found:
+        raise UnknownModelException(f"no model with key {key}")
+    return found[0]
+
+
+async def exists(connection: AsyncConnection, key: str) -> bool:
+    """Tell whether there is a record `key`."""
+    return await connection.scalar(select(models.c.key).where(models.c.key == key)) is not None
+
+
+async def search(
+    connection: AsyncConnection,
+    *,
+    name: str | None = None,
+    bases: Iterable[BaseModelType] | None = None,
+    type: ModelType | None = None,  # noqa: A002  (the wire's word)
+    format: ModelFormat | None = None,  # noqa: A002  (the wire's word)
+    path: str | None = None,
+    hash: str | None = None,  # noqa: A002  (the wire's word)
+    order_by: ModelRecordOrderBy = ModelRecordOrderBy.Default,
+    direction: SQLiteDirection = SQLiteDirection.Ascending,
+) -> list[ModelConfig]:
+    """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
+    query = select(models.c.key, models.c.config)
+    exact = {
+        models.c.name: name,
+        models.c.type: type,
+        models.c.format: format,
+        models.c.path: path,
+        models.c.hash: hash,
+    }
+    for column, value in exact.items():
+        if value is not None:
+            query = query.where(column == value)
+    wanted = list(bases or ())
+    if wanted:
+        query = query.where(models.c.base.in_(wanted))
+    columns = (*_ORDERS[order_by], models.c.key)
+    down = direction == SQLiteDirection.Descending
+    return await _read(connection, query.order_by(*(column.desc() if down else column.asc() for column in columns)))
+
+
+async def first(connection: AsyncConnection, **attributes: Any) -> ModelConfig:
+    """Return the first record that has the attributes (see `search`); raises UnknownModelException."""
+    found = await search(connection, **attributes)
+    if not found:
+        raise UnknownModelException(
+            "no model with " + ", ".join(f"{name} {value}" for name, value in attributes.items())
+        )
+    return found[0]
+
+
+async def paths(connection: AsyncConnection) -> dict[str, str]:
+    """Return the recorded path of every record by its key, those too that can't be read otherwise."""
+    return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
+
+
+async def sources(connection: AsyncConnection) -> set[str]:
+    """Return what every record was installed from."""
+    return set((await connection.scalars(select(models.c.source))).all())
+
+
+async def add(connection: AsyncConnection, config: ModelConfig) -> None:
+    """Add a record; raises DuplicateModelException when its key or path is taken."""
+    time = now()
+    row = {"key": config.key, "created_at": time, "updated_at": time, **_columns(config)}
+    try:
+        await connection.execute(insert(models).values(row))
+    except IntegrityError as error:
+        raise DuplicateModelException(
+            f"a model with path {config.path} or key {config.key} is registered already"
+        ) from error
+
+
+async def update(connection: AsyncConnection, config: ModelConfig) -> None:
+    """Replace the record that has the key of `config`; raises UnknownModelException, DuplicateModelException."""
+    values = {"updated_at": now(), **_columns(config)}
+    try:
+        done = await connection.execute(sql_update(models).where(models.c.key == config.key).values(values))
+    except IntegrityError as error:
+        raise DuplicateModelException(f"another model is registered with path {config.path}") from error
+    if done.rowcount == 0:
+        raise UnknownModelException(f"no model with key {config.key}")
+
+
+async def delete(connection: AsyncConnection, key: str) -> str:
+    """Delete the record `key` and return its recorded path; raises UnknownModelException."""
+    path = await connection.scalar(sql_delete(models).where(models.c.key == key).returning(models.c.path))
+    if path is None:
+        raise UnknownModelException(f"no model with key {key}")
+    return str(path)
+
+
+def _columns(config: ModelConfig) -> dict[str, Any]:
+    found = {name: getattr(config, name) for name in ("hash", "base", "type", "format", "name", "path", "file_size")}
+    record = config.model_dump_json(exclude={"cover_image"})
+    return {**found, "description": config.description, "source": config.source, "config": record}
+
+
+async def _read(connection: AsyncConnection, query: Select[tuple[str, str]]) -> list[ModelConfig]:
+    configs = [_config(row) for row in await connection.execute(query)]
+    return [config for config in configs if config is not None]
+
+
+def _config(row: Row[tuple[str, str]]) -> ModelConfig | None:
+    try:
+        return registry.parse(json.loads(row.config))
+    except (ValidationError, ValueError) as error:
+        _log.warning("the record of model %s cannot be read and is left out: %s", row.key, error)
+        return None

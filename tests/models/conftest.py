@@ -1,0 +1,132 @@
+"""Tiny models written by hand, and an application with the room's routes only."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from safetensors.numpy import save_file
+
+from invokeclone.kit.resources import Resources
+from invokeclone.models.api import router
+from invokeclone.models.jobs import ModelInstallJob
+from invokeclone.models.schemas import ModelRecordChanges
+from invokeclone.models.service import Installer
+from invokeclone.server import errors as rendering
+
+UNET = "model.diffusion_model.input_blocks"
+
+
+class Make:
+    """Writes models under a folder; every one has different weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def tensors(self, path: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+        self.count += 1
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: np.full(shape, self.count, np.float16) for name, shape in shapes.items()}, target)
+        return target
+
+    def json(self, path: str, value: object) -> Path:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(value))
+        return target
+
+    def checkpoint(self, path: str = "model.safetensors", *, width: int = 768, channels: int = 4) -> Path:
+        shapes = {
+            f"{UNET}.0.0.weight": (2, channels, 3, 3),
+            f"{UNET}.2.1.transformer_blocks.0.attn2.to_k.weight": (2, width),
+            "first_stage_model.decoder.conv_in.weight": (2, 4, 3, 3),
+        }
+        return self.tensors(path, shapes)
+
+    def vae(self, path: str = "vae.safetensors", *, channels: int = 4) -> Path:
+        return self.tensors(path, {"decoder.conv_in.weight": (2, channels, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3)})
+
+    def pipeline(self, name: str = "pipeline", **unet: Any) -> Path:
+        self.json(f"{name}/model_index.json", {"_class_name": "StableDiffusionPipeline"})
+        self.json(f"{name}/unet/config.json", {"cross_attention_dim": 768, "in_channels": 4} | unet)
+        self.json(f"{name}/scheduler/scheduler_config.json", {"prediction_type": "v_prediction"})
+        self.tensors(f"{name}/unet/diffusion_pytorch_model.safetensors", {"conv_in.weight": (2, 4, 3, 3)})
+        return self.folder / name
+
+    def vae_folder(self, name: str = "autoencoder", **config: Any) -> Path:
+        self.json(f"{name}/config.json", {"_class_name": "AutoencoderKL", "latent_channels": 4} | config)
+        self.tensors(f"{name}/diffusion_pytorch_model.safetensors", {"decoder.conv_in.weight": (2, 4, 3, 3)})
+        return self.folder / name
+
+
+@dataclass
+class FakeWorkers:
+    """Answers what it was told to, and keeps what it was asked."""
+
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    async def request(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        self.asked.append(name)
+        return self.answers
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return Make(tmp_path / "sources")
+
+
+@pytest.fixture
+async def installer(resources: Resources) -> AsyncIterator[Installer]:
+    made = Installer(resources)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def workers() -> FakeWorkers:
+    return FakeWorkers()
+
+
+@pytest.fixture
+def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> FastAPI:
+    made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
+    rendering.install(made)
+    made.include_router(router)
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v2/models") as made:
+        yield made
+
+
+async def ended(job: ModelInstallJob) -> ModelInstallJob:
+    while not job.ended:
+        await asyncio.sleep(0.005)
+    return job
+
+
+Install = Callable[..., Any]
+
+
+@pytest.fixture
+def install(installer: Installer) -> Install:
+    """Install a path in place, or moved with `inplace=False`, and return the ended job."""
+
+    async def run(path: Path, *, inplace: bool = True, **stated: Any) -> ModelInstallJob:
+        return await ended(await installer.add(str(path), ModelRecordChanges(**stated), inplace=inplace))
+
+    return run
