@@ -1,5 +1,6 @@
-"""Pages of a list, in the form that clients read."""
+"""Pages of a list and their direction, in the form that clients read."""
 
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
@@ -14,3 +15,10 @@ class OffsetPaginatedResults(BaseModel, Generic[Item]):
     offset: int
     total: int
     items: list[Item]
+
+
+class SQLiteDirection(StrEnum):
+    """Which end of a sorted list comes first."""
+
+    Ascending = "ASC"
+    Descending = "DESC"

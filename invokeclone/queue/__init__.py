@@ -1,0 +1,1 @@
+"""Batches and the items they become: enqueue, claim, finish, cancel, retry, count."""

@@ -1,0 +1,247 @@
+"""A batch: one graph, the values to put into it, and the queue items that come of it.
+
+It checks and expands; it refuses to know where items are kept. A value of the wrong type is refused here, because an item
+that cannot be read again would stand in everybody's way. Expansion never builds a graph again: the graph is written out
+once, cut at the places where values go, and each item is those pieces joined around its own values.
+"""
+
+import itertools
+import math
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import orjson
+from pydantic import BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
+
+from invokeclone.graph.fields import ImageField, VideoField
+from invokeclone.graph.graph import Graph, NodeNotFoundError
+from invokeclone.workflows.schemas import WorkflowWithoutID
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = StrictStr | FiniteFloat | int | ImageField | VideoField
+BatchValue = Scalar | list[Scalar]
+
+FRESH_STATE = (
+    '"executed":[],"executed_history":[],"results":{},"errors":{},"workflow_call_stack":[],"workflow_call_history":[],'
+    '"max_workflow_call_depth":4,"prepared_source_mapping":{},"source_prepared_mapping":{},'
+    '"prepared_iteration_paths":{},"ready_order":[],"indegree":{}}'
+)
+"""What a session holds besides its id and its graphs before anything has run."""
+
+
+class BatchZippedLengthError(ValueError):
+    """Lists that are zipped together differ in length."""
+
+
+class BatchItemsTypeError(ValueError):
+    """The items of one datum are not of one type."""
+
+
+class BatchDuplicateNodeFieldError(ValueError):
+    """Two data aim at the same field of the same node."""
+
+
+class BatchValueError(ValueError):
+    """A value does not fit the field it is meant for."""
+
+
+class NodeFieldValue(BaseModel):
+    """A value and the node field it was put into."""
+
+    node_path: str = Field(description="The node's id in the graph.")
+    field_name: str = Field(description="The field of that node.")
+    value: BatchValue = Field(description="The value.")
+
+
+class BatchDatum(BaseModel):
+    """The values that one field of one node takes over the items of a batch."""
+
+    node_path: str = Field(description="The node's id in the graph.")
+    field_name: str = Field(description="The field of that node.")
+    items: list[BatchValue] = Field(default_factory=list, description="The values, one after the other.")
+
+
+class Batch(BaseModel):
+    """A graph, how often to run it, and what to change in it each time.
+
+    The data of an inner list advance together; the inner lists are combined with each other, the last one fastest; the
+    whole is done `runs` times.
+    """
+
+    batch_id: str = Field(default_factory=lambda: str(uuid.uuid4()), description="The batch's id.")
+    origin: str | None = Field(default=None, description="Where the batch comes from; a client's own word.")
+    destination: str | None = Field(default=None, description="What the results are for; a client's own word.")
+    data: list[list[BatchDatum]] | None = Field(default=None, description="The values to put into the graph.")
+    graph: Graph = Field(description="The graph that each item runs.")
+    workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
+    runs: int = Field(default=1, ge=1, description="How often the whole is done.")
+
+    @field_validator("graph")
+    @classmethod
+    def _graph_is_sound(cls, graph: Graph) -> Graph:
+        graph.validate_self()
+        return graph
+
+    @field_validator("data")
+    @classmethod
+    def _data_agree(cls, data: list[list[BatchDatum]] | None) -> list[list[BatchDatum]] | None:
+        for zipped in data or []:
+            _check_lengths(zipped)
+            for datum in zipped:
+                _check_types(datum)
+        _check_no_duplicates(data or [])
+        return data
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        for datum in itertools.chain.from_iterable(self.data or []):
+            _check_values(self.graph, datum)
+        return self
+
+    @property
+    def requested(self) -> int:
+        """How many items the batch asks for."""
+        return self.runs * math.prod(len(zipped[0].items) if zipped else 0 for zipped in self.data or [])
+
+
+def _check_lengths(zipped: list[BatchDatum]) -> None:
+    for datum in zipped:
+        if len(datum.items) != len(zipped[0].items):
+            raise BatchZippedLengthError(
+                f"data that are zipped need as many items each: {_name(zipped[0])} has {len(zipped[0].items)}, "
+                f"{_name(datum)} has {len(datum.items)}"
+            )
+
+
+def _check_types(datum: BatchDatum) -> None:
+    kinds = {type(item) for item in datum.items}
+    if len(kinds) > 1 and not kinds <= {int, float}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise BatchItemsTypeError(f"the items of {_name(datum)} must be of one type, not {names}")
+
+
+def _check_no_duplicates(data: list[list[BatchDatum]]) -> None:
+    seen = set()
+    for datum in itertools.chain.from_iterable(data):
+        target = (datum.node_path, datum.field_name)
+        if target in seen:
+            raise BatchDuplicateNodeFieldError(f"{_name(datum)} is given twice")
+        seen.add(target)
+
+
+def _check_values(graph: Graph, datum: BatchDatum) -> None:
+    """Look the field up and let it judge each value, without validating the graph again."""
+    node = graph.nodes.get(datum.node_path)
+    if node is None:
+        raise NodeNotFoundError(f"the graph has no node {datum.node_path}")
+    if datum.field_name not in type(node).model_fields:
+        raise NodeNotFoundError(f"node {datum.node_path} ({node.get_type()}) has no field {datum.field_name}")
+    if datum.field_name in ("id", "type"):
+        raise BatchValueError(f"{_name(datum)} is what the node is and may not be changed")
+    trial = node.model_copy()
+    validator = type(node).__pydantic_validator__
+    for position, item in enumerate(datum.items):
+        try:
+            validator.validate_assignment(trial, datum.field_name, plain(item))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            raise BatchValueError(f"item {position} of {_name(datum)}: {first['msg']}") from error
+
+
+def _name(datum: BatchDatum) -> str:
+    return f"{datum.node_path}.{datum.field_name}"
+
+
+def plain(value: BatchValue) -> object:
+    """Return `value` as JSON knows it."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item about to be stored: three texts, the last two of them JSON."""
+
+    session_id: str
+    session: str
+    field_values: str
+
+
+def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
+    """Yield the items of `batch` in order, `limit` at most."""
+    template = _Template.of(batch)
+    per_run = [_zip(zipped) for zipped in batch.data or []]
+    combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
+    for combination in itertools.islice(combinations, limit):
+        texts = [text for choice in combination for text in choice.texts]
+        field_values = f"[{','.join(choice.field_values for choice in combination)}]"
+        session_id, session = new_session(template.fill(texts))
+        yield NewItem(session_id, session, field_values)
+
+
+def new_session(graph: str) -> tuple[str, str]:
+    """Return the id and the JSON text of a session that has not begun, for the JSON text of its graph."""
+    session_id = str(uuid.uuid4())
+    empty = f'{{"id":"{uuid.uuid4()}","nodes":{{}},"edges":[]}}'
+    return session_id, f'{{"id":"{session_id}","graph":{graph},"execution_graph":{empty},{FRESH_STATE}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What one inner list contributes to one item: a JSON text per datum, and their record as field values."""
+
+    texts: list[str]
+    field_values: str
+
+
+def _zip(zipped: list[BatchDatum]) -> list[_Choice]:
+    if not zipped:
+        return []
+    heads = [
+        f'{{"node_path":{_json(datum.node_path)},"field_name":{_json(datum.field_name)},"value":' for datum in zipped
+    ]
+    columns = [[_json(plain(item)) for item in datum.items] for datum in zipped]
+    return [
+        _Choice(list(texts), ",".join(f"{head}{text}}}" for head, text in zip(heads, texts, strict=True)))
+        for texts in zip(*columns, strict=True)
+    ]
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A graph's JSON text cut at its substituted fields: `pieces[i]` stands before the value of datum `order[i]`."""
+
+    pieces: list[str]
+    order: list[int]
+    rest: str
+
+    @classmethod
+    def of(cls, batch: Batch) -> Self:
+        """Write the batch's graph without nulls and cut it where its data go."""
+        graph = batch.graph.model_dump(mode="json", exclude_none=True)
+        mark = f"@{uuid.uuid4()}@"
+        for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):
+            graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{number}"
+        first, *others = _json(graph).split(f'"{mark}')
+        pieces, order = [first], []
+        for part in others:
+            number_text, _, after = part.partition('"')
+            order.append(int(number_text))
+            pieces.append(after)
+        return cls(pieces[:-1], order, pieces[-1])
+
+    def fill(self, texts: list[str]) -> str:
+        """Return the graph's JSON text with a JSON text for each datum, given in data order."""
+        filled = []
+        for piece, number in zip(self.pieces, self.order, strict=True):
+            filled.append(piece)
+            filled.append(texts[number])
+        filled.append(self.rest)
+        return "".join(filled)

@@ -1,0 +1,232 @@
+"""What the queue tells of: batches, changes of status, and the nodes of an item as they run.
+
+Node and result travel as plain dicts: these events are made for every node and every step, and whoever makes them has the
+dict at hand. The published schema names the node classes in their place.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from invokeclone.graph.unions import MARK
+from invokeclone.kit.events import Audience, Event
+from invokeclone.queue.rows import Item
+from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus, Status
+
+REDACTED = "redacted"
+
+AnyNode = Annotated[dict[str, Any], WithJsonSchema({MARK: "nodes"})]
+AnyOutput = Annotated[dict[str, Any], WithJsonSchema({MARK: "outputs"})]
+
+
+class QueueEvent(Event):
+    """Something about a queue."""
+
+    audience: ClassVar[Audience] = "queue"
+
+    queue_id: str
+
+
+class QueueItemEvent(QueueEvent):
+    """Something about an item."""
+
+    item_id: int
+    batch_id: str
+    origin: str | None = None
+    destination: str | None = None
+    user_id: str = "system"
+
+
+class QueueItemStatusChangedEvent(QueueItemEvent):
+    """An item has another status."""
+
+    name: ClassVar[str] = "queue_item_status_changed"
+
+    status: Status
+    status_sequence: int | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    error_traceback: str | None = None
+    created_at: str
+    updated_at: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    batch_status: BatchStatus
+    queue_status: SessionQueueStatus
+    session_id: str
+
+    @classmethod
+    def of(cls, item: Item, batch_status: BatchStatus, queue_status: SessionQueueStatus) -> Self:
+        """Tell of `item` as it is now."""
+        return cls(
+            queue_id=item.queue_id,
+            item_id=item.item_id,
+            batch_id=item.batch_id,
+            origin=item.origin,
+            destination=item.destination,
+            user_id=item.user_id,
+            status=item.status,
+            status_sequence=item.status_sequence,
+            error_type=item.error_type,
+            error_message=item.error_message,
+            error_traceback=item.error_traceback,
+            created_at=item.created_at,
+            updated_at=item.updated_at,
+            started_at=item.started_at,
+            completed_at=item.completed_at,
+            batch_status=batch_status,
+            queue_status=queue_status,
+            session_id=item.session_id,
+        )
+
+    def redacted(self) -> Self:
+        """Leave the item's number, its status and its times."""
+        hidden_words = {"origin": None, "destination": None}
+        batch = self.batch_status.model_copy(update={"batch_id": REDACTED, **hidden_words})
+        current = {} if self.queue_status.item_id is None else {"item_id": None, "batch_id": None, "session_id": None}
+        queue = self.queue_status.model_copy(update={**current, "user_pending": None, "user_in_progress": None})
+        hidden = {"user_id": REDACTED, "batch_id": REDACTED, "session_id": REDACTED, **hidden_words}
+        errors = {"error_type": None, "error_message": None, "error_traceback": None}
+        return self.model_copy(update={**hidden, **errors, "batch_status": batch, "queue_status": queue})
+
+
+class BatchEnqueuedEvent(QueueEvent):
+    """A batch has become items."""
+
+    name: ClassVar[str] = "batch_enqueued"
+
+    batch_id: str
+    enqueued: int
+    requested: int
+    priority: int
+    origin: str | None = None
+    user_id: str = "system"
+
+    def redacted(self) -> Self:
+        """Leave the counts."""
+        return self.model_copy(update={"user_id": REDACTED, "batch_id": REDACTED, "origin": None})
+
+
+def by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    """Sort (item id, user id) pairs by user."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for item_id, user_id in pairs:
+        found[user_id].append(item_id)
+    return dict(found)
+
+
+class QueueItemsRetriedEvent(QueueEvent):
+    """Items have been repeated; the ids are those of the items, not of the repeats."""
+
+    name: ClassVar[str] = "queue_items_retried"
+
+    retried_item_ids: list[int]
+    user_ids: list[str]
+    retried_item_ids_by_user: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
+        """Tell of (item id, user id) pairs."""
+        owned = by_user(items)
+        ids = [item_id for item_id, _ in items]
+        return cls(queue_id=queue_id, retried_item_ids=ids, user_ids=list(owned), retried_item_ids_by_user=owned)
+
+    def redacted(self) -> Self:
+        """Leave that something was repeated."""
+        return self.model_copy(update={"retried_item_ids": [], "user_ids": [], "retried_item_ids_by_user": {}})
+
+
+class QueueItemsCanceledEvent(QueueEvent):
+    """Items that nobody was running have been canceled or deleted, in one go."""
+
+    name: ClassVar[str] = "queue_items_canceled"
+
+    canceled_item_ids: list[int]
+    user_ids: list[str]
+    canceled_item_ids_by_user: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
+        """Tell of (item id, user id) pairs."""
+        owned = by_user(items)
+        ids = [item_id for item_id, _ in items]
+        return cls(queue_id=queue_id, canceled_item_ids=ids, user_ids=list(owned), canceled_item_ids_by_user=owned)
+
+    def redacted(self) -> Self:
+        """Leave that something was canceled."""
+        return self.model_copy(update={"canceled_item_ids": [], "user_ids": [], "canceled_item_ids_by_user": {}})
+
+
+class QueueClearedEvent(QueueEvent):
+    """A queue has been emptied: of one user's items, or of everybody's when there is no user."""
+
+    name: ClassVar[str] = "queue_cleared"
+
+    user_id: str | None = None
+
+    def redacted(self) -> Self:
+        """Leave that it was emptied of somebody's items."""
+        return self.model_copy(update={"user_id": None if self.user_id is None else REDACTED})
+
+
+class ProcessorResumedEvent(Event):
+    """The workers may take items again; inside the server only."""
+
+    name: ClassVar[str] = "processor_resumed"
+    audience: ClassVar[Audience] = "internal"
+
+
+class InvocationEvent(QueueItemEvent):
+    """Something about a node of an item; `invocation` is the prepared node, `invocation_source_id` its id in the graph."""
+
+    audience: ClassVar[Audience] = "owner_and_admin"
+
+    session_id: str
+    invocation: AnyNode
+    invocation_source_id: str
+
+
+class InvocationStartedEvent(InvocationEvent):
+    """A node begins."""
+
+    name: ClassVar[str] = "invocation_started"
+
+
+class ProgressImage(BaseModel):
+    """A small picture of what is being made; width and height are those it will have."""
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    dataURL: str  # noqa: N815  (the name on the wire)
+
+
+class InvocationProgressEvent(InvocationEvent):
+    """A node has come further; no percentage means that nobody can tell."""
+
+    name: ClassVar[str] = "invocation_progress"
+    audience: ClassVar[Audience] = "owner"
+
+    message: str
+    percentage: float | None = Field(default=None, ge=0, le=1)
+    image: ProgressImage | None = None
+    device: str | None = None
+
+
+class InvocationCompleteEvent(InvocationEvent):
+    """A node is done."""
+
+    name: ClassVar[str] = "invocation_complete"
+
+    result: AnyOutput
+
+
+class InvocationErrorEvent(InvocationEvent):
+    """A node has failed, and its item with it."""
+
+    name: ClassVar[str] = "invocation_error"
+
+    error_type: str
+    error_message: str
+    error_traceback: str

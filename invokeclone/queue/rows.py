@@ -1,0 +1,142 @@
+"""How a row of the queue leaves the database: as JSON text for clients, or as a small record for the code.
+
+Sessions and workflows are JSON text in the row and stay text: nothing here reads them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select
+
+from invokeclone.queue.schemas import Status
+from invokeclone.tables import session_queue, users
+
+columns = session_queue.c
+FIELD_VALUES = func.json(columns.field_values).label("field_values")
+
+HEAD: tuple[ColumnElement[Any], ...] = (
+    columns.item_id,
+    columns.status,
+    columns.status_sequence,
+    columns.priority,
+    columns.batch_id,
+    columns.origin,
+    columns.destination,
+    columns.session_id,
+    columns.error_type,
+    columns.error_message,
+    columns.error_traceback,
+    columns.created_at,
+    columns.updated_at,
+    columns.started_at,
+    columns.completed_at,
+    columns.queue_id,
+    columns.user_id,
+    users.c.display_name.label("user_display_name"),
+    users.c.email.label("user_email"),
+    FIELD_VALUES,
+    columns.retried_from_item_id,
+    columns.device,
+    columns.workflow_call_id,
+    columns.parent_item_id,
+    columns.parent_session_id,
+    columns.root_item_id,
+    columns.workflow_call_depth,
+)
+"""Every field of an item but its session and workflow, in the order they are sent."""
+
+SUMMARY: tuple[ColumnElement[Any], ...] = (
+    columns.item_id,
+    columns.created_at,
+    columns.status,
+    columns.device,
+    columns.started_at,
+    columns.completed_at,
+    columns.origin,
+    columns.destination,
+    columns.batch_id,
+    columns.user_id,
+    users.c.display_name.label("user_display_name"),
+    users.c.email.label("user_email"),
+    FIELD_VALUES,
+    columns.parent_item_id,
+)
+
+
+def _json_object(selected: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
+    pairs: list[ColumnElement[Any]] = []
+    for column in selected:
+        pairs += [literal_column(f"'{column.key}'"), getattr(column, "element", column)]
+    return func.json_object(*pairs)
+
+
+_OWNED = session_queue.outerjoin(users, users.c.user_id == columns.user_id)
+
+ITEMS: Select[Any] = select(_json_object(HEAD), columns.session, columns.workflow).select_from(_OWNED)
+"""Selects what `item_json` takes."""
+
+ITEMS_WITHOUT_NULLS: Select[Any] = select(
+    func.json_patch("{}", _json_object(HEAD)), columns.session, columns.workflow
+).select_from(_OWNED)
+"""The same, without the fields that are null."""
+
+SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)
+"""Selects a summary of an item as JSON text."""
+
+
+def item_json(row: Row[Any], *, nulls: bool = True) -> str:
+    """Return the JSON text of an item for a row of ITEMS (or of ITEMS_WITHOUT_NULLS with `nulls` false)."""
+    head, session, workflow = tuple(row)
+    tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
+    return f'{head[:-1]},"session":{session}{tail}}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row of the queue without its texts: what an event tells of it."""
+
+    item_id: int
+    queue_id: str
+    batch_id: str
+    session_id: str
+    status: Status
+    status_sequence: int
+    priority: int
+    origin: str | None
+    destination: str | None
+    user_id: str
+    device: str | None
+    error_type: str | None
+    error_message: str | None
+    error_traceback: str | None
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    completed_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedItem(Item):
+    """An item that a worker has just taken, with its session and workflow as JSON text."""
+
+    session: str
+    workflow: str | None
+    field_values: str | None
+    retried_from_item_id: int | None
+
+
+RECORD: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in fields(Item))
+CLAIMED: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in fields(ClaimedItem))
+
+
+def record(row: Row[Any]) -> Item:
+    """Return the record for a row of RECORD."""
+    values: tuple[Any, ...] = tuple(row)
+    return Item(*values)
+
+
+def claimed(row: Row[Any]) -> ClaimedItem:
+    """Return the claimed item for a row of CLAIMED."""
+    values: tuple[Any, ...] = tuple(row)
+    return ClaimedItem(*values)

@@ -1,0 +1,346 @@
+"""What happens to batches and items: each function is one transaction, and then the events that tell of it.
+
+It runs no item and knows no worker: a worker claims and finishes through here, and learns of a cancel from the event.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.errors import Forbidden
+from invokeclone.kit.events import Event
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import counts, store
+from invokeclone.queue.batches import Batch, expand, new_session
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    ProcessorResumedEvent,
+    QueueClearedEvent,
+    QueueItemsCanceledEvent,
+    QueueItemsRetriedEvent,
+    QueueItemStatusChangedEvent,
+)
+from invokeclone.queue.rows import ClaimedItem, Item
+from invokeclone.queue.schemas import (
+    TERMINAL,
+    EnqueueBatchResult,
+    RetryItemsResult,
+    SessionProcessorStatus,
+    SessionQueueAndProcessorStatus,
+    Status,
+)
+from invokeclone.queue.store import Chosen
+from invokeclone.users.current import SYSTEM, User
+
+DEFAULT_QUEUE = "default"
+
+
+class NotYourQueueItem(Forbidden):
+    """The item is another user's."""
+
+    def __init__(self, item_id: int) -> None:
+        super().__init__(f"Item {item_id} is another user's")
+
+
+class AdminOnly(Forbidden):
+    """Only an admin may do this."""
+
+    def __init__(self) -> None:
+        super().__init__("Only an admin may pause and resume")
+
+
+def scope(user: User) -> str | None:
+    """Return the user whose items `user` may act on; None for everybody's."""
+    return None if user.is_admin else user.user_id
+
+
+def _check_owner(user: User, item: Item) -> None:
+    if scope(user) not in (None, item.user_id):
+        raise NotYourQueueItem(item.item_id)
+
+
+def _emit(resources: Resources, events: Iterable[Event]) -> None:
+    for event in events:
+        resources.events.emit(event)
+
+
+async def _told(connection: AsyncConnection, item: Item) -> QueueItemStatusChangedEvent:
+    """Make the event for an item whose status was just written, with counts as of this transaction."""
+    batch = await counts.of_batch(connection, item.queue_id, item.batch_id)
+    queue = await counts.of_queue(connection, item.queue_id, item.user_id)
+    return QueueItemStatusChangedEvent.of(item, batch, queue)
+
+
+# Batches
+
+
+async def enqueue(
+    resources: Resources, queue_id: str, batch: Batch, *, prepend: bool = False, user: User = SYSTEM
+) -> EnqueueBatchResult:
+    """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending."""
+    async with resources.database.write() as connection:
+        room = resources.settings.max_queue_size - await store.count_pending(connection, queue_id)
+        priority = await store.highest_priority(connection, queue_id) + 1 if prepend else 0
+        enqueued = await store.add(
+            connection,
+            expand(batch, max(room, 0)),
+            queue_id=queue_id,
+            batch_id=batch.batch_id,
+            priority=priority,
+            origin=batch.origin,
+            destination=batch.destination,
+            user_id=user.user_id,
+            workflow=batch.workflow.model_dump_json() if batch.workflow else None,
+        )
+        item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
+    result = EnqueueBatchResult(
+        queue_id=queue_id,
+        enqueued=enqueued,
+        requested=batch.requested,
+        batch=batch,
+        priority=priority,
+        item_ids=item_ids,
+    )
+    resources.events.emit(
+        BatchEnqueuedEvent(
+            queue_id=queue_id,
+            batch_id=batch.batch_id,
+            enqueued=enqueued,
+            requested=result.requested,
+            priority=priority,
+            origin=batch.origin,
+            user_id=user.user_id,
+        )
+    )
+    return result
+
+
+async def retry(
+    resources: Resources, queue_id: str, item_ids: Sequence[int], *, user: User = SYSTEM
+) -> RetryItemsResult:
+    """Repeat those of the items that failed or were canceled, as far as the queue has room; the others are left out.
+
+    Ids that nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another
+    user's.
+    """
+    retried: list[tuple[int, str]] = []
+    async with resources.database.write() as connection:
+        room = resources.settings.max_queue_size - await store.count_pending(connection, queue_id)
+        known = await store.list_known(connection, item_ids)
+        for item in known:
+            if item.queue_id != queue_id:
+                raise store.QueueItemNotFound(queue_id, item.item_id)
+            _check_owner(user, item)
+            if item.status in ("failed", "canceled") and len(retried) < room:
+                graph = await store.get_graph(connection, item.item_id)
+                await store.repeat(connection, item.item_id, *new_session(graph))
+                retried.append((item.item_id, item.user_id))
+    if retried:
+        resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
+    return RetryItemsResult(queue_id=queue_id, retried_item_ids=[item_id for item_id, _ in retried])
+
+
+# One item
+
+
+async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> str:
+    """Cancel an item unless it has reached its end; return it as JSON text.
+
+    Raise QueueItemNotFound or NotYourQueueItem.
+    """
+    async with resources.database.write() as connection:
+        _check_owner(user, await store.get(connection, queue_id, item_id))
+        events = await _cancel(connection, [item_id])
+        text = await store.get_json(connection, queue_id, item_id)
+    _emit(resources, events)
+    return text
+
+
+async def _cancel(connection: AsyncConnection, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
+    changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
+    return [await _told(connection, item) for item in changed if item]
+
+
+async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
+    """Cancel an item where that means something, and delete it. Raise QueueItemNotFound or NotYourQueueItem."""
+    async with resources.database.write() as connection:
+        _check_owner(user, await store.get(connection, queue_id, item_id))
+        events = await _cancel(connection, [item_id])
+        await store.delete_one(connection, item_id)
+    _emit(resources, events)
+
+
+# Many items
+
+
+async def cancel_many(resources: Resources, chosen: Chosen) -> int:
+    """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
+    async with resources.database.write() as connection:
+        idle = await store.cancel_idle(connection, chosen)
+        changed = await _cancel(connection, await store.list_running(connection, chosen))
+    _tell_canceled(resources, chosen.queue_id, idle)
+    _emit(resources, changed)
+    return len(idle) + len(changed)
+
+
+def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, str]]) -> None:
+    if items:
+        resources.events.emit(QueueItemsCanceledEvent.of(queue_id, items))
+
+
+async def cancel_idle(resources: Resources, chosen: Chosen) -> int:
+    """Cancel the chosen items that are not being run; return how many."""
+    async with resources.database.write() as connection:
+        idle = await store.cancel_idle(connection, chosen)
+    _tell_canceled(resources, chosen.queue_id, idle)
+    return len(idle)
+
+
+async def delete_idle(resources: Resources, chosen: Chosen) -> int:
+    """Delete the chosen items that wait; leave those being run and those that have ended; return how many."""
+    async with resources.database.write() as connection:
+        idle = await store.delete_many(connection, chosen, store.IDLE)
+    _tell_canceled(resources, chosen.queue_id, idle)
+    return len(idle)
+
+
+async def delete_many(resources: Resources, chosen: Chosen) -> int:
+    """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
+    async with resources.database.write() as connection:
+        changed = await _cancel(connection, await store.list_running(connection, chosen))
+        deleted = await store.delete_many(connection, chosen)
+    told = {event.item_id for event in changed}
+    _emit(resources, changed)
+    _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
+    return len(deleted)
+
+
+async def clear(resources: Resources, chosen: Chosen) -> int:
+    """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
+    async with resources.database.write() as connection:
+        changed = await _cancel(connection, await store.list_running(connection, chosen))
+        deleted = await store.delete_many(connection, chosen)
+    _emit(resources, changed)
+    resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
+    return len(deleted)
+
+
+async def prune(resources: Resources, chosen: Chosen) -> int:
+    """Delete the chosen items that have ended; return how many."""
+    async with resources.database.write() as connection:
+        return len(await store.delete_many(connection, chosen, TERMINAL))
+
+
+# The state of the whole
+
+
+async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
+    """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
+    async with resources.database.read() as connection:
+        queue = await counts.of_queue(connection, queue_id, user.user_id)
+        processor = await counts.of_processor(connection)
+    return SessionQueueAndProcessorStatus(queue=queue, processor=processor)
+
+
+async def processor_status(resources: Resources) -> SessionProcessorStatus:
+    """Return whether workers take items, and whether any item is being run."""
+    async with resources.database.read() as connection:
+        return await counts.of_processor(connection)
+
+
+async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
+    """Have the workers take no more items. Raise AdminOnly."""
+    return await _switch(resources, user, store.pause)
+
+
+async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
+    """Have the workers take items again. Raise AdminOnly."""
+    status = await _switch(resources, user, store.resume)
+    resources.events.emit(ProcessorResumedEvent())
+    return status
+
+
+async def _switch(
+    resources: Resources, user: User, act: Callable[[AsyncConnection], Awaitable[None]]
+) -> SessionProcessorStatus:
+    if not user.is_admin:
+        raise AdminOnly
+    async with resources.database.write() as connection:
+        await act(connection)
+        return await counts.of_processor(connection)
+
+
+# For the workers
+
+
+class ItemError(NamedTuple):
+    """Why an item failed: class, text and traceback of the error."""
+
+    error_type: str
+    error_message: str
+    error_traceback: str
+
+
+async def claim(resources: Resources, device: str) -> ClaimedItem | None:
+    """Take the next item for `device` and tell so; None when there is none or the workers are paused."""
+    settings = resources.settings
+    round_robin = settings.multiuser and settings.session_queue_mode == "round_robin"
+    async with resources.database.write() as connection:
+        item = await store.claim(connection, device, round_robin=round_robin)
+        event = await _told(connection, item) if item else None
+    if event:
+        resources.events.emit(event)
+    return item
+
+
+async def finish(
+    resources: Resources,
+    item_id: int,
+    status: Status,
+    *,
+    session_json: str | None = None,
+    error: ItemError | tuple[str, str, str] | None = None,
+) -> Item | None:
+    """Keep an item's session and give it its last status; the status stays as it is when it has one already.
+
+    Return the item, or None when it was at its end or is gone: then nobody is told.
+    """
+    errors = ItemError(*error)._asdict() if error else {}
+    async with resources.database.write() as connection:
+        if session_json is not None:
+            await store.save_session(connection, item_id, session_json)
+        item = await store.set_status(connection, item_id, status, **errors)
+        event = await _told(connection, item) if item else None
+    if event:
+        resources.events.emit(event)
+    return item
+
+
+async def is_wanted(resources: Resources, item_id: int) -> bool:
+    """Tell whether an item is still being run, as far as the database knows; false when it has ended or is gone."""
+    async with resources.database.read() as connection:
+        return await store.get_status(connection, item_id) == "in_progress"
+
+
+async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
+    """Fail the items of a worker that died, giving the reason; return their ids."""
+    errors = ItemError("WorkerDied", reason, reason)._asdict()
+    async with resources.database.write() as connection:
+        orphans = await store.list_running(connection, device=device)
+        changed = [await store.set_status(connection, item_id, "failed", **errors) for item_id in orphans]
+        events = [await _told(connection, item) for item in changed if item]
+    _emit(resources, events)
+    return [event.item_id for event in events]
+
+
+async def recover(resources: Resources) -> None:
+    """Put the queue in order when the server starts: nothing is being run, nobody is paused. Emits nothing."""
+    settings = resources.settings
+    async with resources.database.write() as connection:
+        await store.resume(connection)
+        await store.cancel_interrupted(connection)
+        if settings.clear_queue_on_startup:
+            await store.delete_many(connection, Chosen(queue_id=DEFAULT_QUEUE))
+        elif settings.max_queue_history is not None:
+            await store.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)

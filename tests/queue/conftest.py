@@ -1,0 +1,90 @@
+"""A queue to test with: nodes that need no model, the routes on a small application, and a client for them."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from invokeclone.graph.fields import ImageField, InputField, OutputField
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.kit.resources import Resources
+from invokeclone.queue.api import router
+from invokeclone.server import errors
+
+
+@invocation_output("queue_test_output")
+class QueueTestOutput(BaseInvocationOutput):
+    value: int = OutputField(default=0, description="A number")
+
+
+@invocation("queue_test", title="Queue Test", category="tests", version="1.0.0")
+class QueueTestInvocation(BaseInvocation):
+    """A node with a field of each kind that a batch may fill."""
+
+    number: int = InputField(default=0, description="A number")
+    small: int = InputField(default=0, ge=0, le=9, description="A number below ten")
+    ratio: float = InputField(default=0.0, description="A real number")
+    text: str = InputField(default="", description="A text")
+    choice: Literal["a", "b"] = InputField(default="a", description="A word")
+    image: ImageField | None = InputField(default=None, description="An image")
+    numbers: list[int] = InputField(default=[], description="Numbers")
+
+    def invoke(self, context: Any) -> QueueTestOutput:
+        return QueueTestOutput(value=self.number)
+
+
+class Make:
+    """Builds what clients send."""
+
+    @staticmethod
+    def graph(**nodes: dict[str, Any]) -> dict[str, Any]:
+        """Return a graph of test nodes by their ids; one node `a` by default."""
+        given = nodes or {"a": {}}
+        made = {name: {"id": name, "type": "queue_test", **fields} for name, fields in given.items()}
+        return {"id": "g", "nodes": made, "edges": []}
+
+    @staticmethod
+    def datum(node: str, field: str, *items: Any) -> dict[str, Any]:
+        return {"node_path": node, "field_name": field, "items": list(items)}
+
+    def batch(self, **fields: Any) -> dict[str, Any]:
+        return {"graph": self.graph(), "runs": 1, **fields}
+
+
+@pytest.fixture
+def make() -> Make:
+    return Make()
+
+
+@pytest.fixture
+def app(resources: Resources) -> FastAPI:
+    made = FastAPI()
+    made.include_router(router)
+    made.state.resources = resources
+    errors.install(made)
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v1/queue/default/") as opened:
+        yield opened
+
+
+Enqueue = Callable[..., Any]
+
+
+@pytest.fixture
+def enqueue(client: httpx.AsyncClient, make: Make) -> Enqueue:
+    """Enqueue a batch and return the answer's body."""
+
+    async def act(*, prepend: bool = False, queue: str = "default", **fields: Any) -> dict[str, Any]:
+        body = {"batch": make.batch(**fields), "prepend": prepend}
+        answer = await client.post(f"http://test/api/v1/queue/{queue}/enqueue_batch", json=body)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    return act

@@ -1,0 +1,442 @@
+"""What workers and the server's start do with items, and the events that tell of everything, in their order."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from invokeclone.kit.database import Database
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import counts, service, store
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.events import QueueItemStatusChangedEvent
+from invokeclone.queue.store import Chosen
+from invokeclone.users.current import User
+
+ALL = Chosen(queue_id="default")
+ALICE, BOB = User(user_id="alice"), User(user_id="bob")
+
+
+@pytest.fixture
+def add(resources: Resources, make: Any) -> Any:
+    """Enqueue a batch of the default queue, in ascending order of ids."""
+
+    async def act(*, queue: str = "default", prepend: bool = False, user: User = service.SYSTEM, **fields: Any) -> Any:
+        batch = Batch.model_validate(make.batch(**fields))
+        return (await service.enqueue(resources, queue, batch, prepend=prepend, user=user)).item_ids[::-1]
+
+    return act
+
+
+async def read(resources: Resources, item_id: int, queue: str = "default") -> dict[str, Any]:
+    async with resources.database.read() as connection:
+        return dict(json.loads(await store.get_json(connection, queue, item_id)))
+
+
+async def statuses(resources: Resources, queue: str = "default") -> list[str]:
+    async with resources.database.read() as connection:
+        items = json.loads(await store.list_json(connection, queue))
+    return [item["status"] for item in sorted(items, key=lambda item: item["item_id"])]
+
+
+async def take(resources: Resources) -> int | None:
+    item = await service.claim(resources, "cpu")
+    return item.item_id if item else None
+
+
+class TestClaim:
+    async def test_nothing_to_take(self, resources: Resources, events: Any) -> None:
+        assert await service.claim(resources, "cpu") is None
+        assert events.sent == []
+
+    async def test_the_row_says_who_took_it_and_when(self, resources: Resources, add: Any, make: Any) -> None:
+        (item_id,) = await add(origin="o", destination="d", data=[[make.datum("a", "number", 4)]])
+        item = await service.claim(resources, "cuda:1")
+        assert item
+        assert (item.item_id, item.status, item.status_sequence, item.device) == (item_id, "in_progress", 1, "cuda:1")
+        assert (item.origin, item.destination, item.workflow) == ("o", "d", None)
+        assert item.started_at == item.updated_at >= item.created_at
+        assert json.loads(item.session)["graph"]["nodes"]["a"]["number"] == 4
+        assert json.loads(item.field_values or "")[0]["value"] == 4
+        assert (await read(resources, item_id))["started_at"] == item.started_at
+
+    async def test_priority_first_then_age_over_all_queues(self, resources: Resources, add: Any) -> None:
+        old = await add(runs=2)
+        other = await add(queue="other")
+        soon = await add(prepend=True, runs=2)
+        taken = [await take(resources) for _ in range(6)]
+        assert taken == [*soon, *old, *other, None]
+
+    async def test_no_item_is_taken_twice(self, resources: Resources, add: Any) -> None:
+        ids = await add(runs=60)
+        databases = [Database(resources.database.path) for _ in range(8)]
+
+        async def work(database: Database, device: str) -> list[int]:
+            mine = Resources(resources.settings, database, resources.events)
+            taken = []
+            while (item := await service.claim(mine, device)) is not None:
+                assert item.device == device
+                taken.append(item.item_id)
+            return taken
+
+        taken = await asyncio.gather(*(work(each, f"cuda:{number}") for number, each in enumerate(databases)))
+        for database in databases:
+            await database.close()
+        assert sorted(item for each in taken for item in each) == ids
+        assert set(await statuses(resources)) == {"in_progress"}
+
+
+class TestRoundRobin:
+    @pytest.fixture
+    def settings(self, settings: Any) -> Any:
+        return settings.model_copy(update={"multiuser": True})
+
+    async def test_users_take_turns_and_a_prepended_item_jumps_its_own_user_s_line(
+        self, resources: Resources, add: Any
+    ) -> None:
+        alice = await add(user=ALICE, runs=3)
+        bob = await add(user=BOB, runs=2)
+        hurried = await add(user=ALICE, prepend=True)
+        taken = []
+        for _ in range(6):
+            taken.append(await take(resources))
+            await asyncio.sleep(0.003)  # turns are told apart by milliseconds
+        assert taken == [bob[0], hurried[0], bob[1], *alice]
+
+
+class TestFirstInFirstOut:
+    @pytest.fixture
+    def settings(self, settings: Any) -> Any:
+        return settings.model_copy(update={"multiuser": True, "session_queue_mode": "FIFO"})
+
+    async def test_users_do_not_matter(self, resources: Resources, add: Any) -> None:
+        ids = [*await add(user=ALICE, runs=2), *await add(user=BOB), *await add(user=ALICE)]
+        assert [await take(resources) for _ in range(4)] == ids
+
+
+class TestFinish:
+    async def test_the_session_is_kept_with_the_status(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add()
+        await take(resources)
+        item = await service.finish(resources, item_id, "completed", session_json='{"id":"done"}')
+        assert item
+        assert (item.status, item.status_sequence) == ("completed", 2)
+        row = await read(resources, item_id)
+        assert row["session"] == {"id": "done"}
+        assert row["completed_at"] == row["updated_at"] >= row["started_at"]
+
+    async def test_a_failure_says_why(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add()
+        await take(resources)
+        await service.finish(resources, item_id, "failed", error=service.ItemError("ValueError", "no", "trace"))
+        row = await read(resources, item_id)
+        assert (row["error_type"], row["error_message"], row["error_traceback"]) == ("ValueError", "no", "trace")
+
+    async def test_a_canceled_item_stays_canceled_and_keeps_how_far_it_came(
+        self, resources: Resources, add: Any, events: Any
+    ) -> None:
+        (item_id,) = await add()
+        await take(resources)
+        await service.cancel(resources, "default", item_id)
+        events.sent.clear()
+        assert await service.finish(resources, item_id, "completed", session_json='{"id":"far"}') is None
+        row = await read(resources, item_id)
+        assert (row["status"], row["status_sequence"], row["session"]) == ("canceled", 2, {"id": "far"})
+        assert events.sent == []
+
+    async def test_an_item_that_is_gone_is_no_error(self, resources: Resources) -> None:
+        assert await service.finish(resources, 99, "completed", session_json="{}") is None
+
+    async def test_an_item_is_wanted_while_it_runs(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add()
+        assert not await service.is_wanted(resources, item_id)
+        await take(resources)
+        assert await service.is_wanted(resources, item_id)
+        await service.delete(resources, "default", item_id)
+        assert not await service.is_wanted(resources, item_id)
+
+
+class TestOrphans:
+    async def test_only_the_dead_worker_s_items_fail(self, resources: Resources, add: Any, events: Any) -> None:
+        mine, other, waiting = await add(runs=3)
+        await service.claim(resources, "cuda:0")
+        await service.claim(resources, "cuda:1")
+        events.sent.clear()
+        assert await service.fail_orphans(resources, "cuda:0", "the worker was killed") == [mine]
+        row = await read(resources, mine)
+        assert (row["status"], row["error_type"], row["error_message"]) == (
+            "failed", "WorkerDied", "the worker was killed",
+        )  # fmt: skip
+        assert await statuses(resources) == ["failed", "in_progress", "pending"]
+        assert [(event.name, event.item_id) for event in events.sent] == [("queue_item_status_changed", mine)]
+        assert await service.fail_orphans(resources, "cuda:0", "again") == []
+        assert other < waiting
+
+
+class TestRecover:
+    async def test_what_ran_is_canceled_what_waits_stays_and_nobody_is_told(
+        self, resources: Resources, add: Any, events: Any
+    ) -> None:
+        done, ran, waiting = await add(runs=3)
+        await take(resources)
+        await service.finish(resources, done, "completed")
+        await take(resources)
+        await service.pause(resources)
+        events.sent.clear()
+        await service.recover(resources)
+        assert await statuses(resources) == ["completed", "canceled", "pending"]
+        assert events.sent == []
+        assert await service.processor_status(resources) == counts.SessionProcessorStatus(
+            is_started=True, is_processing=False
+        )
+        assert (ran, await take(resources)) == (waiting - 1, waiting)
+
+    async def test_the_queue_can_be_emptied_at_start(self, resources: Resources, add: Any) -> None:
+        await add(runs=2)
+        await add(queue="other")
+        emptying = resources.settings.model_copy(update={"clear_queue_on_startup": True, "max_queue_history": 5})
+        await service.recover(Resources(emptying, resources.database, resources.events))
+        assert (await statuses(resources), await statuses(resources, "other")) == ([], ["pending"])
+
+    @pytest.mark.parametrize(("kept", "left"), [(None, 4), (2, 2), (0, 0), (9, 4)])
+    async def test_history_is_kept_to_its_limit(
+        self, resources: Resources, add: Any, kept: int | None, left: int
+    ) -> None:
+        ids = await add(runs=4)
+        for _ in ids:
+            await service.finish(resources, await take(resources) or 0, "completed")
+        pending = await add()
+        limited = resources.settings.model_copy(update={"max_queue_history": kept})
+        await service.recover(Resources(limited, resources.database, resources.events))
+        async with resources.database.read() as connection:
+            assert sorted(await store.list_ids(connection, "default")) == ids[4 - left :] + pending
+
+
+ITEM_KEYS = ["timestamp", "queue_id", "item_id", "batch_id", "origin", "destination", "user_id"]
+
+
+class TestEvents:
+    async def test_an_item_s_life(self, resources: Resources, add: Any, events: Any) -> None:
+        (item_id,) = await add(batch_id="b", origin="o", destination="d")
+        await take(resources)
+        await service.finish(resources, item_id, "completed", session_json="{}")
+        names = ["batch_enqueued", "queue_item_status_changed", "queue_item_status_changed"]
+        assert events.names() == names
+        enqueued, started, completed = (event.model_dump() for event in events.sent)
+        enqueued.pop("timestamp")
+        assert enqueued == {
+            "queue_id": "default", "batch_id": "b", "enqueued": 1, "requested": 1, "priority": 0, "origin": "o",
+            "user_id": "system",
+        }  # fmt: skip
+        assert list(started) == [
+            *ITEM_KEYS, "status", "status_sequence", "error_type", "error_message", "error_traceback", "created_at",
+            "updated_at", "started_at", "completed_at", "batch_status", "queue_status", "session_id",
+        ]  # fmt: skip
+        assert (started["status"], started["status_sequence"]) == ("in_progress", 1)
+        assert started["batch_status"] == {
+            "queue_id": "default", "batch_id": "b", "origin": "o", "destination": "d", "pending": 0, "in_progress": 1,
+            "waiting": 0, "completed": 0, "failed": 0, "canceled": 0, "total": 1,
+        }  # fmt: skip
+        assert started["queue_status"] == {
+            "queue_id": "default", "item_id": item_id, "batch_id": "b", "session_id": started["session_id"],
+            "pending": 0, "in_progress": 1, "waiting": 0, "completed": 0, "failed": 0, "canceled": 0, "total": 1,
+            "user_pending": 0, "user_in_progress": 1,
+        }  # fmt: skip
+        assert (completed["status"], completed["status_sequence"], completed["started_at"]) == (
+            "completed", 2, started["started_at"],
+        )  # fmt: skip
+        assert completed["queue_status"]["item_id"] is None
+        assert completed["batch_status"]["completed"] == 1
+
+    async def test_a_failure_tells_its_error(self, resources: Resources, add: Any, events: Any) -> None:
+        (item_id,) = await add()
+        await take(resources)
+        await service.finish(resources, item_id, "failed", error=("ValueError", "no", "trace"))
+        event = events.sent[-1]
+        assert (event.status, event.error_type, event.error_message, event.error_traceback) == (
+            "failed", "ValueError", "no", "trace",
+        )  # fmt: skip
+
+    async def test_canceling_one_item_tells_of_that_item(self, resources: Resources, add: Any, events: Any) -> None:
+        first, _ = await add(runs=2)
+        await service.cancel(resources, "default", first)
+        await service.cancel(resources, "default", first)
+        assert events.names() == ["batch_enqueued", "queue_item_status_changed"]
+        assert (events.sent[-1].item_id, events.sent[-1].queue_status.pending) == (first, 1)
+
+    async def test_canceling_many_tells_once_of_those_that_waited(
+        self, resources: Resources, add: Any, events: Any
+    ) -> None:
+        running, *waiting = await add(runs=3, batch_id="b")
+        await take(resources)
+        events.sent.clear()
+        assert await service.cancel_many(resources, Chosen(queue_id="default", batch_ids=["b"])) == 3
+        assert events.names() == ["queue_items_canceled", "queue_item_status_changed"]
+        bulk, single = events.sent
+        assert bulk.model_dump(exclude={"timestamp"}) == {
+            "queue_id": "default", "canceled_item_ids": waiting, "user_ids": ["system"],
+            "canceled_item_ids_by_user": {"system": waiting},
+        }  # fmt: skip
+        assert (single.item_id, single.status) == (running, "canceled")
+
+    async def test_nothing_canceled_nothing_told(self, resources: Resources, events: Any) -> None:
+        assert await service.cancel_many(resources, ALL) == 0
+        assert await service.cancel_idle(resources, ALL) == 0
+        assert await service.delete_idle(resources, ALL) == 0
+        assert events.sent == []
+
+    async def test_canceling_and_deleting_what_waits(self, resources: Resources, add: Any, events: Any) -> None:
+        waiting = await add(runs=2)
+        events.sent.clear()
+        await service.cancel_idle(resources, ALL)
+        more = await add()
+        await service.delete_idle(resources, ALL)
+        assert events.names() == ["queue_items_canceled", "batch_enqueued", "queue_items_canceled"]
+        assert [events.sent[0].canceled_item_ids, events.sent[2].canceled_item_ids] == [waiting, more]
+
+    async def test_deleting_an_active_item_cancels_it(self, resources: Resources, add: Any, events: Any) -> None:
+        first, second = await add(runs=2)
+        await take(resources)
+        events.sent.clear()
+        await service.delete(resources, "default", first)
+        await service.delete(resources, "default", second)
+        told = [(event.name, event.item_id, event.status) for event in events.sent]
+        assert told == [("queue_item_status_changed", item_id, "canceled") for item_id in (first, second)]
+
+    async def test_deleting_an_item_that_has_ended_tells_nothing(
+        self, resources: Resources, add: Any, events: Any
+    ) -> None:
+        (item_id,) = await add()
+        await service.cancel(resources, "default", item_id)
+        events.sent.clear()
+        await service.delete(resources, "default", item_id)
+        assert events.sent == []
+
+    async def test_deleting_a_destination(self, resources: Resources, add: Any, events: Any) -> None:
+        running, *waiting = await add(runs=3, destination="d")
+        await take(resources)
+        events.sent.clear()
+        await service.delete_many(resources, Chosen(queue_id="default", destination="d"))
+        assert events.names() == ["queue_item_status_changed", "queue_items_canceled"]
+        assert (events.sent[0].item_id, events.sent[1].canceled_item_ids) == (running, waiting)
+
+    async def test_clearing_cancels_what_runs_first(self, resources: Resources, add: Any, events: Any) -> None:
+        running, _ = await add(runs=2)
+        await take(resources)
+        events.sent.clear()
+        assert await service.clear(resources, ALL) == 2
+        assert events.names() == ["queue_item_status_changed", "queue_cleared"]
+        assert (events.sent[0].item_id, events.sent[0].status) == (running, "canceled")
+        assert events.sent[1].model_dump(exclude={"timestamp"}) == {"queue_id": "default", "user_id": None}
+
+    async def test_pruning_and_pausing_tell_nothing(self, resources: Resources, add: Any, events: Any) -> None:
+        await add()
+        await service.cancel_idle(resources, ALL)
+        events.sent.clear()
+        assert await service.prune(resources, ALL) == 1
+        await service.pause(resources)
+        assert events.sent == []
+
+    async def test_resuming_is_told_inside_only(self, resources: Resources, events: Any) -> None:
+        await service.resume(resources)
+        assert [(event.name, event.audience) for event in events.sent] == [("processor_resumed", "internal")]
+
+    async def test_retrying(self, resources: Resources, add: Any, events: Any) -> None:
+        ids = await add(runs=2)
+        await service.cancel_idle(resources, ALL)
+        events.sent.clear()
+        await service.retry(resources, "default", [*ids, 99])
+        assert events.names() == ["queue_items_retried"]
+        assert events.sent[0].model_dump(exclude={"timestamp"}) == {
+            "queue_id": "default", "retried_item_ids": ids, "user_ids": ["system"],
+            "retried_item_ids_by_user": {"system": ids},
+        }  # fmt: skip
+        events.sent.clear()
+        await service.retry(resources, "default", [99])
+        assert events.sent == []
+
+    async def test_events_come_after_the_commit(self, settings: Any, database: Database, make: Any) -> None:
+        seen: list[int] = []
+
+        class Reader:
+            def emit(self, event: Any) -> None:
+                import sqlite3
+
+                with sqlite3.connect(settings.database_path) as connection:
+                    seen.append(connection.execute("SELECT count(*) FROM session_queue").fetchone()[0])
+                connection.close()
+
+        batch = Batch.model_validate(make.batch(runs=2))
+        await service.enqueue(Resources(settings, database, Reader()), "default", batch)
+        assert seen == [2]
+
+
+class TestRedaction:
+    async def test_a_stranger_sees_that_something_changed(self, resources: Resources, add: Any, events: Any) -> None:
+        (item_id,) = await add(batch_id="b", origin="o", destination="d", user=ALICE)
+        await take(resources)
+        await service.finish(resources, item_id, "failed", error=("ValueError", "no", "trace"))
+        enqueued, started, failed = (event.redacted().model_dump() for event in events.sent)
+        assert (enqueued["user_id"], enqueued["batch_id"], enqueued["origin"]) == ("redacted", "redacted", None)
+        for event in (started, failed):
+            assert (event["item_id"], event["user_id"]) == (item_id, "redacted")
+            assert (event["batch_id"], event["session_id"], event["origin"]) == ("redacted", "redacted", None)
+            assert event["error_message"] is None
+            assert event["batch_status"]["batch_id"] == "redacted"
+            assert event["batch_status"]["destination"] is None
+            assert (event["queue_status"]["item_id"], event["queue_status"]["user_pending"]) == (None, None)
+        assert (started["status"], failed["status"], failed["queue_status"]["failed"]) == ("in_progress", "failed", 1)
+
+    async def test_lists_of_ids_are_emptied(self, resources: Resources, add: Any, events: Any) -> None:
+        ids = await add(user=ALICE)
+        await service.cancel_idle(resources, ALL)
+        await service.retry(resources, "default", ids)
+        await service.clear(resources, Chosen(queue_id="default", owner="alice"))
+        canceled, retried, cleared = (event.redacted().model_dump(exclude={"timestamp"}) for event in events.sent[1:])
+        assert (canceled["canceled_item_ids"], canceled["user_ids"], canceled["canceled_item_ids_by_user"]) == (
+            [],
+            [],
+            {},
+        )
+        assert (retried["retried_item_ids"], retried["user_ids"], retried["retried_item_ids_by_user"]) == ([], [], {})
+        assert cleared == {"queue_id": "default", "user_id": "redacted"}
+
+
+class TestOwners:
+    async def test_another_user_s_item_is_not_touched(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add(user=ALICE)
+        with pytest.raises(service.NotYourQueueItem):
+            await service.cancel(resources, "default", item_id, user=BOB)
+        with pytest.raises(service.NotYourQueueItem):
+            await service.delete(resources, "default", item_id, user=BOB)
+        await service.cancel(resources, "default", item_id, user=ALICE)
+        with pytest.raises(service.NotYourQueueItem):
+            await service.retry(resources, "default", [item_id], user=BOB)
+        assert await statuses(resources) == ["canceled"]
+
+    async def test_bulk_actions_reach_one_s_own_items(self, resources: Resources, add: Any) -> None:
+        await add(user=ALICE, runs=2)
+        await add(user=BOB)
+        assert await service.cancel_idle(resources, Chosen(queue_id="default", owner=service.scope(BOB))) == 1
+        assert await statuses(resources) == ["pending", "pending", "canceled"]
+        assert service.scope(service.SYSTEM) is None
+
+    async def test_pausing_is_for_admins(self, resources: Resources) -> None:
+        with pytest.raises(service.AdminOnly):
+            await service.pause(resources, user=ALICE)
+        assert (await service.processor_status(resources)).is_started
+
+    async def test_counts_of_one_s_own(self, resources: Resources, add: Any) -> None:
+        await add(user=ALICE, runs=2, batch_id="b", destination="d")
+        await add(user=BOB, batch_id="b", destination="d")
+        mine = (await service.status(resources, "default", user=ALICE)).queue
+        assert (mine.pending, mine.user_pending, mine.user_in_progress) == (3, 2, 0)
+        async with resources.database.read() as connection:
+            assert (await counts.of_batch(connection, "default", "b", "alice")).total == 2
+            assert (await counts.of_destination(connection, "default", "d", "bob")).total == 1
+            assert (await counts.of_queue(connection, "default")).user_pending is None
+
+
+def test_a_status_event_is_frozen() -> None:
+    assert QueueItemStatusChangedEvent.model_config["frozen"]
