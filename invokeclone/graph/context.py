@@ -166,7 +166,11 @@ class ModelsFace(Protocol):
         """Load a model or a part of it."""
 
     def load_by_attrs(
-        self, name: str, base: BaseModelType, type: ModelType, submodel_type: SubModelType | None = None  # noqa: A002
+        self,
+        name: str,
+        base: BaseModelType,
+        type: ModelType,
+        submodel_type: SubModelType | None = None,  # noqa: A002
     ) -> LoadedModel:
         """Load the one model with these attributes; several or none is an error."""
 
@@ -196,9 +200,7 @@ class ModelsFace(Protocol):
     ) -> LoadedModelWithoutConfig:
         """Load a file; without a loader as safetensors or with weights_only."""
 
-    def load_remote_model(
-        self, source: str, loader: Callable[[Path], Any] | None = None
-    ) -> LoadedModelWithoutConfig:
+    def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:
         """The same, after downloading or from the download cache."""
 
 

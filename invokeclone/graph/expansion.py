@@ -170,9 +170,7 @@ class Progress:
         if edge is not None and edge.source.node_id not in self._session.executed:
             return False
         return all(
-            parent in self._copies
-            for value, _ in self._decided(if_id)
-            for parent in self._parents_when(if_id, value)
+            parent in self._copies for value, _ in self._decided(if_id) for parent in self._parents_when(if_id, value)
         )
 
     def _copies_of(self, source_id: str) -> list[tuple[str, Indices]]:

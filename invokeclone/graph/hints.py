@@ -8,7 +8,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from invokeclone.graph.taxonomy import BaseModelType, Classification, ClipVariantType, ModelFormat, ModelType, ModelVariantType
+from invokeclone.graph.taxonomy import (
+    BaseModelType,
+    Classification,
+    ClipVariantType,
+    ModelFormat,
+    ModelType,
+    ModelVariantType,
+)
 
 
 class FieldKind(StrEnum):

@@ -82,7 +82,9 @@ class BaseInvocationOutput(BaseModel):
     model_config = ConfigDict(protected_namespaces=(), validate_assignment=True, defer_build=True)
 
     output_meta: dict[str, JsonValue] | None = Field(
-        default=None, description="Anything to tell about the output beside its values", json_schema_extra=dict(_ATTRIBUTE)
+        default=None,
+        description="Anything to tell about the output beside its values",
+        json_schema_extra=dict(_ATTRIBUTE),
     )
 
     @classmethod

@@ -3,7 +3,6 @@
 Identifiers only; loading belongs to the engine.
 """
 
-
 from pydantic import BaseModel, Field
 
 from invokeclone.graph.descriptions import FieldDescriptions
@@ -18,7 +17,9 @@ class ModelIdentifierField(BaseModel):
     name: str = Field(description="The model's name")
     base: BaseModelType = Field(description="The model's base")
     type: ModelType = Field(description="The model's type")
-    submodel_type: SubModelType | None = Field(default=None, description="The part to load, for models of several parts")
+    submodel_type: SubModelType | None = Field(
+        default=None, description="The part to load, for models of several parts"
+    )
 
 
 class LoRAField(BaseModel):

@@ -1,0 +1,99 @@
+"""Lists of numbers: ranges and random draws."""
+
+from pydantic import ValidationInfo, field_validator
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import InputField
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import FloatCollectionOutput, IntegerCollectionOutput
+
+
+@invocation(
+    "range",
+    title="Integer Range",
+    tags=["collection", "integer", "range"],
+    category="batch",
+    version="1.0.0",
+)
+class RangeInvocation(BaseInvocation):
+    """Count from start up to, not including, stop."""
+
+    start: int = InputField(default=0, description="First number")
+    stop: int = InputField(default=10, description="The count ends before this number")
+    step: int = InputField(default=1, description="Distance of the numbers")
+
+    @field_validator("stop")
+    @classmethod
+    def _after_start(cls, stop: int, info: ValidationInfo) -> int:
+        if "start" in info.data and stop <= info.data["start"]:
+            message = "stop must be greater than start"
+            raise ValueError(message)
+        return stop
+
+    def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
+        """Give out the numbers."""
+        return IntegerCollectionOutput(collection=list(range(self.start, self.stop, self.step)))
+
+
+@invocation(
+    "range_of_size",
+    title="Integer Range of Size",
+    tags=["collection", "integer", "size", "range"],
+    category="batch",
+    version="1.0.0",
+)
+class RangeOfSizeInvocation(BaseInvocation):
+    """Count a number of steps from start."""
+
+    start: int = InputField(default=0, description="First number")
+    size: int = InputField(default=1, gt=0, description="How many numbers")
+    step: int = InputField(default=1, description="Distance of the numbers")
+
+    def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
+        """Give out the numbers."""
+        return IntegerCollectionOutput(collection=[self.start + self.step * place for place in range(self.size)])
+
+
+@invocation(
+    "random_range",
+    title="Random Range",
+    tags=["range", "integer", "random", "collection"],
+    category="batch",
+    version="1.0.1",
+    use_cache=False,
+)
+class RandomRangeInvocation(BaseInvocation):
+    """Draw random integers; the same seed gives the same numbers."""
+
+    low: int = InputField(default=0, description="Lowest value, inclusive")
+    high: int = InputField(default=2147483647, description="Highest value, exclusive")
+    size: int = InputField(default=1, description="How many numbers")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the random numbers")
+
+    def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
+        """Give out the numbers."""
+        import numpy as np
+
+        numbers = np.random.default_rng(self.seed).integers(low=self.low, high=self.high, size=self.size)
+        return IntegerCollectionOutput(collection=numbers.tolist())
+
+
+@invocation(
+    "float_range",
+    title="Float Range",
+    tags=["math", "range"],
+    category="math",
+    version="1.0.1",
+)
+class FloatLinearRangeInvocation(BaseInvocation):
+    """Divide a span evenly."""
+
+    start: float = InputField(default=5, description="First number")
+    stop: float = InputField(default=10, description="Last number")
+    steps: int = InputField(default=30, description="How many numbers, both ends included")
+
+    def invoke(self, context: InvocationContext) -> FloatCollectionOutput:
+        """Give out the numbers."""
+        import numpy as np
+
+        return FloatCollectionOutput(collection=np.linspace(self.start, self.stop, self.steps).tolist())

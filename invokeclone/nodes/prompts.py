@@ -1,0 +1,69 @@
+"""Prompts out of patterns and files."""
+
+from itertools import islice
+from pathlib import Path
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import InputField, UIComponent
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import StringCollectionOutput
+
+
+@invocation(
+    "dynamic_prompt",
+    title="Dynamic Prompt",
+    tags=["prompt", "collection"],
+    category="prompt",
+    version="1.0.1",
+    use_cache=False,
+)
+class DynamicPromptInvocation(BaseInvocation):
+    """Make prompts out of a pattern with {choices|to|make}."""
+
+    prompt: str = InputField(description="The pattern", ui_component=UIComponent.Textarea)
+    max_prompts: int = InputField(default=1, description="How many prompts to make at most")
+    combinatorial: bool = InputField(
+        default=False, description="Whether to go through the combinations in order, not at random"
+    )
+
+    def invoke(self, context: InvocationContext) -> StringCollectionOutput:
+        """Give out the prompts."""
+        from dynamicprompts.generators import CombinatorialPromptGenerator, RandomPromptGenerator
+
+        generator = CombinatorialPromptGenerator() if self.combinatorial else RandomPromptGenerator()
+        prompts = list(generator.generate(self.prompt, self.max_prompts))
+        return StringCollectionOutput(collection=prompts or [""])
+
+
+def read_prompts(path: Path, start_line: int, max_prompts: int) -> list[str]:
+    """Lines of a UTF-8 text file, stripped, from the 1-based `start_line`; `max_prompts` 0 means to the end."""
+    stop = start_line - 1 + max_prompts if max_prompts else None
+    with path.open(encoding="utf-8") as lines:
+        return [line.strip() for line in islice(lines, start_line - 1, stop)]
+
+
+@invocation(
+    "prompt_from_file",
+    title="Prompts from File",
+    tags=["prompt", "file"],
+    category="prompt",
+    version="1.0.2",
+)
+class PromptsFromFileInvocation(BaseInvocation):
+    """Read prompts from a text file on the server, one per line."""
+
+    file_path: str = InputField(description="Path of the file")
+    pre_prompt: str | None = InputField(
+        default=None, description="Put in front of every prompt", ui_component=UIComponent.Textarea
+    )
+    post_prompt: str | None = InputField(
+        default=None, description="Put behind every prompt", ui_component=UIComponent.Textarea
+    )
+    start_line: int = InputField(default=1, ge=1, description="First line to read, from 1")
+    max_prompts: int = InputField(default=1, ge=0, description="How many lines to read; 0 means all")
+
+    def invoke(self, context: InvocationContext) -> StringCollectionOutput:
+        """Give out the prompts."""
+        lines = read_prompts(Path(self.file_path), self.start_line, self.max_prompts)
+        before, after = self.pre_prompt or "", self.post_prompt or ""
+        return StringCollectionOutput(collection=[f"{before}{line}{after}" for line in lines])
