@@ -1,0 +1,1 @@
+"""Boards: collections of images, their counts and covers, and which image is on which."""

@@ -1,0 +1,125 @@
+"""The board routes, and those that put images on boards; what is asked and answered, no SQL."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path, Query
+
+from invokeclone.boards import service, store
+from invokeclone.boards.errors import PageNotSaid
+from invokeclone.boards.schemas import (
+    AddImagesToBoardResult,
+    BoardChanges,
+    BoardDTO,
+    BoardName,
+    BoardRecordOrderBy,
+    DeleteBoardResult,
+    RemoveImagesFromBoardResult,
+)
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images.schemas import NO_BOARD, ImageNames
+from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.users.current import CurrentUser
+
+router = APIRouter(prefix="/api/v1", tags=["boards"])
+
+BoardId = Annotated[str, Path(description="The id of the board.")]
+TargetBoard = Annotated[str, Body(description="The id of the board.")]
+ImageName = Annotated[str, Body(description="The name of the image.")]
+ChosenNames = Annotated[ImageNames, Body(description="The names of the images.")]
+
+
+@router.post("/boards/", status_code=201)
+async def create_board(
+    connection: Write, user: CurrentUser, board_name: Annotated[BoardName, Query(description="The name.")]
+) -> BoardDTO:
+    """Make a board."""
+    return await store.create(connection, board_name, user.user_id)
+
+
+@router.get("/boards/")
+async def list_boards(
+    connection: Read,
+    user: CurrentUser,
+    order_by: Annotated[BoardRecordOrderBy, Query(description="What to sort by.")] = BoardRecordOrderBy.CreatedAt,
+    direction: Annotated[SQLiteDirection, Query(description="Which end comes first.")] = SQLiteDirection.Descending,
+    all: Annotated[bool | None, Query(description="Whether to list all instead of a page.")] = None,  # noqa: A002
+    offset: Annotated[int | None, Query(description="How many to skip.")] = None,
+    limit: Annotated[int | None, Query(description="How many to list.")] = None,
+    include_archived: Annotated[bool, Query(description="Whether to list archived boards too.")] = False,
+) -> OffsetPaginatedResults[BoardDTO] | list[BoardDTO]:
+    """List boards: all of them, or a page."""
+    if all:
+        return await store.list_all(
+            connection, order_by, direction, include_archived=include_archived, owners=user.is_admin
+        )
+    if offset is None or limit is None or offset < 0 or limit < 0:
+        raise PageNotSaid
+    return await store.page(
+        connection, offset, limit, order_by, direction, include_archived=include_archived, owners=user.is_admin
+    )
+
+
+@router.get("/boards/{board_id}")
+async def get_board(connection: Read, board_id: BoardId) -> BoardDTO:
+    """Get a board."""
+    return await store.get(connection, board_id)
+
+
+@router.patch("/boards/{board_id}", status_code=201)
+async def update_board(connection: Write, board_id: BoardId, changes: BoardChanges) -> BoardDTO:
+    """Change a board's name, archive it, or change who sees it."""
+    return await store.update_board(connection, board_id, changes)
+
+
+@router.delete("/boards/{board_id}")
+async def delete_board(
+    needs: Needs,
+    board_id: BoardId,
+    include_images: Annotated[bool | None, Query(description="Whether to delete its images as well.")] = False,
+) -> DeleteBoardResult:
+    """Delete a board."""
+    return await service.delete(needs, board_id, include_images=bool(include_images))
+
+
+@router.get("/boards/{board_id}/image_names")
+async def list_all_board_image_names(
+    connection: Read,
+    board_id: BoardId,
+    categories: Annotated[list[ImageCategory] | None, Query(description="Only these categories.")] = None,
+    is_intermediate: Annotated[bool | None, Query(description="Only intermediates, or only what is none.")] = None,
+) -> list[str]:
+    """List the names of the images on a board, or of those on no board ("none")."""
+    if board_id != NO_BOARD:
+        await store.require(connection, board_id)
+    return await store.image_names(connection, board_id, categories, is_intermediate=is_intermediate)
+
+
+@router.post("/board_images/", status_code=201)
+async def add_image_to_board(connection: Write, board_id: TargetBoard, image_name: ImageName) -> AddImagesToBoardResult:
+    """Put an image on a board, off the one it was on."""
+    return await service.add_image(connection, board_id, image_name)
+
+
+@router.delete("/board_images/", status_code=201)
+async def remove_image_from_board(
+    connection: Write, image_name: Annotated[str, Body(embed=True, description="The name of the image.")]
+) -> RemoveImagesFromBoardResult:
+    """Take an image off its board."""
+    return await service.remove_image(connection, image_name)
+
+
+@router.post("/board_images/batch", status_code=201)
+async def add_images_to_board(
+    connection: Write, board_id: TargetBoard, image_names: ChosenNames
+) -> AddImagesToBoardResult:
+    """Put several images on a board, off those they were on."""
+    return await service.add_images(connection, board_id, image_names)
+
+
+@router.post("/board_images/batch/delete", status_code=201)
+async def remove_images_from_board(
+    connection: Write, image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
+) -> RemoveImagesFromBoardResult:
+    """Take several images off their boards."""
+    return await service.remove_images(connection, image_names)

@@ -1,0 +1,161 @@
+"""Boards in SQL, with counts and covers read from the index of images by board; it knows no files."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal_column, null, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.boards.errors import BoardNotFound, ImageNotFound
+from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images.schemas import NO_BOARD
+from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.times import now
+from invokeclone.tables import boards, images, users
+
+_SHOWN = (images.c.board_id == boards.c.board_id, images.c.is_intermediate == literal_column("0"))
+_GENERAL = images.c.image_category == ImageCategory.GENERAL.value
+
+_IMAGE_COUNT = select(func.count()).select_from(images).where(*_SHOWN, _GENERAL).correlate(boards).scalar_subquery()
+_ASSET_COUNT = select(func.count()).select_from(images).where(*_SHOWN, ~_GENERAL).correlate(boards).scalar_subquery()
+_COVER = (
+    select(images.c.image_name)
+    .where(*_SHOWN)
+    .order_by(images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
+    .limit(1)
+    .correlate(boards)
+    .scalar_subquery()
+)
+
+
+def _boards(*, owners: bool) -> Select[Any]:
+    """Return the select of boards as clients read them, with the owners' names if `owners`."""
+    owner: ColumnElement[Any] = null()
+    if owners:
+        owner = select(users.c.display_name).where(users.c.user_id == boards.c.user_id).scalar_subquery()
+    return select(
+        boards.c.board_id,
+        boards.c.board_name,
+        boards.c.user_id,
+        boards.c.created_at,
+        boards.c.updated_at,
+        boards.c.archived,
+        boards.c.board_visibility,
+        _IMAGE_COUNT.label("image_count"),
+        _ASSET_COUNT.label("asset_count"),
+        _COVER.label("cover_image_name"),
+        owner.label("owner_username"),
+    )
+
+
+def _board(row: Any) -> BoardDTO:
+    return BoardDTO.model_validate(dict(row._mapping))  # noqa: SLF001  (SQLAlchemy's documented name)
+
+
+async def create(connection: AsyncConnection, board_name: str, user_id: str = "system") -> BoardDTO:
+    """Make a board; several may have the same name."""
+    board_id, moment = str(uuid4()), now()
+    await connection.execute(
+        insert(boards).values(
+            board_id=board_id, board_name=board_name, user_id=user_id, created_at=moment, updated_at=moment
+        )
+    )
+    return await get(connection, board_id)
+
+
+async def get(connection: AsyncConnection, board_id: str) -> BoardDTO:
+    """Return a board; raises BoardNotFound."""
+    row = (await connection.execute(_boards(owners=False).where(boards.c.board_id == board_id))).one_or_none()
+    if row is None:
+        raise BoardNotFound(board_id)
+    return _board(row)
+
+
+async def require(connection: AsyncConnection, board_id: str) -> None:
+    """Raise BoardNotFound unless there is such a board."""
+    if (await connection.execute(select(boards.c.board_id).where(boards.c.board_id == board_id))).first() is None:
+        raise BoardNotFound(board_id)
+
+
+async def update_board(connection: AsyncConnection, board_id: str, changes: BoardChanges) -> BoardDTO:
+    """Change what `changes` sets and return the board; raises BoardNotFound, ImageNotFound for a cover that is not there."""
+    cover = changes.cover_image_name
+    await require(connection, board_id)
+    if cover is not None:
+        found = await connection.execute(select(images.c.image_name).where(images.c.image_name == cover))
+        if found.first() is None:
+            raise ImageNotFound(cover)
+    values = changes.model_dump(mode="json", exclude_none=True)
+    await connection.execute(update(boards).where(boards.c.board_id == board_id).values(**values, updated_at=now()))
+    return await get(connection, board_id)
+
+
+async def delete_board(connection: AsyncConnection, board_id: str) -> list[str]:
+    """Delete a board and return the names of the images that were on it, which are on none now; raises BoardNotFound."""
+    await require(connection, board_id)
+    names = await image_names(connection, board_id)
+    await connection.execute(delete(boards).where(boards.c.board_id == board_id))
+    return names
+
+
+def _order(order_by: BoardRecordOrderBy, direction: SQLiteDirection) -> list[ColumnElement[Any]]:
+    """By time or by name whatever its case; the id decides what is otherwise equal."""
+    first = func.lower(boards.c.board_name) if order_by is BoardRecordOrderBy.Name else boards.c.created_at
+    keys: list[ColumnElement[Any]] = [first, boards.c.board_id]
+    return [key.desc() for key in keys] if direction is SQLiteDirection.Descending else keys
+
+
+async def list_all(
+    connection: AsyncConnection,
+    order_by: BoardRecordOrderBy = BoardRecordOrderBy.CreatedAt,
+    direction: SQLiteDirection = SQLiteDirection.Descending,
+    *,
+    include_archived: bool = False,
+    owners: bool = False,
+) -> list[BoardDTO]:
+    """Return all boards, without the archived ones unless asked for."""
+    statement = _boards(owners=owners).order_by(*_order(order_by, direction))
+    if not include_archived:
+        statement = statement.where(boards.c.archived == literal_column("0"))
+    return [_board(row) for row in await connection.execute(statement)]
+
+
+async def page(
+    connection: AsyncConnection,
+    offset: int,
+    limit: int,
+    order_by: BoardRecordOrderBy = BoardRecordOrderBy.CreatedAt,
+    direction: SQLiteDirection = SQLiteDirection.Descending,
+    *,
+    include_archived: bool = False,
+    owners: bool = False,
+) -> OffsetPaginatedResults[BoardDTO]:
+    """Return a page of boards; `total` counts all that the pages hold together."""
+    statement = _boards(owners=owners).order_by(*_order(order_by, direction)).limit(limit).offset(offset)
+    counting = select(func.count()).select_from(boards)
+    if not include_archived:
+        unarchived = boards.c.archived == literal_column("0")
+        statement, counting = statement.where(unarchived), counting.where(unarchived)
+    total = (await connection.execute(counting)).scalar_one()
+    items = [_board(row) for row in await connection.execute(statement)]
+    return OffsetPaginatedResults[BoardDTO](limit=limit, offset=offset, total=total, items=items)
+
+
+async def image_names(
+    connection: AsyncConnection,
+    board_id: str,
+    categories: Sequence[ImageCategory] | None = None,
+    *,
+    is_intermediate: bool | None = None,
+) -> list[str]:
+    """Return the names of the images on a board, or on none for "none", in the order the gallery shows them."""
+    on_board = images.c.board_id.is_(None) if board_id == NO_BOARD else images.c.board_id == board_id
+    statement = select(images.c.image_name).where(on_board)
+    if categories is not None:
+        statement = statement.where(images.c.image_category.in_(categories))
+    if is_intermediate is not None:
+        statement = statement.where(images.c.is_intermediate == is_intermediate)
+    statement = statement.order_by(images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
+    return list((await connection.execute(statement)).scalars())

@@ -1,0 +1,1 @@
+"""Images: records, files, thumbnails, embedded metadata, upload and lists."""

@@ -1,0 +1,281 @@
+"""The image routes: what is asked and answered; no SQL, no files."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, Response, UploadFile
+
+from invokeclone.graph.fields import MetadataField
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import media, service, store
+from invokeclone.images.errors import ImageNotFound, NotOffered
+from invokeclone.images.schemas import (
+    DeleteImagesResult,
+    ImageDTO,
+    ImageFilter,
+    ImageNames,
+    ImageNamesResult,
+    ImageRecordChanges,
+    ImageUploadEntry,
+    ImageUrlsDTO,
+    StarredImagesResult,
+    Touched,
+    UnstarredImagesResult,
+    WorkflowAndGraphResponse,
+    boards_of,
+    image_url,
+    thumbnail_url,
+)
+from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.users.current import CurrentUser
+
+router = APIRouter(prefix="/api/v1/images", tags=["images"])
+
+ImageName = Annotated[str, Path(description="The name of the image.")]
+ChosenNames = Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
+Origin = Annotated[ResourceOrigin | None, Query(description="Only images made here, or only uploaded ones.")]
+Categories = Annotated[list[ImageCategory] | None, Query(description="Only images of these categories.")]
+Intermediate = Annotated[bool | None, Query(description="Only intermediates, or only images that are none.")]
+BoardId = Annotated[str | None, Query(description='Only images on this board; "none" for those on no board.')]
+Order = Annotated[SQLiteDirection, Query(description="Newest first (DESC) or oldest first (ASC).")]
+StarredFirst = Annotated[bool, Query(description="Whether starred images come before all others.")]
+SearchTerm = Annotated[str | None, Query(max_length=4000, description="Only images whose metadata or time holds this.")]
+
+PNG: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture", "content": {"image/png": {}}},
+    404: {"description": "No image has this name"},
+}
+WEBP: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The thumbnail", "content": {"image/webp": {}}},
+    404: {"description": "No image has this name"},
+}
+
+
+def _json(content: bytes | str) -> Response:
+    return Response(content, media_type="application/json")
+
+
+def _deleted(gone: list[Touched]) -> DeleteImagesResult:
+    names = [one.place.name for one in gone]
+    return DeleteImagesResult(affected_boards=boards_of(gone), deleted_images=names, failed_images=[])
+
+
+@router.post("/upload", status_code=201, responses={415: {"description": "Not a picture that can be read"}})
+async def upload_image(
+    needs: Needs,
+    user: CurrentUser,
+    response: Response,
+    file: Annotated[UploadFile, File(description="The picture.")],
+    image_category: Annotated[ImageCategory, Query(description="What the image is for.")],
+    is_intermediate: Annotated[bool, Query(description="Whether it is only a step on the way.")],
+    board_id: Annotated[str | None, Query(description="The board to put it on.")] = None,
+    session_id: Annotated[str | None, Query(description="The session it belongs to.")] = None,
+    crop_visible: Annotated[
+        bool | None, Query(description="Whether to cut off what is transparent around it.")
+    ] = False,
+    resize_to: Annotated[str | None, Form(description='The size to bring it to: {"width": …, "height": …}.')] = None,
+    metadata: Annotated[str | None, Form(description="Metadata, a JSON object, in place of the picture's own.")] = None,
+) -> ImageDTO:
+    """Upload a picture."""
+    image = await service.upload(
+        needs,
+        await file.read(),
+        content_type=file.content_type,
+        category=image_category,
+        is_intermediate=is_intermediate,
+        board_id=board_id,
+        session_id=session_id,
+        crop_visible=bool(crop_visible),
+        resize_to=resize_to,
+        metadata=metadata,
+        user_id=user.user_id,
+    )
+    response.headers["Location"] = image.image_url
+    return image
+
+
+@router.post("/")
+async def create_image_upload_entry(
+    width: Annotated[int, Body(description="Width in pixels.")],  # noqa: ARG001
+    height: Annotated[int, Body(description="Height in pixels.")],  # noqa: ARG001
+    board_id: Annotated[str | None, Body(description="The board to put it on.")] = None,  # noqa: ARG001
+) -> ImageUploadEntry:
+    """Ask where to upload a picture; always 501, pictures go to `/upload`."""
+    raise NotOffered("there is no presigned upload; send the picture to api/v1/images/upload")
+
+
+@router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
+async def list_image_dtos(
+    connection: Read,
+    image_origin: Origin = None,
+    categories: Categories = None,
+    is_intermediate: Intermediate = None,
+    board_id: BoardId = None,
+    offset: Annotated[int, Query(ge=0, description="How many to skip.")] = 0,
+    limit: Annotated[int, Query(ge=0, le=1000, description="How many to list.")] = 10,
+    order_dir: Order = SQLiteDirection.Descending,
+    starred_first: StarredFirst = True,
+    search_term: SearchTerm = None,
+) -> Response:
+    """List images, a page at a time."""
+    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term)
+    return _json(await store.page_json(connection, wanted, min(offset, 2**63 - 1), limit))
+
+
+@router.get("/names", response_model=ImageNamesResult)
+async def get_image_names(
+    connection: Read,
+    image_origin: Origin = None,
+    categories: Categories = None,
+    is_intermediate: Intermediate = None,
+    board_id: BoardId = None,
+    order_dir: Order = SQLiteDirection.Descending,
+    starred_first: StarredFirst = True,
+    search_term: SearchTerm = None,
+) -> Response:
+    """List the names of all images, in the order of the list."""
+    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term)
+    return _json(await store.names_json(connection, wanted))
+
+
+def _filter(
+    image_origin: ResourceOrigin | None,
+    categories: list[ImageCategory] | None,
+    is_intermediate: bool | None,
+    board_id: str | None,
+    order_dir: SQLiteDirection,
+    starred_first: bool,
+    search_term: str | None,
+) -> ImageFilter:
+    return ImageFilter(
+        image_origin=image_origin,
+        categories=tuple(categories) if categories is not None else None,
+        is_intermediate=is_intermediate,
+        board_id=board_id,
+        order_dir=order_dir,
+        starred_first=starred_first,
+        search_term=search_term,
+    )
+
+
+@router.post("/images_by_names", response_model=list[ImageDTO])
+async def get_images_by_names(connection: Read, image_names: ChosenNames) -> Response:
+    """Get several images in the order of their names; those that do not exist are left out."""
+    return _json(await store.by_names_json(connection, image_names))
+
+
+@router.get("/intermediates")
+async def get_intermediates_count(connection: Read) -> int:
+    """Count the intermediates."""
+    return await store.count_intermediates(connection)
+
+
+@router.delete("/intermediates")
+async def clear_intermediates(needs: Needs) -> int:
+    """Delete all intermediates; answers how many there were."""
+    return len(await service.delete_intermediates(needs))
+
+
+@router.delete("/uncategorized")
+async def delete_uncategorized_images(needs: Needs) -> DeleteImagesResult:
+    """Delete all images that are on no board."""
+    return _deleted(await service.delete_uncategorized(needs))
+
+
+@router.post("/delete")
+async def delete_images_from_list(needs: Needs, image_names: ChosenNames) -> DeleteImagesResult:
+    """Delete several images."""
+    return _deleted(await service.delete_many(needs, image_names))
+
+
+@router.post("/star")
+async def star_images_in_list(connection: Write, image_names: ChosenNames) -> StarredImagesResult:
+    """Star several images."""
+    done = await store.set_starred(connection, image_names, starred=True)
+    names = [one.place.name for one in done]
+    return StarredImagesResult(affected_boards=boards_of(done), starred_images=names, failed_images=[])
+
+
+@router.post("/unstar")
+async def unstar_images_in_list(connection: Write, image_names: ChosenNames) -> UnstarredImagesResult:
+    """Take the star from several images."""
+    done = await store.set_starred(connection, image_names, starred=False)
+    names = [one.place.name for one in done]
+    return UnstarredImagesResult(affected_boards=boards_of(done), unstarred_images=names, failed_images=[])
+
+
+@router.get("/i/{image_name}")
+async def get_image_dto(connection: Read, image_name: ImageName) -> ImageDTO:
+    """Get an image's record."""
+    return await store.get(connection, image_name)
+
+
+@router.patch("/i/{image_name}")
+async def update_image(connection: Write, image_name: ImageName, changes: ImageRecordChanges) -> ImageDTO:
+    """Change an image's category, session, star, or whether it is an intermediate."""
+    return await store.update_image(connection, image_name, changes)
+
+
+@router.delete("/i/{image_name}")
+async def delete_image(needs: Needs, image_name: ImageName) -> DeleteImagesResult:
+    """Delete an image."""
+    return _deleted(await service.delete(needs, image_name))
+
+
+@router.get("/i/{image_name}/metadata", response_model=MetadataField | None)
+async def get_image_metadata(connection: Read, image_name: ImageName) -> Response:
+    """Get an image's metadata."""
+    return _json(await store.metadata_json(connection, image_name) or "null")
+
+
+@router.get("/i/{image_name}/workflow")
+async def get_image_workflow(needs: Needs, image_name: ImageName) -> WorkflowAndGraphResponse:
+    """Get the workflow and the graph that are embedded in an image, as JSON text."""
+    return await service.texts(needs, image_name)
+
+
+@router.get("/i/{image_name}/urls")
+async def get_image_urls(image_name: ImageName) -> ImageUrlsDTO:
+    """Get where an image of this name would be served."""
+    return ImageUrlsDTO(image_name=image_name, image_url=image_url(image_name), thumbnail_url=thumbnail_url(image_name))
+
+
+@router.get("/i/{image_name}/full", response_class=Response, responses=PNG)
+async def get_image_full(
+    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+) -> Response:
+    """Get the picture itself."""
+    del invokeai_media_token
+    return await _full(request, needs, image_name)
+
+
+@router.head("/i/{image_name}/full", response_class=Response, responses=PNG)
+async def get_image_full_head(
+    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+) -> Response:
+    """Ask whether a picture is there, and how large its file is."""
+    del invokeai_media_token
+    return await _full(request, needs, image_name)
+
+
+async def _full(request: Request, needs: Needs, image_name: str) -> Response:
+    path = await service.path(needs, image_name)
+    shown = {"Content-Disposition": f'inline; filename="{path.name}"'}
+    answer = await media.answer(request, path, "image/png", shown)
+    if answer is None:
+        raise ImageNotFound(image_name)
+    return answer
+
+
+@router.get("/i/{image_name}/thumbnail", response_class=Response, responses=WEBP)
+async def get_image_thumbnail(
+    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+) -> Response:
+    """Get a small version of the picture."""
+    del invokeai_media_token
+    path = await service.path(needs, image_name, thumbnail=True)
+    answer = await media.answer(request, path, "image/webp", {})
+    if answer is None:
+        made = await service.remake_thumbnail(needs, image_name)
+        answer = Response(made, media_type="image/webp", headers={"Cache-Control": media.KEPT_FOR_A_YEAR})
+    return answer

@@ -1,0 +1,46 @@
+"""What can be wrong with a request about images; the statuses are those clients know."""
+
+from invokeclone.kit.errors import BadRequest, InvokeCloneError, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+
+
+class ImageNotFound(NotFound):
+    """No image has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no image is named {name!r}")
+
+
+class ImageNotUpdated(BadRequest):
+    """The image to change is not there; clients know this one as a 400."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no image is named {name!r}, so nothing was changed")
+
+
+class BoardNotFound(NotFound):
+    """No board has this id."""
+
+    def __init__(self, board_id: str) -> None:
+        super().__init__(f"no board has the id {board_id!r}")
+
+
+class NotAnImage(UnsupportedMedia):
+    """What was sent is not a picture that can be read."""
+
+
+class TooManyPixels(TooLarge):
+    """The picture would unpack to more than is sensible; nothing of it was decoded."""
+
+
+class SizeNotUsable(BadRequest):
+    """`resize_to` is not an object with a width and a height within the limits."""
+
+
+class NothingVisible(Unprocessable):
+    """The picture is to be cropped to what is visible, and nothing is."""
+
+
+class NotOffered(InvokeCloneError):
+    """The route is in the contract and answers that there is nothing behind it."""
+
+    status = 501

@@ -1,0 +1,136 @@
+"""What happens to an upload before it is kept: decode, crop, resize, and pick out the embedded texts; all of it blocking.
+
+It knows bytes and pictures, and refuses to know where they go.
+"""
+
+import io
+import struct
+import zlib
+from typing import NamedTuple
+
+from PIL import Image
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from invokeclone.images import embedded, png
+from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "MPO", "PPM", "TGA", "ICO", "JPEG2000")
+"""What is decoded; formats that run programs (EPS) or fetch things are not among them."""
+
+PIXEL_LIMIT = 128 * 1024 * 1024
+RESIZE_LIMIT = 4096 * 4096
+FEWEST_SEGMENT_COLOURS = 3
+MOST_SEGMENT_COLOURS = 199
+MIDDLE_GREY = 127
+
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on damaged data."""
+
+
+class _Size(BaseModel, strict=True):
+    width: PositiveInt
+    height: PositiveInt
+
+
+class Prepared(NamedTuple):
+    """An upload that is ready to be written."""
+
+    image: Image.Image
+    png: bytes
+    texts: dict[str, str]
+
+
+def prepare(data: bytes, *, crop_visible: bool, resize_to: str | None, metadata: str | None, level: int) -> Prepared:
+    """Turn uploaded bytes into a PNG with the texts worth keeping.
+
+    Raises NotAnImage, TooManyPixels, NothingVisible or SizeNotUsable, in this order of checks.
+    """
+    original = decode(data)
+    image = cropped(original) if crop_visible else original
+    if resize_to is not None:
+        image = resized(image, *wanted_size(resize_to))
+    texts = embedded.kept(png.embedded(original), metadata)
+    copy = png.copied(data, texts) if image is original else None
+    return Prepared(image, copy or png.encode(image, level, texts), texts)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"the picture is too large: {error}") from error
+    except BROKEN as error:
+        raise NotAnImage("not a picture of a known format") from error
+    if image.width * image.height > PIXEL_LIMIT:
+        raise TooManyPixels(f"{image.width}×{image.height} is over the limit of {PIXEL_LIMIT} pixels")
+    try:
+        image.load()
+    except BROKEN as error:
+        raise NotAnImage(f"the picture is damaged: {error}") from error
+    return image
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """Return the smallest part that holds all that is visible; without transparency, all that is not black."""
+    seen = image.convert("RGBA") if image.has_transparency_data and image.mode != "RGBA" else image
+    box = seen.getbbox()
+    if box is None:
+        raise NothingVisible("nothing in the picture is visible")
+    return image if box == (0, 0, *image.size) else seen.crop(box)
+
+
+def wanted_size(text: str) -> tuple[int, int]:
+    """Read `{"width": …, "height": …}`; raises SizeNotUsable."""
+    try:
+        size = _Size.model_validate_json(text)
+    except ValidationError as error:
+        raise SizeNotUsable('resize_to must be a JSON object with "width" and "height" above 0') from error
+    if size.width * size.height > RESIZE_LIMIT:
+        raise SizeNotUsable(f"resize_to is over the limit of {RESIZE_LIMIT} pixels")
+    return size.width, size.height
+
+
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return `image` as RGBA of the given size, without inventing colours where they have a meaning.
+
+    Segmentation maps (a few flat colours) keep exactly their colours, drawings in two tones keep two; anything else is
+    averaged when it shrinks and interpolated when it grows.
+    """
+    source = image.convert("RGBA")
+    if source.size == (width, height):
+        return source
+    colours = _colours(source)
+    if FEWEST_SEGMENT_COLOURS <= colours <= MOST_SEGMENT_COLOURS:
+        return source.resize((width, height), Image.Resampling.NEAREST)
+    shrinks = width * height < source.width * source.height
+    smooth = source.resize((width, height), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
+    return _two_tones(source, smooth) if colours == 2 else smooth  # noqa: PLR2004
+
+
+def _colours(image: Image.Image) -> int:
+    """Count the colours, alpha aside; one more than matters stands for any larger number."""
+    found = image.convert("RGB").getcolors(MOST_SEGMENT_COLOURS)
+    return MOST_SEGMENT_COLOURS + 1 if found is None else len(found)
+
+
+def _two_tones(source: Image.Image, smooth: Image.Image) -> Image.Image:
+    """Bring `smooth` back to black and white if that is what `source` was; the alpha stays smooth."""
+    colours = {colour for _, colour in source.convert("RGB").getcolors(2) or []}
+    if colours != {(0, 0, 0), (255, 255, 255)}:
+        return smooth
+    tones = smooth.convert("RGB").point(lambda value: 255 if value > MIDDLE_GREY else 0)
+    tones.putalpha(smooth.getchannel("A"))
+    return tones

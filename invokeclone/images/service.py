@@ -1,0 +1,239 @@
+"""What happens to images beside SQL: files before records, records before files when deleting, and word of what is gone.
+
+Both the server and the workers save through here. It knows nothing of HTTP.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+from anyio import CancelScope, CapacityLimiter
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
+from PIL.Image import Image
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import embedded, files, intake, png, store
+from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage
+from invokeclone.images.events import ImagesDeletedEvent
+from invokeclone.images.schemas import ImageDTO, NewImage, Place, Touched, WorkflowAndGraphResponse
+from invokeclone.kit import log
+from invokeclone.kit.resources import Resources
+
+_log = log.get("images")
+_PICTURE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
+
+
+def _picture_work() -> CapacityLimiter:
+    """Return the limit on pictures in work at once: one per core, so that memory and time go to few at a time."""
+    try:
+        return _PICTURE_WORK.get()
+    except LookupError:
+        limiter = CapacityLimiter(os.cpu_count() or 2)
+        _PICTURE_WORK.set(limiter)
+        return limiter
+
+
+async def upload(
+    resources: Resources,
+    data: bytes,
+    *,
+    content_type: str | None,
+    category: ImageCategory,
+    is_intermediate: bool,
+    board_id: str | None = None,
+    session_id: str | None = None,
+    crop_visible: bool = False,
+    resize_to: str | None = None,
+    metadata: str | None = None,
+    user_id: str = "system",
+) -> ImageDTO:
+    """Keep an uploaded picture. Checked in this order, each before anything is written.
+
+    Raises BoardNotFound, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible, SizeNotUsable.
+    """
+    if board_id is not None:
+        async with resources.database.read() as connection:
+            if not await store.board_exists(connection, board_id):
+                raise BoardNotFound(board_id)
+    if not (content_type or "").startswith("image"):
+        raise NotAnImage(f"the content type {content_type!r} is not that of an image")
+    settings = resources.settings
+    where = _new_place(resources, category, is_intermediate=is_intermediate)
+
+    def keep() -> intake.Prepared:
+        prepared = intake.prepare(
+            data,
+            crop_visible=crop_visible,
+            resize_to=resize_to,
+            metadata=metadata,
+            level=settings.pil_compress_level,
+        )
+        files.write(settings, where, prepared.png, files.thumbnail(prepared.image))
+        return prepared
+
+    prepared = await run_sync(keep, limiter=_picture_work())
+    return await _record(
+        resources,
+        NewImage(
+            image_name=where.name,
+            image_origin=ResourceOrigin.EXTERNAL,
+            image_category=category,
+            width=prepared.image.width,
+            height=prepared.image.height,
+            session_id=session_id,
+            metadata=prepared.texts.get(png.METADATA),
+            is_intermediate=is_intermediate,
+            has_workflow=png.WORKFLOW in prepared.texts or png.GRAPH in prepared.texts,
+            image_subfolder=where.subfolder,
+            board_id=board_id,
+            user_id=user_id,
+        ),
+    )
+
+
+async def save(
+    resources: Resources,
+    image: Image,
+    *,
+    category: ImageCategory,
+    origin: ResourceOrigin,
+    is_intermediate: bool = False,
+    board_id: str | None = None,
+    session_id: str | None = None,
+    node_id: str | None = None,
+    metadata: str | None = None,
+    workflow: str | None = None,
+    graph: str | None = None,
+    user_id: str = "system",
+) -> ImageDTO:
+    """Keep a picture that was made here; `metadata`, `workflow` and `graph` are JSON text and are embedded as they are.
+
+    A board that does not exist costs a warning, not the picture. `image` must not change until this returns.
+    """
+    settings = resources.settings
+    where = _new_place(resources, category, is_intermediate=is_intermediate)
+    texts = embedded.texts(metadata, workflow, graph)
+
+    def keep() -> None:
+        packed = png.encode(image, settings.pil_compress_level, texts)
+        files.write(settings, where, packed, files.thumbnail(image))
+
+    await run_sync(keep, limiter=_picture_work())
+    return await _record(
+        resources,
+        NewImage(
+            image_name=where.name,
+            image_origin=origin,
+            image_category=category,
+            width=image.width,
+            height=image.height,
+            session_id=session_id,
+            node_id=node_id,
+            metadata=metadata,
+            is_intermediate=is_intermediate,
+            has_workflow=workflow is not None or graph is not None,
+            image_subfolder=where.subfolder,
+            board_id=board_id,
+            user_id=user_id,
+        ),
+    )
+
+
+def _new_place(resources: Resources, category: ImageCategory, *, is_intermediate: bool) -> Place:
+    name = f"{uuid4()}.png"
+    strategy = resources.settings.image_subfolder_strategy
+    return Place(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
+
+
+async def _record(resources: Resources, new: NewImage) -> ImageDTO:
+    """Make the record of files just written; without a record the files go again."""
+    try:
+        async with resources.database.write() as connection:
+            image = await store.insert_image(connection, new)
+    except BaseException:
+        with CancelScope(shield=True):
+            await run_sync(files.remove, resources.settings, [Place(new.image_name, new.image_subfolder)])
+        raise
+    if image.board_id != new.board_id:
+        _log.warning("image %s is on no board: there is no board %s", new.image_name, new.board_id)
+    return image
+
+
+async def get(resources: Resources, name: str) -> ImageDTO:
+    """Return an image's record; raises ImageNotFound."""
+    async with resources.database.read() as connection:
+        return await store.get(connection, name)
+
+
+async def metadata_json(resources: Resources, name: str) -> str | None:
+    """Return an image's metadata as JSON text; raises ImageNotFound."""
+    async with resources.database.read() as connection:
+        return await store.metadata_json(connection, name)
+
+
+async def path(resources: Resources, name: str, *, thumbnail: bool = False) -> Path:
+    """Return where the file of an image lies; raises ImageNotFound."""
+    async with resources.database.read() as connection:
+        where = await store.place(connection, name)
+    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where)
+
+
+async def texts(resources: Resources, name: str) -> WorkflowAndGraphResponse:
+    """Return the workflow and the graph embedded in an image; raises ImageNotFound."""
+    file = await path(resources, name)
+    try:
+        found = await run_sync(png.read_embedded, file)
+    except OSError as error:
+        raise ImageNotFound(name) from error
+    return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
+
+
+async def remake_thumbnail(resources: Resources, name: str) -> bytes:
+    """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
+    async with resources.database.read() as connection:
+        where = await store.place(connection, name)
+    try:
+        return await run_sync(files.remake_thumbnail, resources.settings, where, limiter=_picture_work())
+    except OSError as error:
+        raise ImageNotFound(name) from error
+
+
+async def delete(resources: Resources, name: str) -> list[Touched]:
+    """Delete one image; raises ImageNotFound."""
+    gone = await delete_many(resources, [name])
+    if not gone:
+        raise ImageNotFound(name)
+    return gone
+
+
+async def delete_many(resources: Resources, names: Sequence[str]) -> list[Touched]:
+    """Delete the images of `names` that exist, and return them."""
+    return await delete_by(resources, lambda connection: store.delete_named(connection, names))
+
+
+async def delete_intermediates(resources: Resources) -> list[Touched]:
+    """Delete all intermediates, and return them."""
+    return await delete_by(resources, store.delete_intermediates)
+
+
+async def delete_uncategorized(resources: Resources) -> list[Touched]:
+    """Delete all images that are on no board, and return them."""
+    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None))
+
+
+async def delete_by(
+    resources: Resources, delete_records: Callable[[AsyncConnection], Awaitable[list[Touched]]]
+) -> list[Touched]:
+    """Delete the records, then their files, then tell of it; what is cut off in between is only files without record."""
+    async with resources.database.write() as connection:
+        gone = await delete_records(connection)
+    if gone:
+        resources.events.emit(ImagesDeletedEvent(image_names=[one.place.name for one in gone]))
+        with CancelScope(shield=True):
+            stuck = await run_sync(files.remove, resources.settings, [one.place for one in gone])
+        for where in stuck:
+            _log.warning("the files of the deleted image %s could not be removed", where.name)
+    return gone

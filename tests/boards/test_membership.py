@@ -1,0 +1,79 @@
+"""Which image is on which board: moving one and many, and what they are told of the boards."""
+
+import asyncio
+
+import pytest
+
+ROUTE = "/api/v1/board_images"
+
+
+async def board_of(client, name: str) -> str | None:
+    return (await client.get(f"/api/v1/images/i/{name}")).json()["board_id"]
+
+
+async def test_one_image_moves_from_board_to_board(client, board, image) -> None:
+    first, second, name = await board(), await board(), await image()
+    told = await client.post(f"{ROUTE}/", json={"board_id": first, "image_name": name})
+    assert told.status_code == 201
+    assert told.json() == {"affected_boards": sorted(["none", first]), "added_images": [name], "failed_images": []}
+    told = (await client.post(f"{ROUTE}/", json={"board_id": second, "image_name": name})).json()
+    assert told["affected_boards"] == sorted([first, second])
+    assert await board_of(client, name) == second
+    told = await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})
+    assert told.status_code == 201
+    assert told.json() == {"affected_boards": sorted(["none", second]), "removed_images": [name], "failed_images": []}
+    assert await board_of(client, name) is None
+
+
+async def test_taking_off_what_is_on_no_board(client, image) -> None:
+    name = await image()
+    told = (await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})).json()
+    assert told == {"affected_boards": ["none"], "removed_images": [name], "failed_images": []}
+
+
+async def test_many(client, board, image) -> None:
+    first, second = await board(), await board()
+    free, boarded, already = await image(), await image(first), await image(second)
+    told = await client.post(
+        f"{ROUTE}/batch", json={"board_id": second, "image_names": [free, boarded, already, "nope.png", free]}
+    )
+    assert told.status_code == 201
+    assert sorted(told.json()["added_images"]) == sorted([free, boarded, already])
+    assert told.json()["affected_boards"] == sorted(["none", first, second])
+    assert told.json()["failed_images"] == []
+    told = await client.post(f"{ROUTE}/batch/delete", json={"image_names": [free, "nope.png"]})
+    assert told.status_code == 201
+    assert told.json() == {"affected_boards": sorted(["none", second]), "removed_images": [free], "failed_images": []}
+    assert [await board_of(client, name) for name in (free, boarded, already)] == [None, second, second]
+
+
+async def test_nothing_to_move_affects_nothing(client, board) -> None:
+    on = await board()
+    told = (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": ["nope.png"]})).json()
+    assert told == {"affected_boards": [], "added_images": [], "failed_images": []}
+    told = (await client.post(f"{ROUTE}/batch/delete", json={"image_names": []})).json()
+    assert told == {"affected_boards": [], "removed_images": [], "failed_images": []}
+
+
+async def test_what_does_not_exist(client, board, image) -> None:
+    on, name = await board(), await image()
+    assert (await client.post(f"{ROUTE}/", json={"board_id": "nope", "image_name": name})).status_code == 404
+    assert (await client.post(f"{ROUTE}/", json={"board_id": on, "image_name": "nope.png"})).status_code == 404
+    assert (await client.post(f"{ROUTE}/batch", json={"board_id": "nope", "image_names": [name]})).status_code == 404
+    assert (await client.request("DELETE", f"{ROUTE}/", json={"image_name": "nope.png"})).status_code == 404
+    assert await board_of(client, name) is None
+
+
+@pytest.mark.parametrize("names", [["x"] * 1001, ["x" * 256], "x"])
+async def test_too_many_or_no_names(client, board, names) -> None:
+    on = await board()
+    assert (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": names})).status_code == 422
+    assert (await client.post(f"{ROUTE}/batch/delete", json={"image_names": names})).status_code == 422
+
+
+async def test_an_image_ends_on_one_board_whoever_asks(client, board, image) -> None:
+    boards, name = [await board() for _ in range(6)], await image()
+    await asyncio.gather(*[client.post(f"{ROUTE}/", json={"board_id": on, "image_name": name}) for on in boards])
+    listed = (await client.get("/api/v1/boards/", params={"all": "true"})).json()
+    assert sum(one["image_count"] for one in listed) == 1
+    assert await board_of(client, name) in boards

@@ -1,0 +1,309 @@
+"""The routes of single images and of lists: what each answers when it works and when it can't."""
+
+import asyncio
+import re
+
+import httpx
+import pytest
+
+from invokeclone.images import files
+from invokeclone.images.events import ImagesDeletedEvent
+from invokeclone.images.schemas import Place
+from tests.rooms import opened, packed, picture
+
+IMAGES = "/api/v1/images"
+
+
+async def names(client: httpx.AsyncClient, **query: object) -> list[str]:
+    answer = await client.get(f"{IMAGES}/names", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["image_names"]
+
+
+async def board(client: httpx.AsyncClient, name: str = "b") -> str:
+    return (await client.post("/api/v1/boards/", params={"board_name": name})).json()["board_id"]
+
+
+class TestOne:
+    async def test_get(self, upload, client) -> None:
+        image = await upload()
+        assert (await client.get(f"{IMAGES}/i/{image['image_name']}")).json() == image
+        assert (await client.get(f"{IMAGES}/i/nope.png")).status_code == 404
+
+    async def test_patch(self, upload, client) -> None:
+        image = await upload()
+        changes = {"image_category": "mask", "session_id": "s", "is_intermediate": True, "starred": True, "extra": 1}
+        changed = (await client.patch(f"{IMAGES}/i/{image['image_name']}", json=changes)).json()
+        assert {key: changed[key] for key in changes if key != "extra"} == {
+            k: v for k, v in changes.items() if k != "extra"
+        }
+        kept = (await client.patch(f"{IMAGES}/i/{image['image_name']}", json={"starred": None})).json()
+        assert kept["starred"] is True
+        assert (await client.get(f"{IMAGES}/i/{image['image_name']}")).json() == kept
+
+    @pytest.mark.parametrize(
+        "changes", [{"starred": "true"}, {"starred": 1}, {"session_id": 3}, {"image_category": "x"}]
+    )
+    async def test_patch_is_strict(self, upload, client, changes) -> None:
+        image = await upload()
+        assert (await client.patch(f"{IMAGES}/i/{image['image_name']}", json=changes)).status_code == 422
+
+    async def test_patch_of_nothing_is_a_400(self, client) -> None:
+        assert (await client.patch(f"{IMAGES}/i/nope.png", json={"starred": True})).status_code == 400
+
+    async def test_urls_are_made_from_any_name(self, client) -> None:
+        assert (await client.get(f"{IMAGES}/i/nope.png/urls")).json() == {
+            "image_name": "nope.png",
+            "image_url": "api/v1/images/i/nope.png/full",
+            "thumbnail_url": "api/v1/images/i/nope.png/thumbnail",
+        }
+
+    @pytest.mark.parametrize("part", ["metadata", "workflow", "full", "thumbnail"])
+    async def test_parts_of_nothing(self, client, part: str) -> None:
+        assert (await client.get(f"{IMAGES}/i/nope.png/{part}")).status_code == 404
+
+    async def test_delete(self, upload, client, resources, events) -> None:
+        image = await upload()
+        name = image["image_name"]
+        told = await client.delete(f"{IMAGES}/i/{name}")
+        assert told.json() == {"affected_boards": ["none"], "deleted_images": [name], "failed_images": []}
+        assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
+        assert [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [[name]]
+        assert (await client.delete(f"{IMAGES}/i/{name}")).status_code == 404
+        assert (await client.get(f"{IMAGES}/i/{name}/full")).status_code == 404
+
+
+class TestMedia:
+    async def test_full(self, upload, client) -> None:
+        image = await upload()
+        answer = await client.get(f"/{image['image_url']}")
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.headers["content-disposition"] == f'inline; filename="{image["image_name"]}"'
+        assert answer.headers["cache-control"] == "max-age=31536000"
+        assert opened(answer.content).size == (48, 32)
+        asked = await client.head(f"/{image['image_url']}")
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["content-length"] == str(len(answer.content))
+        assert asked.headers["etag"] == answer.headers["etag"]
+        assert (await client.head(f"{IMAGES}/i/nope.png/full")).status_code == 404
+
+    async def test_what_the_client_has_is_not_sent_again(self, upload, client) -> None:
+        image = await upload()
+        tag = (await client.get(f"/{image['image_url']}")).headers["etag"]
+        for known in (tag, f'"other", W/{tag}'):
+            answer = await client.get(f"/{image['image_url']}", headers={"If-None-Match": known})
+            assert (answer.status_code, answer.content) == (304, b"")
+        assert (await client.get(f"/{image['image_url']}", headers={"If-None-Match": '"other"'})).status_code == 200
+
+    async def test_large_files_are_sent_in_pieces(self, upload, client, monkeypatch) -> None:
+        monkeypatch.setattr("invokeclone.images.media.AT_ONCE", 10)
+        image = await upload()
+        whole = await client.get(f"/{image['image_url']}")
+        assert opened(whole.content).size == (48, 32)
+        asked = await client.head(f"/{image['image_url']}")
+        assert asked.headers["content-length"] == str(len(whole.content))
+        part = await client.get(f"/{image['image_url']}", headers={"Range": "bytes=0-7"})
+        assert (part.status_code, part.content) == (206, b"\x89PNG\r\n\x1a\n")
+
+    @pytest.mark.parametrize(
+        ("mode", "kept"), [("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "RGB"), ("P", "RGB"), ("LA", "RGBA")]
+    )
+    async def test_thumbnail(self, upload, client, mode: str, kept: str) -> None:
+        sent = picture("RGB", (700, 300)).convert(mode)
+        if kept == "RGBA":
+            sent.putalpha(99)
+        image = await upload(packed(sent))
+        answer = await client.get(f"/{image['thumbnail_url']}")
+        assert answer.headers["content-type"] == "image/webp"
+        assert answer.headers["cache-control"] == "max-age=31536000"
+        small = opened(answer.content)
+        assert (small.size, small.mode, small.format) == ((256, 110), kept, "WEBP")
+
+    async def test_small_pictures_are_not_enlarged(self, upload, client) -> None:
+        image = await upload()
+        assert opened((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
+
+    async def test_a_lost_thumbnail_is_made_anew(self, upload, client, resources) -> None:
+        image = await upload()
+        path = files.thumbnail_path(resources.settings, Place(image["image_name"], ""))
+        path.unlink()
+        assert opened((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
+        assert path.is_file()
+
+    async def test_a_lost_picture_is_a_404(self, upload, client, resources) -> None:
+        image = await upload()
+        place = Place(image["image_name"], "")
+        files.remove(resources.settings, [place])
+        for part in ("full", "thumbnail", "workflow"):
+            assert (await client.get(f"{IMAGES}/i/{image['image_name']}/{part}")).status_code == 404
+        assert (await client.delete(f"{IMAGES}/i/{image['image_name']}")).status_code == 200
+
+    @pytest.mark.parametrize("name", ["..%2F..%2Fsecret", "..%5Csecret", "%2Fetc%2Fpasswd", "a%00b", "....//x"])
+    @pytest.mark.parametrize("part", ["full", "thumbnail", "workflow", "metadata"])
+    async def test_names_do_not_lead_out_of_the_folder(self, client, resources, name: str, part: str) -> None:
+        secret = resources.settings.outputs_path / "secret"
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_text("s")
+        assert (await client.get(f"{IMAGES}/i/{name}/{part}")).status_code == 404
+
+    async def test_urls_of_odd_names_stay_one_segment(self, client) -> None:
+        told = (await client.get(f"{IMAGES}/i/a%3Fb%23c/urls")).json()
+        assert told["image_url"] == "api/v1/images/i/a%3Fb%23c/full"
+
+
+class TestLists:
+    async def test_pages_and_names_tell_the_same_order(self, upload, client) -> None:
+        made = [(await upload())["image_name"] for _ in range(7)]
+        await client.post(f"{IMAGES}/star", json={"image_names": [made[2], made[4]]})
+        expected = [made[4], made[2], made[6], made[5], made[3], made[1], made[0]]
+        pages = []
+        for offset in (0, 3, 6):
+            page = (await client.get(f"{IMAGES}/", params={"offset": offset, "limit": 3})).json()
+            assert (page["offset"], page["limit"], page["total"]) == (offset, 3, 7)
+            pages += [item["image_name"] for item in page["items"]]
+        assert pages == expected
+        listed = (await client.get(f"{IMAGES}/names")).json()
+        assert listed == {"image_names": expected, "starred_count": 2, "total_count": 7}
+
+    async def test_directions(self, upload, client) -> None:
+        made = [(await upload())["image_name"] for _ in range(4)]
+        await client.post(f"{IMAGES}/star", json={"image_names": [made[1]]})
+        assert await names(client, order_dir="ASC") == [made[1], made[0], made[2], made[3]]
+        assert await names(client, order_dir="ASC", starred_first="false") == made
+        unstarred = await client.get(f"{IMAGES}/names", params={"starred_first": "false"})
+        assert unstarred.json() == {"image_names": made[::-1], "starred_count": 0, "total_count": 4}
+
+    async def test_items_of_a_page_are_whole_records(self, upload, client) -> None:
+        image = await upload()
+        assert (await client.get(f"{IMAGES}/")).json() == {"limit": 10, "offset": 0, "total": 1, "items": [image]}
+
+    async def test_filters(self, upload, client) -> None:
+        on = await board(client)
+        general = (await upload())["image_name"]
+        mask = (await upload(image_category="mask"))["image_name"]
+        step = (await upload(is_intermediate="true"))["image_name"]
+        boarded = (await upload(board_id=on))["image_name"]
+        assert await names(client, categories=["mask", "user"]) == [mask]
+        assert await names(client, is_intermediate="true") == [step]
+        assert await names(client, is_intermediate="false", categories="general") == [boarded, general]
+        assert await names(client, board_id=on) == [boarded]
+        assert await names(client, board_id="none") == [step, mask, general]
+        assert await names(client, board_id="unknown") == []
+        assert await names(client, image_origin="internal") == []
+        assert len(await names(client, image_origin="external")) == 4
+        page = (await client.get(f"{IMAGES}/", params={"board_id": "none", "limit": 1})).json()
+        assert (page["total"], len(page["items"])) == (3, 1)
+
+    @pytest.mark.parametrize(
+        ("term", "found"),
+        [("ZEBRA", 1), ("zebra", 1), ("z_bra", 1), ("z%a", 1), ("horse", 0), ("É", 1), ("20", 2), ("ä", 1), ("🦓", 1)],
+    )
+    async def test_search(self, upload, client, term: str, found: int) -> None:
+        await upload(form={"metadata": '{"positive_prompt": "a zebra in É", "b": "\\u00e4 \\ud83e\\udd93"}'})
+        await upload()
+        assert len(await names(client, search_term=term)) == found
+        assert (await client.get(f"{IMAGES}/", params={"search_term": term})).json()["total"] == found
+
+    async def test_names_of_files_are_not_searched(self, upload, client) -> None:
+        image = await upload()
+        assert await names(client, search_term=image["image_name"]) == []
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"limit": 1001},
+            {"limit": -1},
+            {"offset": -1},
+            {"order_dir": "up"},
+            {"categories": "x"},
+            {"search_term": "x" * 5000},
+        ],
+    )
+    async def test_what_a_list_refuses(self, client, query) -> None:
+        assert (await client.get(f"{IMAGES}/", params=query)).status_code == 422
+
+    async def test_an_offset_beyond_all(self, upload, client) -> None:
+        await upload()
+        page = (await client.get(f"{IMAGES}/", params={"offset": 10**30})).json()
+        assert (page["items"], page["total"]) == ([], 1)
+        assert (await client.get(f"{IMAGES}/", params={"limit": 0})).json()["items"] == []
+
+    async def test_by_names(self, upload, client) -> None:
+        first, second = await upload(), await upload()
+        wanted = [second["image_name"], "nope.png", first["image_name"], second["image_name"]]
+        told = await client.post(f"{IMAGES}/images_by_names", json={"image_names": wanted})
+        assert told.json() == [second, first, second]
+        assert (await client.post(f"{IMAGES}/images_by_names", json={"image_names": []})).json() == []
+
+    @pytest.mark.parametrize("route", ["images_by_names", "delete", "star", "unstar"])
+    @pytest.mark.parametrize("chosen", [["x"] * 1001, ["x" * 256], "x", [1]])
+    async def test_too_many_or_no_names(self, client, route: str, chosen) -> None:
+        assert (await client.post(f"{IMAGES}/{route}", json={"image_names": chosen})).status_code == 422
+
+
+class TestBulk:
+    async def test_star_and_unstar(self, upload, client) -> None:
+        on = await board(client)
+        first, second = (await upload())["image_name"], (await upload(board_id=on))["image_name"]
+        told = (await client.post(f"{IMAGES}/star", json={"image_names": [first, second, "nope.png", first]})).json()
+        assert sorted(told["starred_images"]) == sorted([first, second])
+        assert sorted(told["affected_boards"]) == sorted([on, "none"])
+        assert told["failed_images"] == []
+        assert (await client.get(f"{IMAGES}/i/{first}")).json()["starred"] is True
+        told = (await client.post(f"{IMAGES}/unstar", json={"image_names": [second]})).json()
+        assert told == {"affected_boards": [on], "unstarred_images": [second], "failed_images": []}
+        assert (await client.get(f"{IMAGES}/i/{second}")).json()["starred"] is False
+
+    async def test_delete(self, upload, client, resources) -> None:
+        made = [(await upload())["image_name"] for _ in range(3)]
+        told = (await client.post(f"{IMAGES}/delete", json={"image_names": [*made[:2], "nope.png"]})).json()
+        assert sorted(told["deleted_images"]) == sorted(made[:2])
+        assert (told["affected_boards"], told["failed_images"]) == (["none"], [])
+        assert await names(client) == [made[2]]
+        nothing = (await client.post(f"{IMAGES}/delete", json={"image_names": ["nope.png"]})).json()
+        assert nothing == {"affected_boards": [], "deleted_images": [], "failed_images": []}
+
+    async def test_uncategorized(self, upload, client) -> None:
+        on = await board(client)
+        boarded = (await upload(board_id=on))["image_name"]
+        free = [
+            (await upload())["image_name"],
+            (await upload(is_intermediate="true", image_category="mask"))["image_name"],
+        ]
+        told = (await client.delete(f"{IMAGES}/uncategorized")).json()
+        assert sorted(told["deleted_images"]) == sorted(free)
+        assert told["affected_boards"] == ["none"]
+        assert await names(client) == [boarded]
+
+    async def test_intermediates(self, upload, client) -> None:
+        kept = (await upload())["image_name"]
+        await upload(is_intermediate="true")
+        await upload(is_intermediate="true")
+        assert (await client.get(f"{IMAGES}/intermediates")).json() == 2
+        assert (await client.delete(f"{IMAGES}/intermediates")).json() == 2
+        assert (await client.get(f"{IMAGES}/intermediates")).json() == 0
+        assert await names(client) == [kept]
+
+    async def test_starring_while_deleting(self, upload, client) -> None:
+        made = [(await upload())["image_name"] for _ in range(12)]
+        asked = [
+            client.post(f"{IMAGES}/{route}", json={"image_names": chosen})
+            for route, chosen in [
+                ("star", made),
+                ("delete", made[:6]),
+                ("unstar", made),
+                ("delete", made[3:9]),
+                ("star", made),
+            ]
+        ]
+        answers = [answer.json() for answer in await asyncio.gather(*asked)]
+        gone = answers[1]["deleted_images"] + answers[3]["deleted_images"]
+        assert sorted(gone) == sorted(made[:9])
+        assert sorted(await names(client)) == sorted(made[9:])
+        assert all(set(made[9:]) <= set(answers[i][key]) for i, key in ((0, "starred_images"), (2, "unstarred_images")))
+
+    async def test_many_uploads_at_once(self, upload, client) -> None:
+        made = await asyncio.gather(*[upload() for _ in range(20)])
+        assert len({image["image_name"] for image in made}) == 20
+        assert all(re.fullmatch(r"[0-9a-f-]{36}\.png", image["image_name"]) for image in made)
+        assert (await client.get(f"{IMAGES}/names")).json()["total_count"] == 20

@@ -1,0 +1,195 @@
+"""What nodes save, the order of files and records, and the plans of the list statements."""
+
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import Select, insert
+from sqlalchemy.dialects import sqlite
+
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import files, png, service, store
+from invokeclone.images.errors import ImageNotFound
+from invokeclone.images.schemas import ImageFilter, Place
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.tables import images
+from tests.rooms import opened, picture
+
+
+async def saved(resources: Resources, image: Image.Image | None = None, **more):
+    return await service.save(
+        resources, image or picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **more
+    )
+
+
+async def test_what_a_node_saves(resources: Resources) -> None:
+    image = await saved(
+        resources,
+        is_intermediate=True,
+        session_id="s",
+        node_id="n",
+        metadata='{"a": "é"}',
+        workflow="{}",
+        graph='{"é": "日"}',
+    )
+    assert image == await service.get(resources, image.image_name)
+    assert (image.session_id, image.node_id, image.is_intermediate, image.has_workflow) == ("s", "n", True, True)
+    assert image.image_origin == "internal"
+    kept = opened((await service.path(resources, image.image_name)).read_bytes())
+    assert kept.tobytes() == picture().tobytes()
+    assert kept.info == {png.METADATA: '{"a": "é"}', png.WORKFLOW: "{}", png.GRAPH: '{"é": "日"}'}
+    texts = await service.texts(resources, image.image_name)
+    assert (texts.workflow, texts.graph) == ("{}", '{"é": "日"}')
+    assert json.loads(await service.metadata_json(resources, image.image_name)) == {"a": "é"}
+
+
+async def test_a_missing_board_costs_only_the_board(resources: Resources) -> None:
+    image = await saved(resources, board_id="gone")
+    assert image.board_id is None
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
+)
+@pytest.mark.parametrize("level", [1, 6])
+def test_every_mode_can_be_kept(mode: str, level: int) -> None:
+    image = picture("L").convert(mode) if mode != "PA" else picture("P").convert("PA")
+    kept = opened(png.encode(image, level, {png.METADATA: "{}"}))
+    assert kept.size == image.size
+    assert kept.info[png.METADATA] == "{}"
+    if mode in {"1", "L", "LA", "P", "RGB", "RGBA"}:
+        assert kept.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+    assert opened(files.thumbnail(image)).mode in {"RGB", "RGBA"}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (257, 255)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_pixels_survive_the_quick_encoder(mode: str, size: tuple[int, int]) -> None:
+    noise = Image.frombytes(mode, size, os.urandom(size[0] * size[1] * len(mode)))
+    assert opened(png.encode(noise, 1, {})).tobytes() == noise.tobytes()
+    copied = png.copied(png.encode(noise, 6, {"Comment": "x"}), {png.GRAPH: "{}"})
+    assert copied is not None
+    assert opened(copied).tobytes() == noise.tobytes()
+    assert opened(copied).info == {png.GRAPH: "{}"}
+
+
+async def test_the_files_come_before_the_record(resources: Resources) -> None:
+    """A record that can't be made takes its files with it; the other way round there would be a record without files."""
+
+    class Broken(RuntimeError):
+        pass
+
+    seen: list[list[Path]] = []
+
+    class Failing:
+        def write(self):
+            seen.append([path for path in resources.settings.outputs_path.rglob("*") if path.is_file()])
+            raise Broken
+
+    with pytest.raises(Broken):
+        await saved(Resources(resources.settings, Failing(), resources.events))
+    assert len(seen[0]) == 2
+    assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_full_disk_leaves_nothing(resources: Resources) -> None:
+    folder = resources.settings.outputs_path / "images"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    (folder / "thumbnails").mkdir()
+    place = Place("x.png", "")
+    files.full_path(resources.settings, place).mkdir()
+    with pytest.raises(OSError):
+        files.write(resources.settings, place, b"png", b"webp")
+    assert not files.thumbnail_path(resources.settings, place).exists()
+
+
+async def test_the_record_goes_before_the_files(resources: Resources) -> None:
+    image = await saved(resources)
+    path = await service.path(resources, image.image_name)
+    path.unlink()
+    path.mkdir()  # can't be unlinked
+    await service.delete(resources, image.image_name)
+    with pytest.raises(ImageNotFound):
+        await service.get(resources, image.image_name)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [("flat", ""), ("date", datetime.now().astimezone().strftime("%Y/%m/%d")), ("type", "general"), ("hash", None)],
+)
+async def test_subfolders(resources: Resources, strategy: str, expected: str | None) -> None:
+    settings = Settings(root=resources.settings.root, image_subfolder_strategy=strategy)
+    elsewhere = Resources(settings, resources.database, resources.events)
+    image = await saved(elsewhere)
+    subfolder = image.image_name[:2] if expected is None else expected
+    assert image.image_subfolder == subfolder
+    assert (settings.outputs_path / "images" / subfolder / image.image_name).is_file()
+    small = settings.outputs_path / "images" / "thumbnails" / subfolder / f"{image.image_name[:-4]}.webp"
+    assert small.is_file()
+    # Whatever the strategy is later, the record knows where its files are.
+    assert (await service.path(resources, image.image_name)).is_file()
+    await service.delete(resources, image.image_name)
+    assert not small.exists()
+
+
+def test_the_type_of_an_intermediate_is_that() -> None:
+    assert files.subfolder("type", "x.png", ImageCategory.MASK, is_intermediate=True) == "intermediate"
+
+
+async def plan(resources: Resources, statement: Select) -> str:
+    text = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    async with resources.database.read() as connection:
+        rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()
+    return " | ".join(row[3] for row in rows)
+
+
+GENERAL = (ImageCategory.GENERAL,)
+ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCategory.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (ImageFilter(), "ix_images_starred"),
+        (ImageFilter(is_intermediate=False), "ix_images_gallery"),
+        (ImageFilter(is_intermediate=False, categories=GENERAL), "ix_images_gallery"),
+        (ImageFilter(is_intermediate=False, categories=ASSETS), "ix_images_gallery"),
+        (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), "ix_images_board"),
+        (ImageFilter(is_intermediate=False, categories=ASSETS, board_id="b"), "ix_images_board"),
+    ],
+)
+async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wanted: ImageFilter, index: str) -> None:
+    for statement in (store.page_names(wanted, 500, 100), store.all_names(wanted)):
+        found = await plan(resources, statement)
+        assert re.search(rf"USING COVERING INDEX {index}\b", found), found
+        assert "TEMP B-TREE" not in found
+    assert "COVERING INDEX" in await plan(resources, store.counted(wanted))
+
+
+async def test_the_order_of_a_long_list_is_right_with_many_of_one_moment(resources: Resources) -> None:
+    rows = [
+        {
+            "image_name": f"{number:05}.png", "image_origin": "internal", "image_category": "general", "width": 1, "height": 1,
+            "starred": number % 7 == 0, "created_at": f"2026-01-01 00:00:{number % 50:02}.000", "updated_at": "x",
+        }
+        for number in range(3000)
+    ]  # fmt: skip
+    async with resources.database.write() as connection:
+        await connection.execute(insert(images), rows)
+        listed = json.loads(await store.names_json(connection, ImageFilter()))["image_names"]
+        pages = [
+            item["image_name"]
+            for offset in range(0, 3000, 250)
+            for item in json.loads(await store.page_json(connection, ImageFilter(), offset, 250))["items"]
+        ]
+    expected = [
+        row["image_name"]
+        for row in sorted(rows, key=lambda r: (r["starred"], r["created_at"], r["image_name"]), reverse=True)
+    ]
+    assert listed == pages == expected

@@ -1,0 +1,255 @@
+"""Uploads: what is taken, what is refused and in which order, and what is kept of a picture."""
+
+import json
+import struct
+import zlib
+
+import httpx
+import pytest
+from PIL import Image
+
+from invokeclone.images import png
+from invokeclone.kit.resources import Resources
+from tests.rooms import opened, packed, picture
+
+WORKFLOW = {
+    "name": "w", "author": "", "description": "", "version": "", "contact": "", "tags": "", "notes": "",
+    "exposedFields": [{"nodeId": "a", "fieldName": "b"}], "meta": {"version": "3.0.0", "category": "user"},
+    "nodes": [], "edges": [], "form": None,
+}  # fmt: skip
+GRAPH = {"id": "g", "nodes": {}, "edges": []}
+
+
+def files_in(resources: Resources) -> list[str]:
+    folder = resources.settings.outputs_path
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+async def test_an_upload_is_told_in_full(client: httpx.AsyncClient, resources: Resources) -> None:
+    answer = await client.post(
+        "/api/v1/images/upload",
+        params={"image_category": "user", "is_intermediate": "true", "session_id": "s"},
+        files={"file": ("x.png", packed(picture()), "image/png")},
+    )
+    image = answer.json()
+    name = image["image_name"]
+    assert answer.status_code == 201
+    assert answer.headers["location"] == image["image_url"] == f"api/v1/images/i/{name}/full"
+    assert len(image.pop("created_at")) == len("2026-11-21 02:15:55.885")
+    assert image == {
+        "image_name": name,
+        "image_url": f"api/v1/images/i/{name}/full",
+        "thumbnail_url": f"api/v1/images/i/{name}/thumbnail",
+        "image_origin": "external",
+        "image_category": "user",
+        "width": 48,
+        "height": 32,
+        "updated_at": image["updated_at"],
+        "deleted_at": None,
+        "is_intermediate": True,
+        "session_id": "s",
+        "node_id": None,
+        "starred": False,
+        "has_workflow": False,
+        "image_subfolder": "",
+        "board_id": None,
+    }
+    assert files_in(resources) == [f"images/{name}", f"images/thumbnails/{name[:-4]}.webp"]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClient, mode: str) -> None:
+    sent = picture(mode)
+    image = await upload(packed(sent))
+    kept = opened((await client.get(image["image_url"])).content)
+    assert kept.mode == mode
+    assert kept.convert("RGBA").tobytes() == sent.convert("RGBA").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [("RGB", "JPEG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("L", "GIF"), ("RGB", "BMP"), ("F", "TIFF")],
+)
+async def test_other_formats_become_png(upload, client: httpx.AsyncClient, mode: str, format: str) -> None:
+    image = await upload(packed(picture(mode), format), content_type=f"image/{format.lower()}")
+    kept = opened((await client.get(image["image_url"])).content)
+    assert (kept.format, kept.size) == ("PNG", (48, 32))
+
+
+async def test_turned_photos_are_not_turned_back(upload) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = await upload(packed(picture(), "JPEG", exif=exif), content_type="image/jpeg")
+    assert (image["width"], image["height"]) == (48, 32)
+
+
+async def test_a_transparent_colour_stays_transparent(upload, client: httpx.AsyncClient) -> None:
+    sent = Image.new("RGB", (8, 8), (1, 2, 3))
+    image = await upload(packed(sent, transparency=(1, 2, 3)))
+    kept = opened((await client.get(image["image_url"])).content)
+    assert kept.convert("RGBA").getpixel((0, 0)) == (1, 2, 3, 0)
+
+
+async def test_sixteen_bits_are_kept(upload, client: httpx.AsyncClient) -> None:
+    sent = Image.new("I;16", (8, 8), 40_000)
+    image = await upload(packed(sent))
+    assert opened((await client.get(image["image_url"])).content).getpixel((0, 0)) == 40_000
+
+
+async def test_the_three_texts_are_kept_and_nothing_else(upload, client: httpx.AsyncClient) -> None:
+    texts = {
+        png.METADATA: json.dumps({"positive_prompt": "zëbra 🦓"}, ensure_ascii=False),
+        png.WORKFLOW: json.dumps(WORKFLOW),
+        png.GRAPH: json.dumps(GRAPH),
+        "Comment": "where I live",
+    }
+    image = await upload(packed(picture(), texts=texts, dpi=(72, 72)))
+    kept = opened((await client.get(image["image_url"])).content)
+    assert image["has_workflow"] is True
+    assert set(kept.info) == {png.METADATA, png.WORKFLOW, png.GRAPH}
+    assert kept.info[png.METADATA] == texts[png.METADATA]
+    told = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
+    assert told.json() == {"workflow": texts[png.WORKFLOW], "graph": texts[png.GRAPH]}
+    metadata = await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")
+    assert metadata.json() == {"positive_prompt": "zëbra 🦓"}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "1", '{"a": NaN}', ""])
+async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.AsyncClient, text: str) -> None:
+    image = await upload(packed(picture(), texts={png.METADATA: text}))
+    assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() is None
+
+
+@pytest.mark.parametrize(
+    ("workflow", "graph"),
+    [
+        ({**WORKFLOW, "meta": None}, []),
+        ({"name": "w"}, {"nodes": [], "edges": []}),
+        ([], {"nodes": {}}),
+        (3, {"edges": []}),
+    ],
+)
+async def test_workflow_and_graph_of_another_form_are_dropped(upload, client, workflow: object, graph: object) -> None:
+    image = await upload(packed(picture(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)}))
+    told = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
+    assert told.json() == {"workflow": None, "graph": None}
+    assert image["has_workflow"] is False
+
+
+async def test_metadata_of_the_form_wins(upload, client: httpx.AsyncClient) -> None:
+    data = packed(picture(), texts={png.METADATA: '{"a": 1}'})
+    image = await upload(data, form={"metadata": '{"b": 2}'})
+    assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() == {"b": 2}
+    dropped = await upload(data, form={"metadata": "no json"})
+    assert (await client.get(f"/api/v1/images/i/{dropped['image_name']}/metadata")).json() is None
+
+
+async def test_a_graph_alone_counts_as_a_workflow(upload) -> None:
+    assert (await upload(packed(picture(), texts={png.GRAPH: json.dumps(GRAPH)})))["has_workflow"] is True
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (packed(picture()), "application/octet-stream"),
+        (packed(picture()), "text/plain"),
+        (b"", "image/png"),
+        (b"not a picture", "image/png"),
+        (packed(picture())[:-60], "image/png"),
+        (packed(picture(), "JPEG")[:400], "image/jpeg"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png"),
+    ],
+)
+async def test_what_is_no_picture_is_refused(upload, resources: Resources, data: bytes, content_type: str) -> None:
+    await upload(data, content_type=content_type, status=415)
+    assert files_in(resources) == []
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises far more than its few bytes hold."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(20_000, 10_000), (14_000, 10_000), (60_000, 60_000)])
+async def test_a_picture_that_would_unpack_to_too_much_is_refused_unread(upload, resources, size) -> None:
+    told = await upload(bomb(*size), status=413)
+    assert told["detail"]
+    assert files_in(resources) == []
+
+
+async def test_an_unknown_board_is_told_before_anything_else(upload, resources: Resources) -> None:
+    await upload(b"no picture", board_id="nope", status=404)
+    assert files_in(resources) == []
+
+
+async def test_an_upload_lands_on_its_board(upload, client: httpx.AsyncClient) -> None:
+    board = (await client.post("/api/v1/boards/", params={"board_name": "b"})).json()
+    assert (await upload(board_id=board["board_id"]))["board_id"] == board["board_id"]
+
+
+async def test_crop_visible_cuts_off_what_is_transparent(upload) -> None:
+    sent = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    sent.paste((0, 255, 0, 255), (10, 5, 20, 30))
+    image = await upload(packed(sent), crop_visible="true")
+    assert (image["width"], image["height"]) == (10, 25)
+    await upload(packed(Image.new("RGBA", (4, 4))), crop_visible="true", status=422)
+
+
+async def test_resize_to(upload, client: httpx.AsyncClient) -> None:
+    image = await upload(form={"resize_to": '{"width": 20, "height": 10}'})
+    kept = opened((await client.get(image["image_url"])).content)
+    assert (kept.size, kept.mode) == ((20, 10), "RGBA")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1024,1024]", "{", '{"width": 0, "height": 5}', '{"width": 5}', '{"width": "5", "height": 5}',
+     '{"width": 4097, "height": 4096}', '{"width": 99999999999999999999, "height": 1}'],
+)  # fmt: skip
+async def test_a_size_that_makes_no_sense_is_refused(upload, resources: Resources, text: str) -> None:
+    await upload(form={"resize_to": text}, status=400)
+    assert files_in(resources) == []
+
+
+async def test_a_damaged_picture_is_told_before_a_wrong_size(upload) -> None:
+    await upload(b"no", form={"resize_to": "[]"}, status=415)
+
+
+async def test_segmentation_maps_keep_their_colours(upload, client: httpx.AsyncClient) -> None:
+    sent = Image.new("RGB", (30, 30), "red")
+    sent.paste((0, 255, 0), (0, 0, 13, 30))
+    sent.paste((0, 0, 255), (13, 0, 19, 17))
+    image = await upload(packed(sent), form={"resize_to": '{"width": 47, "height": 53}'})
+    kept = opened((await client.get(image["image_url"])).content).convert("RGB")
+    assert {colour for _, colour in kept.getcolors()} == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+
+
+async def test_black_and_white_stays_black_and_white(upload, client: httpx.AsyncClient) -> None:
+    sent = Image.new("L", (30, 30))
+    sent.paste(255, (3, 3, 11, 17))
+    image = await upload(packed(sent), form={"resize_to": '{"width": 47, "height": 19}'})
+    kept = opened((await client.get(image["image_url"])).content).convert("RGB")
+    assert {colour for _, colour in kept.getcolors()} == {(0, 0, 0), (255, 255, 255)}
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"image_category": "general"}, {"image_category": "x", "is_intermediate": "false"}]
+)
+async def test_what_must_be_said_must_be_said(client: httpx.AsyncClient, params: dict[str, str]) -> None:
+    answer = await client.post("/api/v1/images/upload", params=params, files={"file": ("x", b"x", "image/png")})
+    assert answer.status_code == 422
+
+
+async def test_an_upload_without_a_file_is_refused(client: httpx.AsyncClient) -> None:
+    params = {"image_category": "general", "is_intermediate": "false"}
+    assert (await client.post("/api/v1/images/upload", params=params)).status_code == 422
+
+
+async def test_there_is_no_presigned_upload(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/api/v1/images/", json={"width": 8, "height": 8})).status_code == 501
+    assert (await client.post("/api/v1/images/", json={"width": 8})).status_code == 422

@@ -1,0 +1,53 @@
+"""An application of a few rooms on a test's resources, and pictures to send to it."""
+
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import APIRouter, FastAPI
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from invokeclone.kit.resources import Resources
+from invokeclone.server import errors
+
+
+@asynccontextmanager
+async def serving(resources: Resources, *routers: APIRouter) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the routers and lend a client."""
+    app = FastAPI(generate_unique_id_function=lambda route: route.name)
+    app.state.resources = resources
+    errors.install(app)
+    for router in routers:
+        app.include_router(router)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool = False) -> Image.Image:
+    """A picture with something to see: a gradient, or one colour."""
+    if flat:
+        return Image.new(mode, size, 120)
+    grey = Image.linear_gradient("L").resize(size)
+    return Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180))).convert(mode)
+
+
+def packed(image: Image.Image, format: str = "PNG", texts: dict[str, str] | None = None, **options: object) -> bytes:
+    """A picture as a file's bytes."""
+    buffer = io.BytesIO()
+    if texts:
+        info = PngInfo()
+        for key, text in texts.items():
+            info.add_text(key, text)
+        options["pnginfo"] = info
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    """Bytes as a picture, wholly read."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
