@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ImageMode = Literal["L", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
 
 
-class CanceledException(Exception):  # noqa: N818 - third-party nodes know it by this name
+class CanceledException(Exception):
     """The queue item was canceled; raised inside a node to stop it."""
 
 
@@ -70,7 +70,7 @@ class LoadedModel(Protocol):
     def model_on_device(
         self, working_mem_bytes: int | None = None
     ) -> AbstractContextManager[tuple[dict[str, Any] | None, Any]]:
-        """The state dict in RAM, if there is one, and the model on the device."""
+        """Return the state dict in RAM, if there is one, and the model on the device."""
 
 
 class LoadedModelWithoutConfig(Protocol):
@@ -87,7 +87,7 @@ class LoadedModelWithoutConfig(Protocol):
     def model_on_device(
         self, working_mem_bytes: int | None = None
     ) -> AbstractContextManager[tuple[dict[str, Any] | None, Any]]:
-        """The state dict in RAM, if there is one, and the model on the device."""
+        """Return the state dict in RAM, if there is one, and the model on the device."""
 
 
 @dataclass
@@ -124,15 +124,15 @@ class ImagesFace(Protocol):
         """Save a PIL image; board and metadata come from the node's own fields unless given."""
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """A copy of the image, converted when a mode is given."""
+        """Return a copy of the image, converted when a mode is given."""
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
-        """The image's metadata, if it has any."""
+        """Return the image's metadata, if it has any."""
 
     def get_dto(self, image_name: str) -> ImageLike:
-        """The image's record."""
+        """Return the image's record."""
 
-    def get_path(self, image_name: str, thumbnail: bool = False) -> Path:  # noqa: FBT001, FBT002 - the contract's form
+    def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
         """Path of the file, or of its thumbnail."""
 
 
@@ -143,7 +143,7 @@ class TensorsFace(Protocol):
         """Keep a tensor; returns its name."""
 
     def load(self, name: str) -> "torch.Tensor":
-        """A copy of the tensor."""
+        """Return a copy of the tensor."""
 
 
 class ConditioningFace(Protocol):
@@ -153,7 +153,7 @@ class ConditioningFace(Protocol):
         """Keep a ConditioningFieldData; returns its name."""
 
     def load(self, name: str) -> Any:
-        """A copy of the ConditioningFieldData."""
+        """Return a copy of the ConditioningFieldData."""
 
 
 class ModelsFace(Protocol):
@@ -169,16 +169,16 @@ class ModelsFace(Protocol):
         self,
         name: str,
         base: BaseModelType,
-        type: ModelType,
-        submodel_type: SubModelType | None = None,  # noqa: A002
+        type: ModelType,  # noqa: A002 - the contract's word
+        submodel_type: SubModelType | None = None,
     ) -> LoadedModel:
         """Load the one model with these attributes; several or none is an error."""
 
     def get_config(self, identifier: str | ModelIdentifierField) -> Any:
-        """The model's record; unknown: UnknownModelException."""
+        """Return the model's record; unknown: UnknownModelException."""
 
     def search_by_path(self, path: Path) -> list[Any]:
-        """Records of models at a path."""
+        """Return records of models at a path."""
 
     def search_by_attrs(
         self,
@@ -187,10 +187,10 @@ class ModelsFace(Protocol):
         type: ModelType | None = None,  # noqa: A002 - the contract's word
         format: ModelFormat | None = None,  # noqa: A002 - the contract's word
     ) -> list[Any]:
-        """Records of models with these attributes."""
+        """Return records of models with these attributes."""
 
     def get_absolute_path(self, config_or_path: Any) -> Path:
-        """An absolute path; relative ones are taken from the models folder."""
+        """Return an absolute path; relative ones are taken from the models folder."""
 
     def download_and_cache_model(self, source: str) -> Path:
         """Download a URL or repo id once; not registered as a model."""
@@ -201,7 +201,7 @@ class ModelsFace(Protocol):
         """Load a file; without a loader as safetensors or with weights_only."""
 
     def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:
-        """The same, after downloading or from the download cache."""
+        """Load the same, after downloading or from the download cache."""
 
 
 class LoggerFace(Protocol):
@@ -224,7 +224,7 @@ class ConfigFace(Protocol):
     """The settings."""
 
     def get(self) -> Any:
-        """The app's settings."""
+        """Return the app's settings."""
 
 
 class UtilFace(Protocol):
@@ -243,10 +243,10 @@ class UtilFace(Protocol):
         """Tell how far a denoise loop is, with a preview; raises CanceledException when canceled."""
 
     def flux_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """The same for FLUX."""
+        """Do the same for FLUX."""
 
     def flux2_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """The same for FLUX.2."""
+        """Do the same for FLUX.2."""
 
     def is_canceled(self) -> bool:
         """Whether the queue item was canceled."""
@@ -259,10 +259,10 @@ class BoardsFace(Protocol):
         """Make a board."""
 
     def get_dto(self, board_id: str) -> BoardLike:
-        """A board's record."""
+        """Return a board's record."""
 
     def get_all(self) -> list[BoardLike]:
-        """The boards the user may see."""
+        """Return the boards the user may see."""
 
     def add_image_to_board(self, board_id: str, image_name: str) -> None:
         """Put an image on a board."""

@@ -46,7 +46,7 @@ def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) ->
 
 
 def _shared(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str] | None:
-    """The iterate nodes that every row and every copy has; None when some have one that others of them lack."""
+    """Return the iterate nodes that every row and every copy has; None when some have one that others of them lack."""
     left = [set(row.indices) for row in rows]
     right = [set(indices) for _, indices in copies]
     if any(one != left[0] for one in left) or any(one != right[0] for one in right):
@@ -55,5 +55,5 @@ def _shared(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str]
 
 
 def path_of(indices: Indices, iterators: Iterable[str]) -> tuple[int, ...]:
-    """A copy's indices from the outermost iterate node to the innermost."""
+    """Return a copy's indices from the outermost iterate node to the innermost."""
     return tuple(indices[iterator] for iterator in iterators if iterator in indices)

@@ -4,7 +4,7 @@ The source graph is never run: its nodes are copied into an execution graph, sev
 above them. Public fields are what clients and the database see; the rest (`_Progress`) is derived from them when needed.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
@@ -83,12 +83,12 @@ class GraphExecutionState(BaseModel):
         return graph
 
     @classmethod
-    def start(cls, graph: Graph, session_id: str | None = None) -> Self:
-        """A new session of a graph that has been validated already."""
+    def start(cls, graph: Graph, session_id: str | None = None) -> "GraphExecutionState":
+        """Return a new session of a graph that has been validated already."""
         return cls.model_construct(id=session_id or _new_id(), graph=graph)
 
     def next(self) -> BaseInvocation | None:
-        """The next node to run, with its inputs, or None when there is none.
+        """Return the next node to run, with its inputs, or None when there is none.
 
         Raises NodeInputError, whose `node` is the one that cannot run.
         """
@@ -121,7 +121,7 @@ class GraphExecutionState(BaseModel):
         return bool(self.errors)
 
     def to_json(self) -> str:
-        """The session as it is stored: nulls left out."""
+        """Return the session as it is stored: nulls left out."""
         return self.model_dump_json(exclude_none=True)
 
     def _followed(self) -> Progress:
@@ -149,7 +149,7 @@ class GraphExecutionState(BaseModel):
                 raise NodeInputError(node, error) from error
 
     def _collected(self, node: BaseInvocation, progress: Progress) -> list[Any]:
-        """What a collector gets: collections first, then single items, each by iteration path, then in edge order."""
+        """Return what a collector gets: collections first, then single items, each by iteration path, then in edge order."""
         edges = sorted(progress.inward[node.id], key=lambda edge: progress.path(edge.source.node_id))
         collections: list[Any] = []
         items: list[Any] = []

@@ -54,11 +54,11 @@ class Progress:
         self._restore()
 
     def path(self, copy_id: str) -> tuple[int, ...]:
-        """A copy's indices, outermost iteration first."""
+        """Return a copy's indices, outermost iteration first."""
         return tuple(self._session.prepared_iteration_paths.get(copy_id, ()))
 
     def next(self) -> str | None:
-        """The id of the next copy to run; copies source nodes when nothing is left to run."""
+        """Return the id of the next copy to run; copies source nodes when nothing is left to run."""
         while not self._ready:
             if not self._stale:
                 return None
@@ -107,7 +107,7 @@ class Progress:
         for copy_id in held:
             self._settle(copy_id)
 
-    def _is_chosen(self, if_id: str, branch: bool, indices: Indices) -> bool | None:  # noqa: FBT001
+    def _is_chosen(self, if_id: str, branch: bool, indices: Indices) -> bool | None:
         """Whether an `if` chooses a branch for these indices; None when that is not known yet."""
         edge = self._plan.conditions[if_id]
         if edge is None:
@@ -121,7 +121,7 @@ class Progress:
         return any(self._condition(edge, copy_id) is branch for copy_id in deciding)
 
     def _condition(self, edge: Edge, copy_id: str) -> bool | None:
-        """What a copy decided; None when it was skipped."""
+        """Return what a copy decided; None when it was skipped."""
         output = self._session.results.get(copy_id)
         if output is None:
             return None
@@ -177,7 +177,7 @@ class Progress:
         return [(copy_id, self._indices[copy_id]) for copy_id in self._copies[source_id]]
 
     def _rows(self, source_id: str) -> list[Row]:
-        """The copies to make of a source node, by path."""
+        """Return the copies to make of a source node, by path."""
         kind = self._plan.types[source_id]
         if kind == COLLECT:
             rows = self._rows_of_collect(source_id)
@@ -192,7 +192,7 @@ class Progress:
         return sorted(rows, key=lambda row: path_of(row.indices, self._plan.iterators[source_id]))
 
     def _iterations(self, source_id: str, row: Row) -> list[Row]:
-        """A row for each item of the collection an iterate node gets."""
+        """Return a row for each item of the collection an iterate node gets."""
         edge = self._plan.collection_edge(source_id)
         if edge is None:
             total = len(getattr(self._session.graph.nodes[source_id], "collection", []))
@@ -202,7 +202,7 @@ class Progress:
         return [Row({**row.indices, source_id: index}, row.parents) for index in range(total)]
 
     def _rows_of_collect(self, source_id: str) -> list[Row]:
-        """A row for each outer iteration, with every copy of the sources that belongs to it; there may be none."""
+        """Return a row for each outer iteration, with every copy of the sources that belongs to it; there may be none."""
         groups = [Row({}, {})]
         for iterator in self._plan.iterators[source_id]:
             groups = join(groups, iterator, self._copies_of(iterator))
@@ -229,7 +229,7 @@ class Progress:
                     row.parents[parent].append(copy_id)
 
     def _decided(self, if_id: str) -> list[tuple[bool | None, list[tuple[str, Indices]]]]:
-        """The conditions an `if` meets, each with the copies that decided so."""
+        """Return the conditions an `if` meets, each with the copies that decided so."""
         edge = self._plan.conditions[if_id]
         if edge is None:
             return [(self._plan.literal_condition(if_id), [])]
@@ -238,7 +238,7 @@ class Progress:
             found.setdefault(self._condition(edge, copy_id), []).append((copy_id, indices))
         return list(found.items())
 
-    def _parents_when(self, if_id: str, value: bool | None) -> list[str]:  # noqa: FBT001
+    def _parents_when(self, if_id: str, value: bool | None) -> list[str]:
         """Parents of an `if` but for its condition and what only the branch not chosen needs."""
         chosen = {} if value is None else {BRANCHES[value]}
         dropped = (set(BRANCHES.values()) | {"condition"}) - set(chosen)
@@ -292,7 +292,7 @@ class Progress:
         return twin
 
     def _edges_of(self, source_id: str, copy_id: str, row: Row) -> list[Edge]:
-        """The edges into a copy, in the order of the source graph's; those into a branch not chosen are left out."""
+        """Return the edges into a copy, in the order of the source graph's; those into a branch not chosen are left out."""
         dropped = None
         if self._plan.types[source_id] == IF:
             dropped = self._dropped_field(source_id, row)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, RootModel, field_validator
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.hints import (
@@ -60,7 +60,7 @@ def _listed(value: str | Iterable[str] | None) -> list[str] | None:
 
 
 def _given(**arguments: Any) -> dict[str, Any]:
-    """The arguments that were really given."""
+    """Return the arguments that were really given."""
     return {name: value for name, value in arguments.items() if value is not PydanticUndefined and value is not None}
 
 
@@ -104,7 +104,7 @@ def InputField(  # noqa: N802 - third-party nodes call it by this name
     required = default is PydanticUndefined and default_factory is None
     extra: dict[str, Any] = {"input": input.value, "field_kind": FieldKind.Input.value, "orig_required": required}
     if not required:
-        extra["orig_default"] = default_factory() if default_factory else default
+        extra["orig_default"] = to_jsonable_python(default_factory() if default_factory else default)
     extra |= _given(
         ui_type=ui_type,
         ui_component=ui_component,
@@ -305,7 +305,7 @@ class MetadataField(RootModel[dict[str, Any]]):
 
 
 def _internal(source: Literal["connection", "direct"], description: str) -> Any:
-    """A field that every node of a kind has and editors treat on their own."""
+    """Return a field that every node of a kind has and editors treat on their own."""
     extra: dict[str, Any] = {
         "field_kind": FieldKind.Internal.value,
         "input": source,

@@ -74,7 +74,7 @@ class Graph(BaseModel):
         check(self.nodes, self.edges)
 
     def get_node(self, node_id: str) -> BaseInvocation:
-        """A node by id; NodeNotFoundError."""
+        """Return a node by id; NodeNotFoundError."""
         try:
             return self.nodes[node_id]
         except KeyError:

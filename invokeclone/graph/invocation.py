@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, TypeVar, Union
+from typing import Any, ClassVar, Literal, TypeVar, Union, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
@@ -55,14 +55,14 @@ class NodeError(ValueError):
     """A node cannot run with the inputs it has."""
 
 
-class RequiredConnectionException(NodeError):  # noqa: N818 - the class name is on the wire (error_type)
+class RequiredConnectionException(NodeError):
     """An input that only an edge can fill got no value."""
 
     def __init__(self, node_type: str, field_name: str) -> None:
         super().__init__(f"Node type {node_type} requires a connection to its input {field_name}")
 
 
-class MissingInputException(NodeError):  # noqa: N818 - the class name is on the wire (error_type)
+class MissingInputException(NodeError):
     """A required input got no value."""
 
     def __init__(self, node_type: str, field_name: str) -> None:
@@ -89,7 +89,7 @@ class BaseInvocationOutput(BaseModel):
 
     @classmethod
     def get_type(cls) -> str:
-        """The output type as it stands in `type`."""
+        """Return the output type as it stands in `type`."""
         return str(cls.model_fields["type"].default)
 
 
@@ -132,12 +132,12 @@ class BaseInvocation(BaseModel, ABC):
 
     @classmethod
     def get_type(cls) -> str:
-        """The node type as it stands in `type`."""
+        """Return the node type as it stands in `type`."""
         return str(cls.model_fields["type"].default)
 
     @classmethod
     def get_output_annotation(cls) -> type[BaseInvocationOutput]:
-        """The class of what `invoke` returns."""
+        """Return the class of what `invoke` returns."""
         return cls.output_class
 
     def check_required(self) -> None:
@@ -154,7 +154,7 @@ class BaseInvocation(BaseModel, ABC):
         return self.invoke(context)
 
     def cache_key(self) -> int:
-        """The same for nodes that differ only in id; good within this process."""
+        """Return the same for nodes that differ only in id; good within this process."""
         return hash(self.model_dump_json(exclude={"id"}))
 
 
@@ -163,17 +163,17 @@ Output = TypeVar("Output", bound=BaseInvocationOutput)
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:
-    """The schema extras of a field."""
+    """Return the schema extras of a field."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def _allows_none(annotation: Any) -> bool:
-    """Whether None fits an annotation."""
-    return annotation is Any or annotation is None or type(None) in getattr(annotation, "__args__", ())
+    """Whether an annotation says that there may be None."""
+    return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
 def _nullable(field: FieldInfo) -> FieldInfo:
-    """A copy of the field that may be absent."""
+    """Return a copy of the field that may be absent."""
     field = copy(field)
     if not _allows_none(field.annotation):
         field.annotation = Union[field.annotation, None]  # type: ignore[assignment]  # noqa: UP007 - at run time
@@ -184,7 +184,7 @@ def _nullable(field: FieldInfo) -> FieldInfo:
 def _check_fields(cls: type[BaseModel], kinds: set[str]) -> None:
     """Raise InvalidFieldError for a field that was declared with something else than the field functions."""
     for name, field in cls.model_fields.items():
-        if name in _RESERVED and name in cls.__dict__.get("__annotations__", {}):
+        if name in _RESERVED and name in inspect.get_annotations(cls):
             message = f"{cls.__name__}: the field name {name!r} is reserved"
             raise InvalidFieldError(message)
         kind = _extra(field).get("field_kind")
@@ -199,7 +199,9 @@ def _check_default(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
     if default is PydanticUndefined or default is None:
         return
     try:
-        TypeAdapter(field.annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(default)
+        TypeAdapter[Any](
+            cast("Any", field.annotation), config=ConfigDict(arbitrary_types_allowed=True)
+        ).validate_python(default)
     except ValidationError as error:
         message = f"{cls.__name__}.{name}: the default {default!r} does not fit the annotation"
         raise InvalidFieldError(message) from error
@@ -218,7 +220,7 @@ def _prepare_inputs(cls: type[BaseInvocation]) -> None:
             required.append((name, source == Input.Connection.value))
             if source != Input.Direct.value:
                 fields[name] = _nullable(field)
-        elif field.default is None:
+        elif field.default is None and field.annotation is not Any:
             fields[name] = _nullable(field)
         elif not cls.__module__.startswith("invokeclone."):
             _check_default(cls, name, field)
@@ -226,7 +228,7 @@ def _prepare_inputs(cls: type[BaseInvocation]) -> None:
 
 
 def _return_class(cls: type[BaseInvocation]) -> type[BaseInvocationOutput]:
-    """The output class `invoke` is annotated with."""
+    """Return the output class `invoke` is annotated with."""
     annotation = inspect.signature(cls.invoke).return_annotation
     if isinstance(annotation, str):
         annotation = eval(annotation, dict(vars(sys.modules[cls.invoke.__module__])))  # noqa: S307 - an annotation
@@ -239,10 +241,10 @@ def _return_class(cls: type[BaseInvocation]) -> type[BaseInvocationOutput]:
 def _set_type(cls: type[BaseModel], word: str) -> None:
     """Give the class its discriminator, as the last field."""
     annotation = Literal[word]  # type: ignore[valid-type]
-    cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "type": annotation}
+    cls.__annotations__ = {**inspect.get_annotations(cls), "type": annotation}
     fields = cls.__pydantic_fields__
     fields.pop("type", None)
-    field = FieldInfo.from_annotation(annotation)  # type: ignore[arg-type]
+    field = FieldInfo.from_annotation(annotation)
     field.default = word
     field.title = "type"
     field.json_schema_extra = dict(_ATTRIBUTE)
@@ -250,7 +252,7 @@ def _set_type(cls: type[BaseModel], word: str) -> None:
 
 
 def _node_pack(cls: type) -> str:
-    """The pack a node class came with: its top package; our own speak as InvokeAI's."""
+    """Return the pack a node class came with: its top package; our own speak as InvokeAI's."""
     package = cls.__module__.partition(".")[0]
     return "invokeai" if package == "invokeclone" else package
 
@@ -261,7 +263,7 @@ def invocation(
     tags: list[str] | None = None,
     category: str | None = None,
     version: str | None = None,
-    use_cache: bool | None = True,  # noqa: FBT001, FBT002 - third-party nodes call it so
+    use_cache: bool | None = True,
     classification: Classification = Classification.Stable,
     bottleneck: Bottleneck = Bottleneck.GPU,
 ) -> Callable[[type[Node]], type[Node]]:

@@ -169,7 +169,7 @@ class ImageOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, image_dto: ImageLike) -> "ImageOutput":
-        """The output for a saved image."""
+        """Return the output for a saved image."""
         return cls(image=ImageField(image_name=image_dto.image_name), width=image_dto.width, height=image_dto.height)
 
 
@@ -211,7 +211,7 @@ class DenoiseMaskOutput(BaseInvocationOutput):
     def build(
         cls, mask_name: str, masked_latents_name: str | None = None, *, gradient: bool = False
     ) -> "DenoiseMaskOutput":
-        """The output for stored tensors."""
+        """Return the output for stored tensors."""
         field = DenoiseMaskField(mask_name=mask_name, masked_latents_name=masked_latents_name, gradient=gradient)
         return cls(denoise_mask=field)
 
@@ -234,7 +234,7 @@ class LatentsOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None = None) -> "LatentsOutput":
-        """The output for latents (batch, channels, height, width) stored under a name."""
+        """Return the output for latents (batch, channels, height, width) stored under a name."""
         return cls(latents=latents_field(latents_name, seed), **pixel_size(latents))
 
 
@@ -255,7 +255,7 @@ class NoiseOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None) -> "NoiseOutput":
-        """The output for noise (batch, channels, height, width) stored under a name."""
+        """Return the output for noise (batch, channels, height, width) stored under a name."""
         return cls(noise=latents_field(latents_name, seed), **pixel_size(latents))
 
 
@@ -281,7 +281,7 @@ class ConditioningOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, conditioning_name: str) -> "ConditioningOutput":
-        """The output for a stored conditioning."""
+        """Return the output for a stored conditioning."""
         return cls(conditioning=ConditioningField(conditioning_name=conditioning_name))
 
 
@@ -300,7 +300,7 @@ class FluxConditioningOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, conditioning_name: str) -> "FluxConditioningOutput":
-        """The output for a stored conditioning."""
+        """Return the output for a stored conditioning."""
         return cls(conditioning=FluxConditioningField(conditioning_name=conditioning_name))
 
 
@@ -319,7 +319,7 @@ class SD3ConditioningOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, conditioning_name: str) -> "SD3ConditioningOutput":
-        """The output for a stored conditioning."""
+        """Return the output for a stored conditioning."""
         return cls(conditioning=SD3ConditioningField(conditioning_name=conditioning_name))
 
 
@@ -331,7 +331,7 @@ class CogView4ConditioningOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, conditioning_name: str) -> "CogView4ConditioningOutput":
-        """The output for a stored conditioning."""
+        """Return the output for a stored conditioning."""
         return cls(conditioning=CogView4ConditioningField(conditioning_name=conditioning_name))
 
 

@@ -42,12 +42,12 @@ class Plan:
         """Nodes whose outputs are conditions."""
 
     def collection_edge(self, node_id: str) -> Edge | None:
-        """The edge that brings an iterate node its collection."""
+        """Return the edge that brings an iterate node its collection."""
         edges = [edge for edge in self.layout.inward[node_id] if edge.destination.field == "collection"]
         return edges[-1] if edges else None
 
     def literal_condition(self, if_id: str) -> bool:
-        """The condition of an `if` that no edge gives it."""
+        """Return the condition of an `if` that no edge gives it."""
         return bool(getattr(self._nodes[if_id], "condition", False))
 
     def _iterators_of(self, node_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from invokeclone.graph import registry
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.hints import InputFieldJSONSchemaExtra, OutputFieldJSONSchemaExtra, UIConfigBase
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.unions import MARK
 
@@ -55,7 +55,7 @@ def publish(document: Schema) -> Schema:
 
 
 def _schemas(classes: list[type[BaseModel]]) -> tuple[dict[type[BaseModel], str], dict[str, Schema]]:
-    """The component name of each class, and the schemas of all they need."""
+    """Return the component name of each class, and the schemas of all they need."""
     pairs = [(cls, "serialization") for cls in classes]
     references, document = models_json_schema(pairs, ref_template=_REF + "{model}")  # type: ignore[arg-type]
     names = {cls: schema["$ref"].removeprefix(_REF) for (cls, _), schema in references.items()}

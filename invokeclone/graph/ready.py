@@ -31,7 +31,7 @@ class ReadyQueues:
             self._active = next(preferred, None) or min(self._queues)
 
     def pop(self) -> str | None:
-        """The next copy's id, or None."""
+        """Return the next copy's id, or None."""
         self.choose()
         if not self._queues or self._active is None:
             return None

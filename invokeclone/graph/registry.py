@@ -28,7 +28,7 @@ def nodes() -> "dict[str, type[BaseInvocation]]":
 
 
 def nodes_in_use() -> "dict[str, type[BaseInvocation]]":
-    """The same as `nodes`, kept until something changes; for reading only."""
+    """Return the same as `nodes`, kept until something changes; for reading only."""
     if "nodes" not in _usable:
         _usable["nodes"] = nodes()
     return _usable["nodes"]
@@ -40,7 +40,7 @@ def outputs() -> "dict[str, type[BaseInvocationOutput]]":
 
 
 def get(node_type: str) -> "type[BaseInvocation]":
-    """The class of a node type; KeyError when there is none or it may not be used."""
+    """Return the class of a node type; KeyError when there is none or it may not be used."""
     if not _may_be_used(node_type):
         raise KeyError(node_type)
     return _nodes[node_type]
@@ -94,14 +94,14 @@ def discover() -> None:
 
 
 def node_validator() -> SchemaValidator:
-    """Validates a node of any type by its `type`; built when first needed after a change."""
+    """Return validates a node of any type by its `type`; built when first needed after a change."""
     if "nodes" not in _validators:
         _validators["nodes"] = _tagged_union(nodes())
     return _validators["nodes"]
 
 
 def output_validator() -> SchemaValidator:
-    """Validates an output of any type by its `type`; built when first needed after a change."""
+    """Return validates an output of any type by its `type`; built when first needed after a change."""
     if "outputs" not in _validators:
         _validators["outputs"] = _tagged_union(_outputs)
     return _validators["outputs"]
@@ -133,7 +133,7 @@ def _check_free(name: str, cls: type, present: type | None) -> None:
 
 
 def _tagged_union(classes: dict[str, Any]) -> SchemaValidator:
-    """A union by `type` whose members are compiled only when one of them is met.
+    """Return a union by `type` whose members are compiled only when one of them is met.
 
     The error of a member's own validation keeps its place: (…, type, field).
     """

@@ -135,12 +135,12 @@ def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> None:
 
 
 def source_type(nodes: Nodes, edge: Edge) -> Any:
-    """The declared type of the output an edge starts from."""
+    """Return the declared type of the output an edge starts from."""
     return nodes[edge.source.node_id].output_class.model_fields[edge.source.field].annotation
 
 
 def destination_type(nodes: Nodes, edge: Edge) -> Any:
-    """The declared type of the input an edge ends in; Any for a saved workflow's."""
+    """Return the declared type of the input an edge ends in; Any for a saved workflow's."""
     field = type(nodes[edge.destination.node_id]).model_fields.get(edge.destination.field)
     return field.annotation if field else Any
 
@@ -195,7 +195,7 @@ def _check_iterate(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id:
 
 
 def _collected(nodes: Nodes, edges_in: EdgesBy, node_id: str) -> set[Any]:
-    """The types of what a collector collects, but for Any; collectors that feed it are followed."""
+    """Return the types of what a collector collects, but for Any; collectors that feed it are followed."""
     found: set[Any] = set()
     for edge in edges_in[node_id]:
         source = nodes[edge.source.node_id]
@@ -209,7 +209,7 @@ def _collected(nodes: Nodes, edges_in: EdgesBy, node_id: str) -> set[Any]:
 
 
 def _root(found: set[Any]) -> Any:
-    """The one type that all others are kinds of; None when there is no such type."""
+    """Return the one type that all others are kinds of; None when there is no such type."""
     return next((one for one in found if all(one == other or types.is_subclass(other, one) for other in found)), None)
 
 

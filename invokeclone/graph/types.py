@@ -25,7 +25,7 @@ def holds_list(annotation: Any) -> bool:
 
 
 def elements(annotation: Any) -> set[Any]:
-    """The types a list's elements may have; of a union, those of its lists."""
+    """Return the types a list's elements may have; of a union, those of its lists."""
     if is_union(annotation):
         return {element for member in get_args(annotation) for element in elements(member)}
     if not is_list(annotation):
@@ -35,7 +35,7 @@ def elements(annotation: Any) -> set[Any]:
 
 
 def roots(annotation: Any) -> set[Any]:
-    """The types of the single values in an annotation: members of a union, elements of a list, the type of a literal."""
+    """Return the types of the single values in an annotation: members of a union, elements of a list, the type of a literal."""
     if annotation is NoneType:
         return set()
     origin = get_origin(annotation)

@@ -9,7 +9,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None), bytes, complex})
 
 
 def copied(value: Any) -> Any:
-    """A value that shares nothing changeable with the given one."""
+    """Return a value that shares nothing changeable with the given one."""
     kind = type(value)
     if kind in _PLAIN:
         return value

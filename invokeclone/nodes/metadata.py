@@ -14,7 +14,6 @@ from invokeclone.graph.adapter_fields import (
     T2IAdapterMetadataField,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import ImageField, Input, InputField, MetadataField, UIType, WithMetadata
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.model_fields import ModelIdentifierField, VAEField
@@ -165,8 +164,12 @@ class CoreMetadataInvocation(BaseInvocation):
     clip_skip: int | None = InputField(default=None, description="How many CLIP layers were skipped")
     model: ModelIdentifierField | None = InputField(default=None, description="The main model")
     controlnets: list[ControlNetMetadataField] | None = InputField(default=None, description="The ControlNets")
-    ipAdapters: list[IPAdapterMetadataField] | None = InputField(default=None, description="The IP-Adapters")
-    t2iAdapters: list[T2IAdapterMetadataField] | None = InputField(default=None, description="The T2I-Adapters")
+    ipAdapters: list[IPAdapterMetadataField] | None = InputField(  # noqa: N815 - the name on the wire
+        default=None, description="The IP-Adapters"
+    )
+    t2iAdapters: list[T2IAdapterMetadataField] | None = InputField(  # noqa: N815 - the name on the wire
+        default=None, description="The T2I-Adapters"
+    )
     loras: list[LoRAMetadataField] | None = InputField(default=None, description="The LoRAs")
     strength: float | None = InputField(default=None, description="How much of the initial image was replaced")
     init_image: str | None = InputField(default=None, description="The name of the initial image")

@@ -1,7 +1,6 @@
 """Values that a person types in, one or several of a kind. They pass them on and change nothing."""
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import (
     BoundingBoxField,
     ColorField,
@@ -211,7 +210,7 @@ class LatentsCollectionInvocation(BaseInvocation):
 class ColorInvocation(BaseInvocation):
     """A color."""
 
-    color: ColorField = InputField(default={"a": 255, "b": 0, "g": 0, "r": 0}, description="The color")
+    color: ColorField = InputField(default=ColorField(r=0, g=0, b=0, a=255), description="The color")
 
     def invoke(self, context: InvocationContext) -> ColorOutput:
         """Give out the color."""
