@@ -108,6 +108,22 @@ Index(
 Index("ix_session_queue_destination", session_queue.c.queue_id, session_queue.c.destination, session_queue.c.status)
 Index("ix_session_queue_served", session_queue.c.user_id, session_queue.c.started_at)
 
+boards = Table(
+    "boards",
+    metadata,
+    Column("board_id", Text, primary_key=True),
+    Column("board_name", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("cover_image_name", Text),
+    Column("archived", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("board_visibility", Text, nullable=False, server_default="private"),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""`cover_image_name` is what a client last asked for; the cover that is shown is computed."""
+
+Index("ix_boards_created", boards.c.archived, boards.c.created_at, boards.c.board_id)
+
 images = Table(
     "images",
     metadata,
@@ -123,46 +139,33 @@ images = Table(
     Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("image_subfolder", Text, nullable=False, server_default=""),
+    Column("board_id", Text, ForeignKey("boards.board_id", ondelete="SET NULL")),
     Column("user_id", Text, nullable=False, server_default="system"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
-"""One row per image file; `metadata` is JSON text."""
+"""One row per image file; `metadata` is JSON text; an image is on one board at most, so the board is a column."""
 
-Index("ix_images_starred_created", images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name)
+# Lists come starred first, newest first; each index holds all that such a list filters and orders by, so that neither
+# counting, nor skipping to a late page, nor listing all names reads the rows themselves.
+Index("ix_images_starred", images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
 Index(
     "ix_images_gallery",
     images.c.is_intermediate,
-    images.c.image_category,
     images.c.starred.desc(),
     images.c.created_at.desc(),
-    images.c.image_name,
+    images.c.image_name.desc(),
+    images.c.image_category,
 )
-
-boards = Table(
-    "boards",
-    metadata,
-    Column("board_id", Text, primary_key=True),
-    Column("board_name", Text, nullable=False),
-    Column("user_id", Text, nullable=False, server_default="system"),
-    Column("cover_image_name", Text, ForeignKey("images.image_name", ondelete="SET NULL")),
-    Column("archived", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("board_visibility", Text, nullable=False, server_default="private"),
-    Column("created_at", Text, nullable=False),
-    Column("updated_at", Text, nullable=False),
+Index(
+    "ix_images_board",
+    images.c.board_id,
+    images.c.is_intermediate,
+    images.c.starred.desc(),
+    images.c.created_at.desc(),
+    images.c.image_name.desc(),
+    images.c.image_category,
 )
-
-board_images = Table(
-    "board_images",
-    metadata,
-    Column("image_name", Text, ForeignKey("images.image_name", ondelete="CASCADE"), primary_key=True),
-    Column("board_id", Text, ForeignKey("boards.board_id", ondelete="CASCADE"), nullable=False),
-    Column("created_at", Text, nullable=False),
-    Column("updated_at", Text, nullable=False),
-)
-"""Which board an image is on; an image is on one at most."""
-
-Index("ix_board_images_board", board_images.c.board_id, board_images.c.created_at)
 
 models = Table(
     "models",

@@ -27,27 +27,27 @@ async def serving(resources: Resources, *routers: APIRouter) -> AsyncIterator[ht
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool = False) -> Image.Image:
-    """A picture with something to see: a gradient, or one colour."""
+    """Return a picture with something to see: a gradient, or one colour."""
     if flat:
         return Image.new(mode, size, 120)
     grey = Image.linear_gradient("L").resize(size)
     return Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180))).convert(mode)
 
 
-def packed(image: Image.Image, format: str = "PNG", texts: dict[str, str] | None = None, **options: object) -> bytes:
-    """A picture as a file's bytes."""
+def packed(image: Image.Image, kind: str = "PNG", texts: dict[str, str] | None = None, **options: object) -> bytes:
+    """Return a picture as a file's bytes."""
     buffer = io.BytesIO()
     if texts:
         info = PngInfo()
         for key, text in texts.items():
             info.add_text(key, text)
         options["pnginfo"] = info
-    image.save(buffer, format, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def opened(data: bytes) -> Image.Image:
-    """Bytes as a picture, wholly read."""
+    """Return bytes as a picture, wholly read."""
     image = Image.open(io.BytesIO(data))
     image.load()
     return image

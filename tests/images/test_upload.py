@@ -67,11 +67,11 @@ async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize(
-    ("mode", "format"),
+    ("mode", "kind"),
     [("RGB", "JPEG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("L", "GIF"), ("RGB", "BMP"), ("F", "TIFF")],
 )
-async def test_other_formats_become_png(upload, client: httpx.AsyncClient, mode: str, format: str) -> None:
-    image = await upload(packed(picture(mode), format), content_type=f"image/{format.lower()}")
+async def test_other_formats_become_png(upload, client: httpx.AsyncClient, mode: str, kind: str) -> None:
+    image = await upload(packed(picture(mode), kind), content_type=f"image/{kind.lower()}")
     kept = opened((await client.get(image["image_url"])).content)
     assert (kept.format, kept.size) == ("PNG", (48, 32))
 
@@ -166,7 +166,7 @@ async def test_what_is_no_picture_is_refused(upload, resources: Resources, data:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG whose header promises far more than its few bytes hold."""
+    """Return a PNG whose header promises far more than its few bytes hold."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
