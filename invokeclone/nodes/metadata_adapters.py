@@ -52,7 +52,7 @@ class MDT2IAdapterListOutput(BaseInvocationOutput):
 
 
 def records(metadata: MetadataField | None, label: str) -> list[Any]:
-    """What metadata says under a label."""
+    """Return what metadata says under a label."""
     return (metadata.root if metadata else {}).get(label) or []
 
 
@@ -64,7 +64,7 @@ def listed(given: Any) -> list[Any]:
 
 
 def image_encoder(context: InvocationContext, name: str) -> ModelIdentifierField:
-    """The CLIP vision model of an IP-Adapter; ValueError when it is not installed."""
+    """Return the CLIP vision model of an IP-Adapter; ValueError when it is not installed."""
     found = context.models.search_by_attrs(name=IMAGE_ENCODERS[name], base=BaseModelType.Any, type=ModelType.CLIPVision)
     if not found:
         message = f"The CLIP vision model {IMAGE_ENCODERS[name]} is not installed"

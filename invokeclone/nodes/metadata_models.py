@@ -8,7 +8,7 @@ from invokeclone.graph.fields import Input, InputField, MetadataField, OutputFie
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.model_fields import CLIPField, LoRAField, ModelIdentifierField, UNetField, VAEField
 from invokeclone.graph.model_outputs import LoRALoaderOutput, SDXLLoRALoaderOutput, VAEOutput
-from invokeclone.graph.taxonomy import BaseModelType, Classification, ModelType, SubModelType
+from invokeclone.graph.taxonomy import Classification, SubModelType
 from invokeclone.nodes.metadata_values import find
 
 
@@ -43,24 +43,24 @@ class MetadataToLorasCollectionOutput(BaseInvocationOutput):
 
 
 def part(model: ModelIdentifierField, submodel_type: SubModelType) -> ModelIdentifierField:
-    """A part of a model."""
+    """Return a part of a model."""
     return model.model_copy(update={"submodel_type": submodel_type})
 
 
 def clip_of(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
-    """A text encoder of a model, with nothing put on it."""
+    """Return a text encoder of a model, with nothing put on it."""
     return CLIPField(
         tokenizer=part(model, tokenizer), text_encoder=part(model, text_encoder), skipped_layers=0, loras=[]
     )
 
 
 def unet_of(model: ModelIdentifierField) -> UNetField:
-    """The UNet of a model, with nothing put on it."""
+    """Return the UNet of a model, with nothing put on it."""
     return UNetField(unet=part(model, SubModelType.UNet), scheduler=part(model, SubModelType.Scheduler), loras=[])
 
 
 def known_model(context: InvocationContext, value: Any) -> ModelIdentifierField:
-    """The model metadata speaks of; ValueError when it is not installed here."""
+    """Return the model metadata speaks of; ValueError when it is not installed here."""
     model = ModelIdentifierField.model_validate(value.model_dump() if hasattr(value, "model_dump") else value)
     if not context.models.exists(model.key):
         message = f"Unknown model: {model.name} ({model.key})"
@@ -69,7 +69,7 @@ def known_model(context: InvocationContext, value: Any) -> ModelIdentifierField:
 
 
 def recorded_loras(context: InvocationContext, metadata: MetadataField | None, label: str = "loras") -> list[LoRAField]:
-    """The LoRAs metadata speaks of, but for those that are not installed here."""
+    """Return the LoRAs metadata speaks of, but for those that are not installed here."""
     found = []
     for record in (metadata.root if metadata else {}).get(label) or []:
         lora = ModelIdentifierField.model_validate(record.get("model") or record.get("lora"))

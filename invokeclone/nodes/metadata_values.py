@@ -22,13 +22,13 @@ from invokeclone.nodes.metadata import CUSTOM_LABEL
 
 
 def find(metadata: MetadataField | None, label: str, custom_label: str | None, default: Any) -> Any:
-    """The value under a label, or the default."""
+    """Return the value under a label, or the default."""
     known = metadata.root if metadata else {}
     return known.get(str(custom_label if label == CUSTOM_LABEL else label), default)
 
 
 def find_all(metadata: MetadataField | None, label: str, custom_label: str | None, default: list[Any]) -> list[Any]:
-    """The values under a label, a single one as a list, or the default."""
+    """Return the values under a label, a single one as a list, or the default."""
     found = find(metadata, label, custom_label, default)
     return found if isinstance(found, list) else [found]
 

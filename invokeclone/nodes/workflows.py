@@ -44,7 +44,7 @@ class WorkflowReturnGetOutput(BaseInvocationOutput):
 
 
 def return_key(key: str) -> str:
-    """The name of a returned value, trimmed; ValueError when nothing is left."""
+    """Return the name of a returned value, trimmed; ValueError when nothing is left."""
     key = key.strip()
     if not key:
         message = "Workflow return keys must not be empty"
