@@ -28,9 +28,16 @@ class Engine:
         self._device = device
         self._cache: Any = None
         self._lock = threading.Lock()
+        self._imported = threading.Event()
+        self._imported.set()
 
     def warm_up(self, then: Callable[[], None]) -> None:
-        """Import what models need in a thread of its own, so that the first picture doesn't wait; call `then` there after."""
+        """Import what models need in a thread of its own, so that the first picture doesn't wait; call `then` there after.
+
+        Until that is done whoever asks for a model waits: transformers and diffusers import their parts lazily, which two
+        threads at once break ("cannot import name … from 'transformers'").
+        """
+        self._imported.clear()
         threading.Thread(target=self._import_all, args=(then,), name="warm-up", daemon=True).start()
 
     def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
@@ -77,6 +84,7 @@ class Engine:
         return self._cache is not None and self._settings.model_cache_keep_alive_min > 0
 
     def _ready(self) -> Any:
+        self._imported.wait()
         with self._lock:
             if self._cache is None:
                 self._cache = _part("cache").ModelCache(self._settings, self._device)
@@ -87,6 +95,7 @@ class Engine:
             _part("loaders").warm_up()
             _part("preview")
         finally:
+            self._imported.set()
             then()
 
 

@@ -28,10 +28,11 @@ TOYS = Path(__file__).parent / "toys.py"
 
 @pytest.fixture(scope="session")
 def toys() -> ModuleType:
-    """The module of toy nodes, loaded once."""
+    """Return the module of toy nodes, loaded once."""
     if "toys" not in sys.modules:
         spec = importlib.util.spec_from_file_location("toys", TOYS)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         sys.modules["toys"] = module
         spec.loader.exec_module(module)
@@ -84,12 +85,12 @@ class Make:
         return {"source": ends[0], "destination": ends[1]}
 
     def graph(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str]) -> dict[str, Any]:
-        """A graph of nodes by id."""
+        """Return a graph of nodes by id."""
         made = {name: {"id": name, **fields} for name, fields in nodes.items()}
         return {"id": "g", "nodes": made, "edges": [self.edge(*edge) for edge in edges]}
 
     def item(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str], **fields: Any) -> ClaimedItem:
-        """A claimed item whose session is about to begin."""
+        """Return a claimed item whose session is about to begin."""
         state = GraphExecutionState.start(Graph.model_validate(self.graph(nodes, *edges)))
         known: dict[str, Any] = {
             "item_id": 1,

@@ -40,7 +40,7 @@ def run(tools: Tools, canceled: threading.Event) -> Run:
 
 
 def results(outcome: Outcome) -> dict[str, Any]:
-    """The outputs by source node."""
+    """Return the outputs by source node."""
     assert outcome.session_json is not None
     session = orjson.loads(outcome.session_json)
     return {session["prepared_source_mapping"][node]: output for node, output in session["results"].items()}

@@ -38,7 +38,7 @@ class ToyAddInvocation(BaseInvocation):
     b: int = InputField(default=0, description="Another")
 
     def invoke(self, context: Any) -> ToyNumberOutput:
-        print("printed by a node")
+        sys.stdout.write("printed by a node\n")
         sys.stdout.flush()
         return ToyNumberOutput(value=self.a + self.b)
 

@@ -1,0 +1,377 @@
+"""What nodes ask of the context, asked from a node of a running session; stores are real, models are fake."""
+
+import asyncio
+import base64
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import orjson
+import pytest
+from PIL import Image
+
+from invokeclone.boards import store as boards_store
+from invokeclone.graph.context import CanceledException, PipelineIntermediateState
+from invokeclone.graph.fields import MetadataField
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
+from invokeclone.images.errors import ImageNotFound
+from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.resources import Resources
+from invokeclone.models import events as models_events
+from invokeclone.models import registry
+from invokeclone.models import store as models_store
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.errors import UnknownModelException
+from invokeclone.worker.context import Context, make_context
+from invokeclone.worker.loop import Outcome
+from invokeclone.worker.models import AmbiguousModel, DownloadsNotBuilt
+from invokeclone.worker.progress import share
+from invokeclone.worker.runner import SessionRunner
+from invokeclone.worker.tools import Tools
+
+Ask = Callable[..., Any]
+
+
+class FakeEngine:
+    """Loads words."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def load(self, config: Any, path: Path, submodel: SubModelType | None) -> str:
+        self.asked.append((config.key, path, submodel))
+        return f"loaded {config.name}"
+
+    def load_file(self, path: Path, loader: Any) -> Any:
+        return loader(path) if loader else path
+
+    def preview(self, latents: Any, base: BaseModelType) -> Image.Image:
+        self.asked.append((latents, base))
+        return Image.new("RGB", (16, 8), "red")
+
+    def new_stats(self) -> None:
+        pass
+
+    def stats(self) -> None:
+        return None
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
+    """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
+
+    async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
+        answers: list[Any] = []
+        toys.CALL.append(lambda context: answers.append(question(context)))
+        made = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
+        runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
+        try:
+            outcome: Outcome = await asyncio.to_thread(runner.run, made, canceled)
+        finally:
+            toys.CALL.clear()
+        if outcome.error:
+            raise AssertionError(outcome.error.error_traceback)
+        return answers[0]
+
+    return act
+
+
+async def refused(ask: Ask, question: Callable[[Context], Any], error: type[Exception]) -> str:
+    """Return the text of the error that `question` raises in the node."""
+
+    def careful(context: Context) -> str:
+        with pytest.raises(error) as info:
+            question(context)
+        return str(info.value)
+
+    return str(await ask(careful))
+
+
+def chunks(path: Path) -> dict[str, Any]:
+    """Return what is embedded in a PNG."""
+    with Image.open(path) as image:
+        return {key: orjson.loads(value) for key, value in image.info.items() if key.startswith("invokeai")}
+
+
+async def test_a_saved_image_carries_all_that_belongs_to_it(ask: Ask, resources: Resources, channel: Any) -> None:
+    async with resources.database.write() as connection:
+        board = await boards_store.create(connection, "Mine")
+
+    def save(context: Context) -> tuple[ImageDTO, Path, str]:
+        dto = context.images.save(Image.new("RGB", (12, 10), "blue"))
+        return dto, context.images.get_path(dto.image_name), context.data.invocation.id
+
+    workflow = orjson.dumps({"name": "w", "nodes": [], "edges": []}).decode()
+    fields = {"is_intermediate": True, "board": {"board_id": board.board_id}, "metadata": {"seed": 7}}
+    dto, path, node_id = await ask(save, {"workflow": workflow}, **fields)
+    assert (dto.width, dto.height, dto.image_category, dto.image_origin) == (12, 10, "general", "internal")
+    assert (dto.is_intermediate, dto.board_id, dto.node_id, dto.has_workflow) == (True, board.board_id, node_id, True)
+    embedded = chunks(path)
+    assert embedded["invokeai_metadata"] == {"seed": 7}
+    assert embedded["invokeai_workflow"]["name"] == "w"
+    assert set(embedded["invokeai_graph"]["nodes"]) == {"ask"}
+    progress = [data["message"] for name, data in channel.sent if name == "invocation_progress"]
+    assert progress == ["Saving image"]
+
+
+async def test_what_is_given_to_save_comes_before_what_the_node_has(ask: Ask, resources: Resources) -> None:
+    def save(context: Context) -> tuple[ImageDTO, Any]:
+        dto = context.images.save(
+            Image.new("L", (3, 3)), image_category=ImageCategory.MASK, metadata=MetadataField.model_validate({"a": 1})
+        )
+        return dto, context.images.get_metadata(dto.image_name)
+
+    dto, metadata = await ask(save, metadata={"seed": 7})
+    assert dto.image_category == "mask"
+    assert metadata.root == {"a": 1}
+
+
+async def test_pictures_come_back_as_copies_from_memory_and_from_disk(ask: Ask, tools: Tools) -> None:
+    def use(context: Context) -> list[Any]:
+        name = context.images.save(Image.new("RGB", (4, 4), (9, 8, 7))).image_name
+        first = context.images.get_pil(name)
+        first.putpixel((0, 0), (0, 0, 0))
+        again = context.images.get_pil(name).getpixel((0, 0))
+        gray = context.images.get_pil(name, "L").mode
+        tools.images.forget([name])
+        disk = context.images.get_pil(name)
+        path = context.images.get_path(name, thumbnail=True)
+        return [
+            again,
+            gray,
+            disk.getpixel((1, 1)),
+            disk.mode,
+            path.suffix,
+            context.images.get_dto(name).image_name == name,
+        ]
+
+    assert await ask(use) == [(9, 8, 7), "L", (9, 8, 7), "RGB", ".webp", True]
+
+
+async def test_an_image_that_is_not_there_is_an_error(ask: Ask) -> None:
+    for question in ("get_pil", "get_dto", "get_metadata", "get_path"):
+        await refused(
+            ask, lambda context, question=question: getattr(context.images, question)("no.png"), ImageNotFound
+        )
+
+
+async def test_boards(ask: Ask) -> None:
+    def use(context: Context) -> list[Any]:
+        board = context.boards.create("New")
+        name = context.images.save(Image.new("RGB", (2, 2))).image_name
+        context.boards.add_image_to_board(board.board_id, name)
+        on_board = context.boards.get_all_image_names_for_board(board.board_id)
+        found = context.boards.get_dto(board.board_id)
+        return [
+            on_board == [name],
+            found.board_name,
+            [one.board_name for one in context.boards.get_all()],
+            found.user_id,
+        ]
+
+    assert await ask(use) == [True, "New", ["New"], "system"]
+
+
+async def test_a_user_sees_no_private_boards_of_others(ask: Ask, resources: Resources) -> None:
+    async with resources.database.write() as connection:
+        await boards_store.create(connection, "Private", "somebody")
+        await boards_store.create(connection, "Own", "me")
+    found = await ask(lambda context: [board.board_name for board in context.boards.get_all()], {"user_id": "me"})
+    assert found == ["Own"]
+
+
+def config(**changes: Any) -> ModelConfig:
+    """Return a record as it might be registered."""
+    known: dict[str, Any] = {
+        "key": "k1",
+        "hash": "blake3:1",
+        "path": "sd1/tiny",
+        "file_size": 1,
+        "name": "Tiny",
+        "source": "/tiny",
+        "source_type": "path",
+        "type": "main",
+        "format": "diffusers",
+        "base": "sd-1",
+        "prediction_type": "epsilon",
+        "variant": "normal",
+    }
+    return registry.parse({**known, **changes})
+
+
+@pytest.fixture
+async def models(resources: Resources) -> None:
+    async with resources.database.write() as connection:
+        await models_store.add(connection, config())
+        await models_store.add(connection, config(key="k2", path="a", name="Twin"))
+        await models_store.add(connection, config(key="k3", path="b", name="Twin"))
+
+
+@pytest.mark.usefixtures("models")
+async def test_a_load_is_told_before_and_after_each_time(
+    ask: Ask, channel: Any, engine: FakeEngine, resources: Resources
+) -> None:
+    identifier = ModelIdentifierField(
+        key="k1", hash="h", name="n", base=BaseModelType.StableDiffusion1, type=ModelType.Main, submodel_type="unet"
+    )
+
+    def load(context: Context) -> list[Any]:
+        return [context.models.load(identifier), context.models.load("k1", SubModelType.VAE), context.models.load("k1")]
+
+    assert await ask(load) == ["loaded Tiny"] * 3
+    path = resources.settings.models_path / "sd1/tiny"
+    assert engine.asked == [("k1", path, "unet"), ("k1", path, "vae"), ("k1", path, None)]
+    told = [(name, data) for name, data in channel.sent if not name.startswith("invocation_c")][1:]
+    assert [name for name, _ in told] == ["invocation_progress", "model_load_started", "model_load_complete"] * 3
+    assert [data["message"] for _, data in told[::3]] == [
+        "Loading model Tiny (unet)",
+        "Loading model Tiny (vae)",
+        "Loading model Tiny",
+    ]
+    kinds = (models_events.ModelLoadStartedEvent, models_events.ModelLoadCompleteEvent)
+    for kind, (name, data) in zip(kinds, told[1:3], strict=True):
+        assert kind.name == name
+        assert set(data) == set(kind.model_fields)
+        kind.model_validate(data)
+        assert (data["config"]["name"], data["submodel_type"], data["user_id"]) == ("Tiny", "unet", "system")
+
+
+@pytest.mark.usefixtures("models")
+async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources) -> None:
+    def use(context: Context) -> list[Any]:
+        models = context.models
+        return [
+            models.exists("k1"),
+            models.exists("nope"),
+            models.get_config("k2").name,
+            len(models.search_by_attrs(name="Twin")),
+            len(models.search_by_attrs(base=BaseModelType.StableDiffusion1, type=ModelType.Main)),
+            [found.key for found in models.search_by_path(Path("sd1/tiny"))],
+            [found.key for found in models.search_by_path(resources.settings.models_path / "sd1/tiny")],
+            models.get_absolute_path(models.get_config("k1")) == resources.settings.models_path / "sd1/tiny",
+            models.get_absolute_path("/x/y"),
+            models.load_by_attrs("Tiny", BaseModelType.StableDiffusion1, ModelType.Main),
+        ]
+
+    assert await ask(use) == [True, False, "Twin", 2, 3, ["k1"], ["k1"], True, Path("/x/y"), "loaded Tiny"]
+    sd1, main = BaseModelType.StableDiffusion1, ModelType.Main
+    await refused(ask, lambda context: context.models.get_config("nope"), UnknownModelException)
+    await refused(ask, lambda context: context.models.load("nope"), UnknownModelException)
+    await refused(ask, lambda context: context.models.load_by_attrs("Nope", sd1, main), UnknownModelException)
+    await refused(ask, lambda context: context.models.load_by_attrs("Twin", sd1, main), AmbiguousModel)
+
+
+async def test_files_without_a_record(ask: Ask) -> None:
+    assert await ask(lambda context: context.models.load_local_model(Path("/a/b"))) == Path("/a/b")
+    assert await ask(lambda context: context.models.load_local_model(Path("/a/b"), lambda path: path.name)) == "b"
+    for method in ("load_remote_model", "download_and_cache_model"):
+        text = await refused(
+            ask, lambda context, method=method: getattr(context.models, method)("a/b"), DownloadsNotBuilt
+        )
+        assert "download service" in text
+
+
+def state(step: int, **fields: Any) -> PipelineIntermediateState:
+    """Return a step of four."""
+    known: dict[str, Any] = {"order": 1, "total_steps": 4, "timestep": 0, "latents": "noisy"}
+    return PipelineIntermediateState(step=step, **{**known, **fields})
+
+
+async def test_a_step_is_told_with_its_preview_at_full_size(ask: Ask, channel: Any, engine: FakeEngine) -> None:
+    def steps(context: Context) -> None:
+        context.util.sd_step_callback(state(1), BaseModelType.StableDiffusion1)
+        context.util.flux_step_callback(state(2, predicted_original="clean"))
+        context.util.flux2_step_callback(state(4))
+
+    await ask(steps)
+    told = [data for name, data in channel.sent if name == "invocation_progress"]
+    assert [data["percentage"] for data in told] == [0.25, 0.5, 1.0]
+    assert {data["message"] for data in told} == {"Denoising"}
+    assert {(data["image"]["width"], data["image"]["height"]) for data in told} == {(128, 64)}
+    head, _, text = told[0]["image"]["dataURL"].partition(",")
+    assert head == "data:image/jpeg;base64"
+    with Image.open(io.BytesIO(base64.b64decode(text))) as preview:
+        assert (preview.size, preview.format) == ((16, 8), "JPEG")
+    assert engine.asked == [
+        ("noisy", BaseModelType.StableDiffusion1),
+        ("clean", BaseModelType.Flux),
+        ("noisy", BaseModelType.Flux2),
+    ]
+    assert {data["device"] for data in told} == {None}
+
+
+async def test_a_step_of_a_canceled_item_raises(ask: Ask, canceled: threading.Event) -> None:
+    def step(context: Context) -> list[bool]:
+        before = context.util.is_canceled()
+        canceled.set()
+        with pytest.raises(CanceledException):
+            context.util.sd_step_callback(state(1), BaseModelType.StableDiffusion1)
+        return [before, context.util.is_canceled()]
+
+    assert await ask(step) == [False, True]
+
+
+async def test_progress_with_a_picture_of_ones_own(ask: Ask, channel: Any) -> None:
+    def tell(context: Context) -> None:
+        context.util.signal_progress("Half", 0.5, Image.new("RGBA", (6, 4)))
+        context.util.signal_progress("Who knows", image=Image.new("L", (6, 4)), image_size=(60, 40))
+
+    await ask(tell)
+    half, unknown = [data for name, data in channel.sent if name == "invocation_progress"]
+    assert (half["percentage"], half["image"]["width"], half["image"]["height"]) == (0.5, 6, 4)
+    assert (unknown["percentage"], unknown["image"]["width"], unknown["image"]["height"]) == (None, 60, 40)
+
+
+@pytest.mark.parametrize(
+    ("step", "order", "total", "expected"),
+    [(0, 1, 4, 0), (3, 1, 4, 0.75), (3, 2, 8, 0.25), (7, 2, 9, 0.75), (1, 1, 0, 0)],
+)
+def test_how_much_of_a_loop_is_done(step: int, order: int, total: int, expected: float) -> None:
+    assert share(state(step, order=order, total_steps=total)) == expected
+
+
+async def test_the_item_is_shown_as_nodes_know_it(ask: Ask, resources: Resources) -> None:
+    def look(context: Context) -> list[Any]:
+        item = context.data.queue_item
+        return [
+            context._data is context.data,
+            context.data.source_invocation_id,
+            context.data.invocation.value,
+            item.item_id,
+            item.session_id == item.session.id,
+            list(item.session.graph.nodes),
+            item.workflow,
+            context.config.get() is resources.settings,
+        ]
+
+    expected = [True, "ask", 5, 1, True, ["ask"], {"name": "w"}, True]
+    assert await ask(look, {"workflow": '{"name":"w"}'}, value=5) == expected
+
+
+async def test_nodes_can_log(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    logger = logging.getLogger("invokeclone")
+    logger.addHandler(caplog.handler)
+    caplog.set_level("DEBUG", logger="invokeclone")
+
+    def log(context: Context) -> None:
+        for level in ("debug", "info", "warning", "error"):
+            getattr(context.logger, level)(f"{level} 100%")
+
+    await ask(log)
+    logger.removeHandler(caplog.handler)
+    records = [record for record in caplog.records if record.name == "invokeclone.node"]
+    assert {record.getMessage() for record in records} == {
+        f"{level} 100%" for level in ("debug", "info", "warning", "error")
+    }

@@ -1,0 +1,302 @@
+"""The real worker process on a real database: what it says, what it leaves in the rows, and how it ends."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import service, store
+from invokeclone.queue.batches import Batch
+
+TOYS = Path(__file__).parent / "toys.py"
+PATIENCE = 60
+NUMBERS = {
+    "one": {"type": "toy_number", "value": 3},
+    "sum": {"type": "toy_add", "b": 4},
+    "all": {"type": "collect"},
+}
+EDGES = (("one.value", "sum.a"), ("sum.value", "all.item"))
+LONG = {"steps": {"type": "toy_steps"}}
+STUBBORN = {"steps": {"type": "toy_steps", "heed": False}}
+
+
+class Worker:
+    """A started worker and everything it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process, resources: Resources, make: Any) -> None:
+        self.process = process
+        self.heard: list[dict[str, Any]] = []
+        self.errors = b""
+        self._resources = resources
+        self._make = make
+        self._changed = asyncio.Condition()
+        self._over = False
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._listen_errors())]
+
+    async def _listen(self) -> None:
+        assert self.process.stdout
+        while line := await self.process.stdout.readline():
+            async with self._changed:
+                self.heard.append(orjson.loads(line))
+                self._changed.notify_all()
+        async with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    async def _listen_errors(self) -> None:
+        assert self.process.stderr
+        while text := await self.process.stderr.read(4096):
+            self.errors += text
+
+    def say(self, **message: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(orjson.dumps(message) + b"\n")
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for a message, among those heard already too."""
+        async with asyncio.timeout(PATIENCE), self._changed:
+            while not (found := [message for message in self.heard if condition(message)]):
+                assert not self._over, self.errors.decode()
+                await self._changed.wait()
+        return found[0]
+
+    async def event(self, name: str, **fields: Any) -> dict[str, Any]:
+        def fits(message: dict[str, Any]) -> bool:
+            return message.get("name") == name and fields.items() <= message["data"].items()
+
+        return (await self.until(fits))["data"]
+
+    async def ask(self, number: int, name: str, **body: Any) -> dict[str, Any]:
+        self.say(kind="request", id=number, name=name, body=body)
+        return await self.until(lambda message: message["kind"] == "reply" and message["id"] == number)
+
+    async def enqueue(self, nodes: dict[str, Any], *edges: tuple[str, str]) -> int:
+        batch = Batch.model_validate({"graph": self._make.graph(nodes, *edges), "runs": 1})
+        item_ids = (await service.enqueue(self._resources, "default", batch)).item_ids
+        self.say(kind="wake")
+        return item_ids[0]
+
+    async def item(self, item_id: int) -> dict[str, Any]:
+        async with self._resources.database.read() as connection:
+            item: dict[str, Any] = orjson.loads(await store.get_json(connection, "default", item_id))
+        return item
+
+    def told(self, item_id: int) -> list[tuple[str, str | None]]:
+        """Return (event, status or source node) of one item, in order."""
+        events = [message for message in self.heard if message["kind"] == "event"]
+        return [
+            (event["name"], event["data"].get("status") or event["data"].get("invocation_source_id"))
+            for event in events
+            if event["data"].get("item_id") == item_id
+        ]
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            status = await self.process.wait()
+            await asyncio.gather(*self._tasks)
+        return status
+
+    async def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.ended()
+        self.process._transport.close()  # type: ignore[attr-defined]
+
+
+Start = Callable[[], Any]
+
+
+@pytest.fixture
+async def start(resources: Resources, make: Any) -> AsyncIterator[Start]:
+    started: list[Worker] = []
+
+    async def act() -> Worker:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(TOYS),
+            "--device",
+            "cpu",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        worker = Worker(process, resources, make)
+        started.append(worker)
+        worker.say(kind="hello", settings=resources.settings.to_worker())
+        await worker.until(lambda message: message["kind"] == "ready")
+        return worker
+
+    yield act
+    for worker in started:
+        await worker.close()
+
+
+async def test_a_graph_runs_with_its_events_in_order_and_nothing_printed_gets_into_the_link(start: Start) -> None:
+    worker = await start()
+    ready = worker.heard[0]
+    assert (ready["kind"], ready["device"], ready["pid"]) == ("ready", "cpu", worker.process.pid)
+    item_id = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.event("queue_item_status_changed", item_id=item_id, status="completed")
+    pairs = [(name, node) for node in ("one", "sum", "all") for name in ("invocation_started", "invocation_complete")]
+    changed = "queue_item_status_changed"
+    assert worker.told(item_id) == [(changed, "in_progress"), *pairs, (changed, "completed")]
+    item = await worker.item(item_id)
+    assert (item["status"], item["device"]) == ("completed", "cpu")
+    session = item["session"]
+    (collected,) = session["source_prepared_mapping"]["all"]
+    assert session["results"][collected]["collection"] == [7]
+    await worker.until(lambda message: message["kind"] == "heartbeat")
+    assert b"printed by a node" in worker.errors
+
+
+async def test_a_failure_changes_the_status_before_it_is_told(start: Start) -> None:
+    worker = await start()
+    item_id = await worker.enqueue({"bad": {"type": "toy_fail"}})
+    error = await worker.event("invocation_error", item_id=item_id)
+    assert error["error_message"] == "toys break"
+    changed = "queue_item_status_changed"
+    expected = [
+        (changed, "in_progress"),
+        ("invocation_started", "bad"),
+        (changed, "failed"),
+        ("invocation_error", "bad"),
+    ]
+    assert worker.told(item_id) == expected
+    item = await worker.item(item_id)
+    assert (item["error_type"], item["error_message"]) == ("ValueError", "toys break")
+    assert list(item["session"]["errors"].values()) == ["ValueError: toys break"]
+
+
+async def test_cancel_by_word_and_by_row(start: Start, resources: Resources) -> None:
+    worker = await start()
+    for hint in (True, False):
+        item_id = await worker.enqueue(LONG)
+        await worker.event("invocation_progress", item_id=item_id)
+        await service.cancel(resources, "default", item_id)
+        if hint:
+            worker.say(kind="cancel", item_id=item_id)
+        after = await worker.enqueue(NUMBERS, *EDGES)
+        await worker.event("queue_item_status_changed", item_id=after, status="completed")
+        assert (await worker.item(item_id))["status"] == "canceled"
+        told = {name for name, _ in worker.told(item_id)}
+        assert told == {"queue_item_status_changed", "invocation_started", "invocation_progress"}
+
+
+async def test_an_item_deleted_while_it_runs_is_dropped(start: Start, resources: Resources) -> None:
+    worker = await start()
+    item_id = await worker.enqueue(LONG)
+    await worker.event("invocation_progress", item_id=item_id)
+    await service.delete(resources, "default", item_id)
+    after = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.event("queue_item_status_changed", item_id=after, status="completed")
+    with pytest.raises(store.QueueItemNotFound):
+        await worker.item(item_id)
+
+
+async def test_paused_it_claims_nothing(start: Start, resources: Resources) -> None:
+    worker = await start()
+    await service.pause(resources)
+    item_id = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.ask(1, "cache_status")
+    assert (await worker.item(item_id))["status"] == "pending"
+    await service.resume(resources)
+    worker.say(kind="wake")
+    await worker.event("queue_item_status_changed", item_id=item_id, status="completed")
+
+
+async def test_questions_are_answered_while_a_node_runs(start: Start) -> None:
+    worker = await start()
+    item_id = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.event("queue_item_status_changed", item_id=item_id, status="completed")
+    long = await worker.enqueue(LONG)
+    await worker.event("invocation_progress", item_id=long)
+    status = (await worker.ask(1, "cache_status"))["body"]
+    assert status == {"size": 2, "hits": 0, "misses": 3, "enabled": True, "max_size": 512}
+    await worker.ask(2, "clear_invocation_cache")
+    await worker.ask(3, "disable_invocation_cache")
+    status = (await worker.ask(4, "cache_status"))["body"]
+    assert (status["size"], status["misses"], status["enabled"]) == (0, 0, False)
+    await worker.ask(5, "enable_invocation_cache")
+    assert (await worker.ask(6, "cache_status"))["body"]["enabled"]
+    assert (await worker.ask(7, "model_cache_stats"))["body"] is None
+    assert (await worker.ask(8, "empty_model_cache"))["error"] is None
+    assert "nonsense" in (await worker.ask(9, "nonsense"))["error"]
+
+
+@pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
+async def test_every_end_is_in_order_and_leaves_the_row_to_the_server(start: Start, how: str) -> None:
+    worker = await start()
+    item_id = await worker.enqueue(LONG)
+    pending = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.event("invocation_progress", item_id=item_id)
+    match how:
+        case "stop":
+            worker.say(kind="stop")
+        case "SIGTERM":
+            worker.process.terminate()
+        case _:
+            worker.process.stdin.close()
+    assert await worker.ended() == 0, worker.errors.decode()
+    assert b"Traceback" not in worker.errors
+    assert b"Timeout" not in worker.errors
+    assert worker.heard[-1]["kind"] == "stopped"
+    assert (await worker.item(item_id))["status"] == "in_progress"
+    assert (await worker.item(pending))["status"] == "pending"
+
+
+async def test_an_idle_worker_ends_at_once_and_ctrl_c_is_the_servers(start: Start) -> None:
+    worker = await start()
+    worker.process.send_signal(signal.SIGINT)
+    await worker.ask(1, "cache_status")
+    began = time.monotonic()
+    worker.process.stdin.close()
+    assert await worker.ended() == 0
+    assert time.monotonic() - began < 30
+
+
+async def test_a_node_that_never_looks_is_ended_hard(start: Start) -> None:
+    worker = await start()
+    item_id = await worker.enqueue(STUBBORN)
+    await worker.event("invocation_progress", item_id=item_id)
+    worker.process.stdin.close()
+    assert await worker.ended() == 1
+    assert b"toys.py" in worker.errors
+    assert (await worker.item(item_id))["status"] == "in_progress"
+
+
+async def test_kill_leaves_the_row_in_progress_and_the_next_worker_goes_on(start: Start, resources: Resources) -> None:
+    worker = await start()
+    item_id = await worker.enqueue(LONG)
+    pending = await worker.enqueue(NUMBERS, *EDGES)
+    await worker.event("invocation_progress", item_id=item_id)
+    worker.process.kill()
+    assert await worker.ended() == -signal.SIGKILL
+    assert (await worker.item(item_id))["status"] == "in_progress"
+    assert (await worker.item(pending))["status"] == "pending"
+    await service.fail_orphans(resources, "cpu", "killed")
+    assert (await worker.item(item_id))["status"] == "failed"
+    second = await start()
+    second.say(kind="wake")
+    await second.event("queue_item_status_changed", item_id=pending, status="completed")
+
+
+async def test_two_workers_share_a_queue_without_running_anything_twice(start: Start) -> None:
+    workers = [await start(), await start()]
+    ids = [await workers[0].enqueue(NUMBERS, *EDGES) for _ in range(20)]
+    workers[1].say(kind="wake")
+    for item_id in ids:
+        async with asyncio.timeout(PATIENCE):
+            while (await workers[0].item(item_id))["status"] != "completed":
+                await asyncio.sleep(0.02)
+    for item_id in ids:
+        told = [worker.told(item_id) for worker in workers]
+        assert sorted(map(len, told)) == [0, 8]
