@@ -1,0 +1,269 @@
+"""The model cache of one device: loads each model once, brings it to the device for use, makes room when memory is short.
+
+It knows sizes, locks and ages. How a model is loaded comes in as a function; what a model is for it refuses to know.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
+from invokeclone.engine.placement import Placement, size_of
+from invokeclone.kit import log
+from invokeclone.kit.settings import Settings
+
+GB = 2**30
+logger = log.get("engine.cache")
+
+
+@dataclass
+class CacheStats:
+    """What happened to the cache since these counts began; sizes in bytes."""
+
+    hits: int = 0
+    misses: int = 0
+    high_watermark: int = 0
+    in_cache: int = 0
+    cleared: int = 0
+    cache_size: int = 0
+    loaded_model_sizes: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as the API shows them."""
+        return asdict(self)
+
+
+@dataclass
+class CacheEntry:
+    """One model in the cache. `placement` is None for what needs no device (tokenizers, schedulers, all on the CPU)."""
+
+    key: str
+    model: Any
+    size: int
+    placement: Placement | None = None
+    locks: int = 0
+    used_at: float = 0.0
+
+    @property
+    def on_device(self) -> int:
+        """Bytes on a device of its own."""
+        return self.placement.on_device if self.placement else 0
+
+    @property
+    def in_ram(self) -> int:
+        """Bytes in RAM."""
+        return self.placement.in_ram if self.placement else self.size
+
+
+class ModelCache:
+    """Models in RAM and on one device, least recently used first to go. Safe to call from several threads.
+
+    A model that is locked (in use) is never dropped or moved. Unlocked ones stay on the device until room is needed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device | str,
+        memory: DeviceMemory | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make an empty cache for `device`, with the limits of the settings."""
+        self.settings = settings
+        self.memory = memory or DeviceMemory(device)
+        self.device = self.memory.device
+        self.stats = CacheStats()
+        self._working = int(settings.device_working_mem_gb * GB)
+        self._clock = clock
+        self._entries: OrderedDict[str, CacheEntry] = OrderedDict()
+        self._lock = threading.RLock()
+        self.ram_limit = self._choose_ram_limit()
+
+    def get(self, key: str, load: Callable[[], Any], size: int = 0) -> CacheEntry:
+        """Return the model under `key` (`model key[:submodel]`), calling `load` if it is not there.
+
+        `size` is a guess in bytes, as the size of its files, by which room is made first. What `load` raises goes through.
+        """
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                self.stats.misses += 1
+                entry = self._load(key, load, size)
+            else:
+                self.stats.hits += 1
+                self._entries.move_to_end(key)
+            entry.used_at = self._clock()
+            self.stats.loaded_model_sizes[key] = entry.size
+            self._count()
+            return entry
+
+    @contextmanager
+    def locked(self, entry: CacheEntry, working_memory: int | None = None) -> Iterator[Any]:
+        """Hold the model on the device; `working_memory` is what the caller needs beside it, in bytes, if more than usual.
+
+        Raises torch.OutOfMemoryError when it does not fit even with every other model moved out.
+        """
+        self.lock(entry, working_memory)
+        try:
+            yield entry.model
+        finally:
+            self.unlock(entry)
+
+    def lock(self, entry: CacheEntry, working_memory: int | None = None) -> None:
+        """Bring the model to the device and keep it there until `unlock`; calls nest."""
+        with self._lock:
+            entry.locks += 1
+            try:
+                if entry.placement is not None and not entry.placement.complete:
+                    self._bring(entry, entry.placement, max(self._working, working_memory or 0))
+            except BaseException:
+                entry.locks -= 1
+                raise
+
+    def unlock(self, entry: CacheEntry) -> None:
+        """Let go of the model; it stays on the device as long as nobody needs the room."""
+        with self._lock:
+            entry.locks -= 1
+            entry.used_at = self._clock()
+
+    def drop(self, key: str) -> int:
+        """Forget a model and its submodels, as after its record changed; those in use go when their users let go.
+
+        Returns how many were dropped.
+        """
+        with self._lock:
+            chosen = [e for e in self._entries.values() if e.key == key or e.key.startswith(f"{key}:")]
+            for entry in chosen:
+                self._forget(entry)
+            return len(chosen)
+
+    def clear(self) -> int:
+        """Drop every model that is not in use; returns how many."""
+        with self._lock:
+            chosen = [entry for entry in self._entries.values() if not entry.locks]
+            for entry in chosen:
+                self._forget(entry)
+            self.memory.empty()
+            return len(chosen)
+
+    def expire(self) -> int:
+        """Drop everything when nothing was used for `model_cache_keep_alive_min`; call it now and then. Returns how many."""
+        minutes = self.settings.model_cache_keep_alive_min
+        with self._lock:
+            newest = max((entry.used_at for entry in self._entries.values()), default=None)
+            busy = any(entry.locks for entry in self._entries.values())
+            if not minutes or newest is None or busy or self._clock() - newest < minutes * 60:
+                return 0
+            return self.clear()
+
+    def new_stats(self) -> CacheStats:
+        """Begin new counts, as for a new session, and return them."""
+        with self._lock:
+            self.stats = CacheStats()
+            self._count()
+            return self.stats
+
+    def keys(self) -> list[str]:
+        """Return the keys of what is in the cache, least recently used first."""
+        with self._lock:
+            return list(self._entries)
+
+    @property
+    def ram_used(self) -> int:
+        """Bytes of models in RAM."""
+        return sum(entry.in_ram for entry in self._entries.values())
+
+    @property
+    def device_used(self) -> int:
+        """Bytes of models on the device."""
+        return sum(entry.on_device for entry in self._entries.values())
+
+    def _load(self, key: str, load: Callable[[], Any], size: int) -> CacheEntry:
+        self._make_room(size)
+        try:
+            model = load()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._offload(self.device_used)
+            self.memory.empty()
+            model = load()
+        entry = CacheEntry(key, model, size_of(model))
+        if isinstance(model, nn.Module) and self.memory.separate:
+            entry.placement = Placement(model, self.memory, keep_ram_copy=self.settings.keep_ram_copy_of_weights)
+        self._make_room(entry.in_ram)
+        self._entries[key] = entry
+        return entry
+
+    def _make_room(self, needed: int) -> None:
+        """Drop the least recently used models that nobody uses until `needed` bytes fit into RAM, or none is left."""
+        for entry in list(self._entries.values()):
+            if self.ram_used + needed <= self.ram_limit:
+                return
+            if not entry.locks and entry.in_ram:
+                self._forget(entry)
+
+    def _bring(self, entry: CacheEntry, placement: Placement, working_memory: int) -> None:
+        missing = placement.size - placement.on_device
+        self._offload(missing - self._room(working_memory))
+        room = self._room(working_memory)
+        budget = (
+            None if missing <= room or not self.settings.enable_partial_loading else placement.on_device + max(room, 0)
+        )
+        try:
+            placement.enter(budget)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("out of memory while bringing %s to %s: moving the other models out", entry.key, self.device)
+            self._offload(self.device_used)
+            self.memory.empty()
+            partly = self.settings.enable_partial_loading
+            placement.enter(max(self._room(working_memory), 0) if partly else None)
+
+    def _room(self, working_memory: int) -> int:
+        """Return how many more bytes of models may come to the device."""
+        if self.settings.max_cache_vram_gb is not None:
+            return int(self.settings.max_cache_vram_gb * GB) - working_memory - self.device_used
+        return self.memory.free() - working_memory
+
+    def _offload(self, needed: int) -> None:
+        """Move models that nobody uses off the device, smallest first, until `needed` bytes are free or none is left."""
+        idle = [entry for entry in self._entries.values() if not entry.locks and entry.placement and entry.on_device]
+        moved = False
+        for entry in sorted(idle, key=lambda entry: entry.on_device):
+            if needed <= 0:
+                break
+            needed -= entry.on_device
+            if entry.placement:
+                entry.placement.leave()
+            moved = True
+        if moved:
+            self.memory.empty()
+
+    def _forget(self, entry: CacheEntry) -> None:
+        self._entries.pop(entry.key, None)
+        if entry.placement and not entry.locks:
+            entry.placement.abandon()
+        self.stats.cleared += 1
+        self._count()
+
+    def _count(self) -> None:
+        self.stats.in_cache = len(self._entries)
+        self.stats.high_watermark = max(self.stats.high_watermark, self.ram_used)
+        self.stats.cache_size = self.ram_limit
+
+    def _choose_ram_limit(self) -> int:
+        """Return the setting, or else half of the RAM less 2 GB, at most what the device could use, at least 4 GB."""
+        if self.settings.max_cache_ram_gb is not None:
+            return int(self.settings.max_cache_ram_gb * GB)
+        most = self.memory.total() - self._working if self.memory.separate else 32 * GB
+        return max(4 * GB, min(int(psutil.virtual_memory().total // 2 - 2 * GB), most))

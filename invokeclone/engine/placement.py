@@ -1,0 +1,168 @@
+"""Where a model's weights lie: in RAM, on the device, or partly there with the rest streamed in as it is needed.
+
+It moves tensors and hooks modules. It refuses to decide what deserves the device: that is the cache's business.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from invokeclone.engine.devices import DeviceMemory
+
+
+def nbytes(tensor: torch.Tensor) -> int:
+    """Return how many bytes the tensor's values take."""
+    return int(tensor.numel() * tensor.element_size())
+
+
+def size_of(model: Any) -> int:
+    """Return the bytes of a model's tensors; 0 for what has none, as a tokenizer."""
+    if isinstance(model, nn.Module):
+        return sum(nbytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
+    if isinstance(model, torch.Tensor):
+        return nbytes(model)
+    if isinstance(model, dict):
+        return sum(size_of(value) for value in model.values())
+    calculate = getattr(model, "calc_size", None)
+    return int(calculate()) if callable(calculate) else 0
+
+
+@dataclass
+class Unit:
+    """A module that computes with its own weights, with all that is below it: the smallest thing that can be moved."""
+
+    module: nn.Module
+    tensors: list[torch.Tensor]
+    size: int
+    in_ram: list[torch.Tensor | None] = field(default_factory=list)
+    """The tensors' values in RAM, None for those that are only on the device; empty while the unit is in RAM."""
+    hooks: list[RemovableHandle] = field(default_factory=list)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the weights lie on the device for good."""
+        return bool(self.in_ram)
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _units(module: nn.Module) -> Iterator[Unit]:
+    """Split a model at the modules that own weights directly: those may use the weights of what is below them, too."""
+    if (
+        next(module.parameters(recurse=False), None) is not None
+        or next(module.buffers(recurse=False), None) is not None
+    ):
+        tensors = _tensors(module)
+        yield Unit(module, tensors, sum(nbytes(tensor) for tensor in tensors))
+        return
+    for child in module.children():
+        yield from _units(child)
+
+
+class Placement:
+    """The weights of one model and where they are. Not thread-safe; the cache's lock guards it."""
+
+    def __init__(self, model: nn.Module, memory: DeviceMemory, *, keep_ram_copy: bool = True) -> None:
+        """Take over `model`, whose weights are in RAM; with `keep_ram_copy` they stay there too, so that leaving is free."""
+        self.model = model
+        self._memory = memory
+        self._keep = keep_ram_copy
+        seen: dict[int, Unit] = {}
+        for unit in _units(model):  # a module that two parents share is one unit
+            seen.setdefault(id(unit.module), unit)
+        self._units = list(seen.values())
+        self.size = sum(unit.size for unit in self._units)
+
+    @property
+    def on_device(self) -> int:
+        """Bytes that lie on the device for good."""
+        return sum(unit.size for unit in self._units if unit.on_device)
+
+    @property
+    def in_ram(self) -> int:
+        """Bytes that lie in RAM."""
+        return self.size if self._keep else self.size - self.on_device
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole model is on the device."""
+        return all(unit.on_device for unit in self._units)
+
+    def enter(self, budget: int | None = None) -> None:
+        """Bring the model to the device, as far as `budget` bytes allow (None: all); the rest is streamed when it computes.
+
+        The modules come in their order, so the first ones, by which a model tells its device, are there for good.
+        Raises torch.OutOfMemoryError with the model back in RAM.
+        """
+        left = self.size if budget is None else budget
+        left -= self.on_device
+        try:
+            for unit in self._units:
+                if unit.on_device:
+                    continue
+                if unit.size <= left or budget is None:
+                    left -= unit.size
+                    self._unhook(unit)
+                    self._bring(unit)
+                elif not unit.hooks:
+                    self._hook(unit)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Bring the model back to RAM and give the device's memory free."""
+        for unit in self._units:
+            self._unhook(unit)
+            if unit.on_device:
+                with torch.inference_mode(mode=False):
+                    for tensor, copy in zip(unit.tensors, unit.in_ram, strict=True):
+                        tensor.data = tensor.data.to("cpu") if copy is None else copy
+                unit.in_ram = []
+
+    def abandon(self) -> None:
+        """Take the hooks out, whose closures would keep the weights alive until the next garbage collection."""
+        for unit in self._units:
+            self._unhook(unit)
+            unit.in_ram = []
+
+    def _bring(self, unit: Unit) -> None:
+        with torch.inference_mode(mode=False):
+            for tensor in unit.tensors:
+                original = tensor.data
+                tensor.data = self._memory.put(original)
+                unit.in_ram.append(original if self._keep else None)
+
+    def _hook(self, unit: Unit) -> None:
+        """Let the unit fetch its weights whenever it computes, and drop them again."""
+        waiting: list[torch.Tensor] = []
+
+        def fetch(_module: nn.Module, _inputs: Any) -> None:
+            with torch.inference_mode(mode=False):
+                for tensor in unit.tensors:
+                    original = tensor.data
+                    tensor.data = self._memory.put(original)
+                    waiting.append(original)
+
+        def drop(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            with torch.inference_mode(mode=False):
+                for tensor, original in zip(unit.tensors, waiting, strict=False):
+                    tensor.data = original
+            waiting.clear()
+
+        unit.hooks = [
+            unit.module.register_forward_pre_hook(fetch),
+            unit.module.register_forward_hook(drop, always_call=True),
+        ]
+
+    @staticmethod
+    def _unhook(unit: Unit) -> None:
+        for hook in unit.hooks:
+            hook.remove()
+        unit.hooks = []

@@ -1,0 +1,66 @@
+"""Prompts to embeddings by a CLIP text encoder; weights and the rest of the prompt language are compel's.
+
+It knows tokens and one encoder. Which embeddings a family wants from which encoder it refuses to know.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+import torch
+
+from invokeclone.kit import log
+
+logger = log.get("engine.text")
+_LANGUAGE = re.compile(r"[()\[\]{}\"\\<>+\-]")
+"""Characters that mean something in the prompt language (or might); a prompt without them is read as it stands."""
+
+
+def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+    """Return the embeddings of a prompt, (1, n * 77, width), in the encoder's number format, on `device`.
+
+    Longer prompts become several chunks, split between sentences where that is possible.
+    Raises ValueError for a prompt that breaks the rules of its own language.
+    """
+    with torch.inference_mode():
+        # 1. a short prompt without any language, the common case: compel would do the same, but parsing costs more than encoding
+        if not _LANGUAGE.search(prompt):
+            tokens = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+            if len(tokens) <= tokenizer.model_max_length:
+                return _plain(tokenizer, text_encoder, tokens, device)
+        # 2. everything else
+        return _weighted(tokenizer, text_encoder, prompt, device)
+
+
+def _plain(tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.device) -> torch.Tensor:
+    padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
+    embeds: torch.Tensor = text_encoder(torch.tensor([padded], device=device))[0]
+    return embeds
+
+
+def _weighted(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+    from compel import Compel, SplitLongTextMode
+    from pyparsing import ParseException
+
+    compel = Compel(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        truncate_long_prompts=False,
+        split_long_text_mode=SplitLongTextMode.SENTENCES,
+        device=device,
+    )
+    try:
+        conjunction = _parser().parse_conjunction(prompt)
+    except ParseException as error:
+        raise ValueError(f"the prompt cannot be read at character {error.column}: {prompt!r}") from error
+    embeds, options = compel.build_conditioning_tensor_for_conjunction(conjunction)
+    if options.get("cross_attention_control"):
+        logger.warning(".swap() is not supported: the prompt is used as it was before swapping")
+    return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
+
+
+@cache
+def _parser() -> Any:
+    from compel.prompt_parser import PromptParser
+
+    return PromptParser()
