@@ -181,7 +181,7 @@ def walk(folder: Path) -> Iterator[Path]:
     """Yield every file under `folder` that is not hidden, following links to folders once each."""
     seen: set[Path] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        real = Path(parent).resolve()
+        real = Path(os.path.realpath(parent))
         if real in seen:
             folders.clear()
             continue

@@ -8,11 +8,18 @@ from invokeclone.models.errors import ModelBusy
 
 
 class Guard:
-    """Keys in use, and the lock for whoever adds or removes files in the models folder. One for the server's life."""
+    """Keys in use, and the lock between whoever puts models into place and whoever removes what nobody owns.
+
+    One for the server's life.
+    """
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
-        self.files = asyncio.Lock()
+        self.placing = asyncio.Lock()
+
+    def held(self) -> frozenset[str]:
+        """Return the keys of the models that are held now."""
+        return frozenset(self._keys)
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[None]:

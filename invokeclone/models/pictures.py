@@ -10,7 +10,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import UnknownPicture
-from invokeclone.models.placement import PICTURES
+from invokeclone.models.placement import PICTURES, is_there
 
 _EDGE = 256
 
@@ -26,7 +26,7 @@ def _file(settings: Settings, key: str) -> Path:
 def find(settings: Settings, key: str) -> Path:
     """Return the file of the model's picture; raises UnknownPicture."""
     path = _file(settings, key)
-    if not path.is_file():
+    if not is_there(path):
         raise UnknownPicture(f"model {key} has no picture")
     return path
 

@@ -26,6 +26,19 @@ def recorded(models: Path, path: Path) -> str:
     return PurePosixPath(path.relative_to(models) if inside else path).as_posix()
 
 
+def real(path: Path) -> Path:
+    """Return `path` without links; unlike Path.resolve this never raises, whatever a record holds."""
+    return Path(os.path.realpath(path))
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something at `path` that can be reached."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def move_in(models: Path, source: Path, key: str) -> Path:
     """Move the model at `source` into the folder `key` of the models folder, and return where it lies then.
 
@@ -86,11 +99,11 @@ def sweep(models: Path) -> None:
 
 def check_movable(models: Path, source: Path, others: list[Path]) -> None:
     """Raise InvalidModel when moving `source` would take along or break one of the registered models at `others`."""
-    real = source.resolve()
-    if models.resolve().is_relative_to(real):
+    whole = real(source)
+    if real(models).is_relative_to(whole):
         raise InvalidModel(f"{source} holds the models folder")
-    for other in (path.resolve() for path in others):
-        if other != real and (other.is_relative_to(real) or real.is_relative_to(other)):
+    for other in map(real, others):
+        if other != whole and (other.is_relative_to(whole) or whole.is_relative_to(other)):
             raise InvalidModel(
                 f"{source} and the registered model at {other} lie inside each other; install it in place"
             )
@@ -110,15 +123,14 @@ def remove(models: Path, path: Path, key: str, others: list[Path]) -> None:
 def is_inside(models: Path, path: Path) -> bool:
     """Tell whether `path`, taken as itself even when it is a link, lies inside the models folder."""
     normal = Path(os.path.normpath(path))
-    return (normal.parent.resolve() / normal.name).is_relative_to(
-        models.resolve()
-    ) and normal.resolve() != models.resolve()
+    inside = (real(normal.parent) / normal.name).is_relative_to(real(models))
+    return inside and real(normal) != real(models)
 
 
 def holds(folder: Path, path: Path) -> bool:
     """Tell whether `path` is `folder` or lies in it, by name or in truth."""
     by_name = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
-    return by_name or path.resolve().is_relative_to(folder.resolve())
+    return by_name or real(path).is_relative_to(real(folder))
 
 
 def erase(path: Path) -> None:

@@ -49,7 +49,7 @@ def _changed(config: ModelConfig, stated: dict[str, Any]) -> ModelConfig:
     merged = config.model_dump() | stated
     if stated.get("type", config.type) != config.type and "default_settings" not in stated:
         merged.pop("default_settings", None)
-    if merged["path"] in {"", ".", None}:
+    if merged["path"] in {"", ".", None} or "\0" in merged["path"]:
         raise ModelDoesNotFit("a model needs a path")
     try:
         return registry.parse(merged)
@@ -64,11 +64,10 @@ async def remove(resources: Resources, guard: Guard, key: str) -> None:
     """
     settings = resources.settings
     with guard.holding(key):
-        async with guard.files:
-            async with resources.database.write() as connection:
-                path = placement.absolute(settings.models_path, await store.delete(connection, key))
-                others = await store.paths(connection)
-            await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
+        async with resources.database.write() as connection:
+            path = placement.absolute(settings.models_path, await store.delete(connection, key))
+            others = await store.paths(connection)
+        await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
 
 
 def _remove_files(settings: Settings, path: Path, key: str, others: list[str]) -> None:
@@ -98,7 +97,7 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
 
 
 def _identify_again(model: OnDisk, config: ModelConfig) -> ModelConfig:
-    if not model.path.exists():
+    if not placement.is_there(model.path):
         raise MissingFiles(f"the files of {config.name} are missing: {model.path}")
     facts = config.model_dump(include=set(ModelConfig.model_fields) - {"type", "format", "base"})
     unknown = config.type == ModelType.Unknown
@@ -136,7 +135,7 @@ async def missing(resources: Resources) -> list[ModelConfig]:
     models = resources.settings.models_path
 
     def gone() -> list[ModelConfig]:
-        return [config for config in configs if not placement.absolute(models, config.path).exists()]
+        return [config for config in configs if not placement.is_there(placement.absolute(models, config.path))]
 
     return await asyncio.to_thread(gone)
 

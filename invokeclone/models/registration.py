@@ -4,6 +4,7 @@ Either all of it happens or nothing: what was moved is moved back when the recor
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from invokeclone.models.identify import identify
 
 _FACTS = {"key", "path", "hash", "file_size"}
 """Fields that are found out and not taken from what somebody states."""
+
+_KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
+"""A key names a folder of the models folder and a picture, so that it must be a plain and short file name."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,12 @@ async def register(resources: Resources, guard: Guard, request: Request) -> Mode
     after any of these the files are where they were and there is no record.
     """
     key = str(request.stated.get("key") or new_key())
-    if key != Path(key).name or key in {"..", placement.PICTURES} or key.startswith(".") or "\\" in key:
+    if not _KEY.match(key) or key == placement.PICTURES:
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     with guard.holding(key):
         await _check_free(resources, request.path, key)
         config = await asyncio.to_thread(examine, resources.settings, request, key)
-        async with guard.files:
+        async with guard.placing:
             await _check_free(resources, request.path, key)
             if request.stopped():
                 raise InstallCancelled("cancelled before the files were touched")
@@ -82,8 +86,8 @@ async def _check_free(resources: Resources, path: Path, key: str) -> None:
         raise DuplicateModelException(f"a model with key {key} is registered already")
 
     def same() -> str | None:
-        real = path.resolve()
-        return next((k for k, other in recorded.items() if placement.absolute(models, other).resolve() == real), None)
+        real = placement.real(path)
+        return next((k for k, at in recorded.items() if placement.real(placement.absolute(models, at)) == real), None)
 
     if (other := await asyncio.to_thread(same)) is not None:
         raise DuplicateModelException(f"{path} is registered already, as model {other}")

@@ -38,15 +38,18 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
 
 
 def _folder(text: str) -> Path:
-    path = Path(text).expanduser().absolute()
-    if not text or "\0" in text or not path.is_dir():
-        raise NotAFolder(f"not a folder: {text!r}")
-    return path
+    try:
+        path = Path(text).expanduser().absolute()
+        if text and path.is_dir():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NotAFolder(f"not a folder: {text!r}") from error
+    raise NotAFolder(f"not a folder: {text!r}")
 
 
 def _candidates(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
     """Yield model files and model folders under `folder`; hidden entries and folders that can't be read are left out."""
-    real = folder.resolve()
+    real = placement.real(folder)
     if depth > _MAX_DEPTH or real in seen:
         return
     seen.add(real)
@@ -66,15 +69,10 @@ def _candidates(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
 
 async def orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
-    async with installer.guard.files:
-        return await _orphans(resources, installer)
-
-
-async def _orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     models = resources.settings.models_path
-    async with resources.database.read() as connection:
-        recorded = await store.paths(connection)
-    used = [placement.absolute(models, path) for path in recorded.values()] + installer.sources_in_use()
+    used = [models / key for key in installer.guard.held()] + installer.sources_in_use()
+    async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
+        used += [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
 
     def find() -> list[OrphanedModelInfo]:
         entries = sorted(models.iterdir()) if models.is_dir() else []
@@ -99,8 +97,8 @@ def _info(entry: Path) -> OrphanedModelInfo:
 async def remove_orphans(resources: Resources, installer: Installer, names: list[str]) -> DeleteOrphanedModelsResponse:
     """Remove orphaned entries. A name that is none, above all an installed model's, is refused in `errors`."""
     done = DeleteOrphanedModelsResponse(deleted=[], errors={})
-    async with installer.guard.files:
-        orphaned = {info.path for info in await _orphans(resources, installer)}
+    async with installer.guard.placing:
+        orphaned = {info.path for info in await orphans(resources, installer)}
         for name in dict.fromkeys(names):
             if name not in orphaned:
                 done.errors[name] = "not an orphaned entry of the models folder"

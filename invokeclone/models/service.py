@@ -35,6 +35,7 @@ from invokeclone.models.jobs import (
     UnsupportedSource,
     parse_source,
 )
+from invokeclone.models.records import missing
 from invokeclone.models.registration import Request, register
 from invokeclone.models.schemas import ModelRecordChanges
 from invokeclone.tables import app_state
@@ -150,8 +151,17 @@ class Installer:
         """Return where the files of the jobs are that haven't ended."""
         return [job.local_path for job in self._jobs.values() if not job.ended and job.source.type == "local"]
 
+    async def _prepare(self) -> None:
+        """Clear away what a crash left, and tell the log of models whose files are gone."""
+        try:
+            await asyncio.to_thread(placement.sweep, self._resources.settings.models_path)
+        except OSError as error:
+            _log.warning("half-copied models cannot be removed: %s", error)
+        for config in await missing(self._resources):
+            _log.warning("the files of model %s are missing: %s", config.name, config.path)
+
     async def _work(self) -> None:
-        await asyncio.to_thread(placement.sweep, self._resources.settings.models_path)
+        await self._prepare()
         while (job := await self._waiting.get()) is not None:
             if job.status is InstallStatus.WAITING and not self._stopping:
                 await self._run(job)

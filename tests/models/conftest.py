@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from safetensors.numpy import save_file
 
+from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.models.api import router
 from invokeclone.models.jobs import ModelInstallJob
@@ -52,7 +54,9 @@ class Make:
         return self.tensors(path, shapes)
 
     def vae(self, path: str = "vae.safetensors", *, channels: int = 4) -> Path:
-        return self.tensors(path, {"decoder.conv_in.weight": (2, channels, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3)})
+        return self.tensors(
+            path, {"decoder.conv_in.weight": (2, channels, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3)}
+        )
 
     def pipeline(self, name: str = "pipeline", **unet: Any) -> Path:
         self.json(f"{name}/model_index.json", {"_class_name": "StableDiffusionPipeline"})
@@ -111,6 +115,24 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v2/models") as made:
         yield made
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """Collect what the room logs, however other tests have set up logging."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler, logger = Keep(), log.get("models")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield found
+    logger.setLevel(level)
+    logger.removeHandler(handler)
 
 
 async def ended(job: ModelInstallJob) -> ModelInstallJob:

@@ -90,7 +90,7 @@ def test_folders_without_a_model_are_refused(tmp_path):
     for number in range(51):
         (tmp_path / f"many/{number}.txt").touch()
     for name in ("empty", "deep", "many"):
-        with pytest.raises(InvalidModel, match="folder without a model|more than 50"):
+        with pytest.raises(InvalidModel, match=r"folder without a model|more than 50"):
             OnDisk(tmp_path / name).check()
 
 

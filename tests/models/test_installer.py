@@ -46,7 +46,12 @@ async def test_moved(resources, install, make):
     path = make.checkpoint("my.safetensors")
     job = await install(path, inplace=False, name="Mine", description="d", key="my-key")
     config = job.config_out
-    assert (config.key, config.path, config.name, config.description) == ("my-key", "my-key/my.safetensors", "Mine", "d")
+    assert (config.key, config.path, config.name, config.description) == (
+        "my-key",
+        "my-key/my.safetensors",
+        "Mine",
+        "d",
+    )
     assert config.source == str(path)
     assert not path.exists()
     assert inside(resources) == ["my-key", "my-key/my.safetensors"]
@@ -130,7 +135,7 @@ async def test_stated_fields_that_do_not_fit(resources, install, make):
     assert "its base is sd-1, not sdxl" in job.error
 
 
-@pytest.mark.parametrize("key", ["../x", "a/b", "..", ".hidden", "model_images", "a\\b"])
+@pytest.mark.parametrize("key", ["../x", "a/b", "..", ".hidden", "model_images", "a\\b", "k" * 201, "a\0b"])
 async def test_keys_must_be_plain_names(resources, install, make, key):
     assert "plain file name" in (await fails(resources, install, make.checkpoint(), key=key)).error
 
@@ -289,6 +294,16 @@ async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
     await installer.start()
     await installer.stop()
     assert inside(resources) == []
+
+
+async def test_missing_files_are_logged_at_start(resources, install, make, lines):
+    path = make.checkpoint()
+    await install(path)
+    path.unlink()
+    installer = Installer(resources)
+    await installer.start()
+    await installer.stop()
+    assert [line for line in lines if "the files of model model are missing" in line]
 
 
 async def test_a_key_in_use_is_refused(resources, installer, install, make):

@@ -47,7 +47,13 @@ def test_main_settings_have_limits(wrong):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"weight": 2.5}, {"weight": -1.1}, {"weight_min": 3}, {"weight_min": 1, "weight_max": 1}, {"weight": 1, "weight_max": 0.5}],
+    [
+        {"weight": 2.5},
+        {"weight": -1.1},
+        {"weight_min": 3},
+        {"weight_min": 1, "weight_max": 1},
+        {"weight": 1, "weight_max": 0.5},
+    ],
 )
 def test_lora_weight_lies_on_its_slider(wrong):
     with pytest.raises(ValidationError):
