@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, TypeVar, Union, cast
+from typing import Any, ClassVar, Literal, TypeVar, Union
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
@@ -199,9 +199,8 @@ def _check_default(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
     if default is PydanticUndefined or default is None:
         return
     try:
-        TypeAdapter[Any](
-            cast("Any", field.annotation), config=ConfigDict(arbitrary_types_allowed=True)
-        ).validate_python(default)
+        config = ConfigDict(arbitrary_types_allowed=True)
+        TypeAdapter[Any](list[field.annotation], config=config).validate_python([default])  # type: ignore[name-defined]
     except ValidationError as error:
         message = f"{cls.__name__}.{name}: the default {default!r} does not fit the annotation"
         raise InvalidFieldError(message) from error

@@ -1,0 +1,133 @@
+"""A session stored after any node and opened again ends as if nothing had happened; random graphs."""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from invokeclone.graph.execution import GraphExecutionState
+
+Make = Callable[..., dict[str, Any]]
+
+GRAPHS: dict[str, tuple[dict[str, Any], list[str], str, list[Any]]] = {
+    "nested": (
+        {
+            "r": {"type": "range", "start": 1, "stop": 4},
+            "i": "iterate",
+            "s": {"type": "range_of_size", "step": 10},
+            "j": "iterate",
+            "a": "add",
+            "c": "collect",
+            "d": "collect",
+        },
+        [
+            "r.collection > i.collection",
+            "i.item > s.size",
+            "s.collection > j.collection",
+            "j.item > a.a",
+            "i.item > a.b",
+            "a.value > c.item",
+            "c.collection > d.collection",
+        ],
+        "d",
+        [[1, 2, 12, 3, 13, 23]],
+    ),
+    "choice": (
+        {
+            "r": {"type": "boolean_collection", "collection": [True, False, True]},
+            "i": "iterate",
+            "x": {"type": "integer", "value": 1},
+            "y": {"type": "integer", "value": 2},
+            "if": "if",
+            "s": "string",
+            "c": "collect",
+        },
+        [
+            "r.collection > i.collection",
+            "i.item > if.condition",
+            "x.value > if.true_input",
+            "y.value > if.false_input",
+            "if.value > s.value",
+            "s.value > c.item",
+        ],
+        "c",
+        [["1", "2", "1"]],
+    ),
+}
+
+
+def outcome(state: GraphExecutionState, source: str) -> list[Any]:
+    return [state.results[copy].collection for copy in state.source_prepared_mapping[source]]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_stored_after_every_node(name: str, graph: Make) -> None:
+    nodes, edges, last, expected = GRAPHS[name]
+    state = GraphExecutionState(graph=graph(nodes, edges))
+    steps = 0
+    while (node := state.next()) is not None:
+        state.complete(node.id, node.invoke(None))  # type: ignore[arg-type]
+        state = GraphExecutionState.model_validate_json(state.to_json())
+        steps += 1
+    assert outcome(state, last) == expected
+    assert state.is_complete()
+    assert steps == sum(copy in state.results for copy in state.prepared_source_mapping)
+
+
+Sizes = st.lists(st.integers(0, 3), min_size=1, max_size=3)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=Sizes)
+def test_independent_loops_are_multiplied(sizes: list[int], graph: Make, run_state: Any) -> None:
+    """Every combination comes once, in the order of its indices; collectors close one loop each, from the innermost."""
+    nodes: dict[str, Any] = {"sum0": {"type": "integer", "value": 0}}
+    edges = []
+    for place, size in enumerate(sizes):
+        nodes[f"r{place}"] = {"type": "integer_collection", "collection": [10**place * n for n in range(size)]}
+        nodes[f"i{place}"] = "iterate"
+        nodes[f"sum{place + 1}"] = "add"
+        edges += [
+            f"r{place}.collection > i{place}.collection",
+            f"i{place}.item > sum{place + 1}.a",
+            f"sum{place}.value > sum{place + 1}.b",
+        ]
+    last = f"sum{len(sizes)}.value > c0.item"
+    for place in range(len(sizes)):
+        nodes[f"c{place}"] = "collect"
+        edges.append(last)
+        last = f"c{place}.collection > c{place + 1}.collection"
+    state = run_state(GraphExecutionState(graph=graph(nodes, edges)))
+    combinations = product(*([10**place * n for n in range(size)] for place, size in enumerate(sizes)))
+    final = f"c{len(sizes) - 1}"
+    assert outcome(state, final) == [[sum(one) for one in combinations]]
+    assert state.is_complete()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_sums(data: st.DataObject, graph: Make, run_state: Any) -> None:
+    """In any graph of additions each node runs once, after its parents, and gets what they put out."""
+    count = data.draw(st.integers(1, 12))
+    nodes = {f"n{place}": {"type": "add", "a": place, "b": 1} for place in range(count)}
+    links = {
+        (place, field): data.draw(st.none() | st.integers(0, place - 1)) if place else None
+        for place in range(count)
+        for field in "ab"
+    }
+    edges = [f"n{parent}.value > n{place}.{field}" for (place, field), parent in links.items() if parent is not None]
+    state = run_state(GraphExecutionState(graph=graph(nodes, edges)))
+    expected: dict[int, int] = {}
+    for place in range(count):
+        parents = [links[place, field] for field in "ab"]
+        literals = (place, 1)
+        expected[place] = sum(
+            literal if parent is None else expected[parent] for parent, literal in zip(parents, literals, strict=True)
+        )
+    for place, value in expected.items():
+        (copy,) = state.source_prepared_mapping[f"n{place}"]
+        assert state.results[copy].value == value
+    assert len(state.executed_history) == count

@@ -1,0 +1,216 @@
+"""Nodes by type, extra keys, and every rule of a graph's form."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from invokeclone.graph import registry
+from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.graph import (
+    CyclicalGraphError,
+    DuplicateNodeIdError,
+    Edge,
+    EdgeConnection,
+    Graph,
+    InvalidEdgeError,
+    NodeAlreadyInGraphError,
+    NodeFieldNotFoundError,
+    NodeIdMismatchError,
+    NodeNotFoundError,
+)
+
+Make = Callable[..., dict[str, Any]]
+
+
+class Body(BaseModel):
+    """As a route has it."""
+
+    graph: Graph
+
+
+def errors(data: Any) -> list[Any]:
+    with pytest.raises(ValidationError) as caught:
+        Body.model_validate({"graph": data})
+    return caught.value.errors(include_url=False)
+
+
+def test_unknown_type(graph: Make) -> None:
+    (error,) = errors(graph({"n": "no_such_node"}))
+    assert error["type"] == "union_tag_invalid"
+    assert error["loc"] == ("graph", "nodes", "n")
+    assert error["ctx"]["tag"] == "no_such_node"
+
+
+def test_missing_type() -> None:
+    (error,) = errors({"nodes": {"n": {"id": "n"}}})
+    assert (error["type"], error["loc"]) == ("union_tag_not_found", ("graph", "nodes", "n"))
+
+
+def test_bad_field(graph: Make) -> None:
+    (error,) = errors(graph({"n": {"type": "add", "a": "x"}}))
+    assert error["type"] == "int_parsing"
+    assert error["loc"] == ("graph", "nodes", "n", "add", "a")
+
+
+def test_deep_bad_field(graph: Make) -> None:
+    (error,) = errors(graph({"n": {"type": "color", "color": {"r": 256, "g": 0, "b": 0, "a": 0}}}))
+    assert error["loc"] == ("graph", "nodes", "n", "color", "color", "r")
+
+
+def test_direct_input_without_default_must_be_there(graph: Make) -> None:
+    (error,) = errors(graph({"n": "float_generator"}))
+    assert (error["type"], error["loc"][-1]) == ("missing", "generator")
+
+
+def test_other_required_inputs_may_be_absent(graph: Make) -> None:
+    assert Graph.model_validate(graph({"n": "dynamic_prompt"})).nodes["n"].model_dump()["prompt"] is None
+
+
+def test_unknown_keys_are_dropped_but_by_core_metadata(graph: Make) -> None:
+    made = Graph.model_validate(graph({"n": {"type": "add", "x": 1}, "m": {"type": "core_metadata", "mine": 2}}))
+    assert "x" not in made.nodes["n"].model_dump()
+    assert made.nodes["m"].model_dump()["mine"] == 2
+
+
+def test_numbers_become_strings(graph: Make) -> None:
+    made = Graph.model_validate(graph({"n": {"type": "string", "value": 7}}))
+    assert made.nodes["n"].model_dump()["value"] == "7"
+
+
+@pytest.fixture
+def restricted() -> Iterator[None]:
+    registry.restrict(allow_nodes=["add", "sub"], deny_nodes=["sub"])
+    yield
+    registry.restrict()
+
+
+@pytest.mark.usefixtures("restricted")
+def test_allowed_and_denied_nodes(graph: Make) -> None:
+    Graph.model_validate(graph({"n": "add"}))
+    for other in ("sub", "mul"):
+        assert errors(graph({"n": other}))[0]["type"] == "union_tag_invalid"
+    with pytest.raises(KeyError):
+        registry.get("sub")
+    assert list(registry.nodes()) == ["add"]
+
+
+BROKEN: list[tuple[type[ValueError], dict[str, Any], list[str]]] = [
+    (NodeNotFoundError, {"a": "add"}, ["x.value > a.a"]),
+    (NodeNotFoundError, {"a": "add"}, ["a.value > x.a"]),
+    (NodeFieldNotFoundError, {"a": "add", "b": "add"}, ["a.sum > b.a"]),
+    (NodeFieldNotFoundError, {"a": "add", "b": "add"}, ["a.value > b.c"]),
+    (NodeFieldNotFoundError, {"a": "add", "b": "add"}, ["a.value > b.saved_workflow_input::n::f"]),
+    (CyclicalGraphError, {"a": "add", "b": "add"}, ["a.value > b.a", "b.value > a.a"]),
+    (CyclicalGraphError, {"a": "add"}, ["a.value > a.a"]),
+    (InvalidEdgeError, {"a": "float", "b": "add"}, ["a.value > b.a"]),
+    (InvalidEdgeError, {"a": "boolean", "b": "string"}, ["a.value > b.value"]),
+    (InvalidEdgeError, {"i": "iterate"}, []),
+    (
+        InvalidEdgeError,
+        {"r": "range", "q": "range", "i": "iterate"},
+        ["r.collection > i.collection", "q.collection > i.collection"],
+    ),
+    (InvalidEdgeError, {"a": "add", "i": "iterate"}, ["a.value > i.collection"]),
+    (
+        InvalidEdgeError,
+        {"r": "range", "i": "iterate", "b": "boolean"},
+        ["r.collection > i.collection", "i.item > b.value"],
+    ),
+    (InvalidEdgeError, {"c": "collect"}, []),
+    (InvalidEdgeError, {"c": "collect", "a": "add", "s": "string"}, ["a.value > c.item", "s.value > c.item"]),
+    (InvalidEdgeError, {"c": "collect", "a": "add"}, ["a.value > c.collection"]),
+    (InvalidEdgeError, {"c": "collect", "a": "add", "b": "add"}, ["a.value > c.item", "c.collection > b.a"]),
+    (
+        InvalidEdgeError,
+        {"c": "collect", "a": "add", "b": "string_collection"},
+        ["a.value > c.item", "c.collection > b.collection"],
+    ),
+    (
+        InvalidEdgeError,
+        {"r": "range", "i": "iterate", "c": "collect", "b": "integer_collection"},
+        ["r.collection > i.collection", "i.item > c.item", "c.collection > b.collection"],
+    ),
+    (
+        InvalidEdgeError,
+        {"a": "string", "c": "collect", "d": "collect", "b": "integer_collection"},
+        ["a.value > c.item", "c.collection > d.collection", "d.collection > b.collection"],
+    ),
+    (
+        InvalidEdgeError,
+        {"a": "string", "c": "collect", "i": "iterate", "b": "add"},
+        ["a.value > c.item", "c.collection > i.collection", "i.item > b.a"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "nodes", "edges"), BROKEN)
+def test_broken_rule(kind: type[ValueError], nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
+    made = Graph.model_validate(graph(nodes, edges))
+    with pytest.raises(kind):
+        made.validate_self()
+    with pytest.raises(ValidationError) as caught:
+        GraphExecutionState(graph=made)
+    (error,) = caught.value.errors()
+    assert (error["type"], error["loc"]) == ("value_error", ("graph",))
+
+
+WHOLE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"a": "integer", "b": "float"}, ["a.value > b.value"]),
+    ({"a": "integer", "b": "string"}, ["a.value > b.value"]),
+    ({"a": "float", "b": "string"}, ["a.value > b.value"]),
+    ({"a": "boolean", "b": "integer"}, ["a.value > b.value"]),
+    ({"a": "integer", "b": "integer_collection"}, ["a.value > b.collection"]),
+    ({"a": "integer_collection", "b": "integer"}, ["a.collection > b.value"]),
+    ({"a": "string", "b": "dynamic_prompt"}, ["a.value > b.prompt"]),
+    ({"a": "add", "b": "add"}, ["a.value > b.a", "a.value > b.a"]),
+    ({"a": "add", "b": "metadata_item"}, ["a.value > b.value"]),
+    (
+        {"r": "range", "c": "collect", "a": "add", "b": "integer_collection"},
+        ["r.collection > c.collection", "a.value > c.item", "c.collection > b.collection"],
+    ),
+    ({"a": "integer", "b": "boolean", "c": "collect"}, ["a.value > c.item", "b.value > c.item"]),
+    ({"a": "integer", "w": "call_saved_workflow"}, ["a.value > w.saved_workflow_input::n::f"]),
+]
+
+
+@pytest.mark.parametrize(("nodes", "edges"), WHOLE)
+def test_allowed(nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
+    GraphExecutionState(graph=graph(nodes, edges))
+
+
+def test_ids(graph: Make) -> None:
+    data = graph({"a": "add", "b": "add"})
+    data["nodes"]["a"]["id"] = "c"
+    with pytest.raises(NodeIdMismatchError):
+        Graph.model_validate(data).validate_self()
+    data["nodes"]["a"]["id"] = "b"
+    with pytest.raises(DuplicateNodeIdError):
+        Graph.model_validate(data).validate_self()
+
+
+def edge(source: str, source_field: str, destination: str, field: str) -> Edge:
+    ends = (EdgeConnection(node_id=source, field=source_field), EdgeConnection(node_id=destination, field=field))
+    return Edge(source=ends[0], destination=ends[1])
+
+
+def test_building_a_graph(graph: Make) -> None:
+    made = Graph.model_validate(graph({"a": "add", "b": "add", "c": "collect"}))
+    with pytest.raises(NodeAlreadyInGraphError):
+        made.add_node(made.nodes["a"])
+    first = edge("a", "value", "b", "a")
+    made.add_edge(first)
+    for again in (first, edge("a", "value", "b", "a"), edge("b", "value", "a", "a")):
+        with pytest.raises(ValueError, match=r"already|cycles"):
+            made.add_edge(again)
+    made.add_edge(edge("a", "value", "c", "item"))
+    made.add_edge(edge("b", "value", "c", "item"))
+    assert len(made.edges) == 3
+    made.delete_edge(first)
+    made.delete_node("b")
+    assert [str(one) for one in made.edges] == ["a.value -> c.item"]
+    assert not made.has_node("b")
+    with pytest.raises(NodeNotFoundError):
+        made.get_node("b")
+    assert hash(first) == hash(edge("a", "value", "b", "a"))
