@@ -6,6 +6,7 @@ It knows folders and refuses to know what is in the files. Every function blocks
 import errno
 import os
 import shutil
+import sys
 from pathlib import Path, PurePosixPath
 
 from invokeclone.kit.storage import safe_join
@@ -52,11 +53,11 @@ def move_in(models: Path, source: Path, key: str) -> Path:
         raise DuplicateModelException(f"the models folder has an entry {key} already")
     models.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        _rename_or_copy(source, home, models / f"{_COPYING}{key}")
+        _rename_or_copy(source, home, _part(models, key))
         return home
     home.mkdir()
     try:
-        _rename_or_copy(source, home / source.name, models / f"{_COPYING}{key}")
+        _rename_or_copy(source, home / source.name, _part(models, key))
     except BaseException:
         home.rmdir()
         raise
@@ -65,7 +66,7 @@ def move_in(models: Path, source: Path, key: str) -> Path:
 
 def move_back(models: Path, placed: Path, source: Path, key: str) -> None:
     """Undo `move_in`: put what lies at `placed` back to `source`."""
-    _rename_or_copy(placed, source, source.with_name(f"{_COPYING}{source.name}"))
+    _rename_or_copy(placed, source, _part(source.parent, key))
     home = models / key
     if home.is_dir():
         home.rmdir()
@@ -92,9 +93,28 @@ def _rename_or_copy(source: Path, target: Path, part: Path) -> None:
 
 
 def sweep(models: Path) -> None:
-    """Remove copies that a crash left half-way; nothing may be moving."""
+    """Remove copies that a crash left half-way: those of this process, which may be moving nothing, and of ended ones."""
     for part in models.glob(f"{_COPYING}*"):
-        erase(part)
+        pid = part.name.removeprefix(_COPYING).partition("_")[0]
+        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
+            erase(part)
+
+
+def _part(folder: Path, key: str) -> Path:
+    """Return the place for a copy that is not whole yet; its name says which process writes it."""
+    return folder / f"{_COPYING}{os.getpid()}_{key}"
+
+
+def _runs(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # there, asking this way would end the process
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def check_movable(models: Path, source: Path, others: list[Path]) -> None:

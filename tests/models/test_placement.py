@@ -104,11 +104,12 @@ def test_an_entry_with_the_key_is_not_touched(models, make):
 
 
 def test_half_copies_are_swept(models):
-    (models / ".copying_k").mkdir()
-    (models / ".copying_k/x").touch()
-    (models / "keep").mkdir()
+    other = f".copying_{os.getppid()}_k"
+    for half in (f".copying_{os.getpid()}_k", ".copying_99999999_k", ".copying_k", other, "keep"):
+        (models / half).mkdir()
+        (models / half / "x").touch()
     placement.sweep(models)
-    assert names(models) == ["keep"]
+    assert names(models) == [other, f"{other}/x", "keep", "keep/x"]
 
 
 def test_moving_must_not_take_other_models_along(models, make, tmp_path):
