@@ -1,6 +1,6 @@
 """The commands and their arguments. What a command does is in its own module, imported only when it is called.
 
-It imports nothing but the standard library at its top, so that `--help` and mistakes are answered at once.
+It imports next to nothing at its top, so that `--help` and mistakes are answered at once.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.version import __version__
 
 WRONG_USE = 2
@@ -111,6 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CommandError as error:
         sys.stderr.write(f"invokeclone: {error}\n")
         return error.status
+    except InvokeCloneError as error:
+        sys.stderr.write(f"invokeclone: {error}\n")
+        return WRONG_USE
     except KeyboardInterrupt:
         sys.stderr.write("\ninvokeclone: interrupted\n")
         return INTERRUPTED

@@ -60,7 +60,7 @@ async def _list(settings: Settings, _arguments: argparse.Namespace) -> int:
 async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
     async with opened(settings) as resources:
         installer = service.Installer(resources)
-        installer.start()
+        await installer.start()
         job = await installer.add(arguments.source, ModelRecordChanges(), inplace=arguments.inplace)
         while not job.ended:
             await asyncio.sleep(0.1)

@@ -35,7 +35,7 @@ COMPRESS_FROM = 1_000
 
 
 class _Prefix:
-    """Takes the configured base path off an address, for proxies that leave it on; sockets need that, routes don't mind."""
+    """Takes the configured base path off an address where a proxy left it on, and tells the application of it."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self.app = app
@@ -44,7 +44,9 @@ class _Prefix:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         if path == self.prefix or path.startswith(f"{self.prefix}/"):
-            scope = {**scope, "path": path.removeprefix(self.prefix) or "/"}
+            path = path.removeprefix(self.prefix) or "/"
+        if scope["type"] != "lifespan":
+            scope = {**scope, "path": path, "root_path": self.prefix}
         await self.app(scope, receive, send)
 
 
@@ -58,7 +60,6 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
-        root_path=settings.base_url or "",
     )
     bus = Bus()
     settings = _with_scratch_database(app, settings)
@@ -123,7 +124,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await queue_service.recover(resources)
         installer = models_service.Installer(resources)
         app.state.installer = installer
-        installer.start()
+        await installer.start()
         stack.push_async_callback(installer.stop)
         await models_service.register_embedded(resources)
         app.state.sockets.listen(app.state.bus)

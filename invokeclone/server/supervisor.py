@@ -7,6 +7,7 @@ reads it there. Every message from here is only a hint that something changed.
 import asyncio
 import contextlib
 import itertools
+import logging
 import signal
 import sys
 import time
@@ -177,7 +178,12 @@ class Supervisor:
             case "heartbeat":
                 pass
             case "stopped":
-                _log.warning("the worker for %s ends by itself: %s", worker.device, message.get("reason"))
+                _log.log(
+                    logging.DEBUG if self._stopping else logging.WARNING,
+                    "the worker for %s ends: %s",
+                    worker.device,
+                    message.get("reason"),
+                )
             case other:
                 _log.warning("the worker for %s sent an unknown message %r", worker.device, other)
 

@@ -13,6 +13,7 @@ const RECHECK = 3_000;
 let running = null;
 let pending = 0;
 let online = false;
+let told = 0;
 
 /** Show a line to the user for some seconds. */
 function toast(text, kind = "error") {
@@ -40,8 +41,13 @@ function showQueue(queue) {
   else if ($("progress").hidden) showProgress(queue.in_progress ? "Starting" : "Waiting for a worker", null);
 }
 
+/** Ask for the queue's state; an event that arrives meanwhile knows better than the answer. */
 async function refreshQueue() {
-  try { showQueue(await api.queueStatus()); } catch { /* the state of the link says it already */ }
+  const before = told;
+  try {
+    const queue = await api.queueStatus();
+    if (told === before) showQueue(queue);
+  } catch { /* the state of the link says it already */ }
 }
 
 // Progress
@@ -89,6 +95,7 @@ const handlers = {
   queue_items_canceled: refreshQueue,
   queue_items_retried: refreshQueue,
   queue_item_status_changed(data) {
+    told += 1;
     if (data.queue_status) showQueue({ ...data.queue_status, item_id: data.queue_status.item_id ?? (data.status === "in_progress" ? data.item_id : null) });
     if (data.status === "in_progress") clearPreview();
     if (data.status === "failed") toast(data.error_message ? `Failed: ${data.error_message}` : "The picture failed.");

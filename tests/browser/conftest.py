@@ -1,0 +1,103 @@
+"""A server with a page, and a Chromium to look at it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+
+from invokeclone.kit.settings import Settings
+from invokeclone.server.app import create_app
+from tests.browser.painter import Painter
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MODEL = {
+    "key": "4f2b7c1e-0000-4000-8000-000000000001",
+    "hash": "blake3:00",
+    "name": "Tiny shapes",
+    "base": "sd-1",
+    "type": "main",
+    "default_settings": {"width": 128, "height": 128, "steps": 12, "cfg_scale": 4.0, "scheduler": "ddim"},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="there is no Chromium")
+    for item in items:
+        if "tests/browser" in item.path.as_posix():
+            item.add_marker(pytest.mark.browser)
+            if not CHROMIUM.exists():
+                item.add_marker(skip)
+
+
+def is_bug(line: ConsoleMessage) -> bool:
+    """Tell errors of the page from what the browser says of answers that a test refuses on purpose."""
+    return line.type == "error" and not line.text.startswith("Failed to load resource")
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    return create_app(settings, worker_command=None)
+
+
+@pytest.fixture
+async def url(app: FastAPI) -> AsyncIterator[str]:
+    config = uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    await task
+
+
+@pytest.fixture
+async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
+    del url
+    made = Painter(app.state.resources)
+    task = asyncio.create_task(made.work())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield made
+        await made.close()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    made = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
+    """A page whose every error fails the test, with one model."""
+    made = await context.new_page()
+    errors: list[str] = []
+    made.on("pageerror", lambda error: errors.append(str(error)))
+    made.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
+    await made.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
+    await made.goto(url)
+    await made.wait_for_selector('#link[data-state="online"]')
+    yield made
+    assert errors == []

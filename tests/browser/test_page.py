@@ -1,0 +1,163 @@
+"""The page in a real browser: a picture from prompt to gallery, and what can be done to it."""
+
+import asyncio
+import re
+
+from fastapi import FastAPI
+from playwright.async_api import BrowserContext, Page, expect
+
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import service as images
+from tests.browser.painter import Painter, paint
+
+
+async def fill(app: FastAPI, count: int) -> None:
+    for number in range(count):
+        await images.save(
+            app.state.resources,
+            paint(number, (64, 64)),
+            category=ImageCategory.GENERAL,
+            origin=ResourceOrigin.INTERNAL,
+        )
+
+
+async def test_empty_gallery_says_so(page: Page) -> None:
+    await expect(page.locator("#empty")).to_be_visible()
+    await expect(page.locator("#queue-text")).to_have_text("Queue empty")
+
+
+async def test_defaults_come_from_the_model(page: Page) -> None:
+    for name, value in (("width", "128"), ("height", "128"), ("steps", "12"), ("cfg", "4"), ("scheduler", "ddim")):
+        await expect(page.locator(f"#{name}")).to_have_value(value)
+
+
+async def test_a_picture_from_prompt_to_gallery(page: Page, painter: Painter) -> None:
+    painter.go.clear()
+    await page.get_by_label("Prompt", exact=True).fill("a red circle")
+    await page.get_by_label("Negative prompt").fill("a square")
+    await page.get_by_label("Seed").is_disabled()
+    await page.get_by_label("Count").fill("2")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("#preview")).to_be_visible()
+    await expect(page.locator("#progress-message")).to_have_text("Denoising 25 %")
+    await expect(page.locator("#queue-text")).to_have_text("1 running, 1 waiting")
+    painter.go.set()
+    await expect(page.locator(".tile")).to_have_count(2)
+    await expect(page.locator("#progress")).to_be_hidden()
+    await expect(page.locator("#total")).to_have_text("2 pictures")
+    first, second = painter.items
+    assert second["nodes"]["seed"]["value"] == (first["nodes"]["seed"]["value"] + 1) % 2**32
+    assert first["nodes"]["positive_prompt"]["value"] == "a red circle"
+
+
+async def test_cancel_and_clear(page: Page, painter: Painter) -> None:
+    painter.go.clear()
+    await page.get_by_label("Count").fill("3")
+    await page.get_by_role("button", name="Invoke").click()
+    await expect(page.locator("#queue-text")).to_have_text("1 running, 2 waiting")
+    await page.get_by_role("button", name="Clear queue").click()
+    await expect(page.locator("#queue-text")).to_have_text("1 running")
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await expect(page.locator("#queue-text")).to_have_text("Queue empty")
+    painter.go.set()
+    await expect(page.locator("#empty")).to_be_visible()
+
+
+async def test_a_failure_is_told(page: Page, painter: Painter) -> None:
+    painter.fail = True
+    await page.get_by_role("button", name="Invoke").click()
+    await expect(page.locator(".toast")).to_have_text("Failed: no paint left")
+
+
+async def test_viewer(page: Page, app: FastAPI, painter: Painter) -> None:
+    await fill(app, 2)
+    await page.get_by_label("Prompt", exact=True).fill("a blue star")
+    await page.get_by_role("button", name="Invoke").click()
+    await expect(page.locator(".tile")).to_have_count(1)
+    await page.reload()
+    await page.locator(".tile").first.click()
+    await expect(page.locator("#metadata")).to_contain_text("a blue star")
+    await page.keyboard.press("ArrowRight")
+    await expect(page.locator("#metadata")).not_to_contain_text("a blue star")
+    await page.keyboard.press("ArrowLeft")
+    await page.locator("#star").click()
+    await expect(page.locator("#star")).to_have_attribute("aria-pressed", "true")
+    await expect(page.locator(".badge")).to_have_count(1)
+    async with page.expect_download() as download:
+        await page.locator("#download").click()
+    assert (await download.value).suggested_filename.endswith(".png")
+    await page.locator("#reuse").click()
+    await expect(page.locator("#viewer")).to_be_hidden()
+    await expect(page.get_by_label("Seed")).to_have_value(re.compile(r"\d+"))
+    await expect(page.get_by_label("Random")).not_to_be_checked()
+    await page.locator(".tile").first.click()
+    await page.keyboard.press("Delete")
+    await expect(page.locator("#delete")).to_have_text("Really delete?")
+    await page.keyboard.press("Delete")
+    await expect(page.locator(".tile")).to_have_count(2)
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#total")).to_have_text("2 pictures")
+
+
+async def test_starred_view(page: Page, app: FastAPI) -> None:
+    await fill(app, 3)
+    await page.reload()
+    await page.locator(".tile").nth(1).click()
+    await page.locator("#star").click()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Starred").click()
+    await expect(page.locator(".tile")).to_have_count(1)
+
+
+async def test_scrolling_loads_more(page: Page, app: FastAPI) -> None:
+    await fill(app, 130)
+    await page.reload()
+    await expect(page.locator("#total")).to_have_text("130 pictures")
+    for _ in range(10):
+        await page.mouse.move(900, 500)
+        await page.mouse.wheel(0, 4000)
+        await asyncio.sleep(0.05)
+    await expect(page.locator(".tile")).to_have_count(130)
+
+
+async def test_start_from_a_picture(page: Page, app: FastAPI, painter: Painter) -> None:
+    await fill(app, 1)
+    await page.reload()
+    await page.locator(".tile").click()
+    await page.locator("#use").click()
+    await expect(page.locator("#start-picture img")).to_be_visible()
+    await page.get_by_label("Strength", exact=True).fill("0.75")
+    await page.get_by_role("button", name="Invoke").click()
+    await expect(page.locator(".tile")).to_have_count(2)
+    nodes = painter.items[0]["nodes"]
+    assert nodes["denoise_latents"]["denoising_start"] == 0.25
+    assert nodes["resize"]["width"] == 128
+
+
+async def test_form_is_remembered(page: Page) -> None:
+    await page.get_by_label("Prompt", exact=True).fill("remember me")
+    await page.locator("#steps").fill("7")
+    await page.reload()
+    await expect(page.get_by_label("Prompt", exact=True)).to_have_value("remember me")
+    await expect(page.locator("#steps")).to_have_value("7")
+
+
+async def test_a_refused_batch_is_told(page: Page) -> None:
+    await page.route("**/enqueue_batch", lambda route: route.fulfill(status=422, json={"detail": "not like this"}))
+    await page.get_by_role("button", name="Invoke").click()
+    await expect(page.locator(".toast")).to_have_text("not like this")
+
+
+async def test_no_model_is_said(context: BrowserContext, url: str) -> None:
+    page = await context.new_page()
+    await page.goto(url)
+    await expect(page.locator("#model-hint")).to_be_visible()
+    await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()
+
+
+async def test_nothing_overflows_on_a_phone(page: Page, app: FastAPI) -> None:
+    await fill(app, 5)
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await page.reload()
+    await expect(page.locator(".tile")).to_have_count(5)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,83 @@
+"""The command line: mistakes in one line with exit code 2, ports, and the commands on a temporary root."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from invokeclone.cli.main import main
+from invokeclone.cli.serve import listen
+
+WRONG: dict[str, list[str]] = {
+    "no command": [],
+    "unknown command": ["paint"],
+    "size that is no multiple of 8": ["generate", "x", "--out", "o.png", "--width", "100"],
+    "too small": ["generate", "x", "--out", "o.png", "--height", "32"],
+    "no number": ["generate", "x", "--out", "o.png", "--steps", "many"],
+    "no steps": ["generate", "x", "--out", "o.png", "--steps", "0"],
+    "NaN": ["generate", "x", "--out", "o.png", "--cfg", "nan"],
+    "negative seed": ["generate", "x", "--out", "o.png", "--seed", "-1"],
+    "no out": ["generate", "x"],
+    "unknown scheduler": ["generate", "x", "--out", "o.png", "--scheduler", "fast"],
+    "unknown format": ["generate", "x", "--out", "o.txt"],
+    "missing folder": ["generate", "x", "--out", "/no/such/folder/o.png"],
+    "unknown model": ["generate", "x", "--out", "o.png", "--model", "nope"],
+    "port": ["serve", "--port", "70000"],
+    "host": ["serve", "--host", "no.such.host.invalid", "--port", "29500"],
+    "unknown key": ["models", "delete", "nope"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_wrong_use(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rooted = [*arguments, "--root", str(tmp_path / "root")] if arguments and arguments[0] != "paint" else arguments
+    try:
+        status = main(rooted)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert status == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("invokeclone")
+
+
+def test_wrong_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "invokeai.yaml").write_text("port: many\n")
+    assert main(["models", "list", "--root", str(tmp_path)]) == 2
+    assert "port" in capsys.readouterr().err
+
+
+def test_db_upgrade(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert main(["db", "upgrade", "--root", str(tmp_path)]) == 0
+        assert "is at revision" in capsys.readouterr().out
+    assert (tmp_path / "databases" / "invokeai.db").exists()
+
+
+def test_models_list(tmp_path: Path) -> None:
+    assert main(["models", "list", "--root", str(tmp_path)]) == 0
+
+
+def test_install_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "install", str(tmp_path / "nope"), "--root", str(tmp_path)]) in (1, 2)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_openapi_prints_the_document(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "invokeclone", "openapi", "--root", str(tmp_path / "root")]
+    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    assert json.loads(done.stdout)["paths"]
+    assert not (tmp_path / "root").exists()
+
+
+def test_busy_port_gives_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with listen("127.0.0.1", port) as found:
+            assert port < found.getsockname()[1] <= port + 100
+    assert f"port {port} is busy" in capsys.readouterr().err

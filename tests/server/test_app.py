@@ -1,0 +1,236 @@
+"""The whole application: its routes answer, its errors have one form, and torch stays out of its process."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from fastapi import FastAPI
+
+from invokeclone.kit.settings import Settings
+from invokeclone.server.app import create_app
+
+FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_worker.py")), "good")
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "alembic")
+
+
+@asynccontextmanager
+async def running(settings: Settings, worker: tuple[str, ...] | None = None) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    app = create_app(settings, worker_command=worker)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield app, client
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(settings) as (_app, made):
+        yield made
+
+
+async def test_version(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/app/version")).json() == {"version": "6.14.2", "highlights": None}
+
+
+async def test_health(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/health")).json() == {"status": "ok"}
+
+
+async def test_unknown_paths_are_json_404(client: httpx.AsyncClient) -> None:
+    for path in ("/api/v1/nope", "/nope", "/page/nope.js", "/page/../app.py", "/page/%2e%2e/app.py"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
+
+
+async def test_page_and_its_files(client: httpx.AsyncClient) -> None:
+    index = await client.get("/")
+    assert index.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in index.headers["content-security-policy"]
+    for name in ("style.css", "app.js", "icon.svg"):
+        assert f"page/{name}" in index.text
+        answer = await client.get(f"/page/{name}")
+        assert answer.status_code == 200
+        again = await client.get(f"/page/{name}", headers={"if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_openapi_is_whole_sorted_and_kept(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/openapi.json")
+    document = answer.json()
+    schemas = list(document["components"]["schemas"])
+    assert schemas == sorted(schemas)
+    for name in ("BatchEnqueuedEvent", "QueueItemStatusChangedEvent", "AnyModelConfig", "AppVersion", "ImagesDeletedEvent"):
+        assert (name in schemas) == (name != "ImagesDeletedEvent"), name
+    unzipped = await client.get("/openapi.json", headers={"accept-encoding": "identity"})
+    assert unzipped.content == answer.content
+    assert "content-encoding" not in unzipped.headers
+
+
+async def test_every_reference_of_the_document_leads_somewhere(client: httpx.AsyncClient) -> None:
+    text = (await client.get("/openapi.json")).text
+    document = json.loads(text)
+    referred = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert referred <= set(document["components"]["schemas"])
+
+
+async def test_operation_ids_are_unique(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    found = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(found) == len(set(found))
+
+
+async def test_app_deps(client: httpx.AsyncClient) -> None:
+    found = (await client.get("/api/v1/app/app_deps")).json()
+    assert {"fastapi", "CUDA"} <= set(found)
+    assert [name.lower() for name in found] == sorted(name.lower() for name in found)
+
+
+async def test_runtime_config_masks_secrets(settings: Settings) -> None:
+    tokens = [{"url_regex": "x", "token": "hidden"}]
+    settings = Settings(root=settings.root, external_openai_api_key="hidden", remote_api_tokens=tokens)
+    async with running(settings) as (_app, client):
+        answer = await client.get("/api/v1/app/runtime_config")
+    assert "hidden" not in answer.text
+    assert answer.json()["config"]["external_openai_api_key"] == "**********"
+    assert set(answer.json()["set_fields"]) == {"external_openai_api_key", "remote_api_tokens"}
+    assert answer.json()["config"]["external_gemini_api_key"] is None
+
+
+async def test_runtime_config_changes_are_kept(client: httpx.AsyncClient, settings: Settings) -> None:
+    change = {"image_subfolder_strategy": "date", "max_queue_history": 5}
+    answer = await client.patch("/api/v1/app/runtime_config", json=change)
+    assert answer.json()["config"]["image_subfolder_strategy"] == "date"
+    again = (await client.get("/api/v1/app/runtime_config")).json()
+    assert again["config"]["max_queue_history"] == 5
+    file = yaml.safe_load((settings.root / "invokeai.yaml").read_text())
+    assert file == {"schema_version": "4.0.3", **change}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_subfolder_strategy": None},
+        {"image_subfolder_strategy": "heap"},
+        {"max_queue_history": -1},
+        {"generation_devices": ["cuda:9"]},
+        {"generation_devices": 7},
+    ],
+)
+async def test_runtime_config_refuses(client: httpx.AsyncClient, change: dict[str, Any], settings: Settings) -> None:
+    assert (await client.patch("/api/v1/app/runtime_config", json=change)).status_code == 422
+    assert not (settings.root / "invokeai.yaml").exists()
+
+
+async def test_logging(client: httpx.AsyncClient) -> None:
+    before = (await client.get("/api/v1/app/logging")).json()
+    assert (await client.post("/api/v1/app/logging", json=30)).json() == 30
+    assert (await client.get("/api/v1/app/logging")).json() == 30
+    assert (await client.post("/api/v1/app/logging", json=31)).status_code == 422
+    await client.post("/api/v1/app/logging", json=before)
+
+
+async def test_invocation_cache_without_a_worker(client: httpx.AsyncClient) -> None:
+    status = (await client.get("/api/v1/app/invocation_cache/status")).json()
+    assert status == {"size": 0, "hits": 0, "misses": 0, "enabled": True, "max_size": 512}
+    for method, path in (("DELETE", ""), ("PUT", "/enable"), ("PUT", "/disable")):
+        answer = await client.request(method, f"/api/v1/app/invocation_cache{path}")
+        assert (answer.status_code, answer.json()) == (200, None)
+
+
+async def test_devices_and_patchmatch(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/app/generation_device_options")).json() == []
+    assert (await client.get("/api/v1/app/patchmatch_status")).json() is False
+    assert set((await client.get("/api/v1/app/config")).json()) == {
+        "infill_methods",
+        "upscaling_methods",
+        "nsfw_methods",
+        "watermarking_methods",
+    }
+
+
+async def test_answers_are_compressed_unless_switched_off(settings: Settings) -> None:
+    async with running(settings) as (_app, client):
+        assert (await client.get("/api/v1/app/app_deps")).headers["content-encoding"] == "gzip"
+        assert (await client.get("/page/app.js")).headers["content-encoding"] == "gzip"
+        assert "content-encoding" not in (await client.get("/api/v1/app/version")).headers
+    async with running(settings.model_copy(update={"http_compression_level": 0})) as (_app, client):
+        assert "content-encoding" not in (await client.get("/api/v1/app/app_deps")).headers
+
+
+async def test_cors_follows_the_settings(settings: Settings) -> None:
+    settings = settings.model_copy(update={"allow_origins": ["https://friend.example"]})
+    async with running(settings) as (_app, client):
+        for origin, allowed in (("https://friend.example", "https://friend.example"), ("https://evil.example", None)):
+            answer = await client.get("/api/v1/app/version", headers={"origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+async def test_base_url_with_and_without_the_prefix(settings: Settings) -> None:
+    async with running(settings.model_copy(update={"base_url": "/invoke"})) as (_app, client):
+        for prefix in ("", "/invoke"):
+            assert (await client.get(f"{prefix}/api/v1/app/version")).status_code == 200
+            assert (await client.get(f"{prefix}/page/app.js")).status_code == 200
+            assert (await client.get(f"{prefix}/ws/socket.io/?EIO=4&transport=polling")).status_code == 200
+
+
+async def test_memory_database_leaves_nothing(settings: Settings) -> None:
+    async with running(settings.model_copy(update={"use_memory_db": True})) as (app, client):
+        assert (await client.get("/api/v1/queue/default/status")).status_code == 200
+        path = app.state.resources.settings.database_path
+        assert path.exists()
+    assert not path.exists()
+    assert not settings.database_path.exists()
+
+
+async def test_startup_cancels_what_was_running_and_starts_a_worker(settings: Settings) -> None:
+    async with running(settings, FAKE) as (app, _client):
+        assert await app.state.supervisor.ready(30)
+        pid = app.state.supervisor.pids[0]
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_torch_and_other_heavy_things_stay_out() -> None:
+    code = (
+        "import sys, pathlib, tempfile; from invokeclone.kit.settings import Settings; "
+        "from invokeclone.server.app import create_app; "
+        "create_app(Settings(root=pathlib.Path(tempfile.mkdtemp()))).openapi(); "
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"
+
+
+async def test_serve_ends_with_its_worker_and_after_being_killed(settings: Settings, tmp_path: Path) -> None:
+    """SIGTERM: graceful, exit 0. SIGKILL: the worker sees the end of its pipe and goes."""
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -9)):
+        log = tmp_path / f"log-{number}"
+        with log.open("wb") as out:
+            server = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "invokeclone", "serve", "--root", str(settings.root), "--port", "29400"),
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "INVOKEAI_DEVICE": "cpu"},
+            )
+            async with asyncio.timeout(120):
+                while b"worker for cpu is ready (process " not in log.read_bytes():
+                    assert server.returncode is None, log.read_text()
+                    await asyncio.sleep(0.05)
+                worker = int(log.read_text().split("is ready (process ")[1].split(")")[0])
+                server.send_signal(number)
+                assert await server.wait() == status, log.read_text()
+                while Path(f"/proc/{worker}").exists() and "zombie" not in Path(f"/proc/{worker}/status").read_text():
+                    await asyncio.sleep(0.05)
+        assert "invokeclone is at http://127.0.0.1:" in log.read_text()
+        assert "Traceback" not in log.read_text()
