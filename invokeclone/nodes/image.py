@@ -1,0 +1,132 @@
+"""Images as they are: named, collected, made blank, saved, shown, converted to another mode."""
+
+from typing import Literal
+
+from PIL import Image
+
+from invokeclone.graph.context import ImageMode, InvocationContext
+from invokeclone.graph.fields import (
+    ColorField,
+    FieldDescriptions,
+    ImageField,
+    Input,
+    InputField,
+    WithBoard,
+    WithMetadata,
+)
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import ImageCollectionOutput, ImageOutput
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Return `image` in `mode`, by way of RGB where Pillow knows no direct way."""
+    if mode in {"CMYK", "YCbCr", "LAB", "HSV"} and image.mode not in {mode, "RGB"}:
+        image = image.convert("RGB")
+    if mode in {"I", "F"} and image.mode not in {"L", "I", "F"}:
+        image = image.convert("L")
+    return image if image.mode == mode else image.convert(mode)
+
+
+@invocation("image", title="Image Primitive", tags=["primitives", "image"], category="primitives", version="1.0.2")
+class ImageInvocation(BaseInvocation):
+    """An image that exists already."""
+
+    image: ImageField = InputField(description="The image")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Give out the image with its size."""
+        return ImageOutput.build(context.images.get_dto(self.image.image_name))
+
+
+@invocation(
+    "image_collection",
+    title="Image Collection Primitive",
+    tags=["primitives", "image", "collection"],
+    category="primitives",
+    version="1.0.2",
+)
+class ImageCollectionInvocation(BaseInvocation):
+    """Several images: those connected, then those chosen."""
+
+    collection: list[ImageField] | None = InputField(
+        default=None, description="Connected images", input=Input.Connection, ui_order=0
+    )
+    images: list[ImageField] | None = InputField(
+        default=None, description="Chosen images", input=Input.Direct, ui_order=1
+    )
+
+    def invoke(self, context: InvocationContext) -> ImageCollectionOutput:
+        """Give out all of them."""
+        return ImageCollectionOutput(collection=[*(self.collection or []), *(self.images or [])])
+
+
+@invocation("blank_image", title="Blank Image", tags=["image"], category="image", version="1.2.2")
+class BlankImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """An image of one color."""
+
+    width: int = InputField(default=512, description=FieldDescriptions.width)
+    height: int = InputField(default=512, description=FieldDescriptions.height)
+    mode: Literal["RGB", "RGBA"] = InputField(default="RGB", description="Without or with transparency")
+    color: ColorField = InputField(default=ColorField(r=0, g=0, b=0, a=255), description="The color")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Make and save it."""
+        color = self.color.tuple()
+        image = Image.new(self.mode, (self.width, self.height), color if self.mode == "RGBA" else color[:3])
+        return ImageOutput.build(context.images.save(image))
+
+
+@invocation(
+    "save_image", title="Save Image", tags=["primitives", "image"], category="image", version="1.2.2", use_cache=False
+)
+class SaveImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Save an image once more, to the board and with the metadata given here."""
+
+    image: ImageField = InputField(description="The image to save")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Save a copy."""
+        return ImageOutput.build(context.images.save(context.images.get_pil(self.image.image_name)))
+
+
+@invocation(
+    "canvas_output",
+    title="Canvas Output",
+    tags=["canvas", "output", "image"],
+    category="canvas",
+    version="1.0.0",
+    use_cache=False,
+)
+class CanvasOutputInvocation(BaseInvocation):
+    """Save the image that the canvas is to show as this workflow's result."""
+
+    image: ImageField = InputField(description="The image to show")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Save a copy."""
+        return ImageOutput.build(context.images.save(context.images.get_pil(self.image.image_name)))
+
+
+@invocation("show_image", title="Show Image", tags=["image"], category="image", version="1.0.1")
+class ShowImageInvocation(BaseInvocation):
+    """Open an image in the viewer of the machine that runs the node."""
+
+    image: ImageField = InputField(description="The image to show")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Open the viewer and pass the image on."""
+        context.images.get_pil(self.image.image_name).show()
+        return ImageOutput.build(context.images.get_dto(self.image.image_name))
+
+
+@invocation("img_conv", title="Convert Image Mode", tags=["image", "convert"], category="image", version="1.2.2")
+class ImageConvertInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Change how an image's colors are stored. A file holds RGB or grey, so other modes last within one run."""
+
+    image: ImageField = InputField(description="The image to convert")
+    mode: ImageMode = InputField(default="L", description="The mode to convert to")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Convert and save."""
+        image = converted(context.images.get_pil(self.image.image_name), self.mode)
+        return ImageOutput.build(context.images.save(image))

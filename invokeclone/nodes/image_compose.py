@@ -1,0 +1,140 @@
+"""Images put together: pasted, multiplied, cut by masks, and masks made of images."""
+
+from PIL import Image, ImageChops, ImageOps
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.taxonomy import ImageCategory
+
+
+def pasted(
+    base: Image.Image, image: Image.Image, keep: Image.Image | None, position: tuple[int, int], *, crop: bool
+) -> Image.Image:
+    """Return RGBA of `image` over `base` at `position`, on a canvas that holds both, or cropped to `base`.
+
+    `keep` is white where the base stays. Raises NodeError when it is not of the image's size.
+    """
+    if keep is not None and keep.size != image.size:
+        message = f"the mask, {keep.width}×{keep.height}, is not of the image's size, {image.width}×{image.height}"
+        raise NodeError(message)
+    x, y = position
+    left, top = min(0, x), min(0, y)
+    right, bottom = max(base.width, x + image.width), max(base.height, y + image.height)
+    canvas = Image.new("RGBA", (right - left, bottom - top), (0, 0, 0, 0))
+    canvas.paste(base.convert("RGBA"), (-left, -top))
+    canvas.paste(image.convert("RGBA"), (x - left, y - top), None if keep is None else ImageOps.invert(keep))
+    return canvas.crop((-left, -top, base.width - left, base.height - top)) if crop else canvas
+
+
+@invocation("img_paste", title="Paste Image", tags=["image", "paste"], category="image", version="1.2.2")
+class ImagePasteInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Put an image over another one."""
+
+    base_image: ImageField = InputField(description="The image below")
+    image: ImageField = InputField(description="The image above")
+    mask: ImageField | None = InputField(default=None, description="White where the image below stays visible")
+    x: int = InputField(default=0, description="Left edge of the image above")
+    y: int = InputField(default=0, description="Top edge of the image above")
+    crop: bool = InputField(default=False, description="Whether to crop to the image below")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Paste and save."""
+        base = context.images.get_pil(self.base_image.image_name, mode="RGBA")
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        keep = context.images.get_pil(self.mask.image_name, mode="L") if self.mask else None
+        return ImageOutput.build(context.images.save(pasted(base, image, keep, (self.x, self.y), crop=self.crop)))
+
+
+@invocation("img_mul", title="Multiply Images", tags=["image", "multiply"], category="image", version="1.2.2")
+class ImageMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Multiply two images: white leaves the other one, black makes black."""
+
+    image1: ImageField = InputField(description="The first image; the result is of its mode")
+    image2: ImageField = InputField(description="The second image")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Multiply and save."""
+        first = context.images.get_pil(self.image1.image_name)
+        if first.mode not in {"L", "RGB", "RGBA"}:
+            first = first.convert("RGBA" if first.has_transparency_data else "RGB")
+        second = context.images.get_pil(self.image2.image_name).convert(first.mode)
+        return ImageOutput.build(context.images.save(ImageChops.multiply(first, second)))
+
+
+@invocation("tomask", title="Mask from Alpha", tags=["image", "mask"], category="mask", version="1.2.2")
+class MaskFromAlphaInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make a mask of an image's last channel, which is its opacity if it has one."""
+
+    image: ImageField = InputField(description="The image to make it of")
+    invert: bool = InputField(default=False, description="Whether to invert the mask")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Extract and save."""
+        mask = context.images.get_pil(self.image.image_name).split()[-1].convert("L")
+        if self.invert:
+            mask = ImageOps.invert(mask)
+        return ImageOutput.build(context.images.save(mask, image_category=ImageCategory.MASK))
+
+
+@invocation("mask_combine", title="Combine Masks", tags=["image", "mask", "multiply"], category="mask", version="1.2.2")
+class MaskCombineInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Multiply two masks: what is black in one of them is black."""
+
+    mask1: ImageField = InputField(description="The first mask")
+    mask2: ImageField = InputField(description="The second mask")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Combine and save."""
+        first = context.images.get_pil(self.mask1.image_name, mode="L")
+        second = context.images.get_pil(self.mask2.image_name, mode="L")
+        combined = ImageChops.multiply(first, second)
+        return ImageOutput.build(context.images.save(combined, image_category=ImageCategory.MASK))
+
+
+@invocation(
+    "mask_from_id", title="Mask from Segmented Image", tags=["image", "mask", "id"], category="mask", version="1.0.1"
+)
+class MaskFromIDInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make a mask that is white where a segmentation map has one color, or one close to it."""
+
+    image: ImageField = InputField(description="The segmentation map")
+    color: ColorField = InputField(description="The color to look for")
+    threshold: int = InputField(default=100, description="How far a color may be off, as a distance in RGBA")
+    invert: bool = InputField(default=False, description="Whether to invert the mask")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Compare and save."""
+        import numpy as np
+
+        pixels = np.asarray(context.images.get_pil(self.image.image_name, mode="RGBA"), dtype=np.int32)
+        squares = ((pixels - np.array(self.color.tuple(), dtype=np.int32)) ** 2).sum(axis=-1)
+        near = squares <= self.threshold**2 if self.threshold >= 0 else np.zeros(squares.shape, dtype=bool)
+        mask = Image.fromarray(np.where(near ^ self.invert, 255, 0).astype(np.uint8))
+        return ImageOutput.build(context.images.save(mask, image_category=ImageCategory.MASK))
+
+
+@invocation(
+    "apply_mask_to_image",
+    title="Apply Mask to Image",
+    tags=["image", "mask", "blend"],
+    category="mask",
+    version="1.0.0",
+)
+class ApplyMaskToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make an image as opaque as a mask is white."""
+
+    image: ImageField = InputField(description="The image to cut out")
+    mask: ImageField = InputField(description="The mask, of the same size")
+    invert_mask: bool = InputField(default=False, description="Whether to invert the mask first")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Replace the transparency and save."""
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        mask = context.images.get_pil(self.mask.image_name, mode="L")
+        if mask.size != image.size:
+            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            raise NodeError(message)
+        image.putalpha(ImageOps.invert(mask) if self.invert_mask else mask)
+        return ImageOutput.build(context.images.save(image))

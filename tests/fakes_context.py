@@ -1,0 +1,145 @@
+"""A context for nodes: pictures and tensors live in dictionaries, what is saved and told is kept for the test to look at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from PIL import Image
+
+from invokeclone.graph.fields import ImageField, MetadataField
+from invokeclone.graph.taxonomy import ImageCategory
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    """What nodes read of an image record."""
+
+    image_name: str
+    width: int
+    height: int
+    image_category: ImageCategory = ImageCategory.GENERAL
+    board_id: str | None = None
+    metadata: MetadataField | None = None
+
+
+@dataclass
+class FakeImages:
+    """The images face: `put` a picture in, read `saved` afterwards."""
+
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    records: dict[str, FakeRecord] = field(default_factory=dict)
+    saved: list[FakeRecord] = field(default_factory=list)
+
+    def put(self, image: Image.Image, **more: Any) -> ImageField:
+        """Keep a picture and return the field that names it."""
+        name = f"{len(self.pictures)}.png"
+        self.pictures[name] = image.copy()
+        self.records[name] = FakeRecord(name, *image.size, **more)
+        return ImageField(image_name=name)
+
+    def last(self) -> Image.Image:
+        """Return the picture that was saved last."""
+        return self.pictures[self.saved[-1].image_name]
+
+    def save(
+        self,
+        image: Image.Image,
+        board_id: str | None = None,
+        image_category: ImageCategory = ImageCategory.GENERAL,
+        metadata: MetadataField | None = None,
+    ) -> FakeRecord:
+        named = self.put(image, board_id=board_id, image_category=image_category, metadata=metadata)
+        self.saved.append(self.records[named.image_name])
+        return self.saved[-1]
+
+    def get_pil(self, image_name: str, mode: str | None = None) -> Image.Image:
+        image = self.pictures[image_name]
+        return image.convert(mode) if mode and mode != image.mode else image.copy()
+
+    def get_dto(self, image_name: str) -> FakeRecord:
+        return self.records[image_name]
+
+    def get_metadata(self, image_name: str) -> MetadataField | None:
+        return self.records[image_name].metadata
+
+    def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
+        return Path("thumbnails" if thumbnail else "") / image_name
+
+
+@dataclass
+class FakeStore:
+    """The tensors or the conditioning face."""
+
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, value: Any) -> str:
+        self.kept[f"t{len(self.kept)}"] = value
+        return f"t{len(self.kept) - 1}"
+
+    def load(self, name: str) -> Any:
+        return self.kept[name]
+
+
+@dataclass
+class FakeLogger:
+    """The logger face."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+    def debug(self, message: str) -> None:
+        self.lines.append(("debug", message))
+
+    def info(self, message: str) -> None:
+        self.lines.append(("info", message))
+
+    def warning(self, message: str) -> None:
+        self.lines.append(("warning", message))
+
+    def error(self, message: str) -> None:
+        self.lines.append(("error", message))
+
+
+@dataclass
+class FakeUtil:
+    """The util face: what was told is in `progress`, set `canceled` to cancel."""
+
+    progress: list[tuple[str, float | None]] = field(default_factory=list)
+    steps: list[Any] = field(default_factory=list)
+    canceled: bool = False
+
+    def signal_progress(
+        self,
+        message: str,
+        percentage: float | None = None,
+        image: Image.Image | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        self.progress.append((message, percentage))
+
+    def sd_step_callback(self, intermediate_state: Any, base_model: Any) -> None:
+        self.steps.append(intermediate_state)
+
+    def flux_step_callback(self, intermediate_state: Any) -> None:
+        self.steps.append(intermediate_state)
+
+    def flux2_step_callback(self, intermediate_state: Any) -> None:
+        self.steps.append(intermediate_state)
+
+    def is_canceled(self) -> bool:
+        return self.canceled
+
+
+@dataclass
+class FakeContext:
+    """The nine faces; those without a fake of their own are set by the test that needs them."""
+
+    images: FakeImages = field(default_factory=FakeImages)
+    tensors: FakeStore = field(default_factory=FakeStore)
+    conditioning: FakeStore = field(default_factory=FakeStore)
+    logger: FakeLogger = field(default_factory=FakeLogger)
+    util: FakeUtil = field(default_factory=FakeUtil)
+    models: Any = None
+    boards: Any = None
+    config: Any = None
+    data: Any = field(default_factory=SimpleNamespace)
