@@ -35,11 +35,11 @@ def check_steps(begin: float, end: float) -> None:
 
 
 def _begin() -> Any:
-    return Field(default=0, ge=0, le=1, description="When it starts, as a fraction of the steps")
+    return Field(default=0.0, ge=0, le=1, description="When it starts, as a fraction of the steps")
 
 
 def _end() -> Any:
-    return Field(default=1, ge=0, le=1, description="When it stops, as a fraction of the steps")
+    return Field(default=1.0, ge=0, le=1, description="When it stops, as a fraction of the steps")
 
 
 class ControlField(BaseModel):
@@ -47,7 +47,7 @@ class ControlField(BaseModel):
 
     image: ImageField = Field(description="The control image")
     control_model: ModelIdentifierField = Field(description="The ControlNet")
-    control_weight: float | list[float] = Field(default=1, description="Weight, or a weight for each step")
+    control_weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
     begin_step_percent: float = _begin()
     end_step_percent: float = _end()
     control_mode: CONTROLNET_MODE_VALUES = Field(default="balanced", description="Balance of prompt and control")
@@ -66,7 +66,7 @@ class IPAdapterField(BaseModel):
     image: ImageField | list[ImageField] = Field(description="The prompt image(s)")
     ip_adapter_model: ModelIdentifierField = Field(description="The IP-Adapter")
     image_encoder_model: ModelIdentifierField = Field(description="The CLIP vision model")
-    weight: float | list[float] = Field(default=1, description="Weight, or a weight for each step")
+    weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
     target_blocks: list[str] = Field(default=[], description="UNet blocks it is applied to; none: all")
     method: str = Field(default="full", description="What is taken from the image")
     begin_step_percent: float = _begin()
@@ -85,7 +85,7 @@ class T2IAdapterField(BaseModel):
 
     image: ImageField = Field(description="The control image")
     t2i_adapter_model: ModelIdentifierField = Field(description="The T2I-Adapter")
-    weight: float | list[float] = Field(default=1, description="Weight, or a weight for each step")
+    weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
     begin_step_percent: float = _begin()
     end_step_percent: float = _end()
     resize_mode: CONTROLNET_RESIZE_VALUES = Field(default="just_resize", description="How the image is made to fit")

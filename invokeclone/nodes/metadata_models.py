@@ -261,5 +261,7 @@ class MetadataToLorasCollectionInvocation(BaseInvocation, WithMetadata):
         """Give out all LoRAs, each once."""
         given = self.loras if isinstance(self.loras, list) else [self.loras] if self.loras else []
         found = recorded_loras(context, self.metadata, self.custom_label)
-        by_key = {one.lora.key: one for one in reversed([*given, *found])}
-        return MetadataToLorasCollectionOutput(lora=list(reversed(by_key.values())))
+        by_key: dict[str, LoRAField] = {}
+        for one in [*given, *found]:
+            by_key.setdefault(one.lora.key, one)
+        return MetadataToLorasCollectionOutput(lora=list(by_key.values()))
