@@ -1,6 +1,7 @@
 """Copying values on their way from an output to an input, so that a node can do as it likes with what it gets."""
 
 from copy import deepcopy
+from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,7 +12,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None), bytes, complex})
 def copied(value: Any) -> Any:
     """Return a value that shares nothing changeable with the given one."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in _PLAIN or isinstance(value, Enum):
         return value
     if kind is list:
         return [copied(one) for one in value]
