@@ -1,14 +1,21 @@
-"""How many items are in each status: of a queue, of a batch, of a destination. Each count is served by one index."""
+"""How many items are in each status: of a queue, of a batch, of a destination.
+
+Each answer is one statement, and each count in it is served by one index.
+"""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, func, select
+import orjson
+from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import (
+    STATUSES,
     BatchStatus,
-    Counts,
     SessionProcessorStatus,
+    SessionQueueAndProcessorStatus,
     SessionQueueCountsByDestination,
     SessionQueueStatus,
 )
@@ -18,73 +25,104 @@ columns = session_queue.c
 PAUSED = "paused"
 """The key in `app_state` whose presence says that workers take no items."""
 
+IN_QUEUE = columns.queue_id == parameter("queue_id")
+IN_BATCH = (columns.batch_id == parameter("batch_id"), IN_QUEUE)
+OF_OWNER = or_(parameter("owner").is_(None), columns.user_id == parameter("owner"))
 
-async def of_queue(connection: AsyncConnection, queue_id: str, user_id: str | None = None) -> SessionQueueStatus:
-    """Return the state of a queue; with `user_id`, also how many of its waiting and running items are that user's."""
-    mine = func.sum(columns.user_id == user_id, type_=Integer)
-    query = select(columns.status, func.count(), mine).where(columns.queue_id == queue_id).group_by(columns.status)
-    rows = (await connection.execute(query)).all()
-    by_status = {status: (count, own) for status, count, own in rows}
-    current = await _current(connection, queue_id) if "in_progress" in by_status else (None, None, None)
-    return SessionQueueStatus(
-        queue_id=queue_id,
-        item_id=current[0],
-        batch_id=current[1],
-        session_id=current[2],
-        **_totals({status: count for status, (count, _) in by_status.items()}),
-        user_pending=None if user_id is None else by_status.get("pending", (0, 0))[1],
-        user_in_progress=None if user_id is None else by_status.get("in_progress", (0, 0))[1],
+
+def _counted(*chosen: ColumnElement[bool]) -> ScalarSelect[Any]:
+    """Select [[status, number of items, number of the user's items], …] as JSON text."""
+    mine = func.sum(columns.user_id == parameter("user_id"))
+    groups = select(columns.status, func.count().label("all"), mine.label("mine"))
+    grouped = groups.where(*chosen).group_by(columns.status).subquery()
+    row = func.json_array(grouped.c.status, grouped.c.all, grouped.c.mine)
+    return select(func.json_group_array(func.json(row))).select_from(grouped).scalar_subquery()
+
+
+def _of_one(*selected: ColumnElement[Any], where: tuple[ColumnElement[bool], ...]) -> ScalarSelect[Any]:
+    """Select columns of any one of the rows as a JSON array."""
+    return select(func.json_array(*selected)).where(*where).limit(1).scalar_subquery()
+
+
+_RUNNING = (IN_QUEUE, columns.status == "in_progress")
+_CURRENT = _of_one(columns.item_id, columns.batch_id, columns.session_id, where=_RUNNING)
+_WORDS = _of_one(columns.origin, columns.destination, where=IN_BATCH)
+_PROCESSOR = (
+    select(app_state.c.key).where(app_state.c.key == PAUSED).exists(),
+    select(columns.item_id).where(columns.status == "in_progress").exists(),
+)
+
+QUEUE = Prepared(select(_counted(IN_QUEUE), _CURRENT, *_PROCESSOR))
+BATCH = Prepared(select(_counted(*IN_BATCH, OF_OWNER), _WORDS))
+ITEM = Prepared(select(_counted(*IN_BATCH), _WORDS, _counted(IN_QUEUE), _CURRENT))
+DESTINATION = Prepared(select(_counted(IN_QUEUE, columns.destination == parameter("destination"), OF_OWNER)))
+PROCESSOR = Prepared(select(*_PROCESSOR))
+
+
+async def of_everything(
+    connection: AsyncConnection, queue_id: str, user_id: str | None = None
+) -> SessionQueueAndProcessorStatus:
+    """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's."""
+    row = await QUEUE.first(connection, queue_id=queue_id, user_id=user_id)
+    assert row
+    return SessionQueueAndProcessorStatus(
+        queue=_queue_status(queue_id, row[0], row[1], own=user_id is not None),
+        processor=SessionProcessorStatus(is_started=not row[2], is_processing=bool(row[3])),
     )
 
 
-async def _current(connection: AsyncConnection, queue_id: str) -> tuple[int | None, str | None, str | None]:
-    query = (
-        select(columns.item_id, columns.batch_id, columns.session_id)
-        .where(columns.queue_id == queue_id, columns.status == "in_progress")
-        .limit(1)
-    )
-    row = (await connection.execute(query)).first()
-    return (row.item_id, row.batch_id, row.session_id) if row else (None, None, None)
+async def of_item(connection: AsyncConnection, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
+    """Return the states of an item's batch and queue, with its owner's own counts."""
+    row = await ITEM.first(connection, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
+    assert row
+    return _batch_status(item.queue_id, item.batch_id, row[0], row[1]), _queue_status(item.queue_id, row[2], row[3])
 
 
 async def of_batch(connection: AsyncConnection, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
     """Return the state of a batch (only of `owner`'s items where given); zeros for a batch that nobody knows."""
-    chosen = (columns.batch_id == batch_id, columns.queue_id == queue_id, *_owned_by(owner))
-    by_status = await _count(connection, *chosen)
-    query = select(columns.origin, columns.destination).where(*chosen).limit(1)
-    words = (await connection.execute(query)).first() if by_status else None
-    origin, destination = words or (None, None)
-    return BatchStatus(
-        queue_id=queue_id, batch_id=batch_id, origin=origin, destination=destination, **_totals(by_status)
-    )
+    row = await BATCH.first(connection, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
+    assert row
+    return _batch_status(queue_id, batch_id, row[0], row[1])
 
 
 async def of_destination(
     connection: AsyncConnection, queue_id: str, destination: str, owner: str | None = None
 ) -> SessionQueueCountsByDestination:
     """Return how many items with a destination are in each status (only `owner`'s where given)."""
-    by_status = await _count(
-        connection, columns.queue_id == queue_id, columns.destination == destination, *_owned_by(owner)
-    )
-    return SessionQueueCountsByDestination(queue_id=queue_id, destination=destination, **_totals(by_status))
+    row = await DESTINATION.first(connection, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
+    assert row
+    return SessionQueueCountsByDestination(queue_id=queue_id, destination=destination, **_totals(row[0])[0])
 
 
 async def of_processor(connection: AsyncConnection) -> SessionProcessorStatus:
     """Return whether workers take items, and whether any item is being run."""
-    paused = select(app_state.c.key).where(app_state.c.key == PAUSED).exists()
-    running = select(columns.item_id).where(columns.status == "in_progress").exists()
-    row = (await connection.execute(select(paused, running))).one()
+    row = await PROCESSOR.first(connection)
+    assert row
     return SessionProcessorStatus(is_started=not row[0], is_processing=bool(row[1]))
 
 
-def _owned_by(owner: str | None) -> tuple[ColumnElement[bool], ...]:
-    return () if owner is None else (columns.user_id == owner,)
+def _queue_status(queue_id: str, counted: str, current: str | None, *, own: bool = True) -> SessionQueueStatus:
+    totals, mine = _totals(counted)
+    item_id, batch_id, session_id = orjson.loads(current) if current else (None, None, None)
+    return SessionQueueStatus(
+        queue_id=queue_id,
+        item_id=item_id,
+        batch_id=batch_id,
+        session_id=session_id,
+        **totals,
+        user_pending=mine.get("pending", 0) if own else None,
+        user_in_progress=mine.get("in_progress", 0) if own else None,
+    )
 
 
-async def _count(connection: AsyncConnection, *chosen: ColumnElement[bool]) -> dict[str, int]:
-    query = select(columns.status, func.count()).where(*chosen).group_by(columns.status)
-    return {str(row[0]): int(row[1]) for row in (await connection.execute(query)).all()}
+def _batch_status(queue_id: str, batch_id: str, counted: str, words: str | None) -> BatchStatus:
+    origin, destination = orjson.loads(words) if words else (None, None)
+    totals, _ = _totals(counted)
+    return BatchStatus(queue_id=queue_id, batch_id=batch_id, origin=origin, destination=destination, **totals)
 
 
-def _totals(by_status: dict[str, int]) -> dict[str, Any]:
-    return Counts(**by_status, total=sum(by_status.values())).model_dump()
+def _totals(counted: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the number of items by status, with `total`, and the number of the user's own."""
+    rows = orjson.loads(counted)
+    totals = dict.fromkeys(STATUSES, 0) | {status: count for status, count, _ in rows}
+    return totals | {"total": sum(totals.values())}, {status: mine or 0 for status, _, mine in rows}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, func, literal_column, select
 
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import session_queue, users
@@ -85,9 +85,9 @@ SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)
 """Selects a summary of an item as JSON text."""
 
 
-def item_json(row: Row[Any], *, nulls: bool = True) -> str:
+def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
     """Return the JSON text of an item for a row of ITEMS (or of ITEMS_WITHOUT_NULLS with `nulls` false)."""
-    head, session, workflow = tuple(row)
+    head, session, workflow = row
     tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
     return f'{head[:-1]},"session":{session}{tail}}}'
 
@@ -130,13 +130,11 @@ RECORD: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in 
 CLAIMED: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in fields(ClaimedItem))
 
 
-def record(row: Row[Any]) -> Item:
+def record(row: tuple[Any, ...]) -> Item:
     """Return the record for a row of RECORD."""
-    values: tuple[Any, ...] = tuple(row)
-    return Item(*values)
+    return Item(*row)
 
 
-def claimed(row: Row[Any]) -> ClaimedItem:
+def claimed(row: tuple[Any, ...]) -> ClaimedItem:
     """Return the claimed item for a row of CLAIMED."""
-    values: tuple[Any, ...] = tuple(row)
-    return ClaimedItem(*values)
+    return ClaimedItem(*row)

@@ -75,18 +75,6 @@ class SessionQueueItemSummary(BaseModel):
     parent_item_id: int | None
 
 
-class Counts(BaseModel):
-    """How many items there are in each status, and in all."""
-
-    pending: int = 0
-    in_progress: int = 0
-    waiting: int = 0
-    completed: int = 0
-    failed: int = 0
-    canceled: int = 0
-    total: int = 0
-
-
 class SessionQueueStatus(BaseModel):
     """The state of a queue: what runs now, and how many items are in each status."""
 

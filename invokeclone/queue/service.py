@@ -67,9 +67,7 @@ def _emit(resources: Resources, events: Iterable[Event]) -> None:
 
 async def _told(connection: AsyncConnection, item: Item) -> QueueItemStatusChangedEvent:
     """Make the event for an item whose status was just written, with counts as of this transaction."""
-    batch = await counts.of_batch(connection, item.queue_id, item.batch_id)
-    queue = await counts.of_queue(connection, item.queue_id, item.user_id)
-    return QueueItemStatusChangedEvent.of(item, batch, queue)
+    return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
 
 
 # Batches
@@ -80,8 +78,9 @@ async def enqueue(
 ) -> EnqueueBatchResult:
     """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending."""
     async with resources.database.write() as connection:
-        room = resources.settings.max_queue_size - await store.count_pending(connection, queue_id)
-        priority = await store.highest_priority(connection, queue_id) + 1 if prepend else 0
+        pending, highest = await store.count_pending(connection, queue_id)
+        room = resources.settings.max_queue_size - pending
+        priority = highest + 1 if prepend else 0
         enqueued = await store.add(
             connection,
             expand(batch, max(room, 0)),
@@ -126,7 +125,8 @@ async def retry(
     """
     retried: list[tuple[int, str]] = []
     async with resources.database.write() as connection:
-        room = resources.settings.max_queue_size - await store.count_pending(connection, queue_id)
+        pending, _ = await store.count_pending(connection, queue_id)
+        room = resources.settings.max_queue_size - pending
         known = await store.list_known(connection, item_ids)
         for item in known:
             if item.queue_id != queue_id:
@@ -238,9 +238,7 @@ async def prune(resources: Resources, chosen: Chosen) -> int:
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
     async with resources.database.read() as connection:
-        queue = await counts.of_queue(connection, queue_id, user.user_id)
-        processor = await counts.of_processor(connection)
-    return SessionQueueAndProcessorStatus(queue=queue, processor=processor)
+        return await counts.of_everything(connection, queue_id, user.user_id)
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:
@@ -300,17 +298,16 @@ async def finish(
     status: Status,
     *,
     session_json: str | None = None,
-    error: ItemError | tuple[str, str, str] | None = None,
+    error: tuple[str, str, str] | None = None,
 ) -> Item | None:
     """Keep an item's session and give it its last status; the status stays as it is when it has one already.
 
     Return the item, or None when it was at its end or is gone: then nobody is told.
     """
-    errors = ItemError(*error)._asdict() if error else {}
     async with resources.database.write() as connection:
         if session_json is not None:
             await store.save_session(connection, item_id, session_json)
-        item = await store.set_status(connection, item_id, status, **errors)
+        item = await store.set_status(connection, item_id, status, error)
         event = await _told(connection, item) if item else None
     if event:
         resources.events.emit(event)
@@ -325,10 +322,10 @@ async def is_wanted(resources: Resources, item_id: int) -> bool:
 
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
     """Fail the items of a worker that died, giving the reason; return their ids."""
-    errors = ItemError("WorkerDied", reason, reason)._asdict()
+    error = ItemError("WorkerDied", reason, reason)
     async with resources.database.write() as connection:
         orphans = await store.list_running(connection, device=device)
-        changed = [await store.set_status(connection, item_id, "failed", **errors) for item_id in orphans]
+        changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
         events = [await _told(connection, item) for item in changed if item]
     _emit(resources, events)
     return [event.item_id for event in events]

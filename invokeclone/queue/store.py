@@ -9,27 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, not_, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.times import now
+from invokeclone.queue import statements
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
-from invokeclone.queue.rows import (
-    CLAIMED,
-    ITEMS,
-    ITEMS_WITHOUT_NULLS,
-    RECORD,
-    SUMMARIES,
-    ClaimedItem,
-    Item,
-    claimed,
-    columns,
-    item_json,
-    record,
-)
-from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
+from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
+from invokeclone.queue.schemas import TERMINAL, Status
+from invokeclone.queue.statements import became
 from invokeclone.tables import app_state, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
@@ -64,22 +54,18 @@ class Chosen:
         return found
 
 
-def _each(values: Sequence[Any]) -> Select[Any]:
-    """Select `values`, however many, as rows of one column."""
-    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value", name="listed")
+def _listed(values: Iterable[Any]) -> str:
+    """Return `values`, however many, as one parameter."""
+    return orjson.dumps(list(values)).decode()
+
+
+def _each(values: Iterable[Any]) -> Select[Any]:
+    """Select `values` as rows of one column."""
+    listed = func.json_each(_listed(values)).table_valued("value", name="listed")
     return select(listed.c.value)
 
 
 # Items in
-
-
-INSERT = """
-    INSERT INTO session_queue (
-        session_id, session, field_values, queue_id, batch_id, priority, origin, destination, user_id, workflow,
-        created_at, updated_at
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-"""In the driver's own words: a thousand rows cost a third of what they do through SQLAlchemy's parameters."""
 
 
 async def add(
@@ -99,30 +85,20 @@ async def add(
     shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, at)
     rows = [(item.session_id, item.session, item.field_values, *shared) for item in items]
     if rows:
-        await connection.exec_driver_sql(INSERT, rows)
+        await connection.exec_driver_sql(statements.INSERT, rows)
     return len(rows)
 
 
-async def count_pending(connection: AsyncConnection, queue_id: str) -> int:
-    """Return how many items of the queue are pending."""
-    query = select(func.count()).where(columns.queue_id == queue_id, columns.status == "pending")
-    return (await connection.execute(query)).scalar_one()
-
-
-async def highest_priority(connection: AsyncConnection, queue_id: str) -> int:
-    """Return the highest priority among pending items of the queue, 0 without any."""
-    query = select(func.max(columns.priority)).where(columns.queue_id == queue_id, columns.status == "pending")
-    return (await connection.execute(query)).scalar_one() or 0
+async def count_pending(connection: AsyncConnection, queue_id: str) -> tuple[int, int]:
+    """Return how many items of the queue are pending, and the highest priority among them (0 without any)."""
+    row = await statements.COUNT_PENDING.first(connection, queue_id=queue_id)
+    assert row
+    return row[0], row[1] or 0
 
 
 async def list_batch(connection: AsyncConnection, queue_id: str, batch_id: str) -> list[int]:
     """Return the ids of all items with this batch id, the newest first."""
-    query = (
-        select(columns.item_id)
-        .where(columns.batch_id == batch_id, columns.queue_id == queue_id)
-        .order_by(columns.item_id.desc())
-    )
-    return list((await connection.execute(query)).scalars())
+    return [row[0] for row in await statements.BATCH_IDS.rows(connection, queue_id=queue_id, batch_id=batch_id)]
 
 
 async def repeat(connection: AsyncConnection, item_id: int, session_id: str, session: str) -> None:
@@ -148,8 +124,7 @@ async def repeat(connection: AsyncConnection, item_id: int, session_id: str, ses
 
 async def get(connection: AsyncConnection, queue_id: str, item_id: int) -> Item:
     """Return the record of an item. Raise QueueItemNotFound, also when it is another queue's."""
-    query = select(*RECORD).where(columns.item_id == item_id, columns.queue_id == queue_id)
-    row = (await connection.execute(query)).first()
+    row = await statements.RECORD_OF_ONE.first(connection, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return record(row)
@@ -157,20 +132,22 @@ async def get(connection: AsyncConnection, queue_id: str, item_id: int) -> Item:
 
 async def get_status(connection: AsyncConnection, item_id: int) -> Status | None:
     """Return the status of an item of any queue, None when there is no such item."""
-    return (await connection.execute(select(columns.status).where(columns.item_id == item_id))).scalar_one_or_none()
+    row = await statements.STATUS_OF_ONE.first(connection, item_id=item_id)
+    return row[0] if row else None
 
 
 async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
-    rows = (await connection.execute(select(*RECORD).where(columns.item_id.in_(_each(item_ids))))).all()
-    found = {item.item_id: item for item in map(record, rows)}
-    return [found[item_id] for item_id in dict.fromkeys(item_ids) if item_id in found]
+    return [
+        record(row)
+        for row in await statements.RECORDS_IN_ORDER.rows(connection, asked=_listed(dict.fromkeys(item_ids)))
+    ]
 
 
 async def get_json(connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True) -> str:
     """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's."""
-    query = (ITEMS if nulls else ITEMS_WITHOUT_NULLS).where(columns.item_id == item_id, columns.queue_id == queue_id)
-    row = (await connection.execute(query)).first()
+    statement = statements.ONE if nulls else statements.ONE_WITHOUT_NULLS
+    row = await statement.first(connection, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return item_json(row, nulls=nulls)
@@ -178,54 +155,49 @@ async def get_json(connection: AsyncConnection, queue_id: str, item_id: int, *, 
 
 async def get_graph(connection: AsyncConnection, item_id: int) -> str:
     """Return the JSON text of the graph that an item's session began with."""
-    query = select(func.json_extract(columns.session, "$.graph")).where(columns.item_id == item_id)
-    return str((await connection.execute(query)).scalar_one())
+    row = await statements.GRAPH_OF_ONE.first(connection, item_id=item_id)
+    assert row
+    return str(row[0])
 
 
 async def current_json(connection: AsyncConnection, queue_id: str) -> str:
     """Return the JSON text of an item that is being run, or of null."""
-    return await _first_json(connection, ITEMS.where(columns.queue_id == queue_id, columns.status == "in_progress"))
+    row = await statements.CURRENT.first(connection, queue_id=queue_id)
+    return item_json(row) if row else "null"
 
 
 async def next_json(connection: AsyncConnection, queue_id: str) -> str:
     """Return the JSON text of the first pending item, or of null."""
-    chosen = ITEMS.where(columns.queue_id == queue_id, columns.status == "pending")
-    return await _first_json(connection, chosen.order_by(columns.priority.desc(), columns.created_at))
-
-
-async def _first_json(connection: AsyncConnection, query: Select[Any]) -> str:
-    row = (await connection.execute(query.limit(1))).first()
-    return "null" if row is None else item_json(row)
+    row = await statements.NEXT.first(connection, queue_id=queue_id)
+    return item_json(row) if row else "null"
 
 
 async def list_json(connection: AsyncConnection, queue_id: str, destination: str | None = None) -> str:
     """Return all items (with `destination` where given) as a JSON array, those of high priority first."""
-    chosen = Chosen(queue_id=queue_id, destination=destination)
-    query = ITEMS.where(*chosen.conditions()).order_by(columns.priority.desc(), columns.item_id)
-    return _array(item_json(row) for row in (await connection.execute(query)).all())
+    if destination is None:
+        rows = await statements.ALL.rows(connection, queue_id=queue_id)
+    else:
+        rows = await statements.ALL_WITH_DESTINATION.rows(connection, queue_id=queue_id, destination=destination)
+    return _array(map(item_json, rows))
 
 
 async def list_ids(connection: AsyncConnection, queue_id: str, *, newest_first: bool = True) -> list[int]:
     """Return the ids of all items by the time they were made; items of one batch are always in ascending order."""
-    order = columns.created_at.desc() if newest_first else columns.created_at.asc()
-    query = select(columns.item_id).where(columns.queue_id == queue_id).order_by(order, columns.item_id)
-    return list((await connection.execute(query)).scalars())
+    statement = statements.NEWEST if newest_first else statements.OLDEST
+    return [row[0] for row in await statement.rows(connection, queue_id=queue_id)]
 
 
 async def get_many_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
-    rows = (await connection.execute(_in_order(ITEMS, queue_id, item_ids))).all()
-    return _array(item_json(row) for row in rows)
+    return _array(
+        map(item_json, await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(item_ids)))
+    )
 
 
 async def get_summaries_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    return _array((await connection.execute(_in_order(SUMMARIES, queue_id, item_ids))).scalars())
-
-
-def _in_order(query: Select[Any], queue_id: str, item_ids: Sequence[int]) -> Select[Any]:
-    asked = func.json_each(orjson.dumps(list(item_ids)).decode()).table_valued("key", "value", name="asked")
-    return query.where(columns.item_id == asked.c.value, columns.queue_id == queue_id).order_by(asked.c.key)
+    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(item_ids))
+    return _array(row[0] for row in rows)
 
 
 def _array(texts: Iterable[str]) -> str:
@@ -235,39 +207,22 @@ def _array(texts: Iterable[str]) -> str:
 # Changes of status
 
 
-def _became(status: Status, at: str) -> dict[str, Any]:
-    """Return what every change of status sets; errors are cleared unless the caller sets them."""
-    values: dict[str, Any] = {
-        "status": status,
-        "status_sequence": columns.status_sequence + 1,
-        "updated_at": at,
-        "error_type": None,
-        "error_message": None,
-        "error_traceback": None,
-    }
-    if status == "in_progress":
-        values["started_at"] = at
-    if status in TERMINAL:
-        values["completed_at"] = at
-    return values
+async def set_status(
+    connection: AsyncConnection, item_id: int, status: Status, error: tuple[str, str, str] | None = None
+) -> Item | None:
+    """Give an item a status, and its error (class, text, traceback) where it failed.
 
-
-async def set_status(connection: AsyncConnection, item_id: int, status: Status, **values: Any) -> Item | None:
-    """Give an item a status and `values`; None, and nothing done, when it has reached its end or is gone."""
-    statement = (
-        update(session_queue)
-        .where(columns.item_id == item_id, columns.status.in_(ACTIVE))
-        .values(_became(status, now()) | values)
-        .returning(*RECORD)
-    )
-    row = (await connection.execute(statement)).first()
-    return None if row is None else record(row)
+    None, and nothing done, when it has reached its end or is gone.
+    """
+    kind, message, traceback = error or (None, None, None)
+    errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
+    row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), **errors)
+    return record(row) if row else None
 
 
 async def save_session(connection: AsyncConnection, item_id: int, session: str) -> None:
     """Keep how far a session has come; nothing happens when the item is gone."""
-    statement = update(session_queue).where(columns.item_id == item_id).values(session=session, updated_at=now())
-    await connection.execute(statement)
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, text=session, at=now())
 
 
 async def claim(connection: AsyncConnection, device: str, *, round_robin: bool = False) -> ClaimedItem | None:
@@ -276,34 +231,9 @@ async def claim(connection: AsyncConnection, device: str, *, round_robin: bool =
     One statement: the choice and the change can't be torn apart. With `round_robin` the user whose turn is longest ago
     comes first and priority orders that user's own items; without, priority orders all.
     """
-    paused = select(app_state.c.key).where(app_state.c.key == PAUSED).exists()
-    chosen = _longest_unserved() if round_robin else _foremost()
-    statement = (
-        update(session_queue)
-        .where(columns.item_id == chosen.scalar_subquery(), not_(paused))
-        .values(_became("in_progress", now()) | {"device": device})
-        .returning(*CLAIMED)
-    )
-    row = (await connection.execute(statement)).first()
-    return None if row is None else claimed(row)
-
-
-def _foremost() -> Select[Any]:
-    pending = session_queue.alias("candidates").c
-    return (
-        select(pending.item_id)
-        .where(pending.status == "pending")
-        .order_by(pending.priority.desc(), pending.item_id)
-        .limit(1)
-    )
-
-
-def _longest_unserved() -> Select[Any]:
-    pending, served = session_queue.alias("candidates").c, session_queue.alias("served").c
-    turn = func.row_number().over(partition_by=pending.user_id, order_by=(pending.priority.desc(), pending.item_id))
-    best = select(pending.item_id, pending.user_id, turn.label("turn")).where(pending.status == "pending").subquery()
-    last = select(func.max(served.started_at)).where(served.user_id == best.c.user_id).scalar_subquery()
-    return select(best.c.item_id).where(best.c.turn == 1).order_by(func.coalesce(last, ""), best.c.item_id).limit(1)
+    statement = statements.CLAIM_IN_TURN if round_robin else statements.CLAIM
+    row = await statement.first(connection, on=device, at=now())
+    return claimed(row) if row else None
 
 
 async def cancel_idle(connection: AsyncConnection, chosen: Chosen) -> list[tuple[int, str]]:
@@ -311,7 +241,7 @@ async def cancel_idle(connection: AsyncConnection, chosen: Chosen) -> list[tuple
     statement = (
         update(session_queue)
         .where(*chosen.conditions(), columns.status.in_(IDLE))
-        .values(_became("canceled", now()))
+        .values(became("canceled", now()))
         .returning(columns.item_id, columns.user_id)
     )
     return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
@@ -356,9 +286,7 @@ async def keep_newest(connection: AsyncConnection, queue_id: str, count: int) ->
 async def cancel_interrupted(connection: AsyncConnection) -> int:
     """Cancel every item that a worker was busy with; return how many."""
     statement = (
-        update(session_queue)
-        .where(or_(columns.status == "in_progress", columns.status == "waiting"))
-        .values(_became("canceled", now()))
+        update(session_queue).where(columns.status.in_(("in_progress", "waiting"))).values(became("canceled", now()))
     )
     return (await connection.execute(statement)).rowcount
 

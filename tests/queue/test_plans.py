@@ -3,12 +3,17 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import counts, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.store import Chosen
+
+
+async def _states_of_one(connection: AsyncConnection) -> None:
+    await counts.of_item(connection, await store.get(connection, "default", 1))
+
 
 READS: dict[str, Any] = {
     "list_all": lambda c: store.list_json(c, "default"),
@@ -18,13 +23,13 @@ READS: dict[str, Any] = {
     "next": lambda c: store.next_json(c, "default"),
     "items_by_ids": lambda c: store.get_many_json(c, "default", [1, 2]),
     "summaries": lambda c: store.get_summaries_json(c, "default", [1, 2]),
-    "status": lambda c: counts.of_queue(c, "default", "system"),
+    "status": lambda c: counts.of_everything(c, "default", "system"),
     "batch status": lambda c: counts.of_batch(c, "default", "b"),
     "counts by destination": lambda c: counts.of_destination(c, "default", "d"),
+    "item's status": _states_of_one,
     "processor": counts.of_processor,
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "pending": lambda c: store.count_pending(c, "default"),
-    "priority": lambda c: store.highest_priority(c, "default"),
     "running": lambda c: store.list_running(c, device="cpu"),
 }
 WRITES: dict[str, Any] = {
@@ -43,21 +48,15 @@ SORTED = {"list_all", "item_ids", "next", "claim"}
 async def test_an_index_serves_it(name: str, resources: Resources, make: Any) -> None:
     batch = Batch.model_validate(make.batch(runs=20, batch_id="b", destination="d"))
     await service.enqueue(resources, "default", batch)
-    statements: list[tuple[str, Any]] = []
+    statements: list[str] = []
     async with resources.database.write() as connection:
-        sync = connection.sync_connection
-        assert sync
-
-        def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
-            statements.append((statement, parameters))
-
-        event.listen(sync, "before_cursor_execute", note)
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await driver.set_trace_callback(statements.append)
         await (READS | WRITES)[name](connection)
-        event.remove(sync, "before_cursor_execute", note)
+        await driver.set_trace_callback(None)
         plan = []
-        for statement, parameters in statements:
-            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plan += [row[3] for row in rows]
+        for statement in statements:
+            plan += [row[3] for row in await driver.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}")]
     assert plan
     scans = [step for step in plan if step.startswith("SCAN") and "VIRTUAL TABLE" not in step and "USING" not in step]
     assert [step for step in scans if "session_queue" in step or "candidates" in step] == [], plan

@@ -435,7 +435,7 @@ class TestOwners:
         async with resources.database.read() as connection:
             assert (await counts.of_batch(connection, "default", "b", "alice")).total == 2
             assert (await counts.of_destination(connection, "default", "d", "bob")).total == 1
-            assert (await counts.of_queue(connection, "default")).user_pending is None
+            assert (await counts.of_everything(connection, "default")).queue.user_pending is None
 
 
 def test_a_status_event_is_frozen() -> None:
