@@ -14,8 +14,10 @@ from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelFormat, ModelType, SubModelType
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
+
+Tensor = Any
+"""A torch.Tensor; this room does without torch, even to name it."""
 
 ImageMode = Literal["L", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
 
@@ -98,8 +100,8 @@ class PipelineIntermediateState:
     order: int
     total_steps: int
     timestep: int
-    latents: "torch.Tensor"
-    predicted_original: "torch.Tensor | None" = None
+    latents: Tensor
+    predicted_original: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,10 @@ class ImagesFace(Protocol):
 class TensorsFace(Protocol):
     """Tensors that pass between nodes."""
 
-    def save(self, tensor: "torch.Tensor") -> str:
+    def save(self, tensor: Tensor) -> str:
         """Keep a tensor; returns its name."""
 
-    def load(self, name: str) -> "torch.Tensor":
+    def load(self, name: str) -> Tensor:
         """Return a copy of the tensor."""
 
 

@@ -1,10 +1,10 @@
 """Outputs shared by nodes of several rooms; an output that one node alone has stands next to that node."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.context import ImageLike
+from invokeclone.graph.context import ImageLike, Tensor
 from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import (
     BoundingBoxField,
@@ -38,9 +38,6 @@ from invokeclone.graph.model_outputs import (
     VAEOutput,
 )
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "BooleanCollectionOutput",
@@ -98,7 +95,7 @@ def latents_field(latents_name: str, seed: int | None) -> LatentsField:
     return LatentsField(latents_name=latents_name, seed=seed)
 
 
-def pixel_size(latents: "torch.Tensor") -> dict[str, int]:
+def pixel_size(latents: Tensor) -> dict[str, int]:
     """Width and height in pixels of latents shaped (batch, channels, height, width)."""
     return {"width": latents.size()[3] * LATENT_SCALE_FACTOR, "height": latents.size()[2] * LATENT_SCALE_FACTOR}
 
@@ -233,7 +230,7 @@ class LatentsOutput(BaseInvocationOutput):
     height: int = OutputField(description=FieldDescriptions.height)
 
     @classmethod
-    def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None = None) -> "LatentsOutput":
+    def build(cls, latents_name: str, latents: Tensor, seed: int | None = None) -> "LatentsOutput":
         """Return the output for latents (batch, channels, height, width) stored under a name."""
         return cls(latents=latents_field(latents_name, seed), **pixel_size(latents))
 
@@ -254,7 +251,7 @@ class NoiseOutput(BaseInvocationOutput):
     height: int = OutputField(description=FieldDescriptions.height)
 
     @classmethod
-    def build(cls, latents_name: str, latents: "torch.Tensor", seed: int | None) -> "NoiseOutput":
+    def build(cls, latents_name: str, latents: Tensor, seed: int | None) -> "NoiseOutput":
         """Return the output for noise (batch, channels, height, width) stored under a name."""
         return cls(noise=latents_field(latents_name, seed), **pixel_size(latents))
 
