@@ -1,10 +1,11 @@
 """Boards in SQL, with counts and covers read from the index of images by board; it knows no files."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal_column, null, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, literal_column, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
@@ -30,6 +31,7 @@ _COVER = (
 )
 
 
+@cache
 def _boards(*, owners: bool) -> Select[Any]:
     """Return the select of boards as clients read them, with the owners' names if `owners`."""
     owner: ColumnElement[Any] = null()
@@ -67,10 +69,15 @@ async def create(connection: AsyncConnection, board_name: str, user_id: str = "s
 
 async def get(connection: AsyncConnection, board_id: str) -> BoardDTO:
     """Return a board; raises BoardNotFound."""
-    row = (await connection.execute(_boards(owners=False).where(boards.c.board_id == board_id))).one_or_none()
+    row = (await connection.execute(_one_board(), {"wanted": board_id})).one_or_none()
     if row is None:
         raise BoardNotFound(board_id)
     return _board(row)
+
+
+@cache
+def _one_board() -> Select[Any]:
+    return _boards(owners=False).where(boards.c.board_id == bindparam("wanted"))
 
 
 async def require(connection: AsyncConnection, board_id: str) -> None:
@@ -107,6 +114,15 @@ def _order(order_by: BoardRecordOrderBy, direction: SQLiteDirection) -> list[Col
     return [key.desc() for key in keys] if direction is SQLiteDirection.Descending else keys
 
 
+@cache
+def _listing(
+    order_by: BoardRecordOrderBy, direction: SQLiteDirection, *, include_archived: bool, owners: bool
+) -> Select[Any]:
+    """Return the statement for a list; there are no more than sixteen of them."""
+    statement = _boards(owners=owners).order_by(*_order(order_by, direction))
+    return statement if include_archived else statement.where(boards.c.archived == literal_column("0"))
+
+
 async def list_all(
     connection: AsyncConnection,
     order_by: BoardRecordOrderBy = BoardRecordOrderBy.CreatedAt,
@@ -116,9 +132,7 @@ async def list_all(
     owners: bool = False,
 ) -> list[BoardDTO]:
     """Return all boards, without the archived ones unless asked for."""
-    statement = _boards(owners=owners).order_by(*_order(order_by, direction))
-    if not include_archived:
-        statement = statement.where(boards.c.archived == literal_column("0"))
+    statement = _listing(order_by, direction, include_archived=include_archived, owners=owners)
     return [_board(row) for row in await connection.execute(statement)]
 
 
@@ -133,13 +147,12 @@ async def page(
     owners: bool = False,
 ) -> OffsetPaginatedResults[BoardDTO]:
     """Return a page of boards; `total` counts all that the pages hold together."""
-    statement = _boards(owners=owners).order_by(*_order(order_by, direction)).limit(limit).offset(offset)
     counting = select(func.count()).select_from(boards)
     if not include_archived:
-        unarchived = boards.c.archived == literal_column("0")
-        statement, counting = statement.where(unarchived), counting.where(unarchived)
+        counting = counting.where(boards.c.archived == literal_column("0"))
     total = (await connection.execute(counting)).scalar_one()
-    items = [_board(row) for row in await connection.execute(statement)]
+    listing = _listing(order_by, direction, include_archived=include_archived, owners=owners)
+    items = [_board(row) for row in await connection.execute(listing.limit(limit).offset(offset))]
     return OffsetPaginatedResults[BoardDTO](limit=limit, offset=offset, total=total, items=items)
 
 

@@ -124,6 +124,8 @@ async def list_image_dtos(
 
 @router.get("/names", response_model=ImageNamesResult)
 async def get_image_names(
+    request: Request,
+    needs: Needs,
     connection: Read,
     image_origin: Origin = None,
     categories: Categories = None,
@@ -135,7 +137,7 @@ async def get_image_names(
 ) -> Response:
     """List the names of all images, in the order of the list."""
     wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term)
-    return _json(await store.names_json(connection, wanted))
+    return media.names(request, await store.names_json(connection, wanted), needs.settings.http_compression_level)
 
 
 def _filter(

@@ -5,10 +5,24 @@ Every list reads one index that holds all it filters and orders by (see tables.p
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, Text, bindparam, column, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import ImageNotFound, ImageNotUpdated
@@ -46,9 +60,18 @@ _READ = (
 """The columns that clients read."""
 
 _DTO = select(*[images.c[name] for name in _READ])
+_NAME = images.c.image_name == bindparam("name")
+_GET = _DTO.where(_NAME)
+_PLACE = select(images.c.image_name, images.c.image_subfolder).where(_NAME)
+_METADATA = select(images.c.metadata).where(_NAME)
 _TOUCHED = (images.c.image_name, images.c.image_subfolder, images.c.board_id)
+SHAPES = 128
+"""How many kinds of lists are kept as statements: making one costs as much as running it."""
+
 _NAMED = select(func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value)
 """The names of a JSON list as rows: one statement whatever their number."""
+
+_BY_NAMES = _DTO.where(images.c.image_name.in_(_NAMED))
 
 
 def _fields(row: Any) -> dict[str, Any]:
@@ -85,7 +108,7 @@ async def insert_image(connection: AsyncConnection, new: NewImage) -> ImageDTO:
 
 async def get(connection: AsyncConnection, name: str) -> ImageDTO:
     """Return an image's record; raises ImageNotFound."""
-    row = (await connection.execute(_DTO.where(images.c.image_name == name))).one_or_none()
+    row = (await connection.execute(_GET, {"name": name})).one_or_none()
     if row is None:
         raise ImageNotFound(name)
     return ImageDTO.model_validate(_fields(row))
@@ -93,8 +116,7 @@ async def get(connection: AsyncConnection, name: str) -> ImageDTO:
 
 async def place(connection: AsyncConnection, name: str) -> Place:
     """Return which files belong to the image; raises ImageNotFound."""
-    statement = select(images.c.image_name, images.c.image_subfolder).where(images.c.image_name == name)
-    row = (await connection.execute(statement)).one_or_none()
+    row = (await connection.execute(_PLACE, {"name": name})).one_or_none()
     if row is None:
         raise ImageNotFound(name)
     return Place(row.image_name, row.image_subfolder)
@@ -102,7 +124,7 @@ async def place(connection: AsyncConnection, name: str) -> Place:
 
 async def metadata_json(connection: AsyncConnection, name: str) -> str | None:
     """Return an image's metadata as JSON text; raises ImageNotFound."""
-    row = (await connection.execute(select(images.c.metadata).where(images.c.image_name == name))).one_or_none()
+    row = (await connection.execute(_METADATA, {"name": name})).one_or_none()
     if row is None:
         raise ImageNotFound(name)
     return None if row[0] is None else str(row[0])
@@ -145,16 +167,27 @@ def _order(wanted: ImageFilter) -> list[ColumnElement[Any]]:
     return [images.c.starred.desc(), *by_time] if wanted.starred_first else by_time
 
 
-def page_names(wanted: ImageFilter, offset: int, limit: int) -> Select[Any]:
-    """Return the statement that finds the names of a page, read from an index alone where there is one."""
-    return select(images.c.image_name).where(*_conditions(wanted)).order_by(*_order(wanted)).limit(limit).offset(offset)
+@lru_cache(maxsize=SHAPES)
+def page_names(wanted: ImageFilter) -> Select[Any]:
+    """Return the statement that finds the names of a page, from `skip` on and at most `take` of them."""
+    names = select(images.c.image_name).where(*_conditions(wanted)).order_by(*_order(wanted))
+    return names.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
+@lru_cache(maxsize=SHAPES)
+def _page(wanted: ImageFilter) -> Select[Any]:
+    """Return the statement for the records of a page: the rows are looked up only once their names are known."""
+    chosen = page_names(wanted).subquery()
+    return _DTO.join(chosen, chosen.c.image_name == images.c.image_name).order_by(*_order(wanted))
+
+
+@lru_cache(maxsize=SHAPES)
 def counted(wanted: ImageFilter) -> Select[Any]:
     """Return the statement that counts a whole list."""
     return select(func.count()).select_from(images).where(*_conditions(wanted))
 
 
+@lru_cache(maxsize=SHAPES)
 def all_names(wanted: ImageFilter) -> Select[Any]:
     """Return the statement that makes one JSON list of all names of a list, and counts the starred ones."""
     listed = (
@@ -166,9 +199,7 @@ def all_names(wanted: ImageFilter) -> Select[Any]:
 async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults[ImageDTO]`."""
     total = (await connection.execute(counted(wanted))).scalar_one()
-    chosen = page_names(wanted, offset, limit).subquery()
-    statement = _DTO.join(chosen, chosen.c.image_name == images.c.image_name).order_by(*_order(wanted))
-    rows = (await connection.execute(statement)).all()
+    rows = (await connection.execute(_page(wanted), {"skip": offset, "take": limit})).all()
     page = {"limit": limit, "offset": offset, "total": total, "items": [_fields(row) for row in rows]}
     return orjson.dumps(page)
 
@@ -182,7 +213,7 @@ async def names_json(connection: AsyncConnection, wanted: ImageFilter) -> bytes:
 
 async def by_names_json(connection: AsyncConnection, names: Sequence[str]) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    rows = (await connection.execute(_DTO.where(images.c.image_name.in_(_NAMED)), _names(names))).all()
+    rows = (await connection.execute(_BY_NAMES, _names(names))).all()
     found = {row.image_name: _fields(row) for row in rows}
     return orjson.dumps([found[name] for name in names if name in found])
 

@@ -204,6 +204,16 @@ class TestLists:
         assert len(await names(client, search_term=term)) == found
         assert (await client.get(f"{IMAGES}/", params={"search_term": term})).json()["total"] == found
 
+    async def test_long_lists_of_names_are_packed(self, upload, client, monkeypatch) -> None:
+        monkeypatch.setattr("invokeclone.images.media.LONG_LIST", 100)
+        made = [(await upload())["image_name"] for _ in range(4)]
+        answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.json()["image_names"] == made[::-1]
+        plain = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.json() == answer.json()
+
     async def test_names_of_files_are_not_searched(self, upload, client) -> None:
         image = await upload()
         assert await names(client, search_term=image["image_name"]) == []

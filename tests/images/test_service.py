@@ -165,7 +165,7 @@ ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCa
     ],
 )
 async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wanted: ImageFilter, index: str) -> None:
-    for statement in (store.page_names(wanted, 500, 100), store.all_names(wanted)):
+    for statement in (store.page_names(wanted).params(skip=500, take=100), store.all_names(wanted)):
         found = await plan(resources, statement)
         assert re.search(rf"USING COVERING INDEX {index}\b", found), found
         assert "TEMP B-TREE" not in found
