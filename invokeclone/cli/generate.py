@@ -39,6 +39,7 @@ from invokeclone.users.current import SYSTEM
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, first_device
+from invokeclone.worker.loop import Outcome
 from invokeclone.worker.process import own_folder
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.runner import SessionRunner
@@ -51,7 +52,7 @@ FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 BASES = ("sd-1", "sd-2")
 SCHEDULERS: tuple[str, ...] = get_args(SCHEDULER_NAME_VALUES)
 DEVICE_NAME = "generate"
-"""What the item's row says instead of a device, so that no server takes it for one of its own workers'."""
+"""Names this process's folder of tensors. The item's row names no device, so no server takes it for one of its workers'."""
 
 
 class _Progress:
@@ -59,7 +60,9 @@ class _Progress:
 
     def __init__(self) -> None:
         self.image_name: str | None = None
-        self._bar = tqdm(total=100, unit="%", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}", file=sys.stderr, leave=False)
+        self._bar = tqdm(
+            total=100, unit="%", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}", file=sys.stderr, leave=False
+        )
 
     def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
         """Take an event of a node."""
@@ -174,7 +177,7 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
             workflow=None,
         )
         item_id = (await queue_store.list_batch(connection, queue.DEFAULT_QUEUE, batch.batch_id))[0]
-        item = await queue_store.set_status(connection, item_id, "in_progress", device=DEVICE_NAME)
+        item = await queue_store.set_status(connection, item_id, "in_progress")
     if item is None:
         raise CommandError("the queue was cleared meanwhile", FAILED)
     return ClaimedItem(
@@ -185,16 +188,16 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
 async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) -> None:
     """Run the item to its end and write how it ended; raises CommandError when it failed."""
     canceled = threading.Event()
-    status, session_json, error = "canceled", None, None
+    outcome = Outcome("canceled", None)
     try:
         with _tools(resources, progress) as tools:
             outcome = await asyncio.to_thread(SessionRunner(tools, make_context).run, item, canceled)
-        status, session_json, error = outcome.status, outcome.session_json, outcome.error
     finally:
         canceled.set()
-        await queue.finish(resources, item.item_id, status, session_json=session_json, error=error)
-    if error is not None:
-        raise CommandError(f"{error[0]}: {error[1]}", FAILED)
+        session = outcome.session_json
+        await queue.finish(resources, item.item_id, outcome.status, session_json=session, error=outcome.error)
+    if outcome.error is not None:
+        raise CommandError(f"{outcome.error[0]}: {outcome.error[1]}", FAILED)
 
 
 @contextlib.contextmanager

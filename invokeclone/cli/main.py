@@ -6,7 +6,7 @@ It imports next to nothing at its top, so that `--help` and mistakes are answere
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,8 +36,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = _Parser(prog="invokeclone", description="InvokeAI's API, served by FastAPI and run by worker processes.")
     top.add_argument("--version", action="version", version=f"invokeclone {__version__}")
-    rooted = argparse.ArgumentParser(add_help=False)
-    rooted.add_argument("--root", type=Path, help="folder of settings, database, models and pictures (default ~/invokeai)")
+    rooted = _Parser(add_help=False)
+    rooted.add_argument(
+        "--root", type=Path, help="folder of settings, database, models and pictures (default ~/invokeai)"
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _serve(commands.add_parser("serve", parents=[rooted], help="start the server"))
     commands.add_parser("openapi", parents=[rooted], help="print the OpenAPI document")
@@ -50,12 +52,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    command.add_argument("--port", type=_port, help="port to listen on; the next free one is taken when it is busy (default 9090)")
+    command.add_argument(
+        "--port", type=_port, help="port to listen on; the next free one is taken when it is busy (default 9090)"
+    )
 
 
 def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("prompt", metavar="PROMPT", help="what the picture should show")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the picture (PNG, JPEG or WEBP)")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="where to write the picture (PNG, JPEG or WEBP)"
+    )
     command.add_argument("--negative", default="", metavar="TEXT", help="what it should not show")
     command.add_argument("--seed", type=_number(0, 2**32 - 1), help="seed of the noise (default: a random one)")
     command.add_argument("--steps", type=_number(1, 1000), help="denoising steps (default: the model's, or 30)")
@@ -66,7 +72,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="NAME", help="name or key of a main model (default: the first one)")
 
 
-def _models(command: argparse.ArgumentParser, rooted: argparse.ArgumentParser) -> None:
+def _models(command: _Parser, rooted: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", parents=[rooted], help="show the installed models")
     install = actions.add_parser("install", parents=[rooted], help="install a model")
@@ -76,14 +82,14 @@ def _models(command: argparse.ArgumentParser, rooted: argparse.ArgumentParser) -
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
 
 
-def _number(least: int, most: int) -> "type[int]":
+def _number(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
         return value
 
-    return number  # type: ignore[return-value]  (argparse takes any callable and names it in its messages)
+    return number
 
 
 def _port(text: str) -> int:

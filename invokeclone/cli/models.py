@@ -68,7 +68,9 @@ async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
         await installer.stop()
     if job.status != InstallStatus.COMPLETED or job.config_out is None:
         raise CommandError(f"not installed: {job.error or job.status}", FAILED)
-    sys.stdout.write(f"installed {job.config_out.name} ({job.config_out.base} {job.config_out.type}): {job.config_out.key}\n")
+    sys.stdout.write(
+        f"installed {job.config_out.name} ({job.config_out.base} {job.config_out.type}): {job.config_out.key}\n"
+    )
     return 0
 
 

@@ -38,7 +38,7 @@ def answer(status: int, detail: object, headers: Mapping[str, str] | None = None
     )
 
 
-def plain(value: object, depth: int = 0) -> Any:
+def plain(value: object, depth: int = 0) -> Any:  # noqa: PLR0911  (a table, a row per kind of value)
     """Return `value` as something that JSON can hold: numbers it cannot write, bytes and objects become text."""
     if depth > DEPTH_LIMIT:
         return "…"

@@ -3,6 +3,8 @@
 Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files.
 """
 
+import contextlib
+
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +20,7 @@ VIDEO_LIMIT = 1024 * MIB + 2 * MIB
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class _OverLimit(Exception):  # noqa: N818  (a signal between two functions of this module)
+class _OverLimit(Exception):
     """The body turned out longer than allowed while it was read."""
 
 
@@ -60,10 +62,8 @@ class BodyLimit:
                 started = True
                 await send(message)
 
-        try:
+        with contextlib.suppress(_OverLimit):
             await self.app(scope, counting_receive, guarded_send)
-        except _OverLimit:
-            pass
         if over and not started:
             await _refuse(limit)(scope, receive, send)
 

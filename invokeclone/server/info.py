@@ -38,6 +38,11 @@ INFILL_NODES = {"infill_lama": "lama", "infill_tile": "tile", "infill_cv2": "cv2
 router = APIRouter(prefix="/api/v1/app", tags=["app"])
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Publish a field without its default: an absent value means no change."""
+    schema.pop("default", None)
+
+
 class AppVersion(BaseModel):
     """The version of the API."""
 
@@ -56,13 +61,15 @@ class UpdateAppGenerationSettingsRequest(BaseModel):
     """The settings that can be changed while the server runs; what is absent stays."""
 
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
-        default="flat", description="How new images are spread over subfolders.", json_schema_extra=lambda schema: schema.pop("default")
+        default="flat",
+        description="How new images are spread over subfolders.",
+        json_schema_extra=_without_default,
     )
     max_queue_history: int | None = Field(
-        default=None, ge=0, description="Finished items kept at start.", json_schema_extra=lambda schema: schema.pop("default")
+        default=None, ge=0, description="Finished items kept at start.", json_schema_extra=_without_default
     )
     generation_devices: Any = Field(
-        default=None, description="`auto` or a list of devices.", json_schema_extra=lambda schema: schema.pop("default")
+        default=None, description="`auto` or a list of devices.", json_schema_extra=_without_default
     )
 
 
@@ -135,7 +142,9 @@ async def config(_user: CurrentUser) -> AppConfig:
     nodes = registry.nodes_in_use()
     return AppConfig(
         infill_methods=[name for node, name in INFILL_NODES.items() if node in nodes],
-        upscaling_methods=[Upscaler(upscaling_method="esrgan", upscaling_models=ESRGAN_MODELS)] if "esrgan" in nodes else [],
+        upscaling_methods=[Upscaler(upscaling_method="esrgan", upscaling_models=ESRGAN_MODELS)]
+        if "esrgan" in nodes
+        else [],
         nsfw_methods=["nsfw_checker"] if "img_nsfw" in nodes else [],
         watermarking_methods=["invisible_watermark"] if "img_watermark" in nodes else [],
     )
@@ -158,7 +167,9 @@ async def update_runtime_config(
     changes: UpdateAppGenerationSettingsRequest, request: Request, needs: Needs, workers: Workers, _user: CurrentUser
 ) -> InvokeAIAppConfigWithSetFields:
     """Change settings now and in the settings file; devices and history count from the next start."""
-    settings = await asyncio.to_thread(_change, needs.settings, changes, {option["device"] for option in workers.devices()})
+    settings = await asyncio.to_thread(
+        _change, needs.settings, changes, {option["device"] for option in workers.devices()}
+    )
     request.app.state.resources = dataclasses.replace(needs, settings=settings)
     return _shown(settings)
 

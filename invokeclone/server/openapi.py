@@ -4,7 +4,6 @@ It is made once, when first asked for, and kept as bytes, plain and gzipped. It 
 """
 
 import asyncio
-import contextlib
 import gzip
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
 from invokeclone.models.schemas import AnyModelConfig
 
@@ -36,10 +36,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name, schema in _extra_schemas().items():
         schemas.setdefault(name, schema)
-    with contextlib.suppress(ImportError):
-        from invokeclone.graph import publish
-
-        document = publish.publish(document)
+    document = publish.publish(document)
     components = document["components"]
     components["schemas"] = dict(sorted(components["schemas"].items()))
     components["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}

@@ -59,7 +59,9 @@ def install(app: FastAPI) -> None:
         if file is None:
             raise HTTPException(404)
         if file.headers["ETag"] in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers={key: file.headers[key] for key in ("ETag", "Cache-Control", "Vary")})
+            return Response(
+                status_code=304, headers={key: file.headers[key] for key in ("ETag", "Cache-Control", "Vary")}
+            )
         if file.zipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
             return Response(file.zipped, headers=file.headers | {"Content-Encoding": "gzip"})
         return Response(file.plain, headers=file.headers)

@@ -83,7 +83,7 @@ class Supervisor:
         self._devices: list[dict[str, str]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._relaying = False
         self._anyone_ready = asyncio.Event()
 
@@ -98,7 +98,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every worker, harder and harder; when this returns, none is left."""
-        self._stopping = True
+        self._stopping.set()
         links = [worker.link for worker in self._workers if worker.link is not None]
         await asyncio.gather(*(link.end(self._patience) for link in links))
         for task in self._tasks:
@@ -118,10 +118,10 @@ class Supervisor:
     async def _keep(self, worker: _Worker) -> None:
         """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
         delay = self._first_delay
-        while not self._stopping:
+        while not self._stopping.is_set():
             started = time.monotonic()
             reason = await self._serve(worker)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             _log.error("%s; starting it again in %.1f s", reason, delay)
             await self._orphan(worker.device, reason)
@@ -152,7 +152,7 @@ class Supervisor:
     async def _orphan(self, device: str, reason: str) -> None:
         try:
             await self._fail_orphans(device, reason)
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever the database says, the worker must be started again)
             _log.exception("could not fail what the worker for %s was running", device)
 
     async def _watch(self) -> None:
@@ -179,7 +179,7 @@ class Supervisor:
                 pass
             case "stopped":
                 _log.log(
-                    logging.DEBUG if self._stopping else logging.WARNING,
+                    logging.DEBUG if self._stopping.is_set() else logging.WARNING,
                     "the worker for %s ends: %s",
                     worker.device,
                     message.get("reason"),
@@ -286,7 +286,9 @@ class Supervisor:
 
     def devices(self) -> list[dict[str, str]]:
         """Return the devices that could run items, as `{device, name}`; those of the workers while none has told."""
-        return self._devices or [{"device": w.device, "name": w.device.upper()} for w in self._workers if w.device != "auto"]
+        return self._devices or [
+            {"device": w.device, "name": w.device.upper()} for w in self._workers if w.device != "auto"
+        ]
 
     async def ready(self, seconds: float) -> bool:
         """Wait until a worker is ready, `seconds` at most; tell whether one is."""

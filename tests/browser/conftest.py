@@ -91,7 +91,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 @pytest.fixture
 async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
-    """A page whose every error fails the test, with one model."""
+    """Open the page with one model; any of its errors fails the test."""
     made = await context.new_page()
     errors: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))

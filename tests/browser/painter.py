@@ -48,7 +48,9 @@ class Painter:
         self.items.append(graph)
         nodes = graph["nodes"]
         if self.fail:
-            await queue.finish(self.resources, item.item_id, "failed", error=("ValueError", "no paint left", "traceback"))
+            await queue.finish(
+                self.resources, item.item_id, "failed", error=("ValueError", "no paint left", "traceback")
+            )
             return
         size = (nodes["noise"]["width"], nodes["noise"]["height"])
         picture = paint(nodes["seed"]["value"], size)
@@ -57,7 +59,9 @@ class Painter:
             await self.go.wait()
         if not await queue.is_wanted(self.resources, item.item_id):
             return
-        metadata = {name: nodes["core_metadata"].get(name) for name in ("width", "height", "steps", "scheduler", "cfg_scale")}
+        metadata = {
+            name: nodes["core_metadata"].get(name) for name in ("width", "height", "steps", "scheduler", "cfg_scale")
+        }
         metadata |= {
             "positive_prompt": nodes["positive_prompt"]["value"],
             "negative_prompt": nodes["neg_cond"]["prompt"],
@@ -71,7 +75,9 @@ class Painter:
             origin=ResourceOrigin.INTERNAL,
             metadata=json.dumps(metadata),
         )
-        self.tell(InvocationCompleteEvent, item, nodes["canvas_output"], result={"image": {"image_name": made.image_name}})
+        self.tell(
+            InvocationCompleteEvent, item, nodes["canvas_output"], result={"image": {"image_name": made.image_name}}
+        )
         await queue.finish(self.resources, item.item_id, "completed")
 
     def progress(self, item: ClaimedItem, nodes: dict[str, Any], picture: Image.Image, percentage: float) -> None:

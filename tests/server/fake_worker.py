@@ -32,7 +32,7 @@ assert hello["settings"]["root"]
 note(f"start {device} {os.getpid()}")
 real = "cuda:0" if device == "auto" else device
 devices = [{"device": "cuda:0", "name": "One"}, {"device": "cuda:1", "name": "Two"}] if real.startswith("cuda") else []
-print("a line that is not JSON")
+sys.stdout.write("a line that is not JSON\n")
 if mode != "mute":
     say(kind="ready", device=real, devices=devices, pid=os.getpid())
 if mode == "dies":

@@ -24,7 +24,9 @@ HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "alembic")
 
 
 @asynccontextmanager
-async def running(settings: Settings, worker: tuple[str, ...] | None = None) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+async def running(
+    settings: Settings, worker: tuple[str, ...] | None = None
+) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     app = create_app(settings, worker_command=worker)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -69,7 +71,13 @@ async def test_openapi_is_whole_sorted_and_kept(client: httpx.AsyncClient) -> No
     document = answer.json()
     schemas = list(document["components"]["schemas"])
     assert schemas == sorted(schemas)
-    for name in ("BatchEnqueuedEvent", "QueueItemStatusChangedEvent", "AnyModelConfig", "AppVersion", "ImagesDeletedEvent"):
+    for name in (
+        "BatchEnqueuedEvent",
+        "QueueItemStatusChangedEvent",
+        "AnyModelConfig",
+        "AppVersion",
+        "ImagesDeletedEvent",
+    ):
         assert (name in schemas) == (name != "ImagesDeletedEvent"), name
     unzipped = await client.get("/openapi.json", headers={"accept-encoding": "identity"})
     assert unzipped.content == answer.content
@@ -208,7 +216,7 @@ def test_torch_and_other_heavy_things_stay_out() -> None:
         "create_app(Settings(root=pathlib.Path(tempfile.mkdtemp()))).openapi(); "
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -56,9 +56,7 @@ def client() -> httpx.AsyncClient:
     async def make(thing: Annotated[Thing, Body()]) -> dict[str, Any]:
         return thing.model_dump()
 
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://test"
-    )
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url="http://test")
 
 
 @pytest.mark.parametrize(

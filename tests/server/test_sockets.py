@@ -85,7 +85,11 @@ async def test_every_event_once_in_order_and_whole(settings: Settings, transport
 
 
 async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_one(settings: Settings) -> None:
-    async with served(settings) as (url, bus), connected(url, "websocket") as client, connected(url, "websocket") as watcher:
+    async with (
+        served(settings) as (url, bus),
+        connected(url, "websocket") as client,
+        connected(url, "websocket") as watcher,
+    ):
         await watcher.socket.emit("subscribe_queue", {"queue_id": "default"})
         await watcher.socket.emit("subscribe_queue", {"queue_id": "other"})
         await watcher.socket.emit("unsubscribe_queue", {"queue_id": "other"})
@@ -124,7 +128,10 @@ async def test_a_foreign_page_may_not_listen(settings: Settings) -> None:
 
 async def test_an_allowed_origin_may_listen(settings: Settings) -> None:
     settings = settings.model_copy(update={"allow_origins": ["https://friend.example"]})
-    async with served(settings) as (url, _bus), connected(url, "websocket", headers={"Origin": "https://friend.example"}):
+    async with (
+        served(settings) as (url, _bus),
+        connected(url, "websocket", headers={"Origin": "https://friend.example"}),
+    ):
         pass
 
 

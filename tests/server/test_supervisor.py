@@ -152,7 +152,9 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         assert notes().count("cancel cpu 5") == 1
 
 
-async def test_a_killed_worker_fails_its_item_and_comes_back(settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_a_killed_worker_fails_its_item_and_comes_back(
+    settings: Settings, notes: Callable[[], list[str]]
+) -> None:
     async with supervised(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="SIGKILL"):
@@ -166,7 +168,9 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(settings: Settings,
 async def test_dying_again_and_again_backs_off(settings: Settings) -> None:
     async with supervised(settings, "dies") as (_supervisor, _bus, orphans):
         await until(lambda: len(orphans.failed) == 3)
-    assert {reason for _, reason in orphans.failed} == {"the worker process for cpu ended unexpectedly with exit status 7"}
+    assert {reason for _, reason in orphans.failed} == {
+        "the worker process for cpu ended unexpectedly with exit status 7"
+    }
 
 
 async def test_a_command_that_cannot_start(settings: Settings) -> None:
