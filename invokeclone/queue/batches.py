@@ -7,6 +7,7 @@ once, cut at the places where values go, and each item is those pieces joined ar
 
 import itertools
 import math
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,18 +176,30 @@ def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
     template = _Template.of(batch)
     per_run = [_zip(zipped) for zipped in batch.data or []]
     combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
+    ids = _new_ids()
     for combination in itertools.islice(combinations, limit):
         texts = [text for choice in combination for text in choice.texts]
-        field_values = f"[{','.join(choice.field_values for choice in combination)}]"
-        session_id, session = new_session(template.fill(texts))
-        yield NewItem(session_id, session, field_values)
+        field_values = f"[{','.join([choice.field_values for choice in combination])}]"
+        session_id = next(ids)
+        yield NewItem(session_id, new_session(session_id, next(ids), template.fill(texts)), field_values)
 
 
-def new_session(graph: str) -> tuple[str, str]:
-    """Return the id and the JSON text of a session that has not begun, for the JSON text of its graph."""
-    session_id = str(uuid.uuid4())
-    empty = f'{{"id":"{uuid.uuid4()}","nodes":{{}},"edges":[]}}'
-    return session_id, f'{{"id":"{session_id}","graph":{graph},"execution_graph":{empty},{FRESH_STATE}'
+def new_session(session_id: str, graph_id: str, graph: str) -> str:
+    """Return the JSON text of a session that has not begun, for the JSON text of its graph.
+
+    `graph_id` is for the graph of the nodes that will have run.
+    """
+    empty = f'{{"id":"{graph_id}","nodes":{{}},"edges":[]}}'
+    return f'{{"id":"{session_id}","graph":{graph},"execution_graph":{empty},{FRESH_STATE}'
+
+
+def _new_ids() -> Iterator[str]:
+    """Yield random ids of the form of uuid4, a hundred for one call to the system: a batch may need thousands."""
+    while True:
+        digits = os.urandom(16 * 100).hex()
+        for start in range(0, len(digits), 32):
+            one = digits[start : start + 32]
+            yield f"{one[:8]}-{one[8:12]}-4{one[13:16]}-a{one[17:20]}-{one[20:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,9 +252,5 @@ class _Template:
 
     def fill(self, texts: list[str]) -> str:
         """Return the graph's JSON text with a JSON text for each datum, given in data order."""
-        filled = []
-        for piece, number in zip(self.pieces, self.order, strict=True):
-            filled.append(piece)
-            filled.append(texts[number])
-        filled.append(self.rest)
-        return "".join(filled)
+        filled = [piece + texts[number] for piece, number in zip(self.pieces, self.order, strict=True)]
+        return "".join(filled) + self.rest

@@ -5,6 +5,7 @@ It runs no item and knows no worker: a worker claims and finishes through here, 
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
+from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -133,8 +134,9 @@ async def retry(
                 raise store.QueueItemNotFound(queue_id, item.item_id)
             _check_owner(user, item)
             if item.status in ("failed", "canceled") and len(retried) < room:
-                graph = await store.get_graph(connection, item.item_id)
-                await store.repeat(connection, item.item_id, *new_session(graph))
+                session_id = str(uuid4())
+                session = new_session(session_id, str(uuid4()), await store.get_graph(connection, item.item_id))
+                await store.repeat(connection, item.item_id, session_id, session)
                 retried.append((item.item_id, item.user_id))
     if retried:
         resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
