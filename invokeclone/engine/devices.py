@@ -168,6 +168,10 @@ class DeviceMemory:
         """Return the tensor on the device; raises torch.OutOfMemoryError when it does not fit."""
         return tensor.to(self.device)
 
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensor in RAM."""
+        return tensor.to("cpu")
+
     def peak(self) -> int:
         """Return the most this process has had in tensors there since `reset_peak`; 0 where nobody counts."""
         return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else 0

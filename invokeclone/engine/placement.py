@@ -123,7 +123,7 @@ class Placement:
             if unit.on_device:
                 with torch.inference_mode(mode=False):
                     for tensor, copy in zip(unit.tensors, unit.in_ram, strict=True):
-                        tensor.data = tensor.data.to("cpu") if copy is None else copy
+                        tensor.data = self._memory.take(tensor.data) if copy is None else copy
                 unit.in_ram = []
 
     def abandon(self) -> None:

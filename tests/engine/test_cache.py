@@ -1,0 +1,261 @@
+"""The model cache and where it puts weights, on a pretended device with little memory."""
+
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from invokeclone.engine.cache import GB, ModelCache
+from invokeclone.engine.devices import DeviceMemory
+from invokeclone.engine.placement import Placement, size_of
+from invokeclone.kit.settings import Settings
+
+MB = 2**20
+
+
+class FakeMemory(DeviceMemory):
+    """A device of some bytes; its tensors are copies in RAM that are counted until they go."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__("cpu")
+        self.capacity = capacity
+        self.taken = 0
+        self.emptied = 0
+
+    @property
+    def separate(self) -> bool:
+        return True
+
+    def total(self) -> int:
+        return self.capacity
+
+    def used(self) -> int:
+        return self.taken
+
+    def free(self) -> int:
+        return self.capacity - self.taken
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        size = tensor.numel() * tensor.element_size()
+        if size > self.free():
+            raise torch.OutOfMemoryError("out of memory (pretended)")
+        self.taken += size
+        copy = tensor.clone()
+        weakref.finalize(copy.untyped_storage(), self._give, size)
+        return copy
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone()
+
+    def _give(self, size: int) -> None:
+        self.taken -= size
+
+    def empty(self) -> None:
+        self.emptied += 1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def model(megabytes: float) -> nn.Sequential:
+    """Four layers that take so many megabytes together."""
+    rows = int(megabytes * MB / 4 / 4 / 64)
+    return nn.Sequential(*(nn.Linear(64, rows, bias=False) for _ in range(4)))
+
+
+def cache_of(capacity: float, **settings: object) -> tuple[ModelCache, FakeMemory]:
+    memory = FakeMemory(int(capacity * MB))
+    return ModelCache(Settings(device_working_mem_gb=0, **settings), "cpu", memory), memory
+
+
+def test_a_model_is_loaded_once_and_counted():
+    cache, _ = cache_of(100)
+    loads = []
+    first = cache.get("a:unet", lambda: loads.append(1) or model(1))
+    second = cache.get("a:unet", lambda: loads.append(1) or model(1))
+    assert first is second and loads == [1]
+    stats = cache.stats.as_dict()
+    assert (stats["hits"], stats["misses"], stats["in_cache"]) == (1, 1, 1)
+    assert stats["loaded_model_sizes"] == {"a:unet": first.size}
+    assert stats["high_watermark"] == first.size == size_of(first.model)
+    assert cache.new_stats().hits == 0 and cache.stats.in_cache == 1
+
+
+def test_the_least_recently_used_goes_first_and_never_one_in_use():
+    cache, _ = cache_of(100, max_cache_ram_gb=3.5 * MB / GB)
+    a, _b = cache.get("a", lambda: model(1)), cache.get("b", lambda: model(1))
+    cache.get("c", lambda: model(1))
+    cache.get("a", lambda: pytest.fail("a was dropped"))
+    cache.get("d", lambda: model(1))
+    assert cache.keys() == ["c", "a", "d"]
+    with cache.locked(a):
+        cache.get("e", lambda: model(3))
+        assert cache.keys() == ["a", "e"]
+    assert cache.stats.cleared == 3
+
+
+def test_on_the_cpu_nothing_is_moved():
+    cache = ModelCache(Settings(), "cpu")
+    own = model(1)
+    weights = [parameter.data_ptr() for parameter in own.parameters()]
+    entry = cache.get("a", lambda: own)
+    with cache.locked(entry) as held:
+        assert held is own and entry.placement is None
+        assert [parameter.data_ptr() for parameter in own.parameters()] == weights
+
+
+def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed():
+    cache, memory = cache_of(5)
+    small, middle, big = (
+        cache.get(name, lambda size=size: model(size)) for name, size in (("s", 1), ("m", 2), ("b", 3))
+    )
+    with cache.locked(small), cache.locked(middle):
+        assert memory.taken == small.size + middle.size
+    with cache.locked(big):  # 2 MB are free: the smallest goes, and that is enough
+        assert small.on_device == 0 and middle.on_device == middle.size and big.on_device == big.size
+    with cache.locked(small), cache.locked(big):
+        assert middle.on_device == 0
+    assert memory.taken == cache.device_used
+
+
+def test_results_are_the_same_wherever_the_weights_are():
+    cache, _ = cache_of(10)
+    own = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).eval()
+    inputs = torch.ones(2, 4)
+    expected = own(inputs)
+    entry = cache.get("a", lambda: own)
+    with torch.inference_mode(), cache.locked(entry):
+        assert torch.equal(own(inputs), expected)
+    assert entry.placement
+    entry.placement.leave()
+    assert torch.equal(own(inputs), expected)
+    assert own[0].weight.requires_grad and not own[0].weight.is_inference()
+
+
+def test_without_a_ram_copy_the_weights_are_in_one_place():
+    cache, memory = cache_of(10, keep_ram_copy_of_weights=False)
+    own = model(2)
+    entry = cache.get("a", lambda: own)
+    expected = own[0].weight.clone()
+    with cache.locked(entry):
+        assert cache.ram_used == 0 and memory.taken == entry.size
+    assert entry.placement
+    entry.placement.leave()
+    assert memory.taken == 0 and torch.equal(own[0].weight, expected)
+
+
+def test_what_does_not_fit_is_streamed():
+    cache, memory = cache_of(2.6)
+    own = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(4)))
+    inputs = torch.ones(1, 512)
+    expected = own(inputs)
+    entry = cache.get("a", lambda: own)
+    most = []
+    own[3].register_forward_pre_hook(lambda *_: most.append(memory.taken))
+    cache._working = MB  # a layer must fit beside what stays
+    with torch.inference_mode(), cache.locked(entry):
+        assert 0 < entry.on_device < entry.size
+        assert torch.equal(own(inputs), expected)
+        assert memory.taken == entry.on_device
+    assert most[0] <= memory.capacity
+    memory.capacity = 10 * MB
+    with cache.locked(entry):
+        assert entry.on_device == entry.size
+    assert not own[3]._forward_hooks
+
+
+def test_an_error_while_streaming_leaves_the_weights_in_ram():
+    memory = FakeMemory(10 * MB)
+    own = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    placement = Placement(own, memory)
+    placement.enter(budget=0)
+    with pytest.raises(RuntimeError):
+        own(torch.ones(1, 5))
+    assert memory.taken == 0
+    assert own(torch.ones(1, 4)).shape == (1, 4)
+
+
+def test_running_out_of_memory_moves_the_others_out_and_tries_again():
+    cache, memory = cache_of(5, enable_partial_loading=False, max_cache_vram_gb=1)  # the limit promises too much
+    first, second = cache.get("a", lambda: model(3)), cache.get("b", lambda: model(3))
+    with cache.locked(first):
+        pass
+    with cache.locked(second):
+        assert first.on_device == 0 and second.on_device == second.size
+    assert memory.emptied
+
+
+def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
+    cache, memory = cache_of(2, enable_partial_loading=False)
+    entry = cache.get("a", lambda: model(3))
+    with pytest.raises(torch.OutOfMemoryError), cache.locked(entry):
+        pass
+    assert entry.locks == 0 and entry.on_device == 0 and memory.taken == 0
+
+
+def test_out_of_memory_in_the_loader_is_tried_once_more():
+    cache, _ = cache_of(5)
+    with cache.locked(cache.get("a", lambda: model(1))):
+        pass
+    tries = []
+
+    def load() -> nn.Module:
+        tries.append(cache.device_used)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("full")
+        return model(1)
+
+    cache.get("b", load)
+    assert tries[0] > 0 and tries[1] == 0
+
+
+def test_a_changed_model_is_dropped_with_its_parts():
+    cache, memory = cache_of(10)
+    for key in ("a:unet", "a:vae", "ab"):
+        with cache.locked(cache.get(key, lambda: model(1))):
+            pass
+    assert cache.drop("a") == 2 and cache.keys() == ["ab"]
+    assert memory.taken == cache.device_used
+
+
+def test_clearing_spares_what_is_in_use():
+    cache, _ = cache_of(10)
+    used = cache.get("a", lambda: model(1))
+    cache.get("b", lambda: model(1))
+    with cache.locked(used):
+        assert cache.clear() == 1 and cache.keys() == ["a"]
+    assert cache.clear() == 1
+
+
+def test_everything_goes_after_a_long_rest():
+    clock = Clock()
+    cache = ModelCache(Settings(model_cache_keep_alive_min=1), "cpu", clock=clock)
+    entry = cache.get("a", lambda: model(1))
+    clock.now = 50
+    with cache.locked(entry):
+        clock.now = 500
+        assert cache.expire() == 0
+    clock.now = 530
+    assert cache.expire() == 0
+    clock.now = 560
+    assert cache.expire() == 1 and not cache.keys()
+    assert ModelCache(Settings(), "cpu", clock=clock).expire() == 0
+
+
+def test_limits_come_from_the_settings_or_the_machine():
+    assert ModelCache(Settings(max_cache_ram_gb=7), "cpu").ram_limit == 7 * GB
+    assert ModelCache(Settings(), "cpu").ram_limit >= 4 * GB
+    assert ModelCache(Settings(), "cpu", FakeMemory(5 * GB)).ram_limit == 4 * GB
+
+
+def test_a_device_has_a_cache_of_named_models_only():
+    cache, _ = cache_of(10)
+    entry = cache.get("a:tokenizer", lambda: object())
+    with cache.locked(entry):
+        assert entry.size == 0 and entry.placement is None
