@@ -9,12 +9,13 @@ import collections
 import contextlib
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from invokeclone.kit import log
 from invokeclone.queue.rows import ClaimedItem
@@ -27,9 +28,10 @@ PAUSE_AFTER_ERROR_S = 1.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
 """Waits between tries to write to a database that is locked, full or failing; the last one repeats."""
 REMEMBERED_CANCELS = 1000
+PASSING = (OperationalError, NoConnection, OSError)
+"""Errors of a database that may be gone the next time: locked, disk full, I/O."""
 
 _log = log.get("worker.loop")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,24 +164,32 @@ class Loop:
             self._current = None
 
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
-        """Write how the item ended, however long the database refuses, then tell."""
-        ours = await self._insist(lambda: self._queue.finish(item, outcome), f"the end of item {item.item_id}")
+        """Write how the item ended, however long the database refuses, then tell.
+
+        What can't be written at all (a session that is no text, say) must not leave the item running forever.
+        """
+        try:
+            ours = await self._insist(item, outcome)
+        except Exception as error:  # noqa: BLE001  (the item fails with what was wrong with its end)
+            _log.exception("the end of item %s can't be written", item.item_id)
+            outcome = Outcome("failed", None, describe(error), broken=True)
+            ours = await self._insist(item, outcome)
         if ours and outcome.announce:
             outcome.announce()
         if outcome.broken:
             await self._rest(PAUSE_AFTER_ERROR_S)
 
-    async def _insist(self, action: Callable[[], Awaitable[T]], what: str) -> T:
+    async def _insist(self, item: ClaimedItem, outcome: Outcome) -> bool:
         tries = 0
         while True:
             try:
-                return await action()
-            except (DBAPIError, OSError) as error:
+                return await self._queue.finish(item, outcome)
+            except PASSING as error:
                 if self._stopping.is_set() and tries >= len(RETRY_S):
                     raise
                 wait = RETRY_S[min(tries, len(RETRY_S) - 1)]
                 tries += 1
-                _log.warning("%s is not written yet, trying again in %s s: %s", what, wait, error)
+                _log.warning("the end of item %s isn't written yet, again in %s s: %s", item.item_id, wait, error)
                 await self._rest(wait)
 
     async def _rest(self, seconds: float) -> None:
@@ -198,7 +208,7 @@ class Loop:
             current = self._current
             if current is None or current.canceled.is_set():
                 continue
-            with contextlib.suppress(DBAPIError, OSError):
+            with contextlib.suppress(*PASSING):
                 if not await self._queue.wanted(current.item):
                     current.canceled.set()
 

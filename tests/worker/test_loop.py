@@ -42,6 +42,8 @@ class FakeQueue:
         if self.refuse:
             self.refuse -= 1
             raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
+        if outcome.session_json == "unwritable":
+            raise TypeError("not a session")
         self.finished.append((item.item_id, outcome.status, outcome.error))
         self.changed.set()
         return self.ours
@@ -200,6 +202,17 @@ async def test_a_locked_database_delays_the_end_and_loses_nothing(bench: Bench) 
     bench.add(2)
     await bench.queue.until(2)
     assert [item_id for item_id, _, _ in bench.queue.finished] == [1, 2]
+
+
+async def test_an_end_that_can_not_be_written_becomes_a_failure(bench: Bench) -> None:
+    bench.add(1, lambda _canceled: Outcome("completed", "unwritable"))
+    bench.add(2)
+    await bench.queue.until(2)
+    (_, status, error), second = bench.queue.finished
+    assert status == "failed"
+    assert error is not None
+    assert error[:2] == ("TypeError", "not a session")
+    assert second == (2, "completed", None)
 
 
 async def test_a_claim_that_fails_is_tried_again(bench: Bench) -> None:
