@@ -79,12 +79,14 @@ def test_a_model_is_loaded_once_and_counted():
     loads = []
     first = cache.get("a:unet", lambda: loads.append(1) or model(1))
     second = cache.get("a:unet", lambda: loads.append(1) or model(1))
-    assert first is second and loads == [1]
+    assert first is second
+    assert loads == [1]
     stats = cache.stats.as_dict()
     assert (stats["hits"], stats["misses"], stats["in_cache"]) == (1, 1, 1)
     assert stats["loaded_model_sizes"] == {"a:unet": first.size}
     assert stats["high_watermark"] == first.size == size_of(first.model)
-    assert cache.new_stats().hits == 0 and cache.stats.in_cache == 1
+    assert cache.new_stats().hits == 0
+    assert cache.stats.in_cache == 1
 
 
 def test_the_least_recently_used_goes_first_and_never_one_in_use():
@@ -106,7 +108,8 @@ def test_on_the_cpu_nothing_is_moved():
     weights = [parameter.data_ptr() for parameter in own.parameters()]
     entry = cache.get("a", lambda: own)
     with cache.locked(entry) as held:
-        assert held is own and entry.placement is None
+        assert held is own
+        assert entry.placement is None
         assert [parameter.data_ptr() for parameter in own.parameters()] == weights
 
 
@@ -118,7 +121,9 @@ def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed(
     with cache.locked(small), cache.locked(middle):
         assert memory.taken == small.size + middle.size
     with cache.locked(big):  # 2 MB are free: the smallest goes, and that is enough
-        assert small.on_device == 0 and middle.on_device == middle.size and big.on_device == big.size
+        assert small.on_device == 0
+        assert middle.on_device == middle.size
+        assert big.on_device == big.size
     with cache.locked(small), cache.locked(big):
         assert middle.on_device == 0
     assert memory.taken == cache.device_used
@@ -135,7 +140,8 @@ def test_results_are_the_same_wherever_the_weights_are():
     assert entry.placement
     entry.placement.leave()
     assert torch.equal(own(inputs), expected)
-    assert own[0].weight.requires_grad and not own[0].weight.is_inference()
+    assert own[0].weight.requires_grad
+    assert not own[0].weight.is_inference()
 
 
 def test_without_a_ram_copy_the_weights_are_in_one_place():
@@ -144,10 +150,12 @@ def test_without_a_ram_copy_the_weights_are_in_one_place():
     entry = cache.get("a", lambda: own)
     expected = own[0].weight.clone()
     with cache.locked(entry):
-        assert cache.ram_used == 0 and memory.taken == entry.size
+        assert cache.ram_used == 0
+        assert memory.taken == entry.size
     assert entry.placement
     entry.placement.leave()
-    assert memory.taken == 0 and torch.equal(own[0].weight, expected)
+    assert memory.taken == 0
+    assert torch.equal(own[0].weight, expected)
 
 
 def test_what_does_not_fit_is_streamed():
@@ -187,7 +195,8 @@ def test_running_out_of_memory_moves_the_others_out_and_tries_again():
     with cache.locked(first):
         pass
     with cache.locked(second):
-        assert first.on_device == 0 and second.on_device == second.size
+        assert first.on_device == 0
+        assert second.on_device == second.size
     assert memory.emptied
 
 
@@ -196,7 +205,9 @@ def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
     entry = cache.get("a", lambda: model(3))
     with pytest.raises(torch.OutOfMemoryError), cache.locked(entry):
         pass
-    assert entry.locks == 0 and entry.on_device == 0 and memory.taken == 0
+    assert entry.locks == 0
+    assert entry.on_device == 0
+    assert memory.taken == 0
 
 
 def test_out_of_memory_in_the_loader_is_tried_once_more():
@@ -212,7 +223,8 @@ def test_out_of_memory_in_the_loader_is_tried_once_more():
         return model(1)
 
     cache.get("b", load)
-    assert tries[0] > 0 and tries[1] == 0
+    assert tries[0] > 0
+    assert tries[1] == 0
 
 
 def test_a_changed_model_is_dropped_with_its_parts():
@@ -220,7 +232,8 @@ def test_a_changed_model_is_dropped_with_its_parts():
     for key in ("a:unet", "a:vae", "ab"):
         with cache.locked(cache.get(key, lambda: model(1))):
             pass
-    assert cache.drop("a") == 2 and cache.keys() == ["ab"]
+    assert cache.drop("a") == 2
+    assert cache.keys() == ["ab"]
     assert memory.taken == cache.device_used
 
 
@@ -229,7 +242,8 @@ def test_clearing_spares_what_is_in_use():
     used = cache.get("a", lambda: model(1))
     cache.get("b", lambda: model(1))
     with cache.locked(used):
-        assert cache.clear() == 1 and cache.keys() == ["a"]
+        assert cache.clear() == 1
+        assert cache.keys() == ["a"]
     assert cache.clear() == 1
 
 
@@ -244,7 +258,8 @@ def test_everything_goes_after_a_long_rest():
     clock.now = 530
     assert cache.expire() == 0
     clock.now = 560
-    assert cache.expire() == 1 and not cache.keys()
+    assert cache.expire() == 1
+    assert not cache.keys()
     assert ModelCache(Settings(), "cpu", clock=clock).expire() == 0
 
 
@@ -256,6 +271,7 @@ def test_limits_come_from_the_settings_or_the_machine():
 
 def test_a_device_has_a_cache_of_named_models_only():
     cache, _ = cache_of(10)
-    entry = cache.get("a:tokenizer", lambda: object())
+    entry = cache.get("a:tokenizer", object)
     with cache.locked(entry):
-        assert entry.size == 0 and entry.placement is None
+        assert entry.size == 0
+        assert entry.placement is None

@@ -76,7 +76,8 @@ def test_the_models_own_sampler_settings_do_not_leak():
     config = {**SD1, "use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++", "solver_order": 1}
     scheduler = samplers.create("dpmpp_2m", config)
     assert scheduler.config.algorithm_type == "dpmsolver++"
-    assert not scheduler.config.use_karras_sigmas and scheduler.config.solver_order == 2
+    assert not scheduler.config.use_karras_sigmas
+    assert scheduler.config.solver_order == 2
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpmpp_2m", "kdpm_2"])
@@ -86,7 +87,8 @@ def test_slices_of_the_timesteps_fit_each_other(name: str):
 
     whole, first, second = slice_of(0, 1), slice_of(0, 0.4), slice_of(0.4, 1)
     assert first + second == whole
-    assert first and second
+    assert first
+    assert second
     assert slice_of(0.5, 0.5) == []
     assert slice_of(1, 1) == []
 
@@ -95,7 +97,8 @@ def test_only_the_whole_schedule_begins_with_pure_noise():
     noise = torch.ones(1, 4, 2, 2)
     whole = samplers.plan(samplers.create("euler", SD1), 10, CPU)
     part = samplers.plan(samplers.create("euler", SD1), 10, CPU, start=0.5)
-    assert whole.whole and not part.whole
+    assert whole.whole
+    assert not part.whole
     assert torch.equal(diffusion.start(whole, None, noise), noise * whole.scheduler.init_noise_sigma)
     assert torch.allclose(diffusion.start(part, None, noise), noise * part.scheduler.sigmas[part.scheduler.begin_index])
     assert diffusion.start(whole, noise, None) is noise

@@ -64,7 +64,7 @@ SCHEDULER = {
 
 
 def make_parts() -> dict[str, Any]:
-    """The networks and the tokenizer, with seeded random weights. The vocabulary is the bytes, without merges."""
+    """Build the networks and the tokenizer, with seeded random weights. The vocabulary is the bytes, without merges."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -91,7 +91,7 @@ def parts() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, parts: dict[str, Any]) -> Path:
-    """The model as a diffusers folder."""
+    """Save the model as a diffusers folder."""
     folder = tmp_path_factory.mktemp("tiny-sd1")
     for name, part in parts.items():
         part.save_pretrained(folder / name)
@@ -121,7 +121,7 @@ def cache(tmp_path: Path) -> ModelCache:
 
 @pytest.fixture
 def submodel(cache: ModelCache, record: SimpleNamespace, tiny: Path) -> Callable[[str], Any]:
-    """Loads a part of the tiny model."""
+    """Load a part of the tiny model."""
     return lambda name: loaders.load(cache, record, tiny, SubModelType(name)).model
 
 

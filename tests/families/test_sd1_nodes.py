@@ -46,7 +46,7 @@ def parts_of(context: Any, identifier: ModelIdentifierField) -> Any:
 
 @pytest.fixture
 def denoise(context: Any, parts_of: Any) -> Any:
-    """Makes a denoise node that is connected as in the usual graph."""
+    """Make a denoise node that is connected as in the usual graph."""
     positive, negative = (
         CompelInvocation(prompt=prompt, clip=parts_of.clip).invoke(context).conditioning for prompt in ("a cat", "")
     )
@@ -113,7 +113,8 @@ def test_what_is_put_on_names(context: Any, parts_of: Any):
     assert CLIPSkipInvocation(clip=skipped, skipped_layers=2).invoke(context).clip.skipped_layers == 3
     assert parts_of.clip.skipped_layers == 0
     seamless = SeamlessModeInvocation(unet=parts_of.unet, vae=None, seamless_y=False).invoke(context)
-    assert seamless.unet.seamless_axes == ["x"] and seamless.vae is None
+    assert seamless.unet.seamless_axes == ["x"]
+    assert seamless.vae is None
     freed = FreeUInvocation(unet=parts_of.unet).invoke(context).unet.freeu_config
     assert (freed.b1, freed.b2, freed.s1, freed.s2) == (1.2, 1.4, 0.9, 0.2)
     assert SchedulerInvocation(scheduler="lcm").invoke(context).scheduler == "lcm"
@@ -176,7 +177,8 @@ def test_denoising_tells_its_parameters(context: Any, denoise: Any):
     found = node.invoke(context)
     told = found.metadata.root
     assert (told["steps"], told["seed"], told["scheduler"], told["positive_prompt"]) == (4, 3, "euler", "a cat")
-    assert told["model"]["key"] == "tiny" and told["width"] == found.width == 64
+    assert told["model"]["key"] == "tiny"
+    assert told["width"] == found.width == 64
 
 
 def test_a_prompt_for_a_region(context: Any, denoise: Any, parts_of: Any):
@@ -199,7 +201,8 @@ def test_from_picture_to_picture_with_a_mask(context: Any, denoise: Any, parts_o
     latents = ImageToLatentsInvocation(image=image, vae=parts_of.vae).invoke(context)
     assert (latents.width, latents.height, latents.latents.seed) == (64, 48, None)
     made = CreateDenoiseMaskInvocation(vae=parts_of.vae, image=image, mask=field).invoke(context).denoise_mask
-    assert not made.gradient and context.tensors.load(made.masked_latents_name).shape == (1, 4, 6, 8)
+    assert not made.gradient
+    assert context.tensors.load(made.masked_latents_name).shape == (1, 4, 6, 8)
     found = denoise(latents=latents.latents, denoise_mask=made, denoising_start=0.2).invoke(context)
     before, after = (context.tensors.load(name) for name in (latents.latents.latents_name, found.latents.latents_name))
     assert torch.allclose(after[..., 5:], before[..., 5:], atol=1e-6)
@@ -214,12 +217,17 @@ def test_gradient_masks(context: Any, mode: str):
     mask.paste(0, (0, 0, 32, 64))
     field = ImageField(image_name=context.images.save(mask).image_name)
     made = CreateGradientMaskInvocation(mask=field, edge_radius=16, coherence_mode=mode).invoke(context)
-    assert made.denoise_mask.gradient and made.denoise_mask.masked_latents_name is None
+    assert made.denoise_mask.gradient
+    assert made.denoise_mask.masked_latents_name is None
     row = context.tensors.load(made.denoise_mask.mask_name)[0, 0, 32]
-    assert not row[:32].any() and (row[64:] == 1).all() and (row.diff() >= 0).all()
+    assert not row[:32].any()
+    assert (row[64:] == 1).all()
+    assert (row.diff() >= 0).all()
     assert 0 < row[40] < 1
     area = context.images.kept[made.expanded_mask_area.image_name]
-    assert area.mode == "L" and area.getpixel((40, 32)) == 0 and area.getpixel((100, 32)) == 255
+    assert area.mode == "L"
+    assert area.getpixel((40, 32)) == 0
+    assert area.getpixel((100, 32)) == 255
     assert context.images.categories[-1] == ImageCategory.MASK
     at_least = CreateGradientMaskInvocation(mask=field, coherence_mode=mode, minimum_denoise=0.5).invoke(context)
     assert context.tensors.load(at_least.denoise_mask.mask_name)[0, 0, 32, 40] == pytest.approx(row[40] / 2)
@@ -260,15 +268,15 @@ def test_blending_latents(context: Any):
         node = BlendLatentsInvocation(**{"latents_a": a, "latents_b": b, **changes})
         return context.tensors.load(node.invoke(context).latents.latents_name)
 
-    assert torch.allclose(blended(alpha=0), first, atol=1e-5) and torch.allclose(blended(alpha=1), second, atol=1e-5)
+    assert torch.allclose(blended(alpha=0), first, atol=1e-5)
+    assert torch.allclose(blended(alpha=1), second, atol=1e-5)
     assert blended(alpha=0.5).std() == pytest.approx(1, abs=0.15), "a spherical blend keeps the amount of noise"
     assert torch.allclose(blended(latents_b=a), first, atol=1e-5)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 0, 32, 64))
     half = blended(alpha=1, mask=ImageField(image_name=context.images.save(mask).image_name))
-    assert torch.allclose(half[..., :3], second[..., :3], atol=1e-5) and torch.allclose(
-        half[..., 5:], first[..., 5:], atol=1e-5
-    )
+    assert torch.allclose(half[..., :3], second[..., :3], atol=1e-5)
+    assert torch.allclose(half[..., 5:], first[..., 5:], atol=1e-5)
     with pytest.raises(ValueError, match="same shape"):
         blended(latents_b=save(context, torch.zeros(1, 4, 2, 2)))
 

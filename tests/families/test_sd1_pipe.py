@@ -102,7 +102,8 @@ def test_the_prompt_language(submodel: Load):
         pipe.encode(tokenizer, encoder, prompt, CPU)
         for prompt in ("a red cat", "a (red)1.5 cat", "a red-- cat", "a red cat.swap(dog)")
     )
-    assert not torch.allclose(plain, weighted, atol=1e-4) and not torch.allclose(plain, lowered, atol=1e-4)
+    assert not torch.allclose(plain, weighted, atol=1e-4)
+    assert not torch.allclose(plain, lowered, atol=1e-4)
     assert swapped.shape == plain.shape
     blended = pipe.encode(tokenizer, encoder, '("a cat", "a dog").blend(0.5, 0.5)', CPU)
     assert blended.shape == (1, 77, 32)
@@ -157,7 +158,8 @@ def test_a_region_hears_only_its_prompt(submodel: Load, task: Callable[..., pipe
     assert torch.allclose(denoise(submodel, task(positive=everywhere)), whole, atol=1e-4)
     both = join([(BasicConditioningInfo(positive), left), (BasicConditioningInfo(other), ~left)])
     mixed = denoise(submodel, task(positive=both))
-    assert mixed.isfinite().all() and not torch.allclose(mixed, whole, atol=1e-3)
+    assert mixed.isfinite().all()
+    assert not torch.allclose(mixed, whole, atol=1e-3)
     sequential = denoise(submodel, task(positive=both, sequential=True))
     assert torch.allclose(mixed, sequential, atol=1e-4)
     uncovered = join([(BasicConditioningInfo(positive), torch.zeros_like(left))])
@@ -204,7 +206,8 @@ def test_pictures_begin_at_their_share_of_the_noise(submodel: Load, task: Callab
     little = denoise(submodel, task(latents=original, start=0.8, steps=10), states)
     much = denoise(submodel, task(latents=original, start=0.2, steps=10))
     assert (little - original).abs().mean() < (much - original).abs().mean()
-    assert len(states) == 3 and states[-1].total_steps == 2
+    assert len(states) == 3
+    assert states[-1].total_steps == 2
     again = denoise(submodel, task(latents=original, start=0.8, steps=10))
     assert torch.equal(little, again)
 
@@ -261,10 +264,12 @@ def test_pictures_and_latents(submodel: Load):
     vae = submodel("vae")
     image = Image.linear_gradient("L").resize((70, 50)).convert("RGB")
     latents = pipe.encode_image(vae, image, CPU)
-    assert latents.shape == (1, 4, 6, 8) and latents.dtype == torch.float32
+    assert latents.shape == (1, 4, 6, 8)
+    assert latents.dtype == torch.float32
     assert torch.equal(latents, pipe.encode_image(vae, image, CPU))
     picture = pipe.decode(vae, latents, CPU)
-    assert picture.size == (64, 48) and picture.mode == "RGB"
+    assert picture.size == (64, 48)
+    assert picture.mode == "RGB"
 
 
 def test_tiles_are_for_one_call(submodel: Load):
@@ -285,7 +290,8 @@ def test_half_precision_that_overflows_is_computed_again(parts: dict[str, Any]):
     vae.decoder.conv_out.bias.data.fill_(float("inf"))
     latents = noise_of(3)
     pixels = autoencoder.decode(vae, latents, CPU)
-    assert pixels.dtype == torch.float32 and vae.dtype == torch.bfloat16
+    assert pixels.dtype == torch.float32
+    assert vae.dtype == torch.bfloat16
     half = parts["vae"].dtype
     assert half == torch.float32
 
@@ -296,13 +302,15 @@ def test_fp32_is_for_one_call(parts: dict[str, Any]):
     vae = make_parts()["vae"].to(torch.bfloat16)
     assert autoencoder.decode(vae, noise_of(3), CPU).dtype == torch.bfloat16
     full = autoencoder.decode(vae, noise_of(3), CPU, fp32=True)
-    assert full.dtype == torch.float32 and vae.dtype == torch.bfloat16
+    assert full.dtype == torch.float32
+    assert vae.dtype == torch.bfloat16
     assert (full - autoencoder.decode(parts["vae"], noise_of(3), CPU)).abs().max() < 0.1
 
 
 def test_previews_have_a_pixel_per_latent():
     image = preview.preview(noise_of(1)[..., :6], BaseModelType.StableDiffusion1)
-    assert image.size == (6, 8) and image.mode == "RGB"
+    assert image.size == (6, 8)
+    assert image.mode == "RGB"
     assert preview.preview(torch.full((1, 4, 2, 2), float("nan")), BaseModelType.StableDiffusion1).getpixel((0, 0)) == (
         0,
         0,
@@ -320,7 +328,8 @@ def test_colours_of_an_unknown_autoencoder_are_fitted():
         return torch.nn.functional.interpolate(rgb, scale_factor=8)
 
     colors = preview.fit(decode, channels=4)
-    assert torch.allclose(colors.weights, weights, atol=0.05) and torch.allclose(colors.bias, bias, atol=0.05)
+    assert torch.allclose(colors.weights, weights, atol=0.05)
+    assert torch.allclose(colors.bias, bias, atol=0.05)
     with preview.using(colors):
         used = preview.preview(noise_of(1), BaseModelType.StableDiffusion1)
     assert used.tobytes() != preview.preview(noise_of(1), BaseModelType.StableDiffusion1).tobytes()
@@ -331,7 +340,8 @@ def test_the_tiny_unet_knows_the_colours_of_its_autoencoder(submodel: Load, task
     assert colors is not None
     seen: list[Any] = []
     pipe.denoise(submodel("unet"), task(), CPU, lambda _: seen.append(preview._current.get()))
-    assert seen == [colors] * 5 and preview._current.get() is None
+    assert seen == [colors] * 5
+    assert preview._current.get() is None
 
 
 def test_an_inpainting_model_sees_mask_and_picture(task: Callable[..., pipe.DenoiseTask], tiny: Path):
@@ -349,7 +359,8 @@ def test_an_inpainting_model_sees_mask_and_picture(task: Callable[..., pipe.Deno
     first = seen[0]
     assert first.shape == (2, 9, 8, 8)
     assert torch.equal(first[:1, 4:5], 1 - keep)
-    assert torch.equal(first[0, 5:, :, 4:], original[0, :, :, 4:]) and not first[0, 5:, :, :4].any()
+    assert torch.equal(first[0, 5:, :, 4:], original[0, :, :, 4:])
+    assert not first[0, 5:, :, :4].any()
     pipe.denoise(unet, task(latents=original, keep_mask=keep, masked_latents=original * 2), CPU, lambda _: None)
     assert torch.equal(seen[-1][0, 5:], original[0] * 2)
     assert pipe.denoise(unet, task(), CPU, lambda _: None).isfinite().all()

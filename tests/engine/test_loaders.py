@@ -1,0 +1,88 @@
+"""Finding loaders, models without a record, and the errors when something is missing."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from invokeclone.engine import loaders
+from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.loaded import device_of
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.kit.settings import Settings
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> ModelCache:
+    return ModelCache(Settings(root=tmp_path), "cpu")
+
+
+def record(**changes: object) -> SimpleNamespace:
+    usual = {
+        "key": "k",
+        "name": "thing",
+        "base": BaseModelType.StableDiffusion1,
+        "type": ModelType.Main,
+        "format": ModelFormat.Diffusers,
+    }
+    return SimpleNamespace(**{**usual, **changes})
+
+
+def test_families_bring_their_loaders():
+    for base in (BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2):
+        assert loaders.find(record(base=base))
+    assert loaders.find(record(format=ModelFormat.Checkpoint))
+    assert loaders.find(record(type=ModelType.VAE, format=ModelFormat.Checkpoint))
+
+
+def test_a_kind_that_nobody_loads_is_named():
+    with pytest.raises(loaders.NoLoader, match="thing.*sd-3 main"):
+        loaders.find(record(base=BaseModelType.StableDiffusion3))
+
+
+def test_files_that_are_gone(cache: ModelCache, tmp_path: Path):
+    with pytest.raises(loaders.ModelFilesMissing, match="thing"):
+        loaders.load(cache, record(), tmp_path / "gone", SubModelType.UNet)
+    with pytest.raises(loaders.ModelFilesMissing):
+        loaders.load_file(cache, tmp_path / "gone.safetensors")
+
+
+def test_a_loader_is_told_what_it_needs(cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    loaders.discover()
+    monkeypatch.setattr(loaders, "_loaders", dict(loaders._loaders))
+    told: list[loaders.LoadRequest] = []
+
+    @loaders.loads(type=ModelType.SpandrelImageToImage)
+    def load(request: loaders.LoadRequest) -> torch.nn.Module:
+        told.append(request)
+        return torch.nn.Linear(1, 1)
+
+    folder = tmp_path / "unet"
+    folder.mkdir()
+    config = record(base=BaseModelType.Unknown, type=ModelType.SpandrelImageToImage, format=ModelFormat.Unknown)
+    loaded = loaders.load(cache, config, tmp_path, SubModelType.UNet)
+    assert cache.keys() == [f"k:{SubModelType.UNet}"]
+    request = told[0]
+    assert (request.config, request.path, request.submodel) == (config, tmp_path, SubModelType.UNet)
+    assert (request.dtype, request.device) == (torch.float32, torch.device("cpu"))
+    with loaded as model, loaded.model_on_device() as (weights, again):
+        assert model is again is loaded.model
+        assert set(weights or ()) == {"weight", "bias"}
+        assert device_of(loaded, model) == device_of(object(), model) == torch.device("cpu")
+    assert loaded.config is config
+
+
+def test_files_without_a_record(cache: ModelCache, tmp_path: Path):
+    weights = {"a": torch.ones(3)}
+    save_file(weights, tmp_path / "a.safetensors")
+    torch.save(weights, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        with loaders.load_file(cache, tmp_path / name) as found:
+            assert torch.equal(found["a"], weights["a"])
+    with loaders.load_file(cache, tmp_path / "a.pt", lambda path: path.name) as found:
+        assert isinstance(found, dict), "it was in the cache"
+    torch.save({"f": SimpleNamespace}, tmp_path / "code.pt")
+    with pytest.raises(Exception, match="[Uu]nsupported|weights_only|WeightsUnpickler"):
+        loaders.load_file(cache, tmp_path / "code.pt")
