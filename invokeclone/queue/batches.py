@@ -6,6 +6,7 @@ once, cut at the places where values go, and each item is those pieces joined ar
 """
 
 import itertools
+import json
 import math
 import os
 import uuid
@@ -13,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-import orjson
-from pydantic import BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, StrictStr, ValidationError, field_validator, model_validator
 
 from invokeclone.graph.fields import ImageField, VideoField
 from invokeclone.graph.graph import Graph, NodeNotFoundError
@@ -79,6 +79,8 @@ class Batch(BaseModel):
     workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
     runs: int = Field(default=1, ge=1, description="How often the whole is done.")
 
+    _template: "_Template" = PrivateAttr()
+
     @field_validator("graph")
     @classmethod
     def _graph_is_sound(cls, graph: Graph) -> Graph:
@@ -99,7 +101,12 @@ class Batch(BaseModel):
     def _values_fit(self) -> Self:
         for datum in itertools.chain.from_iterable(self.data or []):
             _check_values(self.graph, datum)
+        self._template = _Template.of(self)
         return self
+
+    def graph_text(self, texts: list[str]) -> str:
+        """Return the JSON text of the graph, without nulls, with a JSON text put in for each datum, in data order."""
+        return self._template.fill(texts)
 
     @property
     def requested(self) -> int:
@@ -173,7 +180,6 @@ class NewItem:
 
 def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
     """Yield the items of `batch` in order, `limit` at most."""
-    template = _Template.of(batch)
     per_run = [_zip(zipped) for zipped in batch.data or []]
     combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
     ids = _new_ids()
@@ -181,7 +187,7 @@ def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
         texts = [text for choice in combination for text in choice.texts]
         field_values = f"[{','.join([choice.field_values for choice in combination])}]"
         session_id = next(ids)
-        yield NewItem(session_id, new_session(session_id, next(ids), template.fill(texts)), field_values)
+        yield NewItem(session_id, new_session(session_id, next(ids), batch.graph_text(texts)), field_values)
 
 
 def new_session(session_id: str, graph_id: str, graph: str) -> str:
@@ -223,8 +229,8 @@ def _zip(zipped: list[BatchDatum]) -> list[_Choice]:
     ]
 
 
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""Writes integers of any size, which faster encoders refuse, and raises ValueError for NaN and infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +243,7 @@ class _Template:
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
-        """Write the batch's graph without nulls and cut it where its data go."""
+        """Write the batch's graph without nulls and cut it where its data go. ValueError for a number JSON has no word for."""
         graph = batch.graph.model_dump(mode="json", exclude_none=True)
         mark = f"@{uuid.uuid4()}@"
         for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):

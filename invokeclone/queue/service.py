@@ -107,7 +107,7 @@ async def enqueue(
             queue_id=queue_id,
             batch_id=batch.batch_id,
             enqueued=enqueued,
-            requested=result.requested,
+            requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
             priority=priority,
             origin=batch.origin,
             user_id=user.user_id,

@@ -140,7 +140,7 @@ async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> li
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
         record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(connection, asked=_listed(dict.fromkeys(item_ids)))
+        for row in await statements.RECORDS_IN_ORDER.rows(connection, asked=_listed(_possible(dict.fromkeys(item_ids))))
     ]
 
 
@@ -187,16 +187,24 @@ async def list_ids(connection: AsyncConnection, queue_id: str, *, newest_first: 
     return [row[0] for row in await statement.rows(connection, queue_id=queue_id)]
 
 
+def _possible(item_ids: Iterable[int]) -> list[int]:
+    """Leave out numbers that no row can have."""
+    return [item_id for item_id in item_ids if 0 < item_id < 2**63]
+
+
 async def get_many_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
     return _array(
-        map(item_json, await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(item_ids)))
+        map(
+            item_json,
+            await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(_possible(item_ids))),
+        )
     )
 
 
 async def get_summaries_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(item_ids))
+    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(_possible(item_ids)))
     return _array(row[0] for row in rows)
 
 

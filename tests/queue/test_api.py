@@ -148,6 +148,30 @@ class TestFullQueue:
         assert (await put(client, "retry_items_by_id", ids))["retried_item_ids"] == ids[:1]
 
 
+async def test_numbers_that_json_cannot_write_are_refused(client: Client) -> None:
+    body = '{"batch":{"graph":{"nodes":{"a":{"id":"a","type":"queue_test","ratio":NaN}}}}}'
+    answer = await client.post("enqueue_batch", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+
+
+async def test_integers_of_any_size_and_odd_characters_come_back(client: Client, enqueue: Any, make: Any) -> None:
+    graph = make.graph(a={"number": 2**70})
+    data = [[make.datum("a", "text", "\0\u2028\U0001f600")]]
+    item_id = (await enqueue(graph=graph, data=data, origin="a\0b", destination='"}'))["item_ids"][0]
+    item = await get(client, f"i/{item_id}")
+    assert (item["origin"], item["destination"]) == ("a\0b", '"}')
+    node = item["session"]["graph"]["nodes"]["a"]
+    assert (node["number"], node["text"]) == (2**70, "\0\u2028\U0001f600")
+
+
+async def test_ids_that_no_item_can_have_are_left_out(client: Client, enqueue: Any) -> None:
+    item_id = (await enqueue())["item_ids"][0]
+    asked = [2**70, -1, 0, item_id]
+    answer = await client.post("items_by_ids", json={"item_ids": asked})
+    assert [item["item_id"] for item in answer.json()] == [item_id]
+    assert (await put(client, "retry_items_by_id", asked))["retried_item_ids"] == []
+
+
 # reading
 
 

@@ -81,6 +81,7 @@ def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> No
         ("image", {"image_name": "x.png"}),
         ("numbers", [1, 2, 3]),
         ("text", 5),
+        ("number", 2**70),
     ],
 )
 def test_a_value_arrives_as_it_was_given(make: Any, field: str, value: Any) -> None:
