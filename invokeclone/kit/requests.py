@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.kit.resources import Resources
 
 
-def resources(request: Request) -> Resources:
+async def resources(request: Request) -> Resources:
     """Return what `create_app` put on the application."""
     return cast("Resources", request.app.state.resources)
 

@@ -18,7 +18,7 @@ class User(BaseModel, frozen=True):
 SYSTEM = User(user_id="system", display_name="System", email="system@system.invokeai", is_admin=True)
 
 
-def current_user() -> User:
+async def current_user() -> User:
     """Return the user of this request."""
     return SYSTEM
 
