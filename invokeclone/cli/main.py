@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from invokeclone.cli import lean
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.version import __version__
 
@@ -111,9 +112,14 @@ def _scale(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl+C."""
+    """Run the command line, the process's own unless `arguments` are given.
+
+    Return the exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl+C.
+    """
     chosen = parser().parse_args(arguments)
     try:
+        if arguments is None and chosen.command == "serve":
+            lean.import_socketio()
         return int(importlib.import_module(f"invokeclone.cli.{chosen.command}").run(chosen))
     except CommandError as error:
         sys.stderr.write(f"invokeclone: {error}\n")

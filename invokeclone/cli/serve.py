@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
@@ -25,17 +26,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve; return 0 after a graceful end, 1 when the server could not start."""
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
     listening = listen(settings.host, settings.port)
-    server = _Server(_config(settings), settings)
+    app = create_app(settings)
+    server = _Server(_config(app, settings), app, settings)
     server.run(sockets=[listening])
     return 0 if server.started else 1
 
 
 class _Server(uvicorn.Server):
-    """Says where it is once it answers."""
+    """Says where it is once it answers, and closes its sockets before it waits for connections to end."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
         super().__init__(config)
+        self._app = app
         self._settings = settings
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._app.state.sockets.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,14 +63,14 @@ class _Server(uvicorn.Server):
             sys.stdout.flush()
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     for name in ("uvicorn", "uvicorn.error"):
         theirs = logging.getLogger(name)
         theirs.handlers = list(logging.getLogger(log.ROOT).handlers)
         theirs.propagate = False
         theirs.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
     return uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

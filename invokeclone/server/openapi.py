@@ -20,7 +20,16 @@ from invokeclone.models.schemas import AnyModelConfig
 
 TITLE = "Invoke - Community Edition"
 REF = "#/components/schemas/{model}"
-OPEN_OPERATIONS = frozenset({"app_version", "login_api_v1_auth_login_post", "setup_admin_api_v1_auth_setup_post"})
+OPEN_OPERATIONS = frozenset(
+    {
+        "app_version",
+        "get_model_image",
+        "get_workflow_thumbnail",
+        "get_setup_status_api_v1_auth_status_get",
+        "login_api_v1_auth_login_post",
+        "setup_admin_api_v1_auth_setup_post",
+    }
+)
 """Operations that ask for no token."""
 
 

@@ -106,11 +106,14 @@ class Sockets:
         self._sender = asyncio.create_task(self._send_all(), name="socket events")
 
     async def close(self) -> None:
-        """Stop forwarding and close every socket."""
-        if self._sender is not None:
-            self._sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sender
+        """Stop forwarding and close every socket; a second call does nothing."""
+        sender, self._sender = self._sender, None
+        if sender is None:
+            return
+        sender.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sender
+        await self._server.eio.disconnect()
         await self._server.shutdown()
 
     def _queue_up(self, kind: type[Event], payload: dict[str, Any]) -> None:

@@ -21,7 +21,11 @@ function toast(text, kind = "error") {
   box.className = "toast";
   box.dataset.kind = kind;
   box.textContent = text;
-  $("toasts").append(box);
+  const toasts = $("toasts");
+  toasts.append(box);
+  // Shown anew, so that it lies above a dialog that was opened later.
+  toasts.hidePopover?.();
+  toasts.showPopover?.();
   setTimeout(() => box.remove(), kind === "error" ? 9_000 : 4_000);
 }
 
