@@ -38,7 +38,7 @@ def test_families_bring_their_loaders():
 
 
 def test_a_kind_that_nobody_loads_is_named():
-    with pytest.raises(loaders.NoLoader, match="thing.*sd-3 main"):
+    with pytest.raises(loaders.NoLoader, match=r"thing.*sd-3 main"):
         loaders.find(record(base=BaseModelType.StableDiffusion3))
 
 
@@ -84,5 +84,5 @@ def test_files_without_a_record(cache: ModelCache, tmp_path: Path):
     with loaders.load_file(cache, tmp_path / "a.pt", lambda path: path.name) as found:
         assert isinstance(found, dict), "it was in the cache"
     torch.save({"f": SimpleNamespace}, tmp_path / "code.pt")
-    with pytest.raises(Exception, match="[Uu]nsupported|weights_only|WeightsUnpickler"):
+    with pytest.raises(Exception, match=r"[Uu]nsupported|weights_only|WeightsUnpickler"):
         loaders.load_file(cache, tmp_path / "code.pt")
