@@ -128,7 +128,9 @@ def measure_generation() -> dict[str, float]:
         started = time.perf_counter()
         run(running, batch(running, 128, 20, list(range(500, 505))))
         picture = (time.perf_counter() - started) / 5
-    direct = subprocess.run([sys.executable, __file__, "--direct", str(count)], env=os.environ | THREADS, check=True, capture_output=True)
+    direct = subprocess.run(
+        [sys.executable, __file__, "--direct", str(count)], env=os.environ | THREADS, check=True, capture_output=True
+    )
     pipeline = json.loads(direct.stdout.splitlines()[-1])
     return {
         "item_cpu_ms": 1000 * ours,
@@ -140,7 +142,7 @@ def measure_generation() -> dict[str, float]:
 
 
 def direct(count: int) -> dict[str, float]:
-    """The embedded model in a plain diffusers pipeline, in this process."""
+    """Time the embedded model in a plain diffusers pipeline, in this process."""
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
@@ -150,7 +152,9 @@ def direct(count: int) -> dict[str, float]:
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(size: int, steps: int, seed: int) -> None:
-        pipeline("a cat", width=size, height=size, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed))
+        pipeline(
+            "a cat", width=size, height=size, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)
+        )
 
     for seed in range(3):
         picture(64, 1, seed)
@@ -166,7 +170,7 @@ def direct(count: int) -> dict[str, float]:
 
 
 def p95(running: Running, seconds: float) -> tuple[float, int]:
-    """The 95th percentile of `GET app/version`, in ms, asked one by one every 10 ms."""
+    """Return the 95th percentile of `GET app/version`, in ms, asked one by one every 10 ms."""
     times = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -207,7 +211,9 @@ def measure_queue() -> dict[str, float]:
 
         get, put, post = running.client.get, running.client.put, running.client.post
         queue = "/api/v1/queue/default"
-        ids = cost("enqueue_1000", 3, lambda: (put(f"{queue}/clear"), post(f"{queue}/enqueue_batch", json=body))[1]).json()["item_ids"]
+        ids = cost(
+            "enqueue_1000", 3, lambda: (put(f"{queue}/clear"), post(f"{queue}/enqueue_batch", json=body))[1]
+        ).json()["item_ids"]
         cost("status", 50, lambda: get(f"{queue}/status"))
         cost("list_all_1000", 5, lambda: get(f"{queue}/list_all"))
         cost("item_ids", 30, lambda: get(f"{queue}/item_ids"))

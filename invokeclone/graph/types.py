@@ -14,6 +14,12 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
+def without_none(annotation: Any) -> Any:
+    """Return what an optional annotation is when it is there: `float | None` is `float`; others stay as they are."""
+    members = [member for member in get_args(annotation) if member is not NoneType] if is_union(annotation) else []
+    return members[0] if len(members) == 1 else annotation
+
+
 def is_list(annotation: Any) -> bool:
     """Whether an annotation is a list."""
     return annotation is list or get_origin(annotation) is list
@@ -59,6 +65,7 @@ def compatible(source: Any, destination: Any) -> bool:
     """
     if source is None or destination is None:
         return False
+    destination = without_none(destination)
     if source == destination or is_any(source) or is_any(destination):
         return True
     if source in get_args(destination) or destination in get_args(source):

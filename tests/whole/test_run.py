@@ -23,7 +23,12 @@ async def run(server: Server, ear: Ear, body: dict) -> dict:
 async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Server, ear: Ear) -> None:
     item = await run(server, ear, server.batch("a red circle on a blue background", seed=7, steps=4))
     image = server.picture_of(item)
-    assert (image["width"], image["height"], image["image_origin"], image["is_intermediate"]) == (128, 128, "internal", False)
+    assert (image["width"], image["height"], image["image_origin"], image["is_intermediate"]) == (
+        128,
+        128,
+        "internal",
+        False,
+    )
     full = server.client.get("/" + image["image_url"])
     assert full.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(full.content)) as picture:
@@ -36,14 +41,18 @@ async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Se
     assert (metadata["seed"], metadata["steps"]) == (7, 4)
 
     wanted = [tuple(row) for row in json.loads((HERE / "event_order.json").read_text())]
-    events = [(name, payload) for name, payload in ear.heard if name.startswith(("invocation", "model_load", "queue_item"))]
+    events = [
+        (name, payload) for name, payload in ear.heard if name.startswith(("invocation", "model_load", "queue_item"))
+    ]
     heard = [
         (name, payload.get("invocation_source_id") or payload.get("status") or payload.get("submodel_type"))
         for name, payload in events
     ]
     assert heard == wanted
 
-    progress = [payload for name, payload in events if name == "invocation_progress" and payload["message"] == "Denoising"]
+    progress = [
+        payload for name, payload in events if name == "invocation_progress" and payload["message"] == "Denoising"
+    ]
     assert [payload["percentage"] for payload in progress] == [0.0, 0.25, 0.5, 0.75, 1.0]
     for payload in progress:
         assert (payload["image"]["width"], payload["image"]["height"]) == (128, 128)
@@ -93,7 +102,11 @@ async def test_cancel_stops_within_a_step_and_the_queue_goes_on(server: Server, 
     after = await run(server, ear, server.batch("a house", seed=6, steps=1))
     assert after["status"] == "completed"
     events = ear.of(item_id)
-    denoising = [payload["percentage"] for name, payload in events if name == "invocation_progress" and payload["message"] == "Denoising"]
+    denoising = [
+        payload["percentage"]
+        for name, payload in events
+        if name == "invocation_progress" and payload["message"] == "Denoising"
+    ]
     assert denoising[-1] < 0.9
     statuses = [payload["status"] for name, payload in events if name == "queue_item_status_changed"]
     assert statuses == ["in_progress", "canceled"]
@@ -123,7 +136,10 @@ async def test_image_to_image_keeps_what_its_strength_leaves(server: Server, ear
     graph["nodes"]["i2l"] = {"type": "i2l", "id": "i2l", "image": {"image_name": name}, "fp32": True}
     graph["edges"] += [
         {"source": {"node_id": "sd1_model_loader", "field": "vae"}, "destination": {"node_id": "i2l", "field": "vae"}},
-        {"source": {"node_id": "i2l", "field": "latents"}, "destination": {"node_id": "denoise_latents", "field": "latents"}},
+        {
+            "source": {"node_id": "i2l", "field": "latents"},
+            "destination": {"node_id": "denoise_latents", "field": "latents"},
+        },
     ]
     changed = server.pixels_of(await run(server, ear, body))
     original = server.pixels_of(first)

@@ -1,0 +1,44 @@
+"""A node is one class: declared, it is validated, run and published; nothing else is edited."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from invokeclone.graph import publish, registry
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.fields import InputField
+from invokeclone.graph.graph import Graph
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import StringOutput
+
+
+@pytest.fixture
+def toy() -> Iterator[None]:
+    @invocation("shout", title="Shout", tags=["toy"], category="toy", version="1.0.0")
+    class ShoutInvocation(BaseInvocation):
+        """Say it louder."""
+
+        text: str = InputField(description="What to say.")
+
+        def invoke(self, context: InvocationContext) -> StringOutput:
+            return StringOutput(value=self.text.upper())
+
+    yield
+    registry.forget_pack(ShoutInvocation.__module__.partition(".")[0])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_class_is_all_that_a_node_needs() -> None:
+    graph = Graph.model_validate({"nodes": {"a": {"id": "a", "type": "shout", "text": "hello"}}, "edges": []})
+    session = GraphExecutionState(graph=graph)
+    node = session.next()
+    assert node is not None
+    session.complete(node.id, node.invoke(None))
+    assert session.is_complete()
+    assert [output.value for output in session.results.values()] == ["HELLO"]
+    schemas = publish.publish({"paths": {}, "components": {"schemas": {}}})["components"]["schemas"]
+    assert schemas["ShoutInvocation"]["properties"]["text"]["orig_required"] is True
+    assert {"$ref": "#/components/schemas/ShoutInvocation"} in schemas["Graph"]["properties"]["nodes"][
+        "additionalProperties"
+    ]["oneOf"]

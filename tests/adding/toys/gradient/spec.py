@@ -1,0 +1,36 @@
+"""What a gradient model looks like on disk."""
+
+from typing import Literal
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat
+from invokeclone.models.configs import DiffusersFolder, ModelConfig, StableDiffusionModel
+from invokeclone.models.files import OnDisk
+from invokeclone.models.rules import Family, Rule, require
+
+
+class Main_Diffusers_Gradient_Config(StableDiffusionModel, DiffusersFolder, ModelConfig):
+    """A gradient in a folder. A new base would be one word more in the taxonomy; the toy borrows `sd-3`."""
+
+    base: Literal[BaseModelType.StableDiffusion3] = BaseModelType.StableDiffusion3
+    format: Literal[ModelFormat.Diffusers] = ModelFormat.Diffusers
+
+
+def _is_gradient(model: OnDisk) -> None:
+    require(model.is_folder, "it is not a folder")
+    require(model.class_name == "GradientPipeline", f"its class is {model.class_name}")
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_Gradient_Config,
+            recognises=_is_gradient,
+            base=lambda _: BaseModelType.StableDiffusion3,
+            detects={
+                "variant": lambda _: "normal",
+                "prediction_type": lambda _: "epsilon",
+                "repo_variant": lambda _: "",
+            },
+        ),
+    )
+)
