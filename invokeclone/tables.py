@@ -67,8 +67,6 @@ session_queue = Table(
     Column("user_id", Text, nullable=False, server_default="system"),
     Column("device", Text),
     Column("field_values", Text),
-    Column("session", Text, nullable=False),
-    Column("workflow", Text),
     Column("error_type", Text),
     Column("error_message", Text),
     Column("error_traceback", Text),
@@ -82,6 +80,8 @@ session_queue = Table(
     Column("updated_at", Text, nullable=False),
     Column("started_at", Text),
     Column("completed_at", Text),
+    Column("workflow", Text),
+    Column("session", Text, nullable=False),  # last: what stands behind a long text is slow to reach
     CheckConstraint(f"status IN {STATUSES}", name="status"),
     sqlite_autoincrement=True,
 )
@@ -106,7 +106,12 @@ Index(
     session_queue.c.user_id,
 )
 Index("ix_session_queue_destination", session_queue.c.queue_id, session_queue.c.destination, session_queue.c.status)
-Index("ix_session_queue_served", session_queue.c.user_id, session_queue.c.started_at)
+Index(
+    "ix_session_queue_served",
+    session_queue.c.user_id,
+    session_queue.c.started_at,
+    sqlite_where=session_queue.c.started_at.is_not(None),
+)
 
 boards = Table(
     "boards",

@@ -34,6 +34,7 @@ READS: dict[str, Any] = {
 }
 WRITES: dict[str, Any] = {
     "claim": lambda c: store.claim(c, "cpu"),
+    "claim in turn": lambda c: store.claim(c, "cpu", round_robin=True),
     "cancel one": lambda c: store.set_status(c, 1, "canceled"),
     "cancel idle": lambda c: store.cancel_idle(c, Chosen(queue_id="default")),
     "cancel a batch": lambda c: store.cancel_idle(c, Chosen(queue_id="default", batch_ids=["b"])),
