@@ -58,7 +58,7 @@ session_queue = Table(
     Column("item_id", Integer, primary_key=True),
     Column("queue_id", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
-    Column("session_id", Text, nullable=False, unique=True),
+    Column("session_id", Text, nullable=False),  # a uuid of ours; nothing looks an item up by it
     Column("status", Text, nullable=False, server_default="pending"),
     Column("status_sequence", Integer, nullable=False, server_default=text("0")),
     Column("priority", Integer, nullable=False, server_default=text("0")),
