@@ -113,7 +113,8 @@ class Sockets:
         sender.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sender
-        await self._server.eio.disconnect()
+        for client in list(self._server.eio.sockets.values()):
+            await client.close(wait=False)  # waiting would last as long as a client that is gone doesn't read
         await self._server.shutdown()
 
     def _queue_up(self, kind: type[Event], payload: dict[str, Any]) -> None:
