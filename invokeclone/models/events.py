@@ -111,3 +111,12 @@ class ModelInstallErrorEvent(Event):
     source: ModelSource
     error_type: str
     error: str
+
+
+class ModelsChangedEvent(Event):
+    """Records were changed or deleted: what workers have loaded by them must not be used again."""
+
+    name: ClassVar[str] = "models_changed"
+    audience: ClassVar[Audience] = "internal"
+
+    keys: list[str]

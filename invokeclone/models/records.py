@@ -13,6 +13,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.models import pictures, placement, registry, store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import InvalidModel, ModelDoesNotFit
+from invokeclone.models.events import ModelsChangedEvent
 from invokeclone.models.files import OnDisk
 from invokeclone.models.guard import Guard
 from invokeclone.models.identify import identify
@@ -42,6 +43,7 @@ async def change(resources: Resources, guard: Guard, key: str, changes: ModelRec
         async with resources.database.write() as connection:
             config = _changed(await store.get(connection, key), stated)
             await store.update(connection, config)
+    resources.events.emit(ModelsChangedEvent(keys=[key]))
     return config
 
 
@@ -67,6 +69,7 @@ async def remove(resources: Resources, guard: Guard, key: str) -> None:
         async with resources.database.write() as connection:
             path = placement.absolute(settings.models_path, await store.delete(connection, key))
             others = await store.paths(connection)
+        resources.events.emit(ModelsChangedEvent(keys=[key]))
         await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
 
 
@@ -93,6 +96,7 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
         found = await asyncio.to_thread(_identify_again, model, config)
         async with resources.database.write() as connection:
             await store.update(connection, found)
+    resources.events.emit(ModelsChangedEvent(keys=[key]))
     return found
 
 

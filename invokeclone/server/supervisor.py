@@ -243,6 +243,8 @@ class Supervisor:
                 self.wake()
             case "images_deleted":
                 self._tell({"kind": "images_deleted", "names": payload.get("image_names", [])})
+            case "models_changed":
+                self._tell({"kind": "models_changed", "keys": payload.get("keys", [])})
 
     def wake(self) -> None:
         """Tell every worker to look into the queue now."""

@@ -91,6 +91,15 @@ async def test_change_only_what_is_given(client, model):
     assert (await client.patch(key, json={"key": model["key"]})).json() == cleared
 
 
+async def test_workers_are_told_of_changed_and_deleted_records(client, model, resources):
+    key = model["key"]
+    await client.patch(f"/i/{key}", json={"name": "New"})
+    await client.post(f"/i/{key}/reidentify")
+    await client.delete(f"/i/{key}")
+    told = [event.keys for event in resources.events.sent if event.name == "models_changed"]
+    assert told == [[key], [key], [key]]
+
+
 async def test_change_the_type(client, model):
     changed = (await client.patch(f"/i/{model['key']}", json={"type": "vae", "cpu_only": True})).json()
     assert (changed["type"], changed["cpu_only"]) == ("vae", True)

@@ -49,6 +49,8 @@ for line in sys.stdin:
             note(f"wake {real}")
         case "cancel":
             note(f"cancel {real} {message['item_id']}")
+        case "images_deleted" | "models_changed":
+            note(f"{message['kind']} {','.join(message.get('names') or message.get('keys'))}")
         case "request" if message["name"] == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "request" if message["name"] == "silence":

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.settings import Settings
+from invokeclone.models.events import ModelsChangedEvent
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
 from invokeclone.server.supervisor import Supervisor
 
@@ -150,6 +152,15 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         bus.emit(QueueClearedEvent(queue_id="default"))
         await until(lambda: notes().count("wake cpu") == 3)
         assert notes().count("cancel cpu 5") == 1
+
+
+async def test_workers_hear_what_they_must_not_use_again(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    async with supervised(settings) as (supervisor, bus, _orphans):
+        await supervisor.ready(30)
+        bus.emit(ImagesDeletedEvent(image_names=["a.png", "b.png"]))
+        bus.emit(ModelsChangedEvent(keys=["k"]))
+        await until(lambda: "models_changed k" in notes())
+        assert "images_deleted a.png,b.png" in notes()
 
 
 async def test_a_killed_worker_fails_its_item_and_comes_back(
