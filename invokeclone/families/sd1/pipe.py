@@ -174,9 +174,7 @@ def _colors(folder: Path) -> LatentColors | None:
         return None
     vae = _vae(folder, torch.float32)
     cpu = torch.device("cpu")
-    colors: LatentColors = preview.fit(
-        lambda latents: autoencoder.decode(vae, latents, cpu), vae.config.latent_channels
-    )
+    colors: LatentColors = preview.fit(lambda pictures: autoencoder.encode(vae, pictures, cpu))
     return colors
 
 
