@@ -19,6 +19,8 @@ from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.settings import Settings
 
+torch.set_num_threads(1)  # networks this small lose time to threads that wait for each other
+
 CONFIGS = {
     "unet": {
         "block_out_channels": [8, 16],
