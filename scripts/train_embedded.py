@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The training processes inherit these: glibc otherwise gives large tensors' memory back after every
+# operation, and half of the time went into page faults.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
@@ -28,6 +32,7 @@ class Budget:
     vae: float
     text: float
     unet: float
+    decoder: float
     pictures: int
     large_pictures: int
     vae_batch: int  # crops of 64² in each process
@@ -35,7 +40,9 @@ class Budget:
     unet_batch: int  # pictures of 128² in each process
 
 
-SMOKE = Budget(vae=0.12, text=0.08, unet=0.2, pictures=96, large_pictures=32, vae_batch=4, text_batch=16, unet_batch=8)
+SMOKE = Budget(
+    vae=0.12, text=0.08, unet=0.2, decoder=0.1, pictures=96, large_pictures=32, vae_batch=4, text_batch=16, unet_batch=8
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -46,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vae-minutes", type=float, default=18, help="minutes for the autoencoder")
     parser.add_argument("--text-minutes", type=float, default=3, help="minutes for the text encoder's warm-up")
     parser.add_argument("--minutes", type=float, default=85, help="minutes for the denoiser")
+    parser.add_argument("--decoder-minutes", type=float, default=8, help="minutes for the decoder alone, at the end")
     parser.add_argument("--pictures", type=int, default=30000, help="pictures drawn at 128²")
     parser.add_argument("--large-pictures", type=int, default=6000, help="how many of them are drawn at 256² as well")
     parser.add_argument("--batch", type=int, default=32, help="pictures for each process and step")
@@ -70,16 +78,19 @@ def train(work: Path, budget: Budget, processes: int, device: str, seed: int) ->
         parallel.run(autoencoder.cache_latents, job(0, 0))
     parallel.run(denoiser.warm_text, job(budget.text, budget.text_batch))
     parallel.run(denoiser.train_unet, job(budget.unet, budget.unet_batch))
+    if budget.decoder:
+        parallel.run(autoencoder.sharpen_decoder, job(budget.decoder, max(1, budget.vae_batch // 4)))
 
 
 def main() -> None:
-    """Train and exports."""
+    """Train and export."""
     chosen = arguments()
     processes = chosen.processes or (1 if chosen.device.startswith("cuda") else os.cpu_count() or 1)
     budget = Budget(
         chosen.vae_minutes,
         chosen.text_minutes,
         chosen.minutes,
+        chosen.decoder_minutes,
         chosen.pictures,
         chosen.large_pictures,
         16,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LEARNING_RATE = 2e-3
 WHITEN_AT = (0.4, 0.7)  # fractions of the budget; once more at the end
 FULL_PICTURES_FROM = 0.8
+DECODER_RATE, DECODER_NOISE = 1e-3, 0.03
 
 
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
@@ -104,16 +105,55 @@ def _whiten_together(rank: Rank, trainer: Trainer, vae: AutoencoderKL, small: np
 
 
 @torch.no_grad()
-def finish_vae(work: Path, count: int = 1024) -> tuple[AutoencoderKL, float]:
+def finish_vae(work: Path, count: int = 1024, *, sharpened: bool = False) -> tuple[AutoencoderKL, float]:
     """Load the averaged autoencoder, whitens it a last time, and measures its PSNR in dB on new crops."""
     vae = build_vae().eval()
     load_averaged(work / "vae.pt", [vae])
     small = np.load(work / "small.npy", mmap_mode="r")
     whiten(vae, as_tensor(small[:count]))
+    if sharpened and (work / "decoder.pt").exists():
+        load_averaged(work / "decoder.pt", [vae.decoder, vae.post_quant_conv])
     pictures = as_tensor(small[-64:])
     decoded = vae.decode(vae.encode(pictures).latent_dist.mean).sample.clamp(-1, 1)
     error = (decoded - pictures).div(2).square().mean((1, 2, 3))
     return vae, float((-10 * error.log10()).mean())
+
+
+def load_latents(work: Path, name: str) -> np.ndarray:
+    """Load the cached latents of all processes, in the pictures' order, as (n, 4, h/8, w/8) fp16."""
+    paths = sorted(work.glob(f"latents-{name}-*.npy"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
+    return np.concatenate([np.load(path) for path in paths])
+
+
+def sharpen_decoder(rank: Rank) -> None:
+    """Train the decoder alone a while longer, on whole pictures' cached latents with a little noise on them.
+
+    Leaves the latent space as it is, so that it can follow after the denoiser's training.
+    """
+    work, device = rank.job.work, rank.job.device
+    vae, _ = finish_vae(work)
+    vae.to(device).train()
+    trainer = Trainer(
+        rank,
+        "decoder",
+        [(vae.decoder, DECODER_RATE), (vae.post_quant_conv, DECODER_RATE)],
+        decay=0.0,
+        average=0.998,
+        hold=0.2,
+    )
+    sources = [(np.load(work / f"{name}.npy", mmap_mode="r"), load_latents(work, name)) for name in ("small", "large")]
+    while trainer.running:
+        large = trainer.steps % 6 == 5
+        pictures, latents = sources[large]
+        rows = np.sort(rank.chance.integers(len(latents), size=max(1, rank.job.batch // (4 if large else 1))))
+        truth = as_tensor(pictures[rows]).to(device)
+        given = torch.from_numpy(latents[rows].astype(np.float32)).to(device)
+        given = given + DECODER_NOISE * torch.randn_like(given)
+        drawn = vae.decode(given / LATENT_SCALE).sample
+        loss = functional.l1_loss(drawn, truth) + functional.mse_loss(drawn, truth) + edge_loss(drawn, truth)
+        trainer.step(loss)
+    if rank.leads:
+        trainer.save()
 
 
 @torch.no_grad()
@@ -126,7 +166,7 @@ def cache_latents(rank: Rank) -> None:
         mine = np.array_split(np.arange(len(pictures)), rank.job.processes)[rank.number]
         side = pictures.shape[1] // 8
         latents = np.empty((len(mine), 4, side, side), np.float16)
-        for start in tqdm(range(0, len(mine), 16), f"latents {name}", disable=not rank.leads, mininterval=10):
-            part = as_tensor(pictures[mine[start : start + 16]]).to(rank.job.device)
-            latents[start : start + 16] = (vae.encode(part).latent_dist.mean * LATENT_SCALE).half().cpu().numpy()
+        for start in tqdm(range(0, len(mine), 8), f"latents {name}", disable=not rank.leads, mininterval=10):
+            part = as_tensor(pictures[mine[start : start + 8]]).to(rank.job.device)
+            latents[start : start + 8] = (vae.encode(part).latent_dist.mean * LATENT_SCALE).half().cpu().numpy()
         np.save(rank.job.work / f"latents-{name}-{rank.number}.npy", latents)

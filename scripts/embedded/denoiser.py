@@ -14,8 +14,9 @@ import torch
 from torch.nn import functional
 
 from .architecture import TEXT_WIDTH, Networks, build_scheduler, build_text, build_unet
-from .autoencoder import finish_vae
+from .autoencoder import finish_vae, load_latents
 from .dataset import ATTRIBUTES, encode, load_tokenizer
+from .figures import SHAPES
 from .parallel import Rank, Trainer, load_averaged
 from .text import FILLER_WORDS
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 TEXT_RATE, UNET_RATE, JOINT_TEXT_SHARE = 1e-3, 1.5e-3, 0.15
 SHORT = 32  # tokens that hold any caption; the other places are repeated end tokens
-FULL_LENGTH_FROM = 0.65  # the budget's fraction from which all 77 places are used
-LARGE_EVERY, LARGE_SHARE = 6, 3.2  # every 6th step at 256², on a batch that many times smaller
+FROZEN_TEXT_FROM = 0.45  # the budget's fraction from which the text encoder rests: it has little left to learn
+FULL_LENGTH_FROM = 0.7  # the budget's fraction from which all 77 places are used
+LARGE_FROM, LARGE_EVERY, LARGE_SHARE = 0.25, 6, 3.2  # later every 6th step at 256², on that many times fewer pictures
+CORE_SHARE = 0.8  # how many of a batch's pictures are of the kinds that are measured
 DROPPED, JUNK = 0.10, 0.2  # captions dropped, and how many of those become meaningless words
 STEPS = 1000
 
@@ -112,17 +115,20 @@ def noised(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> 
     return torch.where(start, noise, alpha * latents + sigma * noise), target
 
 
-def load_latents(work: Path, name: str) -> np.ndarray:
-    """Load the cached latents of all processes, in the pictures' order."""
-    paths = sorted(work.glob(f"latents-{name}-*.npy"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
-    return np.concatenate([np.load(path) for path in paths])
+def core_rows(known: np.ndarray) -> np.ndarray:
+    """Return the rows of the attributes (n, 8) that matter most: scenes, single objects, pairs of plain shapes."""
+    column = {name: index for index, name in enumerate(ATTRIBUTES)}
+    shape, other = known[:, column["kind"]] <= len(SHAPES), known[:, column["other kind"]]
+    single = (other == 0) & (known[:, column["count"]] == 1)
+    return np.flatnonzero(single | (shape & (other > 0) & (other <= len(SHAPES))))
 
 
 def train_unet(rank: Rank) -> None:
     """Train denoiser and text encoder together on the cached latents."""
     work, device = rank.job.work, rank.job.device
     tokenizer = load_tokenizer(work / f"rank{rank.number}")
-    tokens = np.load(work / "described.npz")["tokens"]
+    described = np.load(work / "described.npz")
+    tokens, core = described["tokens"], core_rows(described["attributes"])
     empty, junk = encode(tokenizer, [""]), encode(tokenizer, junk_captions())
     latents = {name: load_latents(work, name) for name in ("small", "large")}
     signal = build_scheduler().alphas_cumprod.to(device)
@@ -135,18 +141,25 @@ def train_unet(rank: Rank) -> None:
     )
     torch.manual_seed(rank.number + 1000 * (trainer.steps + 1))  # Noise differs between processes.
     while trainer.running:
-        large = trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
+        large = trainer.fraction >= LARGE_FROM and trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
         source = latents["large" if large else "small"]
         count = max(1, round(rank.job.batch / LARGE_SHARE)) if large else rank.job.batch
         rows = rank.chance.integers(len(source), size=count)
+        favoured = core[core < len(source)]
+        wanted = rank.chance.random(count) < CORE_SHARE
+        rows[wanted] = rank.chance.choice(favoured, size=int(wanted.sum()))
         chosen = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
         chosen = drop_captions(chosen, empty, junk, rank.chance)
+        resting = trainer.fraction >= FROZEN_TEXT_FROM
+        if resting:
+            trainer.rates[1] = 0.0
         if trainer.fraction < FULL_LENGTH_FROM:
             chosen = shortened(chosen, SHORT, tokenizer.eos_token_id)
         clean = torch.from_numpy(source[rows].astype(np.float32)).to(device)
         steps = time_steps(count, 0.5 if large else 0.62, rank.chance).to(device)
         noisy, target = noised(clean, steps, signal)
-        context = text(torch.from_numpy(chosen).to(device)).last_hidden_state
+        with torch.set_grad_enabled(not resting):
+            context = text(torch.from_numpy(chosen).to(device)).last_hidden_state
         answer = unet(noisy, steps, encoder_hidden_states=context).sample
         trainer.step(functional.mse_loss(answer, target))
     if rank.leads:
@@ -156,7 +169,7 @@ def train_unet(rank: Rank) -> None:
 def finished(work: Path) -> tuple[Networks, float]:
     """Load all stages' averaged weights; returns them with the autoencoder's PSNR in dB."""
     tokenizer = load_tokenizer(work)
-    vae, quality = finish_vae(work)
+    vae, quality = finish_vae(work, sharpened=True)
     text, unet = build_text(tokenizer), build_unet()
     load_averaged(work / "unet.pt", [unet, text])
     return Networks(vae, text.eval(), unet.eval(), tokenizer), quality
