@@ -13,7 +13,8 @@ const RECHECK = 3_000;
 let running = null;
 let pending = 0;
 let online = false;
-let told = 0;
+let told = 0; // how often an event told the queue's state
+let heard = 0; // how often one told progress
 
 /** Show a line to the user for some seconds. */
 function toast(text, kind = "error") {
@@ -106,6 +107,7 @@ const handlers = {
     if (TERMINAL.has(data.status) && data.item_id === running) running = null;
   },
   invocation_progress(data) {
+    heard += 1;
     const percent = data.percentage === null ? "" : ` ${Math.round(data.percentage * 100)} %`;
     showProgress(`${data.message}${percent}`, data.percentage, data.image);
     $("progress-detail").textContent = data.invocation?.type === "denoise_latents" ? `${data.invocation.steps} steps, ${data.invocation.scheduler}` : "";
@@ -135,10 +137,11 @@ async function invoke() {
   const want = form.wanted();
   if (!want.model) return toast("Choose a model first.");
   $("invoke").disabled = true;
+  const before = heard;
   try {
     const result = await api.enqueue(batch(want));
     if (result.enqueued < result.requested) toast(`The queue is full: ${result.enqueued} of ${result.requested} were added.`);
-    showProgress("Waiting for a worker", null);
+    if (heard === before && !running) showProgress("Waiting for a worker", null);
     await refreshQueue();
   } catch (error) {
     toast(error.message);
