@@ -1,10 +1,12 @@
 """What every test may ask for: settings on a temporary root, a migrated database, a recorder of events."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from invokeclone.kit import migrations
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
@@ -29,10 +31,19 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(root=tmp_path / "root", device="cpu", precision="float32", log_format="plain")
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database file, made once: each test copies it instead of migrating anew."""
+    file = tmp_path_factory.mktemp("database") / "invokeai.db"
+    migrations.upgrade(file)
+    return file
+
+
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
+async def database(settings: Settings, migrated: Path) -> AsyncIterator[Database]:
+    settings.database_path.parent.mkdir(parents=True)
+    shutil.copyfile(migrated, settings.database_path)
     opened = Database(settings.database_path)
-    await opened.migrate()
     yield opened
     await opened.close()
 
