@@ -33,7 +33,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new database file, made once: each test copies it instead of migrating anew."""
+    """Make a new database file, once: each test copies it instead of migrating anew."""
     file = tmp_path_factory.mktemp("database") / "invokeai.db"
     migrations.upgrade(file)
     return file
