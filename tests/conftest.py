@@ -1,11 +1,12 @@
 """What every test may ask for: settings on a temporary root, a migrated database, a recorder of events."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from invokeclone.graph import registry
 from invokeclone.kit import migrations
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Event
@@ -56,3 +57,14 @@ def events() -> RecordedEvents:
 @pytest.fixture
 def resources(settings: Settings, database: Database, events: RecordedEvents) -> Resources:
     return Resources(settings, database, events)
+
+
+@pytest.fixture
+def own_nodes() -> Iterator[None]:
+    """Let a test declare nodes and outputs, and take back just these: other tests' toys stay."""
+    kept = dict(registry._nodes), dict(registry._outputs)
+    yield
+    for mine, before in zip((registry._nodes, registry._outputs), kept, strict=True):
+        mine.clear()
+        mine.update(before)
+    registry._changed()

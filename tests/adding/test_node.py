@@ -1,10 +1,8 @@
 """A node is one class: declared, it is validated, run and published; nothing else is edited."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from invokeclone.graph import publish, registry
+from invokeclone.graph import publish
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.fields import InputField
@@ -14,7 +12,7 @@ from invokeclone.graph.outputs import StringOutput
 
 
 @pytest.fixture
-def toy() -> Iterator[None]:
+def toy(own_nodes: None) -> None:
     @invocation("shout", title="Shout", tags=["toy"], category="toy", version="1.0.0")
     class ShoutInvocation(BaseInvocation):
         """Say it louder."""
@@ -23,10 +21,6 @@ def toy() -> Iterator[None]:
 
         def invoke(self, context: InvocationContext) -> StringOutput:
             return StringOutput(value=self.text.upper())
-
-    yield
-    del registry._nodes["shout"]  # `forget_pack` would take every other test's toys along
-    registry._changed()
 
 
 @pytest.mark.usefixtures("toy")
