@@ -1,4 +1,4 @@
-"""The version of this package; the wire reports the InvokeAI version it speaks (see server/info)."""
+"""The version of this package, and the InvokeAI version that it speaks."""
 
 __version__ = "0.1.0"
 

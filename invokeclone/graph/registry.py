@@ -84,11 +84,7 @@ def discover() -> None:
     importlib.import_module("invokeclone.graph.control")
     for info in pkgutil.iter_modules(importlib.import_module("invokeclone.nodes").__path__):
         importlib.import_module(f"invokeclone.nodes.{info.name}")
-    try:
-        families = importlib.import_module("invokeclone.families")
-    except ModuleNotFoundError:
-        return
-    for info in pkgutil.iter_modules(families.__path__):
+    for info in pkgutil.iter_modules(importlib.import_module("invokeclone.families").__path__):
         if info.ispkg and _has_nodes(f"invokeclone.families.{info.name}"):
             importlib.import_module(f"invokeclone.families.{info.name}.nodes")
 

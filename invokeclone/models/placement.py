@@ -6,9 +6,9 @@ It knows folders and refuses to know what is in the files. Every function blocks
 import errno
 import os
 import shutil
-import sys
 from pathlib import Path, PurePosixPath
 
+from invokeclone.kit import processes
 from invokeclone.kit.storage import safe_join
 from invokeclone.models.errors import DuplicateModelException, InvalidModel
 
@@ -96,25 +96,13 @@ def sweep(models: Path) -> None:
     """Remove copies that a crash left half-way: those of this process, which may be moving nothing, and of ended ones."""
     for part in models.glob(f"{_COPYING}*"):
         pid = part.name.removeprefix(_COPYING).partition("_")[0]
-        if not pid.isdecimal() or int(pid) == os.getpid() or not _runs(int(pid)):
+        if pid == str(os.getpid()) or not processes.runs(pid):
             erase(part)
 
 
 def _part(folder: Path, key: str) -> Path:
     """Return the place for a copy that is not whole yet; its name says which process writes it."""
     return folder / f"{_COPYING}{os.getpid()}_{key}"
-
-
-def _runs(pid: int) -> bool:
-    if sys.platform == "win32":
-        return True  # there, asking this way would end the process
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def check_movable(models: Path, source: Path, others: list[Path]) -> None:

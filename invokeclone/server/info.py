@@ -22,9 +22,7 @@ from invokeclone.kit.settings_file import FILE, load_settings, yaml_text
 from invokeclone.kit.storage import write_file
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import CurrentUser
-
-API_VERSION = "6.14.2"
-"""The InvokeAI version whose API this is."""
+from invokeclone.version import API_VERSION
 
 MASK = "*" * 10
 ESRGAN_MODELS = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph import registry
-from invokeclone.kit import log
+from invokeclone.kit import log, processes
 from invokeclone.kit.database import Database
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
@@ -185,19 +185,9 @@ def own_folder(parent: Path, device: str) -> Path:
     """Return a folder for this process alone (not made yet), and remove those of workers that are no more."""
     prefix = f"worker-{device.replace(':', '-')}-"
     for other in parent.glob(f"{prefix}*"):
-        if not _runs(other.name.removeprefix(prefix)):
+        if not processes.runs(other.name.removeprefix(prefix)):
             shutil.rmtree(other, ignore_errors=True)
     return parent / f"{prefix}{os.getpid()}"
-
-
-def _runs(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def serve(asked: str, incoming: int, outgoing: int) -> None:
