@@ -50,6 +50,16 @@ users = Table(
 )
 """Accounts. `system` owns everything of single-user mode."""
 
+client_state = Table(
+    "client_state",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("updated_at", Text, nullable=False),
+    Column("value", Text, nullable=False),
+)
+"""What clients keep on the server: texts that nobody here reads, some of them megabytes long."""
+
 STATUSES = ("pending", "in_progress", "waiting", "completed", "failed", "canceled")
 
 session_queue = Table(

@@ -28,8 +28,10 @@ from invokeclone.queue.api import router as queue
 from invokeclone.server import errors, guards, info, openapi, page
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
+from invokeclone.users.api import router as users
+from invokeclone.users.client_state_api import router as client_state
 
-ROUTERS: tuple[APIRouter, ...] = (info.router, queue, images, boards, models)
+ROUTERS: tuple[APIRouter, ...] = (info.router, users, queue, images, boards, models, client_state)
 COMPRESS_FROM = 1_000
 """Bytes from which an answer is compressed."""
 
