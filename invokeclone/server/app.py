@@ -29,7 +29,6 @@ from invokeclone.server import errors, guards, info, openapi, page
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.users.api import router as users
-from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 
 ROUTERS: tuple[APIRouter, ...] = (info.router, users, queue, images, boards, models, client_state)
