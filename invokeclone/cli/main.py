@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     _models(commands.add_parser("models", help="list, install and delete models"), rooted)
     database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[rooted], help="bring the database to the newest form")
+    _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), rooted)
     return top
 
 
@@ -81,6 +82,18 @@ def _models(command: _Parser, rooted: _Parser) -> None:
     install.add_argument("--inplace", action="store_true", help="leave the files where they are")
     delete = actions.add_parser("delete", parents=[rooted], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
+
+
+def _webui(command: _Parser, rooted: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    install = actions.add_parser("install", parents=[rooted], help="fetch its published package and serve it at /")
+    install.add_argument("version", nargs="?", metavar="VERSION", help="which (default: the newest that is tested)")
+    install.add_argument("--wheel", type=Path, metavar="FILE", help="take this file instead of fetching it")
+    use = actions.add_parser("use", parents=[rooted], help="serve an installed version, or our own page")
+    use.add_argument("version", metavar="VERSION", help='an installed version, or "own"')
+    actions.add_parser("list", parents=[rooted], help="show the installed versions")
+    remove = actions.add_parser("remove", parents=[rooted], help="delete an installed version")
+    remove.add_argument("version", metavar="VERSION", help="an installed version")
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

