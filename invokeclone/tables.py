@@ -202,3 +202,57 @@ models = Table(
 """One row per registered model; `config` is the whole record as JSON text, the other columns are for finding it."""
 
 Index("ix_models_name", models.c.base, models.c.type, models.c.name)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("workflow_id", Text, primary_key=True),
+    Column("category", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("opened_at", Text),
+    Column("thumbnail", Text),
+    Column("call_reason", Text, nullable=False, server_default="unknown"),
+    Column("call_message", Text),
+    Column("judged_by", Text, nullable=False, server_default=""),
+    Column("workflow", Text, nullable=False),  # last: what stands behind a long text is slow to reach
+)
+"""The library. `workflow` is JSON text and what the first columns repeat of it is for lists; `thumbnail` is a mark that
+changes with the picture; `call_*` says whether graphs may call it, as the node vocabulary `judged_by` sees it."""
+
+Index("ix_workflows_listing", workflows.c.category, workflows.c.name, workflows.c.workflow_id)
+Index("ix_workflows_judged", workflows.c.judged_by)
+
+style_presets = Table(
+    "style_presets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("positive_prompt", Text, nullable=False),
+    Column("negative_prompt", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("image", Text),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""Prompt templates, a few dozen at most; `image` is a mark that changes with the picture, null without one."""
+
+system_prompts = Table(
+    "system_prompts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+)
+"""What language models are told before a prompt is given to them."""
