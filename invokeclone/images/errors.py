@@ -1,6 +1,14 @@
 """What can be wrong with a request about images; the statuses are those clients know."""
 
-from invokeclone.kit.errors import BadRequest, InvokeCloneError, NotFound, TooLarge, Unprocessable, UnsupportedMedia
+from invokeclone.kit.errors import (
+    BadRequest,
+    Forbidden,
+    InvokeCloneError,
+    NotFound,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMedia,
+)
 
 
 class ImageNotFound(NotFound):
@@ -22,6 +30,20 @@ class BoardNotFound(NotFound):
 
     def __init__(self, board_id: str) -> None:
         super().__init__(f"no board has the id {board_id!r}")
+
+
+class NotYours(Forbidden):
+    """The image or video is another user's, and on no board that would allow this."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} is another user's")
+
+
+class NotYourBoard(Forbidden):
+    """The board is another user's, who did not allow this."""
+
+    def __init__(self, board_id: str) -> None:
+        super().__init__(f"the board {board_id!r} is another user's")
 
 
 class NotAnImage(UnsupportedMedia):

@@ -1,0 +1,197 @@
+"""Who may see and change what: the rules of images, videos and boards, as conditions in SQL and as checks.
+
+Admins may do everything, and in single-user mode everybody is one: then nothing here asks the database. Anybody else
+sees their own things and what is on a shared or public board, and changes their own things, what is on their own boards and
+what is on a public board. The owner of a private board does not see what others have left on it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import ColumnElement, ScalarSelect, Text, bindparam, column, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.images.errors import (
+    BoardNotFound,
+    ImageNotFound,
+    NotYourBoard,
+    NotYours,
+)
+from invokeclone.images.schemas import NO_BOARD
+from invokeclone.kit.errors import NotFound
+from invokeclone.tables import boards, images, users
+from invokeclone.users.current import SYSTEM, User
+
+PUBLIC = "public"
+SHARED = ("shared", PUBLIC)
+
+
+class Kind(NamedTuple):
+    """A kind of things that have an owner and may be on a board: the columns that the rules ask for."""
+
+    name: ColumnElement[str]
+    user_id: ColumnElement[str]
+    board_id: ColumnElement[str | None]
+    missing: Callable[[str], NotFound]
+
+
+IMAGES = Kind(images.c.image_name, images.c.user_id, images.c.board_id, ImageNotFound)
+
+
+class Allowed(NamedTuple):
+    """The names of a list that a user may act on, and those that exist and are somebody else's."""
+
+    names: list[str]
+    refused: list[str]
+
+
+def owner(user: User) -> str | None:
+    """Return whose own things `user` is bound to; None: everybody's."""
+    return None if user.is_admin else user.user_id
+
+
+# Conditions
+
+
+def may_read(kind: Kind, user_id: str) -> ColumnElement[bool]:
+    """Return the condition that a user who is no admin may see a thing."""
+    shared = select(boards.c.board_id).where(boards.c.board_id == kind.board_id, boards.c.board_visibility.in_(SHARED))
+    return or_(kind.user_id == user_id, shared.exists())
+
+
+def may_change(kind: Kind, user_id: str) -> ColumnElement[bool]:
+    """Return the condition that a user who is no admin may change or delete a thing."""
+    return or_(kind.user_id == user_id, _boards_to_fill(user_id).where(boards.c.board_id == kind.board_id).exists())
+
+
+def _boards_to_fill(user_id: str) -> Any:
+    own = or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC)
+    return select(boards.c.board_id).where(own)
+
+
+def visible_boards(user: User) -> list[ColumnElement[bool]]:
+    """Return the conditions of the boards that `user` sees."""
+    if user.is_admin:
+        return []
+    return [or_(boards.c.user_id == user.user_id, boards.c.board_visibility.in_(SHARED))]
+
+
+def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
+    """Select the id of a board if it exists and things of this user may be put on it, else null."""
+    found = select(boards.c.board_id).where(boards.c.board_id == board_id)
+    if user_id != SYSTEM.user_id:
+        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == True)  # noqa: E712
+        found = found.where(
+            or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC, admins.correlate(None).exists())
+        )
+    return found.scalar_subquery()
+
+
+# Things
+
+
+async def require_readable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
+    """Raise NotYours when `user` may not see the thing, and what the kind says when it does not exist (not to admins)."""
+    await _require(connection, user, kind, name, may_read)
+
+
+async def require_changeable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
+    """Raise NotYours when `user` may not change the thing, and what the kind says when it does not exist (not to admins)."""
+    await _require(connection, user, kind, name, may_change)
+
+
+async def _require(
+    connection: AsyncConnection,
+    user: User,
+    kind: Kind,
+    name: str,
+    condition: Callable[[Kind, str], ColumnElement[bool]],
+) -> None:
+    if user.is_admin:
+        return
+    allowed = await connection.scalar(select(condition(kind, user.user_id)).where(kind.name == name))
+    if allowed is None:
+        raise kind.missing(name)
+    if not allowed:
+        raise NotYours(name)
+
+
+async def readable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+    """Divide `names` by whether `user` may see what they name."""
+    return await _divide(connection, user, kind, names, may_read)
+
+
+async def changeable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+    """Divide `names` by whether `user` may change what they name."""
+    return await _divide(connection, user, kind, names, may_change)
+
+
+async def movable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+    """Divide `names` by whether `user` may put what they name on another board: one's own things only."""
+    return await _divide(connection, user, kind, names, lambda one, user_id: one.user_id == user_id)
+
+
+async def _divide(
+    connection: AsyncConnection,
+    user: User,
+    kind: Kind,
+    names: Sequence[str],
+    condition: Callable[[Kind, str], ColumnElement[bool]],
+) -> Allowed:
+    """Ask for those that exist and are refused; names of nothing stay among the allowed, where nothing finds them."""
+    unique = list(dict.fromkeys(names))
+    if user.is_admin or not unique:
+        return Allowed(unique, [])
+    listed = func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value
+    foreign = select(kind.name).where(kind.name.in_(select(listed)), ~condition(kind, user.user_id))
+    found = set((await connection.scalars(foreign, {"names": orjson.dumps(unique).decode()})).all())
+    return Allowed([name for name in unique if name not in found], [name for name in unique if name in found])
+
+
+# Boards
+
+
+async def list_owner(connection: AsyncConnection, user: User, board_id: str | None) -> str | None:
+    """Return whose things a list holds: None for everybody's, else a user's own.
+
+    A list of a shared or public board holds everybody's; one of a private board, of no board or of whatever board only the
+    user's own. Raises BoardNotFound, NotYourBoard; admins get an empty list of a board that does not exist.
+    """
+    if user.is_admin:
+        return None
+    if board_id is None or board_id == NO_BOARD:
+        return user.user_id
+    _, visibility = await _board(connection, user, board_id, SHARED)
+    return None if visibility in SHARED else user.user_id
+
+
+async def require_board_readable(connection: AsyncConnection, user: User, board_id: str) -> None:
+    """Raise BoardNotFound, or NotYourBoard when `user` may not see the board; admins are not asked."""
+    if not user.is_admin:
+        await _board(connection, user, board_id, SHARED)
+
+
+async def require_board_fillable(connection: AsyncConnection, user: User, board_id: str) -> None:
+    """Raise BoardNotFound, or NotYourBoard when `user` may not put things on the board; admins are not asked."""
+    if not user.is_admin:
+        await _board(connection, user, board_id, (PUBLIC,))
+
+
+async def require_board_owned(connection: AsyncConnection, user: User, board_id: str) -> None:
+    """Raise BoardNotFound, or NotYourBoard when `user` may not change the board itself; admins are not asked."""
+    if not user.is_admin:
+        await _board(connection, user, board_id, ())
+
+
+async def _board(
+    connection: AsyncConnection, user: User, board_id: str, open_to_all: tuple[str, ...]
+) -> tuple[str, str]:
+    """Return a board's owner and visibility; raises BoardNotFound, or NotYourBoard when neither allows it."""
+    wanted = select(boards.c.user_id, boards.c.board_visibility).where(boards.c.board_id == literal(board_id))
+    row = (await connection.execute(wanted)).one_or_none()
+    if row is None:
+        raise BoardNotFound(board_id)
+    if row.user_id != user.user_id and row.board_visibility not in open_to_all:
+        raise NotYourBoard(board_id)
+    return row.user_id, row.board_visibility
