@@ -14,10 +14,12 @@ from invokeclone.server import errors
 
 
 @asynccontextmanager
-async def serving(resources: Resources, *routers: APIRouter) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the routers and lend a client."""
+async def serving(resources: Resources, *routers: APIRouter, **state: object) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the routers and lend a client; `state` is what they find on the application."""
     app = FastAPI(generate_unique_id_function=lambda route: route.name)
     app.state.resources = resources
+    for name, value in state.items():
+        setattr(app.state, name, value)
     errors.install(app)
     for router in routers:
         app.include_router(router)

@@ -1,11 +1,14 @@
 """What can be wrong with a request about images; the statuses are those clients know."""
 
+from typing import ClassVar
+
 from invokeclone.kit.errors import (
     BadRequest,
     Forbidden,
     InvokeCloneError,
     NotFound,
     TooLarge,
+    TooMany,
     Unprocessable,
     UnsupportedMedia,
 )
@@ -66,3 +69,33 @@ class NotOffered(InvokeCloneError):
     """The route is in the contract and answers that there is nothing behind it."""
 
     status = 501
+
+
+class NothingToDownload(BadRequest):
+    """Neither images nor a board were named."""
+
+    def __init__(self) -> None:
+        super().__init__("give image_names or a board_id")
+
+
+class TooManyDownloads(TooMany):
+    """So many zip files are waiting to be made that one more is refused."""
+
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+
+    def __init__(self) -> None:
+        super().__init__("too many downloads are being made; try again in a moment")
+
+
+class DownloadNotFound(NotFound):
+    """No zip file has this name, or it was fetched already, or it is not ready."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no download is named {name!r}; each can be fetched once")
+
+
+class NotYourDownload(Forbidden):
+    """The zip file was made for another user."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the download {name!r} is another user's")

@@ -10,13 +10,21 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from invokeclone.kit.settings import Settings
+
 KEPT_FOR_A_YEAR = "max-age=31536000"
+KEPT_BY_NOBODY = "private, no-store"
 AT_ONCE = 8 * 1024 * 1024
 """Files up to this size are read in one go, which costs a third of sending them in pieces."""
 
 
 LONG_LIST = 16 * 1024
 GZIP = zlib.MAX_WBITS + 16
+
+
+def kept(settings: Settings) -> str:
+    """Return how long browsers may keep a file: not at all where users sign in, as what one saw is not for the next."""
+    return KEPT_BY_NOBODY if settings.multiuser else KEPT_FOR_A_YEAR
 
 
 def names(request: Request, content: bytes, level: int) -> Response:

@@ -112,9 +112,20 @@ class ImageUploadEntry(BaseModel):
     presigned_url: str
 
 
-class ImageFilter(BaseModel, frozen=True):
-    """Which images a list holds and in which order. `board_id` "none" means on no board, None means wherever."""
+class ImagesDownloaded(BaseModel):
+    """The name of a zip file that is being made."""
 
+    response: str | None = None
+    bulk_download_item_name: str | None = None
+
+
+class ImageFilter(BaseModel, frozen=True):
+    """Which images a list holds and in which order.
+
+    `board_id` "none" means on no board, None means wherever; `owner` None means everybody's.
+    """
+
+    owner: str | None = None
     image_origin: ResourceOrigin | None = None
     categories: tuple[ImageCategory, ...] | None = None
     is_intermediate: bool | None = None

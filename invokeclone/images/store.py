@@ -19,13 +19,14 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images.errors import ImageNotFound, ImageNotUpdated
+from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotUpdated
 from invokeclone.images.schemas import (
     NO_BOARD,
     ImageDTO,
@@ -70,6 +71,9 @@ SHAPES = 128
 
 _NAMED = select(func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value)
 """The names of a JSON list as rows: one statement whatever their number."""
+
+OWNED = images.c.user_id != literal_column("'system'")
+"""True of what a signed-in user owns: it lets a list of one user's own read the indexes that hold nothing else."""
 
 _BY_NAMES = _DTO.where(images.c.image_name.in_(_NAMED))
 
@@ -136,12 +140,34 @@ async def board_exists(connection: AsyncConnection, board_id: str) -> bool:
     return found.first() is not None
 
 
+async def board_name(connection: AsyncConnection, board_id: str) -> str:
+    """Return the name of a board; raises BoardNotFound."""
+    found = await connection.scalar(select(boards.c.board_name).where(boards.c.board_id == board_id))
+    if found is None:
+        raise BoardNotFound(board_id)
+    return str(found)
+
+
+async def filed(
+    connection: AsyncConnection, names: Sequence[str] | None = None, on: ImageFilter | None = None
+) -> dict[str, Place]:
+    """Return where the files of images lie, by `category/name`: of those of `names` that exist, or of a list."""
+    chosen = select(images.c.image_category, images.c.image_name, images.c.image_subfolder)
+    if names is not None:
+        rows = await connection.execute(chosen.where(images.c.image_name.in_(_NAMED)), _names(names))
+    else:
+        rows = await connection.execute(chosen.where(*_conditions(on or ImageFilter())))
+    return {f"{row.image_category}/{row.image_name}": Place(row.image_name, row.image_subfolder) for row in rows}
+
+
 def _conditions(wanted: ImageFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.board_id == NO_BOARD:
         conditions.append(images.c.board_id.is_(None))
     elif wanted.board_id is not None:
         conditions.append(images.c.board_id == wanted.board_id)
+    if wanted.owner is not None:
+        conditions += [images.c.user_id == wanted.owner, OWNED]
     if wanted.is_intermediate is not None:
         conditions.append(images.c.is_intermediate == wanted.is_intermediate)
     if wanted.categories is not None:

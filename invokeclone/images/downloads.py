@@ -1,0 +1,234 @@
+"""Zip files of images: made in the background, fetched once; told of by events. It knows no HTTP.
+
+They lie in a folder that is emptied at start and removed at the end, so that a crash leaves nothing for long.
+"""
+
+import asyncio
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.images import access, files, store
+from invokeclone.images.errors import (
+    DownloadNotFound,
+    ImageNotFound,
+    NothingToDownload,
+    NotYourDownload,
+    NotYours,
+    TooManyDownloads,
+)
+from invokeclone.images.events import (
+    BulkDownloadCompleteEvent,
+    BulkDownloadErrorEvent,
+    BulkDownloadStartedEvent,
+)
+from invokeclone.images.schemas import NO_BOARD, ImageFilter, Place
+from invokeclone.kit import log
+from invokeclone.kit.resources import Resources
+from invokeclone.users.current import User
+
+FOLDER = ".bulk_download"
+ROOM = "default"
+"""What every client waits in for its zip files."""
+
+AT_ONCE = 2
+MOST_WAITING = 32
+MOST_KEPT = 64
+KEPT_S = 24 * 3600
+"""Zip files that nobody fetches go after a day, or when there are more than `MOST_KEPT`."""
+
+PIECE = 1024 * 1024
+NAME_LENGTH = 100
+UNCATEGORIZED = "Uncategorized"
+
+_log = log.get("images.downloads")
+
+
+class _Stopped(Exception):
+    """The server ends."""
+
+
+@dataclass(frozen=True)
+class _Zip:
+    """A zip file that is being made or can be fetched."""
+
+    item_id: str
+    user_id: str
+    path: Path
+    made: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        """What it is fetched by."""
+        return self.path.name
+
+
+class _Wanted(NamedTuple):
+    """What goes into a zip file: its entries with the places of their files, and names that no image has."""
+
+    entries: dict[str, Place]
+    missing: list[str]
+
+
+def clean_name(board_name: str) -> str:
+    """Return the letters, digits, blanks, `_` and `-` of a board's name, no more of them than a file's name may be long."""
+    kept = "".join(letter for letter in board_name if letter.isalnum() or letter in " _-").strip()
+    return kept.encode()[:NAME_LENGTH].decode(errors="ignore").strip()
+
+
+class Downloads:
+    """The zip files of one server. `start` and `stop` belong to its life."""
+
+    def __init__(self, resources: Resources) -> None:
+        """Make zip files of images of `resources`."""
+        self._resources = resources
+        self._folder = resources.settings.outputs_path / FOLDER
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: dict[str, _Zip] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._stopping = threading.Event()
+
+    async def start(self) -> None:
+        """Remove what an earlier server left."""
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def stop(self) -> None:
+        """Give up what is being made and remove every zip file."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._ready.clear()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
+        """Have a zip file made of a board, or else of the named images; return the name to fetch it by.
+
+        Raises NothingToDownload, BoardNotFound, NotYourBoard, NotYours, TooManyDownloads.
+        """
+        if not image_names and board_id is None:
+            raise NothingToDownload
+        if len(self._tasks) >= MOST_WAITING or self._stopping.is_set():
+            raise TooManyDownloads
+        async with self._resources.database.read() as connection:
+            if board_id is None:
+                prefix, wanted = "", await _named(connection, user, image_names or [])
+            else:
+                prefix, wanted = await _of_board(connection, user, board_id)
+        item_id = f"{prefix}{uuid4()}"
+        made = _Zip(item_id, user.user_id, self._folder / f"{item_id}.zip")
+        task = asyncio.create_task(self._make(made, wanted), name=f"zip {item_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return made.name
+
+    def take(self, user: User, name: str) -> Path:
+        """Return where a zip file lies, for the one time that it is served; the caller removes it.
+
+        Raises DownloadNotFound, NotYourDownload.
+        """
+        found = self._ready.get(name)
+        if found is None:
+            raise DownloadNotFound(name)
+        if access.owner(user) not in (None, found.user_id):
+            raise NotYourDownload(name)
+        del self._ready[name]
+        return found.path
+
+    async def _make(self, made: _Zip, wanted: _Wanted) -> None:
+        """Make one zip file and tell how it went."""
+        told = {
+            "bulk_download_id": ROOM,
+            "bulk_download_item_id": made.item_id,
+            "bulk_download_item_name": made.name,
+            "user_id": made.user_id,
+        }
+        events = self._resources.events
+        async with self._slots:
+            if self._stopping.is_set():
+                return
+            events.emit(BulkDownloadStartedEvent(**told))
+            try:
+                await asyncio.to_thread(self._write, made.path, wanted)
+            except _Stopped:
+                return
+            except (ImageNotFound, OSError) as error:
+                text = _reason(error)
+                _log.warning("the zip file %s was not made: %s", made.name, text)
+                events.emit(BulkDownloadErrorEvent(**told, error=text))
+                return
+            await asyncio.to_thread(_remove, self._forget_old())
+            self._ready[made.name] = made
+            events.emit(BulkDownloadCompleteEvent(**told))
+
+    def _write(self, path: Path, wanted: _Wanted) -> None:
+        """Write the entries, uncompressed as pictures are packed already; all of them or no file."""
+        if wanted.missing:
+            raise ImageNotFound(wanted.missing[0])
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+                for entry, place in wanted.entries.items():
+                    self._add(archive, entry, files.full_path(self._resources.settings, place))
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def _add(self, archive: zipfile.ZipFile, entry: str, path: Path) -> None:
+        described = zipfile.ZipInfo.from_file(path, entry, strict_timestamps=False)
+        with path.open("rb") as source, archive.open(described, "w") as target:
+            while piece := source.read(PIECE):
+                if self._stopping.is_set():
+                    raise _Stopped
+                target.write(piece)
+
+    def _forget_old(self) -> list[Path]:
+        """Forget zip files that nobody fetched, so that there is room for one more; return where they lie."""
+        limit = time.monotonic() - KEPT_S
+        fresh = [one for one in self._ready.values() if one.made >= limit]
+        kept = fresh[max(0, len(fresh) - MOST_KEPT + 1) :]
+        gone = [one.path for one in self._ready.values() if one not in kept]
+        self._ready = {one.name: one for one in kept}
+        return gone
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a client may know of an error: not where our files lie."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {Path(error.filename).name}"
+    return str(error)
+
+
+async def _named(connection: AsyncConnection, user: User, names: Sequence[str]) -> _Wanted:
+    """Find the named images. Raises NotYours."""
+    allowed = await access.readable(connection, user, access.IMAGES, names)
+    if allowed.refused:
+        raise NotYours(allowed.refused[0])
+    entries = await store.filed(connection, names=allowed.names)
+    found = {place.name for place in entries.values()}
+    return _Wanted(entries, [name for name in allowed.names if name not in found])
+
+
+async def _of_board(connection: AsyncConnection, user: User, board_id: str) -> tuple[str, _Wanted]:
+    """Find what the gallery shows of a board ("none": of no board), and what its zip file's name begins with.
+
+    Raises BoardNotFound, NotYourBoard.
+    """
+    owner = await access.list_owner(connection, user, board_id)
+    board_name = UNCATEGORIZED if board_id == NO_BOARD else await store.board_name(connection, board_id)
+    entries = await store.filed(connection, on=ImageFilter(board_id=board_id, is_intermediate=False, owner=owner))
+    prefix = clean_name(board_name)
+    return f"{prefix}_" if prefix else "", _Wanted(entries, [])

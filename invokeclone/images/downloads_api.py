@@ -1,0 +1,73 @@
+"""The routes of zip files of images: asking for one, and fetching it the one time that it can be."""
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from anyio import CancelScope
+from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import Path as InPath
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+from starlette.types import Receive, Scope, Send
+
+from invokeclone.images import media
+from invokeclone.images.downloads import Downloads
+from invokeclone.images.schemas import ImageNames, ImagesDownloaded
+from invokeclone.kit.requests import Needs
+from invokeclone.kit.storage import remove_file
+from invokeclone.users.current import CurrentUser
+
+router = APIRouter(prefix="/api/v1/images", tags=["images"])
+
+
+def _downloads(request: Request) -> Downloads:
+    return cast("Downloads", request.app.state.image_downloads)
+
+
+Zips = Annotated[Downloads, Depends(_downloads)]
+
+ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The zip file", "content": {"application/zip": {}}},
+    404: {"description": "There is no such zip file (any more)"},
+}
+
+
+class _ServedOnce(FileResponse):
+    """A file that is removed afterwards, also when the client goes away. It is sent whole: the rest would be lost."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        try:
+            await super().__call__({**scope, "headers": whole}, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(remove_file, Path(self.path))
+
+
+@router.post("/download", status_code=202)
+async def download_images_from_list(
+    downloads: Zips,
+    user: CurrentUser,
+    image_names: Annotated[ImageNames | None, Body(description="The names of the images.")] = None,
+    board_id: Annotated[str | None, Body(description='A board, or "none"; then no names are needed.')] = None,
+) -> ImagesDownloaded:
+    """Have a zip file of images made; events tell when it can be fetched."""
+    return ImagesDownloaded(bulk_download_item_name=await downloads.request(user, image_names, board_id))
+
+
+@router.get("/download/{bulk_download_item_name}", response_class=Response, responses=ZIP)
+async def get_bulk_download_item(
+    downloads: Zips,
+    needs: Needs,
+    user: CurrentUser,
+    bulk_download_item_name: Annotated[str, InPath(description="The name of the zip file.")],
+) -> Response:
+    """Fetch a zip file; it is removed once it was sent."""
+    path = downloads.take(user, bulk_download_item_name)
+    return _ServedOnce(
+        path,
+        media_type="application/zip",
+        filename=path.name,
+        content_disposition_type="inline",
+        headers={"Cache-Control": media.kept(needs.settings)},
+    )

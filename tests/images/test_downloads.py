@@ -1,0 +1,254 @@
+"""Zip files of images: what is in them, that each is served once, and what is refused or fails."""
+
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from invokeclone.boards.api import router as boards_router
+from invokeclone.images import downloads, files
+from invokeclone.images.api import router as images_router
+from invokeclone.images.downloads import Downloads, clean_name
+from invokeclone.images.downloads_api import router as downloads_router
+from invokeclone.images.schemas import Place
+from invokeclone.kit.resources import Resources
+from tests.images.people import asking, multiuser, register
+from tests.rooms import serving
+
+ROUTE = "/api/v1/images/download"
+
+
+@pytest.fixture
+async def zips(resources: Resources) -> AsyncIterator[Downloads]:
+    made = Downloads(resources)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def client(resources: Resources, zips: Downloads) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(resources, images_router, downloads_router, boards_router, image_downloads=zips) as served:
+        yield served
+
+
+async def ready(zips: Downloads) -> None:
+    await asyncio.gather(*zips._tasks)
+
+
+async def board(client: httpx.AsyncClient, name: str) -> str:
+    return (await client.post("/api/v1/boards/", params={"board_name": name})).json()["board_id"]
+
+
+def entries(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        assert {info.compress_type for info in archive.infolist()} <= {zipfile.ZIP_STORED}
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+async def test_a_zip_of_named_images(client, upload, zips, events, resources) -> None:
+    first = await upload()
+    second = await upload(image_category="mask", is_intermediate="true")
+    names = [first["image_name"], second["image_name"], first["image_name"]]
+    answer = await client.post(ROUTE, json={"image_names": names})
+    assert answer.status_code == 202
+    name = answer.json()["bulk_download_item_name"]
+    assert answer.json() == {"response": None, "bulk_download_item_name": name}
+    await ready(zips)
+    told = [event for event in events.sent if event.name.startswith("bulk_download")]
+    assert [event.name for event in told] == ["bulk_download_started", "bulk_download_complete"]
+    for event in told:
+        assert event.model_dump(exclude={"timestamp"}) == {
+            "bulk_download_id": "default",
+            "bulk_download_item_id": name.removesuffix(".zip"),
+            "bulk_download_item_name": name,
+            "user_id": "system",
+        }
+    got = await client.get(f"{ROUTE}/{name}", headers={"Range": "bytes=0-3"})
+    assert (got.status_code, got.headers["content-type"]) == (200, "application/zip")
+    assert got.headers["content-disposition"] == f'inline; filename="{name}"'
+    assert got.headers["cache-control"] == "max-age=31536000"
+    expected = {
+        f"{image['image_category']}/{image['image_name']}": files.full_path(
+            resources.settings, Place(image["image_name"], "")
+        ).read_bytes()
+        for image in (first, second)
+    }
+    assert entries(got.content) == expected
+
+
+async def test_each_zip_is_served_once_and_leaves_nothing(client, upload, zips, resources) -> None:
+    image = await upload()
+    name = (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).json()["bulk_download_item_name"]
+    await ready(zips)
+    answers = await asyncio.gather(*[client.get(f"{ROUTE}/{name}") for _ in range(5)])
+    assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404, 404]
+    assert list((resources.settings.outputs_path / downloads.FOLDER).iterdir()) == []
+
+
+async def test_a_board_wins_over_names_and_holds_what_the_gallery_shows(client, upload, zips) -> None:
+    on = await board(client, "Ünter/wegs! 2_a-b ..")
+    shown = await upload(board_id=on)
+    await upload(board_id=on, is_intermediate="true")
+    other = await upload()
+    asked = {"board_id": on, "image_names": [other["image_name"]]}
+    name = (await client.post(ROUTE, json=asked)).json()["bulk_download_item_name"]
+    assert name.startswith("Ünterwegs 2_a-b_")
+    await ready(zips)
+    assert list(entries((await client.get(f"{ROUTE}/{name}")).content)) == [f"general/{shown['image_name']}"]
+
+
+async def test_the_images_of_no_board(client, upload, zips) -> None:
+    await upload(board_id=await board(client, "b"))
+    free = await upload(image_category="user")
+    name = (await client.post(ROUTE, json={"board_id": "none"})).json()["bulk_download_item_name"]
+    assert name.startswith("Uncategorized_")
+    await ready(zips)
+    assert list(entries((await client.get(f"{ROUTE}/{name}")).content)) == [f"user/{free['image_name']}"]
+
+
+@pytest.mark.parametrize("body", [{}, {"image_names": []}, {"image_names": None, "board_id": None}])
+async def test_nothing_asked_for_is_a_400(client, body) -> None:
+    assert (await client.post(ROUTE, json=body)).status_code == 400
+
+
+async def test_an_unknown_board_is_a_404(client) -> None:
+    """The reference answers 500."""
+    assert (await client.post(ROUTE, json={"board_id": "nope"})).status_code == 404
+
+
+@pytest.mark.parametrize("names", [["x"] * 1001, ["x" * 256], "x"])
+async def test_too_many_or_no_names(client, names) -> None:
+    assert (await client.post(ROUTE, json={"image_names": names})).status_code == 422
+
+
+async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips, events) -> None:
+    image = await upload()
+    asked = {"image_names": [image["image_name"], "nope.png"]}
+    name = (await client.post(ROUTE, json=asked)).json()["bulk_download_item_name"]
+    await ready(zips)
+    (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
+    assert "nope.png" in error.error
+    assert "bulk_download_complete" not in events.names()
+    assert (await client.get(f"{ROUTE}/{name}")).status_code == 404
+
+
+async def test_a_missing_file_is_an_error_that_tells_no_path(client, upload, zips, events, resources) -> None:
+    kept, lost = await upload(), await upload()
+    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    await client.post(ROUTE, json={"image_names": [kept["image_name"], lost["image_name"]]})
+    await ready(zips)
+    (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
+    assert lost["image_name"] in error.error
+    assert str(resources.settings.root) not in error.error
+    assert list((resources.settings.outputs_path / downloads.FOLDER).iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["nope.zip", "..%2F..%2Finvokeai.yaml", "%2Fetc%2Fpasswd"])
+async def test_unknown_names_are_a_404(client, name: str) -> None:
+    assert (await client.get(f"{ROUTE}/{name}")).status_code == 404
+
+
+async def test_two_side_by_side_and_a_limit_on_how_many_wait(client, upload, zips, monkeypatch) -> None:
+    image = await upload()
+    body = {"image_names": [image["image_name"]]}
+    names = [
+        answer.json()["bulk_download_item_name"] for answer in [await client.post(ROUTE, json=body) for _ in range(3)]
+    ]
+    await ready(zips)
+    assert len(set(names)) == 3
+    for name in names:
+        assert len(entries((await client.get(f"{ROUTE}/{name}")).content)) == 1
+    monkeypatch.setattr(downloads, "MOST_WAITING", 2)
+    async with zips._slots, zips._slots:
+        statuses = [(await client.post(ROUTE, json=body)).status_code for _ in range(3)]
+    assert statuses == [202, 202, 429]
+
+
+async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, resources) -> None:
+    monkeypatch.setattr(downloads, "MOST_KEPT", 2)
+    image = await upload()
+    names = []
+    for _ in range(4):
+        answer = await client.post(ROUTE, json={"image_names": [image["image_name"]]})
+        names.append(answer.json()["bulk_download_item_name"])
+        await ready(zips)
+    kept = sorted(path.name for path in (resources.settings.outputs_path / downloads.FOLDER).iterdir())
+    assert kept == sorted(names[2:])
+    monkeypatch.setattr(downloads, "KEPT_S", -1)
+    await client.post(ROUTE, json={"image_names": [image["image_name"]]})
+    await ready(zips)
+    assert (await client.get(f"{ROUTE}/{names[3]}")).status_code == 404
+
+
+async def test_the_end_of_the_server_during_a_zip(client, upload, zips, events, monkeypatch, resources) -> None:
+    """It stops between two pieces, tells nothing and leaves nothing."""
+    image = await upload()
+    monkeypatch.setattr(downloads, "PIECE", 1)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    add = zips._add
+
+    def slowly(*given) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        zips._stopping.wait(30)
+        add(*given)
+
+    monkeypatch.setattr(zips, "_add", slowly)
+    await client.post(ROUTE, json={"image_names": [image["image_name"]]})
+    await client.post(ROUTE, json={"image_names": [image["image_name"]]})
+    await begun.wait()
+    await zips.stop()
+    assert not (resources.settings.outputs_path / downloads.FOLDER).exists()
+    assert set(events.names()) & {"bulk_download_complete", "bulk_download_error"} == set()
+    assert (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).status_code == 429
+
+
+async def test_a_start_removes_what_a_crash_left(resources: Resources) -> None:
+    left = resources.settings.outputs_path / downloads.FOLDER / "old.zip"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    await Downloads(resources).start()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("a/b!c", "abc"), ("é-_ 1", "é-_ 1"), ("../..", ""), (" x ", "x"), ("日" * 200, "日" * 33)]
+)
+def test_names_of_boards_become_names_of_files(name: str, kept: str) -> None:
+    assert clean_name(name) == kept
+
+
+async def test_rights(resources: Resources, upload) -> None:
+    """Another's image is a 403 at the request, another's zip file at the fetching; browsers keep nothing."""
+    resources = multiuser(resources)
+    await register(resources.database)
+    zips = Downloads(resources)
+    async with asking(resources, images_router, boards_router, downloads_router, image_downloads=zips) as people:
+        ann, bob, root = people["ann"], people["bob"], people["root"]
+        sent = {"params": {"image_category": "general", "is_intermediate": "false"}}
+        image = await ann.post("/api/v1/images/upload", **sent, files={"file": ("x.png", _png(), "image/png")})
+        name = image.json()["image_name"]
+        private = await board(ann, "p")
+        assert (await bob.post(ROUTE, json={"image_names": [name]})).status_code == 403
+        assert (await bob.post(ROUTE, json={"board_id": private})).status_code == 403
+        assert (await bob.post(ROUTE, json={"board_id": "nope"})).status_code == 404
+        made = [(await ann.post(ROUTE, json={"image_names": [name]})).json()["bulk_download_item_name"] for _ in "ab"]
+        nothing = (await bob.post(ROUTE, json={"board_id": "none"})).json()["bulk_download_item_name"]
+        await ready(zips)
+        assert (await bob.get(f"{ROUTE}/{made[0]}")).status_code == 403
+        got = await ann.get(f"{ROUTE}/{made[0]}")
+        assert (got.status_code, got.headers["cache-control"]) == (200, "private, no-store")
+        assert (await root.get(f"{ROUTE}/{made[1]}")).status_code == 200
+        assert entries((await bob.get(f"{ROUTE}/{nothing}")).content) == {}
+    await zips.stop()
+
+
+def _png() -> bytes:
+    from tests.rooms import packed, picture
+
+    return packed(picture())
