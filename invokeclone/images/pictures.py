@@ -1,0 +1,68 @@
+"""Small pictures that other rooms show a record by: one WEBP file per id in a folder; it knows no record.
+
+`make`, `keep` and `drop` block. What a record remembers is a mark, new with each picture, which is the query of the
+picture's address: so browsers may keep what they have fetched.
+"""
+
+import secrets
+from pathlib import Path
+
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+
+from invokeclone.images import files, intake
+from invokeclone.images.errors import NotAnImage
+from invokeclone.images.media import KEPT_FOR_A_YEAR
+from invokeclone.kit.errors import NotFound
+from invokeclone.kit.storage import remove_file, safe_join, write_file
+
+
+class NoPicture(NotFound):
+    """The record has no picture."""
+
+    def __init__(self, record_id: str) -> None:
+        """Say whose."""
+        super().__init__(f"{record_id!r} has no picture")
+
+
+def mark() -> str:
+    """Return a new mark."""
+    return secrets.token_hex(8)
+
+
+async def make(data: bytes, content_type: str | None) -> bytes:
+    """Return the WEBP, no side over 256, of an uploaded picture; raises NotAnImage, TooManyPixels."""
+    if not (content_type or "").startswith("image"):
+        raise NotAnImage(f"the content type {content_type!r} is not that of an image")
+    return await run_in_threadpool(lambda: files.thumbnail(intake.decode(data)))
+
+
+async def keep(folder: Path, record_id: str, webp: bytes) -> None:
+    """Write the picture of a record, in place of the one it has."""
+    await run_in_threadpool(lambda: write_file(_file(folder, record_id), webp))
+
+
+async def drop(folder: Path, record_id: str) -> None:
+    """Remove the picture of a record; it need not have one."""
+    await run_in_threadpool(lambda: remove_file(_file(folder, record_id)))
+
+
+async def answer(folder: Path, record_id: str) -> FileResponse:
+    """Return the picture of a record as an answer; raises NoPicture.
+
+    Clients know the type `image/png` here, whatever the file's form; browsers look into the file.
+    """
+    path = _file(folder, record_id)
+    if not await run_in_threadpool(path.is_file):
+        raise NoPicture(record_id)
+    return FileResponse(
+        path,
+        media_type="image/png",
+        filename=f"{record_id}.png",
+        content_disposition_type="inline",
+        headers={"Cache-Control": KEPT_FOR_A_YEAR},
+    )
+
+
+def _file(folder: Path, record_id: str) -> Path:
+    return safe_join(folder, f"{record_id}.webp")

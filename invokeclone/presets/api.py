@@ -1,0 +1,90 @@
+"""The routes of style presets; what is asked and answered, no SQL, no files."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Path, Response, UploadFile
+from starlette.responses import FileResponse
+
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.presets import prompts_api, service, store
+from invokeclone.presets.schemas import StylePresetRecordWithImage
+from invokeclone.users.current import Admin, CurrentUser
+
+routes = APIRouter(prefix="/api/v1/style_presets", tags=["style_presets"])
+
+PresetId = Annotated[str, Path(description="The id of the style preset.")]
+Data = Annotated[str, Form(description="JSON: name, positive_prompt, negative_prompt, type and, if wished, is_public.")]
+Image = Annotated[UploadFile | None, File(description="Its picture.")]
+
+CSV: dict[int | str, dict[str, Any]] = {200: {"description": "The file", "content": {"text/csv": {}}}}
+PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture"},
+    400: {"description": "Not an id"},
+    404: {"description": "No such preset, or it has no picture"},
+}
+
+
+async def _picture(image: UploadFile | None) -> service.Picture | None:
+    return None if image is None else (await image.read(), image.content_type)
+
+
+@routes.get("/")
+async def list_style_presets(connection: Read, user: CurrentUser) -> list[StylePresetRecordWithImage]:
+    """List the style presets by name: a user's own, public ones and those that come with the application; admins see all."""
+    return await store.list_presets(connection, None if user.is_admin else user.user_id)
+
+
+@routes.post("/")
+async def create_style_preset(
+    needs: Needs, user: CurrentUser, data: Data, image: Image = None
+) -> StylePresetRecordWithImage:
+    """Make a style preset."""
+    return await service.create(needs, data, await _picture(image), user)
+
+
+@routes.get("/export", responses=CSV)
+async def export_style_presets(needs: Needs, user: Admin) -> Response:  # noqa: ARG001
+    """Get all style presets that users made as a CSV file."""
+    headers = {"Content-Disposition": "attachment; filename=prompt_templates.csv"}
+    return Response(await service.export_csv(needs), media_type="text/csv", headers=headers)
+
+
+@routes.post("/import")
+async def import_style_presets(
+    needs: Needs, user: Admin, file: Annotated[UploadFile, File(description="CSV or JSON.")]
+) -> Any:
+    """Make style presets of the rows of a CSV or JSON file: name, prompt (or positive_prompt), negative_prompt."""
+    await service.import_file(needs, await file.read(), file.content_type, user)
+
+
+@routes.get("/i/{style_preset_id}")
+async def get_style_preset(
+    connection: Read, user: CurrentUser, style_preset_id: PresetId
+) -> StylePresetRecordWithImage:
+    """Get a style preset."""
+    return await service.get(connection, style_preset_id, user)
+
+
+@routes.patch("/i/{style_preset_id}")
+async def update_style_preset(
+    needs: Needs, user: CurrentUser, style_preset_id: PresetId, data: Data, image: Image = None
+) -> StylePresetRecordWithImage:
+    """Change a style preset; without a picture it has none afterwards."""
+    return await service.update(needs, style_preset_id, data, await _picture(image), user)
+
+
+@routes.delete("/i/{style_preset_id}")
+async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: PresetId) -> Any:
+    """Delete a style preset."""
+    await service.delete(needs, style_preset_id, user)
+
+
+@routes.get("/i/{style_preset_id}/image", responses=PICTURE)
+async def get_style_preset_image(needs: Needs, user: CurrentUser, style_preset_id: PresetId) -> FileResponse:
+    """Get a style preset's picture."""
+    return await service.picture_of(needs, style_preset_id, user)
+
+
+router = APIRouter()
+router.include_router(routes)
+router.include_router(prompts_api.router)

@@ -1,0 +1,101 @@
+"""System prompts: their rows, who may read and change them, and the ones that a new database begins with."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.times import now
+from invokeclone.presets.errors import NotYours, PromptNotFound
+from invokeclone.presets.schemas import SystemPromptChanges, SystemPromptRecordDTO, SystemPromptWithoutId
+from invokeclone.presets.service import BUNDLED
+from invokeclone.tables import app_state
+from invokeclone.tables import system_prompts as prompts
+from invokeclone.users.current import SYSTEM, User
+
+_BEGUN = "system_prompts_begun"
+"""The key in `app_state` that says that the database has had its first prompts."""
+
+_ALL = select(prompts).order_by(func.lower(prompts.c.name), prompts.c.name, prompts.c.id)
+_FOR_VIEWER = _ALL.where(or_(prompts.c.user_id == bindparam("viewer"), prompts.c.is_public.is_(True)))
+_ONE = select(prompts).where(prompts.c.id == bindparam("wanted"))
+
+
+def _prompt(row: Any) -> SystemPromptRecordDTO:
+    return SystemPromptRecordDTO.model_validate(dict(row._mapping))  # noqa: SLF001  (SQLAlchemy's documented name)
+
+
+async def list_prompts(connection: AsyncConnection, user: User) -> list[SystemPromptRecordDTO]:
+    """Return the prompts that `user` may read, by name."""
+    if user.is_admin:
+        return [_prompt(row) for row in await connection.execute(_ALL)]
+    return [_prompt(row) for row in await connection.execute(_FOR_VIEWER, {"viewer": user.user_id})]
+
+
+async def get(connection: AsyncConnection, prompt_id: str, user: User) -> SystemPromptRecordDTO:
+    """Return a prompt that `user` may read; raises PromptNotFound, NotYours."""
+    prompt = await _find(connection, prompt_id)
+    if not (prompt.is_public or _owns(user, prompt)):
+        raise NotYours
+    return prompt
+
+
+async def _find(connection: AsyncConnection, prompt_id: str) -> SystemPromptRecordDTO:
+    row = (await connection.execute(_ONE, {"wanted": prompt_id})).one_or_none()
+    if row is None:
+        raise PromptNotFound(prompt_id)
+    return _prompt(row)
+
+
+def _owns(user: User, prompt: SystemPromptRecordDTO) -> bool:
+    return user.is_admin or user.user_id == prompt.user_id
+
+
+async def create(
+    connection: AsyncConnection, prompt: SystemPromptWithoutId, user: User, *, is_public: bool
+) -> SystemPromptRecordDTO:
+    """Make a prompt; several may have the same name."""
+    prompt_id, moment = str(uuid4()), now()
+    made = {"user_id": user.user_id, "is_public": is_public, "created_at": moment, "updated_at": moment}
+    await connection.execute(insert(prompts).values(id=prompt_id, **prompt.model_dump(), **made))
+    return await _find(connection, prompt_id)
+
+
+async def update_prompt(
+    connection: AsyncConnection, prompt_id: str, changes: SystemPromptChanges, user: User
+) -> SystemPromptRecordDTO:
+    """Change what `changes` sets of a prompt; raises PromptNotFound, NotYours."""
+    await _require_owner(connection, prompt_id, user)
+    values = changes.model_dump(exclude_none=True)
+    await connection.execute(update(prompts).where(prompts.c.id == prompt_id).values(**values, updated_at=now()))
+    return await _find(connection, prompt_id)
+
+
+async def delete_prompt(connection: AsyncConnection, prompt_id: str, user: User) -> None:
+    """Delete a prompt; raises PromptNotFound, NotYours."""
+    await _require_owner(connection, prompt_id, user)
+    await connection.execute(delete(prompts).where(prompts.c.id == prompt_id))
+
+
+async def _require_owner(connection: AsyncConnection, prompt_id: str, user: User) -> None:
+    if not _owns(user, await _find(connection, prompt_id)):
+        raise NotYours
+
+
+async def start(resources: Resources) -> None:
+    """Give a new database its first prompts, once in its life: who deletes or changes them is not given them again."""
+    async with resources.database.read() as connection:
+        if await connection.scalar(select(app_state.c.value).where(app_state.c.key == _BEGUN)) is not None:
+            return
+    text = await run_in_threadpool((BUNDLED / "system_prompts.json").read_text, "utf-8")
+    moment = now()
+    made = {"user_id": SYSTEM.user_id, "is_public": True, "created_at": moment, "updated_at": moment}
+    async with resources.database.write() as connection:
+        rows = [{**prompt, **made} for prompt in json.loads(text)]
+        await connection.execute(insert_or(prompts).on_conflict_do_nothing(), rows)
+        await connection.execute(insert_or(app_state).values(key=_BEGUN, value="true").on_conflict_do_nothing())

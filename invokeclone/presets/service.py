@@ -1,0 +1,135 @@
+"""Style presets beyond one statement: rights, pictures, and those that come with the application; it knows no HTTP."""
+
+import json
+from pathlib import Path
+from uuid import uuid4
+
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.responses import FileResponse
+
+from invokeclone.images import pictures
+from invokeclone.kit.resources import Resources
+from invokeclone.presets import store, transfer
+from invokeclone.presets.errors import NotYours, PresetInvalid
+from invokeclone.presets.schemas import PresetForm, PresetType, StylePresetRecordWithImage
+from invokeclone.users.current import SYSTEM, User
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of what comes with the application."""
+
+Picture = tuple[bytes, str | None]
+"""An uploaded picture: its bytes and content type."""
+
+
+def parse(data: str) -> PresetForm:
+    """Read the form's field `data`; raises PresetInvalid."""
+    try:
+        return PresetForm.model_validate_json(data)
+    except ValidationError as error:
+        raise PresetInvalid(f"not a style preset: {transfer.told(error)}") from error
+
+
+async def get(connection: AsyncConnection, preset_id: str, user: User) -> StylePresetRecordWithImage:
+    """Return a preset that `user` may read; raises PresetNotFound, NotYours."""
+    preset = await store.get(connection, preset_id)
+    if not (_owns(user, preset) or preset.is_public or preset.type is PresetType.Default):
+        raise NotYours
+    return preset
+
+
+def _owns(user: User, preset: StylePresetRecordWithImage) -> bool:
+    """Tell whether `user` may change a preset: only admins may those that come with the application."""
+    return user.is_admin or (user.user_id == preset.user_id and preset.type is not PresetType.Default)
+
+
+async def _require_owner(resources: Resources, preset_id: str, user: User) -> StylePresetRecordWithImage:
+    async with resources.database.read() as connection:
+        preset = await store.get(connection, preset_id)
+    if not _owns(user, preset):
+        raise NotYours
+    return preset
+
+
+async def create(resources: Resources, data: str, picture: Picture | None, user: User) -> StylePresetRecordWithImage:
+    """Make a preset. Raises PresetInvalid, NotAnImage, TooManyPixels."""
+    form = parse(data)
+    if form.type is PresetType.Default:
+        raise PresetInvalid("only the application makes presets of the type 'default'")
+    preset_id = str(uuid4())
+    mark = await _keep(resources, preset_id, picture)
+    async with resources.database.write() as connection:
+        return await store.create(connection, form, user.user_id, preset_id=preset_id, image=mark)
+
+
+async def update(
+    resources: Resources, preset_id: str, data: str, picture: Picture | None, user: User
+) -> StylePresetRecordWithImage:
+    """Change a preset; without a picture it has none afterwards.
+
+    Raises PresetNotFound, NotYours, PresetInvalid, NotAnImage, TooManyPixels.
+    """
+    form = parse(data)
+    preset = await _require_owner(resources, preset_id, user)
+    if (form.type is PresetType.Default) != (preset.type is PresetType.Default):
+        raise PresetInvalid("a preset that comes with the application stays one, and no other becomes one")
+    mark = await _keep(resources, preset_id, picture)
+    async with resources.database.write() as connection:
+        changed = await store.update_preset(connection, preset_id, form, mark)
+    if mark is None:
+        await pictures.drop(resources.settings.style_presets_path, preset_id)
+    return changed
+
+
+async def _keep(resources: Resources, preset_id: str, picture: Picture | None) -> str | None:
+    """Write the picture, if there is one, and return its mark."""
+    if picture is None:
+        return None
+    webp = await pictures.make(*picture)
+    await pictures.keep(resources.settings.style_presets_path, preset_id, webp)
+    return pictures.mark()
+
+
+async def delete(resources: Resources, preset_id: str, user: User) -> None:
+    """Delete a preset and its picture; raises PresetNotFound, NotYours."""
+    await _require_owner(resources, preset_id, user)
+    async with resources.database.write() as connection:
+        await store.delete_preset(connection, preset_id)
+    await pictures.drop(resources.settings.style_presets_path, preset_id)
+
+
+async def picture_of(resources: Resources, preset_id: str, user: User) -> FileResponse:
+    """Return a preset's picture as an answer; raises PresetNotFound, NotYours, NoPicture."""
+    async with resources.database.read() as connection:
+        await get(connection, preset_id, user)
+    return await pictures.answer(resources.settings.style_presets_path, preset_id)
+
+
+async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:
+    """Make a preset of each row of a file, or none at all; raises FileUnknown, FileInvalid."""
+    rows = await run_in_threadpool(transfer.read, data, content_type)
+    async with resources.database.write() as connection:
+        await store.create_many(connection, rows, user.user_id)
+
+
+async def export_csv(resources: Resources) -> bytes:
+    """Return the presets that users made as a CSV file."""
+    async with resources.database.read() as connection:
+        rows = await store.list_users(connection)
+    return await run_in_threadpool(transfer.write, rows)
+
+
+async def start(resources: Resources) -> None:
+    """Bring the presets that come with the application up to this version's; they keep their ids."""
+    text = await run_in_threadpool((BUNDLED / "style_presets.json").read_text, "utf-8")
+    ours = {one["id"]: (one["name"], one["positive_prompt"], one["negative_prompt"]) for one in json.loads(text)}
+    async with resources.database.read() as connection:
+        present = await store.defaults(connection)
+    if present == ours:
+        return
+    async with resources.database.write() as connection:
+        await store.delete_many(connection, present.keys() - ours.keys())
+        for preset_id, texts in ours.items():
+            if present.get(preset_id) != texts:
+                await store.put_default(connection, preset_id, texts, SYSTEM.user_id)

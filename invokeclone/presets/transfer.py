@@ -1,0 +1,61 @@
+"""Style presets as files: read from CSV and JSON, written as CSV; it knows no database. Every function blocks."""
+
+import csv
+import io
+from collections.abc import Iterable
+
+from pydantic import TypeAdapter, ValidationError
+
+from invokeclone.presets.errors import FileInvalid, FileUnknown
+from invokeclone.presets.schemas import PresetRow
+
+HEADER = ("name", "prompt", "negative_prompt")
+_ROWS = TypeAdapter(list[PresetRow])
+
+
+def told(error: ValidationError) -> str:
+    """Return the first mistake in a line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def read(data: bytes, content_type: str | None) -> list[PresetRow]:
+    """Return the presets in a file; raises FileUnknown unless it is CSV or JSON, FileInvalid with what is wrong in it."""
+    try:
+        if content_type == "application/json":
+            return _ROWS.validate_json(data)
+        if content_type == "text/csv":
+            return _ROWS.validate_python(_csv(data))
+    except ValidationError as error:
+        raise FileInvalid(f"not a file of style presets: {told(error)}") from error
+    raise FileUnknown(content_type)
+
+
+def _csv(data: bytes) -> list[dict[str, str]]:
+    """Return the rows by the names of their columns, which the first line gives."""
+    try:
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        header, *rows = [line for line in lines if line]
+    except UnicodeDecodeError as error:
+        raise FileInvalid("the file is not UTF-8 text") from error
+    except csv.Error as error:
+        raise FileInvalid(f"the file is not CSV: {error}") from error
+    except ValueError as error:
+        raise FileInvalid("the file is empty") from error
+    names = [name.strip() for name in header]
+    if len(set(names)) < len(names):
+        raise FileInvalid("two columns have the same name")
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise FileInvalid(f"row {number} has {len(row)} values, not {len(names)}")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def write(rows: Iterable[tuple[str, str, str]]) -> bytes:
+    """Return presets as CSV with a header, in UTF-8."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(HEADER)
+    writer.writerows(rows)
+    return file.getvalue().encode()
