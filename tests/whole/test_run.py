@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .conftest import Ear, Server, picture_from  # type: ignore[import-not-found]
+from tests.server_process import Server
+from tests.whole.conftest import Ear, picture_from
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(280)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from .conftest import Server  # type: ignore[import-not-found]
+from tests.server_process import Server
 
 pytestmark = pytest.mark.timeout(280)
 

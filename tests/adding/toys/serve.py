@@ -1,6 +1,6 @@
 """The ordinary server and worker, with one more folder in `invokeclone.families`: what an edit of the tree would do."""
 
-import os
+import argparse
 import sys
 from pathlib import Path
 
@@ -20,6 +20,10 @@ if __name__ == "__main__":
     from invokeclone.kit.settings import Settings
     from invokeclone.server.app import create_app
 
-    settings = Settings(root=Path(sys.argv[1]), device="cpu", precision="float32")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--port", type=int)
+    chosen = parser.parse_args()
+    settings = Settings(root=chosen.root, device="cpu", precision="float32")
     app = create_app(settings, worker_command=(sys.executable, str(HERE), "worker"))
-    uvicorn.run(app, port=int(os.environ["PORT"]), log_level="warning")
+    uvicorn.run(app, port=chosen.port, log_level="warning")

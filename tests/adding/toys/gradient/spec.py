@@ -2,17 +2,17 @@
 
 from typing import Literal
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat
-from invokeclone.models.configs import DiffusersFolder, ModelConfig, StableDiffusionModel
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.kinds import Diffusers, StableDiffusionModel
 from invokeclone.models.files import OnDisk
 from invokeclone.models.rules import Family, Rule, require
 
 
-class Main_Diffusers_Gradient_Config(StableDiffusionModel, DiffusersFolder, ModelConfig):
+class Main_Diffusers_Gradient_Config(StableDiffusionModel, Diffusers, ModelConfig):
     """A gradient in a folder. A new base would be one word more in the taxonomy; the toy borrows `sd-3`."""
 
     base: Literal[BaseModelType.StableDiffusion3] = BaseModelType.StableDiffusion3
-    format: Literal[ModelFormat.Diffusers] = ModelFormat.Diffusers
 
 
 def _is_gradient(model: OnDisk) -> None:
