@@ -1,0 +1,264 @@
+"""Style presets: making, changing, pictures, files, rights, and those that come with the application."""
+
+import json
+import re
+import uuid
+
+import httpx
+import pytest
+
+from invokeclone.presets import service, store
+from invokeclone.presets.schemas import PLACEHOLDER
+from tests.rooms import opened, packed, picture
+
+PRESETS = "/api/v1/style_presets"
+IMAGE = {"image": ("a.png", packed(picture(size=(600, 300))), "image/png")}
+
+
+def form(name: str = "Pa", **more: object) -> dict[str, str]:
+    return {
+        "data": json.dumps(
+            {"name": name, "positive_prompt": "{prompt} x", "negative_prompt": "neg", "type": "user", **more}
+        )
+    }
+
+
+async def make(client: httpx.AsyncClient, name: str = "Pa", **more: object) -> dict:
+    answer = await client.post(f"{PRESETS}/", data=form(name, **more))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_a_new_preset_in_full(client) -> None:
+    made = await make(client)
+    assert made == {
+        "id": str(uuid.UUID(made["id"])),
+        "name": "Pa",
+        "preset_data": {"positive_prompt": "{prompt} x", "negative_prompt": "neg"},
+        "type": "user",
+        "is_public": False,
+        "user_id": "system",
+        "image": None,
+    }
+    assert (await client.get(f"{PRESETS}/i/{made['id']}")).json() == made
+    assert made in (await client.get(f"{PRESETS}/")).json()
+    assert (await make(client, "shared", is_public=True))["is_public"] is True
+    assert (await make(client, "project's", type="project"))["type"] == "project"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"name":"","positive_prompt":"","negative_prompt":"","type":"user"}',
+        '{"name":"a","positive_prompt":"","negative_prompt":"","type":"nobody"}',
+        '{"name":"a","positive_prompt":"","type":"user"}',
+        '{"name":"a","positive_prompt":"","negative_prompt":"","type":"default"}',
+    ],
+)
+async def test_bad_data_is_400(client, data: str) -> None:
+    before = (await client.get(f"{PRESETS}/")).json()
+    assert (await client.post(f"{PRESETS}/", data={"data": data}, files=IMAGE)).status_code == 400
+    made = await make(client)
+    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data={"data": data})).status_code == 400
+    assert len((await client.get(f"{PRESETS}/")).json()) == len(before) + 1
+
+
+async def test_no_data_is_422(client) -> None:
+    assert (await client.post(f"{PRESETS}/")).status_code == 422
+
+
+async def test_what_is_missing_is_404(client) -> None:
+    """The reference answers 500 to deleting an unknown one in 6.8.1, and to asking for a picture that is not there."""
+    for way in (client.get, client.delete):
+        assert (await way(f"{PRESETS}/i/nope")).status_code == 404
+    assert (await client.patch(f"{PRESETS}/i/nope", data=form())).status_code == 404
+    assert (await client.get(f"{PRESETS}/i/nope/image")).status_code == 404
+    made = await make(client)
+    assert (await client.get(f"{PRESETS}/i/{made['id']}/image")).status_code == 404
+
+
+async def test_pictures(client, settings) -> None:
+    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    assert re.fullmatch(rf"api/v1/style_presets/i/{made['id']}/image\?\w+", made["image"])
+    answer = await client.get(f"/{made['image']}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["cache-control"] == "max-age=31536000"
+    assert answer.headers["content-disposition"] == f'inline; filename="{made["id"]}.png"'
+    assert opened(answer.content).size == (256, 128)
+    file = settings.style_presets_path / f"{made['id']}.webp"
+    assert file.read_bytes() == answer.content
+    other = await client.patch(f"{PRESETS}/i/{made['id']}", data=form(), files=IMAGE)
+    assert other.json()["image"] != made["image"]
+    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data=form("Pb"))).json() == {
+        **made,
+        "name": "Pb",
+        "image": None,
+    }
+    assert not file.exists()
+    assert (await client.get(f"{PRESETS}/i/{made['id']}/image")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(b"text", "text/plain"), (b"text", "image/png"), (packed(picture()), "application/octet-stream")]
+)
+async def test_what_is_no_picture_is_415_and_changes_nothing(client, data: bytes, kind: str) -> None:
+    file = {"image": ("a.png", data, kind)}
+    before = (await client.get(f"{PRESETS}/")).json()
+    assert (await client.post(f"{PRESETS}/", data=form(), files=file)).status_code == 415
+    assert (await client.get(f"{PRESETS}/")).json() == before
+    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data=form("z"), files=file)).status_code == 415
+    assert (await client.get(f"{PRESETS}/i/{made['id']}")).json() == made
+
+
+async def test_deleting_takes_the_picture_too(client, settings) -> None:
+    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    answer = await client.delete(f"{PRESETS}/i/{made['id']}")
+    assert (answer.status_code, answer.json()) == (200, None)
+    assert list(settings.style_presets_path.iterdir()) == []
+    assert (await client.get(f"{PRESETS}/i/{made['id']}")).status_code == 404
+
+
+async def test_the_list_is_by_name_whatever_the_case(client) -> None:
+    for name in ("zz b", "AA", "zz A", "aa b"):
+        await make(client, name)
+    names = [one["name"] for one in (await client.get(f"{PRESETS}/")).json()]
+    assert names == sorted(names, key=str.lower)
+    assert {"AA", "aa b", "zz A", "zz b"} < set(names)
+
+
+async def test_export(client) -> None:
+    await make(client, 'b, "c"\nd', positive_prompt="{prompt} é")
+    await make(client, "A")
+    answer = await client.get(f"{PRESETS}/export")
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == "attachment; filename=prompt_templates.csv"
+    assert answer.content.decode() == (
+        'name,prompt,negative_prompt\r\nA,{prompt} x,neg\r\n"b, ""c""\nd",{prompt} é,neg\r\n'
+    )
+
+
+def told(presets: list[dict]) -> list[tuple[str, str, str, str]]:
+    return [
+        (one["name"], one["preset_data"]["positive_prompt"], one["preset_data"]["negative_prompt"], one["user_id"])
+        for one in presets
+        if one["type"] == "user"
+    ]
+
+
+async def test_what_was_exported_can_be_imported(client) -> None:
+    await make(client, 'b, "c"\nd', positive_prompt="{prompt} é")
+    exported = (await client.get(f"{PRESETS}/export")).content
+    answer = await client.post(f"{PRESETS}/import", files={"file": ("p.csv", exported, "text/csv")})
+    assert (answer.status_code, answer.json()) == (200, None)
+    assert told((await client.get(f"{PRESETS}/")).json()) == [('b, "c"\nd', "{prompt} é", "neg", "system")] * 2
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\xef\xbb\xbfname,prompt,negative_prompt\n  n  , p ,q\n\n", "text/csv"),
+        (b"negative_prompt,positive_prompt,name\nq,p,n", "text/csv"),
+        (b'[{"name":" n ","prompt":"p","negative_prompt":"q"}]', "application/json"),
+        (b'[{"name":"n","positive_prompt":"p","negative_prompt":"q"}]', "application/json"),
+    ],
+)
+async def test_files_that_can_be_imported(client, data: bytes, kind: str) -> None:
+    assert (await client.post(f"{PRESETS}/import", files={"file": ("p", data, kind)})).status_code == 200
+    assert told((await client.get(f"{PRESETS}/")).json()) == [("n", "p", "q", "system")]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "text/csv"),
+        (b"\xff\xfe", "text/csv"),
+        (b"name,prompt,negative_prompt,more\na,b,c,d", "text/csv"),
+        (b"name,prompt,negative_prompt\na,b", "text/csv"),
+        (b"name,prompt,negative_prompt\na,b,c\n  ,b,c", "text/csv"),
+        (b"name,name,prompt\na,b,c", "text/csv"),
+        (b'name,prompt\n"a,b', "text/csv"),
+        (b"{}", "application/json"),
+        (b"not json", "application/json"),
+        (b'[{"name":"n","prompt":"p","negative_prompt":"q"},{"name":"n","prompt":1}]', "application/json"),
+        (b'[{"name":"n","prompt":"p","negative_prompt":"q","more":"r"}]', "application/json"),
+        (b'[{"prompt":"p","negative_prompt":"q"}]', "application/json"),
+    ],
+)
+async def test_files_that_cannot_be_imported_are_400_and_nothing_of_them_is_kept(client, data: bytes, kind) -> None:
+    assert (await client.post(f"{PRESETS}/import", files={"file": ("p", data, kind)})).status_code == 400
+    assert told((await client.get(f"{PRESETS}/")).json()) == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/csv; charset=utf-8", "application/vnd.ms-excel"])
+async def test_files_of_another_kind_are_415(client, kind: str) -> None:
+    file = {"file": ("p.csv", b"name,prompt,negative_prompt\na,b,c", kind)}
+    assert (await client.post(f"{PRESETS}/import", files=file)).status_code == 415
+
+
+async def test_eighteen_presets_come_along_and_each_has_a_place_for_the_prompt(client) -> None:
+    listed = (await client.get(f"{PRESETS}/")).json()
+    assert len(listed) == len({one["name"] for one in listed}) == 18
+    for one in listed:
+        assert one["type"] == "default"
+        assert one["preset_data"]["positive_prompt"].count(PLACEHOLDER) == 1
+        assert one["preset_data"]["negative_prompt"]
+
+
+async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_else(client, begun) -> None:
+    """The reference gives them new ids at every start, so that what a client remembers of them is lost."""
+    before = (await client.get(f"{PRESETS}/")).json()
+    first, second = before[0], before[1]
+    await client.delete(f"{PRESETS}/i/{first['id']}")
+    assert (await client.patch(f"{PRESETS}/i/{second['id']}", data=form("c", type="default"))).status_code == 200
+    mine = await make(client)
+    async with begun.database.write() as connection:
+        await store.put_default(connection, "of an older version", ("o", "p", "q"), "system")
+    await service.start(begun)
+    after = (await client.get(f"{PRESETS}/")).json()
+    assert [one for one in after if one["type"] == "default"] == before
+    assert mine in after
+
+
+async def test_a_preset_neither_becomes_nor_stops_being_one_that_came_along(client) -> None:
+    default = (await client.get(f"{PRESETS}/")).json()[0]
+    assert (await client.patch(f"{PRESETS}/i/{default['id']}", data=form(type="user"))).status_code == 400
+    mine = await make(client)
+    assert (await client.patch(f"{PRESETS}/i/{mine['id']}", data=form(type="default"))).status_code == 400
+
+
+async def test_others_read_what_is_public_and_change_nothing(people) -> None:
+    ann, bob, admin = people["ann"], people["bob"], people["root"]
+    private, public = await make(ann, "private"), await make(ann, "public", is_public=True)
+    listed = {name: [one["id"] for one in (await people[name].get(f"{PRESETS}/")).json()] for name in people}
+    assert {private["id"], public["id"]} < set(listed["ann"])
+    assert public["id"] in listed["bob"]
+    assert private["id"] not in listed["bob"]
+    assert private["id"] in listed["root"]
+    assert len(listed["bob"]) == 19
+    assert (await bob.get(f"{PRESETS}/i/{public['id']}")).status_code == 200
+    assert (await bob.get(f"{PRESETS}/i/{private['id']}")).status_code == 403
+    assert (await bob.get(f"{PRESETS}/i/{private['id']}/image")).status_code == 403
+    for one in (private, public):
+        assert (await bob.patch(f"{PRESETS}/i/{one['id']}", data=form(), files=IMAGE)).status_code == 403
+        assert (await bob.delete(f"{PRESETS}/i/{one['id']}")).status_code == 403
+        assert (await ann.get(f"{PRESETS}/i/{one['id']}")).json() == one
+    assert (await admin.patch(f"{PRESETS}/i/{private['id']}", data=form("of root"))).json()["user_id"] == "ann"
+    assert (await ann.delete(f"{PRESETS}/i/{public['id']}")).status_code == 200
+
+
+async def test_only_admins_change_what_came_along_and_read_and_write_files(people) -> None:
+    ann, admin = people["ann"], people["root"]
+    default = (await ann.get(f"{PRESETS}/")).json()[0]
+    assert (await ann.get(f"{PRESETS}/i/{default['id']}")).status_code == 200
+    assert (await ann.patch(f"{PRESETS}/i/{default['id']}", data=form(type="default"))).status_code == 403
+    assert (await ann.delete(f"{PRESETS}/i/{default['id']}")).status_code == 403
+    assert (await ann.get(f"{PRESETS}/export")).status_code == 403
+    file = {"file": ("p.csv", b"name,prompt,negative_prompt\na,b,c", "text/csv")}
+    assert (await ann.post(f"{PRESETS}/import", files=file)).status_code == 403
+    assert (await admin.post(f"{PRESETS}/import", files=file)).status_code == 200
+    assert "a,b,c" in (await admin.get(f"{PRESETS}/export")).text
