@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,10 +26,12 @@ from invokeclone.models.api import router as models
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.server import errors, guards, info, openapi, page
+from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
+from invokeclone.users.current import identified
 
 ROUTERS: tuple[APIRouter, ...] = (info.router, users, queue, images, boards, models, client_state)
 COMPRESS_FROM = 1_000
@@ -62,6 +64,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
+        dependencies=[Depends(identified)],
     )
     bus = Bus()
     settings = _with_scratch_database(app, settings)
@@ -94,6 +97,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Add what sees every request; the last one added sees it first."""
     if settings.http_compression_level:
         app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
+    app.add_middleware(Renewal)
     app.add_middleware(guards.BodyLimit)
     app.add_middleware(guards.SameSite, allow_origins=settings.allow_origins)
     if settings.allow_origins:

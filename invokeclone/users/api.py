@@ -1,15 +1,156 @@
-"""Routes of accounts: signing in and out, one's own account, and everybody's for admins."""
+"""Routes of accounts: signing in and out, one's own account, and everybody's for admins.
 
-from fastapi import APIRouter
+These need a token in single-user mode too, except where there is nothing to protect.
+"""
 
-from invokeclone.kit.requests import Needs
-from invokeclone.users import service
-from invokeclone.users.schemas import SetupStatusResponse
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.users import passwords, service, store, tokens
+from invokeclone.users.attempts import Attempts
+from invokeclone.users.current import MEDIA_COOKIE, CurrentUser, SignedIn, SignedInAdmin
+from invokeclone.users.schemas import (
+    AdminUserCreateRequest,
+    AdminUserUpdateRequest,
+    GeneratePasswordResponse,
+    LoginRequest,
+    LoginResponse,
+    LogoutResponse,
+    MediaCookieResponse,
+    SetupRequest,
+    SetupResponse,
+    SetupStatusResponse,
+    UserDTO,
+    UserProfileUpdateRequest,
+)
+from invokeclone.users.service import Caller
+from invokeclone.users.signin import SignIn
 
 router = APIRouter(prefix="/api/v1/auth", tags=["authentication"])
+
+UserId = Annotated[str, Path(description="The account's id.")]
+
+
+def _caller(request: Request) -> Caller:
+    """Return where the request comes from, with the application's one count of failures."""
+    state = request.app.state
+    if not hasattr(state, "attempts"):
+        state.attempts = Attempts()
+    return Caller(state.attempts, request.client.host if request.client else "unknown")
+
+
+From = Annotated[Caller, Depends(_caller)]
+
+
+def _set_cookie(request: Request, response: Response, sign_in: SignIn) -> None:
+    """Give the browser what its own requests for pictures carry; scripts don't see it."""
+    response.set_cookie(
+        MEDIA_COOKIE,
+        sign_in.media_token(),
+        max_age=max(sign_in.expires - int(time.time()), 0),
+        path=f"{request.scope.get('root_path', '')}/api/v1",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
 
 
 @router.get("/status", operation_id="get_setup_status_api_v1_auth_status_get")
 async def get_setup_status(needs: Needs) -> SetupStatusResponse:
     """Tell whether users sign in here, and whether the first admin has still to be made."""
     return await service.setup_status(needs)
+
+
+@router.post("/setup", operation_id="setup_admin_api_v1_auth_setup_post")
+async def setup_admin(needs: Needs, asked: SetupRequest) -> SetupResponse:
+    """Make the first admin; refused as soon as there is one."""
+    return SetupResponse(success=True, user=await service.set_up(needs, asked))
+
+
+@router.post("/login", operation_id="login_api_v1_auth_login_post")
+async def login(request: Request, response: Response, needs: Needs, caller: From, asked: LoginRequest) -> LoginResponse:
+    """Sign in: the token comes in the answer, and a cookie that opens files of pictures."""
+    sign_in, user = await service.log_in(needs, caller, asked)
+    _set_cookie(request, response, sign_in)
+    expires_in = tokens.lifetime(remember_me=asked.remember_me)
+    return LoginResponse(token=sign_in.token(), user=user, expires_in=expires_in)
+
+
+@router.post("/logout", operation_id="logout_api_v1_auth_logout_post")
+async def logout(request: Request, response: Response, _sign_in: SignedIn) -> LogoutResponse:
+    """Take the cookie back; a token stays good until it ends, so the client has to forget it."""
+    path = f"{request.scope.get('root_path', '')}/api/v1"
+    secure = request.url.scheme == "https"
+    response.delete_cookie(MEDIA_COOKIE, path=path, secure=secure, httponly=True, samesite="lax")
+    return LogoutResponse(success=True)
+
+
+@router.post("/media-cookie", operation_id="refresh_media_cookie_api_v1_auth_media_cookie_post")
+async def refresh_media_cookie(request: Request, response: Response, _user: CurrentUser) -> MediaCookieResponse:
+    """Set the cookie anew; without accounts there is nothing to set."""
+    sign_in = getattr(request.state, "sign_in", None)
+    if sign_in is not None:
+        _set_cookie(request, response, sign_in)
+    return MediaCookieResponse(success=True)
+
+
+@router.get("/me", operation_id="get_current_user_info_api_v1_auth_me_get")
+async def get_current_user_info(sign_in: SignedIn, connection: Read) -> UserDTO:
+    """Get one's own account."""
+    return await store.get(connection, sign_in.user_id)
+
+
+@router.patch("/me", operation_id="update_current_user_api_v1_auth_me_patch")
+async def update_current_user(
+    request: Request, needs: Needs, caller: From, sign_in: SignedIn, changes: UserProfileUpdateRequest
+) -> UserDTO:
+    """Change one's own name or password; a new password ends all tokens but the one that comes with the answer."""
+    user = await service.change_own(needs, caller, sign_in, changes)
+    request.state.sign_in = service.renewed(sign_in, user)
+    return user
+
+
+@router.get("/generate-password", operation_id="generate_password_api_v1_auth_generate_password_get")
+async def generate_password(_sign_in: SignedIn) -> GeneratePasswordResponse:
+    """Get a random password that the strict rule accepts."""
+    return GeneratePasswordResponse(password=passwords.generate())
+
+
+@router.get("/users", operation_id="list_users_api_v1_auth_users_get")
+async def list_users(_admin: SignedInAdmin, connection: Read) -> list[UserDTO]:
+    """List all accounts, the newest first."""
+    return await store.list_all(connection)
+
+
+@router.post("/users", operation_id="create_user_api_v1_auth_users_post", status_code=201)
+async def create_user(_admin: SignedInAdmin, needs: Needs, asked: AdminUserCreateRequest) -> UserDTO:
+    """Make an account."""
+    return await service.create(needs, asked)
+
+
+@router.get("/users/{user_id}", operation_id="get_user_api_v1_auth_users__user_id__get")
+async def get_user(_admin: SignedInAdmin, connection: Read, user_id: UserId) -> UserDTO:
+    """Get an account."""
+    return await store.get(connection, user_id)
+
+
+@router.patch("/users/{user_id}", operation_id="update_user_api_v1_auth_users__user_id__patch")
+async def update_user(
+    request: Request, sign_in: SignedInAdmin, needs: Needs, user_id: UserId, changes: AdminUserUpdateRequest
+) -> UserDTO:
+    """Change an account; its tokens end with a new password, and when it is closed."""
+    user = await service.change(needs, user_id, changes)
+    if user_id == sign_in.user_id:
+        request.state.sign_in = service.renewed(sign_in, user)
+    return user
+
+
+@router.delete("/users/{user_id}", operation_id="delete_user_api_v1_auth_users__user_id__delete", status_code=204)
+async def delete_user(request: Request, sign_in: SignedInAdmin, needs: Needs, user_id: UserId) -> None:
+    """Delete an account; what it made stays."""
+    await service.remove(needs, user_id)
+    if user_id == sign_in.user_id:
+        request.state.sign_in = None

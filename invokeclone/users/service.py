@@ -1,8 +1,86 @@
-"""What happens to accounts beyond SQL: setup, passwords, tokens."""
+"""What happens to accounts beyond SQL: the first admin, signing in, passwords, and who hears of a change.
 
+Hashes are made and compared outside of any transaction; the transaction after it looks whether things are still as they were.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.errors import BadRequest, Forbidden, Unauthorized
 from invokeclone.kit.resources import Resources
-from invokeclone.users import store
-from invokeclone.users.schemas import SetupStatusResponse
+from invokeclone.kit.times import now
+from invokeclone.users import passwords, store, tokens
+from invokeclone.users.attempts import Attempts
+from invokeclone.users.events import UserAccessChangedEvent
+from invokeclone.users.schemas import (
+    AdminUserCreateRequest,
+    AdminUserUpdateRequest,
+    LoginRequest,
+    SetupRequest,
+    SetupStatusResponse,
+    UserDTO,
+    UserProfileUpdateRequest,
+)
+from invokeclone.users.signin import SignIn
+from invokeclone.users.store import SYSTEM_ID
+
+
+class MultiuserOff(Forbidden):
+    """There are no accounts to sign in to."""
+
+    def __init__(self) -> None:
+        super().__init__("Multiuser mode is disabled: no one signs in here")
+
+
+class SetUpAlready(BadRequest):
+    """The first admin is there."""
+
+    def __init__(self) -> None:
+        super().__init__("An administrator account exists already")
+
+
+class WrongCredentials(Unauthorized):
+    """No account has this address and password."""
+
+    def __init__(self) -> None:
+        super().__init__("Incorrect email or password")
+
+
+class AccountDisabled(Forbidden):
+    """The account is there and closed."""
+
+    def __init__(self) -> None:
+        super().__init__("The account is disabled")
+
+
+class WrongPassword(BadRequest):
+    """The current password isn't this one."""
+
+    def __init__(self) -> None:
+        super().__init__("Current password is incorrect")
+
+
+class LastAdmin(BadRequest):
+    """Nobody would be left who may change accounts."""
+
+    def __init__(self) -> None:
+        super().__init__("This is the last administrator: it can be neither deleted, nor disabled, nor demoted")
+
+
+class ProtectedUser(BadRequest):
+    """The owner of what was made in single-user mode is no one's account."""
+
+    def __init__(self) -> None:
+        super().__init__("The system user cannot be changed or deleted")
+
+
+class Caller(NamedTuple):
+    """Where passwords come from, and how often they were wrong."""
+
+    attempts: Attempts
+    address: str
 
 
 async def setup_status(resources: Resources) -> SetupStatusResponse:
@@ -17,3 +95,177 @@ async def setup_status(resources: Resources) -> SetupStatusResponse:
         multiuser_enabled=settings.multiuser,
         strict_password_checking=settings.strict_password_checking,
     )
+
+
+async def set_up(resources: Resources, asked: SetupRequest) -> UserDTO:
+    """Make the first admin. Raise MultiuserOff, SetUpAlready, WeakPassword or EmailTaken."""
+    if not resources.settings.multiuser:
+        raise MultiuserOff
+    async with resources.database.read() as connection:
+        await _check_no_admin(connection)
+    kept = await _new_hash(resources, asked.password)
+    async with resources.database.write() as connection:
+        await _check_no_admin(connection)
+        return await store.add(
+            connection, email=asked.email, display_name=asked.display_name, password_hash=kept, is_admin=True
+        )
+
+
+async def _check_no_admin(connection: AsyncConnection) -> None:
+    if await store.has_admin(connection):
+        raise SetUpAlready
+
+
+async def _new_hash(resources: Resources, password: str) -> str:
+    passwords.check_strength(password, strict=resources.settings.strict_password_checking)
+    return await passwords.hashed(password)
+
+
+async def log_in(resources: Resources, caller: Caller, asked: LoginRequest) -> tuple[SignIn, UserDTO]:
+    """Return a fresh sign-in and its account. Raise MultiuserOff, TooManyAttempts, WrongCredentials or AccountDisabled."""
+    if not resources.settings.multiuser:
+        raise MultiuserOff
+    caller.attempts.begin(caller.address, asked.email)
+    async with resources.database.read() as connection:
+        found = await store.find(connection, asked.email)
+    right = await passwords.matches(asked.password, found.password_hash if found else None)
+    if found is None or not right:
+        raise WrongCredentials
+    caller.attempts.succeeded(caller.address, asked.email)
+    if not found.user.is_active:
+        raise AccountDisabled
+    fresh = await passwords.hashed(asked.password) if passwords.is_outdated(found.password_hash) else None
+    async with resources.database.write() as connection:
+        if await store.get_hash(connection, found.user.user_id) != found.password_hash:
+            raise WrongCredentials
+        if fresh:
+            await store.replace_hash(connection, found.user.user_id, found.password_hash, fresh, revoke=False)
+        user = await store.change(connection, found.user.user_id, last_login_at=now())
+        secret = await store.secret(connection)
+    if not user.is_active:
+        raise AccountDisabled
+    return _sign_in(user, secret, remember_me=asked.remember_me), user
+
+
+def _sign_in(user: UserDTO, secret: str, *, remember_me: bool) -> SignIn:
+    return SignIn(
+        user_id=user.user_id,
+        email=user.email,
+        display_name=user.display_name,
+        is_admin=user.is_admin,
+        token_epoch=user.token_epoch,
+        remember_me=remember_me,
+        expires=tokens.expiry(remember_me=remember_me),
+        secret=secret,
+    )
+
+
+def renewed(sign_in: SignIn, user: UserDTO) -> SignIn | None:
+    """Return the sign-in after a change to its own account; None when the account is closed."""
+    if not user.is_active:
+        return None
+    return replace(sign_in, display_name=user.display_name, is_admin=user.is_admin, token_epoch=user.token_epoch)
+
+
+async def get(resources: Resources, user_id: str) -> UserDTO:
+    """Return an account. Raise UserNotFound."""
+    async with resources.database.read() as connection:
+        return await store.get(connection, user_id)
+
+
+async def change_own(
+    resources: Resources, caller: Caller, sign_in: SignIn, changes: UserProfileUpdateRequest
+) -> UserDTO:
+    """Change one's own name or password; a new password ends all earlier tokens. Raise WrongPassword or WeakPassword."""
+    hashes = await _own_hashes(resources, caller, sign_in, changes) if changes.new_password is not None else None
+    async with resources.database.write() as connection:
+        before = await store.get(connection, sign_in.user_id)
+        if hashes and not await store.replace_hash(connection, sign_in.user_id, *hashes, revoke=True):
+            raise WrongPassword
+        values = {} if changes.display_name is None else {"display_name": changes.display_name}
+        after = await store.change(connection, sign_in.user_id, **values)
+    _tell(resources, before, after)
+    return after
+
+
+async def _own_hashes(
+    resources: Resources, caller: Caller, sign_in: SignIn, changes: UserProfileUpdateRequest
+) -> tuple[str, str]:
+    """Return the hash of the current password, which is right, and that of the new one."""
+    caller.attempts.begin(caller.address, sign_in.email)
+    async with resources.database.read() as connection:
+        kept = await store.get_hash(connection, sign_in.user_id)
+    if not await passwords.matches(changes.current_password or "", kept) or kept is None:
+        raise WrongPassword
+    caller.attempts.succeeded(caller.address, sign_in.email)
+    return kept, await _new_hash(resources, changes.new_password or "")
+
+
+# Everybody's accounts, for admins
+
+
+async def create(resources: Resources, asked: AdminUserCreateRequest) -> UserDTO:
+    """Make an account. Raise WeakPassword or EmailTaken."""
+    kept = await _new_hash(resources, asked.password)
+    async with resources.database.write() as connection:
+        return await store.add(
+            connection,
+            email=asked.email,
+            display_name=asked.display_name,
+            password_hash=kept,
+            is_admin=asked.is_admin,
+        )
+
+
+async def change(resources: Resources, user_id: str, changes: AdminUserUpdateRequest) -> UserDTO:
+    """Change an account; a new password and a closed account end its tokens.
+
+    Raise UserNotFound, ProtectedUser, LastAdmin or WeakPassword.
+    """
+    values: dict[str, Any] = {
+        name: getattr(changes, name)
+        for name in ("display_name", "is_admin", "is_active")
+        if getattr(changes, name) is not None
+    }
+    if changes.password is not None:
+        values["password_hash"] = await _new_hash(resources, changes.password)
+    async with resources.database.write() as connection:
+        before = await _changeable(connection, user_id)
+        closed = before.is_active and changes.is_active is False
+        if closed or changes.is_admin is False:
+            await _check_not_last(connection, before)
+        if closed or changes.password is not None:
+            values["token_epoch"] = store.revoked()
+        after = await store.change(connection, user_id, **values)
+    _tell(resources, before, after)
+    return after
+
+
+async def remove(resources: Resources, user_id: str) -> None:
+    """Delete an account; what it made stays. Raise UserNotFound, ProtectedUser or LastAdmin."""
+    async with resources.database.write() as connection:
+        before = await _changeable(connection, user_id)
+        await _check_not_last(connection, before)
+        await store.remove(connection, user_id)
+    _tell(resources, before, before.model_copy(update={"is_active": False, "is_admin": False}))
+
+
+async def _changeable(connection: AsyncConnection, user_id: str) -> UserDTO:
+    if user_id == SYSTEM_ID:
+        raise ProtectedUser
+    return await store.get(connection, user_id)
+
+
+async def _check_not_last(connection: AsyncConnection, user: UserDTO) -> None:
+    if user.is_admin and user.is_active and not await store.has_other_admin(connection, user.user_id):
+        raise LastAdmin
+
+
+def _tell(resources: Resources, before: UserDTO, after: UserDTO) -> None:
+    rights = (after.is_admin, after.is_active, after.token_epoch)
+    if rights != (before.is_admin, before.is_active, before.token_epoch):
+        resources.events.emit(
+            UserAccessChangedEvent(
+                user_id=after.user_id, is_admin=rights[0], is_active=rights[1], token_epoch=rights[2]
+            )
+        )

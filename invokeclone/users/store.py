@@ -1,14 +1,149 @@
 """The SQL of accounts. It knows neither passwords nor tokens, only what is kept of them."""
 
-from sqlalchemy import select
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.tables import users
+from invokeclone.kit.errors import BadRequest, NotFound
+from invokeclone.kit.times import now
+from invokeclone.tables import app_state, users
+from invokeclone.users.schemas import UserDTO
+from invokeclone.users.signin import SECRET
+from invokeclone.users.tokens import new_secret
 
 SYSTEM_ID = "system"
+
+_COLUMNS = (
+    users.c.user_id,
+    users.c.email,
+    users.c.display_name,
+    users.c.is_admin,
+    users.c.is_active,
+    users.c.created_at,
+    users.c.updated_at,
+    users.c.last_login_at,
+    users.c.token_epoch,
+)
+_PEOPLE = users.c.user_id != SYSTEM_ID
+
+
+class UserNotFound(NotFound):
+    """There is no such account."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"User {user_id} not found")
+
+
+class EmailTaken(BadRequest):
+    """Another account has this address."""
+
+    def __init__(self, email: str) -> None:
+        super().__init__(f"A user with the address {email} exists already")
+
+
+class Kept(NamedTuple):
+    """An account with the hash of its password."""
+
+    user: UserDTO
+    password_hash: str
+
+
+def _user(row: RowMapping) -> UserDTO:
+    """Make a row public; the owner of single-user mode's things is nobody's account, and so no admin."""
+    values = dict(row)
+    seen = values["last_login_at"]
+    values["last_login_at"] = datetime.fromisoformat(seen).replace(tzinfo=UTC) if seen else None
+    values["is_admin"] = values["is_admin"] and values["user_id"] != SYSTEM_ID
+    return UserDTO(**{name: values[name] for name in UserDTO.model_fields})
 
 
 async def has_admin(connection: AsyncConnection) -> bool:
     """Tell whether anybody has been made an admin; the owner of single-user mode's things doesn't count."""
-    found = select(users.c.user_id).where(users.c.is_admin, users.c.user_id != SYSTEM_ID).limit(1)
+    return await _exists(connection, users.c.is_admin, _PEOPLE)
+
+
+async def has_other_admin(connection: AsyncConnection, user_id: str) -> bool:
+    """Tell whether an active admin besides this one exists."""
+    return await _exists(connection, users.c.is_admin, users.c.is_active, _PEOPLE, users.c.user_id != user_id)
+
+
+async def _exists(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> bool:
+    found = select(users.c.user_id).where(*conditions).limit(1)
     return (await connection.execute(found)).first() is not None
+
+
+async def list_all(connection: AsyncConnection) -> list[UserDTO]:
+    """Return all accounts, the newest first."""
+    query = select(*_COLUMNS).where(_PEOPLE).order_by(users.c.created_at.desc(), users.c.user_id)
+    return [_user(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def get(connection: AsyncConnection, user_id: str) -> UserDTO:
+    """Return an account. Raise UserNotFound."""
+    row = (await connection.execute(select(*_COLUMNS).where(users.c.user_id == user_id))).mappings().first()
+    if row is None:
+        raise UserNotFound(user_id)
+    return _user(row)
+
+
+async def find(connection: AsyncConnection, email: str) -> Kept | None:
+    """Return the account with exactly this address, capitals and all, if there is one."""
+    query = select(*_COLUMNS, users.c.password_hash).where(users.c.email == email)
+    row = (await connection.execute(query)).mappings().first()
+    return Kept(_user(row), row["password_hash"]) if row else None
+
+
+async def get_hash(connection: AsyncConnection, user_id: str) -> str | None:
+    """Return the hash of an account's password; None when it is gone."""
+    query = select(users.c.password_hash).where(users.c.user_id == user_id)
+    return (await connection.execute(query)).scalar()
+
+
+async def add(
+    connection: AsyncConnection, *, email: str, display_name: str | None, password_hash: str, is_admin: bool
+) -> UserDTO:
+    """Make an account. Raise EmailTaken."""
+    user_id, at = str(uuid4()), now()
+    values = {"user_id": user_id, "email": email, "display_name": display_name, "password_hash": password_hash}
+    try:
+        await connection.execute(insert(users).values(**values, is_admin=is_admin, created_at=at, updated_at=at))
+    except IntegrityError as error:
+        raise EmailTaken(email) from error
+    return await get(connection, user_id)
+
+
+async def change(connection: AsyncConnection, user_id: str, **values: Any) -> UserDTO:
+    """Set columns of an account. Raise UserNotFound."""
+    await connection.execute(update(users).where(users.c.user_id == user_id).values(**values, updated_at=now()))
+    return await get(connection, user_id)
+
+
+async def replace_hash(connection: AsyncConnection, user_id: str, before: str, after: str, *, revoke: bool) -> bool:
+    """Put one hash in the place of another, if that is still there; with `revoke` earlier tokens end. Tell whether."""
+    statement = update(users).where(users.c.user_id == user_id, users.c.password_hash == before)
+    values: dict[str, Any] = {"password_hash": after}
+    if revoke:
+        values |= {"token_epoch": users.c.token_epoch + 1, "updated_at": now()}
+    return (await connection.execute(statement.values(**values))).rowcount > 0
+
+
+async def remove(connection: AsyncConnection, user_id: str) -> None:
+    """Delete an account; what it made stays."""
+    await connection.execute(delete(users).where(users.c.user_id == user_id))
+
+
+async def secret(connection: AsyncConnection) -> str:
+    """Return the secret that tokens are signed with, made on the first call."""
+    await connection.execute(insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=new_secret()))
+    query = select(app_state.c.value).where(app_state.c.key == SECRET)
+    return str((await connection.execute(query)).scalar_one())
+
+
+def revoked() -> ColumnElement[int]:
+    """Return the value of `token_epoch` that ends all tokens of an account."""
+    return users.c.token_epoch + 1

@@ -1,0 +1,37 @@
+"""The token that follows: whoever changes something goes on being signed in, without asking for it.
+
+Plain ASGI around the routes. It knows neither accounts nor signatures, only that the user room left a sign-in on the request.
+"""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from invokeclone.users.signin import SignIn
+
+HEADER = "X-Refreshed-Token"
+CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+WITHOUT = ("/auth/login", "/auth/logout", "/auth/media-cookie")
+FAILED_FROM = 400
+
+
+class Renewal:
+    """Adds a new token to every answer that tells of a change that was made, where the request had a token."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and look at the head of its answer."""
+        if scope["type"] != "http" or scope["method"] not in CHANGING or scope["path"].endswith(WITHOUT):
+            await self.app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+
+        async def renewing_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < FAILED_FROM:
+                sign_in = state.get("sign_in")
+                if isinstance(sign_in, SignIn):
+                    MutableHeaders(scope=message)[HEADER] = sign_in.token()
+            await send(message)
+
+        await self.app(scope, receive, renewing_send)

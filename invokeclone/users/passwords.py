@@ -1,0 +1,97 @@
+"""Passwords: what makes one good enough, and the hashes that are kept of them (Argon2id).
+
+Hashing takes tens of milliseconds of a processor and megabytes of memory on purpose, so it runs in two threads of its own.
+"""
+
+import asyncio
+import secrets
+import string
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, TypeVar
+
+from invokeclone.kit.errors import BadRequest
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+LONGEST = 1_024
+STRONG_LENGTH = 8
+GENERATED_LENGTH = 16
+ROUNDS = 2
+MEMORY_KIB = 19_456
+"""What OWASP asks for at least; hashes made at another cost are made anew when their user signs in."""
+
+_Result = TypeVar("_Result")
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="password")
+
+
+class WeakPassword(BadRequest):
+    """The password is not one that may be used here."""
+
+
+def check_strength(password: str, *, strict: bool) -> None:
+    """Raise WeakPassword for an empty or enormous one; with `strict` also for a short or simple one."""
+    if not password:
+        raise WeakPassword("The password must not be empty")
+    if len(password) > LONGEST:
+        raise WeakPassword(f"The password must not be longer than {LONGEST} characters")
+    if not strict:
+        return
+    if len(password) < STRONG_LENGTH:
+        raise WeakPassword(f"The password must have at least {STRONG_LENGTH} characters")
+    kinds: tuple[Callable[[str], bool], ...] = (str.isupper, str.islower, str.isdigit)
+    if not all(any(map(kind, password)) for kind in kinds):
+        raise WeakPassword("The password must have an upper case letter, a lower case letter and a digit")
+
+
+def generate() -> str:
+    """Return a random password that the strict rule accepts."""
+    letters = string.ascii_letters + string.digits + string.punctuation
+    while True:
+        password = "".join(secrets.choice(letters) for _ in range(GENERATED_LENGTH))
+        if any(map(str.isupper, password)) and any(map(str.islower, password)) and any(map(str.isdigit, password)):
+            return password
+
+
+async def hashed(password: str) -> str:
+    """Return the hash to keep of `password`."""
+    return await _in_thread(partial(_hasher().hash, password))
+
+
+async def matches(password: str, kept: str | None) -> bool:
+    """Tell whether `kept` is a hash of `password`. It takes as long when there is no hash, so that time tells nothing."""
+    return await _in_thread(partial(_matches, password, kept))
+
+
+def is_outdated(kept: str) -> bool:
+    """Tell whether `kept` was made at another cost than hashes are made today."""
+    return _hasher().check_needs_rehash(kept)
+
+
+async def _in_thread(work: Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+
+
+@lru_cache(maxsize=1)
+def _hasher() -> "PasswordHasher":
+    from argon2 import PasswordHasher  # only where users sign in: it costs the start of the others
+
+    return PasswordHasher(time_cost=ROUNDS, memory_cost=MEMORY_KIB, parallelism=1)
+
+
+@lru_cache(maxsize=1)
+def _nobodys() -> str:
+    return _hasher().hash(secrets.token_urlsafe())
+
+
+def _matches(password: str, kept: str | None) -> bool:
+    from argon2.exceptions import Argon2Error, InvalidHash
+
+    nobodys = _nobodys()  # made for whoever comes first, known or not
+    try:
+        found = _hasher().verify(kept or nobodys, password[: LONGEST + 1])
+    except (Argon2Error, InvalidHash):
+        return False
+    return found and bool(kept) and len(password) <= LONGEST
