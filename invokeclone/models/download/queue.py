@@ -1,0 +1,297 @@
+"""The queue of downloads: the most urgent first, a few at once; each can be cancelled, paused, resumed and begun anew.
+
+One for a process's life. It knows jobs and events and refuses to know what the files are for; whoever does watches the jobs.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import AnyHttpUrl
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.events import Emitter
+from invokeclone.kit.settings import Settings
+from invokeclone.kit.times import now
+from invokeclone.models.download.errors import DestinationTaken, UnknownDownload
+from invokeclone.models.download.events import (
+    DownloadCancelledEvent,
+    DownloadCompleteEvent,
+    DownloadErrorEvent,
+    DownloadPausedEvent,
+    DownloadProgressEvent,
+    DownloadStartedEvent,
+)
+from invokeclone.models.download.part import Part
+from invokeclone.models.download.schemas import DownloadJob, DownloadJobStatus
+from invokeclone.models.download.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
+from invokeclone.models.download.web import Web
+
+AT_ONCE = 5
+PROGRESS_S = 0.25
+"""Least time between two progress events of a download."""
+
+_log = log.get("download")
+
+Watcher = Callable[[DownloadJob], None]
+"""Told of every change of a job, on the event loop; must return at once."""
+
+
+@dataclass
+class Wanted:
+    """What is to be fetched: the address, the file or folder for it, and what is known of it beforehand."""
+
+    source: AnyHttpUrl
+    dest: Path
+    token: str | None = None
+    priority: int = 10
+    sha256: str | None = None
+    size: int | None = None
+    file: Path | None = None
+    """The file itself where that is known; else `dest` is a folder, and the other side says the name."""
+
+
+@dataclass
+class _Entry:
+    job: DownloadJob
+    sha256: str | None
+    watch: Watcher | None
+    task: asyncio.Task[None] | None = None
+    told: bool = False
+    due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
+
+
+class Downloads:
+    """Every download of this process. Whoever changes a job sets its status at once; the work on it follows that."""
+
+    def __init__(
+        self, settings: Settings, events: Emitter, *, at_once: int = AT_ONCE, first_wait: float = FIRST_WAIT_S
+    ) -> None:
+        """Make an empty queue; `first_wait` is the pause before a failed download is tried again, which doubles."""
+        self.web = Web(settings)
+        self._events = events
+        self._at_once = at_once
+        self._first_wait = first_wait
+        self._entries: dict[int, _Entry] = {}
+        self._waiting: list[tuple[int, int]] = []
+        self._next = 0
+        self._stopping = False
+
+    async def stop(self) -> None:
+        """End what runs, keeping what is here of it, and close every connection."""
+        self._stopping = True
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        for entry in self._entries.values():
+            self._halt(entry)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.web.close()
+
+    def add(self, wanted: Wanted, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
+        """Queue a download and return its job; a `held` one stays paused until it is resumed."""
+        url = str(wanted.source)
+        job = DownloadJob(
+            id=self._next,
+            source=wanted.source,
+            dest=wanted.dest,
+            download_path=wanted.file,
+            priority=wanted.priority,
+            access_token=wanted.token or self.web.token_for(url),
+            canonical_url=url,
+            expected_total_bytes=wanted.size,
+            total_bytes=wanted.size or 0,
+            status=DownloadJobStatus.PAUSED,
+        )
+        self._next += 1
+        entry = self._entries[job.id] = _Entry(job, wanted.sha256, watch)
+        if not held:
+            self._queue(entry)
+        return job
+
+    def jobs(self) -> list[DownloadJob]:
+        """Return every job, oldest first."""
+        return [entry.job for entry in self._entries.values()]
+
+    def get(self, number: int) -> DownloadJob:
+        """Return a job; raises UnknownDownload."""
+        return self._entry(number).job
+
+    def cancel(self, number: int) -> None:
+        """Cancel a job that hasn't ended, and remove what is here of its file. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.ended:
+            return
+        entry.job.job_ended = now()
+        self._halt(entry)
+        if entry.task is None:
+            entry.task = asyncio.create_task(self._clear(entry))
+        self._change(entry, DownloadJobStatus.CANCELLED)
+        self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
+
+    def pause(self, number: int) -> None:
+        """Hold a job that waits or runs; what is here of its file stays. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}:
+            self._halt(entry)
+            self._change(entry, DownloadJobStatus.PAUSED)
+            self._events.emit(DownloadPausedEvent(source=str(entry.job.source)))
+            self._fill()
+
+    def resume(self, number: int) -> None:
+        """Let a paused or failed job go on from where it was. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.PAUSED, DownloadJobStatus.ERROR}:
+            self._queue(entry)
+
+    async def restart(self, number: int) -> None:
+        """Begin a job anew, without what is here of its file, unless it is complete or cancelled. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.COMPLETED, DownloadJobStatus.CANCELLED}:
+            return
+        entry.job.status = DownloadJobStatus.PAUSED
+        self._halt(entry)
+        await self.settled([number])
+        if entry.job.status is not DownloadJobStatus.PAUSED:
+            return
+        await self._drop(entry)
+        entry.job.bytes = 0
+        self._queue(entry)
+
+    async def settled(self, numbers: Iterable[int]) -> None:
+        """Wait until jobs that were cancelled or paused have let go of their files."""
+        entries = [self._entries[number] for number in numbers if number in self._entries]
+        tasks = [entry.task for entry in entries if entry.task and entry.job.status is not DownloadJobStatus.RUNNING]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def prune(self) -> None:
+        """Forget the jobs that have ended."""
+        self._entries = {number: entry for number, entry in self._entries.items() if not entry.job.ended}
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget jobs that nobody needs any more."""
+        for number in numbers:
+            self._entries.pop(number, None)
+
+    def _entry(self, number: int) -> _Entry:
+        if number not in self._entries:
+            raise UnknownDownload(f"no download {number}")
+        return self._entries[number]
+
+    def _change(self, entry: _Entry, status: DownloadJobStatus) -> None:
+        entry.job.status = status
+        if entry.watch is not None:
+            entry.watch(entry.job)
+
+    def _queue(self, entry: _Entry) -> None:
+        job = entry.job
+        job.error = job.error_type = job.job_ended = None
+        job.status = DownloadJobStatus.WAITING
+        heapq.heappush(self._waiting, (job.priority, job.id))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Start the most urgent jobs as long as there is room."""
+        running = sum(entry.job.status is DownloadJobStatus.RUNNING for entry in self._entries.values())
+        while running < self._at_once and self._waiting and not self._stopping:
+            entry = self._entries.get(heapq.heappop(self._waiting)[1])
+            if entry is not None and entry.job.status is DownloadJobStatus.WAITING:
+                running += 1
+                entry.job.status = DownloadJobStatus.RUNNING
+                entry.job.job_started = entry.job.job_started or now()
+                entry.task = asyncio.create_task(self._work(entry, entry.task), name=f"download {entry.job.id}")
+
+    def _halt(self, entry: _Entry) -> None:
+        if entry.task is not None:
+            entry.task.cancel()
+
+    async def _work(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+        """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
+        transfer = Transfer(
+            self.web,
+            entry.job,
+            sha256=entry.sha256,
+            claim=lambda path: self._claim(entry, path),
+            progress=lambda: self._progress(entry),
+            first_wait=self._first_wait,
+        )
+        try:
+            if before is not None:
+                await ended(before)
+            await transfer.run()
+        except asyncio.CancelledError:
+            await self._halted(entry, transfer)
+        except Exception as error:  # noqa: BLE001  (the queue's edge: one job's failure must not end the others)
+            self._fail(entry, error)
+        else:
+            self._complete(entry)
+        finally:
+            if entry.task is asyncio.current_task():
+                entry.task = None
+            self._fill()
+
+    async def _halted(self, entry: _Entry, transfer: Transfer) -> None:
+        """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
+        job, whole = entry.job, transfer.part is not None and transfer.part.complete
+        if job.status is DownloadJobStatus.CANCELLED:
+            if whole and job.download_path is not None:
+                await finished(job.download_path.unlink, True)
+            await self._drop(entry)
+        elif whole:
+            self._complete(entry)
+        elif self._stopping:
+            job.status = DownloadJobStatus.WAITING
+
+    async def _clear(self, entry: _Entry) -> None:
+        """Remove what is here of the file of a job that was cancelled while nothing worked on it."""
+        await self._drop(entry)
+        entry.task = None
+
+    async def _drop(self, entry: _Entry) -> None:
+        if entry.job.download_path is not None:
+            await finished(Part(entry.job.download_path).drop)
+
+    def _claim(self, entry: _Entry, path: Path) -> None:
+        """Raise DestinationTaken when another download that hasn't ended writes the file."""
+        for other in self.jobs():
+            if other.download_path == path and other.id != entry.job.id and not other.ended:
+                raise DestinationTaken(f"another download is writing {path}")
+
+    def _progress(self, entry: _Entry) -> None:
+        job = entry.job
+        if job.status is not DownloadJobStatus.RUNNING:  # it was ended, and what came before that is being written
+            return
+        if not entry.told:
+            entry.told = True
+            self._events.emit(DownloadStartedEvent(source=str(job.source), download_path=str(job.download_path)))
+        elif entry.due():
+            self._events.emit(
+                DownloadProgressEvent(
+                    source=str(job.source),
+                    download_path=str(job.download_path),
+                    current_bytes=job.bytes,
+                    total_bytes=job.total_bytes,
+                )
+            )
+        if entry.watch is not None:
+            entry.watch(job)
+
+    def _complete(self, entry: _Entry) -> None:
+        job = entry.job
+        job.job_ended = now()
+        self._change(entry, DownloadJobStatus.COMPLETED)
+        self._events.emit(
+            DownloadCompleteEvent(
+                source=str(job.source), download_path=str(job.download_path), total_bytes=job.total_bytes
+            )
+        )
+
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        job = entry.job
+        job.error_type, job.error, job.job_ended = type(error).__name__, str(error), now()
+        unexpected = not isinstance(error, InvokeCloneError | OSError)
+        _log.warning("%s cannot be fetched: %s", job.source, error, exc_info=error if unexpected else None)
+        self._change(entry, DownloadJobStatus.ERROR)
+        self._events.emit(DownloadErrorEvent(source=str(job.source), error_type=type(error).__name__, error=str(error)))
