@@ -7,6 +7,8 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -182,6 +184,52 @@ Index(
     images.c.image_category,
 )
 
+videos = Table(
+    "videos",
+    metadata,
+    Column("video_name", Text, primary_key=True),
+    Column("video_origin", Text, nullable=False),
+    Column("video_category", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("duration", Float, nullable=False),
+    Column("fps", Float),
+    Column("session_id", Text),
+    Column("node_id", Text),
+    Column("metadata", Text),
+    Column("is_intermediate", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("video_subfolder", Text, nullable=False, server_default=""),
+    Column("board_id", Text, ForeignKey("boards.board_id", ondelete="SET NULL")),
+    Column("user_id", Text, nullable=False, server_default="system"),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("gallery_name", Text, Computed("'~' || video_name", persisted=False)),
+)
+"""One row per video file, as `images`. `gallery_name` sorts as the name does, and after the name of every image: so images and
+videos are merged from their indexes in the order time, kind, name, and nothing is sorted."""
+
+Index(
+    "ix_videos_gallery",
+    videos.c.is_intermediate,
+    videos.c.starred.desc(),
+    videos.c.created_at.desc(),
+    videos.c.gallery_name.desc(),
+    videos.c.video_category,
+    videos.c.video_name,
+)
+Index(
+    "ix_videos_board",
+    videos.c.board_id,
+    videos.c.is_intermediate,
+    videos.c.starred.desc(),
+    videos.c.created_at.desc(),
+    videos.c.gallery_name.desc(),
+    videos.c.video_category,
+    videos.c.video_name,
+)
+
 models = Table(
     "models",
     metadata,
@@ -256,3 +304,18 @@ system_prompts = Table(
     Column("updated_at", Text, nullable=False),
 )
 """What language models are told before a prompt is given to them."""
+
+model_installs = Table(
+    "model_installs",
+    metadata,
+    Column("folder", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("stated", Text, nullable=False),
+    Column("plan", Text),
+    Column("paused", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("error", Text),
+    Column("created_at", Text, nullable=False),
+)
+"""Installations from the web that haven't ended, to go on with after a restart: the folder in the models folder that their
+files come into, the key that the model will get; source, stated fields and the list of files as JSON, without tokens."""
