@@ -12,31 +12,16 @@ import orjson
 from sqlalchemy import ColumnElement, ScalarSelect, Text, bindparam, column, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images.errors import (
-    BoardNotFound,
-    ImageNotFound,
-    NotYourBoard,
-    NotYours,
-)
+from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
+from invokeclone.images.kinds import IMAGES as IMAGES
+from invokeclone.images.kinds import VIDEOS as VIDEOS
+from invokeclone.images.kinds import Kind as Kind
 from invokeclone.images.schemas import NO_BOARD
-from invokeclone.kit.errors import NotFound
-from invokeclone.tables import boards, images, users
+from invokeclone.tables import boards, users
 from invokeclone.users.current import SYSTEM, User
 
 PUBLIC = "public"
 SHARED = ("shared", PUBLIC)
-
-
-class Kind(NamedTuple):
-    """A kind of things that have an owner and may be on a board: the columns that the rules ask for."""
-
-    name: ColumnElement[str]
-    user_id: ColumnElement[str]
-    board_id: ColumnElement[str | None]
-    missing: Callable[[str], NotFound]
-
-
-IMAGES = Kind(images.c.image_name, images.c.user_id, images.c.board_id, ImageNotFound)
 
 
 class Allowed(NamedTuple):
@@ -49,6 +34,14 @@ class Allowed(NamedTuple):
 def owner(user: User) -> str | None:
     """Return whose own things `user` is bound to; None: everybody's."""
     return None if user.is_admin else user.user_id
+
+
+async def acting(connection: AsyncConnection, user_id: str) -> User:
+    """Return the user for whom something runs without a request; one who is gone is no admin."""
+    if user_id == SYSTEM.user_id:
+        return SYSTEM
+    is_admin = await connection.scalar(select(users.c.is_admin).where(users.c.user_id == user_id))
+    return User(user_id=user_id, is_admin=bool(is_admin))
 
 
 # Conditions
@@ -92,12 +85,12 @@ def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
 
 
 async def require_readable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
-    """Raise NotYours when `user` may not see the thing, and what the kind says when it does not exist (not to admins)."""
+    """Raise NotYours when `user` may not see the thing; one that does not exist is left to the next step."""
     await _require(connection, user, kind, name, may_read)
 
 
 async def require_changeable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
-    """Raise NotYours when `user` may not change the thing, and what the kind says when it does not exist (not to admins)."""
+    """Raise NotYours when `user` may not change the thing; one that does not exist is left to the next step."""
     await _require(connection, user, kind, name, may_change)
 
 
@@ -110,10 +103,8 @@ async def _require(
 ) -> None:
     if user.is_admin:
         return
-    allowed = await connection.scalar(select(condition(kind, user.user_id)).where(kind.name == name))
-    if allowed is None:
-        raise kind.missing(name)
-    if not allowed:
+    foreign = select(kind.name).where(kind.name == name, ~condition(kind, user.user_id))
+    if (await connection.execute(foreign)).first() is not None:
         raise NotYours(name)
 
 

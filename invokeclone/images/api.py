@@ -6,9 +6,10 @@ from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, R
 
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import media, service, store
+from invokeclone.images import access, media, service, store
 from invokeclone.images.errors import ImageNotFound, NotOffered
 from invokeclone.images.schemas import (
+    Changed,
     DeleteImagesResult,
     ImageDTO,
     ImageFilter,
@@ -18,16 +19,15 @@ from invokeclone.images.schemas import (
     ImageUploadEntry,
     ImageUrlsDTO,
     StarredImagesResult,
-    Touched,
     UnstarredImagesResult,
     WorkflowAndGraphResponse,
-    boards_of,
     image_url,
     thumbnail_url,
 )
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.requests import Needs, Read, Write
-from invokeclone.users.current import CurrentUser
+from invokeclone.kit.resources import Resources
+from invokeclone.users.current import Admin, CurrentUser, MediaUser, User
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
@@ -39,6 +39,7 @@ Intermediate = Annotated[bool | None, Query(description="Only intermediates, or 
 BoardId = Annotated[str | None, Query(description='Only images on this board; "none" for those on no board.')]
 Order = Annotated[SQLiteDirection, Query(description="Newest first (DESC) or oldest first (ASC).")]
 StarredFirst = Annotated[bool, Query(description="Whether starred images come before all others.")]
+MediaCookie = Annotated[str | None, Cookie(description="The token of a browser's request for a file.")]
 SearchTerm = Annotated[str | None, Query(max_length=4000, description="Only images whose metadata or time holds this.")]
 
 PNG: dict[int | str, dict[str, Any]] = {
@@ -55,9 +56,8 @@ def _json(content: bytes | str) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _deleted(gone: list[Touched]) -> DeleteImagesResult:
-    names = [one.place.name for one in gone]
-    return DeleteImagesResult(affected_boards=boards_of(gone), deleted_images=names, failed_images=[])
+def _deleted(gone: Changed) -> DeleteImagesResult:
+    return DeleteImagesResult(affected_boards=gone.boards, deleted_images=gone.names, failed_images=gone.refused)
 
 
 @router.post("/upload", status_code=201, responses={415: {"description": "Not a picture that can be read"}})
@@ -88,7 +88,7 @@ async def upload_image(
         crop_visible=bool(crop_visible),
         resize_to=resize_to,
         metadata=metadata,
-        user_id=user.user_id,
+        user=user,
     )
     response.headers["Location"] = image.image_url
     return image
@@ -107,6 +107,7 @@ async def create_image_upload_entry(
 @router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
 async def list_image_dtos(
     connection: Read,
+    user: CurrentUser,
     image_origin: Origin = None,
     categories: Categories = None,
     is_intermediate: Intermediate = None,
@@ -118,7 +119,8 @@ async def list_image_dtos(
     search_term: SearchTerm = None,
 ) -> Response:
     """List images, a page at a time."""
-    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term)
+    owner = await access.list_owner(connection, user, board_id)
+    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term, owner)
     return _json(await store.page_json(connection, wanted, min(offset, 2**63 - 1), limit))
 
 
@@ -127,6 +129,7 @@ async def get_image_names(
     request: Request,
     needs: Needs,
     connection: Read,
+    user: CurrentUser,
     image_origin: Origin = None,
     categories: Categories = None,
     is_intermediate: Intermediate = None,
@@ -136,7 +139,8 @@ async def get_image_names(
     search_term: SearchTerm = None,
 ) -> Response:
     """List the names of all images, in the order of the list."""
-    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term)
+    owner = await access.list_owner(connection, user, board_id)
+    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term, owner)
     return media.names(request, await store.names_json(connection, wanted), needs.settings.http_compression_level)
 
 
@@ -148,121 +152,131 @@ def _filter(
     order_dir: SQLiteDirection,
     starred_first: bool,
     search_term: str | None,
+    owner: str | None,
 ) -> ImageFilter:
     return ImageFilter(
-        image_origin=image_origin,
+        origin=image_origin,
         categories=tuple(categories) if categories is not None else None,
         is_intermediate=is_intermediate,
         board_id=board_id,
         order_dir=order_dir,
         starred_first=starred_first,
         search_term=search_term,
+        owner=owner,
     )
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])
-async def get_images_by_names(connection: Read, image_names: ChosenNames) -> Response:
-    """Get several images in the order of their names; those that do not exist are left out."""
-    return _json(await store.by_names_json(connection, image_names))
+async def get_images_by_names(connection: Read, user: CurrentUser, image_names: ChosenNames) -> Response:
+    """Get several images in the order of their names; those that do not exist or are not to be seen are left out."""
+    refused = set((await access.readable(connection, user, access.IMAGES, image_names)).refused)
+    names = [name for name in image_names if name not in refused] if refused else image_names
+    return _json(await store.by_names_json(connection, names))
 
 
 @router.get("/intermediates")
-async def get_intermediates_count(connection: Read) -> int:
-    """Count the intermediates."""
-    return await store.count_intermediates(connection)
+async def get_intermediates_count(connection: Read, user: CurrentUser) -> int:
+    """Count the intermediates: an admin everybody's, anybody else their own."""
+    return await store.count_intermediates(connection, access.owner(user))
 
 
 @router.delete("/intermediates")
-async def clear_intermediates(needs: Needs) -> int:
+async def clear_intermediates(needs: Needs, user: Admin) -> int:  # noqa: ARG001
     """Delete all intermediates; answers how many there were."""
     return len(await service.delete_intermediates(needs))
 
 
 @router.delete("/uncategorized")
-async def delete_uncategorized_images(needs: Needs) -> DeleteImagesResult:
-    """Delete all images that are on no board."""
-    return _deleted(await service.delete_uncategorized(needs))
+async def delete_uncategorized_images(needs: Needs, user: CurrentUser) -> DeleteImagesResult:
+    """Delete all images that are on no board: an admin everybody's, anybody else their own."""
+    return _deleted(Changed(await service.delete_uncategorized(needs, user)))
 
 
 @router.post("/delete")
-async def delete_images_from_list(needs: Needs, image_names: ChosenNames) -> DeleteImagesResult:
+async def delete_images_from_list(needs: Needs, user: CurrentUser, image_names: ChosenNames) -> DeleteImagesResult:
     """Delete several images."""
-    return _deleted(await service.delete_many(needs, image_names))
+    return _deleted(await service.delete_many(needs, image_names, user))
 
 
 @router.post("/star")
-async def star_images_in_list(connection: Write, image_names: ChosenNames) -> StarredImagesResult:
+async def star_images_in_list(connection: Write, user: CurrentUser, image_names: ChosenNames) -> StarredImagesResult:
     """Star several images."""
-    done = await store.set_starred(connection, image_names, starred=True)
-    names = [one.place.name for one in done]
-    return StarredImagesResult(affected_boards=boards_of(done), starred_images=names, failed_images=[])
+    done = await service.set_starred(connection, image_names, user, starred=True)
+    return StarredImagesResult(affected_boards=done.boards, starred_images=done.names, failed_images=done.refused)
 
 
 @router.post("/unstar")
-async def unstar_images_in_list(connection: Write, image_names: ChosenNames) -> UnstarredImagesResult:
+async def unstar_images_in_list(
+    connection: Write, user: CurrentUser, image_names: ChosenNames
+) -> UnstarredImagesResult:
     """Take the star from several images."""
-    done = await store.set_starred(connection, image_names, starred=False)
-    names = [one.place.name for one in done]
-    return UnstarredImagesResult(affected_boards=boards_of(done), unstarred_images=names, failed_images=[])
+    done = await service.set_starred(connection, image_names, user, starred=False)
+    return UnstarredImagesResult(affected_boards=done.boards, unstarred_images=done.names, failed_images=done.refused)
 
 
 @router.get("/i/{image_name}")
-async def get_image_dto(connection: Read, image_name: ImageName) -> ImageDTO:
+async def get_image_dto(connection: Read, user: CurrentUser, image_name: ImageName) -> ImageDTO:
     """Get an image's record."""
+    await access.require_readable(connection, user, access.IMAGES, image_name)
     return await store.get(connection, image_name)
 
 
 @router.patch("/i/{image_name}")
-async def update_image(connection: Write, image_name: ImageName, changes: ImageRecordChanges) -> ImageDTO:
+async def update_image(
+    connection: Write, user: CurrentUser, image_name: ImageName, changes: ImageRecordChanges
+) -> ImageDTO:
     """Change an image's category, session, star, or whether it is an intermediate."""
+    await access.require_changeable(connection, user, access.IMAGES, image_name)
     return await store.update_image(connection, image_name, changes)
 
 
 @router.delete("/i/{image_name}")
-async def delete_image(needs: Needs, image_name: ImageName) -> DeleteImagesResult:
+async def delete_image(needs: Needs, user: CurrentUser, image_name: ImageName) -> DeleteImagesResult:
     """Delete an image."""
-    return _deleted(await service.delete(needs, image_name))
+    return _deleted(await service.delete(needs, image_name, user))
 
 
 @router.get("/i/{image_name}/metadata", response_model=MetadataField | None)
-async def get_image_metadata(connection: Read, image_name: ImageName) -> Response:
+async def get_image_metadata(connection: Read, user: CurrentUser, image_name: ImageName) -> Response:
     """Get an image's metadata."""
+    await access.require_readable(connection, user, access.IMAGES, image_name)
     return _json(await store.metadata_json(connection, image_name) or "null")
 
 
 @router.get("/i/{image_name}/workflow")
-async def get_image_workflow(needs: Needs, image_name: ImageName) -> WorkflowAndGraphResponse:
+async def get_image_workflow(needs: Needs, user: CurrentUser, image_name: ImageName) -> WorkflowAndGraphResponse:
     """Get the workflow and the graph that are embedded in an image, as JSON text."""
-    return await service.texts(needs, image_name)
+    return await service.texts(needs, image_name, user)
 
 
 @router.get("/i/{image_name}/urls")
-async def get_image_urls(image_name: ImageName) -> ImageUrlsDTO:
+async def get_image_urls(connection: Read, user: CurrentUser, image_name: ImageName) -> ImageUrlsDTO:
     """Get where an image of this name would be served."""
+    await access.require_readable(connection, user, access.IMAGES, image_name)
     return ImageUrlsDTO(image_name=image_name, image_url=image_url(image_name), thumbnail_url=thumbnail_url(image_name))
 
 
 @router.get("/i/{image_name}/full", response_class=Response, responses=PNG)
 async def get_image_full(
-    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+    request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
     """Get the picture itself."""
     del invokeai_media_token
-    return await _full(request, needs, image_name)
+    return await _full(request, needs, user, image_name)
 
 
 @router.head("/i/{image_name}/full", response_class=Response, responses=PNG)
 async def get_image_full_head(
-    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+    request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
     """Ask whether a picture is there, and how large its file is."""
     del invokeai_media_token
-    return await _full(request, needs, image_name)
+    return await _full(request, needs, user, image_name)
 
 
-async def _full(request: Request, needs: Needs, image_name: str) -> Response:
-    path = await service.path(needs, image_name)
-    shown = {"Content-Disposition": f'inline; filename="{path.name}"'}
+async def _full(request: Request, needs: Resources, user: User, image_name: str) -> Response:
+    path = await service.path(needs, image_name, user=user)
+    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": media.kept(needs.settings)}
     answer = await media.answer(request, path, "image/png", shown)
     if answer is None:
         raise ImageNotFound(image_name)
@@ -271,13 +285,14 @@ async def _full(request: Request, needs: Needs, image_name: str) -> Response:
 
 @router.get("/i/{image_name}/thumbnail", response_class=Response, responses=WEBP)
 async def get_image_thumbnail(
-    request: Request, needs: Needs, image_name: ImageName, invokeai_media_token: Annotated[str | None, Cookie()] = None
+    request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
     """Get a small version of the picture."""
     del invokeai_media_token
-    path = await service.path(needs, image_name, thumbnail=True)
-    answer = await media.answer(request, path, "image/webp", {})
+    path = await service.path(needs, image_name, thumbnail=True, user=user)
+    shown = {"Cache-Control": media.kept(needs.settings)}
+    answer = await media.answer(request, path, "image/webp", shown)
     if answer is None:
         made = await service.remake_thumbnail(needs, image_name)
-        answer = Response(made, media_type="image/webp", headers={"Cache-Control": media.KEPT_FOR_A_YEAR})
+        answer = Response(made, media_type="image/webp", headers=shown)
     return answer

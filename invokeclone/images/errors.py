@@ -28,6 +28,20 @@ class ImageNotUpdated(BadRequest):
         super().__init__(f"no image is named {name!r}, so nothing was changed")
 
 
+class VideoNotFound(NotFound):
+    """No video has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no video is named {name!r}")
+
+
+class VideoNotUpdated(BadRequest):
+    """The video to change is not there; clients know this one as a 400."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no video is named {name!r}, so nothing was changed")
+
+
 class BoardNotFound(NotFound):
     """No board has this id."""
 

@@ -120,27 +120,26 @@ class ImagesDownloaded(BaseModel):
 
 
 class ImageFilter(BaseModel, frozen=True):
-    """Which images a list holds and in which order.
+    """Which images (or videos) a list holds and in which order.
 
-    `board_id` "none" means on no board, None means wherever; `owner` None means everybody's.
+    `board_id` "none" means on no board, None means wherever; `owner` None means everybody's;
+    `created_date` is a day in UTC, `YYYY-MM-DD`.
     """
 
     owner: str | None = None
-    image_origin: ResourceOrigin | None = None
+    origin: ResourceOrigin | None = None
     categories: tuple[ImageCategory, ...] | None = None
     is_intermediate: bool | None = None
     board_id: str | None = None
+    created_date: str | None = None
     search_term: str | None = None
     order_dir: SQLiteDirection = SQLiteDirection.Descending
     starred_first: bool = True
 
 
-class NewImage(BaseModel, frozen=True):
+class NewRecord(BaseModel, frozen=True):
     """A record to be made, for files that are already written."""
 
-    image_name: str
-    image_origin: ResourceOrigin
-    image_category: ImageCategory
     width: int
     height: int
     session_id: str | None = None
@@ -148,9 +147,17 @@ class NewImage(BaseModel, frozen=True):
     metadata: str | None = None
     is_intermediate: bool = False
     has_workflow: bool = False
-    image_subfolder: str = ""
     board_id: str | None = None
     user_id: str = "system"
+
+
+class NewImage(NewRecord, frozen=True):
+    """The record of an image to be made."""
+
+    image_name: str
+    image_origin: ResourceOrigin
+    image_category: ImageCategory
+    image_subfolder: str = ""
 
 
 class Place(NamedTuple):
@@ -165,6 +172,23 @@ class Touched(NamedTuple):
 
     place: Place
     board_id: str | None
+
+
+class Changed(NamedTuple):
+    """What a bulk change reached, and the names of the images that were another user's to change."""
+
+    done: list[Touched]
+    refused: list[str] = []  # noqa: RUF012  (never changed)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of what it reached."""
+        return [one.place.name for one in self.done]
+
+    @property
+    def boards(self) -> list[str]:
+        """The boards of what it reached."""
+        return boards_of(self.done)
 
 
 def boards_of(touched: list[Touched]) -> list[str]:

@@ -15,12 +15,13 @@ from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import embedded, files, intake, png, store
-from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage
+from invokeclone.images import access, embedded, files, intake, png, store
+from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage, NotYours
 from invokeclone.images.events import ImagesDeletedEvent
-from invokeclone.images.schemas import ImageDTO, NewImage, Place, Touched, WorkflowAndGraphResponse
+from invokeclone.images.schemas import Changed, ImageDTO, NewImage, Place, Touched, WorkflowAndGraphResponse
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
+from invokeclone.users.current import SYSTEM, User
 
 _log = log.get("images")
 _PICTURE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
@@ -48,16 +49,17 @@ async def upload(
     crop_visible: bool = False,
     resize_to: str | None = None,
     metadata: str | None = None,
-    user_id: str = "system",
+    user: User = SYSTEM,
 ) -> ImageDTO:
     """Keep an uploaded picture. Checked in this order, each before anything is written.
 
-    Raises BoardNotFound, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible, SizeNotUsable.
+    Raises BoardNotFound, NotYourBoard, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible, SizeNotUsable.
     """
     if board_id is not None:
         async with resources.database.read() as connection:
             if not await store.board_exists(connection, board_id):
                 raise BoardNotFound(board_id)
+            await access.require_board_fillable(connection, user, board_id)
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not that of an image")
     settings = resources.settings
@@ -89,7 +91,7 @@ async def upload(
             has_workflow=png.WORKFLOW in prepared.texts or png.GRAPH in prepared.texts,
             image_subfolder=where.subfolder,
             board_id=board_id,
-            user_id=user_id,
+            user_id=user.user_id,
         ),
     )
 
@@ -162,28 +164,31 @@ async def _record(resources: Resources, new: NewImage) -> ImageDTO:
     return image
 
 
-async def get(resources: Resources, name: str) -> ImageDTO:
-    """Return an image's record; raises ImageNotFound."""
+async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:
+    """Return an image's record; raises NotYours, ImageNotFound."""
     async with resources.database.read() as connection:
+        await access.require_readable(connection, user, access.IMAGES, name)
         return await store.get(connection, name)
 
 
-async def metadata_json(resources: Resources, name: str) -> str | None:
-    """Return an image's metadata as JSON text; raises ImageNotFound."""
+async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) -> str | None:
+    """Return an image's metadata as JSON text; raises NotYours, ImageNotFound."""
     async with resources.database.read() as connection:
+        await access.require_readable(connection, user, access.IMAGES, name)
         return await store.metadata_json(connection, name)
 
 
-async def path(resources: Resources, name: str, *, thumbnail: bool = False) -> Path:
-    """Return where the file of an image lies; raises ImageNotFound."""
+async def path(resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM) -> Path:
+    """Return where the file of an image lies; raises NotYours, ImageNotFound."""
     async with resources.database.read() as connection:
+        await access.require_readable(connection, user, access.IMAGES, name)
         where = await store.place(connection, name)
     return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where)
 
 
-async def texts(resources: Resources, name: str) -> WorkflowAndGraphResponse:
-    """Return the workflow and the graph embedded in an image; raises ImageNotFound."""
-    file = await path(resources, name)
+async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
+    """Return the workflow and the graph embedded in an image; raises NotYours, ImageNotFound."""
+    file = await path(resources, name, user=user)
     try:
         found = await run_sync(png.read_embedded, file)
     except OSError as error:
@@ -201,17 +206,32 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
         raise ImageNotFound(name) from error
 
 
-async def delete(resources: Resources, name: str) -> list[Touched]:
-    """Delete one image; raises ImageNotFound."""
-    gone = await delete_many(resources, [name])
-    if not gone:
+async def delete(resources: Resources, name: str, user: User = SYSTEM) -> Changed:
+    """Delete one image; raises ImageNotFound, NotYours: to whoever is no admin also when there is no such image."""
+    gone = await delete_many(resources, [name], user)
+    if gone.refused or (not gone.done and not user.is_admin):
+        raise NotYours(name)
+    if not gone.done:
         raise ImageNotFound(name)
     return gone
 
 
-async def delete_many(resources: Resources, names: Sequence[str]) -> list[Touched]:
-    """Delete the images of `names` that exist, and return them."""
-    return await delete_by(resources, lambda connection: store.delete_named(connection, names))
+async def delete_many(resources: Resources, names: Sequence[str], user: User = SYSTEM) -> Changed:
+    """Delete the images of `names` that exist and that `user` may delete; return them and the names of the others'."""
+    refused: list[str] = []
+
+    async def delete_records(connection: AsyncConnection) -> list[Touched]:
+        allowed = await access.changeable(connection, user, access.IMAGES, names)
+        refused.extend(allowed.refused)
+        return await store.delete_named(connection, allowed.names)
+
+    return Changed(await delete_by(resources, delete_records), refused)
+
+
+async def set_starred(connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool) -> Changed:
+    """Star or unstar the images of `names` that exist and that `user` may change."""
+    allowed = await access.changeable(connection, user, access.IMAGES, names)
+    return Changed(await store.set_starred(connection, allowed.names, starred=starred), allowed.refused)
 
 
 async def delete_intermediates(resources: Resources) -> list[Touched]:
@@ -219,9 +239,10 @@ async def delete_intermediates(resources: Resources) -> list[Touched]:
     return await delete_by(resources, store.delete_intermediates)
 
 
-async def delete_uncategorized(resources: Resources) -> list[Touched]:
-    """Delete all images that are on no board, and return them."""
-    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None))
+async def delete_uncategorized(resources: Resources, user: User = SYSTEM) -> list[Touched]:
+    """Delete all images of `user` (an admin: of everybody) that are on no board, and return them."""
+    owner = access.owner(user)
+    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner))
 
 
 async def delete_by(

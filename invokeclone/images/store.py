@@ -1,4 +1,4 @@
-"""Image records in SQL; it knows no files. Lists leave as JSON bytes, made once from the rows.
+"""Records of images and of videos in SQL, by their kind; it knows no files. Lists leave as JSON bytes, made once from the rows.
 
 Every list reads one index that holds all it filters and orders by (see tables.py); the rows of a page are fetched by name.
 """
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
     Integer,
@@ -19,77 +20,38 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotUpdated
+from invokeclone.images import access
+from invokeclone.images.errors import BoardNotFound
+from invokeclone.images.kinds import IMAGES, Kind
 from invokeclone.images.schemas import (
     NO_BOARD,
     ImageDTO,
     ImageFilter,
     ImageRecordChanges,
     NewImage,
+    NewRecord,
     Place,
     Touched,
-    image_url,
-    thumbnail_url,
 )
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 
-_READ = (
-    "image_name",
-    "image_origin",
-    "image_category",
-    "width",
-    "height",
-    "created_at",
-    "updated_at",
-    "is_intermediate",
-    "session_id",
-    "node_id",
-    "starred",
-    "has_workflow",
-    "image_subfolder",
-    "board_id",
-)
-"""The columns that clients read."""
-
-_DTO = select(*[images.c[name] for name in _READ])
-_NAME = images.c.image_name == bindparam("name")
-_GET = _DTO.where(_NAME)
-_PLACE = select(images.c.image_name, images.c.image_subfolder).where(_NAME)
-_METADATA = select(images.c.metadata).where(_NAME)
-_TOUCHED = (images.c.image_name, images.c.image_subfolder, images.c.board_id)
 SHAPES = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
 
 _NAMED = select(func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value)
 """The names of a JSON list as rows: one statement whatever their number."""
 
-OWNED = images.c.user_id != literal_column("'system'")
-"""True of what a signed-in user owns: it lets a list of one user's own read the indexes that hold nothing else."""
-
-_BY_NAMES = _DTO.where(images.c.image_name.in_(_NAMED))
-
-
-def _fields(row: Any) -> dict[str, Any]:
-    """Return what a client reads of a record."""
-    fields: dict[str, Any] = dict(zip(_READ, row, strict=True))
-    name = fields["image_name"]
-    fields["image_url"] = image_url(name)
-    fields["thumbnail_url"] = thumbnail_url(name)
-    fields["deleted_at"] = None
-    return fields
-
 
 def _touched(rows: Sequence[Any]) -> list[Touched]:
-    return [Touched(Place(row.image_name, row.image_subfolder), row.board_id) for row in rows]
+    return [Touched(Place(name, subfolder), board_id) for name, subfolder, board_id in rows]
 
 
 def _names(names: Sequence[str]) -> dict[str, str]:
@@ -97,7 +59,12 @@ def _names(names: Sequence[str]) -> dict[str, str]:
 
 
 async def insert_image(connection: AsyncConnection, new: NewImage) -> ImageDTO:
-    """Record an image whose files are written. A board that does not exist (any more) leaves it on none."""
+    """Record an image whose files are written; a board that is gone, or is not for its owner to fill, leaves it on none."""
+    return ImageDTO.model_validate(await add(connection, IMAGES, new))
+
+
+async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[str, Any]:
+    """Record what `insert_image` does, of whatever kind, and return what clients read of it."""
     moment = now()
     values: dict[str, Any] = {
         **new.model_dump(mode="json"),
@@ -105,33 +72,37 @@ async def insert_image(connection: AsyncConnection, new: NewImage) -> ImageDTO:
         "created_at": moment,
         "updated_at": moment,
     }
-    values["board_id"] = select(boards.c.board_id).where(boards.c.board_id == new.board_id).scalar_subquery()
-    statement = insert(images).values(**values).returning(*_DTO.selected_columns)
-    return ImageDTO.model_validate(_fields((await connection.execute(statement)).one()))
+    values["board_id"] = access.board_for(new.user_id, new.board_id)
+    statement = insert(kind.table).values(**values).returning(*kind.record.selected_columns)
+    return kind.fields((await connection.execute(statement)).one())
 
 
 async def get(connection: AsyncConnection, name: str) -> ImageDTO:
     """Return an image's record; raises ImageNotFound."""
-    row = (await connection.execute(_GET, {"name": name})).one_or_none()
+    return ImageDTO.model_validate(await fields(connection, IMAGES, name))
+
+
+async def fields(connection: AsyncConnection, kind: Kind, name: str) -> dict[str, Any]:
+    """Return what clients read of a record; raises what the kind says when it is missing."""
+    return kind.fields(await _one(connection, kind, kind.record, name))
+
+
+async def place(connection: AsyncConnection, name: str, kind: Kind = IMAGES) -> Place:
+    """Return which files belong to the record; raises what the kind says when it is missing."""
+    return Place(*await _one(connection, kind, kind.place, name))
+
+
+async def metadata_json(connection: AsyncConnection, name: str, kind: Kind = IMAGES) -> str | None:
+    """Return the metadata as JSON text; raises what the kind says when the record is missing."""
+    found = (await _one(connection, kind, kind.metadata, name))[0]
+    return None if found is None else str(found)
+
+
+async def _one(connection: AsyncConnection, kind: Kind, statement: Select[Any], name: str) -> Any:
+    row = (await connection.execute(statement.where(kind.named), {"name": name})).one_or_none()
     if row is None:
-        raise ImageNotFound(name)
-    return ImageDTO.model_validate(_fields(row))
-
-
-async def place(connection: AsyncConnection, name: str) -> Place:
-    """Return which files belong to the image; raises ImageNotFound."""
-    row = (await connection.execute(_PLACE, {"name": name})).one_or_none()
-    if row is None:
-        raise ImageNotFound(name)
-    return Place(row.image_name, row.image_subfolder)
-
-
-async def metadata_json(connection: AsyncConnection, name: str) -> str | None:
-    """Return an image's metadata as JSON text; raises ImageNotFound."""
-    row = (await connection.execute(_METADATA, {"name": name})).one_or_none()
-    if row is None:
-        raise ImageNotFound(name)
-    return None if row[0] is None else str(row[0])
+        raise kind.missing(name)
+    return row
 
 
 async def board_exists(connection: AsyncConnection, board_id: str) -> bool:
@@ -156,152 +127,173 @@ async def filed(
     if names is not None:
         rows = await connection.execute(chosen.where(images.c.image_name.in_(_NAMED)), _names(names))
     else:
-        rows = await connection.execute(chosen.where(*_conditions(on or ImageFilter())))
+        rows = await connection.execute(chosen.where(*conditions(on or ImageFilter())))
     return {f"{row.image_category}/{row.image_name}": Place(row.image_name, row.image_subfolder) for row in rows}
 
 
-def _conditions(wanted: ImageFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[bool]]:
+    """Return what is true of everything in a list."""
+    found: list[ColumnElement[bool]] = []
     if wanted.board_id == NO_BOARD:
-        conditions.append(images.c.board_id.is_(None))
+        found.append(kind.board_id.is_(None))
     elif wanted.board_id is not None:
-        conditions.append(images.c.board_id == wanted.board_id)
+        found.append(kind.board_id == wanted.board_id)
     if wanted.owner is not None:
-        conditions += [images.c.user_id == wanted.owner, OWNED]
+        found += [kind.user_id == wanted.owner, kind.owned]
     if wanted.is_intermediate is not None:
-        conditions.append(images.c.is_intermediate == wanted.is_intermediate)
+        found.append(kind.table.c.is_intermediate == wanted.is_intermediate)
     if wanted.categories is not None:
-        conditions.append(images.c.image_category.in_(wanted.categories))
-    if wanted.image_origin is not None:
-        conditions.append(images.c.image_origin == wanted.image_origin)
+        found.append(kind.category.in_(wanted.categories))
+    if wanted.origin is not None:
+        found.append(kind.origin == wanted.origin)
+    if wanted.created_date is not None:
+        # A time goes on after its date with a blank, and "!" is what comes after a blank.
+        found.append(kind.table.c.created_at.between(f"{wanted.created_date} ", f"{wanted.created_date}!"))
     if wanted.search_term:
-        conditions.append(_mentions(wanted.search_term))
-    return conditions
+        found.append(_mentions(wanted.search_term, kind))
+    return found
 
 
-def _mentions(term: str) -> ColumnElement[bool]:
+def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
     """Match metadata or time; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
     forms = {f"%{term}%", f"%{json.dumps(term)[1:-1]}%"}
-    return or_(images.c.created_at.like(f"%{term}%"), *[images.c.metadata.like(form) for form in sorted(forms)])
+    texts = kind.table.c.metadata
+    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(form) for form in sorted(forms)])
 
 
-def _order(wanted: ImageFilter) -> list[ColumnElement[Any]]:
+def _order(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
-    by_time: list[ColumnElement[Any]] = [images.c.created_at, images.c.image_name]
+    by_time: list[ColumnElement[Any]] = [kind.table.c.created_at, kind.tie]
     if wanted.order_dir is SQLiteDirection.Descending:
         by_time = [key.desc() for key in by_time]
-    return [images.c.starred.desc(), *by_time] if wanted.starred_first else by_time
+    return [kind.table.c.starred.desc(), *by_time] if wanted.starred_first else by_time
 
 
 @lru_cache(maxsize=SHAPES)
-def page_names(wanted: ImageFilter) -> Select[Any]:
+def page_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
     """Return the statement that finds the names of a page, from `skip` on and at most `take` of them."""
-    names = select(images.c.image_name).where(*_conditions(wanted)).order_by(*_order(wanted))
+    names = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind))
     return names.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
 @lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter) -> Select[Any]:
+def _page(wanted: ImageFilter, kind: Kind) -> Select[Any]:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
-    chosen = page_names(wanted).subquery()
-    return _DTO.join(chosen, chosen.c.image_name == images.c.image_name).order_by(*_order(wanted))
+    chosen = page_names(wanted, kind).subquery()
+    return kind.record.join(chosen, chosen.c.name == kind.name).order_by(*_order(wanted, kind))
 
 
 @lru_cache(maxsize=SHAPES)
-def counted(wanted: ImageFilter) -> Select[Any]:
+def counted(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
     """Return the statement that counts a whole list."""
-    return select(func.count()).select_from(images).where(*_conditions(wanted))
+    return select(func.count()).select_from(kind.table).where(*conditions(wanted, kind))
 
 
 @lru_cache(maxsize=SHAPES)
-def all_names(wanted: ImageFilter) -> Select[Any]:
+def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
     """Return the statement that makes one JSON list of all names of a list, and counts the starred ones."""
-    listed = (
-        select(images.c.image_name, images.c.starred).where(*_conditions(wanted)).order_by(*_order(wanted)).subquery()
-    )
-    return select(func.json_group_array(listed.c.image_name), func.count(), func.sum(listed.c.starred, type_=None))
+    ordered = select(kind.name.label("name"), kind.table.c.starred).where(*conditions(wanted, kind))
+    listed = ordered.order_by(*_order(wanted, kind)).subquery()
+    return select(func.json_group_array(listed.c.name), func.count(), func.sum(listed.c.starred, type_=None))
 
 
-async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
-    """Return a page of records as the JSON of `OffsetPaginatedResults[ImageDTO]`."""
-    total = (await connection.execute(counted(wanted))).scalar_one()
-    rows = (await connection.execute(_page(wanted), {"skip": offset, "take": limit})).all()
-    page = {"limit": limit, "offset": offset, "total": total, "items": [_fields(row) for row in rows]}
+async def page_json(
+    connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES
+) -> bytes:
+    """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
+    total = (await connection.execute(counted(wanted, kind))).scalar_one()
+    rows = (await connection.execute(_page(wanted, kind), {"skip": offset, "take": limit})).all()
+    page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
 
 
-async def names_json(connection: AsyncConnection, wanted: ImageFilter) -> bytes:
-    """Return all names of a list as the JSON of `ImageNamesResult`."""
-    names, total, starred = (await connection.execute(all_names(wanted))).one()
+async def names_json(
+    connection: AsyncConnection, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names"
+) -> bytes:
+    """Return all names of a list as the JSON of `ImageNamesResult`, the names under `key`."""
+    return listed_json(wanted, key, (await connection.execute(all_names(wanted, kind))).one())
+
+
+def listed_json(wanted: ImageFilter, key: str, row: Any) -> bytes:
+    """Return the JSON of a list of names from a row that holds the names as JSON, their number, and how many are starred."""
+    names, total, starred = row
     starred_count = int(starred or 0) if wanted.starred_first else 0
-    return f'{{"image_names":{names},"starred_count":{starred_count},"total_count":{total}}}'.encode()
+    return f'{{"{key}":{names},"starred_count":{starred_count},"total_count":{total}}}'.encode()
 
 
-async def by_names_json(connection: AsyncConnection, names: Sequence[str]) -> bytes:
+async def by_names_json(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    rows = (await connection.execute(_BY_NAMES, _names(names))).all()
-    found = {row.image_name: _fields(row) for row in rows}
+    rows = (await connection.execute(kind.record.where(kind.name.in_(_NAMED)), _names(names))).all()
+    found = {row[0]: kind.fields(row) for row in rows}
     return orjson.dumps([found[name] for name in names if name in found])
 
 
 async def update_image(connection: AsyncConnection, name: str, changes: ImageRecordChanges) -> ImageDTO:
     """Change what `changes` sets and return the record; raises ImageNotUpdated when there is no such image."""
+    return ImageDTO.model_validate(await change(connection, IMAGES, name, changes))
+
+
+async def change(connection: AsyncConnection, kind: Kind, name: str, changes: BaseModel) -> dict[str, Any]:
+    """Change what `changes` sets and return what clients read; raises what the kind says when there is no such record."""
     values = {
         key: value
         for key, value in changes.model_dump(mode="json", exclude_none=True).items()
-        if key in ImageRecordChanges.model_fields
+        if key in type(changes).model_fields
     }
     statement = (
-        update(images)
-        .where(images.c.image_name == name)
+        update(kind.table)
+        .where(kind.name == name)
         .values(**values, updated_at=now())
-        .returning(*_DTO.selected_columns)
+        .returning(*kind.record.selected_columns)
     )
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
-        raise ImageNotUpdated(name)
-    return ImageDTO.model_validate(_fields(row))
+        raise kind.unchanged(name)
+    return kind.fields(row)
 
 
-async def set_starred(connection: AsyncConnection, names: Sequence[str], *, starred: bool) -> list[Touched]:
-    """Star or unstar the images of `names` that exist, and return them."""
-    statement = (
-        update(images)
-        .where(images.c.image_name.in_(_NAMED))
-        .values(starred=starred, updated_at=now())
-        .returning(*_TOUCHED)
-    )
-    return _touched((await connection.execute(statement, _names(names))).all())
+async def set_starred(
+    connection: AsyncConnection, names: Sequence[str], *, starred: bool, kind: Kind = IMAGES
+) -> list[Touched]:
+    """Star or unstar those of `names` that exist, and return them."""
+    changed = update(kind.table).where(kind.name.in_(_NAMED)).values(starred=starred, updated_at=now())
+    return _touched((await connection.execute(changed.returning(*kind.touched), _names(names))).all())
 
 
-async def delete_named(connection: AsyncConnection, names: Sequence[str]) -> list[Touched]:
+async def delete_named(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> list[Touched]:
     """Delete the records of `names` that exist, and return what they were."""
-    statement = delete(images).where(images.c.image_name.in_(_NAMED)).returning(*_TOUCHED)
+    statement = delete(kind.table).where(kind.name.in_(_NAMED)).returning(*kind.touched)
     return _touched((await connection.execute(statement, _names(names))).all())
 
 
 async def delete_intermediates(connection: AsyncConnection) -> list[Touched]:
-    """Delete the records of all intermediates, and return what they were."""
-    statement = delete(images).where(images.c.is_intermediate == True).returning(*_TOUCHED)  # noqa: E712
+    """Delete the records of all intermediate images, and return what they were."""
+    statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.touched)  # noqa: E712
     return _touched((await connection.execute(statement)).all())
 
 
-async def delete_on_board(connection: AsyncConnection, board_id: str | None) -> list[Touched]:
-    """Delete the records of all images on a board (None: on no board), and return what they were."""
-    statement = delete(images).where(images.c.board_id.is_not_distinct_from(board_id)).returning(*_TOUCHED)
+async def delete_on_board(
+    connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: Kind = IMAGES
+) -> list[Touched]:
+    """Delete the records of all images (or of a user's) on a board (None: on no board), and return what they were."""
+    statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.touched)
+    if owner is not None:
+        statement = statement.where(kind.user_id == owner)
     return _touched((await connection.execute(statement)).all())
 
 
-async def count_intermediates(connection: AsyncConnection) -> int:
-    """Count the intermediates."""
-    return int((await connection.execute(counted(ImageFilter(is_intermediate=True)))).scalar_one())
+async def count_intermediates(connection: AsyncConnection, owner: str | None = None) -> int:
+    """Count the intermediates, everybody's or a user's."""
+    wanted = ImageFilter(is_intermediate=True, owner=owner)
+    return int((await connection.execute(counted(wanted))).scalar_one())
 
 
-async def move_to_board(connection: AsyncConnection, names: Sequence[str], board_id: str | None) -> list[Touched]:
-    """Put the images of `names` that exist on a board (None: on none); returns them with the board they were on before."""
-    before = await connection.execute(select(*_TOUCHED).where(images.c.image_name.in_(_NAMED)), _names(names))
+async def move_to_board(
+    connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: Kind = IMAGES
+) -> list[Touched]:
+    """Put those of `names` that exist on a board (None: on none); returns them with the board they were on before."""
+    before = await connection.execute(select(*kind.touched).where(kind.name.in_(_NAMED)), _names(names))
     touched = _touched(before.all())
-    await connection.execute(
-        update(images).where(images.c.image_name.in_(_NAMED)).values(board_id=board_id), _names(names)
-    )
+    moved = update(kind.table).where(kind.name.in_(_NAMED)).values(board_id=board_id)
+    await connection.execute(moved, _names(names))
     return touched

@@ -1,0 +1,136 @@
+"""What images and videos have in common as records: one description each, by which the store and the rules treat both alike.
+
+It knows columns, addresses and which error says that one is missing; it knows no SQL and no files.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import ColumnElement, Select, Table, bindparam, literal_column, select
+
+from invokeclone.images.errors import ImageNotFound, ImageNotUpdated, VideoNotFound, VideoNotUpdated
+from invokeclone.kit.errors import BadRequest, NotFound
+from invokeclone.tables import images, videos
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of things that have an owner, are listed in galleries and may be on a board."""
+
+    word: str
+    """What its columns and addresses begin with."""
+
+    table: Table
+    missing: Callable[[str], NotFound]
+    unchanged: Callable[[str], BadRequest]
+    tie: ColumnElement[str]
+    """What decides between things of one moment: the name, or what sorts as the name does and after all other kinds."""
+
+    more: tuple[str, ...] = ()
+    """The columns that clients read of this kind only."""
+
+    def __str__(self) -> str:
+        return self.word
+
+    def column(self, name: str) -> ColumnElement[Any]:
+        """Return the column that is named after the kind."""
+        return self.table.c[f"{self.word}_{name}"]
+
+    @cached_property
+    def name(self) -> ColumnElement[str]:
+        """The name, by which a thing is known."""
+        return self.column("name")
+
+    @cached_property
+    def origin(self) -> ColumnElement[str]:
+        """Made here or uploaded."""
+        return self.column("origin")
+
+    @cached_property
+    def category(self) -> ColumnElement[str]:
+        """What it is for."""
+        return self.column("category")
+
+    @cached_property
+    def subfolder(self) -> ColumnElement[str]:
+        """Where its files lie."""
+        return self.column("subfolder")
+
+    @cached_property
+    def user_id(self) -> ColumnElement[str]:
+        """Whose it is."""
+        return self.table.c.user_id
+
+    @cached_property
+    def board_id(self) -> ColumnElement[str | None]:
+        """The board that it is on."""
+        return self.table.c.board_id
+
+    @cached_property
+    def owned(self) -> ColumnElement[bool]:
+        """True of what a signed-in user owns: it lets a list of one user's own read the indexes that hold nothing else."""
+        return self.user_id != literal_column("'system'")
+
+    @cached_property
+    def read(self) -> tuple[str, ...]:
+        """The columns that clients read."""
+        named = tuple(f"{self.word}_{name}" for name in ("name", "origin", "category", "subfolder"))
+        return (*named, *_READ, *self.more)
+
+    @cached_property
+    def record(self) -> Select[Any]:
+        """The select of what clients read."""
+        return select(*[self.table.c[name] for name in self.read])
+
+    @cached_property
+    def place(self) -> Select[Any]:
+        """The select of what says where the files lie."""
+        return select(*self.touched[:2])
+
+    @cached_property
+    def metadata(self) -> Select[Any]:
+        """The select of the metadata."""
+        return select(self.table.c.metadata)
+
+    @cached_property
+    def touched(self) -> tuple[ColumnElement[Any], ...]:
+        """What a bulk change tells of a thing: name, subfolder, board."""
+        return self.name, self.subfolder, self.board_id
+
+    @cached_property
+    def named(self) -> ColumnElement[bool]:
+        """The condition that the name is the parameter `name`."""
+        return self.name == bindparam("name")
+
+    def url(self, name: str, part: str = "full") -> str:
+        """Return where the file (or its `thumbnail`) is served, relative to the server's address."""
+        return f"api/v1/{self.word}s/i/{quote(name, safe='')}/{part}"
+
+    def fields(self, row: Any) -> dict[str, Any]:
+        """Return what a client reads of a row of `record`."""
+        fields: dict[str, Any] = dict(zip(self.read, row, strict=True))
+        name = row[0]
+        fields[f"{self.word}_url"] = self.url(name)
+        fields["thumbnail_url"] = self.url(name, "thumbnail")
+        fields["deleted_at"] = None
+        return fields
+
+
+_READ = (
+    "width",
+    "height",
+    "created_at",
+    "updated_at",
+    "is_intermediate",
+    "session_id",
+    "node_id",
+    "starred",
+    "has_workflow",
+    "board_id",
+)
+
+IMAGES = Kind("image", images, ImageNotFound, ImageNotUpdated, images.c.image_name)
+VIDEOS = Kind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gallery_name, ("duration", "fps"))
