@@ -11,7 +11,6 @@ from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.models import pictures, records, scan, starters, store, workers
-from invokeclone.models.configs import AnyModelConfig
 from invokeclone.models.guard import Guard
 from invokeclone.models.jobs import ModelInstallJob
 from invokeclone.models.schemas import (
@@ -31,6 +30,7 @@ from invokeclone.models.schemas import (
     SQLiteDirection,
 )
 from invokeclone.models.service import Installer
+from invokeclone.models.union import AnyModelConfig
 from invokeclone.users.current import CurrentUser
 
 

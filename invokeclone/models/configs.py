@@ -1,25 +1,11 @@
-"""The record of a registered model: what every kind has, and the pieces that families put their own classes together from.
-
-`AnyModelConfig` is the union of every registered class. It is looked up when a value is validated or the schema is
-published, so adding a class needs no edit here; it refuses to know any family.
-"""
+"""The record of a registered model: what every kind has. `kinds` adds what some have, and families put both together."""
 
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from invokeclone.graph.taxonomy import (
-    BaseModelType,
-    ModelFormat,
-    ModelRepoVariant,
-    ModelSourceType,
-    ModelType,
-    ModelVariantType,
-    SchedulerPredictionType,
-)
-from invokeclone.models.defaults import MainModelDefaultSettings, TriggerPhrases
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
 
 
 def new_key() -> str:
@@ -63,83 +49,9 @@ class ModelConfig(BaseModel):
     base: BaseModelType
 
 
-class CheckpointFile(BaseModel):
-    """A single file of weights."""
-
-    config_path: str | None = Field(default=None, description="Configuration file to load it with")
-
-
-class DiffusersFolder(BaseModel):
-    """A folder as diffusers and transformers save it."""
-
-    repo_variant: ModelRepoVariant = Field(default=ModelRepoVariant.Default, description="Variant of the weight files")
-
-
-class MainModel(BaseModel):
-    """A model that makes pictures by itself."""
-
-    type: Literal[ModelType.Main] = ModelType.Main
-    trigger_phrases: TriggerPhrases | None = Field(default=None, description="Words that it was trained to answer to")
-    default_settings: MainModelDefaultSettings | None = Field(default=None, description="What to start from")
-
-
-class StableDiffusionModel(MainModel):
-    """A main model with the UNet of Stable Diffusion 1, 2 or XL."""
-
-    prediction_type: SchedulerPredictionType = Field(description="What the UNet predicts")
-    variant: ModelVariantType = Field(description="What the UNet takes besides noise and text")
-
-
-class VAEModel(BaseModel):
-    """An autoencoder between pixels and latents."""
-
-    type: Literal[ModelType.VAE] = ModelType.VAE
-    cpu_only: bool | None = Field(default=None, description="Run it on the CPU")
-
-
 class Unknown_Config(ModelConfig):  # noqa: N801  (the wire's name)
     """A file or folder that may be a model and that no rule knows."""
 
     type: Literal[ModelType.Unknown] = ModelType.Unknown
     format: Literal[ModelFormat.Unknown] = ModelFormat.Unknown
     base: Literal[BaseModelType.Unknown] = BaseModelType.Unknown
-
-
-def _by_name(config: type[ModelConfig]) -> CoreSchema:
-    """Return the class's core schema in the form that is published under its name instead of being written out."""
-    schema = config.__pydantic_core_schema__
-    shared: list[CoreSchema] = []
-    if schema["type"] == "definitions":
-        schema, shared = schema["schema"], schema["definitions"]
-    if schema["type"] == "definition-ref":
-        return core_schema.definitions_schema(schema, shared)
-    name = f"{config.__module__}.{config.__qualname__}:{id(config)}"
-    named: Any = {**schema, "ref": name}
-    return core_schema.definitions_schema(core_schema.definition_reference_schema(name), [*shared, named])
-
-
-class _AnyRegistered:
-    """Makes `AnyModelConfig` of whatever the registry holds at the time of asking."""
-
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
-        from invokeclone.models import registry
-
-        def dump(config: ModelConfig, info: core_schema.SerializationInfo) -> dict[str, Any]:
-            return config.model_dump(mode=info.mode)
-
-        return core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, ModelConfig) else registry.parse(value),
-            serialization=core_schema.plain_serializer_function_ser_schema(dump, info_arg=True),
-        )
-
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        from invokeclone.models import registry
-
-        return {"oneOf": [handler(_by_name(config)) for config in registry.config_classes()]}
-
-
-if TYPE_CHECKING:
-    AnyModelConfig = ModelConfig
-else:
-    AnyModelConfig = Annotated[Any, _AnyRegistered()]
-    """A record of any registered class: validated by its type, format and base, published as the union of them all."""

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit.events import Audience, Event
-from invokeclone.models.configs import AnyModelConfig
 from invokeclone.models.jobs import ModelSource
+from invokeclone.models.union import AnyModelConfig
 
 
 class ModelLoadStartedEvent(Event):

@@ -9,9 +9,9 @@ from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError
 
 from invokeclone.graph.taxonomy import ModelRepoVariant, ModelSourceType
 from invokeclone.kit.errors import Conflict
-from invokeclone.models.configs import AnyModelConfig
 from invokeclone.models.downloads import AnyMetadata, DownloadJob
 from invokeclone.models.schemas import ModelRecordChanges
+from invokeclone.models.union import AnyModelConfig
 
 
 class LocalModelSource(BaseModel, frozen=True):

@@ -34,10 +34,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Family:
-    """What a family's `spec.py` gives as `FAMILY`: its rules, and record classes that no rule leads to."""
+    """What a family's `spec.py` gives as `FAMILY`: its rules. Its record classes are found in the module itself."""
 
     rules: tuple[Rule, ...]
-    configs: tuple[type[ModelConfig], ...] = ()
 
 
 def require(condition: object, reason: str) -> None:

@@ -5,43 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.taxonomy import (
-    BaseModelType,
-    ClipVariantType,
-    Flux2VariantType,
-    FluxVariantType,
-    Krea2VariantType,
-    MistralVariantType,
-    ModelSourceType,
-    ModelType,
-    ModelVariantType,
-    PiDDecoderVariantType,
-    Qwen3VariantType,
-    QwenImageVariantType,
-    SchedulerPredictionType,
-    WanLoRAVariantType,
-    WanVariantType,
-    ZImageVariantType,
-)
-from invokeclone.models.configs import AnyModelConfig as AnyModelConfig
+from invokeclone.graph.taxonomy import BaseModelType, ModelSourceType, ModelType, SchedulerPredictionType
 from invokeclone.models.configs import SourceUrl
 from invokeclone.models.defaults import AnyDefaultSettings, TriggerPhrases
 from invokeclone.models.external import ExternalModelCapabilities
-
-AnyVariant = (
-    ModelVariantType
-    | ClipVariantType
-    | FluxVariantType
-    | Flux2VariantType
-    | ZImageVariantType
-    | QwenImageVariantType
-    | WanVariantType
-    | WanLoRAVariantType
-    | Qwen3VariantType
-    | Krea2VariantType
-    | MistralVariantType
-    | PiDDecoderVariantType
-)
+from invokeclone.models.union import AnyModelConfig as AnyModelConfig
+from invokeclone.models.variants import AnyVariant
 
 
 class ModelRecordChanges(BaseModel):

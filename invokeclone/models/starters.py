@@ -5,7 +5,7 @@ from pydantic import BaseModel
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.models.defaults import ExternalApiModelDefaultSettings
 from invokeclone.models.external import ExternalModelCapabilities, ExternalModelPanelSchema
-from invokeclone.models.schemas import AnyVariant
+from invokeclone.models.variants import AnyVariant
 
 
 class StarterModelWithoutDependencies(BaseModel):

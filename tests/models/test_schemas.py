@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.models import registry
-from invokeclone.models.configs import AnyModelConfig, ModelConfig
+from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import (
     ControlAdapterDefaultSettings,
     LoraModelDefaultSettings,
@@ -15,6 +15,7 @@ from invokeclone.models.defaults import (
 )
 from invokeclone.models.schemas import ModelRecordChanges
 from invokeclone.models.store import _columns
+from invokeclone.models.union import AnyModelConfig
 
 RECORD = {
     "key": "k",
@@ -75,7 +76,23 @@ def test_a_record_becomes_the_class_of_its_tag():
     assert parse.dump_python(config, mode="json")["source_url"] is None
 
 
-@pytest.mark.parametrize("wrong", [RECORD | {"base": "flux"}, RECORD | {"variant": "x"}, [], {}, "text"])
+def test_every_class_is_told_from_the_others_by_what_a_record_of_it_holds():
+    """SDNQ files and folders have the same type, format and base: the fields tell which it is."""
+    made = {"key": "k", "hash": "", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
+    needed = {
+        "provider_id": "a", "provider_model_id": "b", "capabilities": {}, "image_encoder_model_id": "e",
+        "prediction_type": "epsilon", "latent_channels": 16,
+    }  # fmt: skip
+    for config in registry.config_classes():
+        words = getattr(config.model_fields.get("variant"), "annotation", None)
+        variant = {"variant": next(iter(words))} if isinstance(words, type) else {}
+        record = config.model_validate(
+            made | {name: v for name, v in needed.items() if name in config.model_fields} | variant
+        )
+        assert type(registry.parse(record.model_dump(mode="json"))) is config
+
+
+@pytest.mark.parametrize("wrong", [RECORD | {"base": "cogview4"}, RECORD | {"variant": "x"}, [], {}, "text"])
 def test_a_record_of_no_class_is_refused(wrong):
     with pytest.raises(ValidationError):
         TypeAdapter(AnyModelConfig).validate_python(wrong)
@@ -84,8 +101,10 @@ def test_a_record_of_no_class_is_refused(wrong):
 def test_the_union_is_published_by_name():
     schema = TypeAdapter(AnyModelConfig).json_schema(ref_template="#/{model}")
     names = [config.__name__ for config in registry.config_classes()]
-    assert [member["$ref"] for member in schema["oneOf"]] == [f"#/{name}" for name in names]
-    assert names[-1] == "Unknown_Config"
+    published = [member["$ref"].removeprefix("#/") for member in schema["anyOf"]]
+    assert (len(names), names[-1], len(published)) == (128, "Unknown_Config", 128 + 29)
+    assert published[:128] == names
+    assert {"MainDiffusersConfig", "LoRALyCORISConfig", "VideoApiModelConfig"} <= set(published[128:])
     main = schema["$defs"]["Main_Diffusers_SD1_Config"]
     assert set(main["required"]) == set(main["properties"])
 

@@ -4,20 +4,29 @@ from typing import Any, Literal
 
 from invokeclone.graph.taxonomy import (
     BaseModelType,
-    ModelFormat,
     ModelRepoVariant,
     ModelVariantType,
     SchedulerPredictionType,
 )
-from invokeclone.models.configs import (
-    CheckpointFile,
-    DiffusersFolder,
-    ModelConfig,
-    StableDiffusionModel,
-    VAEModel,
-)
+from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
 from invokeclone.models.files import OnDisk
+from invokeclone.models.kinds import (
+    Checkpoint,
+    ControlNetModel,
+    Diffusers,
+    EmbeddingFile,
+    EmbeddingFolder,
+    IPAdapterFolder,
+    IPAdapterModel,
+    LoRAFolder,
+    LoRAModel,
+    LyCORIS,
+    PlainCheckpoint,
+    StableDiffusionModel,
+    T2IAdapterModel,
+    VAEModel,
+)
 from invokeclone.models.rules import Family, Rule, require
 
 PIPELINES = {"StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "LatentConsistencyModelPipeline"}
@@ -47,28 +56,56 @@ class _SD1(ModelConfig):
     base: Literal[BaseModelType.StableDiffusion1] = BaseModelType.StableDiffusion1
 
 
-class _Diffusers(DiffusersFolder):
-    format: Literal[ModelFormat.Diffusers] = ModelFormat.Diffusers
+class Main_Diffusers_SD1_Config(StableDiffusionModel, Diffusers, _SD1):
+    """Stable Diffusion 1 in a folder."""
 
 
-class _Checkpoint(CheckpointFile):
-    format: Literal[ModelFormat.Checkpoint] = ModelFormat.Checkpoint
+class Main_Checkpoint_SD1_Config(StableDiffusionModel, Checkpoint, _SD1):
+    """Stable Diffusion 1 in one file."""
 
 
-class Main_Diffusers_SD1_Config(StableDiffusionModel, _Diffusers, _SD1):  # noqa: N801  (the wire's name)
-    """A Stable Diffusion 1 pipeline in a folder."""
+class VAE_Checkpoint_SD1_Config(VAEModel, Checkpoint, _SD1):
+    """Stable Diffusion 1's VAE in one file."""
 
 
-class Main_Checkpoint_SD1_Config(StableDiffusionModel, _Checkpoint, _SD1):  # noqa: N801  (the wire's name)
-    """A Stable Diffusion 1 model in one file."""
+class VAE_Diffusers_SD1_Config(VAEModel, Diffusers, _SD1):
+    """Stable Diffusion 1's VAE in a folder."""
 
 
-class VAE_Diffusers_SD1_Config(VAEModel, _Diffusers, _SD1):  # noqa: N801  (the wire's name)
-    """A VAE of Stable Diffusion 1 in a folder."""
+class ControlNet_Checkpoint_SD1_Config(ControlNetModel, Checkpoint, _SD1):
+    """A ControlNet of Stable Diffusion 1 in one file."""
 
 
-class VAE_Checkpoint_SD1_Config(VAEModel, _Checkpoint, _SD1):  # noqa: N801  (the wire's name)
-    """A VAE of Stable Diffusion 1 in one file."""
+class ControlNet_Diffusers_SD1_Config(ControlNetModel, Diffusers, _SD1):
+    """A ControlNet of Stable Diffusion 1 in a folder."""
+
+
+class LoRA_LyCORIS_SD1_Config(LoRAModel, LyCORIS, _SD1):
+    """A LoRA of Stable Diffusion 1 in one file."""
+
+
+class LoRA_Diffusers_SD1_Config(LoRAModel, LoRAFolder, _SD1):
+    """A LoRA of Stable Diffusion 1 in a folder."""
+
+
+class TI_File_SD1_Config(EmbeddingFile, _SD1):
+    """A textual inversion of Stable Diffusion 1 in one file."""
+
+
+class TI_Folder_SD1_Config(EmbeddingFolder, _SD1):
+    """A textual inversion of Stable Diffusion 1 in a folder."""
+
+
+class IPAdapter_InvokeAI_SD1_Config(IPAdapterFolder, _SD1):
+    """An IP adapter of Stable Diffusion 1 in a folder."""
+
+
+class IPAdapter_Checkpoint_SD1_Config(IPAdapterModel, PlainCheckpoint, _SD1):
+    """An IP adapter of Stable Diffusion 1 in one file."""
+
+
+class T2IAdapter_Diffusers_SD1_Config(T2IAdapterModel, Diffusers, _SD1):
+    """A T2I adapter of Stable Diffusion 1."""
 
 
 def _is_no_other_base(base: BaseModelType | None) -> None:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
-from invokeclone.models.kinds import Diffusers, StableDiffusionModel
 from invokeclone.models.files import OnDisk
+from invokeclone.models.kinds import Diffusers, StableDiffusionModel
 from invokeclone.models.rules import Family, Rule, require
 
 

@@ -1,0 +1,19 @@
+"""What CogView4 looks like in the records and on disk; it imports no torch and loads nothing."""
+
+from typing import Literal
+
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.kinds import Diffusers, MainModel
+from invokeclone.models.rules import Family
+
+
+class _CogView4(ModelConfig):
+    base: Literal[BaseModelType.CogView4] = BaseModelType.CogView4
+
+
+class Main_Diffusers_CogView4_Config(MainModel, Diffusers, _CogView4):
+    """CogView4 in a folder."""
+
+
+FAMILY = Family(rules=())

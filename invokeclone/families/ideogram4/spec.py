@@ -1,0 +1,19 @@
+"""What Ideogram 4 looks like in the records and on disk; it imports no torch and loads nothing."""
+
+from typing import Literal
+
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.kinds import Diffusers, MainModel
+from invokeclone.models.rules import Family
+
+
+class _Ideogram4(ModelConfig):
+    base: Literal[BaseModelType.Ideogram4] = BaseModelType.Ideogram4
+
+
+class Main_Diffusers_Ideogram4_Config(MainModel, Diffusers, _Ideogram4):
+    """Ideogram 4 in a folder."""
+
+
+FAMILY = Family(rules=())

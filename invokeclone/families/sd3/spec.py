@@ -1,0 +1,27 @@
+"""What Stable Diffusion 3 looks like in the records and on disk; it imports no torch and loads nothing."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
+from invokeclone.models.rules import Family
+
+
+class _SD3(ModelConfig):
+    base: Literal[BaseModelType.StableDiffusion3] = BaseModelType.StableDiffusion3
+
+
+class Main_Diffusers_SD3_Config(MainModel, Diffusers, _SD3):
+    """Stable Diffusion 3 in a folder."""
+
+    submodels: dict[SubModelType, SubmodelDefinition] | None = Field(default=None, description="Its parts")
+
+
+class PiDDecoder_Checkpoint_SD3_Config(PiDDecoderModel, Checkpoint, _SD3):
+    """A PiD decoder of Stable Diffusion 3's latents."""
+
+
+FAMILY = Family(rules=())

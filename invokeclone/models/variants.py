@@ -1,0 +1,31 @@
+"""Every word that a record's `variant` may be, as one type."""
+
+from invokeclone.graph.taxonomy import (
+    ClipVariantType,
+    Flux2VariantType,
+    FluxVariantType,
+    Krea2VariantType,
+    MistralVariantType,
+    ModelVariantType,
+    PiDDecoderVariantType,
+    Qwen3VariantType,
+    QwenImageVariantType,
+    WanLoRAVariantType,
+    WanVariantType,
+    ZImageVariantType,
+)
+
+AnyVariant = (
+    ModelVariantType
+    | ClipVariantType
+    | FluxVariantType
+    | Flux2VariantType
+    | ZImageVariantType
+    | QwenImageVariantType
+    | WanVariantType
+    | WanLoRAVariantType
+    | Qwen3VariantType
+    | Krea2VariantType
+    | MistralVariantType
+    | PiDDecoderVariantType
+)
