@@ -16,6 +16,7 @@ from invokeclone.boards.schemas import (
     RemoveImagesFromBoardResult,
 )
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images import access
 from invokeclone.images.schemas import NO_BOARD, ImageNames
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.requests import Needs, Read, Write
@@ -50,41 +51,42 @@ async def list_boards(
 ) -> OffsetPaginatedResults[BoardDTO] | list[BoardDTO]:
     """List boards: all of them, or a page."""
     if all:
-        return await store.list_all(
-            connection, order_by, direction, include_archived=include_archived, owners=user.is_admin
-        )
+        return await store.list_all(connection, order_by, direction, include_archived=include_archived, user=user)
     if offset is None or limit is None or offset < 0 or limit < 0:
         raise PageNotSaid
     return await store.page(
-        connection, offset, limit, order_by, direction, include_archived=include_archived, owners=user.is_admin
+        connection, offset, limit, order_by, direction, include_archived=include_archived, user=user
     )
 
 
 @router.get("/boards/{board_id}")
-async def get_board(connection: Read, board_id: BoardId) -> BoardDTO:
+async def get_board(connection: Read, user: CurrentUser, board_id: BoardId) -> BoardDTO:
     """Get a board."""
+    await access.require_board_readable(connection, user, board_id)
     return await store.get(connection, board_id)
 
 
 @router.patch("/boards/{board_id}", status_code=201)
-async def update_board(connection: Write, board_id: BoardId, changes: BoardChanges) -> BoardDTO:
+async def update_board(connection: Write, user: CurrentUser, board_id: BoardId, changes: BoardChanges) -> BoardDTO:
     """Change a board's name, archive it, or change who sees it."""
-    return await store.update_board(connection, board_id, changes)
+    return await service.update(connection, user, board_id, changes)
 
 
 @router.delete("/boards/{board_id}")
 async def delete_board(
     needs: Needs,
+    user: CurrentUser,
     board_id: BoardId,
     include_images: Annotated[bool | None, Query(description="Whether to delete its images as well.")] = False,
 ) -> DeleteBoardResult:
     """Delete a board."""
-    return await service.delete(needs, board_id, include_images=bool(include_images))
+    return await service.delete(needs, user, board_id, include_images=bool(include_images))
 
 
 @router.get("/boards/{board_id}/image_names")
 async def list_all_board_image_names(
     connection: Read,
+    user: CurrentUser,
     board_id: BoardId,
     categories: Annotated[list[ImageCategory] | None, Query(description="Only these categories.")] = None,
     is_intermediate: Annotated[bool | None, Query(description="Only intermediates, or only what is none.")] = None,
@@ -92,34 +94,41 @@ async def list_all_board_image_names(
     """List the names of the images on a board, or of those on no board ("none")."""
     if board_id != NO_BOARD:
         await store.require(connection, board_id)
-    return await store.image_names(connection, board_id, categories, is_intermediate=is_intermediate)
+    owner = await access.list_owner(connection, user, board_id)
+    return await store.image_names(connection, board_id, categories, is_intermediate=is_intermediate, owner=owner)
 
 
 @router.post("/board_images/", status_code=201)
-async def add_image_to_board(connection: Write, board_id: TargetBoard, image_name: ImageName) -> AddImagesToBoardResult:
+async def add_image_to_board(
+    connection: Write, user: CurrentUser, board_id: TargetBoard, image_name: ImageName
+) -> AddImagesToBoardResult:
     """Put an image on a board, off the one it was on."""
-    return await service.add_image(connection, board_id, image_name)
+    return await service.add_image(connection, user, board_id, image_name)
 
 
 @router.delete("/board_images/", status_code=201)
 async def remove_image_from_board(
-    connection: Write, image_name: Annotated[str, Body(embed=True, description="The name of the image.")]
+    connection: Write,
+    user: CurrentUser,
+    image_name: Annotated[str, Body(embed=True, description="The name of the image.")],
 ) -> RemoveImagesFromBoardResult:
     """Take an image off its board."""
-    return await service.remove_image(connection, image_name)
+    return await service.remove_image(connection, user, image_name)
 
 
 @router.post("/board_images/batch", status_code=201)
 async def add_images_to_board(
-    connection: Write, board_id: TargetBoard, image_names: ChosenNames
+    connection: Write, user: CurrentUser, board_id: TargetBoard, image_names: ChosenNames
 ) -> AddImagesToBoardResult:
     """Put several images on a board, off those they were on."""
-    return await service.add_images(connection, board_id, image_names)
+    return await service.add_images(connection, user, board_id, image_names)
 
 
 @router.post("/board_images/batch/delete", status_code=201)
 async def remove_images_from_board(
-    connection: Write, image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
+    connection: Write,
+    user: CurrentUser,
+    image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")],
 ) -> RemoveImagesFromBoardResult:
     """Take several images off their boards."""
-    return await service.remove_images(connection, image_names)
+    return await service.remove_images(connection, user, image_names)

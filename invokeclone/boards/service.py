@@ -5,22 +5,43 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards import store
-from invokeclone.boards.errors import ImageNotFound
-from invokeclone.boards.schemas import AddImagesToBoardResult, DeleteBoardResult, RemoveImagesFromBoardResult
+from invokeclone.boards.errors import ImageNotFound, NotYours
+from invokeclone.boards.schemas import (
+    AddImagesToBoardResult,
+    BoardChanges,
+    BoardDTO,
+    DeleteBoardResult,
+    RemoveImagesFromBoardResult,
+)
+from invokeclone.images import access
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
-from invokeclone.images.schemas import NO_BOARD, Touched, boards_of
+from invokeclone.images.schemas import NO_BOARD, Changed, Touched
 from invokeclone.kit.resources import Resources
+from invokeclone.users.current import User
 
 
-async def delete(resources: Resources, board_id: str, *, include_images: bool) -> DeleteBoardResult:
-    """Delete a board; its images go as well if `include_images`, else they are on no board. Raises BoardNotFound."""
+async def update(connection: AsyncConnection, user: User, board_id: str, changes: BoardChanges) -> BoardDTO:
+    """Change a board; raises BoardNotFound, NotYourBoard, and ImageNotFound or NotYours for the cover asked for."""
+    await access.require_board_owned(connection, user, board_id)
+    if changes.cover_image_name is not None:
+        await access.require_readable(connection, user, access.IMAGES, changes.cover_image_name)
+    return await store.update_board(connection, board_id, changes)
+
+
+async def delete(resources: Resources, user: User, board_id: str, *, include_images: bool) -> DeleteBoardResult:
+    """Delete a board; its images go as well if `include_images`, else they are on no board.
+
+    Raises BoardNotFound, NotYourBoard.
+    """
     if not include_images:
         async with resources.database.write() as connection:
+            await access.require_board_owned(connection, user, board_id)
             freed = await store.delete_board(connection, board_id)
         return DeleteBoardResult(board_id=board_id, deleted_board_images=freed, deleted_images=[])
 
     async def delete_records(connection: AsyncConnection) -> list[Touched]:
+        await access.require_board_owned(connection, user, board_id)
         await store.require(connection, board_id)
         gone = await images_store.delete_on_board(connection, board_id)
         await store.delete_board(connection, board_id)
@@ -31,34 +52,46 @@ async def delete(resources: Resources, board_id: str, *, include_images: bool) -
     return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=names)
 
 
-async def add_images(connection: AsyncConnection, board_id: str, names: Sequence[str]) -> AddImagesToBoardResult:
-    """Put the images of `names` that exist on a board, off whatever board they were on; raises BoardNotFound."""
+async def add_images(
+    connection: AsyncConnection, user: User, board_id: str, names: Sequence[str]
+) -> AddImagesToBoardResult:
+    """Put the images of `names` that exist on a board, off whatever board they were on; only one's own are moved.
+
+    Raises BoardNotFound, NotYourBoard.
+    """
     await store.require(connection, board_id)
-    moved = await images_store.move_to_board(connection, names, board_id)
-    affected = sorted({board_id, *boards_of(moved)}) if moved else []
-    added = [one.place.name for one in moved]
-    return AddImagesToBoardResult(affected_boards=affected, added_images=added, failed_images=[])
+    await access.require_board_fillable(connection, user, board_id)
+    allowed = await access.movable(connection, user, access.IMAGES, names)
+    moved = Changed(await images_store.move_to_board(connection, allowed.names, board_id), allowed.refused)
+    affected = sorted({board_id, *moved.boards}) if moved.done else []
+    return AddImagesToBoardResult(affected_boards=affected, added_images=moved.names, failed_images=moved.refused)
 
 
-async def add_image(connection: AsyncConnection, board_id: str, name: str) -> AddImagesToBoardResult:
-    """Put one image on a board; raises BoardNotFound, ImageNotFound."""
-    result = await add_images(connection, board_id, [name])
+async def add_image(connection: AsyncConnection, user: User, board_id: str, name: str) -> AddImagesToBoardResult:
+    """Put one image on a board; raises BoardNotFound, NotYourBoard, ImageNotFound, NotYours."""
+    result = await add_images(connection, user, board_id, [name])
+    if result.failed_images:
+        raise NotYours(name)
     if not result.added_images:
         raise ImageNotFound(name)
     return result
 
 
-async def remove_images(connection: AsyncConnection, names: Sequence[str]) -> RemoveImagesFromBoardResult:
-    """Take the images of `names` that exist off their boards."""
-    moved = await images_store.move_to_board(connection, names, None)
-    affected = sorted({NO_BOARD, *boards_of(moved)}) if moved else []
-    removed = [one.place.name for one in moved]
-    return RemoveImagesFromBoardResult(affected_boards=affected, removed_images=removed, failed_images=[])
+async def remove_images(connection: AsyncConnection, user: User, names: Sequence[str]) -> RemoveImagesFromBoardResult:
+    """Take the images of `names` that exist, and that `user` may change, off their boards."""
+    allowed = await access.changeable(connection, user, access.IMAGES, names)
+    moved = Changed(await images_store.move_to_board(connection, allowed.names, None), allowed.refused)
+    affected = sorted({NO_BOARD, *moved.boards}) if moved.done else []
+    return RemoveImagesFromBoardResult(
+        affected_boards=affected, removed_images=moved.names, failed_images=moved.refused
+    )
 
 
-async def remove_image(connection: AsyncConnection, name: str) -> RemoveImagesFromBoardResult:
-    """Take one image off its board; raises ImageNotFound."""
-    result = await remove_images(connection, [name])
+async def remove_image(connection: AsyncConnection, user: User, name: str) -> RemoveImagesFromBoardResult:
+    """Take one image off its board; raises ImageNotFound, NotYours."""
+    result = await remove_images(connection, user, [name])
+    if result.failed_images:
+        raise NotYours(name)
     if not result.removed_images:
         raise ImageNotFound(name)
     return result

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images import access
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images, users
+from invokeclone.users.current import SYSTEM, User
 
 _SHOWN = (images.c.board_id == boards.c.board_id, images.c.is_intermediate == literal_column("0"))
 _GENERAL = images.c.image_category == ImageCategory.GENERAL.value
@@ -129,10 +131,11 @@ async def list_all(
     direction: SQLiteDirection = SQLiteDirection.Descending,
     *,
     include_archived: bool = False,
-    owners: bool = False,
+    user: User = SYSTEM,
 ) -> list[BoardDTO]:
-    """Return all boards, without the archived ones unless asked for."""
-    statement = _listing(order_by, direction, include_archived=include_archived, owners=owners)
+    """Return all boards that `user` may see, without the archived ones unless asked for."""
+    statement = _listing(order_by, direction, include_archived=include_archived, owners=user.is_admin)
+    statement = statement.where(*access.visible_boards(user))
     return [_board(row) for row in await connection.execute(statement)]
 
 
@@ -144,15 +147,16 @@ async def page(
     direction: SQLiteDirection = SQLiteDirection.Descending,
     *,
     include_archived: bool = False,
-    owners: bool = False,
+    user: User = SYSTEM,
 ) -> OffsetPaginatedResults[BoardDTO]:
-    """Return a page of boards; `total` counts all that the pages hold together."""
-    counting = select(func.count()).select_from(boards)
+    """Return a page of the boards that `user` may see; `total` counts all that the pages hold together."""
+    visible = access.visible_boards(user)
+    counting = select(func.count()).select_from(boards).where(*visible)
     if not include_archived:
         counting = counting.where(boards.c.archived == literal_column("0"))
     total = (await connection.execute(counting)).scalar_one()
-    listing = _listing(order_by, direction, include_archived=include_archived, owners=owners)
-    items = [_board(row) for row in await connection.execute(listing.limit(limit).offset(offset))]
+    listing = _listing(order_by, direction, include_archived=include_archived, owners=user.is_admin)
+    items = [_board(row) for row in await connection.execute(listing.where(*visible).limit(limit).offset(offset))]
     return OffsetPaginatedResults[BoardDTO](limit=limit, offset=offset, total=total, items=items)
 
 
@@ -162,10 +166,13 @@ async def image_names(
     categories: Sequence[ImageCategory] | None = None,
     *,
     is_intermediate: bool | None = None,
+    owner: str | None = None,
 ) -> list[str]:
-    """Return the names of the images on a board, or on none for "none", in the order the gallery shows them."""
+    """Return the names of the images (or of one user's) on a board, or on none for "none", in the gallery's order."""
     on_board = images.c.board_id.is_(None) if board_id == NO_BOARD else images.c.board_id == board_id
     statement = select(images.c.image_name).where(on_board)
+    if owner is not None:
+        statement = statement.where(images.c.user_id == owner)
     if categories is not None:
         statement = statement.where(images.c.image_category.in_(categories))
     if is_intermediate is not None:

@@ -1,6 +1,6 @@
 """The invocation cache: outputs of earlier nodes by what went into them; it knows no node, only keys, outputs and names.
 
-A key is a digest of the node's JSON without its id. Everything lives in memory and ends with the process.
+A key is a digest of the user and the node's JSON without its id. Everything lives in memory and ends with the process.
 """
 
 import collections
@@ -17,10 +17,13 @@ _STRINGS = re.compile(rb'"([^"\\]{8,})"')
 """JSON strings that may be names of images, tensors or conditionings."""
 
 
-def key_of(node_id: str, node_json: bytes) -> bytes:
-    """Return the cache key of a node from its JSON; nodes that differ only in their id have the same key."""
+def key_of(node_id: str, node_json: bytes, user_id: str = "system") -> bytes:
+    """Return the cache key of a user's node from its JSON; nodes that differ only in their id have the same key.
+
+    Users share no outputs: the pictures that an output names are not for everybody.
+    """
     neutral = node_json.replace(b'"id":"%b"' % node_id.encode(), b'"id":""', 1)
-    return hashlib.blake2b(neutral, digest_size=20).digest()
+    return hashlib.blake2b(b"%b\0%b" % (user_id.encode(), neutral), digest_size=20).digest()
 
 
 @dataclass(frozen=True, slots=True)

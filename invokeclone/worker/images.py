@@ -66,7 +66,9 @@ class Images:
         return saved
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound."""
+        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound, NotYours."""
+        if not self._session.user.is_admin:
+            self.get_path(image_name)  # a picture at hand may be another user's
         image = self._tools.images.get(image_name)
         if image is None:
             image = self._open(self.get_path(image_name))
@@ -74,17 +76,18 @@ class Images:
         return image.convert(mode) if mode and mode != image.mode else image
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
-        """Return the picture's metadata, if it has any; raises ImageNotFound."""
-        text = self._tools.wait(service.metadata_json(self._tools.resources, image_name))
+        """Return the picture's metadata, if it has any; raises ImageNotFound, NotYours."""
+        text = self._tools.wait(service.metadata_json(self._tools.resources, image_name, self._session.user))
         return MetadataField.model_validate(orjson.loads(text)) if text else None
 
     def get_dto(self, image_name: str) -> ImageDTO:
-        """Return the picture's record; raises ImageNotFound."""
-        return self._tools.wait(service.get(self._tools.resources, image_name))
+        """Return the picture's record; raises ImageNotFound, NotYours."""
+        return self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Return the path of the file, or of its thumbnail; raises ImageNotFound."""
-        return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail))
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, NotYours."""
+        user = self._session.user
+        return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
 
     @staticmethod
     def _open(path: Path) -> "Image":

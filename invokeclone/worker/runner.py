@@ -79,7 +79,7 @@ class _Run:
             return Outcome("failed", self._saved(), describe(error), broken=True)
 
     def _nodes(self) -> Outcome:
-        while not self.session.canceled.is_set():
+        while not self.session.canceled.is_set() and self.session.owner_may_run():
             try:
                 node = self._state.next()
             except NodeInputError as error:
@@ -123,7 +123,7 @@ class _Run:
         """Return what the node puts out, from the cache or from running it, and its JSON."""
         node.check_required()
         cache = self._tools.cache
-        key = key_of(node.id, node_json) if node.use_cache and cache.enabled else None
+        key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
         if key and (kept := cache.get(key)) is not None:
             return kept, kept.model_dump_json().encode()
         output = node.invoke(self._make_context(self.session, node, source_id, events))

@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 import orjson
 
 from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.images import access
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.users import signin
+from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
@@ -54,6 +57,25 @@ class Session:
     stats: SessionStats = field(default_factory=SessionStats)
     models: dict[str, Any] = field(default_factory=dict)
     """Model records met so far, by key: each is read from the database once an item."""
+
+    @cached_property
+    def user(self) -> User:
+        """The user whom the item belongs to: nodes see and change what that user may. Call it in the node thread."""
+        if self.item.user_id == SYSTEM.user_id:
+            return SYSTEM
+
+        async def find() -> User:
+            async with self.tools.resources.database.read() as connection:
+                return await access.acting(connection, self.item.user_id)
+
+        return self.tools.wait(find())
+
+    def owner_may_run(self) -> bool:
+        """Tell whether the item's owner still has an account to run it for. Call it in the node thread."""
+        resources = self.tools.resources
+        if not resources.settings.multiuser:
+            return True
+        return self.tools.wait(signin.may_run(resources.database, self.item.user_id))
 
     @cached_property
     def graph_json(self) -> str:

@@ -29,6 +29,13 @@ def test_nodes_that_differ_only_in_their_id_have_one_key() -> None:
     assert key_of("c-d", two) != key_of("c-d", other)
 
 
+def test_users_share_no_outputs() -> None:
+    """Whoever ran the node first owns the pictures that its output names; others may not see them."""
+    node = orjson.dumps({"id": "a", "seed": 1})
+    assert key_of("a", node, "ann") == key_of("a", node, "ann")
+    assert key_of("a", node, "ann") != key_of("a", node, "bob")
+
+
 def test_a_hit_returns_the_output_and_both_kinds_are_counted() -> None:
     cache = InvocationCache(2)
     assert cache.get(b"k") is None

@@ -19,7 +19,7 @@ from invokeclone.graph.context import CanceledException, PipelineIntermediateSta
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
-from invokeclone.images.errors import ImageNotFound
+from invokeclone.images.errors import ImageNotFound, NotYourBoard, NotYours
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.resources import Resources
 from invokeclone.models import events as models_events
@@ -86,7 +86,9 @@ def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled:
     return act
 
 
-async def refused(ask: Ask, question: Callable[[Context], Any], error: type[Exception]) -> str:
+async def refused(
+    ask: Ask, question: Callable[[Context], Any], error: type[Exception], item: dict[str, Any] | None = None
+) -> str:
     """Return the text of the error that `question` raises in the node."""
 
     def careful(context: Context) -> str:
@@ -94,7 +96,7 @@ async def refused(ask: Ask, question: Callable[[Context], Any], error: type[Exce
             question(context)
         return str(info.value)
 
-    return str(await ask(careful))
+    return str(await ask(careful, item))
 
 
 def chunks(path: Path) -> dict[str, Any]:
@@ -188,6 +190,32 @@ async def test_a_user_sees_no_private_boards_of_others(ask: Ask, resources: Reso
         await boards_store.create(connection, "Own", "me")
     found = await ask(lambda context: [board.board_name for board in context.boards.get_all()], {"user_id": "me"})
     assert found == ["Own"]
+
+
+async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resources) -> None:
+    """Another user's picture is not read (not even from memory), and nothing is put on another's board."""
+    async with resources.database.write() as connection:
+        private = (await boards_store.create(connection, "Private", "ann")).board_id
+    size = Image.new("RGB", (2, 2))
+    name = await ask(lambda context: context.images.save(size, board_id=private).image_name, {"user_id": "ann"})
+    assert await ask(lambda context: context.images.get_dto(name).board_id, {"user_id": "ann"}) == private
+    for question in ("get_pil", "get_dto", "get_metadata", "get_path"):
+        await refused(
+            ask,
+            lambda context, question=question: getattr(context.images, question)(name),
+            NotYours,
+            {"user_id": "bob"},
+        )
+    left = await ask(lambda context: context.images.save(size, board_id=private).board_id, {"user_id": "bob"})
+    assert left is None
+    for question in ("get_dto", "get_all_image_names_for_board"):
+        await refused(
+            ask,
+            lambda context, question=question: getattr(context.boards, question)(private),
+            NotYourBoard,
+            {"user_id": "bob"},
+        )
+    assert await ask(lambda context: context.images.get_dto(name).image_name) == name  # `system` is an admin
 
 
 def config(**changes: Any) -> ModelConfig:
