@@ -28,6 +28,7 @@ class BoardDTO(BaseModel):
     """A board with what is computed for it: counts (intermediates aside) and cover. Times are UTC text.
 
     The cover is the newest starred image, else the newest one. `owner_username` is told in lists, to admins.
+    `is_private` is always false: the web UI 6.8.1 lists only boards that say so.
     """
 
     board_id: str
@@ -44,6 +45,7 @@ class BoardDTO(BaseModel):
     video_count: int = 0
     asset_count: int
     owner_username: str | None = None
+    is_private: bool | None = False
 
 
 class BoardChanges(BaseModel):

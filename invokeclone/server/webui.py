@@ -157,7 +157,9 @@ class WebUI:
         if status is not None and stat.S_ISREG(status.st_mode):
             return await bundle.get_response(path, scope)
         parts = PurePosixPath(path)
-        is_page = not parts.suffix and ".." not in parts.parts and parts.parts[:1] not in ((), ("assets",), ("locales",))
+        is_page = (
+            not parts.suffix and ".." not in parts.parts and parts.parts[:1] not in ((), ("assets",), ("locales",))
+        )
         if is_page and "text/html" in Headers(scope=scope).get("accept", ""):
             return await bundle.get_response(INDEX, scope)
         return None

@@ -29,6 +29,7 @@ async def test_a_new_board_in_full(client: httpx.AsyncClient) -> None:
         "video_count": 0,
         "asset_count": 0,
         "owner_username": None,
+        "is_private": False,
     }
     assert (await client.get(f"{BOARDS}/{made['board_id']}")).json() == made
     assert (await client.get(f"{BOARDS}/nope")).status_code == 404
