@@ -5,11 +5,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError
+from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError, field_serializer
 
 from invokeclone.graph.taxonomy import ModelRepoVariant, ModelSourceType
 from invokeclone.kit.errors import Conflict
-from invokeclone.models.downloads import AnyMetadata, DownloadJob
+from invokeclone.models.download.schemas import DownloadJob, untold
+from invokeclone.models.metadata import AnyMetadata
 from invokeclone.models.schemas import ModelRecordChanges
 from invokeclone.models.union import AnyModelConfig
 
@@ -35,6 +36,8 @@ class HFModelSource(BaseModel, frozen=True):
     access_token: str | None = None
     type: Literal["hf"] = "hf"
 
+    _no_token = field_serializer("access_token")(untold)
+
     def __str__(self) -> str:
         """Return `owner/name[:variant[:subfolder]]`."""
         parts = [self.repo_id, self.variant or "", self.subfolder.as_posix() if self.subfolder else ""]
@@ -47,6 +50,8 @@ class URLModelSource(BaseModel, frozen=True):
     url: AnyHttpUrl
     access_token: str | None = None
     type: Literal["url"] = "url"
+
+    _no_token = field_serializer("access_token")(untold)
 
     def __str__(self) -> str:
         """Return the address."""
@@ -137,6 +142,11 @@ def parse_source(text: str, *, inplace: bool, access_token: str | None) -> Model
         return ExternalModelSource(provider_id=provider, provider_model_id=model)
     if text and "\0" not in text and _exists(text):
         return LocalModelSource(path=text, inplace=inplace)
+    return parse_remote(text, access_token=access_token)
+
+
+def parse_remote(text: str, *, access_token: str | None = None) -> HFModelSource | URLModelSource:
+    """Return the source on the web that `text` names. Raises UnsupportedSource."""
     repo = _REPO.match(text)
     if repo and (repo["variant"] or "") in set(ModelRepoVariant):
         variant = ModelRepoVariant(repo["variant"]) if repo["variant"] else None
