@@ -7,9 +7,12 @@ from invokeclone.kit.events import Emitter
 from invokeclone.kit.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resources:
-    """The three things a service needs; the server has one for its life, each worker another on the same database."""
+    """The three things a service needs; the server has one for its life, each worker another on the same database.
+
+    Settings are frozen; when some are changed at run time, others take their place here, so read them where they are used.
+    """
 
     settings: Settings
     database: Database

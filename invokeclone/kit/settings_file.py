@@ -1,4 +1,6 @@
-"""Where settings come from: arguments, then `INVOKEAI_*`, then `<root>/invokeai.yaml`, then the defaults.
+"""Where settings come from: arguments, then `INVOKEAI_*`, then the two files in the root, then the defaults.
+
+`api_keys.yaml` holds `external_*` only and wins over `invokeai.yaml`.
 
 It knows the file and the environment, reports each mistake in one line, and writes the example file.
 """
@@ -17,6 +19,9 @@ from invokeclone.kit.settings import Settings
 
 PREFIX = "INVOKEAI_"
 FILE = "invokeai.yaml"
+KEYS_FILE = "api_keys.yaml"
+KEYS_PREFIX = "external_"
+"""What the names of settings begin with that live in a file of their own, which nobody else may read."""
 FIELDS: dict[str, FieldInfo] = {name: field for name, field in Settings.model_fields.items() if name != "root"}
 
 
@@ -44,11 +49,15 @@ def load_settings(
     environment = os.environ if environment is None else environment
     where = find_root(root, environment)
     file = where / FILE
-    from_file, unknown, wrong = _read_file(file)
+    from_file, unknown, wrong = read_file(file)
+    from_keys, unknown_keys, wrong_keys = read_keys(where)
+    unknown += unknown_keys
+    wrong += wrong_keys
     from_environment = _read_environment(environment, unknown)
     given = {name: value for name, value in overrides.items() if value is not None}
-    values = from_file | {name: value for name, (_, value) in from_environment.items()} | given
+    values = from_file | from_keys | {name: value for name, (_, value) in from_environment.items()} | given
     sources = {name: f"{file}: {name}" for name in from_file}
+    sources |= {name: f"{where / KEYS_FILE}: {name}" for name in from_keys}
     sources |= {name: variable for name, (variable, _) in from_environment.items()}
     sources |= {name: f"--{name.replace('_', '-')}" for name in given}
     try:
@@ -60,7 +69,15 @@ def load_settings(
     return settings, unknown
 
 
-def _read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+def read_keys(root: Path) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return the `external_*` settings of `<root>/api_keys.yaml`, a line per other name, and why it can't be read, if so."""
+    known, unknown, wrong = read_file(root / KEYS_FILE)
+    foreign = [name for name in known if not name.startswith(KEYS_PREFIX)]
+    unknown += [f"{root / KEYS_FILE}: {name}: belongs into {FILE}, ignored here" for name in foreign]
+    return {name: value for name, value in known.items() if name not in foreign}, unknown, wrong
+
+
+def read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
     """Return the known values of the file, a line per unknown key, and a line per reason why it can't be read."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

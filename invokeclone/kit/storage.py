@@ -8,15 +8,16 @@ from pathlib import Path
 from invokeclone.kit.errors import BadRequest
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `data` to `path` so that a crash leaves the old file, the new one or a stray `.part`, never half a file.
 
-    Missing folders are made. Raises OSError (disk full, no permission) with nothing left behind.
+    Missing folders are made; `mode` is what the file may allow, less the umask. Raises OSError (disk full, no permission)
+    with nothing left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

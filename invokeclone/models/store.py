@@ -95,6 +95,12 @@ async def paths(connection: AsyncConnection) -> dict[str, str]:
     return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
 
 
+async def keys_by_source(connection: AsyncConnection, beginning: str) -> list[str]:
+    """Return the keys of the records whose source begins so, those too that can't be read otherwise."""
+    begins = func.substr(models.c.source, 1, len(beginning)) == beginning
+    return list(await connection.scalars(select(models.c.key).where(begins).order_by(models.c.key)))
+
+
 async def sources(connection: AsyncConnection) -> set[str]:
     """Return what every record was installed from."""
     return set((await connection.scalars(select(models.c.source))).all())

@@ -25,15 +25,29 @@ from invokeclone.models import service as models_service
 from invokeclone.models.api import router as models
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
-from invokeclone.server import errors, guards, info, openapi, page
+from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.users.current import identified
+from invokeclone.workflows import service as workflow_library
+from invokeclone.workflows.api import router as workflows
 
-ROUTERS: tuple[APIRouter, ...] = (info.router, users, queue, images, boards, models, client_state)
+ROUTERS: tuple[APIRouter, ...] = (
+    info.router,
+    external.router,
+    users,
+    queue,
+    images,
+    image_downloads,
+    boards,
+    models,
+    client_state,
+    presets,
+    workflows,
+)
 COMPRESS_FROM = 1_000
 """Bytes from which an answer is compressed."""
 

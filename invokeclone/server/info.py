@@ -4,22 +4,21 @@ What only a worker knows is asked of the workers; nothing here touches queue, im
 """
 
 import asyncio
-import dataclasses
 import enum
 import importlib.metadata
 import logging
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Body, Depends, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from invokeclone.graph import registry
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.requests import Needs
+from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import InvokeAIAppConfig, Settings
-from invokeclone.kit.settings_file import FILE, load_settings, yaml_text
-from invokeclone.kit.storage import write_file
+from invokeclone.server import live_settings
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import CurrentUser
 from invokeclone.version import API_VERSION
@@ -162,13 +161,11 @@ async def runtime_config(needs: Needs, _user: CurrentUser) -> InvokeAIAppConfigW
 
 @router.patch("/runtime_config", operation_id="update_runtime_config")
 async def update_runtime_config(
-    changes: UpdateAppGenerationSettingsRequest, request: Request, needs: Needs, workers: Workers, _user: CurrentUser
+    changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: Workers, _user: CurrentUser
 ) -> InvokeAIAppConfigWithSetFields:
     """Change settings now and in the settings file; devices and history count from the next start."""
-    settings = await asyncio.to_thread(
-        _change, needs.settings, changes, {option["device"] for option in workers.devices()}
-    )
-    request.app.state.resources = dataclasses.replace(needs, settings=settings)
+    settings = await asyncio.to_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
+    workers.change_settings(settings)
     return _shown(settings)
 
 
@@ -244,20 +241,12 @@ def _shown(settings: Settings) -> InvokeAIAppConfigWithSetFields:
     return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - {"root"}, config=shown)
 
 
-def _change(settings: Settings, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:
-    """Return the settings with the changes, which are in the file too; raises Unprocessable for a device that isn't there."""
+def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:
+    """Change settings here and in the file; return all. Raises Unprocessable for a device that isn't there."""
     given = {name: getattr(changes, name) for name in changes.model_fields_set}
     if "generation_devices" in given:
         chosen = given["generation_devices"]
         unknown = [name for name in chosen if name not in devices] if isinstance(chosen, list) else []
         if unknown:
             raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")
-    values = {name: getattr(settings, name) for name in settings.model_fields_set}
-    try:
-        changed = Settings(**{**values, **given})
-    except ValidationError as error:
-        raise Unprocessable(str(error.errors()[0]["msg"])) from error
-    written, _unknown = load_settings(settings.root, {})
-    kept = written.model_dump(mode="json", include=written.model_fields_set - {"root"}) | given
-    write_file(settings.root / FILE, yaml_text({"schema_version": settings.schema_version, **kept}).encode())
-    return changed
+    return live_settings.change(resources, given)

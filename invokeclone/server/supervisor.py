@@ -251,6 +251,12 @@ class Supervisor:
         self._tell({"kind": "wake"})
 
     def _tell(self, message: Message) -> None:
+    def change_settings(self, settings: Settings) -> None:
+        """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
+        fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
+        self._settings = settings.model_copy(update=fixed)
+        self._tell({"kind": "settings", "settings": self._settings.to_worker()})
+
         for worker in self._workers:
             worker.send(message)
 

@@ -151,6 +151,8 @@ class Process:
                 self._tools.images.forget(names)
             case {"kind": "models_changed", "keys": list(keys)}:
                 self._start(asyncio.to_thread(self._tools.engine.drop, keys))
+            case {"kind": "settings", "settings": dict(settings)}:
+                self._tools.resources.settings = Settings(**settings)
             case {"kind": "request", "id": int(request_id), "name": str(name)}:
                 self._start(self._answer(request_id, name, message.get("body") or {}))
             case {"kind": "stop"}:

@@ -30,6 +30,8 @@ hello = json.loads(sys.stdin.readline())
 assert hello["kind"] == "hello"
 assert hello["settings"]["root"]
 note(f"start {device} {os.getpid()}")
+if (strategy := hello["settings"]["image_subfolder_strategy"]) != "flat":
+    note(f"hello {strategy} {hello['settings']['generation_devices']}")
 real = "cuda:0" if device == "auto" else device
 devices = [{"device": "cuda:0", "name": "One"}, {"device": "cuda:1", "name": "Two"}] if real.startswith("cuda") else []
 sys.stdout.write("a line that is not JSON\n")
@@ -49,6 +51,10 @@ for line in sys.stdin:
             note(f"wake {real}")
         case "cancel":
             note(f"cancel {real} {message['item_id']}")
+        case "settings":
+            note(
+                f"settings {message['settings']['image_subfolder_strategy']} {message['settings']['generation_devices']}"
+            )
         case "images_deleted" | "models_changed":
             note(f"{message['kind']} {','.join(message.get('names') or message.get('keys'))}")
         case "request" if message["name"] == "die":

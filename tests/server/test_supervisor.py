@@ -224,3 +224,17 @@ async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], 
     await supervisor.start()
     await until(lambda: len([line for line in notes() if line.startswith("start")]) > 1)
     await supervisor.stop()
+
+
+async def test_changed_settings_reach_the_workers_and_those_started_later(
+    settings: Settings, notes: Callable[[], list[str]]
+) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        assert await supervisor.ready(30)
+        supervisor.change_settings(
+            settings.model_copy(update={"image_subfolder_strategy": "date", "generation_devices": ["cuda:7"]})
+        )
+        await until(lambda: "settings date auto" in notes())
+        with pytest.raises(Unavailable):
+            await supervisor.request("die")
+        await until(lambda: notes().count("hello date auto") == 1)
