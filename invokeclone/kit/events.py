@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from invokeclone.kit.times import timestamp
 
-Audience = Literal["queue", "owner_and_admin", "owner", "admin", "bulk_download", "everyone", "internal"]
-"""Who hears an event: `queue` = owner and admins in full and everybody else in the queue's room redacted;
-`internal` = nobody outside the server."""
+Audience = Literal["queue", "owner_and_admin", "owner", "admin", "workflow", "bulk_download", "everyone", "internal"]
+"""Who hears an event: `queue` = owner and admins in full and everybody else in the queue's room redacted; `workflow` = owner
+and admins, and everybody while it is public; `internal` = nobody outside the server."""
 
 EVENTS: dict[str, type["Event"]] = {}
 """Every event class by its name on the socket."""
@@ -41,6 +41,10 @@ class Event(BaseModel):
     def redacted(self) -> "Event | None":
         """Return the copy that users may read whom the event does not belong to; None: they hear nothing."""
         return None
+
+    def shares(self) -> "dict[str, Event]":
+        """Return each owner's own copy, of an event that belongs to several users; empty when it has one owner or none."""
+        return {}
 
 
 class Emitter(Protocol):

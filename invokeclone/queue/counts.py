@@ -45,8 +45,10 @@ def _of_one(*selected: ColumnElement[Any], where: tuple[ColumnElement[bool], ...
 
 
 _RUNNING = (IN_QUEUE, columns.status == "in_progress")
-_CURRENT = _of_one(columns.item_id, columns.batch_id, columns.session_id, where=_RUNNING)
-_WORDS = _of_one(columns.origin, columns.destination, where=IN_BATCH)
+_IDS = (columns.item_id, columns.batch_id, columns.session_id)
+_CURRENT = _of_one(*_IDS, where=(*_RUNNING, OF_OWNER))
+_OWN_CURRENT = _of_one(*_IDS, where=(*_RUNNING, columns.user_id == parameter("user_id")))
+_WORDS = _of_one(columns.origin, columns.destination, where=(*IN_BATCH, OF_OWNER))
 _PROCESSOR = (
     select(app_state.c.key).where(app_state.c.key == PAUSED).exists(),
     select(columns.item_id).where(columns.status == "in_progress").exists(),
@@ -54,16 +56,19 @@ _PROCESSOR = (
 
 QUEUE = Prepared(select(_counted(IN_QUEUE), _CURRENT, *_PROCESSOR))
 BATCH = Prepared(select(_counted(*IN_BATCH, OF_OWNER), _WORDS))
-ITEM = Prepared(select(_counted(*IN_BATCH), _WORDS, _counted(IN_QUEUE), _CURRENT))
+ITEM = Prepared(select(_counted(*IN_BATCH), _WORDS, _counted(IN_QUEUE), _OWN_CURRENT))
 DESTINATION = Prepared(select(_counted(IN_QUEUE, columns.destination == parameter("destination"), OF_OWNER)))
 PROCESSOR = Prepared(select(*_PROCESSOR))
 
 
 async def of_everything(
-    connection: AsyncConnection, queue_id: str, user_id: str | None = None
+    connection: AsyncConnection, queue_id: str, user_id: str | None = None, owner: str | None = None
 ) -> SessionQueueAndProcessorStatus:
-    """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's."""
-    row = await QUEUE.first(connection, queue_id=queue_id, user_id=user_id)
+    """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's.
+
+    What is being run is told of `owner`'s items only, where given.
+    """
+    row = await QUEUE.first(connection, queue_id=queue_id, user_id=user_id, owner=owner)
     assert row
     return SessionQueueAndProcessorStatus(
         queue=_queue_status(queue_id, row[0], row[1], own=user_id is not None),
@@ -72,7 +77,7 @@ async def of_everything(
 
 
 async def of_item(connection: AsyncConnection, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
-    """Return the states of an item's batch and queue, with its owner's own counts."""
+    """Return the states of an item's batch and queue, with its owner's own counts, and which of their items is run."""
     row = await ITEM.first(connection, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
     assert row
     return _batch_status(item.queue_id, item.batch_id, row[0], row[1]), _queue_status(item.queue_id, row[2], row[3])

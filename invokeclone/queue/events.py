@@ -12,10 +12,8 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from invokeclone.graph.unions import MARK
 from invokeclone.kit.events import Audience, Event
-from invokeclone.queue.rows import Item
+from invokeclone.queue.rows import REDACTED, Item
 from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus, Status
-
-REDACTED = "redacted"
 
 AnyNode = Annotated[dict[str, Any], WithJsonSchema({MARK: "nodes"})]
 AnyOutput = Annotated[dict[str, Any], WithJsonSchema({MARK: "outputs"})]
@@ -137,6 +135,15 @@ class QueueItemsRetriedEvent(QueueEvent):
         """Leave that something was repeated."""
         return self.model_copy(update={"retried_item_ids": [], "user_ids": [], "retried_item_ids_by_user": {}})
 
+    def shares(self) -> dict[str, Event]:
+        """Tell each owner of their own items."""
+        return {
+            user: self.model_copy(
+                update={"retried_item_ids": ids, "user_ids": [user], "retried_item_ids_by_user": {user: ids}}
+            )
+            for user, ids in self.retried_item_ids_by_user.items()
+        }
+
 
 class QueueItemsCanceledEvent(QueueEvent):
     """Items that nobody was running have been canceled or deleted, in one go."""
@@ -157,6 +164,15 @@ class QueueItemsCanceledEvent(QueueEvent):
     def redacted(self) -> Self:
         """Leave that something was canceled."""
         return self.model_copy(update={"canceled_item_ids": [], "user_ids": [], "canceled_item_ids_by_user": {}})
+
+    def shares(self) -> dict[str, Event]:
+        """Tell each owner of their own items."""
+        return {
+            user: self.model_copy(
+                update={"canceled_item_ids": ids, "user_ids": [user], "canceled_item_ids_by_user": {user: ids}}
+            )
+            for user, ids in self.canceled_item_ids_by_user.items()
+        }
 
 
 class QueueClearedEvent(QueueEvent):

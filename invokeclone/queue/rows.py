@@ -1,14 +1,17 @@
 """How a row of the queue leaves the database: as JSON text for clients, or as a small record for the code.
 
-Sessions and workflows are JSON text in the row and stay text: nothing here reads them.
+Sessions and workflows are JSON text in the row and stay text: nothing here reads them. Whoever may not know what an item is
+about (`viewer` is given and isn't its owner) gets its number, status, device and times, and nothing else of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, null, or_, select
 
+from invokeclone.kit.prepared import parameter
+from invokeclone.queue.batches import new_session
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import session_queue, users
 
@@ -64,21 +67,54 @@ SUMMARY: tuple[ColumnElement[Any], ...] = (
 )
 
 
+REDACTED = "redacted"
+OPEN = {
+    "item_id",
+    "status",
+    "status_sequence",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "completed_at",
+    "queue_id",
+    "device",
+}
+"""What everybody may know of an item."""
+NAMES = {"batch_id", "session_id", "user_id"}
+"""What has to be a text, whatever it says."""
+REDACTED_SESSION = new_session(REDACTED, REDACTED, f'{{"id":"{REDACTED}","nodes":{{}},"edges":[]}}')
+
+VISIBLE = or_(parameter("viewer").is_(None), columns.user_id == parameter("viewer"))
+
+
+def _hidden(key: str) -> ColumnElement[Any]:
+    if key == "priority":
+        return literal_column("0")
+    return literal_column(f"'{REDACTED}'") if key in NAMES else null()
+
+
 def _json_object(selected: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
-    pairs: list[ColumnElement[Any]] = []
+    """Write the columns as a JSON object, redacted for those who may not know more."""
+    whole: list[ColumnElement[Any]] = []
+    little: list[ColumnElement[Any]] = []
     for column in selected:
-        pairs += [literal_column(f"'{column.key}'"), getattr(column, "element", column)]
-    return func.json_object(*pairs)
+        key: ColumnElement[Any] = literal_column(f"'{column.key}'")
+        value = getattr(column, "element", column)
+        whole += [key, value]
+        little += [key, value if column.key in OPEN else _hidden(str(column.key))]
+    return case((VISIBLE, func.json_object(*whole)), else_=func.json_object(*little))
 
 
 _OWNED = session_queue.outerjoin(users, users.c.user_id == columns.user_id)
+_TEXTS = (
+    case((VISIBLE, columns.session), else_=literal(REDACTED_SESSION)),
+    case((VISIBLE, columns.workflow), else_=null()),
+)
 
-ITEMS: Select[Any] = select(_json_object(HEAD), columns.session, columns.workflow).select_from(_OWNED)
+ITEMS: Select[Any] = select(_json_object(HEAD), *_TEXTS).select_from(_OWNED)
 """Selects what `item_json` takes."""
 
-ITEMS_WITHOUT_NULLS: Select[Any] = select(
-    func.json_patch("{}", _json_object(HEAD)), columns.session, columns.workflow
-).select_from(_OWNED)
+ITEMS_WITHOUT_NULLS: Select[Any] = select(func.json_patch("{}", _json_object(HEAD)), *_TEXTS).select_from(_OWNED)
 """The same, without the fields that are null."""
 
 SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)

@@ -240,7 +240,7 @@ async def prune(resources: Resources, chosen: Chosen) -> int:
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
     async with resources.database.read() as connection:
-        return await counts.of_everything(connection, queue_id, user.user_id)
+        return await counts.of_everything(connection, queue_id, user.user_id, scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:

@@ -15,6 +15,7 @@ from invokeclone.queue.rows import (
     ITEMS_WITHOUT_NULLS,
     RECORD,
     SUMMARIES,
+    VISIBLE,
     columns,
 )
 from invokeclone.queue.schemas import ACTIVE, STATUSES, TERMINAL, Status
@@ -49,12 +50,12 @@ GRAPH_OF_ONE = Prepared(select(func.json_extract(columns.session, "$.graph")).wh
 
 ONE = Prepared(ITEMS.where(IS_ITEM, IN_QUEUE))
 ONE_WITHOUT_NULLS = Prepared(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))
-CURRENT = Prepared(ITEMS.where(IN_QUEUE, columns.status == "in_progress").limit(1))
+CURRENT = Prepared(ITEMS.where(IN_QUEUE, columns.status == "in_progress").order_by(VISIBLE.desc()).limit(1))
 NEXT = Prepared(ITEMS.where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.created_at).limit(1))
 
 _LISTED = ITEMS.where(IN_QUEUE).order_by(columns.priority.desc(), columns.item_id)
 ALL = Prepared(_LISTED)
-ALL_WITH_DESTINATION = Prepared(_LISTED.where(columns.destination == parameter("destination")))
+ALL_WITH_DESTINATION = Prepared(_LISTED.where(columns.destination == parameter("destination"), VISIBLE))
 ITEMS_IN_ORDER = Prepared(_in_order(ITEMS, IN_QUEUE))
 SUMMARIES_IN_ORDER = Prepared(_in_order(SUMMARIES, IN_QUEUE))
 

@@ -144,10 +144,15 @@ async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> li
     ]
 
 
-async def get_json(connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True) -> str:
-    """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's."""
+async def get_json(
+    connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
+) -> str:
+    """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's.
+
+    Here and below: with `viewer`, other users' items come redacted.
+    """
     statement = statements.ONE if nulls else statements.ONE_WITHOUT_NULLS
-    row = await statement.first(connection, queue_id=queue_id, item_id=item_id)
+    row = await statement.first(connection, queue_id=queue_id, item_id=item_id, viewer=viewer)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return item_json(row, nulls=nulls)
@@ -160,24 +165,31 @@ async def get_graph(connection: AsyncConnection, item_id: int) -> str:
     return str(row[0])
 
 
-async def current_json(connection: AsyncConnection, queue_id: str) -> str:
-    """Return the JSON text of an item that is being run, or of null."""
-    row = await statements.CURRENT.first(connection, queue_id=queue_id)
+async def current_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
+    """Return the JSON text of an item that is being run (the viewer's own, if one is), or of null."""
+    row = await statements.CURRENT.first(connection, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def next_json(connection: AsyncConnection, queue_id: str) -> str:
+async def next_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of the first pending item, or of null."""
-    row = await statements.NEXT.first(connection, queue_id=queue_id)
+    row = await statements.NEXT.first(connection, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def list_json(connection: AsyncConnection, queue_id: str, destination: str | None = None) -> str:
-    """Return all items (with `destination` where given) as a JSON array, those of high priority first."""
+async def list_json(
+    connection: AsyncConnection, queue_id: str, destination: str | None = None, viewer: str | None = None
+) -> str:
+    """Return all items (with `destination` where given: only those the viewer may know) as a JSON array.
+
+    Those of high priority come first.
+    """
     if destination is None:
-        rows = await statements.ALL.rows(connection, queue_id=queue_id)
+        rows = await statements.ALL.rows(connection, queue_id=queue_id, viewer=viewer)
     else:
-        rows = await statements.ALL_WITH_DESTINATION.rows(connection, queue_id=queue_id, destination=destination)
+        rows = await statements.ALL_WITH_DESTINATION.rows(
+            connection, queue_id=queue_id, destination=destination, viewer=viewer
+        )
     return _array(map(item_json, rows))
 
 
@@ -192,19 +204,22 @@ def _possible(item_ids: Iterable[int]) -> list[int]:
     return [item_id for item_id in item_ids if 0 < item_id < 2**63]
 
 
-async def get_many_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
+async def get_many_json(
+    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
+) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
+    asked = _listed(_possible(item_ids))
     return _array(
-        map(
-            item_json,
-            await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(_possible(item_ids))),
-        )
+        map(item_json, await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer))
     )
 
 
-async def get_summaries_json(connection: AsyncConnection, queue_id: str, item_ids: Sequence[int]) -> str:
+async def get_summaries_json(
+    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
+) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=_listed(_possible(item_ids)))
+    asked = _listed(_possible(item_ids))
+    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer)
     return _array(row[0] for row in rows)
 
 

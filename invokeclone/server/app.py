@@ -84,7 +84,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     settings = _with_scratch_database(app, settings)
     app.state.resources = Resources(settings, Database(settings.database_path, echo=settings.log_sql), bus)
     app.state.bus = bus
-    app.state.sockets = Sockets(settings)
+    app.state.sockets = Sockets(settings, app.state.resources.database)
     app.state.worker_command = worker_command
     errors.install(app)
     for router in ROUTERS:

@@ -1,7 +1,8 @@
 """Events over socket.io: who is connected, which rooms they are in, and which rooms an event goes to.
 
 It routes by an event class's audience and refuses to know any particular event, except that one without an owner goes to
-whoever watches its queue. Payloads pass through untouched.
+whoever watches its queue. Payloads pass through untouched; in multi-user mode, whoever watches a queue hears of others' items
+by the copies that the events make for them.
 """
 
 import asyncio
@@ -10,16 +11,24 @@ from typing import Any
 
 import orjson
 import socketio
+from socketio.exceptions import ConnectionRefusedError as Refused
 
 from invokeclone.kit import log
+from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.settings import Settings
+from invokeclone.server.people import People, Verdict
 from invokeclone.users.current import SYSTEM
+from invokeclone.users.events import UserAccessChangedEvent
 
 PATH = "/ws/socket.io"
 ADMIN = "admin"
+EVERYONE = "everyone"
+"""The room of all who were let in."""
 NAME_LIMIT = 200
 ROOM_LIMIT = 50
+CHECK_S = 30.0
+"""How often it is looked whether those who listen still may."""
 BACKLOG_LIMIT = 1_000
 """Events waiting to be sent from which on those without lasting meaning (progress) are dropped."""
 
@@ -55,18 +64,21 @@ def bulk_room(bulk_download_id: str) -> str:
 
 def rooms_for(  # noqa: PLR0911  (a table, a row per audience)
     kind: type[Event], payload: dict[str, Any]
-) -> list[str] | None:
-    """Return the rooms that get `payload` in full; None: every socket; an empty list: nobody."""
+) -> list[str]:
+    """Return the rooms that get `payload` in full; an empty list: nobody."""
     owner = payload.get("user_id")
     match kind.audience:
         case "everyone":
-            return None
+            return [EVERYONE]
         case "admin":
             return [ADMIN]
         case "owner":
             return [user_room(owner or SYSTEM.user_id)]
         case "owner_and_admin":
             return [user_room(owner or SYSTEM.user_id), ADMIN]
+        case "workflow":
+            public = payload.get("new_is_public", payload.get("is_public"))
+            return [user_room(owner or SYSTEM.user_id), ADMIN, *([EVERYONE] if public else [])]
         case "queue":
             if "user_id" in payload and owner is None:
                 return [queue_room(payload["queue_id"])]
@@ -82,8 +94,12 @@ def rooms_for(  # noqa: PLR0911  (a table, a row per audience)
 class Sockets:
     """The socket.io server. `listen` takes events from the bus; one task sends them, in their order."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make the server; browsers may connect from its own origin and from the allowed ones."""
+    def __init__(self, settings: Settings, database: Database) -> None:
+        """Make the server; browsers may connect from its own origin and from the allowed ones.
+
+        In multi-user mode the accounts of those who connect are read from `database`.
+        """
+        self._people = People(database) if settings.multiuser else None
         self._origins = frozenset(settings.allow_origins)
         self._server = socketio.AsyncServer(
             async_mode="asgi",
@@ -93,26 +109,30 @@ class Sockets:
             max_http_buffer_size=100_000,
         )
         self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
         for name, field, room in (("queue", "queue_id", queue_room), ("bulk_download", "bulk_download_id", bulk_room)):
             self._server.on(f"subscribe_{name}", self._entering(field, room))
             self._server.on(f"unsubscribe_{name}", self._leaving(field, room))
         self.app = socketio.ASGIApp(self._server, socketio_path=PATH)
         self._waiting: asyncio.Queue[tuple[type[Event], dict[str, Any]]] = asyncio.Queue()
-        self._sender: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def listen(self, bus: Bus) -> None:
         """Forward what `bus` tells from now on."""
         bus.subscribe(self._queue_up)
-        self._sender = asyncio.create_task(self._send_all(), name="socket events")
+        self._tasks.append(asyncio.create_task(self._send_all(), name="socket events"))
+        if self._people is not None:
+            self._tasks.append(asyncio.create_task(self._check_all(self._people), name="socket checks"))
 
     async def close(self) -> None:
         """Stop forwarding and close every socket; a second call does nothing."""
-        sender, self._sender = self._sender, None
-        if sender is None:
+        tasks, self._tasks = self._tasks, []
+        if not tasks:
             return
-        sender.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sender
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         for client in list(self._server.eio.sockets.values()):
             await client.close(wait=False)  # waiting would last as long as a client that is gone doesn't read
         await self._server.shutdown()
@@ -131,16 +151,76 @@ class Sockets:
                 _log.exception("could not send %s", kind.name)
 
     async def _send(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        if self._people is not None and kind is UserAccessChangedEvent:
+            await self._check(self._people, payload["user_id"])
+            return
         rooms = rooms_for(kind, payload)
-        if rooms is None:
-            await self._server.emit(kind.name, payload)
-        elif rooms:
+        if not rooms:
+            return
+        if self._people is not None and kind.audience == "queue":
+            await self._send_copies(kind, payload, rooms)
+        else:
             await self._server.emit(kind.name, payload, room=rooms)
 
-    async def _connect(self, sid: str, _environ: dict[str, Any], _auth: object = None) -> None:
+    async def _send_copies(self, kind: type[Event], payload: dict[str, Any], rooms: list[str]) -> None:
+        """Send an event in full to `rooms`, to each of several owners their share, and to who else watches the rest of it.
+
+        Every socket hears it once, the most that it may.
+        """
+        event = kind.model_validate(payload)
+        shares = event.shares()
+        copies: list[tuple[list[str], dict[str, Any]]] = [([ADMIN] if shares else rooms, payload)]
+        copies += [([user_room(user)], share.model_dump(mode="json")) for user, share in shares.items()]
+        if (redacted := event.redacted()) is not None:
+            copies.append(([queue_room(payload["queue_id"])], redacted.model_dump(mode="json")))
+        reached: list[str] = []
+        for where, copy in copies:
+            here = [sid for sid, _ in self._server.manager.get_participants("/", where)]
+            await self._server.emit(kind.name, copy, room=where, skip_sid=reached)
+            reached += here
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Put a new socket where its user's events go; in single-user mode everybody is `system`, an admin."""
-        await self._server.enter_room(sid, user_room(SYSTEM.user_id))
-        await self._server.enter_room(sid, ADMIN)
+        user_id, is_admin = SYSTEM.user_id, True
+        if self._people is not None:
+            found = await self._people.admit(sid, environ, auth)
+            if found is None:
+                raise Refused("Sign in first: the token is missing, invalid or no longer valid")
+            user_id, is_admin = found.user_id, found.is_admin
+        await self._server.enter_room(sid, EVERYONE)
+        await self._server.enter_room(sid, user_room(user_id))
+        if is_admin:
+            await self._server.enter_room(sid, ADMIN)
+
+    async def _disconnect(self, sid: str, *_reason: object) -> None:
+        if self._people is not None:
+            self._people.forget(sid)
+
+    async def _check_all(self, people: People) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            try:
+                await self._check(people)
+            except Exception:  # noqa: BLE001  (the next check comes whatever happened to this one)
+                _log.exception("could not check who listens")
+
+    async def _check(self, people: People, user_id: str | None = None) -> None:
+        """Close the sockets of those who may no longer listen, and put the others where admins are, or not."""
+        for sid, verdict in (await people.check(user_id)).items():
+            try:
+                await self._apply(sid, verdict)
+            except (KeyError, ValueError):  # it was closed in the meantime
+                people.forget(sid)
+
+    async def _apply(self, sid: str, verdict: Verdict | None) -> None:
+        if verdict is None:
+            return
+        if not verdict.stays:
+            await self._server.disconnect(sid)
+        elif verdict.is_admin:
+            await self._server.enter_room(sid, ADMIN)
+        else:
+            await self._server.leave_room(sid, ADMIN)
 
     def _entering(self, field: str, room: Any) -> Any:
         async def enter(sid: str, data: object = None) -> None:

@@ -43,6 +43,7 @@ class _Worker:
     ready: bool = False
     item_id: int | None = None
     queue_id: str | None = None
+    user_id: str | None = None
     heard: float = 0.0
     asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
 
@@ -52,7 +53,7 @@ class _Worker:
 
     def lost(self, reason: str) -> None:
         """Forget the process: nobody waits for its answers any more."""
-        self.link, self.ready, self.item_id, self.queue_id = None, False, None, None
+        self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         for future in self.asked.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))
@@ -212,6 +213,7 @@ class Supervisor:
             running = payload.get("status") == "in_progress"
             worker.item_id = payload.get("item_id") if running else None
             worker.queue_id = payload.get("queue_id") if running else None
+            worker.user_id = payload.get("user_id") if running else None
         self._relaying = True
         try:
             self._bus.publish(kind, payload)
@@ -238,7 +240,10 @@ class Supervisor:
                 self._tell({"kind": "cancel", "item_id": payload["item_id"]})
             case "queue_cleared":
                 for worker in self._workers:
-                    if worker.item_id is not None and worker.queue_id == payload.get("queue_id"):
+                    meant = worker.queue_id == payload.get("queue_id")
+                    if payload.get("user_id") is not None:  # only that user's items were cleared
+                        meant = meant and worker.user_id == payload["user_id"]
+                    if worker.item_id is not None and meant:
                         worker.send({"kind": "cancel", "item_id": worker.item_id})
                 self.wake()
             case "images_deleted":

@@ -1,10 +1,15 @@
 """From a token to the account behind it, as the database has it now; it knows no request and no socket."""
 
+import asyncio
+import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit import log
 from invokeclone.kit.database import Database
 from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.tables import app_state, users
@@ -13,6 +18,12 @@ from invokeclone.users.tokens import Claims
 
 SECRET = "jwt_secret"  # noqa: S105  (the key it is kept under)
 LONGEST_TOKEN = 4_096
+LOOKUPS = 3
+LOOKUP_WAIT_S = 0.25
+UNREADABLE = (SQLAlchemyError, sqlite3.Error, OSError)
+"""What a database that cannot be read at the moment raises."""
+
+_log = log.get("users")
 
 _SECRET = Prepared(select(app_state.c.value).where(app_state.c.key == SECRET))
 _ACCOUNT = Prepared(
@@ -90,8 +101,30 @@ async def _account(connection: AsyncConnection, claims: Claims, secret: str) -> 
     )
 
 
-async def standing(database: Database, user_id: str) -> tuple[bool, bool, int] | None:
-    """Return whether an account is active, whether it is an admin's, and its token epoch; None when it is gone."""
+class Standing(NamedTuple):
+    """What an account is at the moment."""
+
+    is_active: bool
+    is_admin: bool
+    token_epoch: int
+
+
+async def standing(database: Database, user_id: str) -> Standing | None:
+    """Return what an account is; None when it is gone."""
     async with database.read() as connection:
         row = await _ACCOUNT.first(connection, user_id=user_id)
-    return (bool(row[4]), bool(row[3]), int(row[5])) if row else None
+    return Standing(bool(row[4]), bool(row[3]), int(row[5])) if row else None
+
+
+async def may_run(database: Database, user_id: str) -> bool:
+    """Tell whether an account is there and active; also false when the database cannot tell, asked three times."""
+    for left in reversed(range(LOOKUPS)):
+        try:
+            found = await standing(database, user_id)
+        except UNREADABLE as error:
+            _log.warning("cannot read whether user %s may run items: %s", user_id, error)
+            if left:
+                await asyncio.sleep(LOOKUP_WAIT_S)
+        else:
+            return found is not None and found.is_active
+    return False

@@ -1,70 +1,15 @@
 """Socket.IO over a real server: both transports, rooms, order, and who gets what."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
-import socketio
-import uvicorn
-from fastapi import FastAPI
 
-from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.events import Event
 from invokeclone.kit.settings import Settings
 from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
-from invokeclone.server.sockets import Sockets, rooms_for
-
-
-@asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[tuple[str, Bus]]:
-    bus, sockets = Bus(), Sockets(settings)
-    app = FastAPI()
-    app.mount("/ws", sockets.app)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    sockets.listen(bus)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}", bus
-    finally:
-        await sockets.close()
-        server.should_exit = True
-        await task
-
-
-class Client:
-    """A listener that keeps all it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
-        self.socket = socketio.AsyncClient(reconnection=False)
-        self.socket.on("*", self._hear)
-
-    async def _hear(self, name: str, data: Any) -> None:
-        self.heard.append((name, data))
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.heard]
-
-
-@asynccontextmanager
-async def connected(url: str, *transports: str, **options: Any) -> AsyncIterator[Client]:
-    client = Client()
-    await client.socket.connect(url, socketio_path="/ws/socket.io", transports=list(transports) or None, **options)
-    try:
-        yield client
-    finally:
-        await client.socket.disconnect()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
+from invokeclone.server.sockets import rooms_for
+from tests.server.listening import connected, served, until
 
 
 def batch(number: int = 1) -> Event:

@@ -1,0 +1,294 @@
+"""Sockets in multi-user mode: who is let in, who hears what, once, and who is shown out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import socketio
+from sqlalchemy.exc import OperationalError
+
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    InvocationProgressEvent,
+    InvocationStartedEvent,
+    QueueClearedEvent,
+    QueueItemsCanceledEvent,
+    QueueItemsRetriedEvent,
+    QueueItemStatusChangedEvent,
+)
+from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus
+from invokeclone.server import sockets
+from invokeclone.server.people import STRIKES, People
+from invokeclone.users import service, signin
+from invokeclone.users.schemas import AdminUserUpdateRequest
+from tests.accounts import Account, account
+from tests.server.listening import Client, connected, served, until
+
+
+class Hall:
+    """A server, its bus, accounts, and a client for each."""
+
+    def __init__(self, url: str, bus: Bus, resources: Resources) -> None:
+        self.url, self.bus, self.resources = url, bus, resources
+        self.accounts: dict[str, Account] = {}
+        self.clients: dict[str, Client] = {}
+
+    def id(self, name: str) -> str:
+        return self.accounts[name].user_id
+
+    async def tell(self, *events: Event) -> None:
+        """Emit events, then one that everybody hears, and wait until all have it: what comes before it has come."""
+        for event in events:
+            self.bus.emit(event)
+        self.bus.emit(QueueClearedEvent(queue_id="default"))
+        open_ones = [client for client in self.clients.values() if client.socket.connected]
+        await until(lambda: all(("queue_cleared", None) in self._ends(client) for client in open_ones))
+        for client in open_ones:
+            client.heard = [one for one in client.heard if one[0] != "queue_cleared" or one[1]["user_id"] is not None]
+
+    @staticmethod
+    def _ends(client: Client) -> list[tuple[str, Any]]:
+        return [(name, data.get("user_id")) for name, data in client.heard]
+
+    def heard(self, name: str) -> list[dict[str, Any]]:
+        return [data for _, data in self.clients[name].heard]
+
+    async def change(self, name: str, **fields: Any) -> None:
+        await service.change(self.resources, self.id(name), AdminUserUpdateRequest(**fields))
+
+
+@asynccontextmanager
+async def hall(settings: Settings, database: Database) -> AsyncIterator[Hall]:
+    settings = settings.model_copy(update={"multiuser": True})
+    async with AsyncExitStack() as stack:
+        url, bus = await stack.enter_async_context(served(settings, database))
+        made = Hall(url, bus, Resources(settings, database, bus))
+        for name in ("admin", "alice", "bob"):
+            made.accounts[name] = await account(database, name, is_admin=name == "admin")
+            auth = {"token": made.accounts[name].token}
+            client = await stack.enter_async_context(connected(url, "websocket", auth=auth))
+            await client.socket.emit("subscribe_queue", {"queue_id": "default"})
+            made.clients[name] = client
+        await asyncio.sleep(0.1)
+        yield made
+
+
+@pytest.fixture
+async def rooms(settings: Settings, database: Database) -> AsyncIterator[Hall]:
+    async with hall(settings, database) as made:
+        yield made
+
+
+async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, database: Database) -> None:
+    async with hall(settings, database) as made:
+        alice = made.accounts["alice"]
+        bad: list[dict[str, Any]] = [
+            {},
+            {"auth": {}},
+            {"auth": {"token": ""}},
+            {"auth": {"token": 5}},
+            {"auth": {"token": alice.token[:-2]}},
+            {"auth": "nonsense"},
+            {"headers": {"Authorization": "Bearer nonsense"}},
+            {"headers": {"Cookie": f"invokeai_media_token={alice.token}"}},
+        ]
+        for options in bad:
+            for transport in ("websocket", "polling"):
+                with pytest.raises(socketio.exceptions.ConnectionError):
+                    async with connected(made.url, transport, **options):
+                        pass
+        async with connected(made.url, "websocket", headers=alice.headers) as client:
+            assert client.socket.connected
+        await made.change("alice", is_active=False)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            async with connected(made.url, "websocket", auth={"token": alice.token}):
+                pass
+
+
+def item(user_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "queue_id": "default",
+        "item_id": 7,
+        "batch_id": "b",
+        "origin": "o",
+        "destination": "d",
+        "user_id": user_id,
+        **fields,
+    }
+
+
+COUNTS = dict.fromkeys(("pending", "in_progress", "waiting", "completed", "failed", "canceled"), 0) | {"total": 1}
+
+
+def status_event(user_id: str) -> QueueItemStatusChangedEvent:
+    queue = SessionQueueStatus(
+        queue_id="default", item_id=7, batch_id="b", session_id="s", user_pending=1, user_in_progress=1, **COUNTS
+    )
+    return QueueItemStatusChangedEvent(
+        **item(user_id),
+        status="failed",
+        error_type="E",
+        error_message="secret",
+        error_traceback="secret",
+        created_at="c",
+        updated_at="u",
+        session_id="s",
+        batch_status=BatchStatus(queue_id="default", batch_id="b", origin="o", destination="d", **COUNTS),
+        queue_status=queue,
+    )
+
+
+async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms: Hall) -> None:
+    event = status_event(rooms.id("alice"))
+    await rooms.tell(event)
+    whole = event.model_dump(mode="json")
+    assert rooms.heard("alice") == [whole]
+    assert rooms.heard("admin") == [whole]
+    (other,) = rooms.heard("bob")
+    assert other == event.redacted().model_dump(mode="json")
+    assert (other["item_id"], other["status"], other["queue_status"]["total"]) == (7, "failed", 1)
+    for field in ("batch_id", "session_id", "user_id"):
+        assert other[field] == "redacted"
+    for field in ("origin", "destination", "error_type", "error_message", "error_traceback"):
+        assert other[field] is None
+    assert other["batch_status"]["batch_id"] == "redacted"
+    assert (other["batch_status"]["origin"], other["queue_status"]["user_pending"]) == (None, None)
+    for field in ("item_id", "batch_id", "session_id"):
+        assert other["queue_status"][field] is None
+    assert "secret" not in str(other)
+    assert rooms.id("alice") not in str(other)
+
+
+async def test_batches_and_clearings(rooms: Hall) -> None:
+    alice = rooms.id("alice")
+    batch = BatchEnqueuedEvent(
+        queue_id="default", batch_id="b", enqueued=2, requested=2, priority=0, origin="o", user_id=alice
+    )
+    cleared = QueueClearedEvent(queue_id="default", user_id=alice)
+    await rooms.tell(batch, cleared)
+    for name in ("alice", "admin"):
+        assert rooms.heard(name) == [batch.model_dump(mode="json"), cleared.model_dump(mode="json")]
+    first, second = rooms.heard("bob")
+    assert (first["user_id"], first["batch_id"], first["origin"], first["enqueued"]) == (
+        "redacted",
+        "redacted",
+        None,
+        2,
+    )
+    assert second["user_id"] == "redacted"
+
+
+@pytest.mark.parametrize(("kind", "word"), [(QueueItemsCanceledEvent, "canceled"), (QueueItemsRetriedEvent, "retried")])
+async def test_each_owner_hears_of_their_own_items(rooms: Hall, kind: Any, word: str) -> None:
+    alice, admin = rooms.id("alice"), rooms.id("admin")
+    event = kind.of("default", [(1, alice), (2, admin), (3, alice)])
+    await rooms.tell(event)
+    assert rooms.heard("admin") == [event.model_dump(mode="json")]
+    (own,) = rooms.heard("alice")
+    assert own[f"{word}_item_ids"] == [1, 3]
+    assert own["user_ids"] == [alice]
+    assert own[f"{word}_item_ids_by_user"] == {alice: [1, 3]}
+    (other,) = rooms.heard("bob")
+    assert (other[f"{word}_item_ids"], other["user_ids"], other[f"{word}_item_ids_by_user"]) == ([], [], {})
+
+
+async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: Hall) -> None:
+    node = {"session_id": "s", "invocation": {"id": "n", "type": "add"}, "invocation_source_id": "n"}
+    alice = rooms.id("alice")
+    started = InvocationStartedEvent(**item(alice), **node)
+    progress = InvocationProgressEvent(**item(alice), **node, message="Denoising", percentage=0.5)
+    await rooms.tell(started, progress)
+    assert rooms.clients["alice"].names() == ["invocation_started", "invocation_progress"]
+    assert rooms.clients["admin"].names() == ["invocation_started"]
+    assert rooms.clients["bob"].names() == []
+
+
+async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: Hall) -> None:
+    await rooms.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
+    bob = rooms.clients.pop("bob")
+    await asyncio.sleep(0.1)
+    await rooms.tell(status_event(rooms.id("alice")), status_event(rooms.id("bob")))
+    assert [data["user_id"] for _, data in bob.heard] == [rooms.id("bob")]
+
+
+async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: Hall) -> None:
+    auth = {"token": rooms.accounts["alice"].token}
+    async with connected(rooms.url, "websocket", auth=auth) as second:
+        rooms.clients["second"] = second
+        await second.socket.emit("subscribe_queue", {"queue_id": "default"})
+        await asyncio.sleep(0.1)
+        await rooms.tell(status_event(rooms.id("alice")))
+        assert second.heard == rooms.clients["alice"].heard
+        assert len(second.heard) == 1
+
+
+async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: Hall) -> None:
+    await account(rooms.resources.database, "other", is_admin=True)
+    await rooms.change("admin", is_admin=False)
+    await rooms.tell(status_event(rooms.id("alice")))
+    assert rooms.heard("admin")[0]["user_id"] == "redacted"
+    await rooms.change("admin", is_admin=True)
+    await rooms.tell(status_event(rooms.id("alice")))
+    assert rooms.heard("admin")[1]["user_id"] == rooms.id("alice")
+
+
+@pytest.mark.parametrize("change", [{"is_active": False}, {"password": "Another-1"}])
+async def test_closed_and_revoked_accounts_are_shown_out_at_once(rooms: Hall, change: dict[str, Any]) -> None:
+    await rooms.change("alice", **change)
+    await until(lambda: not rooms.clients["alice"].socket.connected)
+    await rooms.tell(status_event(rooms.id("alice")))
+    assert rooms.clients["alice"].heard == []
+    assert rooms.clients["bob"].socket.connected
+
+
+async def test_what_another_process_changed_is_noticed_by_the_regular_check(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "CHECK_S", 0.05)
+    async with hall(settings, database) as made:
+        elsewhere = Resources(made.resources.settings, database, Bus())
+        await service.change(elsewhere, made.id("alice"), AdminUserUpdateRequest(is_active=False))
+        await service.remove(elsewhere, made.id("bob"))
+        for name in ("alice", "bob"):
+            await until(lambda name=name: not made.clients[name].socket.connected)
+        assert made.clients["admin"].socket.connected
+
+
+async def test_admins_are_none_when_nobody_can_read_so_three_times(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = People(database)
+    admin = await account(database, "admin", is_admin=True)
+    assert await people.admit("sid", {}, {"token": admin.token})
+
+    async def unreadable(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("disk I/O error"))
+
+    readable = signin.standing
+    monkeypatch.setattr(signin, "standing", unreadable)
+    verdicts = [(await people.check())["sid"] for _ in range(STRIKES)]
+    assert verdicts[:-1] == [None] * (STRIKES - 1)
+    assert verdicts[-1] is not None
+    assert (verdicts[-1].stays, verdicts[-1].is_admin) == (True, False)
+    monkeypatch.setattr(signin, "standing", readable)
+    again = (await people.check())["sid"]
+    assert again is not None
+    assert (again.stays, again.is_admin) == (True, True)
+
+
+async def test_a_database_that_cannot_be_read_lets_nobody_in(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await account(database, "admin", is_admin=True)
+
+    async def unreadable(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(signin, "verify", unreadable)
+    assert await People(database).admit("sid", {}, {"token": admin.token}) is None
