@@ -17,6 +17,16 @@ class OffsetPaginatedResults(BaseModel, Generic[Item]):
     items: list[Item]
 
 
+class PaginatedResults(BaseModel, Generic[Item]):
+    """One page by its number, counted from 0: `items`, `per_page` at most, on one of `pages` pages, out of `total`."""
+
+    page: int
+    pages: int
+    per_page: int
+    total: int
+    items: list[Item]
+
+
 class SQLiteDirection(StrEnum):
     """Which end of a sorted list comes first."""
 

@@ -17,12 +17,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from invokeclone.boards.api import router as boards
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
+from invokeclone.images.downloads import Downloads
+from invokeclone.images.downloads_api import router as image_downloads
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models import service as models_service
 from invokeclone.models.api import router as models
+from invokeclone.presets import prompts as system_prompts
+from invokeclone.presets import service as style_presets
+from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.server import errors, external, guards, info, openapi, page
@@ -142,6 +147,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         await queue_service.recover(resources)
+        await style_presets.start(resources)
+        await system_prompts.start(resources)
+        await workflow_library.start(resources)
+        app.state.image_downloads = Downloads(resources)
+        await app.state.image_downloads.start()
+        stack.push_async_callback(app.state.image_downloads.stop)
         installer = models_service.Installer(resources)
         app.state.installer = installer
         await installer.start()

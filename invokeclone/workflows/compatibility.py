@@ -1,0 +1,177 @@
+"""Whether a graph may call a workflow: judged from the workflow itself against the node vocabulary, nothing is run.
+
+It knows no database, so it cannot tell how many images a board holds: such a batch counts as one.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from invokeclone.graph import registry
+from invokeclone.graph.graph import Graph
+from invokeclone.graph.taxonomy import Classification
+from invokeclone.workflows import conversion, generators
+from invokeclone.workflows.conversion import Drawing, Place
+from invokeclone.workflows.schemas import WorkflowCallCompatibility, WorkflowWithoutID
+from invokeclone.workflows.schemas import WorkflowCallCompatibilityReason as Reason
+
+RULES = "1"
+"""Raise this when a workflow would be judged otherwise than before by the same vocabulary."""
+
+ALONE = "None"
+"""The group of a batch that goes with no other."""
+
+_fingerprints: dict[int, tuple[Mapping[str, Any], str]] = {}
+
+
+class NotCallable(Exception):
+    """No graph may call the workflow."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        """Keep the reason."""
+        super().__init__(message)
+        self.reason = reason
+
+
+def fingerprint(capacity: int) -> str:
+    """Return what a judgement depends on beside the workflow: the types and versions of all nodes, and the queue's room."""
+    nodes = registry.nodes_in_use()
+    known = _fingerprints.get(capacity)
+    if known is None or known[0] is not nodes:
+        versions = sorted(f"{name} {cls.ui_config.version} {cls.__module__}" for name, cls in nodes.items())
+        text = "\n".join([RULES, str(capacity), *versions])
+        known = nodes, hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        _fingerprints[capacity] = known
+    return known[1]
+
+
+def judge(workflow: WorkflowWithoutID, capacity: int) -> WorkflowCallCompatibility:
+    """Tell whether graphs may call `workflow`, of which at most `capacity` runs fit into the queue. Blocks."""
+    try:
+        _check(workflow, capacity)
+    except NotCallable as error:
+        return WorkflowCallCompatibility(is_callable=False, reason=error.reason, message=str(error))
+    return WorkflowCallCompatibility(is_callable=True, reason=Reason.Ok)
+
+
+def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
+    """Raise NotCallable for the first thing that stands against a call."""
+    returns = conversion.count_returns(workflow.nodes)
+    if returns == 0:
+        raise NotCallable(Reason.MissingWorkflowReturn, "the workflow has no workflow_return node")
+    if returns > 1:
+        raise NotCallable(Reason.MultipleWorkflowReturn, f"the workflow has {returns} workflow_return nodes, not one")
+    try:
+        drawing = conversion.read(workflow.nodes, workflow.edges)
+    except ValidationError as error:
+        raise NotCallable(Reason.InvalidGraph, f"a node or edge is malformed: {_told(error)}") from error
+    _check_nodes(drawing)
+    listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
+    offered = set(conversion.exposed(workflow.form, listed))
+    batched = _batches(drawing, offered, capacity)
+    filled = {edge.target for node_id in batched for edge in drawing.out_of(node_id)}
+    _check_graph(conversion.graph(drawing, batched, {}), offered | filled)
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
+
+
+def _check_nodes(drawing: Drawing) -> None:
+    nodes = registry.nodes_in_use()
+    for node_id, node in drawing.nodes.items():
+        cls = nodes.get(node.type)
+        if cls is None:
+            raise NotCallable(Reason.UnsupportedNode, f"there is no node type {node.type!r}")
+        known = node.type in conversion.BATCHES or node.type in conversion.GENERATORS
+        if cls.ui_config.classification is Classification.Special and not known:
+            raise NotCallable(Reason.UnsupportedNode, f"a node of the type {node.type!r} cannot be run")
+        if node.type in conversion.GENERATORS:
+            _check_generator(drawing, node_id)
+
+
+def _check_generator(drawing: Drawing, node_id: str) -> None:
+    """Raise NotCallable unless all that a generator makes goes into batches."""
+    for edge in drawing.out_of(node_id):
+        target = drawing.nodes.get(edge.target[0])
+        if target is None or conversion.BATCHES.get(target.type) != edge.target[1]:
+            raise NotCallable(Reason.UnsupportedNode, f"the generator {node_id} feeds something that is no batch")
+
+
+def _batches(drawing: Drawing, offered: set[Place], capacity: int) -> dict[str, JsonValue]:
+    """Return a value for each batch node that is used; raises NotCallable when there is none, or when there are too many."""
+    sizes: defaultdict[str, list[int]] = defaultdict(list)
+    batched: dict[str, JsonValue] = {}
+    for node_id, node in drawing.nodes.items():
+        if node.type not in conversion.BATCHES or not drawing.out_of(node_id):
+            continue
+        if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in drawing.out_of(node_id)):
+            raise NotCallable(Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used")
+        size, batched[node_id] = _batch(drawing, node_id, offered)
+        sizes[str(node.values().get("batch_group_id", ALONE))].append(size)
+    runs = 1
+    for group, found in sizes.items():
+        if group != ALONE and len(set(found)) > 1:
+            raise NotCallable(Reason.UnsupportedBatchInput, f"the batches of {group} differ in length")
+        for size in found if group == ALONE else found[:1]:
+            runs *= size
+    if runs > capacity:
+        raise NotCallable(Reason.ExceedsCapacity, f"{runs} runs do not fit into a queue of {capacity}")
+    return batched
+
+
+def _batch(drawing: Drawing, node_id: str, offered: set[Place]) -> tuple[int, JsonValue]:
+    """Return how many values a batch node has, and one of them."""
+    node = drawing.nodes[node_id]
+    place = node_id, conversion.BATCHES[node.type]
+    sources = drawing.into(place)
+    if sources:
+        return _generated(drawing, sources[-1], place)
+    values = node.values().get(place[1])
+    if isinstance(values, list) and values:
+        return len(values), values[0]
+    if place in offered:
+        return 1, None
+    raise NotCallable(Reason.UnsupportedBatchInput, f"the batch {node_id} has no values")
+
+
+def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, JsonValue]:
+    node = drawing.nodes.get(source[0])
+    if node is None or conversion.GENERATORS.get(node.type) != source[1] or source[1] != place[1]:
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the batch {place[0]} takes values only from a generator")
+    try:
+        generator = generators.read(node.values().get("generator"))
+    except ValidationError as error:
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {_told(error)}") from error
+    if not generator.type.startswith(node.type):
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
+    if isinstance(generator, generators.BoardImages):
+        return 1, {"image_name": ""}
+    size = generator.size()
+    if isinstance(generator, generators.DynamicPrompts):
+        return size, ""
+    few = generator.model_copy(update={"count": min(size, 2)}) if hasattr(generator, "count") else generator
+    made = few.make()
+    if not made:
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
+    return size, made[0]
+
+
+def _check_graph(document: dict[str, Any], filled: set[Place]) -> None:
+    try:
+        graph = Graph.model_validate(document)
+    except ValidationError as error:
+        raise NotCallable(Reason.InvalidInputs, _told(error)) from error
+    try:
+        graph.validate_self()
+    except ValueError as error:
+        raise NotCallable(Reason.InvalidGraph, str(error)) from error
+    filled = {(edge.destination.node_id, edge.destination.field) for edge in graph.edges} | filled
+    for node_id, node in graph.nodes.items():
+        for name, _ in node.required_inputs:
+            if (node_id, name) not in filled and getattr(node, name) is None:
+                raise NotCallable(Reason.InvalidInputs, f"{node.get_type()} {node_id} needs a value for {name}")

@@ -1,0 +1,328 @@
+"""The library beyond one statement: rights, judgements, pictures and default workflows; it knows no HTTP."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+from starlette.responses import FileResponse
+
+from invokeclone.images import pictures
+from invokeclone.images.pictures import NoPicture
+from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.resources import Resources
+from invokeclone.users.current import SYSTEM, User
+from invokeclone.workflows import compatibility, conversion, store
+from invokeclone.workflows.errors import DefaultWorkflow, NotYourWorkflow, PageInvalid, WorkflowInvalid
+from invokeclone.workflows.events import (
+    WorkflowAccessRevokedEvent,
+    WorkflowCreatedEvent,
+    WorkflowDeletedEvent,
+    WorkflowUpdatedEvent,
+)
+from invokeclone.workflows.schemas import (
+    Workflow,
+    WorkflowCallCompatibility,
+    WorkflowCallCompatibilityReason,
+    WorkflowCategory,
+    WorkflowRecordOrderBy,
+    WorkflowWithoutID,
+)
+from invokeclone.workflows.store import Filter
+
+DEFAULTS = Path(__file__).parent / "defaults"
+"""Folder of the workflows that come with the application, a JSON file each."""
+
+SHARED = "shared"
+"""The tag that public workflows get."""
+
+AT_ONCE = 20
+LARGEST = 2**62
+Judgement = tuple[WorkflowCallCompatibility, str]
+
+
+def viewer(user: User) -> str | None:
+    """Return whose workflows `user` sees in lists; None: everybody's."""
+    return None if user.is_admin else user.user_id
+
+
+def _owns(user: User, row: Any) -> bool:
+    return user.is_admin or bool(user.user_id == row.user_id)
+
+
+def _require_reader(user: User, row: Any) -> None:
+    if not (_owns(user, row) or row.is_public or row.category == WorkflowCategory.Default.value):
+        raise NotYourWorkflow(row.workflow_id)
+
+
+def _require_writer(user: User, row: Any) -> None:
+    if row.category == WorkflowCategory.Default.value:
+        raise DefaultWorkflow(row.workflow_id)
+    if not _owns(user, row):
+        raise NotYourWorkflow(row.workflow_id)
+
+
+# Reading
+
+
+async def get(resources: Resources, workflow_id: str, user: User) -> bytes:
+    """Return a workflow as JSON; raises WorkflowNotFound, NotYourWorkflow."""
+    row = await _row(resources, workflow_id)
+    _require_reader(user, row)
+    if row.judged_by != _judges(resources):
+        await judge_all(resources)
+        row = await _row(resources, workflow_id)
+    return store.record(row, whole=True)
+
+
+async def _row(resources: Resources, workflow_id: str) -> Any:
+    async with resources.database.read() as connection:
+        return await store.get(connection, workflow_id)
+
+
+async def listing(
+    resources: Resources,
+    wanted: Filter,
+    order_by: WorkflowRecordOrderBy,
+    direction: SQLiteDirection,
+    *,
+    page: int,
+    per_page: int,
+) -> bytes:
+    """Return a page of workflows as JSON, all of them when `per_page` is 0; raises PageInvalid."""
+    if not (0 <= page <= LARGEST and 0 <= per_page <= LARGEST):
+        raise PageInvalid
+    if wanted.is_callable is not None:
+        await judge_all(resources)
+    take, skip = (per_page, min(page * per_page, LARGEST)) if per_page else (-1, 0)
+    rows, total = await _rows(resources, wanted, order_by, direction, skip=skip, take=take)
+    judges = _judges(resources)
+    if any(row.judged_by != judges for row in rows):
+        await judge_all(resources)
+        rows, total = await _rows(resources, wanted, order_by, direction, skip=skip, take=take)
+    size = per_page or total
+    pages = -(-total // per_page) if per_page else 1
+    items = [store.item(row) for row in rows]
+    return orjson.dumps({"page": page, "pages": pages, "per_page": size, "total": total, "items": items})
+
+
+async def _rows(
+    resources: Resources,
+    wanted: Filter,
+    order_by: WorkflowRecordOrderBy,
+    direction: SQLiteDirection,
+    *,
+    skip: int,
+    take: int,
+) -> tuple[list[Any], int]:
+    """Return the rows of a page and how many there are on all pages."""
+    async with resources.database.read() as connection:
+        rows = await store.page(connection, wanted, order_by, direction, skip=skip, take=take)
+        return rows, len(rows) if take < 0 else await store.count(connection, wanted)
+
+
+# Judging
+
+
+def _judges(resources: Resources) -> str:
+    return compatibility.fingerprint(resources.settings.max_queue_size)
+
+
+async def _judge(resources: Resources, workflow: WorkflowWithoutID) -> Judgement:
+    """Tell whether graphs may call the workflow, and what that was judged by."""
+    judged_by = _judges(resources)
+    return await run_in_threadpool(compatibility.judge, workflow, resources.settings.max_queue_size), judged_by
+
+
+async def judge_all(resources: Resources) -> None:
+    """Judge each workflow that was last judged by another node vocabulary, or not at all."""
+    judged_by, capacity = _judges(resources), resources.settings.max_queue_size
+    while True:
+        async with resources.database.read() as connection:
+            found = await store.unjudged(connection, judged_by, AT_ONCE)
+        if not found:
+            return
+        judgements = await run_in_threadpool(
+            lambda texts: [_judge_text(one, capacity) for one in texts], dict(found).values()
+        )
+        async with resources.database.write() as connection:
+            for (workflow_id, text), judgement in zip(found, judgements, strict=True):
+                await store.set_judgement(connection, workflow_id, text, judgement, judged_by)
+
+
+def _judge_text(text: str, capacity: int) -> WorkflowCallCompatibility:
+    try:
+        workflow = Workflow.model_validate_json(text)
+    except ValidationError as error:
+        reason = WorkflowCallCompatibilityReason.Unknown
+        return WorkflowCallCompatibility(is_callable=False, reason=reason, message=f"not a workflow: {error}")
+    return compatibility.judge(workflow, capacity)
+
+
+# Writing
+
+
+def _text(workflow: Workflow) -> str:
+    """Return the workflow as JSON; raises WorkflowInvalid for text that is not Unicode."""
+    try:
+        return workflow.model_dump_json()
+    except PydanticSerializationError as error:
+        raise WorkflowInvalid(f"the workflow cannot be stored: {error}") from error
+
+
+def _check(workflow: WorkflowWithoutID) -> None:
+    """Raise WorkflowInvalid for what the library does not take."""
+    if workflow.meta.category is WorkflowCategory.Default:
+        raise WorkflowInvalid("only the application makes workflows of the category 'default'")
+    if conversion.count_returns(workflow.nodes) > 1:
+        raise WorkflowInvalid("a workflow has at most one workflow_return node")
+
+
+async def create(resources: Resources, workflow: WorkflowWithoutID, user: User) -> bytes:
+    """Add a workflow under a new id and return it as JSON; with several users only its owner sees it. Raises WorkflowInvalid."""
+    _check(workflow)
+    named = Workflow(**dict(workflow), id=str(uuid4()))
+    text = _text(named)
+    judgement = await _judge(resources, named)
+    is_public = not resources.settings.multiuser
+    async with resources.database.write() as connection:
+        await store.create(connection, named, text, judgement, user_id=user.user_id, is_public=is_public)
+        row = await store.get(connection, named.id)
+    event = WorkflowCreatedEvent(workflow_id=named.id, user_id=user.user_id, is_public=is_public)
+    resources.events.emit(event)
+    return store.record(row, whole=False)
+
+
+async def update(resources: Resources, workflow: Workflow, user: User) -> bytes:
+    """Replace the workflow of this id and return it; raises WorkflowInvalid, WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
+    _check(workflow)
+    text = _text(workflow)
+    judgement = await _judge(resources, workflow)
+    async with resources.database.write() as connection:
+        before = await store.get(connection, workflow.id)
+        _require_writer(user, before)
+        await store.change(connection, workflow, text, judgement)
+        after = await store.get(connection, workflow.id)
+    _tell_of_change(resources, before, after)
+    return store.record(after, whole=False)
+
+
+async def set_public(resources: Resources, workflow_id: str, user: User, *, is_public: bool) -> bytes:
+    """Share a workflow with everybody, or no longer; the tag `shared` says so too. Raises as `update` does."""
+    async with resources.database.write() as connection:
+        before = await store.get(connection, workflow_id)
+        _require_writer(user, before)
+        workflow = _tagged(Workflow.model_validate_json(before.workflow), is_public=is_public)
+        await store.change(connection, workflow, _text(workflow), _kept(before), is_public=is_public)
+        after = await store.get(connection, workflow_id)
+    _tell_of_change(resources, before, after)
+    return store.record(after, whole=False)
+
+
+def _tagged(workflow: Workflow, *, is_public: bool) -> Workflow:
+    """Return the workflow with the tag of shared ones, or without it; its other tags stay as they are written."""
+    tags = store.split_tags(workflow.tags)
+    if is_public == (SHARED in tags):
+        return workflow
+    changed = [*tags, SHARED] if is_public else [tag for tag in tags if tag != SHARED]
+    return workflow.model_copy(update={"tags": ", ".join(changed)})
+
+
+def _kept(row: Any) -> Judgement:
+    """Return the judgement that a row holds."""
+    reason = WorkflowCallCompatibilityReason(row.call_reason)
+    is_callable = reason is WorkflowCallCompatibilityReason.Ok
+    judgement = WorkflowCallCompatibility(is_callable=is_callable, reason=reason, message=row.call_message)
+    return judgement, row.judged_by
+
+
+def _tell_of_change(resources: Resources, before: Any, after: Any) -> None:
+    resources.events.emit(
+        WorkflowUpdatedEvent(
+            workflow_id=after.workflow_id,
+            user_id=after.user_id,
+            old_is_public=before.is_public,
+            new_is_public=after.is_public,
+        )
+    )
+    if before.is_public and not after.is_public and resources.settings.multiuser:
+        resources.events.emit(WorkflowAccessRevokedEvent(workflow_id=after.workflow_id, user_id=after.user_id))
+
+
+async def delete(resources: Resources, workflow_id: str, user: User) -> None:
+    """Delete a workflow and its picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
+    async with resources.database.write() as connection:
+        row = await store.get(connection, workflow_id)
+        _require_writer(user, row)
+        await store.delete_workflow(connection, workflow_id)
+    await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
+    resources.events.emit(WorkflowDeletedEvent(workflow_id=workflow_id, user_id=row.user_id, is_public=row.is_public))
+
+
+async def open_workflow(resources: Resources, workflow_id: str, user: User) -> None:
+    """Note that a workflow was opened; raises WorkflowNotFound, NotYourWorkflow."""
+    async with resources.database.write() as connection:
+        _require_reader(user, await store.get(connection, workflow_id))
+        await store.set_opened(connection, workflow_id)
+
+
+# Pictures
+
+
+async def set_thumbnail(
+    resources: Resources, workflow_id: str, data: bytes, content_type: str | None, user: User
+) -> None:
+    """Give a workflow a picture. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels."""
+    _require_writer(user, await _row(resources, workflow_id))
+    webp = await pictures.make(data, content_type)
+    await pictures.keep(resources.settings.workflow_thumbnails_path, workflow_id, webp)
+    async with resources.database.write() as connection:
+        await store.set_thumbnail(connection, workflow_id, pictures.mark())
+
+
+async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -> None:
+    """Take away a workflow's picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NoPicture."""
+    async with resources.database.write() as connection:
+        row = await store.get(connection, workflow_id)
+        _require_writer(user, row)
+        if row.thumbnail is None:
+            raise NoPicture(workflow_id)
+        await store.set_thumbnail(connection, workflow_id, None)
+    await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
+
+
+async def thumbnail_of(resources: Resources, workflow_id: str) -> FileResponse:
+    """Return a workflow's picture as an answer, to anybody; raises WorkflowNotFound, NoPicture."""
+    await _row(resources, workflow_id)
+    return await pictures.answer(resources.settings.workflow_thumbnails_path, workflow_id)
+
+
+# Default workflows
+
+
+async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
+    """Bring the workflows that come with the application up to this version's: added, replaced or taken out."""
+    ours = await run_in_threadpool(_read_defaults, folder)
+    async with resources.database.read() as connection:
+        present = await store.defaults(connection)
+    texts = {workflow.id: _text(workflow) for workflow in ours}
+    if present == texts:
+        return
+    unjudged = WorkflowCallCompatibility(is_callable=False, reason=WorkflowCallCompatibilityReason.Unknown), ""
+    async with resources.database.write() as connection:
+        for workflow_id in present.keys() - texts.keys():
+            await store.delete_workflow(connection, workflow_id)
+        for workflow in ours:
+            if workflow.id not in present:
+                await store.create(
+                    connection, workflow, texts[workflow.id], unjudged, user_id=SYSTEM.user_id, is_public=False
+                )
+            elif present[workflow.id] != texts[workflow.id]:
+                await store.change(connection, workflow, texts[workflow.id], unjudged)
+
+
+def _read_defaults(folder: Path) -> list[Workflow]:
+    return [Workflow.model_validate_json(file.read_bytes()) for file in sorted(folder.glob("*.json"))]

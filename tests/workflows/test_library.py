@@ -1,0 +1,224 @@
+"""The library: making, changing, deleting, opening, sharing, pictures."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from invokeclone.workflows import service
+from tests.rooms import opened, packed, picture
+from tests.workflows.drawing import callable_workflow, node, workflow
+
+WORKFLOWS = "/api/v1/workflows"
+IMAGE = {"image": ("a.png", packed(picture(size=(300, 600))), "image/png")}
+MISSING = {"is_callable": False, "reason": "missing_workflow_return"}
+
+
+async def make(client: httpx.AsyncClient, name: str = "w", **more: Any) -> dict[str, Any]:
+    answer = await client.post(f"{WORKFLOWS}/", json={"workflow": workflow(name, **more)})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def put_default(resources, name: str = "default_one", **more: Any) -> str:
+    """Have a default workflow in the library, as a start puts it there."""
+    import json
+
+    folder = resources.settings.root / "defaults"
+    folder.mkdir(exist_ok=True)
+    text = json.dumps({"id": name, **workflow(name, category="default", **more)})
+    (folder / f"{name}.json").write_text(text)
+    await service.start(resources, folder)
+    return name
+
+
+async def test_a_new_workflow_in_full(client) -> None:
+    sent = workflow("Wä", tags="a, b", nodes=[node("n", "integer", value=1)])
+    made = (await client.post(f"{WORKFLOWS}/", json={"workflow": {**sent, "unknown": 1}})).json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", made["created_at"])
+    assert made == {
+        "workflow_id": made["workflow_id"],
+        "name": "Wä",
+        "created_at": made["created_at"],
+        "updated_at": made["created_at"],
+        "opened_at": None,
+        "user_id": "system",
+        "is_public": True,
+        "is_published": None,
+        "workflow": {**sent, "id": made["workflow_id"]},
+    }
+    got = (await client.get(f"{WORKFLOWS}/i/{made['workflow_id']}")).json()
+    message = got["call_saved_workflow_compatibility"].pop("message")
+    assert got == {**made, "thumbnail_url": None, "call_saved_workflow_compatibility": MISSING}
+    assert message
+
+
+async def test_a_workflow_of_the_older_version(client) -> None:
+    made = await make(client, category="project", is_published=False)
+    assert made["workflow"]["meta"]["category"] == "project"
+    assert made["workflow"]["is_published"] is False
+    listed = (await client.get(f"{WORKFLOWS}/", params={"categories": "project"})).json()["items"]
+    assert [(one["workflow_id"], one["is_published"]) for one in listed] == [(made["workflow_id"], None)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"category": "default"},
+        {"category": "nobody's"},
+        {"meta": {"version": "three", "category": "user"}},
+        {"nodes": [node("a", "workflow_return"), node("b", "workflow_return")]},
+        {"name": None},
+        {"tags": ["a"]},
+        {"name": "\ud800"},
+        {"nodes": [{"\ud800": "\ud800"}]},
+        {"form": []},
+    ],
+)
+async def test_what_makes_no_workflow_is_422_and_not_kept(client, wrong: dict[str, Any]) -> None:
+    """The reference answers 500 to the category of its own workflows."""
+    import json
+
+    sent = json.dumps({"workflow": workflow(**wrong) if "name" not in wrong else {**workflow(), **wrong}})
+    headers = {"content-type": "application/json"}
+    assert (await client.post(f"{WORKFLOWS}/", content=sent, headers=headers)).status_code == 422
+    made = await make(client)
+    more = {**json.loads(sent)["workflow"], "id": made["workflow_id"]}
+    answer = await client.patch(
+        f"{WORKFLOWS}/i/{made['workflow_id']}", content=json.dumps({"workflow": more}), headers=headers
+    )
+    assert answer.status_code == 422
+    assert (await client.get(f"{WORKFLOWS}/")).json()["total"] == 1
+
+
+async def test_change(client, events) -> None:
+    made = await make(client, "before", tags="old")
+    sent = {**made["workflow"], "name": "after", "description": "new", "tags": "new"}
+    changed = (await client.patch(f"{WORKFLOWS}/i/{made['workflow_id']}", json={"workflow": sent})).json()
+    assert changed == {**made, "name": "after", "updated_at": changed["updated_at"], "workflow": sent}
+    (listed,) = (await client.get(f"{WORKFLOWS}/")).json()["items"]
+    assert [listed[key] for key in ("name", "description", "tags")] == ["after", "new", "new"]
+    assert events.names() == ["workflow_created", "workflow_updated"]
+
+
+async def test_the_id_of_the_workflow_sent_decides_which_is_changed(client) -> None:
+    """As in the reference, whose contract gives this route no parameter in its address."""
+    first, second = await make(client, "first"), await make(client, "second")
+    sent = {**second["workflow"], "name": "changed"}
+    answer = await client.patch(f"{WORKFLOWS}/i/{first['workflow_id']}", json={"workflow": sent})
+    assert (answer.json()["workflow_id"], answer.json()["name"]) == (second["workflow_id"], "changed")
+    assert (await client.get(f"{WORKFLOWS}/i/{first['workflow_id']}")).json()["name"] == "first"
+
+
+async def test_delete(client, settings, events) -> None:
+    made = await make(client)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    await client.put(f"{where}/thumbnail", files=IMAGE)
+    gone = await client.delete(where)
+    assert (gone.status_code, gone.json()) == (200, None)
+    assert list(settings.workflow_thumbnails_path.iterdir()) == []
+    assert (await client.get(where)).status_code == 404
+    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    assert events.names() == ["workflow_created", "workflow_deleted"]
+
+
+async def test_what_is_missing_is_404(client) -> None:
+    """Among these the reference answers 500 to pictures, and in 6.8.1 to deleting."""
+    where = f"{WORKFLOWS}/i/nope"
+    assert (await client.get(where)).status_code == 404
+    assert (await client.patch(where, json={"workflow": {**workflow(), "id": "nope"}})).status_code == 404
+    assert (await client.delete(where)).status_code == 404
+    assert (await client.put(f"{where}/opened_at")).status_code == 404
+    assert (await client.patch(f"{where}/is_public", json={"is_public": True})).status_code == 404
+    assert (await client.put(f"{where}/thumbnail", files=IMAGE)).status_code == 404
+    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    assert (await client.delete(f"{where}/thumbnail")).status_code == 404
+
+
+async def test_default_workflows_stay_as_they_are(client, resources) -> None:
+    """The reference answers 500 to each of these."""
+    name = await put_default(resources)
+    where = f"{WORKFLOWS}/i/{name}"
+    before = (await client.get(where)).json()
+    sent = {**workflow(), "id": name}
+    assert (await client.patch(where, json={"workflow": sent})).status_code == 403
+    assert (await client.delete(where)).status_code == 403
+    assert (await client.patch(f"{where}/is_public", json={"is_public": True})).status_code == 403
+    assert (await client.put(f"{where}/thumbnail", files=IMAGE)).status_code == 403
+    assert (await client.delete(f"{where}/thumbnail")).status_code == 403
+    assert (await client.get(where)).json() == before
+
+
+async def test_opening_is_noted_and_is_no_change(client) -> None:
+    made = await make(client)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    answer = await client.put(f"{where}/opened_at")
+    assert (answer.status_code, answer.json()) == (200, None)
+    after = (await client.get(where)).json()
+    assert after["opened_at"] >= made["created_at"]
+    assert after["updated_at"] == made["updated_at"]
+
+
+async def test_sharing_shows_in_the_tags(client, events) -> None:
+    made = await make(client, tags="b,a")
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}/is_public"
+    private = (await client.patch(where, json={"is_public": False})).json()
+    assert (private["is_public"], private["workflow"]["tags"]) == (False, "b,a")
+    for _ in range(2):
+        public = (await client.patch(where, json={"is_public": True})).json()
+        assert (public["is_public"], public["workflow"]["tags"]) == (True, "b, a, shared")
+    assert (await client.get(f"{WORKFLOWS}/tags")).json() == ["a", "b", "shared"]
+    private = (await client.patch(where, json={"is_public": False})).json()
+    assert (private["is_public"], private["workflow"]["tags"]) == (False, "b, a")
+    told = [(event.old_is_public, event.new_is_public) for event in events.sent[1:]]
+    assert told == [(True, False), (False, True), (True, True), (True, False)]
+    assert (await client.patch(where, json={"is_public": "perhaps"})).status_code == 422
+
+
+async def test_sharing_keeps_what_is_known_of_calls(client) -> None:
+    made = (await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow()})).json()
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    await client.patch(f"{where}/is_public", json={"is_public": False})
+    assert (await client.get(where)).json()["call_saved_workflow_compatibility"]["is_callable"] is True
+
+
+async def test_pictures(client, settings) -> None:
+    made = await make(client)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    answer = await client.put(f"{where}/thumbnail", files=IMAGE)
+    assert (answer.status_code, answer.json()) == (200, None)
+    address = (await client.get(where)).json()["thumbnail_url"]
+    assert re.fullmatch(rf"api/v1/workflows/i/{made['workflow_id']}/thumbnail\?\w+", address)
+    assert (await client.get(f"{WORKFLOWS}/")).json()["items"][0]["thumbnail_url"] == address
+    got = await client.get(f"/{address}")
+    assert got.headers["content-type"] == "image/png"
+    assert got.headers["cache-control"] == "max-age=31536000"
+    assert opened(got.content).size == (128, 256)
+    assert (settings.workflow_thumbnails_path / f"{made['workflow_id']}.webp").read_bytes() == got.content
+    await client.put(f"{where}/thumbnail", files=IMAGE)
+    assert (await client.get(where)).json()["thumbnail_url"] != address
+    gone = await client.delete(f"{where}/thumbnail")
+    assert (gone.status_code, gone.json()) == (200, None)
+    assert (await client.get(where)).json()["thumbnail_url"] is None
+    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    assert (await client.delete(f"{where}/thumbnail")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(b"text", "text/plain"), (b"text", "image/png"), (packed(picture()), "application/octet-stream")]
+)
+async def test_what_is_no_picture_is_415_and_takes_none_away(client, data: bytes, kind: str) -> None:
+    made = await make(client)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    await client.put(f"{where}/thumbnail", files=IMAGE)
+    before = (await client.get(where)).json()
+    assert (await client.put(f"{where}/thumbnail", files={"image": ("a", data, kind)})).status_code == 415
+    assert (await client.get(where)).json() == before
+
+
+async def test_picture_addresses_lead_nowhere_else(client, settings) -> None:
+    settings.workflow_thumbnails_path.mkdir(parents=True)
+    (settings.root / "secret.webp").write_text("secret")
+    for name in ("..%2Fsecret", "%2E%2E%2Fsecret", "../secret"):
+        assert (await client.get(f"{WORKFLOWS}/i/{name}/thumbnail")).status_code == 404
