@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -144,14 +145,14 @@ Index("ix_boards_created", boards.c.archived, boards.c.created_at, boards.c.boar
 images = Table(
     "images",
     metadata,
-    Column("image_name", Text, primary_key=True),
+    Column("image_id", Integer, primary_key=True),
+    Column("image_name", Text, nullable=False, unique=True),
     Column("image_origin", Text, nullable=False),
     Column("image_category", Text, nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("session_id", Text),
     Column("node_id", Text),
-    Column("metadata", Text),
     Column("is_intermediate", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
@@ -160,29 +161,59 @@ images = Table(
     Column("user_id", Text, nullable=False, server_default="system"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
+    Column("metadata", Text),  # last: what stands behind a long text is slow to reach
+    sqlite_autoincrement=True,
 )
-"""One row per image file; `metadata` is JSON text; an image is on one board at most, so the board is a column."""
+"""One row per image file; `metadata` is JSON text; an image is on one board at most, so the board is a column.
+
+`image_id` is what the text index knows an image by (`images_text`, see migration 0005); clients know the name."""
 
 # Lists come starred first, newest first; each index holds all that such a list filters and orders by, so that neither
 # counting, nor skipping to a late page, nor listing all names reads the rows themselves.
-Index("ix_images_starred", images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
-Index(
-    "ix_images_gallery",
-    images.c.is_intermediate,
-    images.c.starred.desc(),
-    images.c.created_at.desc(),
-    images.c.image_name.desc(),
-    images.c.image_category,
+_NEWEST = (images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
+_SHOWN = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
+_OWNED = images.c.user_id != literal_column("'system'")
+Index("ix_images_starred", *_NEWEST)
+Index("ix_images_gallery", *_SHOWN)
+Index("ix_images_board", images.c.board_id, *_SHOWN)
+# A signed-in user's own; in single-user mode everything is the system's, and these are empty.
+Index("ix_images_owned", images.c.user_id, *_SHOWN, sqlite_where=_OWNED)
+Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_SHOWN, sqlite_where=_OWNED)
+
+image_counts = Table(
+    "image_counts",
+    metadata,
+    Column("board_id", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("is_intermediate", Boolean(create_constraint=False), primary_key=True),
+    Column("image_category", Text, primary_key=True),
+    Column("image_origin", Text, primary_key=True),
+    Column("starred", Boolean(create_constraint=False), primary_key=True),
+    Column("number", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
-Index(
-    "ix_images_board",
-    images.c.board_id,
-    images.c.is_intermediate,
-    images.c.starred.desc(),
-    images.c.created_at.desc(),
-    images.c.image_name.desc(),
-    images.c.image_category,
+"""How many images there are of each sort, kept by triggers on `images` (migration 0005); no board is ''."""
+
+image_move_jobs = Table(
+    "image_move_jobs",
+    metadata,
+    Column("job_id", Integer, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("error_message", Text),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
+"""Moves of all images to where the subfolder strategy wants them."""
+
+image_move_items = Table(
+    "image_move_items",
+    metadata,
+    Column("image_name", Text, primary_key=True),
+    Column("from_subfolder", Text, nullable=False),
+    Column("to_subfolder", Text, nullable=False),
+)
+"""The images whose files are being moved just now, written before their files are touched: what a crash is mended by."""
 
 videos = Table(
     "videos",
@@ -217,7 +248,6 @@ Index(
     videos.c.created_at.desc(),
     videos.c.gallery_name.desc(),
     videos.c.video_category,
-    videos.c.video_name,
 )
 Index(
     "ix_videos_board",
@@ -227,7 +257,6 @@ Index(
     videos.c.created_at.desc(),
     videos.c.gallery_name.desc(),
     videos.c.video_category,
-    videos.c.video_name,
 )
 
 models = Table(

@@ -35,7 +35,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['board_id'], ['boards.board_id'], name=op.f('fk_videos_board_id'), ondelete='SET NULL'),
     sa.PrimaryKeyConstraint('video_name', name=op.f('pk_videos'))
     )
-    ordered = ['is_intermediate', sa.literal_column('starred DESC'), sa.literal_column('created_at DESC'), sa.literal_column('gallery_name DESC'), 'video_category', 'video_name']
+    ordered = ['is_intermediate', sa.literal_column('starred DESC'), sa.literal_column('created_at DESC'), sa.literal_column('gallery_name DESC'), 'video_category']
     op.create_index('ix_videos_gallery', 'videos', ordered)
     op.create_index('ix_videos_board', 'videos', ['board_id', *ordered])
 

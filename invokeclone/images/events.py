@@ -6,7 +6,7 @@ from invokeclone.kit.events import Audience, Event
 
 
 class ImagesDeletedEvent(Event):
-    """Images are gone: results that name them must not be used again."""
+    """Images or videos are gone: results that name them must not be used again."""
 
     name: ClassVar[str] = "images_deleted"
     audience: ClassVar[Audience] = "internal"

@@ -1,6 +1,6 @@
-"""The files of an image: where they are, and that both are there or neither; it knows no records.
+"""The files of images and videos: where they are, and that all of one are there or none; it knows no records.
 
-A picture is never changed once written. Names and subfolders come from records, never straight from a request.
+A picture or video is never changed once written. Names and subfolders come from records, never straight from a request.
 """
 
 import io
@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import Place
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
@@ -19,18 +20,24 @@ THUMBNAIL_EFFORT = 1
 """WebP effort: 4 (Pillow's default) costs twice the time for 1 % of the size."""
 
 
-def full_path(settings: Settings, place: Place) -> Path:
-    """Return where the picture of `place` lies."""
-    return _folder(settings) / place.subfolder / place.name
+def full_path(settings: Settings, place: Place, kind: Kind = IMAGES) -> Path:
+    """Return where the picture or video of `place` lies."""
+    return folder(settings, kind) / place.subfolder / place.name
 
 
-def thumbnail_path(settings: Settings, place: Place) -> Path:
+def thumbnail_path(settings: Settings, place: Place, kind: Kind = IMAGES) -> Path:
     """Return where the thumbnail of `place` lies."""
-    return _folder(settings) / "thumbnails" / place.subfolder / f"{Path(place.name).stem}.webp"
+    return folder(settings, kind) / "thumbnails" / place.subfolder / f"{Path(place.name).stem}.webp"
 
 
-def _folder(settings: Settings) -> Path:
-    return settings.outputs_path / "images"
+def sidecar_path(settings: Settings, place: Place) -> Path:
+    """Return where the texts of a video lie, which its own file does not hold."""
+    return folder(settings, VIDEOS) / "sidecars" / place.subfolder / f"{Path(place.name).stem}.json"
+
+
+def folder(settings: Settings, kind: Kind) -> Path:
+    """Return where all files of a kind lie."""
+    return settings.outputs_path / f"{kind}s"
 
 
 def subfolder(strategy: str, name: str, category: ImageCategory, *, is_intermediate: bool) -> str:
@@ -67,13 +74,15 @@ def write(settings: Settings, place: Place, png: bytes, webp: bytes) -> None:
         raise
 
 
-def remove(settings: Settings, places: list[Place]) -> list[Place]:
+def remove(settings: Settings, places: list[Place], kind: Kind = IMAGES) -> list[Place]:
     """Remove the files of `places`; files that are not there are fine. Returns those that could not be removed."""
     stuck = []
     for place in places:
         try:
-            remove_file(full_path(settings, place))
-            remove_file(thumbnail_path(settings, place))
+            remove_file(full_path(settings, place, kind))
+            remove_file(thumbnail_path(settings, place, kind))
+            if kind is VIDEOS:
+                remove_file(sidecar_path(settings, place))
         except OSError:
             stuck.append(place)
     return stuck

@@ -18,6 +18,7 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, embedded, files, intake, png, store
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage, NotYours
 from invokeclone.images.events import ImagesDeletedEvent
+from invokeclone.images.kinds import IMAGES, Kind
 from invokeclone.images.schemas import Changed, ImageDTO, NewImage, Place, Touched, WorkflowAndGraphResponse
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
@@ -178,12 +179,14 @@ async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) ->
         return await store.metadata_json(connection, name)
 
 
-async def path(resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM) -> Path:
-    """Return where the file of an image lies; raises NotYours, ImageNotFound."""
+async def path(
+    resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: Kind = IMAGES
+) -> Path:
+    """Return where the file of an image or video lies; raises NotYours, and what the kind says when there is none."""
     async with resources.database.read() as connection:
-        await access.require_readable(connection, user, access.IMAGES, name)
-        where = await store.place(connection, name)
-    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where)
+        await access.require_readable(connection, user, kind, name)
+        where = await store.place(connection, name, kind)
+    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where, kind)
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
@@ -206,55 +209,68 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
         raise ImageNotFound(name) from error
 
 
-async def delete(resources: Resources, name: str, user: User = SYSTEM) -> Changed:
-    """Delete one image; raises ImageNotFound, NotYours: to whoever is no admin also when there is no such image."""
-    gone = await delete_many(resources, [name], user)
+async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: Kind = IMAGES) -> Changed:
+    """Delete one image or video.
+
+    Raises what the kind says when there is none of this name, and NotYours: to whoever is no admin also when there is none.
+    """
+    gone = await delete_many(resources, [name], user, kind)
     if gone.refused or (not gone.done and not user.is_admin):
         raise NotYours(name)
     if not gone.done:
-        raise ImageNotFound(name)
+        raise kind.missing(name)
     return gone
 
 
-async def delete_many(resources: Resources, names: Sequence[str], user: User = SYSTEM) -> Changed:
-    """Delete the images of `names` that exist and that `user` may delete; return them and the names of the others'."""
+async def delete_many(resources: Resources, names: Sequence[str], user: User = SYSTEM, kind: Kind = IMAGES) -> Changed:
+    """Delete those of `names` that exist and that `user` may delete; return them and the names of the others'."""
     refused: list[str] = []
 
     async def delete_records(connection: AsyncConnection) -> list[Touched]:
-        allowed = await access.changeable(connection, user, access.IMAGES, names)
+        allowed = await access.changeable(connection, user, kind, names)
         refused.extend(allowed.refused)
-        return await store.delete_named(connection, allowed.names)
+        return await store.delete_named(connection, allowed.names, kind)
 
-    return Changed(await delete_by(resources, delete_records), refused)
+    return Changed(await delete_by(resources, delete_records, kind), refused)
 
 
-async def set_starred(connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool) -> Changed:
-    """Star or unstar the images of `names` that exist and that `user` may change."""
-    allowed = await access.changeable(connection, user, access.IMAGES, names)
-    return Changed(await store.set_starred(connection, allowed.names, starred=starred), allowed.refused)
+async def set_starred(
+    connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool, kind: Kind = IMAGES
+) -> Changed:
+    """Star or unstar those of `names` that exist and that `user` may change."""
+    allowed = await access.changeable(connection, user, kind, names)
+    return Changed(await store.set_starred(connection, allowed.names, starred=starred, kind=kind), allowed.refused)
 
 
 async def delete_intermediates(resources: Resources) -> list[Touched]:
-    """Delete all intermediates, and return them."""
+    """Delete all intermediate images, and return them."""
     return await delete_by(resources, store.delete_intermediates)
 
 
-async def delete_uncategorized(resources: Resources, user: User = SYSTEM) -> list[Touched]:
-    """Delete all images of `user` (an admin: of everybody) that are on no board, and return them."""
+async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: Kind = IMAGES) -> list[Touched]:
+    """Delete everything of `user` (an admin: of everybody) that is on no board, and return it."""
     owner = access.owner(user)
-    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner))
+    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
 
 
 async def delete_by(
-    resources: Resources, delete_records: Callable[[AsyncConnection], Awaitable[list[Touched]]]
+    resources: Resources,
+    delete_records: Callable[[AsyncConnection], Awaitable[list[Touched]]],
+    kind: Kind = IMAGES,
 ) -> list[Touched]:
     """Delete the records, then their files, then tell of it; what is cut off in between is only files without record."""
     async with resources.database.write() as connection:
         gone = await delete_records(connection)
-    if gone:
-        resources.events.emit(ImagesDeletedEvent(image_names=[one.place.name for one in gone]))
-        with CancelScope(shield=True):
-            stuck = await run_sync(files.remove, resources.settings, [one.place for one in gone])
-        for where in stuck:
-            _log.warning("the files of the deleted image %s could not be removed", where.name)
+    await forget(resources, gone, kind)
     return gone
+
+
+async def forget(resources: Resources, gone: list[Touched], kind: Kind = IMAGES) -> None:
+    """Tell of records that are deleted, and remove their files."""
+    if not gone:
+        return
+    resources.events.emit(ImagesDeletedEvent(image_names=[one.place.name for one in gone]))
+    with CancelScope(shield=True):
+        stuck = await run_sync(files.remove, resources.settings, [one.place for one in gone], kind)
+    for where in stuck:
+        _log.warning("the files of the deleted %s %s could not be removed", kind, where.name)

@@ -223,9 +223,14 @@ def listed_json(wanted: ImageFilter, key: str, row: Any) -> bytes:
 
 async def by_names_json(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    rows = (await connection.execute(kind.record.where(kind.name.in_(_NAMED)), _names(names))).all()
-    found = {row[0]: kind.fields(row) for row in rows}
+    found = {record[kind.read[0]]: record for record in await by_names(connection, kind, names)}
     return orjson.dumps([found[name] for name in names if name in found])
+
+
+async def by_names(connection: AsyncConnection, kind: Kind, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what clients read of the records of `names`, in any order; those that do not exist are left out."""
+    rows = (await connection.execute(kind.record.where(kind.name.in_(_NAMED)), _names(names))).all()
+    return [kind.fields(row) for row in rows]
 
 
 async def update_image(connection: AsyncConnection, name: str, changes: ImageRecordChanges) -> ImageDTO:

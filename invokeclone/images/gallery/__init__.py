@@ -1,0 +1,1 @@
+"""The gallery: lists of images and videos together."""

@@ -1,0 +1,119 @@
+"""Galleries in SQL: the indexes of images and of videos, merged in the order that is asked for. Nothing is sorted.
+
+SQLite merges what comes in the right order already. An index of either table starts with whether a thing is an intermediate and
+whether it is starred; where the order does not, each of their values is a branch of its own (`_branches`).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    CompoundSelect,
+    Integer,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.images import store
+from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit.paging import SQLiteDirection
+
+BOTH = (IMAGES, VIDEOS)
+_SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
+
+
+def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
+    """Return selects of what the list holds, each of which an index yields in the list's order."""
+    as_indexed = wanted.starred_first and wanted.order_dir is SQLiteDirection.Descending and not wanted.created_date
+    steps = (False, True) if wanted.is_intermediate is None else (wanted.is_intermediate,)
+    return [
+        select(
+            kind.table.c.starred.label("starred"),
+            kind.table.c.created_at.label("created_at"),
+            kind.tie.label("tie"),
+            kind.name.label("name"),
+            literal_column(f"'{kind.word}'").label("kind"),
+        ).where(
+            *store.conditions(wanted.model_copy(update={"is_intermediate": step}), kind),
+            *([] if starred is None else [kind.table.c.starred == starred]),
+        )
+        for kind in kinds
+        for step in steps
+        for starred in ((None,) if as_indexed else (True, False))
+    ]
+
+
+def _merged(wanted: ImageFilter, kinds: Sequence[Kind]) -> CompoundSelect[Any] | Select[Any]:
+    """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name."""
+    direction = wanted.order_dir.value
+    order = [text(f"{key} {direction}") for key in ("created_at", "tie")]
+    if wanted.starred_first:
+        order.insert(0, text("starred DESC"))
+    branches = _branches(wanted, kinds)
+    merged = branches[0] if len(branches) == 1 else union_all(*branches)
+    return merged.order_by(*order)
+
+
+@lru_cache(maxsize=store.SHAPES)
+def page_refs(wanted: ImageFilter) -> CompoundSelect[Any] | Select[Any]:
+    """Return the statement that finds kinds and names of a page, from `skip` on and at most `take` of them."""
+    return _merged(wanted, BOTH).limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
+
+
+@lru_cache(maxsize=store.SHAPES)
+def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
+    """Return the statement that makes one JSON list of all names of a list (or kinds and names), and counts the starred."""
+    listed = _merged(wanted, kinds).subquery()
+    shown = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
+    return select(func.json_group_array(shown), func.count(), func.sum(listed.c.starred, type_=None))
+
+
+async def names_json(
+    connection: AsyncConnection,
+    wanted: ImageFilter,
+    key: str,
+    kinds: tuple[Kind, ...] = BOTH,
+    *,
+    with_kinds: bool = False,
+) -> bytes:
+    """Return all names of a list (or kinds and names) under `key`, with how many there are and how many are starred."""
+    row = (await connection.execute(all_names(wanted, kinds, with_kinds=with_kinds))).one()
+    return store.listed_json(wanted, key, row)
+
+
+async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
+    """Return a page as the JSON of `OffsetPaginatedResults[GalleryItem]`."""
+    total = sum([(await connection.execute(store.counted(wanted, kind))).scalar_one() for kind in BOTH])
+    rows = (await connection.execute(page_refs(wanted), {"skip": offset, "take": limit})).all()
+    refs = [(row.kind, row.name) for row in rows]
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind in BOTH:
+        found |= await _items(connection, kind, [name for word, name in refs if word == kind.word])
+    return orjson.dumps({"limit": limit, "offset": offset, "total": total, "items": [found[ref] for ref in refs]})
+
+
+async def _items(connection: AsyncConnection, kind: Kind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the named things of a kind as `GalleryItem` has them."""
+    items = {}
+    for record in await store.by_names(connection, kind, names) if names else []:
+        name = record[f"{kind.word}_name"]
+        items[kind.word, name] = {
+            "kind": kind.word,
+            "name": name,
+            "full_url": record[f"{kind.word}_url"],
+            "thumbnail_url": record["thumbnail_url"],
+            "category": record[f"{kind.word}_category"],
+            "duration": record.get("duration"),
+            "fps": record.get("fps"),
+            **{key: record[key] for key in _SHOWN},
+        }
+    return items

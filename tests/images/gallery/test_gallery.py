@@ -1,0 +1,209 @@
+"""Galleries: their order, their filters, their pages, and that no list sorts what an index has in order."""
+
+import itertools
+import random
+import re
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.dialects import sqlite
+
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images.gallery import store
+from invokeclone.images.kinds import IMAGES
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit.paging import SQLiteDirection
+from tests.images.gallery.conftest import row
+
+GALLERY = "/api/v1/gallery"
+DAY = "2026-01-0{}"
+
+
+def many(word: str, extension: str, number: int, seed: int) -> list[dict[str, Any]]:
+    """Return records with few moments, so that many are of the same one."""
+    chance = random.Random(seed)
+    return [
+        row(
+            word,
+            f"{chance.getrandbits(64):016x}.{extension}",
+            f"{DAY.format(chance.randint(1, 3))} 0{chance.randint(0, 2)}:00:00.000",
+            category=chance.choice(["general", "general", "mask", "user"]),
+            origin=chance.choice(["internal", "external"]),
+            is_intermediate=chance.random() < 0.3,
+            starred=chance.random() < 0.2,
+            board_id=chance.choice([None, "b", "c"]),
+            metadata=chance.choice([None, '{"a": "cat"}', '{"a": "dog"}']),
+        )
+        for _ in range(number)
+    ]
+
+
+def expected(rows: list[tuple[str, dict[str, Any]]], **asked: Any) -> list[tuple[str, str]]:
+    """Return kinds and names as the specification orders and filters them, without any database."""
+    tests = {
+        "origin": lambda word, one, value: one[f"{word}_origin"] == value,
+        "categories": lambda word, one, value: one[f"{word}_category"] in value,
+        "is_intermediate": lambda _, one, value: one["is_intermediate"] == (value == "true"),
+        "board_id": lambda _, one, value: one["board_id"] == (None if value == "none" else value),
+        "search_term": lambda _, one, value: value.lower() in (one["metadata"] or "") or value in one["created_at"],
+        "created_date": lambda _, one, value: one["created_at"][:10] == value,
+    }
+    kept = [pair for pair in rows if all(test(*pair, asked[key]) for key, test in tests.items() if key in asked)]
+    kept.sort(
+        key=lambda pair: (pair[1]["created_at"], pair[0], pair[1][f"{pair[0]}_name"]),
+        reverse=asked.get("order_dir", "DESC") == "DESC",
+    )
+    if asked.get("starred_first", "true") == "true":
+        kept.sort(key=lambda pair: not pair[1]["starred"])
+    return [(word, one[f"{word}_name"]) for word, one in kept]
+
+
+FILTERS = {
+    "origin": ["external"],
+    "categories": [["general"], ["mask", "user"]],
+    "is_intermediate": ["false", "true"],
+    "board_id": ["none", "b", "unknown"],
+    "search_term": ["CAT", "2026-01-02"],
+    "created_date": ["2026-01-02", "zzz", "2026-01", ""],
+}
+ORDERS = [{"order_dir": way, "starred_first": first} for way in ("DESC", "ASC") for first in ("true", "false")]
+ASKED = [
+    *[{name: value} for name, values in FILTERS.items() for value in values],
+    *[
+        {"board_id": board, "is_intermediate": "false", "categories": categories}
+        for board in ("none", "b")
+        for categories in FILTERS["categories"]
+    ],
+    {"is_intermediate": "false", "categories": ["general"], "created_date": "2026-01-02"},
+    {"is_intermediate": "false", "search_term": "dog", "board_id": "none"},
+    {},
+]
+
+
+async def test_order_and_filters_are_those_of_the_specification(client: httpx.AsyncClient, fill) -> None:
+    """Every list against the same list made without a database: starred, time, kind, name."""
+    images, videos = many("image", "png", 300, 1), many("video", "mp4", 120, 2)
+    await fill(images, videos, {"b": {}, "c": {}})
+    rows = [("image", one) for one in images] + [("video", one) for one in videos]
+    starred = {one[f"{word}_name"] for word, one in rows if one["starred"]}
+    for filters, order in itertools.product(ASKED, ORDERS):
+        asked = {**filters, **order}
+        answer = (await client.get(f"{GALLERY}/item_names", params=asked)).json()
+        right = expected(rows, **asked)
+        names = [name for _, name in right]
+        assert answer["item_names"] == names, asked
+        assert answer["total_count"] == len(names)
+        assert answer["starred_count"] == (len(starred & set(names)) if order["starred_first"] == "true" else 0)
+        if "created_date" in asked:
+            continue
+        told = (await client.get(f"{GALLERY}/items/names", params=asked)).json()
+        assert [(one["kind"], one["name"]) for one in told["items"]] == right
+        assert (told["total_count"], told["starred_count"]) == (answer["total_count"], answer["starred_count"])
+        page = (await client.get(f"{GALLERY}/items/", params={**asked, "offset": 5, "limit": 20})).json()
+        assert [(one["kind"], one["name"]) for one in page["items"]] == right[5:25], asked
+        assert (page["total"], page["offset"], page["limit"]) == (len(right), 5, 20)
+
+
+async def test_an_item_in_full(client: httpx.AsyncClient, fill) -> None:
+    await fill([row("image", "a b.png", starred=True)], [row("video", "v.mp4", board_id="b")], {"b": {}})
+    page = (await client.get(f"{GALLERY}/items/")).json()
+    shared = {
+        "width": 4, "height": 3, "category": "general", "is_intermediate": False, "created_at": "2026-01-01 00:00:00.000"
+    }  # fmt: skip
+    assert page == {
+        "limit": 10,
+        "offset": 0,
+        "total": 2,
+        "items": [
+            {
+                **shared, "kind": "image", "name": "a b.png", "full_url": "api/v1/images/i/a%20b.png/full",
+                "thumbnail_url": "api/v1/images/i/a%20b.png/thumbnail", "starred": True, "board_id": None,
+                "duration": None, "fps": None,
+            },
+            {
+                **shared, "kind": "video", "name": "v.mp4", "full_url": "api/v1/videos/i/v.mp4/full",
+                "thumbnail_url": "api/v1/videos/i/v.mp4/thumbnail", "starred": False, "board_id": "b",
+                "duration": 1.5, "fps": 8.0,
+            },
+        ],
+    }  # fmt: skip
+
+
+async def test_empty_galleries(client: httpx.AsyncClient) -> None:
+    for path, key in (("item_names", "item_names"), ("items/names", "items")):
+        answer = await client.get(f"{GALLERY}/{path}")
+        assert answer.json() == {key: [], "starred_count": 0, "total_count": 0}
+    assert (await client.get(f"{GALLERY}/items/")).json() == {"limit": 10, "offset": 0, "total": 0, "items": []}
+
+
+async def test_pages_of_nothing_and_beyond_the_end(client: httpx.AsyncClient, fill) -> None:
+    await fill([row("image", "a.png")])
+    assert (await client.get(f"{GALLERY}/items/", params={"limit": 0})).json()["items"] == []
+    page = (await client.get(f"{GALLERY}/items/", params={"offset": 10**30})).json()
+    assert (page["items"], page["total"]) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": -1}, {"limit": 1001}, {"offset": -1}, {"order_dir": "up"}, {"categories": "x"}, {"origin": "x"},
+        {"is_intermediate": "x"}, {"search_term": "x" * 4001},
+    ],
+)  # fmt: skip
+async def test_what_makes_no_sense_is_refused(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
+    assert (await client.get(f"{GALLERY}/items/", params=query)).status_code == 422
+
+
+async def test_long_lists_of_names_are_packed(client: httpx.AsyncClient, fill) -> None:
+    await fill(many("image", "png", 900, 3), board={"b": {}, "c": {}})
+    answer = await client.get(f"{GALLERY}/item_names", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.json()["total_count"] == 900
+
+
+GENERAL = (ImageCategory.GENERAL,)
+LISTS = [
+    (ImageFilter(), "gallery"),
+    (ImageFilter(is_intermediate=False, categories=GENERAL), "gallery"),
+    (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), "board"),
+    (ImageFilter(is_intermediate=False, board_id="b"), "board"),
+    (ImageFilter(board_id="b"), "board"),
+    (ImageFilter(is_intermediate=False, created_date="2026-01-01"), "gallery"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "index"), LISTS)
+@pytest.mark.parametrize("order_dir", list(SQLiteDirection))
+@pytest.mark.parametrize("starred_first", [True, False])
+async def test_every_list_merges_two_indexes_and_sorts_nothing(
+    resources, wanted, index, order_dir, starred_first
+) -> None:
+    """No row of an image is read; of videos, which are few, SQLite reads the row for the generated column."""
+    wanted = wanted.model_copy(update={"order_dir": order_dir, "starred_first": starred_first})
+    statements = [
+        store.page_refs(wanted).params(skip=500, take=100),
+        store.all_names(wanted),
+        store.all_names(wanted, with_kinds=True),
+    ]
+    for statement in statements:
+        found = await plan(resources, statement)
+        searched = [line for line in found if re.match(r"(SEARCH|SCAN) (images|videos) ", line)]
+        for word in ("images", "videos"):
+            assert any(f" {word} " in line for line in searched), found
+        for line in searched:
+            assert re.match(rf"SEARCH (images|videos) USING (COVERING )?INDEX ix_\1_{index} ", line), found
+            assert "COVERING" in line or " videos " in line, found
+        assert not any("TEMP B-TREE" in line for line in found), found
+
+
+async def test_one_kind_alone_is_not_merged(resources) -> None:
+    found = await plan(resources, store.all_names(ImageFilter(is_intermediate=False), (IMAGES,)))
+    assert not any("MERGE" in line or "videos" in line or "TEMP B-TREE" in line for line in found), found
+
+
+async def plan(resources, statement) -> list[str]:
+    words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    async with resources.database.read() as connection:
+        rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")).all()
+    return [one[3] for one in rows]
