@@ -19,6 +19,8 @@ from invokeclone.graph import registry
 from invokeclone.images.api import router as images
 from invokeclone.images.downloads import Downloads
 from invokeclone.images.downloads_api import router as image_downloads
+from invokeclone.images.gallery.api import router as gallery
+from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
@@ -47,6 +49,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     queue,
     images,
     image_downloads,
+    videos,
+    gallery,
     boards,
     models,
     client_state,
