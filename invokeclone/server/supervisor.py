@@ -251,17 +251,17 @@ class Supervisor:
             case "models_changed":
                 self._tell({"kind": "models_changed", "keys": payload.get("keys", [])})
 
-    def wake(self) -> None:
-        """Tell every worker to look into the queue now."""
-        self._tell({"kind": "wake"})
-
-    def _tell(self, message: Message) -> None:
     def change_settings(self, settings: Settings) -> None:
         """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
         fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
         self._settings = settings.model_copy(update=fixed)
         self._tell({"kind": "settings", "settings": self._settings.to_worker()})
 
+    def wake(self) -> None:
+        """Tell every worker to look into the queue now."""
+        self._tell({"kind": "wake"})
+
+    def _tell(self, message: Message) -> None:
         for worker in self._workers:
             worker.send(message)
 

@@ -14,6 +14,7 @@ import orjson
 
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.images import access
+from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users import signin
@@ -26,6 +27,7 @@ from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
 
 T = TypeVar("T")
+_log = log.get("worker")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,10 @@ class Session:
         resources = self.tools.resources
         if not resources.settings.multiuser:
             return True
-        return self.tools.wait(signin.may_run(resources.database, self.item.user_id))
+        allowed = self.tools.wait(signin.may_run(resources.database, self.item.user_id))
+        if not allowed:
+            _log.warning("item %s stops: its owner %s has no active account", self.item.item_id, self.item.user_id)
+        return allowed
 
     @cached_property
     def graph_json(self) -> str:

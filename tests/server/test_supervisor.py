@@ -145,13 +145,17 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         say = {"name": "queue_item_status_changed"}
         await supervisor.request("say", {**say, "data": STATUS_CHANGED})
         bus.emit(QueueClearedEvent(queue_id="another"))
-        bus.emit(QueueClearedEvent(queue_id="default"))
+        bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
         await until(lambda: notes().count("wake cpu") == 2)
-        assert notes().count("cancel cpu 5") == 1
+        assert notes().count("cancel cpu 5") == 0
+        bus.emit(QueueClearedEvent(queue_id="default", user_id="system"))
+        bus.emit(QueueClearedEvent(queue_id="default"))
+        await until(lambda: notes().count("wake cpu") == 4)
+        assert notes().count("cancel cpu 5") == 2
         await supervisor.request("say", {**say, "data": {**STATUS_CHANGED, "status": "completed"}})
         bus.emit(QueueClearedEvent(queue_id="default"))
-        await until(lambda: notes().count("wake cpu") == 3)
-        assert notes().count("cancel cpu 5") == 1
+        await until(lambda: notes().count("wake cpu") == 5)
+        assert notes().count("cancel cpu 5") == 2
 
 
 async def test_workers_hear_what_they_must_not_use_again(settings: Settings, notes: Callable[[], list[str]]) -> None:

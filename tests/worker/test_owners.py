@@ -1,0 +1,104 @@
+"""In multi-user mode an item runs only while its owner has an active account."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.users import service, signin
+from invokeclone.users.schemas import AdminUserUpdateRequest
+from invokeclone.worker.context import make_context
+from invokeclone.worker.loop import Outcome
+from invokeclone.worker.runner import SessionRunner
+from invokeclone.worker.tools import Tools
+from tests.accounts import Account, account
+
+NODES = {"one": {"type": "toy_number", "value": 3}, "sum": {"type": "toy_add", "b": 4}}
+EDGE = ("one.value", "sum.a")
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def shared(tools: Tools) -> Tools:
+    resources = tools.resources
+    settings = resources.settings.model_copy(update={"multiuser": True})
+    return replace(tools, resources=replace(resources, settings=settings))
+
+
+@pytest.fixture
+async def alice(tools: Tools) -> Account:
+    return await account(tools.resources.database, "alice")
+
+
+@pytest.fixture
+def run(canceled: threading.Event) -> Run:
+    async def act(item: ClaimedItem, using: Tools) -> Outcome:
+        return await asyncio.to_thread(SessionRunner(using, make_context).run, item, canceled)
+
+    return act
+
+
+async def close(tools: Tools, alice: Account) -> None:
+    await service.change(tools.resources, alice.user_id, AdminUserUpdateRequest(is_active=False))
+
+
+async def test_an_active_owner_s_item_runs(run: Run, make: Any, shared: Tools, alice: Account) -> None:
+    assert (await run(make.item(NODES, EDGE, user_id=alice.user_id), shared)).status == "completed"
+    assert (await run(make.item(NODES, EDGE, user_id="system"), shared)).status == "completed"
+
+
+async def test_a_closed_or_deleted_owner_s_item_is_canceled_before_it_begins(
+    run: Run, make: Any, shared: Tools, alice: Account, channel: Any
+) -> None:
+    await close(shared, alice)
+    for owner in (alice.user_id, "nobody"):
+        assert (await run(make.item(NODES, EDGE, user_id=owner), shared)).status == "canceled"
+    assert channel.sent == []
+
+
+async def test_an_owner_whose_account_is_closed_in_between_gets_no_further_node(
+    run: Run, make: Any, shared: Tools, alice: Account, channel: Any
+) -> None:
+    class Closing:
+        """Closes the account as soon as the first node is done, in the node thread."""
+
+        def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
+            channel.event(name, data, droppable=droppable)
+            if name == "invocation_complete":
+                shared.wait(close(shared, alice))
+
+    outcome = await run(make.item(NODES, EDGE, user_id=alice.user_id), replace(shared, channel=Closing()))
+    assert outcome.status == "canceled"
+    assert channel.told() == [("invocation_started", "one"), ("invocation_complete", "one")]
+
+
+async def test_in_single_user_mode_nobody_asks(
+    run: Run, make: Any, tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(signin, "may_run")
+    assert (await run(make.item(NODES, EDGE, user_id="nobody"), tools)).status == "completed"
+
+
+@pytest.mark.parametrize(("failures", "status"), [(2, "completed"), (3, "canceled")])
+async def test_a_database_that_cannot_be_read_is_asked_three_times(
+    run: Run, make: Any, shared: Tools, alice: Account, monkeypatch: pytest.MonkeyPatch, failures: int, status: str
+) -> None:
+    monkeypatch.setattr(signin, "LOOKUP_WAIT_S", 0.001)
+    real = signin.standing
+    asked = []
+
+    async def unsure(*arguments: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) <= failures:
+            raise OperationalError("SELECT", {}, Exception("disk I/O error"))
+        return await real(*arguments)
+
+    monkeypatch.setattr(signin, "standing", unsure)
+    outcome = await run(make.item({"one": NODES["one"]}, user_id=alice.user_id), shared)
+    assert outcome.status == status
