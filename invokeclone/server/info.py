@@ -20,7 +20,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import InvokeAIAppConfig, Settings
 from invokeclone.server import live_settings
 from invokeclone.server.supervisor import Supervisor
-from invokeclone.users.current import CurrentUser
+from invokeclone.users.current import Admin, CurrentUser
 from invokeclone.version import API_VERSION
 
 MASK = "*" * 10
@@ -154,14 +154,14 @@ async def patchmatch_status(_user: CurrentUser) -> bool:
 
 
 @router.get("/runtime_config", operation_id="get_runtime_config")
-async def runtime_config(needs: Needs, _user: CurrentUser) -> InvokeAIAppConfigWithSetFields:
+async def runtime_config(needs: Needs, _admin: Admin) -> InvokeAIAppConfigWithSetFields:
     """Return every setting, with secrets masked."""
     return _shown(needs.settings)
 
 
 @router.patch("/runtime_config", operation_id="update_runtime_config")
 async def update_runtime_config(
-    changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: Workers, _user: CurrentUser
+    changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: Workers, _admin: Admin
 ) -> InvokeAIAppConfigWithSetFields:
     """Change settings now and in the settings file; devices and history count from the next start."""
     settings = await asyncio.to_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
@@ -176,14 +176,14 @@ async def generation_device_options(workers: Workers, _user: CurrentUser) -> lis
 
 
 @router.get("/logging", operation_id="get_log_level")
-async def log_level(_user: CurrentUser) -> LogLevel:
+async def log_level(_admin: Admin) -> LogLevel:
     """Return the least level that is logged."""
     return LogLevel(logging.getLogger(log.ROOT).level)
 
 
 @router.post("/logging", operation_id="set_log_level")
 async def set_log_level(
-    workers: Workers, _user: CurrentUser, level: Annotated[LogLevel, Body(description="New level.")]
+    workers: Workers, _admin: Admin, level: Annotated[LogLevel, Body(description="New level.")]
 ) -> LogLevel:
     """Set the least level that is logged, here and in the workers, until the server ends."""
     logging.getLogger(log.ROOT).setLevel(level)
@@ -192,7 +192,7 @@ async def set_log_level(
 
 
 @router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
-async def invocation_cache_status(needs: Needs, workers: Workers, _user: CurrentUser) -> InvocationCacheStatus:
+async def invocation_cache_status(needs: Needs, workers: Workers, _admin: Admin) -> InvocationCacheStatus:
     """Return what the workers' invocation caches hold together."""
     found = [InvocationCacheStatus(**status) for status in await workers.request("cache_status")]
     size = needs.settings.node_cache_size
@@ -206,19 +206,19 @@ async def invocation_cache_status(needs: Needs, workers: Workers, _user: Current
 
 
 @router.delete("/invocation_cache", operation_id="clear_invocation_cache")
-async def clear_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+async def clear_invocation_cache(workers: Workers, _admin: Admin) -> None:
     """Empty the workers' invocation caches."""
     await workers.request("clear_invocation_cache")
 
 
 @router.put("/invocation_cache/enable", operation_id="enable_invocation_cache")
-async def enable_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+async def enable_invocation_cache(workers: Workers, _admin: Admin) -> None:
     """Keep and look up outputs from now on."""
     await workers.request("enable_invocation_cache")
 
 
 @router.put("/invocation_cache/disable", operation_id="disable_invocation_cache")
-async def disable_invocation_cache(workers: Workers, _user: CurrentUser) -> None:
+async def disable_invocation_cache(workers: Workers, _admin: Admin) -> None:
     """Neither keep nor look up outputs from now on."""
     await workers.request("disable_invocation_cache")
 
