@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("openapi", parents=[rooted], help="print the OpenAPI document")
     _generate(commands.add_parser("generate", parents=[rooted], help="make one picture without a server"))
     _models(commands.add_parser("models", help="list, install and delete models"), rooted)
+    _user(commands.add_parser("user", help="accounts: list, add, change and delete them"), rooted)
     database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[rooted], help="bring the database to the newest form")
     _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), rooted)
@@ -82,6 +83,27 @@ def _models(command: _Parser, rooted: _Parser) -> None:
     install.add_argument("--inplace", action="store_true", help="leave the files where they are")
     delete = actions.add_parser("delete", parents=[rooted], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
+
+
+def _user(command: _Parser, rooted: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    named = _Parser(add_help=False)
+    named.add_argument("email", metavar="EMAIL", help="address of the user")
+    secret = _Parser(add_help=False)
+    secret.add_argument("--password-stdin", action="store_true", help="read the password from the standard input")
+    actions.add_parser("list", parents=[rooted], help="show all users")
+    add = actions.add_parser("add", parents=[rooted, named, secret], help="make an account; asks for the password")
+    add.add_argument("--name", help="name to show")
+    add.add_argument("--admin", action="store_true", help="make it an administrator's")
+    actions.add_parser("passwd", parents=[rooted, named, secret], help="set a new password; ends what is signed in")
+    for action, text in (
+        ("delete", "delete an account; what its user made stays"),
+        ("promote", "make a user an administrator"),
+        ("demote", "make an administrator a user"),
+        ("enable", "let a user sign in again"),
+        ("disable", "let a user sign in no more"),
+    ):
+        actions.add_parser(action, parents=[rooted, named], help=text)
 
 
 def _webui(command: _Parser, rooted: _Parser) -> None:

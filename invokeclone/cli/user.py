@@ -1,0 +1,123 @@
+"""`invokeclone user …`: the accounts of a root, also while its server runs (which notices within half a minute).
+
+A password is asked for, or read from the first line of the standard input; it is never an argument, which others could see.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from pydantic import ValidationError
+
+from invokeclone.cli.configured import settings_for
+from invokeclone.cli.main import CommandError
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.users import service, store
+from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
+
+CHANGES = {
+    "promote": (AdminUserUpdateRequest(is_admin=True), "is an administrator"),
+    "demote": (AdminUserUpdateRequest(is_admin=False), "is no administrator"),
+    "enable": (AdminUserUpdateRequest(is_active=True), "may sign in"),
+    "disable": (AdminUserUpdateRequest(is_active=False), "may not sign in, and what was signed in has ended"),
+}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what `action` says; return the exit code."""
+    settings = settings_for(arguments, level="warning")
+    actions: dict[str, Callable[[Resources, argparse.Namespace], Awaitable[None]]] = {
+        "list": _list,
+        "add": _add,
+        "passwd": _passwd,
+        "delete": _delete,
+    }
+    asyncio.run(_act(settings, actions.get(arguments.action, _change), arguments))
+    return 0
+
+
+async def _act(
+    settings: Settings, act: Callable[[Resources, argparse.Namespace], Awaitable[None]], arguments: argparse.Namespace
+) -> None:
+    async with _opened(settings) as resources:
+        await act(resources, arguments)
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Resources]:
+    resources = Resources(settings, Database(settings.database_path), Bus())
+    try:
+        await resources.database.migrate()
+        yield resources
+    finally:
+        await resources.database.close()
+
+
+async def _find(resources: Resources, email: str) -> UserDTO:
+    async with resources.database.read() as connection:
+        found = await store.find(connection, email)
+    if found is None:
+        raise CommandError(f"no user has the address {email}")
+    return found.user
+
+
+def _password(arguments: argparse.Namespace) -> str:
+    """Return the password that was piped in, or typed twice without being shown."""
+    if arguments.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise CommandError("no terminal to ask for a password at: pipe it in with --password-stdin")
+    typed = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != typed:
+        raise CommandError("these are two different passwords")
+    return typed
+
+
+async def _list(resources: Resources, _arguments: argparse.Namespace) -> None:
+    async with resources.database.read() as connection:
+        found = await store.list_all(connection)
+    width = max((len(user.email) for user in found), default=0)
+    for user in found:
+        seen = user.last_login_at.isoformat(" ", "minutes") if user.last_login_at else "never"
+        cells = [user.email.ljust(width), "admin" if user.is_admin else "user ", "" if user.is_active else "disabled"]
+        sys.stdout.write(
+            "  ".join([*cells[:2], f"signed in {seen}", cells[2], user.display_name or ""]).rstrip() + "\n"
+        )
+
+
+async def _add(resources: Resources, arguments: argparse.Namespace) -> None:
+    try:
+        asked = AdminUserCreateRequest(
+            email=arguments.email, display_name=arguments.name, password=_password(arguments), is_admin=arguments.admin
+        )
+    except ValidationError as error:
+        raise CommandError(f"{arguments.email} is not an e-mail address") from error
+    user = await service.create(resources, asked)
+    sys.stdout.write(f"added {user.email}\n")
+    if not resources.settings.multiuser:
+        sys.stderr.write("invokeclone: nobody signs in before the settings say `multiuser: true`\n")
+
+
+async def _passwd(resources: Resources, arguments: argparse.Namespace) -> None:
+    user = await _find(resources, arguments.email)
+    await service.change(resources, user.user_id, AdminUserUpdateRequest(password=_password(arguments)))
+    sys.stdout.write(f"{user.email} has a new password, and what was signed in has ended\n")
+
+
+async def _delete(resources: Resources, arguments: argparse.Namespace) -> None:
+    user = await _find(resources, arguments.email)
+    await service.remove(resources, user.user_id)
+    sys.stdout.write(f"deleted {user.email}; what the user made stays\n")
+
+
+async def _change(resources: Resources, arguments: argparse.Namespace) -> None:
+    user = await _find(resources, arguments.email)
+    change, said = CHANGES[arguments.action]
+    await service.change(resources, user.user_id, change)
+    sys.stdout.write(f"{user.email} {said}\n")
