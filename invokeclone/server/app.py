@@ -35,6 +35,7 @@ from invokeclone.queue.api import router as queue
 from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
+from invokeclone.recall.api import router as recall
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
@@ -42,6 +43,8 @@ from invokeclone.users.current import identified
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
+from invokeclone.utilities.api import router as utilities
+from invokeclone.utilities.prompts import DynamicPrompts
 ROUTERS: tuple[APIRouter, ...] = (
     info.router,
     external.router,
@@ -58,6 +61,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     workflows,
 )
 COMPRESS_FROM = 1_000
+    recall,
+    utilities,
 """Bytes from which an answer is compressed."""
 
 
@@ -161,7 +166,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.installer = installer
         await installer.start()
         stack.push_async_callback(installer.stop)
-        await models_service.register_embedded(resources)
+        await embedded.register_embedded(resources)
+        app.state.dynamic_prompts = DynamicPrompts()
+        stack.push_async_callback(app.state.dynamic_prompts.close)
+        if resources.settings.scan_models_on_startup:
+            await scan.add_found(resources, installer)
         app.state.sockets.listen(app.state.bus)
         stack.push_async_callback(app.state.sockets.close)
         supervisor = Supervisor(

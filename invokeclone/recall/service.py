@@ -1,0 +1,105 @@
+"""What a recall does: keep the values as they were given, resolve names, tell the user's web UI."""
+
+from typing import Any
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.images import access
+from invokeclone.images import store as images
+from invokeclone.images.errors import ImageNotFound, NotYours
+from invokeclone.images.kinds import IMAGES
+from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
+from invokeclone.recall.errors import StrictOrAppend
+from invokeclone.recall.events import RecallParametersUpdatedEvent
+from invokeclone.recall.schemas import RecallParameter
+from invokeclone.users import client_state
+from invokeclone.users.current import User
+
+PREFIX = "recall_"
+LISTS = ("loras", "control_layers", "ip_adapters", "reference_images")
+MODELS: dict[str, tuple[ModelType, list[BaseModelType] | None]] = {
+    "model": (ModelType.Main, None),
+    "refiner_model": (ModelType.Main, [BaseModelType.StableDiffusionXLRefiner]),
+    "vae_model": (ModelType.VAE, None),
+}
+"""Which type, and which bases, a model given by name may have."""
+
+ADAPTERS: dict[str, tuple[ModelType, ...]] = {
+    "loras": (ModelType.LoRA,),
+    "control_layers": (ModelType.ControlNet, ModelType.T2IAdapter, ModelType.ControlLoRa),
+    "ip_adapters": (ModelType.IPAdapter, ModelType.FluxRedux),
+}
+
+
+async def recall(
+    resources: Resources, queue_id: str, user: User, given: RecallParameter, *, strict: bool, append: bool
+) -> dict[str, Any]:
+    """Keep the values, tell the web UI, and return what it was told. Raises StrictOrAppend."""
+    if strict and append:
+        raise StrictOrAppend("strict and append exclude each other")
+    values = given.model_dump(mode="json") if strict else given.model_dump(mode="json", exclude_none=True)
+    if strict:
+        values = {name: [] if value is None and name in LISTS else value for name, value in values.items()}
+    if not values:
+        return {"status": "no_parameters_provided", "updated_count": 0}
+    async with resources.database.write() as connection:
+        texts = {f"{PREFIX}{name}": orjson.dumps(value).decode() for name, value in values.items()}
+        await client_state.put(connection, user.user_id, texts)
+        parameters = await _resolved(connection, user, values)
+    if append:
+        parameters["append"] = True
+    resources.events.emit(RecallParametersUpdatedEvent(queue_id=queue_id, user_id=user.user_id, parameters=parameters))
+    return {"status": "success", "queue_id": queue_id, "updated_count": len(values), "parameters": parameters}
+
+
+async def _resolved(connection: AsyncConnection, user: User, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with keys for the names of models; what no model has as its name is left out."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            found[name] = None
+        elif name in MODELS:
+            model_type, bases = MODELS[name]
+            if key := await _key(connection, value, (model_type,), bases):
+                found[name] = key
+        elif name in LISTS:
+            entries = [await _entry(connection, user, name, entry) for entry in value]
+            found[name] = [entry for entry in entries if entry is not None]
+        else:
+            found[name] = value
+    return found
+
+
+async def _entry(connection: AsyncConnection, user: User, name: str, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an adapter or reference image as the web UI reads it; None when what it is about is not there."""
+    entry = {field: value for field, value in entry.items() if value is not None}
+    image_name = entry.pop("image_name", None)
+    image = await _image(connection, user, image_name) if image_name else None
+    if name == "reference_images":
+        return {"image": image} if image else None
+    key = await _key(connection, entry.pop("model_name"), ADAPTERS[name], None)
+    if key is None:
+        return None
+    return {"model_key": key, **({"image": image} if image else {}), **entry}
+
+
+async def _key(
+    connection: AsyncConnection, name: str, types: tuple[ModelType, ...], bases: list[BaseModelType] | None
+) -> str | None:
+    for model_type in types:
+        if found := await models.search(connection, name=name, type=model_type, bases=bases):
+            return found[0].key
+    return None
+
+
+async def _image(connection: AsyncConnection, user: User, name: str) -> dict[str, Any] | None:
+    """Return an image's name and size; None when it isn't there or isn't the user's to see."""
+    try:
+        await access.require_readable(connection, user, IMAGES, name)
+        found = await images.get(connection, name)
+    except (ImageNotFound, NotYours):
+        return None
+    return {"image_name": name, "width": found.width, "height": found.height}

@@ -1,0 +1,1 @@
+"""Help for writing prompts and text: dynamic prompts, language models' suggestions, the user's fonts."""

@@ -1,0 +1,57 @@
+"""The utilities' routes: dynamic prompts and the user's fonts."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Body, Depends, Path, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, Response
+
+from invokeclone.kit.requests import Needs
+from invokeclone.users.current import CurrentUser
+from invokeclone.utilities import fonts
+from invokeclone.utilities.prompts import DynamicPrompts
+from invokeclone.utilities.schemas import DynamicPromptsResponse, UserFontsResponse
+
+FOREVER = "private, max-age=31536000, immutable"
+
+router = APIRouter(prefix="/api/v1/utilities", tags=["utilities"])
+
+
+def _dynamic_prompts(request: Request) -> DynamicPrompts:
+    return cast("DynamicPrompts", request.app.state.dynamic_prompts)
+
+
+@router.post("/dynamicprompts")
+async def parse_dynamicprompts(
+    expander: Annotated[DynamicPrompts, Depends(_dynamic_prompts)],
+    _user: CurrentUser,
+    prompt: Annotated[str, Body(description="The pattern, with {choices|to|make}.")],
+    max_prompts: Annotated[int, Body(ge=1, le=10_000, description="How many prompts to make at most.")] = 1_000,
+    combinatorial: Annotated[
+        bool, Body(description="Whether to go through the combinations in order, not at random.")
+    ] = True,
+    seed: Annotated[int | None, Body(description="Makes what is random repeatable.")] = None,
+) -> DynamicPromptsResponse:
+    """Make prompts out of a pattern."""
+    return await expander.expand(prompt, max_prompts, seed, combinatorial=combinatorial)
+
+
+@router.get("/fonts")
+async def list_user_fonts(needs: Needs, _user: CurrentUser) -> UserFontsResponse:
+    """List the families in the fonts folder."""
+    return await run_in_threadpool(fonts.families, needs.settings.fonts_path)
+
+
+@router.get("/fonts/{font_path:path}")
+async def get_user_font_file(
+    needs: Needs, _user: CurrentUser, font_path: Annotated[str, Path(description="The file, from the folder on.")]
+) -> Response:
+    """Return a font file."""
+    file, media_type = await run_in_threadpool(fonts.find, needs.settings.fonts_path, font_path)
+    return FileResponse(
+        file,
+        media_type=media_type,
+        filename=file.name,
+        content_disposition_type="inline",
+        headers={"Cache-Control": FOREVER},
+    )

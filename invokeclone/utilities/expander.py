@@ -1,0 +1,76 @@
+"""The process in which dynamic prompts are expanded: a pattern can be written to take forever, or all memory.
+
+`python -m invokeclone.utilities.expander` reads a request per line as JSON and answers on a line; it ends when nobody has asked
+for a while, or with its parent. It bounds its own memory; whoever asks bounds the time, by killing it.
+"""
+
+import json
+import logging
+import select
+import sys
+from random import Random
+from typing import Any
+
+MEMORY = 1 << 30
+IDLE_S = 120.0
+LONGEST_PROMPT = 100_000
+MOST_CHARACTERS = 20_000_000
+DEEPEST = 2_000
+
+
+class TooMuch(Exception):
+    """The prompts would be longer than anybody could use."""
+
+
+def expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: bool) -> dict[str, Any]:
+    """Return `prompts` and `error`; after an error the pattern itself is the only prompt."""
+    try:
+        return {"prompts": _expand(prompt, max_prompts, seed, combinatorial=combinatorial) or [""], "error": None}
+    except (MemoryError, RecursionError):
+        return {"prompts": [prompt], "error": "The pattern is too deep or makes too much text"}
+    except Exception as error:  # noqa: BLE001  (whatever the library's parser and samplers raise is an answer)
+        return {"prompts": [prompt], "error": str(error) or type(error).__name__}
+
+
+def _expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: bool) -> list[str]:
+    from dynamicprompts.enums import SamplingMethod
+    from dynamicprompts.sampling_context import SamplingContext
+    from dynamicprompts.wildcards import WildcardManager
+
+    if len(prompt) > LONGEST_PROMPT:
+        raise TooMuch(f"The pattern has more than {LONGEST_PROMPT} characters")
+    method = SamplingMethod.COMBINATORIAL if combinatorial else SamplingMethod.RANDOM
+    context = SamplingContext(method, WildcardManager(), rand=Random(seed))
+    prompts, characters = [], 0
+    for found in context.sample_prompts(prompt, max_prompts):
+        prompts.append(str(found))
+        characters += len(prompts[-1])
+        if characters > MOST_CHARACTERS:
+            raise TooMuch(f"The prompts have more than {MOST_CHARACTERS} characters")
+    return prompts
+
+
+def _bound_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def main() -> None:
+    """Answer line by line."""
+    _bound_memory()
+    logging.disable()
+    sys.setrecursionlimit(DEEPEST)
+    while select.select([sys.stdin], [], [], IDLE_S)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        answer = expand(**json.loads(line))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The fonts that a user put into the fonts folder: what families they make, and which file an address means.
+
+Links are left out wherever they stand: what is not in the folder itself is not given out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from invokeclone.kit.storage import safe_join
+from invokeclone.utilities.errors import FontNotFound, NotAFont
+from invokeclone.utilities.schemas import UserFont, UserFontFace, UserFontsResponse
+
+if TYPE_CHECKING:
+    from fontTools.ttLib import TTFont
+
+MEDIA_TYPES = {".ttf": "font/ttf", ".otf": "font/otf", ".woff": "font/woff", ".woff2": "font/woff2"}
+ADDRESS = "api/v1/utilities/fonts"
+REGULAR = 400
+LARGEST = 64 * 1024 * 1024
+"""Bytes of a font file up to which it is looked into; a larger one goes by its name."""
+
+FAMILY_NAMES = (16, 1)
+"""The name table's entries for a family: as designers group it, and as old programs do."""
+
+ITALIC = 1
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a font file says of itself."""
+
+    family: str
+    weight: int = REGULAR
+    style: str = "normal"
+
+
+def families(folder: Path) -> UserFontsResponse:
+    """Return the families in a folder and its subfolders, by name. For a thread: it reads every file that is new."""
+    found: dict[str, list[tuple[str, Face]]] = {}
+    for file in _files(folder):
+        status = file.stat()
+        face = _face(file, status.st_mtime_ns, status.st_size)
+        found.setdefault(face.family.casefold(), []).append((file.relative_to(folder).as_posix(), face))
+    return UserFontsResponse(fonts=[_family(key, faces) for key, faces in sorted(found.items())])
+
+
+def find(folder: Path, name: str) -> tuple[Path, str]:
+    """Return the font file that an address means, and its media type; raises NotAFont, FontNotFound."""
+    parts = PurePosixPath(name).parts
+    media_type = MEDIA_TYPES.get(PurePosixPath(name).suffix.lower())
+    if media_type is None:
+        raise NotAFont("a font file ends in " + ", ".join(MEDIA_TYPES))
+    if "\\" in name or ".." in parts or name.startswith("/"):
+        raise NotAFont(f"not inside the fonts folder: {name!r}")
+    safe_join(folder, name)
+    path = folder
+    for part in parts:
+        path /= part
+        if path.is_symlink():
+            raise FontNotFound(f"no font {name!r}")
+    if not path.is_file():
+        raise FontNotFound(f"no font {name!r}")
+    return path, media_type
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the font files, sorted, following no links."""
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        if entry.is_symlink() or not entry.name.isprintable():
+            continue
+        if entry.is_dir():
+            yield from _files(entry)
+        elif entry.suffix.lower() in MEDIA_TYPES and entry.is_file():
+            yield entry
+
+
+def _family(key: str, faces: list[tuple[str, Face]]) -> UserFont:
+    faces = sorted(faces, key=lambda found: (found[1].style != "normal", abs(found[1].weight - REGULAR), found[0]))
+    path, first = faces[0]
+    return UserFont(
+        id=f"user:{key}",
+        family=first.family,
+        label=first.family,
+        path=path,
+        url=_url(path),
+        faces=[
+            UserFontFace(path=path, url=_url(path), weight=face.weight, style=face.style)
+            for path, face in sorted(faces, key=lambda found: (found[1].weight, found[1].style != "normal", found[0]))
+        ],
+    )
+
+
+def _url(path: str) -> str:
+    return f"{ADDRESS}/{quote(path)}"
+
+
+@lru_cache(maxsize=4096)
+def _face(file: Path, _changed_at: int, size: int) -> Face:
+    """Return what a file says of itself; one that can't be read goes by its name."""
+    from fontTools.ttLib import TTFont
+
+    if size > LARGEST:
+        return Face(file.stem)
+    try:
+        with file.open("rb") as data, TTFont(data, lazy=True) as font:
+            return _said_by(font, file.stem)
+    except Exception:  # noqa: BLE001  (fontTools raises whatever a broken table makes it stumble over)
+        return Face(file.stem)
+
+
+def _said_by(font: "TTFont", name: str) -> Face:
+    names = font.get("name")
+    found = [names.getDebugName(number) or "" for number in FAMILY_NAMES] if names else []
+    family = next((text.strip() for text in found if text.strip()), name)
+    weight, italic = REGULAR, False
+    if "OS/2" in font:
+        weight = min(max(int(font["OS/2"].usWeightClass), 1), 1000)
+        italic = bool(font["OS/2"].fsSelection & ITALIC)
+    return Face(family[:200], weight, "italic" if italic else "normal")

@@ -1,0 +1,147 @@
+"""Dynamic prompts over HTTP, also such as are written to take forever or all memory."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from invokeclone.kit.resources import Resources
+from invokeclone.server import errors
+from invokeclone.utilities.api import router
+from invokeclone.utilities.prompts import DynamicPrompts
+
+ADDRESS = "/api/v1/utilities/dynamicprompts"
+HOSTILE = "".join("${v" + f"{i}=" + (f"${{v{i - 1}}}" * 10 if i else "x" * 10) + "}" for i in range(9)) + "${v8}"
+
+
+@pytest.fixture
+async def expander() -> AsyncIterator[DynamicPrompts]:
+    made = DynamicPrompts(patience=2)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def client(resources: Resources, expander: DynamicPrompts) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    app.state.resources, app.state.dynamic_prompts = resources, expander
+    errors.install(app)
+    app.include_router(APIRouter())
+    app.include_router(router)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test"
+    ) as made:
+        yield made
+
+
+async def made(client: httpx.AsyncClient, prompt: str, **options: Any) -> tuple[list[str], str | None]:
+    answer = await client.post(ADDRESS, json={"prompt": prompt, **options})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert set(body) == {"prompts", "error"}
+    return body["prompts"], body["error"]
+
+
+async def test_all_combinations_in_order(client: httpx.AsyncClient) -> None:
+    assert await made(client, "a {red|blue} {cat|dog}") == (
+        ["a red cat", "a red dog", "a blue cat", "a blue dog"],
+        None,
+    )
+    assert await made(client, "{2$$a|b|c}", max_prompts=2) == (["a,b", "a,c"], None)
+    assert await made(client, "${x={a|b}}${x}!") == (["a!", "b!"], None)
+
+
+async def test_at_random_as_many_as_asked_for_and_repeatable(client: httpx.AsyncClient) -> None:
+    asked = {"combinatorial": False, "seed": 7, "max_prompts": 20}
+    first, error = await made(client, "{a|b|0.1::c}", **asked)
+    assert (len(first), error) == (20, None)
+    assert set(first) <= {"a", "b", "c"}
+    assert (await made(client, "{a|b|0.1::c}", **asked))[0] == first
+    assert (await made(client, "{a|b|0.1::c}", **{**asked, "seed": 8}))[0] != first
+
+
+@pytest.mark.parametrize("combinatorial", [True, False])
+async def test_an_empty_pattern_makes_one_empty_prompt(client: httpx.AsyncClient, combinatorial: bool) -> None:
+    assert await made(client, "", combinatorial=combinatorial) == ([""], None)
+
+
+@pytest.mark.parametrize("combinatorial", [True, False])
+async def test_a_wildcard_that_nobody_has_stays_as_it_is(client: httpx.AsyncClient, combinatorial: bool) -> None:
+    """As in the reference: as many copies as asked for, and no error."""
+    prompts, error = await made(client, "a __missing__ x", combinatorial=combinatorial, max_prompts=3)
+    assert (prompts, error) == (["a __missing__ x"] * 3, None)
+
+
+@pytest.mark.parametrize("pattern", ["{a|b", "${x}"])
+async def test_a_broken_pattern_comes_back_with_the_reason(client: httpx.AsyncClient, pattern: str) -> None:
+    prompts, error = await made(client, pattern)
+    assert prompts == [pattern]
+    assert error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"prompt": "a", "max_prompts": 0},
+        {"prompt": "a", "max_prompts": 10_001},
+        {"prompt": "a", "seed": "x"},
+        {"prompt": 1},
+    ],
+)
+async def test_refusals(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    assert (await client.post(ADDRESS, json=body)).status_code == 422
+
+
+async def test_text_that_is_no_unicode_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post(ADDRESS, content=b'{"prompt": "\\ud800"}', headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        HOSTILE,
+        "{" * 5000,
+        "x" * 200_000,
+    ],
+    ids=["variables of variables", "deep", "long"],
+)
+async def test_a_hostile_pattern_ends_and_the_next_one_works(client: httpx.AsyncClient, pattern: str) -> None:
+    began = time.monotonic()
+    asking = asyncio.create_task(made(client, pattern))
+    await asyncio.sleep(0.05)
+    assert time.monotonic() - began < 1, "the event loop is held up"
+    prompts, error = await asking
+    assert prompts == [pattern]
+    assert error
+    assert await made(client, "{a|b}") == (["a", "b"], None)
+
+
+@pytest.mark.parametrize("combinatorial", [True, False])
+async def test_nested_counts_end(client: httpx.AsyncClient, combinatorial: bool) -> None:
+    pattern = "a|b|c"
+    for _level in range(5):
+        pattern = "{1000$$" + pattern + "|" + pattern + "}"
+    prompts, error = await made(client, pattern, combinatorial=combinatorial, max_prompts=10_000)
+    assert prompts
+    assert error is None or prompts == [pattern]
+    assert await made(client, "{a|b}") == (["a", "b"], None)
+
+
+async def test_too_much_text_is_refused(client: httpx.AsyncClient) -> None:
+    pattern = "${a={" + "x" * 50_000 + "|y}}${a}" + "{0|1|2|3|4|5|6|7|8|9}" * 4
+    prompts, error = await made(client, pattern, max_prompts=10_000)
+    assert prompts == [pattern]
+    assert error
+
+
+async def test_a_process_that_has_ended_is_replaced(client: httpx.AsyncClient, expander: DynamicPrompts) -> None:
+    assert await made(client, "{a|b}") == (["a", "b"], None)
+    assert expander._process is not None
+    expander._process.kill()
+    assert await made(client, "{a|b}") == (["a", "b"], None)
