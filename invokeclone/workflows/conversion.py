@@ -139,7 +139,7 @@ def _form_field(element: JsonValue) -> Place | None:
 
 
 def graph(drawing: Drawing, batched: Mapping[str, JsonValue], given: Mapping[Place, JsonValue]) -> dict[str, Any]:
-    """Return the graph as JSON: `batched` holds one value per batch node, `given` what a caller sets in place of others.
+    """Return the graph as JSON: `batched` holds a value per batch node (None: not known yet), `given` what a caller sets in place of others.
 
     Where an edge arrives, no value is written.
     """
@@ -155,7 +155,7 @@ def graph(drawing: Drawing, batched: Mapping[str, JsonValue], given: Mapping[Pla
     edges = []
     for edge in drawing.edges:
         source, target = edge.source[0], edge.target
-        if source in batched and target[0] in nodes:
+        if batched.get(source) is not None and target[0] in nodes:
             nodes[target[0]][target[1]] = batched[source]
         elif source not in drawing.nodes or drawing.nodes[source].type not in left_out:
             edges.append({"source": _end(edge.source), "destination": _end(target)})

@@ -1,0 +1,246 @@
+"""Writes the workflows that come with the application: python scripts/draw_default_workflows.py.
+
+Nodes take their version and their inputs from the registry, so run this again when a node they use has changed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph import registry
+from invokeclone.models.embedded import EMBEDDED_KEY
+
+FOLDER = Path(__file__).parent.parent / "invokeclone" / "workflows" / "defaults"
+COLUMN, ROW = 440, 380
+SIDE = 128
+MODEL = {
+    "key": EMBEDDED_KEY,
+    "hash": "any",
+    "name": "Embedded Tiny",
+    "base": "sd-1",
+    "type": "main",
+    "submodel_type": None,
+}
+ADVICE = "The sizes suit the embedded model. For Stable Diffusion 1.5 choose 512 by 512."
+
+
+class Sheet:
+    """A workflow that is being drawn."""
+
+    def __init__(self) -> None:
+        self.nodes: list[dict[str, Any]] = []
+        self.edges: list[dict[str, Any]] = []
+        self.fields: list[dict[str, Any]] = []
+
+    def node(
+        self, node_id: str, at: tuple[float, float], label: str = "", *, keep: bool = False, **values: Any
+    ) -> None:
+        """Put a node at a column and row; its type is its id up to the first dash, `keep`: what it makes is kept."""
+        node_type = node_id.partition("-")[0]
+        cls = registry.get(node_type)
+        inputs = {}
+        for name, field in cls.model_fields.items():
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            if extra.get("field_kind") != "input" and name != "board":
+                continue
+            inputs[name] = {"name": name, "label": "", "description": ""}
+            value = values.get(name, extra.get("orig_default") if extra.get("input") != "connection" else None)
+            if value is not None:
+                inputs[name]["value"] = value
+        if "board" in inputs:
+            inputs["board"]["value"] = "auto"
+        data = {
+            "id": node_id, "type": node_type, "version": cls.ui_config.version, "nodePack": "invokeai", "label": label,
+            "notes": "", "isOpen": True, "isIntermediate": not keep, "useCache": node_type != "rand_int",
+            "inputs": inputs,
+        }  # fmt: skip
+        position = {"x": at[0] * COLUMN, "y": at[1] * ROW}
+        self.nodes.append({"id": node_id, "type": "invocation", "position": position, "data": data})
+
+    def wire(self, *ways: str) -> None:
+        """Draw edges, each `node:output > node:input`."""
+        for way in ways:
+            (source, start), (target, end) = (one.split(":") for one in way.split(" > "))
+            self.edges.append(
+                {
+                    "id": f"{source}:{start}-{target}:{end}", "type": "default", "source": source, "sourceHandle": start,
+                    "target": target, "targetHandle": end,
+                }
+            )  # fmt: skip
+
+    def ask(self, place: str, label: str, kind: str | None = None, component: str | None = None) -> None:
+        """Put an input, `node:input`, into the form under a label."""
+        node_id, name = place.split(":")
+        (node,) = [one for one in self.nodes if one["id"] == node_id]
+        node["data"]["inputs"][name]["label"] = label
+        data: dict[str, Any] = {"fieldIdentifier": {"nodeId": node_id, "fieldName": name}, "showDescription": False}
+        if kind is not None:
+            data["settings"] = {"type": f"{kind}-field-config", "component": component or "number-input"}
+            if kind != "string":
+                data["settings"]["showShuffle"] = False
+        self.fields.append({"id": f"node-field-{node_id}-{name}", "type": "node-field", "data": data})
+
+    def save(self, file: str, name: str, tags: str, description: str) -> None:
+        """Write the workflow with its form: a heading, what it is, the inputs."""
+        told = [
+            {"id": "heading-title", "type": "heading", "data": {"content": name}},
+            {"id": "text-description", "type": "text", "data": {"content": f"{description} {ADVICE}"}},
+            {"id": "divider-title", "type": "divider"},
+        ]
+        elements = [{**one, "parentId": "root"} for one in [*told, *self.fields]]
+        root = {"id": "root", "type": "container"}
+        root["data"] = {"layout": "column", "children": [one["id"] for one in elements]}  # type: ignore[assignment]
+        workflow = {
+            "id": f"default_{file}", "name": name, "author": "invokeclone", "description": description,
+            "version": "1.0.0", "contact": "", "tags": tags, "notes": "", "exposedFields": [],
+            "meta": {"version": "3.0.0", "category": "default"}, "nodes": self.nodes, "edges": self.edges,
+            "form": {"elements": {one["id"]: one for one in [root, *elements]}, "rootElementId": "root"},
+        }  # fmt: skip
+        text = json.dumps(workflow, indent=1, ensure_ascii=False)
+        (FOLDER / f"{file}.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def begin(*, positive: str | None) -> Sheet:
+    """Draw what all have: model, prompts, denoising, decoding."""
+    sheet = Sheet()
+    sheet.node("main_model_loader", (0, 0.5), "Model", model=MODEL)
+    prompt = {} if positive is None else {"prompt": positive}
+    sheet.node("compel-positive", (1, 0), "Positive Prompt", **prompt)
+    sheet.node("compel-negative", (1, 1), "Negative Prompt", prompt="")
+    sheet.node("denoise_latents", (3, 0.5), steps=20, cfg_scale=4.0, scheduler="euler")
+    sheet.node("l2i", (4, 0.5), "Picture", keep=True)
+    sheet.wire(
+        "main_model_loader:clip > compel-positive:clip",
+        "main_model_loader:clip > compel-negative:clip",
+        "main_model_loader:unet > denoise_latents:unet",
+        "main_model_loader:vae > l2i:vae",
+        "compel-positive:conditioning > denoise_latents:positive_conditioning",
+        "compel-negative:conditioning > denoise_latents:negative_conditioning",
+        "noise:noise > denoise_latents:noise",
+        "denoise_latents:latents > l2i:latents",
+    )
+    sheet.ask("main_model_loader:model", "Model")
+    if positive is not None:
+        sheet.ask("compel-positive:prompt", "Positive Prompt", "string", "textarea")
+    return sheet
+
+
+def finish(sheet: Sheet) -> None:
+    """Ask for what all ask for at last."""
+    sheet.ask("compel-negative:prompt", "Negative Prompt", "string", "textarea")
+    sheet.ask("denoise_latents:steps", "Steps", "integer")
+    sheet.ask("denoise_latents:cfg_scale", "CFG Scale")
+    sheet.ask("denoise_latents:scheduler", "Scheduler")
+
+
+def sized(sheet: Sheet, node_id: str) -> None:
+    """Ask for width and height at a node."""
+    sheet.ask(f"{node_id}:width", "Width", "integer")
+    sheet.ask(f"{node_id}:height", "Height", "integer")
+
+
+def text_to_image() -> None:
+    """Draw: a prompt becomes a picture."""
+    sheet = begin(positive="a red circle on a blue background")
+    sheet.node("rand_int", (1, 2), "Random Seed")
+    sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
+    sheet.wire("rand_int:value > noise:seed")
+    finish(sheet)
+    sized(sheet, "noise")
+    sheet.save(
+        "text_to_image_sd1",
+        "Text to Image - SD1.5",
+        "sd1.5, text to image",
+        "Makes a picture from a prompt with a Stable Diffusion 1 model.",
+    )
+
+
+def image_to_image() -> None:
+    """Draw: a picture is made anew after a prompt."""
+    sheet = begin(positive="a red circle on a blue background")
+    sheet.node("img_resize", (1, 2), "Start Picture", width=SIDE, height=SIDE)
+    sheet.node("i2l", (2, 2))
+    sheet.node("rand_int", (1, 3), "Random Seed")
+    sheet.node("noise", (3, 2))
+    (denoise,) = [one for one in sheet.nodes if one["id"] == "denoise_latents"]
+    denoise["data"]["inputs"]["denoising_start"]["value"] = 0.4
+    sheet.wire(
+        "main_model_loader:vae > i2l:vae",
+        "img_resize:image > i2l:image",
+        "i2l:width > noise:width",
+        "i2l:height > noise:height",
+        "rand_int:value > noise:seed",
+        "i2l:latents > denoise_latents:latents",
+    )
+    sheet.ask("img_resize:image", "Start Picture")
+    sized(sheet, "img_resize")
+    sheet.ask("denoise_latents:denoising_start", "Kept of the Picture", "float", "number-input-and-slider")
+    finish(sheet)
+    sheet.save(
+        "image_to_image_sd1",
+        "Image to Image - SD1.5",
+        "sd1.5, image to image",
+        "Draws a picture anew after a prompt; how much of it is kept is up to you.",
+    )
+
+
+def seed_sweep() -> None:
+    """Draw: one prompt, several seeds."""
+    sheet = begin(positive="a red circle on a blue background")
+    sheet.node("range_of_size", (0, 2), "Seeds", start=1, size=4, step=1)
+    sheet.node("iterate", (1, 2), "Each Seed")
+    sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
+    sheet.node("collect", (5, 0.5), "All Pictures")
+    sheet.node("image_collection", (6, 0.5), "Pictures")
+    sheet.wire(
+        "range_of_size:collection > iterate:collection",
+        "iterate:item > noise:seed",
+        "l2i:image > collect:item",
+        "collect:collection > image_collection:collection",
+    )
+    sheet.ask("range_of_size:start", "First Seed", "integer")
+    sheet.ask("range_of_size:size", "Number of Seeds", "integer")
+    finish(sheet)
+    sized(sheet, "noise")
+    sheet.save(
+        "seed_sweep_sd1",
+        "Seed Sweep - SD1.5",
+        "sd1.5, text to image, iterate",
+        "Makes a picture from the same prompt with each of several seeds, and collects them.",
+    )
+
+
+def prompt_list() -> None:
+    """Draw: several prompts, one seed."""
+    sheet = begin(positive=None)
+    prompts = [
+        "a red circle on a blue background",
+        "a house at night",
+        "a yellow star on a white background",
+        "a boat on the sea",
+    ]
+    sheet.node("string_batch", (0, -0.5), "Prompts", strings=prompts)
+    sheet.node("noise", (2, 1.5), seed=1, width=SIDE, height=SIDE)
+    sheet.wire("string_batch:value > compel-positive:prompt")
+    sheet.ask("string_batch:strings", "Prompts")
+    sheet.ask("noise:seed", "Seed", "integer")
+    finish(sheet)
+    sized(sheet, "noise")
+    sheet.save(
+        "prompt_list_sd1",
+        "Prompt List - SD1.5",
+        "sd1.5, text to image, batch",
+        "Makes a picture from each prompt of a list, all with one seed; each becomes a queue item of its own.",
+    )
+
+
+def main() -> None:
+    """Write all of them."""
+    registry.discover()
+    FOLDER.mkdir(exist_ok=True)
+    for draw in (text_to_image, image_to_image, seed_sweep, prompt_list):
+        draw()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Which workflows a graph may call, and the graph behind a drawing."""
+
+from typing import Any
+
+import pytest
+
+from invokeclone.graph.graph import Graph
+from invokeclone.workflows import compatibility, conversion
+from invokeclone.workflows.schemas import WorkflowWithoutID
+from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, connector, edge, form, node, workflow
+
+
+def reason(sent: dict[str, Any], capacity: int = 100) -> str:
+    judgement = compatibility.judge(WorkflowWithoutID.model_validate(sent), capacity)
+    assert judgement.is_callable == (judgement.reason == "ok")
+    assert judgement.is_callable == (judgement.message is None)
+    return judgement.reason.value
+
+
+def with_nodes(*nodes: Any, edges: Any = (), **more: Any) -> dict[str, Any]:
+    return callable_workflow(nodes=[*RETURNING, *nodes], edges=[*RETURNS, *edges], **more)
+
+
+def test_one_that_may_be_called() -> None:
+    assert reason(callable_workflow()) == "ok"
+
+
+def test_what_is_given_back() -> None:
+    assert reason(workflow()) == "missing_workflow_return"
+    assert reason(with_nodes(node("again", "workflow_return"))) == "multiple_workflow_return"
+    notes = {"id": "n", "type": "notes", "data": {"type": "workflow_return"}}
+    assert reason(with_nodes(notes)) == "ok"
+
+
+@pytest.mark.parametrize("node_type", ["nothing_of_this_name", "image_generator"])
+def test_nodes_that_cannot_run(node_type: str) -> None:
+    target = node("add", "add", b=1)
+    drawn = with_nodes(node("g", node_type), target, edges=[edge("g.images", "add.a")])
+    assert reason(drawn) == "unsupported_node"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "edges"),
+    [
+        ([{"id": 1}], []),
+        ([{"id": "x", "type": "invocation", "data": {}}], []),
+        ([{"id": "x", "type": "invocation", "data": {"type": "add", "inputs": {"a": 1}}}], []),
+        ([], [{"type": "default"}]),
+        ([], [edge("i.nothing", "v.value")]),
+        ([], [edge("nobody.value", "v.value")]),
+        ([], [edge("i.value", "i.value")]),
+        ([node("s", "string"), node("m", "add")], [edge("s.value", "m.a")]),
+        ([node("it", "iterate")], []),
+    ],
+)
+def test_drawings_that_make_no_graph(nodes: Any, edges: Any) -> None:
+    assert reason(with_nodes(*nodes, edges=edges)) == "invalid_graph"
+
+
+def test_inputs_that_are_wrong_or_missing() -> None:
+    assert reason(with_nodes(node("m", "add", a="many"))) == "invalid_inputs"
+    missing = node("p", "img_resize", image=..., width=8)
+    assert reason(with_nodes(missing)) == "invalid_inputs"
+    assert reason(with_nodes(missing, form=form(("p", "image")))) == "ok"
+    exposed = {"exposedFields": [{"nodeId": "p", "fieldName": "image"}]}
+    assert reason(with_nodes(missing, **exposed)) == "ok"
+    assert reason(with_nodes(missing, **exposed, form=form(("p", "width")))) == "invalid_inputs"
+
+
+def batch(values: Any = ..., group: str = "None", name: str = "b") -> list[dict[str, Any]]:
+    return [node(name, "integer_batch", integers=values, batch_group_id=group), node(f"{name}+", "add", a=...)]
+
+
+def used(name: str = "b") -> dict[str, Any]:
+    return edge(f"{name}.value", f"{name}+.a")
+
+
+def test_batches_multiply_and_those_of_a_group_go_together() -> None:
+    assert reason(with_nodes(*batch([1, 2]), edges=[used()]), capacity=2) == "ok"
+    assert reason(with_nodes(*batch([1, 2]), edges=[used()]), capacity=1) == "exceeds_capacity"
+    two = [*batch([1, 2, 3]), *batch([4, 5, 6], name="c")]
+    assert reason(with_nodes(*two, edges=[used(), used("c")]), capacity=9) == "ok"
+    assert reason(with_nodes(*two, edges=[used(), used("c")]), capacity=8) == "exceeds_capacity"
+    together = [*batch([1, 2, 3], "Group 1"), *batch([4, 5, 6], "Group 1", "c")]
+    assert reason(with_nodes(*together, edges=[used(), used("c")]), capacity=3) == "ok"
+    unequal = [*batch([1, 2, 3], "Group 1"), *batch([4, 5], "Group 1", "c")]
+    assert reason(with_nodes(*unequal, edges=[used(), used("c")])) == "unsupported_batch_input"
+
+
+def test_batches_that_cannot_be_used() -> None:
+    assert reason(with_nodes(*batch(), edges=[used()])) == "unsupported_batch_input"
+    assert reason(with_nodes(*batch([]), edges=[used()])) == "unsupported_batch_input"
+    assert reason(with_nodes(*batch(), edges=[used()], form=form(("b", "integers")))) == "ok"
+    assert reason(with_nodes(*batch())) == "ok"  # nothing comes of it
+    from_node = [node("r", "range", start=0, stop=2), edge("r.collection", "b.integers")]
+    drawn = with_nodes(*batch(), from_node[0], edges=[used(), from_node[1]])
+    assert reason(drawn) == "unsupported_batch_input"
+    assert reason(with_nodes(*batch(["x"]), edges=[used()])) == "invalid_inputs"
+    image = node("p", "image_batch", images=[{"image_name": "a.png"}])
+    drawn = with_nodes(image, node("m", "add"), edges=[edge("p.width", "m.a")])
+    assert reason(drawn) == "unsupported_batch_input"
+
+
+@pytest.mark.parametrize(
+    ("generator", "size"),
+    [
+        ({"type": "integer_generator_arithmetic_sequence", "start": 1, "step": 2, "count": 5}, 5),
+        ({"type": "integer_generator_linear_distribution", "start": 1, "end": 5, "count": 3}, 3),
+        ({"type": "integer_generator_random_distribution_uniform", "min": 1, "max": 5, "count": 4}, 4),
+        ({"type": "integer_generator_parse_string", "input": "1,2", "splitOn": ","}, 2),
+    ],
+)
+def test_generated_batches(generator: dict[str, Any], size: int) -> None:
+    drawn = with_nodes(
+        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+    )
+    assert reason(drawn, capacity=size) == "ok"
+    assert reason(drawn, capacity=size - 1) == "exceeds_capacity"
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        None,
+        {"type": "integer_generator_of_another_kind"},
+        {"type": "float_generator_arithmetic_sequence"},
+        {"type": "integer_generator_parse_string", "input": "none"},
+        {"type": "integer_generator_arithmetic_sequence", "count": -1},
+    ],
+)
+def test_generators_that_make_nothing(generator: Any) -> None:
+    drawn = with_nodes(
+        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+    )
+    assert reason(drawn) == "unsupported_batch_input"
+
+
+def test_a_generator_for_millions_is_not_run() -> None:
+    generator = {"type": "integer_generator_arithmetic_sequence", "count": 10**12}
+    drawn = with_nodes(
+        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+    )
+    assert reason(drawn) == "exceeds_capacity"
+
+
+def graph_of(drawn: dict[str, Any], **more: Any) -> Graph:
+    drawing = conversion.read(drawn["nodes"], drawn["edges"])
+    return Graph.model_validate(conversion.graph(drawing, more.get("batched", {}), more.get("given", {})))
+
+
+def test_the_graph_behind_a_drawing() -> None:
+    drawn = workflow(
+        nodes=[
+            node("i", "integer", value=3),
+            connector("x"),
+            connector("y"),
+            connector("loose"),
+            node("m", "add", a=7, b=2),
+            node("l", "l2i", board="auto", tiled=True),
+            {"id": "n", "type": "notes", "data": {"notes": "n"}},
+        ],
+        edges=[
+            edge("i.value", "x.in"),
+            edge("x.out", "y.in"),
+            edge("y.out", "m.a"),
+            edge("loose.out", "m.b"),
+            {"id": "e", "type": "collapsed", "source": "i", "target": "m"},
+        ],
+    )
+    graph = graph_of(drawn, given={("m", "b"): 9, ("m", "a"): 1})
+    assert set(graph.nodes) == {"i", "m", "l"}
+    assert [str(one) for one in graph.edges] == ["i.value -> m.a"]
+    assert graph.nodes["m"].model_dump(include={"a", "b", "is_intermediate", "use_cache"}) == {
+        "a": 0,
+        "b": 9,
+        "is_intermediate": True,
+        "use_cache": True,
+    }
+    assert graph.nodes["l"].board is None
+
+
+def test_connectors_in_a_circle_lead_nowhere() -> None:
+    drawn = workflow(
+        nodes=[connector("x"), connector("y"), node("m", "add")],
+        edges=[edge("x.out", "y.in"), edge("y.out", "x.in"), edge("y.out", "m.a")],
+    )
+    assert graph_of(drawn).edges == []
+
+
+def test_values_for_a_called_workflow_are_passed_on() -> None:
+    call = node("c", "call_saved_workflow", workflow_id="w")
+    call["data"]["inputs"]["saved_workflow_input::i::value"] = {"name": "", "value": 4}
+    graph = graph_of(workflow(nodes=[call]))
+    assert graph.nodes["c"].workflow_inputs == {"saved_workflow_input::i::value": 4}
+
+
+def test_a_batch_node_stands_for_one_of_its_values() -> None:
+    drawn = workflow(nodes=batch([5, 6]), edges=[used()])
+    graph = graph_of(drawn, batched={"b": 6})
+    assert set(graph.nodes) == {"b+"}
+    assert graph.nodes["b+"].a == 6
+    assert graph.edges == []

@@ -1,0 +1,115 @@
+"""The workflows that come with the application: that they fit this version's nodes, and how a start puts them in place."""
+
+import json
+from typing import Any
+
+import pytest
+
+from invokeclone.graph import registry
+from invokeclone.graph.graph import Graph
+from invokeclone.workflows import conversion, service
+from tests.workflows.test_library import WORKFLOWS, make, put_default
+
+FILES = sorted(service.DEFAULTS.glob("*.json"))
+GIVEN: dict[str, Any] = {("img_resize", "image"): {"image_name": "a.png"}}
+"""What a user has to choose first."""
+
+
+def read(file: Any) -> dict[str, Any]:
+    return json.loads(file.read_text("utf-8"))
+
+
+def graph_of(workflow: dict[str, Any]) -> Graph:
+    """Convert a workflow as the editor does before it enqueues, with the first value of each batch."""
+    drawing = conversion.read(workflow["nodes"], workflow["edges"])
+    batched = {
+        node_id: node.values()[conversion.BATCHES[node.type]][0]
+        for node_id, node in drawing.nodes.items()
+        if node.type in conversion.BATCHES
+    }
+    given = {place: value for place, value in GIVEN.items() if place[0] in drawing.nodes}
+    return Graph.model_validate(conversion.graph(drawing, batched, given))
+
+
+def test_there_are_four() -> None:
+    assert len(FILES) == 4
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_fits_the_nodes_of_this_version(file: Any) -> None:
+    workflow = read(file)
+    assert workflow["id"] == f"default_{file.stem}"
+    assert workflow["meta"]["category"] == "default"
+    assert all(workflow[key] for key in ("name", "description", "tags"))
+    for one in workflow["nodes"]:
+        cls = registry.get(one["data"]["type"])
+        assert one["data"]["version"] == cls.ui_config.version
+        assert one["data"]["inputs"].keys() <= cls.model_fields.keys()
+        inputs = {
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("field_kind") == "input"
+        }
+        assert inputs <= one["data"]["inputs"].keys()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_makes_a_valid_graph_with_nothing_missing(file: Any) -> None:
+    graph = graph_of(read(file))
+    graph.validate_self()
+    arriving = {(edge.destination.node_id, edge.destination.field) for edge in graph.edges}
+    for node_id, node in graph.nodes.items():
+        for name, _ in node.required_inputs:
+            assert (node_id, name) in arriving or getattr(node, name) is not None, (node_id, name)
+    assert [node_id for node_id, node in graph.nodes.items() if not node.is_intermediate] == ["l2i"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
+    workflow = read(file)
+    places = [tuple(one["position"].values()) for one in workflow["nodes"]]
+    assert all(
+        abs(one[0] - other[0]) >= 320 or abs(one[1] - other[1]) >= 120
+        for index, one in enumerate(places)
+        for other in places[:index]
+    )
+    elements, root = workflow["form"]["elements"], workflow["form"]["rootElementId"]
+    assert set(elements[root]["data"]["children"]) == set(elements) - {root}
+    assert {one.get("parentId") for key, one in elements.items() if key != root} == {root}
+    fields = conversion.exposed(workflow["form"], [])
+    inputs = {one["id"]: one["data"]["inputs"] for one in workflow["nodes"]}
+    assert len(fields) >= 6
+    assert all(inputs[node_id][name]["label"] for node_id, name in fields)
+
+
+def test_the_model_is_the_one_that_ships_with_the_package() -> None:
+    from invokeclone.models.embedded import EMBEDDED_KEY
+
+    for file in FILES:
+        (loader,) = [one for one in read(file)["nodes"] if one["data"]["type"] == "main_model_loader"]
+        assert loader["data"]["inputs"]["model"]["value"]["key"] == EMBEDDED_KEY
+
+
+async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, resources) -> None:
+    await service.start(resources)
+    before = (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"]
+    assert {one["workflow_id"] for one in before} == {f"default_{file.stem}" for file in FILES}
+    assert {(one["user_id"], one["is_public"]) for one in before} == {("system", False)}
+    await service.start(resources)
+    assert (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"] == before
+
+
+async def test_a_new_version_replaces_adds_and_takes_out(client, resources) -> None:
+    mine = await make(client, "mine")
+    await put_default(resources, "default_old")
+    await client.put(f"{WORKFLOWS}/i/default_old/opened_at")
+    await put_default(resources, "default_gone")
+    (resources.settings.root / "defaults" / "default_gone.json").unlink()
+    before = (await client.get(f"{WORKFLOWS}/i/default_old")).json()
+    await put_default(resources, "default_old", description="better")
+    await put_default(resources, "default_new")
+    after = (await client.get(f"{WORKFLOWS}/i/default_old")).json()
+    assert after["workflow"]["description"] == "better"
+    assert (after["opened_at"], after["created_at"]) == (before["opened_at"], before["created_at"])
+    listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
+    assert {one["workflow_id"] for one in listed} == {"default_old", "default_new", mine["workflow_id"]}

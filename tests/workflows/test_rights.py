@@ -1,0 +1,133 @@
+"""Who reads and changes which workflow, and who is told of it."""
+
+import httpx
+import pytest
+
+from tests.workflows.drawing import workflow
+from tests.workflows.test_library import IMAGE, WORKFLOWS, make, put_default
+
+
+async def names(client: httpx.AsyncClient, **params: object) -> set[str]:
+    return {one["name"] for one in (await client.get(f"{WORKFLOWS}/", params=params)).json()["items"]}
+
+
+async def share(client: httpx.AsyncClient, workflow_id: str, *, is_public: bool = True) -> httpx.Response:
+    return await client.patch(f"{WORKFLOWS}/i/{workflow_id}/is_public", json={"is_public": is_public})
+
+
+async def test_lists_hold_ones_own_and_the_default_ones(people, resources) -> None:
+    ann, bob, admin = people["ann"], people["bob"], people["root"]
+    made = await make(ann, "ann's", tags="t")
+    assert (made["user_id"], made["is_public"]) == ("ann", False)
+    await make(bob, "bob's", tags="t, u")
+    await share(bob, (await make(bob, "bob's shared"))["workflow_id"])
+    await put_default(resources, tags="d")
+    assert await names(ann) == {"ann's", "default_one"}
+    assert await names(ann, is_public=True) == {"bob's shared"}
+    assert await names(bob) == {"bob's", "bob's shared", "default_one"}
+    assert await names(bob, is_public=False, categories=["user"]) == {"bob's"}
+    assert await names(admin) == {"ann's", "bob's", "bob's shared", "default_one"}
+
+    async def get(who: httpx.AsyncClient, what: str, **params: object) -> object:
+        return (await who.get(f"{WORKFLOWS}/{what}", params=params)).json()
+
+    assert await get(ann, "tags") == ["d", "t"]
+    assert await get(admin, "tags") == ["d", "shared", "t", "u"]
+    assert await get(ann, "counts_by_tag", tags=["t", "u"]) == {"t": 1, "u": 0}
+    assert await get(ann, "counts_by_category", categories=["user", "default"]) == {"user": 1, "default": 1}
+    assert await get(ann, "counts_by_category", categories=["user"], is_public=True) == {"user": 1}
+    assert await get(admin, "counts_by_category", categories=["user"]) == {"user": 3}
+
+
+async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
+    ann, bob, admin = people["ann"], people["bob"], people["root"]
+    made = await make(ann)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+
+    async def refused(*, reading: bool) -> None:
+        sent = {"workflow": {**made["workflow"], "name": "mine"}}
+        answers = [
+            await bob.patch(where, json=sent),
+            await bob.delete(where),
+            await share(bob, made["workflow_id"]),
+            await bob.put(f"{where}/thumbnail", files=IMAGE),
+            await bob.delete(f"{where}/thumbnail"),
+        ]
+        if reading:
+            answers += [await bob.get(where), await bob.put(f"{where}/opened_at")]
+        assert {one.status_code for one in answers} == {403}
+
+    await refused(reading=True)
+    await share(ann, made["workflow_id"])
+    await refused(reading=False)
+    assert (await bob.get(where)).status_code == 200
+    assert (await bob.put(f"{where}/opened_at")).status_code == 200
+    assert (await ann.get(where)).json()["name"] == "w"
+    changed = await admin.patch(where, json={"workflow": {**made["workflow"], "name": "of root"}})
+    assert (changed.json()["user_id"], changed.json()["name"]) == ("ann", "of root")
+    assert (await ann.put(f"{where}/thumbnail", files=IMAGE)).status_code == 200
+    assert (await admin.delete(where)).status_code == 200
+
+
+async def test_the_address_of_ones_own_workflow_opens_no_other(people) -> None:
+    """The reference asks for rights to the workflow that is sent, and so it is here."""
+    ann, bob = people["ann"], people["bob"]
+    hers, his = await make(ann), await make(bob)
+    answer = await bob.patch(f"{WORKFLOWS}/i/{his['workflow_id']}", json={"workflow": hers["workflow"]})
+    assert answer.status_code == 403
+
+
+async def test_default_workflows_are_everybodys_to_read_and_nobodys_to_change(people, resources) -> None:
+    where = f"{WORKFLOWS}/i/{await put_default(resources)}"
+    assert (await people["ann"].get(where)).status_code == 200
+    assert (await people["ann"].put(f"{where}/opened_at")).status_code == 200
+    for who in ("ann", "root"):
+        sent = {"workflow": {**workflow(), "id": "default_one"}}
+        assert (await people[who].patch(where, json=sent)).status_code == 403
+        assert (await people[who].delete(where)).status_code == 403
+
+
+async def test_pictures_ask_for_nobody(people, resources) -> None:
+    """Browsers fetch them by themselves, without a token."""
+    from invokeclone.workflows.api import router
+    from tests.images.people import multiuser
+    from tests.rooms import serving
+
+    made = await make(people["ann"])
+    await people["ann"].put(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail", files=IMAGE)
+    async with serving(multiuser(resources), router) as anybody:
+        assert (await anybody.get(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail")).status_code == 200
+        assert (await anybody.get(f"{WORKFLOWS}/i/{made['workflow_id']}")).status_code == 401
+
+
+async def test_who_is_told(people, events) -> None:
+    from invokeclone.server.sockets import rooms_for
+
+    ann = people["ann"]
+    made = await make(ann)
+    await share(ann, made["workflow_id"])
+    await share(ann, made["workflow_id"], is_public=False)
+    await share(ann, made["workflow_id"])
+    await ann.delete(f"{WORKFLOWS}/i/{made['workflow_id']}")
+    told = [(event.name, sorted(rooms_for(type(event), event.model_dump(mode="json")))) for event in events.sent]
+    private, everybody = ["admin", "user:ann"], ["admin", "everyone", "user:ann"]
+    assert told == [
+        ("workflow_created", private),
+        ("workflow_updated", everybody),
+        ("workflow_updated", private),
+        ("workflow_access_revoked", ["everyone"]),
+        ("workflow_updated", everybody),
+        ("workflow_deleted", everybody),
+    ]
+    assert {event.user_id for event in events.sent} == {"ann"}
+
+
+@pytest.mark.parametrize("change", ["is_public", "thumbnail"])
+async def test_in_single_user_mode_nobody_loses_access(client, events, change: str) -> None:
+    made = await make(client)
+    if change == "is_public":
+        await share(client, made["workflow_id"], is_public=False)
+        assert events.names() == ["workflow_created", "workflow_updated"]
+    else:
+        await client.put(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail", files=IMAGE)
+        assert events.names() == ["workflow_created"]
