@@ -12,7 +12,7 @@ from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import records, service, store
+from invokeclone.models import embedded, records, service, store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.guard import Guard
 from invokeclone.models.jobs import InstallStatus
@@ -34,7 +34,7 @@ async def opened(settings: Settings) -> AsyncIterator[Resources]:
     resources = Resources(settings, Database(settings.database_path), Bus())
     try:
         await resources.database.migrate()
-        await service.register_embedded(resources)
+        await embedded.register_embedded(resources)
         yield resources
     finally:
         await resources.database.close()

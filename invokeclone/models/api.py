@@ -1,18 +1,18 @@
 """The routes under /api/v2/models. Each asks a store or service and adds nothing but the form of the answer."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Query, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
-from pydantic import AnyHttpUrl
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.models import pictures, records, scan, starters, store, workers
 from invokeclone.models.guard import Guard
-from invokeclone.models.jobs import ModelInstallJob
+from invokeclone.models.install_api import NeedsInstaller
+from invokeclone.models.install_api import router as installs
 from invokeclone.models.schemas import (
     BulkDeleteModelsRequest,
     BulkDeleteModelsResponse,
@@ -22,14 +22,12 @@ from invokeclone.models.schemas import (
     DeleteOrphanedModelsRequest,
     DeleteOrphanedModelsResponse,
     FoundModel,
-    HFTokenStatus,
     ModelRecordChanges,
     ModelRecordOrderBy,
     ModelsList,
     OrphanedModelInfo,
     SQLiteDirection,
 )
-from invokeclone.models.service import Installer
 from invokeclone.models.union import AnyModelConfig
 from invokeclone.users.current import CurrentUser
 
@@ -39,15 +37,10 @@ def _admin(user: CurrentUser) -> None:
         raise Forbidden("only an admin may do this")
 
 
-def _installer(request: Request) -> Installer:
-    return cast("Installer", request.app.state.installer)
+def _guard(installer: NeedsInstaller) -> Guard:
+    return installer.guard
 
 
-def _guard(request: Request) -> Guard:
-    return _installer(request).guard
-
-
-NeedsInstaller = Annotated[Installer, Depends(_installer)]
 NeedsGuard = Annotated[Guard, Depends(_guard)]
 
 router = APIRouter(prefix="/api/v2/models", tags=["model_manager"])
@@ -186,71 +179,6 @@ async def scan_for_models(
     return await scan.scan(needs, scan_path)
 
 
-@admin.post("/install", status_code=201)
-async def install_model(
-    installer: NeedsInstaller,
-    source: Annotated[str, Query(description="Path, repository or web address")],
-    stated: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
-    inplace: Annotated[bool | None, Query(description="Leave local files where they are")] = False,
-    access_token: Annotated[str | None, Query(description="Token for a web address")] = None,
-) -> ModelInstallJob:
-    """Begin to install a model. Local files are moved into the models folder unless `inplace` is true."""
-    return await installer.add(source, stated, inplace=bool(inplace), access_token=access_token)
-
-
-@admin.get("/install")
-async def list_model_installs(installer: NeedsInstaller) -> list[ModelInstallJob]:
-    """List install jobs."""
-    return installer.jobs()
-
-
-@admin.delete("/install", status_code=204, responses=_NULL)
-async def prune_model_install_jobs(installer: NeedsInstaller) -> Response:
-    """Forget the install jobs that have ended."""
-    installer.prune()
-    return Response(status_code=204)
-
-
-@admin.get("/install/{id}")
-async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002  (the wire's word)
-    """Return an install job."""
-    return installer.get(id)
-
-
-@admin.delete("/install/{id}", status_code=201)
-async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (the wire's word)
-    """Cancel an install job."""
-    installer.cancel(id)
-
-
-@admin.post("/install/{id}/pause", status_code=201)
-async def pause_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Pause an install job that has not begun."""
-    return installer.pause(id)
-
-
-@admin.post("/install/{id}/resume", status_code=201)
-async def resume_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Let a paused install job go on."""
-    return installer.resume(id)
-
-
-@admin.post("/install/{id}/restart_failed", status_code=201)
-async def restart_failed_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Start the failed downloads of an install job anew."""
-    return installer.restart_downloads(id)
-
-
-@admin.post("/install/{id}/restart_file", status_code=201)
-async def restart_model_install_file(
-    installer: NeedsInstaller,
-    id: int,  # noqa: A002  (the wire's word)
-    file_source: Annotated[AnyHttpUrl, Body(description="Address of the file")],  # noqa: ARG001  (no downloads yet)
-) -> ModelInstallJob:
-    """Start one download of an install job anew."""
-    return installer.restart_downloads(id)
-
-
 @admin.get("/starter_models")
 async def get_starter_models() -> starters.StarterModelResponse:
     """List the models to begin with."""
@@ -269,24 +197,6 @@ async def empty_model_cache(supervisor: workers.NeedsWorkers) -> None:
     await workers.empty_caches(supervisor)
 
 
-@admin.get("/hf_login")
-async def get_hf_login_status() -> HFTokenStatus:
-    """Say whether there is a Hugging Face token that works: there is none, as nothing can be downloaded yet."""
-    return HFTokenStatus.INVALID
-
-
-@admin.post("/hf_login")
-async def do_hf_login(token: Annotated[str, Body(embed=True, description="Token")]) -> HFTokenStatus:  # noqa: ARG001
-    """Take a Hugging Face token: none is kept yet, so that it stays without effect and the answer is `invalid`."""
-    return HFTokenStatus.INVALID
-
-
-@admin.delete("/hf_login")
-async def reset_hf_token() -> HFTokenStatus:
-    """Forget the Hugging Face token."""
-    return HFTokenStatus.INVALID
-
-
 @admin.get("/sync/orphaned")
 async def get_orphaned_models(needs: Needs, installer: NeedsInstaller) -> list[OrphanedModelInfo]:
     """List entries of the models folder that belong to no model."""
@@ -302,3 +212,4 @@ async def delete_orphaned_models(
 
 
 router.include_router(admin)
+router.include_router(installs)

@@ -71,7 +71,7 @@ class Hub:
 
     async def metadata(self, repo: str, token: str | None = None) -> HuggingFaceMetadata:
         """Return what is in the newest state of a repository. Raises NotARepository, DownloadFailed and its kinds."""
-        if not _REPO.match(repo):
+        if not is_repository(repo):
             raise NotARepository(f"not the name of a repository (owner/name): {repo!r}")
         token = token or await asyncio.to_thread(self.token)
         try:
@@ -129,6 +129,11 @@ class Hub:
         except (DownloadFailed, AddressRefused, TryAgain):
             return HFTokenStatus.UNKNOWN
         return HFTokenStatus.VALID
+
+
+def is_repository(text: str) -> bool:
+    """Tell whether the text has the form of a repository's name, `owner/name`."""
+    return bool(_REPO.match(text))
 
 
 def _checkpoints(files: list[RemoteModelFile], *, only_top: bool) -> list[AnyHttpUrl] | None:

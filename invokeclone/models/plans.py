@@ -38,6 +38,8 @@ async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> Plan:
     variant = default_variant(settings) if source.variant is None else source.variant
     wanted = set(select([file.path for file in metadata.files], variant, source.subfolder))
     chosen = [file for file in metadata.files if file.path in wanted]
+    for file in chosen:
+        names.safe_path(file.path.as_posix())
     single = len(chosen) == 1 and (source.subfolder == chosen[0].path or len(chosen[0].path.parts) == 1)
     root = Path(names.safe_name(chosen[0].path.name if single else _folder_name(source)))
     placed = [
@@ -60,5 +62,4 @@ def _folder_name(source: HFModelSource) -> str:
 
 def _inside(source: HFModelSource, path: Path) -> Path:
     """Return where a file belongs in the model's folder; the contents of a single subfolder are the model's own."""
-    safe = names.safe_path(path.as_posix())
-    return safe.relative_to(source.subfolder) if source.subfolder and safe.is_relative_to(source.subfolder) else safe
+    return path.relative_to(source.subfolder) if source.subfolder and path.is_relative_to(source.subfolder) else path

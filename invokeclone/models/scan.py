@@ -8,8 +8,14 @@ from pathlib import Path
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.resources import Resources
 from invokeclone.models import placement, store
+from invokeclone.models.fetching import FOLDER
 from invokeclone.models.files import MODEL_FILES, walk
-from invokeclone.models.schemas import DeleteOrphanedModelsResponse, FoundModel, OrphanedModelInfo
+from invokeclone.models.schemas import (
+    DeleteOrphanedModelsResponse,
+    FoundModel,
+    ModelRecordChanges,
+    OrphanedModelInfo,
+)
 from invokeclone.models.service import Installer
 
 _MARKS = {"config.json", "model_index.json", "learned_embeds.bin", "pytorch_lora_weights.bin", "image_encoder.txt"}
@@ -35,6 +41,24 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
         return [FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in known) for candidate in found]
 
     return await asyncio.to_thread(find)
+
+
+async def add_found(resources: Resources, installer: Installer) -> None:
+    """Begin to install, where they lie, the models of the models folder that no record knows."""
+    models = resources.settings.models_path
+    if not await asyncio.to_thread(models.is_dir):
+        return
+    async with resources.database.read() as connection:
+        known = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+    known += [models / placement.PICTURES, *installer.places_in_use()]
+
+    def find() -> list[Path]:
+        found = sorted(_candidates(models, 0, set()))
+        own = [path for path in found if path != models and not path.relative_to(models).parts[0].startswith(FOLDER)]
+        return [path for path in own if not any(placement.holds(model, path) for model in known)]
+
+    for path in await asyncio.to_thread(find):
+        await installer.add(str(path), ModelRecordChanges(), inplace=True)
 
 
 def _folder(text: str) -> Path:
@@ -70,7 +94,7 @@ def _candidates(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
 async def orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
     models = resources.settings.models_path
-    used = [models / key for key in installer.guard.held()] + installer.sources_in_use()
+    used = [models / key for key in installer.guard.held()] + installer.places_in_use()
     async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
         used += [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
 

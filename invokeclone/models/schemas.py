@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import AnyHttpUrl, BaseModel, Field
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelSourceType, ModelType, SchedulerPredictionType
 from invokeclone.models.configs import SourceUrl
@@ -97,6 +97,13 @@ class HFTokenStatus(StrEnum):
     VALID = "valid"
     INVALID = "invalid"
     UNKNOWN = "unknown"
+
+
+class HuggingFaceModels(BaseModel):
+    """What a repository of Hugging Face offers."""
+
+    urls: list[AnyHttpUrl] | None = Field(description="Single-file models in it")
+    is_diffusers: bool = Field(description="Whether it is a folder as diffusers saves it")
 
 
 class BulkDeleteModelsRequest(BaseModel):

@@ -25,26 +25,29 @@ from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
+from invokeclone.models import embedded, scan
 from invokeclone.models import service as models_service
 from invokeclone.models.api import router as models
+from invokeclone.models.download.api import router as model_downloads
+from invokeclone.models.download.queue import Downloads as ModelDownloads
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
+from invokeclone.recall.api import router as recall
 from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
-from invokeclone.recall.api import router as recall
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.users.current import identified
+from invokeclone.utilities.api import router as utilities
+from invokeclone.utilities.prompts import DynamicPrompts
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
-from invokeclone.utilities.api import router as utilities
-from invokeclone.utilities.prompts import DynamicPrompts
 ROUTERS: tuple[APIRouter, ...] = (
     info.router,
     external.router,
@@ -56,13 +59,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     gallery,
     boards,
     models,
+    model_downloads,
     client_state,
+    recall,
+    utilities,
     presets,
     workflows,
 )
 COMPRESS_FROM = 1_000
-    recall,
-    utilities,
 """Bytes from which an answer is compressed."""
 
 
@@ -162,7 +166,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.image_downloads = Downloads(resources)
         await app.state.image_downloads.start()
         stack.push_async_callback(app.state.image_downloads.stop)
-        installer = models_service.Installer(resources)
+        app.state.downloads = ModelDownloads(resources.settings, resources.events)
+        stack.push_async_callback(app.state.downloads.stop)
+        installer = models_service.Installer(resources, app.state.downloads, lasting=True)
         app.state.installer = installer
         await installer.start()
         stack.push_async_callback(installer.stop)

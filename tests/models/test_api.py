@@ -412,12 +412,8 @@ async def test_empty_model_cache(client, workers):
     assert workers.asked == ["empty_model_cache"]
 
 
-async def test_starter_models_and_hf_login(client):
+async def test_starter_models(client):
     assert (await client.get("/starter_models")).json() == {"starter_models": [], "starter_bundles": {}}
-    assert (await client.get("/hf_login")).json() == "invalid"
-    assert (await client.post("/hf_login", json={"token": "hf_x"})).json() == "invalid"
-    assert (await client.post("/hf_login", json={})).status_code == 422
-    assert (await client.delete("/hf_login")).json() == "invalid"
 
 
 async def test_who_is_no_admin_may_only_read(app, client, model):

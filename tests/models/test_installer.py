@@ -188,16 +188,6 @@ async def test_a_record_that_cannot_be_written_brings_the_files_back(resources, 
     assert (job.error_reason, inside(resources)) == ("RuntimeError", [])
 
 
-@pytest.mark.parametrize("source", ["owner/name", "owner/name::unet/x.safetensors", "https://a.example/b.safetensors"])
-async def test_downloads_are_said_to_be_missing(installer, events, source):
-    job = await installer.add(source, ModelRecordChanges())
-    while not job.ended:
-        await asyncio.sleep(0.005)
-    assert (job.status, job.inplace) == ("error", False)
-    assert "downloads are not available yet" in job.error
-    assert events.names()[-1] == "model_install_error"
-
-
 def test_the_grammar_of_sources(make):
     def parse(text):
         found = parse_source(text, inplace=True, access_token="t").model_dump(mode="json")
@@ -235,24 +225,27 @@ async def test_cancel_pause_resume_and_prune(resources, events, make):
     two = await installer.add(str(make.checkpoint("b.safetensors")), ModelRecordChanges(), inplace=True)
     installer.cancel(one.id)
     assert (one.status, events.names()) == ("cancelled", ["model_install_cancelled"])
-    assert installer.pause(two.id).status == "paused"
+    assert (await installer.pause(two.id)).status == "paused"
     await installer.start()
     await asyncio.sleep(0.05)
-    assert installer.resume(two.id).status == "waiting"
+    assert (await installer.resume(two.id)).status == "waiting"
     while not two.ended:
         await asyncio.sleep(0.005)
     assert (one.status, two.status) == ("cancelled", "completed")
     installer.cancel(two.id)
-    for unchanged in (installer.pause, installer.resume, installer.restart_downloads):
-        assert unchanged(two.id).status == "completed"
+    for unchanged in (installer.pause, installer.resume, installer.restart_failed):
+        assert (await unchanged(two.id)).status == "completed"
+    assert (await installer.restart_file(two.id, "http://a/b")).status == "completed"
     assert installer.jobs() == [one, two]
-    installer.prune()
+    await installer.prune()
     assert installer.jobs() == []
     with pytest.raises(UnknownInstall):
         installer.get(two.id)
-    for work in (installer.cancel, installer.pause, installer.resume, installer.restart_downloads):
+    with pytest.raises(NoInstallToChange):
+        installer.cancel(two.id)
+    for work in (installer.pause, installer.resume, installer.restart_failed):
         with pytest.raises(NoInstallToChange):
-            work(two.id)
+            await work(two.id)
     await installer.stop()
 
 

@@ -61,6 +61,7 @@ class _Entry:
     watch: Watcher | None
     task: asyncio.Task[None] | None = None
     told: bool = False
+    pruned: bool = False
     due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
 
 
@@ -111,12 +112,15 @@ class Downloads:
         return job
 
     def jobs(self) -> list[DownloadJob]:
-        """Return every job, oldest first."""
-        return [entry.job for entry in self._entries.values()]
+        """Return every job that wasn't pruned, oldest first."""
+        return [entry.job for entry in self._entries.values() if not entry.pruned]
 
     def get(self, number: int) -> DownloadJob:
         """Return a job; raises UnknownDownload."""
-        return self._entry(number).job
+        entry = self._entry(number)
+        if entry.pruned:
+            raise UnknownDownload(f"no download {number}")
+        return entry.job
 
     def cancel(self, number: int) -> None:
         """Cancel a job that hasn't ended, and remove what is here of its file. Raises UnknownDownload."""
@@ -129,6 +133,11 @@ class Downloads:
             entry.task = asyncio.create_task(self._clear(entry))
         self._change(entry, DownloadJobStatus.CANCELLED)
         self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
+
+    def cancel_all(self) -> None:
+        """Cancel every job that hasn't ended."""
+        for job in self.jobs():
+            self.cancel(job.id)
 
     def pause(self, number: int) -> None:
         """Hold a job that waits or runs; what is here of its file stays. Raises UnknownDownload."""
@@ -144,6 +153,11 @@ class Downloads:
         entry = self._entry(number)
         if entry.job.status in {DownloadJobStatus.PAUSED, DownloadJobStatus.ERROR}:
             self._queue(entry)
+
+    def found(self, number: int, size: int) -> None:
+        """Count a held job as complete whose file is here already, without a word. Raises UnknownDownload."""
+        job = self._entry(number).job
+        job.status, job.bytes, job.total_bytes = DownloadJobStatus.COMPLETED, size, size
 
     async def restart(self, number: int) -> None:
         """Begin a job anew, without what is here of its file, unless it is complete or cancelled. Raises UnknownDownload."""
@@ -167,8 +181,11 @@ class Downloads:
             await asyncio.wait(tasks)
 
     def prune(self) -> None:
-        """Forget the jobs that have ended."""
-        self._entries = {number: entry for number, entry in self._entries.items() if not entry.job.ended}
+        """Show the jobs that have ended no more; those that somebody watches stay known until they are forgotten."""
+        for number, entry in list(self._entries.items()):
+            entry.pruned = entry.pruned or entry.job.ended
+            if entry.pruned and entry.watch is None:
+                del self._entries[number]
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Forget jobs that nobody needs any more."""
@@ -186,7 +203,7 @@ class Downloads:
             entry.watch(entry.job)
 
     def _queue(self, entry: _Entry) -> None:
-        job = entry.job
+        job, entry.pruned = entry.job, False
         job.error = job.error_type = job.job_ended = None
         job.status = DownloadJobStatus.WAITING
         heapq.heappush(self._waiting, (job.priority, job.id))
@@ -255,7 +272,7 @@ class Downloads:
 
     def _claim(self, entry: _Entry, path: Path) -> None:
         """Raise DestinationTaken when another download that hasn't ended writes the file."""
-        for other in self.jobs():
+        for other in (entry.job for entry in self._entries.values()):
             if other.download_path == path and other.id != entry.job.id and not other.ended:
                 raise DestinationTaken(f"another download is writing {path}")
 

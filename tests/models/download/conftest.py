@@ -1,19 +1,27 @@
 """A web of our own on this machine, with everything that goes wrong on the real one, and a queue of downloads to ask it."""
 
 import asyncio
+import hashlib
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
+from fastapi import FastAPI
 
 from invokeclone.kit.settings import Settings
+from invokeclone.models.api import router as models
 from invokeclone.models.download import transfer
+from invokeclone.models.download.api import router as queue
 from invokeclone.models.download.queue import Downloads
 from invokeclone.models.download.schemas import DownloadJob
+from invokeclone.models.service import Installer
+from invokeclone.server import errors as rendering
 
 
 @dataclass
@@ -165,3 +173,61 @@ async def done(job: DownloadJob) -> DownloadJob:
 async def until(true: Any) -> None:
     while not true():
         await asyncio.sleep(0.005)
+
+
+@dataclass
+class FakeHub:
+    """Hugging Face on the fake web: repositories, some of them for whoever has the token."""
+
+    web: FakeWeb
+    sha: str = "c0ffee"
+
+    def repository(self, name: str, files: dict[str, bytes], *, token: str | None = None, lfs: bool = True) -> None:
+        """Offer files; weights with their checksum, as if they were in the large file storage."""
+        siblings: list[dict[str, Any]] = []
+        for path, data in files.items():
+            entry: dict[str, Any] = {"rfilename": path, "size": len(data)}
+            if lfs and path.endswith((".safetensors", ".bin")):
+                entry["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+            siblings.append(entry)
+            self.web.page(self.path(name, path), data, token=token)
+        answer = {"id": name, "sha": self.sha, "siblings": siblings, "tags": ["x"]}
+        self.web.page(f"/api/models/{name}?blobs=true", json.dumps(answer).encode(), token=token)
+
+    def path(self, name: str, file: str) -> str:
+        return f"/{name}/resolve/{self.sha}/{file}"
+
+    def page(self, name: str, file: str) -> Page:
+        return self.web.pages[self.path(name, file)]
+
+
+@pytest.fixture
+def fake_hub(fake_web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setenv("HF_ENDPOINT", fake_web.url)
+    return FakeHub(fake_web)
+
+
+@pytest.fixture
+async def installer(resources: Any, downloads: Downloads, fake_hub: FakeHub) -> AsyncIterator[Installer]:
+    made = Installer(resources, downloads, lasting=True)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any) -> FastAPI:
+    made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
+    made.state.downloads = downloads
+    rendering.install(made)
+    made.include_router(models)
+    made.include_router(queue)
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
+        yield made
