@@ -96,6 +96,7 @@ async def upload_image(
 
 @router.post("/")
 async def create_image_upload_entry(
+    _user: CurrentUser,
     width: Annotated[int, Body(description="Width in pixels.")],  # noqa: ARG001
     height: Annotated[int, Body(description="Height in pixels.")],  # noqa: ARG001
     board_id: Annotated[str | None, Body(description="The board to put it on.")] = None,  # noqa: ARG001

@@ -7,7 +7,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
-from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.models import pictures, records, scan, starters, store, workers
 from invokeclone.models.guard import Guard
@@ -29,12 +28,7 @@ from invokeclone.models.schemas import (
     SQLiteDirection,
 )
 from invokeclone.models.union import AnyModelConfig
-from invokeclone.users.current import CurrentUser
-
-
-def _admin(user: CurrentUser) -> None:
-    if not user.is_admin:
-        raise Forbidden("only an admin may do this")
+from invokeclone.users import current
 
 
 def _guard(installer: NeedsInstaller) -> Guard:
@@ -44,12 +38,13 @@ def _guard(installer: NeedsInstaller) -> Guard:
 NeedsGuard = Annotated[Guard, Depends(_guard)]
 
 router = APIRouter(prefix="/api/v2/models", tags=["model_manager"])
-admin = APIRouter(dependencies=[Depends(_admin)])
+admin = APIRouter(dependencies=[Depends(current.admin)])
+USERS = [Depends(current.current_user)]
 
 _NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"schema": {}}}}}
 
 
-@router.get("/")
+@router.get("/", dependencies=USERS)
 async def list_model_records(
     needs: Needs,
     connection: Read,
@@ -73,13 +68,13 @@ async def list_model_records(
     return ModelsList(models=await run_in_threadpool(pictures.covers, needs.settings, found))
 
 
-@router.get("/missing")
+@router.get("/missing", dependencies=USERS)
 async def list_missing_models(needs: Needs) -> ModelsList:
     """List models whose files are not where their records say."""
     return ModelsList(models=await records.missing(needs))
 
 
-@router.get("/get_by_attrs")
+@router.get("/get_by_attrs", dependencies=USERS)
 async def get_model_records_by_attrs(
     needs: Needs,
     connection: Read,
@@ -92,7 +87,7 @@ async def get_model_records_by_attrs(
     return await run_in_threadpool(pictures.cover, needs.settings, config)
 
 
-@router.get("/get_by_hash")
+@router.get("/get_by_hash", dependencies=USERS)
 async def get_model_records_by_hash(
     needs: Needs,
     connection: Read,
@@ -103,7 +98,7 @@ async def get_model_records_by_hash(
     return await run_in_threadpool(pictures.cover, needs.settings, config)
 
 
-@router.get("/i/{key}")
+@router.get("/i/{key}", dependencies=USERS)
 async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
     """Return a model."""
     return await run_in_threadpool(pictures.cover, needs.settings, await store.get(connection, key))
