@@ -1,4 +1,4 @@
-"""A model as it lies on disk, read without torch and without ever unpickling: headers of safetensors files and JSON files.
+"""A model as it lies on disk, read without torch and without running anything in it: headers of weight files and JSON files.
 
 It knows forms of files and refuses to know what model has which tensors; that is in the families' rules.
 """
@@ -9,11 +9,12 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invokeclone.models import gguf, pickles
 from invokeclone.models.errors import InvalidModel
+from invokeclone.models.tensors import Tensor
 
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 WEIGHTS = PICKLES | {".safetensors"}
@@ -25,19 +26,21 @@ MAX_JSON_BYTES = 50_000_000
 _LENGTH = struct.Struct("<Q")
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a safetensors file: the name of its number type and its shape."""
+def header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors that the weight file at `path` declares, and its texts and numbers beside them.
 
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def tensors(path: Path) -> dict[str, Tensor]:
-    """Return every tensor that the safetensors file at `path` declares, having checked that all its bytes are there.
-
-    Raises InvalidModel for anything else: a truncated file, an error page saved as a model, a Git LFS pointer.
+    Raises InvalidModel when it is damaged, cut off, or a pickle that could run code.
     """
+    ending = path.suffix.lower()
+    if ending == ".safetensors":
+        return _safetensors(path)
+    if ending == ".gguf":
+        return gguf.read(path)
+    return pickles.read(path) if ending in PICKLES else ({}, {})
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a header, having checked that all the file's bytes are there: it may be an error page, or a Git LFS pointer."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_LENGTH.size)
@@ -46,15 +49,15 @@ def tensors(path: Path) -> dict[str, Tensor]:
             raise InvalidModel(f"{path.name} is not a safetensors file, or is cut off: {_guess(start)}")
         text = file.read(length)
     try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        declared = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        entries = json.loads(text)
+        notes = entries.pop("__metadata__", None)
+        declared = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InvalidModel(f"{path.name} has a damaged safetensors header") from error
     if not isinstance(end, int) or _LENGTH.size + length + end > size:
         raise InvalidModel(f"{path.name} is cut off: it has {size} bytes and declares more")
-    return declared
+    return declared, {name: str(value) for name, value in notes.items()} if isinstance(notes, dict) else {}
 
 
 def _guess(start: bytes) -> str:
@@ -82,6 +85,8 @@ class OnDisk:
         """Look at `path`; nothing is read yet."""
         self.path = path
         self._json: dict[str, dict[str, Any]] = {}
+        self._bare: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._inside: dict[str, OnDisk] = {}
 
     @functools.cached_property
     def is_folder(self) -> bool:
@@ -105,14 +110,42 @@ class OnDisk:
         return sum(file.stat().st_size for file in self.files)
 
     @functools.cached_property
+    def _header(self) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+        return header(self.path) if not self.is_folder else ({}, {})
+
+    @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """The tensors of a single safetensors file; empty for anything else."""
-        single = not self.is_folder and self.path.suffix.lower() == ".safetensors"
-        return tensors(self.path) if single else {}
+        """The tensors of a single weight file; empty for a folder."""
+        return self._header[0]
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Texts and numbers that a single weight file carries beside its tensors."""
+        return self._header[1]
+
+    def bare(self, *prefixes: str) -> Mapping[str, Tensor]:
+        """Return the tensors under names without the first of `prefixes` that fits."""
+        if prefixes not in self._bare:
+            self._bare[prefixes] = {
+                name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), "")): tensor
+                for name, tensor in self.tensors.items()
+            }
+        return self._bare[prefixes]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor; empty when there is none of this name."""
+        found = self.tensors.get(name)
+        return found.shape if found else ()
 
     def has_prefix(self, *prefixes: str) -> bool:
         """Tell whether a tensor's name begins with one of `prefixes`."""
         return any(name.startswith(prefixes) for name in self.tensors)
+
+    def inside(self, name: str) -> "OnDisk":
+        """Return a file or folder of this folder as a model of its own; it needs not be there."""
+        if name not in self._inside:
+            self._inside[name] = OnDisk(self.path / name)
+        return self._inside[name]
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the object in the JSON file `name` of the folder; empty when there is none or it holds something else."""
@@ -142,10 +175,13 @@ class OnDisk:
             raise InvalidModel(f"{self.path.name} is not a model file: its name must end with {_listed(MODEL_FILES)}")
         if self.is_folder:
             self._check_folder()
-        _check_pickles(self.files)
+        if not self.is_folder:
+            self._header  # noqa: B018  (reading it is the check)
+            return
+        safe = {file.parent for file in self.files if file.suffix.lower() == ".safetensors"}
         for file in self.files:
-            if file.suffix.lower() == ".safetensors":
-                tensors(file)
+            if file.suffix.lower() not in PICKLES or (file.parent not in safe and file.parent.name != "safety_checker"):
+                header(file)
 
     def _check_folder(self) -> None:
         if any((self.path / name).is_file() for name in FOLDER_CONFIGS):
@@ -165,16 +201,6 @@ class OnDisk:
 
 def _listed(words: Iterable[str]) -> str:
     return ", ".join(sorted(words))
-
-
-def _check_pickles(files: list[Path]) -> None:
-    """Refuse weights that only exist as pickles: reading one can run any code, so that the server never does."""
-    safe = {file.parent for file in files if file.suffix.lower() == ".safetensors"}
-    for file in files:
-        if file.suffix.lower() in PICKLES and file.parent not in safe and file.parent.name != "safety_checker":
-            raise InvalidModel(
-                f"{file.name} is a pickle file, which can run code when it is read; convert it to safetensors first"
-            )
 
 
 def walk(folder: Path) -> Iterator[Path]:

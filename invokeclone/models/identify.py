@@ -14,6 +14,9 @@ from invokeclone.models.rules import Mismatch, Rule, require
 _FIRST = (ModelType.Main, ModelType.LoRA, ModelType.CLIPEmbed)
 """Types that win, in this order, when a model is several things at once."""
 
+_LAST = (ModelType.TextLLM, ModelType.SpandrelImageToImage, ModelType.TextualInversion)
+"""Types that say the least of a model, so that any other wins."""
+
 
 def identify(model: OnDisk, facts: dict[str, Any], stated: dict[str, Any], *, allow_unknown: bool) -> ModelConfig:
     """Return the record of `model`. Blocking: reads headers and JSON files.
@@ -25,30 +28,50 @@ def identify(model: OnDisk, facts: dict[str, Any], stated: dict[str, Any], *, al
     model.check()
     fits, reasons = [], []
     for rule in registry.rules():
+        if not _recognised(rule, model, stated):
+            continue
         try:
-            fits.append(_apply(rule, model, facts, stated))
+            fits.append(_record(rule, model, facts, stated))
         except Mismatch as mismatch:
             reasons.append(f"{rule.config.__name__}: {mismatch}")
     if fits:
-        return min(fits, key=lambda config: _FIRST.index(config.type) if config.type in _FIRST else len(_FIRST))
+        return min(fits, key=_rank)
     unfit = set(stated) - set(Unknown_Config.model_fields) | {
         name for name in ("type", "format", "base") if name in stated
     }
     if allow_unknown and all(stated.get(name) == "unknown" for name in unfit):
         return Unknown_Config.model_validate(facts | stated)
-    raise InvalidModel(f"{model.path.name} is no model of a known kind" + "".join(f"; {reason}" for reason in reasons))
+    claim = f" that has {', '.join(f'{name} {stated[name]}' for name in sorted(unfit))}" if unfit else ""
+    raise InvalidModel(
+        f"{model.path.name} is no model of a known kind{claim}" + "".join(f"; {each}" for each in reasons)
+    )
 
 
-def _apply(rule: Rule, model: OnDisk, facts: dict[str, Any], stated: dict[str, Any]) -> ModelConfig:
-    """Return the record that `rule` makes of `model`; raises Mismatch when it makes none."""
-    fixed = registry.fixed(rule.config)
-    for name, value in stated.items():
-        require(name in rule.config.model_fields, f"it has no {name}")
-        require(name not in fixed or fixed[name] == value, f"its {name} is {fixed.get(name)}, not {value}")
-    rule.recognises(model)
-    base = stated.get("base") or rule.base(model)
+def _rank(config: ModelConfig) -> int:
+    if config.type in _FIRST:
+        return _FIRST.index(config.type)
+    return len(_FIRST) + (config.type in _LAST)
+
+
+def _recognised(rule: Rule, model: OnDisk, stated: dict[str, Any]) -> bool:
+    """Tell whether the model is of the rule's kind and the kind has the fields that are stated."""
+    fixed, fields = registry.fixed(rule.config), rule.config.model_fields
+    if any(name not in fields or fixed.get(name, value) != value for name, value in stated.items()):
+        return False
+    try:
+        rule.recognises(model)
+    except Mismatch:
+        return False
+    return True
+
+
+def _record(rule: Rule, model: OnDisk, facts: dict[str, Any], stated: dict[str, Any]) -> ModelConfig:
+    """Return the record that `rule` makes of a model of its kind; raises Mismatch when it makes none."""
+    own = registry.fixed(rule.config)["base"]
+    seen = rule.base(model) if rule.base else own
+    base = stated.get("base") or seen if rule.guesses else seen or stated.get("base")
     require(base, "its base cannot be seen; state it")
-    require(base == fixed["base"], f"its base is {fixed['base']}, the model's is {base}")
+    require(base == own, f"its base is {own}, the model's is {base}")
     found = {name: detect(model) for name, detect in rule.detects.items() if name not in stated}
     try:
         return rule.config.model_validate(facts | found | stated)

@@ -21,15 +21,16 @@ class Mismatch(Exception):
 class Rule:
     """What a file or folder must be like to get a record of class `config`.
 
-    `recognises` raises Mismatch unless the model is of this kind. `base` names the architecture as far as the model shows
-    it, None when it doesn't: then whoever installs it must say it. What they say is believed, so facts that contradict
-    it belong into `recognises`. `detects` finds the values of further fields.
+    `recognises` raises Mismatch unless the model is of this kind. `base` tells the architecture as far as the model shows
+    it, None when it doesn't: then whoever installs it must say it; without a `base`, what is recognised is of the class's
+    own. Where `base` only guesses, by a name say, what is stated wins. `detects` finds the values of further fields.
     """
 
     config: type[ModelConfig]
     recognises: Callable[[OnDisk], None]
-    base: Callable[[OnDisk], BaseModelType | None]
+    base: Callable[[OnDisk], BaseModelType | None] | None = None
     detects: Mapping[str, Callable[[OnDisk], Any]] = field(default_factory=dict)
+    guesses: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 import asyncio
 import json
 import logging
+import math
+import pickle
+import struct
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +43,51 @@ class Make:
         save_file({name: np.full(shape, self.count, np.float16) for name, shape in shapes.items()}, target)
         return target
 
+    def header(self, path: str, shapes: dict[str, tuple[int, ...]], **notes: str) -> Path:
+        """Write a safetensors file of any size that has a header and a hole."""
+        target = self._place(path)
+        entries, end = {}, 0
+        for name, shape in shapes.items():
+            start, end = end, end + 2 * math.prod(shape)
+            entries[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, end]}
+        text = json.dumps(entries | ({"__metadata__": notes} if notes else {})).encode()
+        with target.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)
+        return target
+
+    def gguf(self, path: str, shapes: dict[str, tuple[int, ...]], **facts: str) -> Path:
+        """Write the same in GGUF's form."""
+        text = lambda word: struct.pack("<Q", len(word)) + word.encode()  # noqa: E731
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(facts) + 1)
+        head += text("list") + struct.pack("<IIQ", 9, 4, 2) + struct.pack("<II", 1, 2)
+        head += b"".join(text(name) + struct.pack("<I", 8) + text(value) for name, value in facts.items())
+        for name, shape in shapes.items():
+            head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], 12, 0)
+        target = self._place(path)
+        with target.open("wb") as file:
+            file.write(head)
+            file.truncate(len(head) + sum(math.prod(shape) for shape in shapes.values()))
+        return target
+
+    def pickle(self, path: str, content: object, *, zipped: bool = True) -> Path:
+        """Write what torch.save would: tuples in `content` stand for tensors of this shape."""
+        target = self._place(path)
+        written = b"\x80\x02" + pickled(content) + b"."
+        if zipped:
+            with zipfile.ZipFile(target, "w") as archive:
+                archive.writestr("archive/data.pkl", written)
+                archive.writestr("archive/version", "3")
+        else:
+            heads = (pickle.dumps(head, 2) for head in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+            target.write_bytes(b"".join(heads) + written + pickle.dumps([], 2))
+        return target
+
+    def _place(self, path: str) -> Path:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
     def json(self, path: str, value: object) -> Path:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +118,21 @@ class Make:
         self.json(f"{name}/config.json", {"_class_name": "AutoencoderKL", "latent_channels": 4} | config)
         self.tensors(f"{name}/diffusion_pytorch_model.safetensors", {"decoder.conv_in.weight": (2, 4, 3, 3)})
         return self.folder / name
+
+
+def pickled(value: object) -> bytes:
+    """Return the pickle's instructions for texts, numbers, mappings, and tuples that stand for tensors."""
+    if isinstance(value, str):
+        return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, dict):
+        return b"}(" + b"".join(pickled(key) + pickled(each) for key, each in value.items()) + b"u"
+    assert isinstance(value, tuple)
+    whole = b"(" + b"".join(map(pickled, value)) + b"t"
+    storage = b"(" + pickled("storage") + b"ctorch\nHalfStorage\n" + pickled("0") + pickled("cpu") + pickled(1) + b"tQ"
+    hooks = b"ccollections\nOrderedDict\n)R"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + pickled(0) + whole + whole + b"\x89" + hooks + b"tR"
 
 
 @dataclass

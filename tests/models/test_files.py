@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files import OnDisk, Tensor, tensors
+from invokeclone.models.files import OnDisk, header
+from invokeclone.models.tensors import Tensor
 
 
 def test_header_of_a_whole_file(make):
-    found = tensors(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
+    found, _ = header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
     assert found == {"x": Tensor("F16", (2, 3)), "y": Tensor("F16", (4,))}
 
 
@@ -127,7 +128,7 @@ def test_size_is_that_of_all_files(make):
 
 
 def test_metadata_is_no_tensor(tmp_path):
-    header = json.dumps({"__metadata__": {"format": "pt"}}).encode()
+    text = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     path = Path(tmp_path / "a.safetensors")
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
-    assert tensors(path) == {}
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    assert header(path) == ({}, {"format": "pt"})

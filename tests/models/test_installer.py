@@ -132,7 +132,7 @@ async def test_no_model_at_all(resources, install, make):
 
 async def test_stated_fields_that_do_not_fit(resources, install, make):
     job = await fails(resources, install, make.checkpoint(), base="sdxl")
-    assert "its base is sd-1, not sdxl" in job.error
+    assert "its base is sdxl, the model's is sd-1" in job.error
 
 
 @pytest.mark.parametrize("key", ["../x", "a/b", "..", ".hidden", "model_images", "a\\b", "k" * 201, "a\0b"])

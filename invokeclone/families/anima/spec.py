@@ -4,10 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import Checkpoint, ControlNetModel, LoRAModel, LyCORIS, MainModel, VAEModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import control, forms, loras, vaes
 
 
 class _Anima(ModelConfig):
@@ -32,4 +35,44 @@ class LoRA_LyCORIS_Anima_Config(LoRAModel, LyCORIS, _Anima):
     """A LoRA of Anima in one file."""
 
 
-FAMILY = Family(rules=())
+_MARKS = ("llm_adapter.", "blocks.", "t_embedder.", "x_embedder.", "final_layer.")
+_is_lora = loras.names_match(
+    r"(?:llm_adapter|blocks)[._].*(?:[qkv]_proj|output_proj|adaln|mlp[._]layer|llm_adapter)|llm_adapter[._]"
+)
+
+
+def _is_transformer(model: OnDisk) -> None:
+    forms.is_file_stored_as(ModelFormat.Checkpoint)(model)
+    names = model.bare(*forms.COMFY_PREFIXES)
+    require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Anima")
+    require(not loras.is_lora(model), "it is a LoRA")
+
+
+def _is_controlnet(model: OnDisk) -> None:
+    require(not model.is_folder, "it is a folder")
+    require(model.has_prefix("lllite_"), "it has no tensors of a ControlNet of Anima")
+
+
+def _cond_in_channels(model: OnDisk) -> int | None:
+    shapes = (tensor.shape for name, tensor in model.tensors.items() if ".conditioning1." in name or "cond_in" in name)
+    return next((shape[1] for shape in shapes if len(shape) > 1), None)
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Checkpoint_Anima_Config,
+            recognises=_is_transformer,
+            detects={
+                "default_settings": lambda _: MainModelDefaultSettings(width=1024, height=1024, steps=35, cfg_scale=4.5)
+            },
+        ),
+        vaes.file_rule(VAE_Checkpoint_Anima_Config, BaseModelType.Anima),
+        Rule(
+            config=ControlNet_Checkpoint_Anima_Config,
+            recognises=_is_controlnet,
+            detects=control.SETTINGS | {"cond_in_channels": _cond_in_channels},
+        ),
+        loras.rule(LoRA_LyCORIS_Anima_Config, _is_lora),
+    )
+)

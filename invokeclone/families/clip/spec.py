@@ -1,10 +1,13 @@
 """What CLIP and SigLIP encoders look like in the records and on disk; it imports no torch and loads nothing."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ClipVariantType, ModelType
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms
 
 
 class CLIPEmbed_Diffusers_G_Config(CpuOnly, Diffusers, OfAnyBase):
@@ -33,4 +36,35 @@ class SigLIP_Diffusers_Config(CpuOnly, Diffusers, OfAnyBase):
     type: Literal[ModelType.SigLIP] = ModelType.SigLIP
 
 
-FAMILY = Family(rules=())
+_TEXT = ("CLIPModel", "CLIPTextModel", "CLIPTextModelWithProjection")
+_WIDTHS = {768: ClipVariantType.L, 1280: ClipVariantType.G}
+_FOLDER = {"repo_variant": forms.repo_variant}
+
+
+def _is_text_encoder(variant: ClipVariantType) -> Callable[[OnDisk], None]:
+    is_of_class = forms.is_folder_of(*_TEXT)
+
+    def recognises(model: OnDisk) -> None:
+        is_of_class(model)
+        config = model.json("config.json")
+        text = config.get("text_config")
+        width = forms.number(text if isinstance(text, dict) else config, "hidden_size")
+        require(width in _WIDTHS and _WIDTHS[width] is variant, f"its width is {width}")
+
+    return recognises
+
+
+def _is_image_encoder(model: OnDisk) -> None:
+    forms.is_folder_of("CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPModel")(model)
+    whole = model.class_name == "CLIPModel"
+    require(not whole or isinstance(model.json("config.json").get("vision_config"), dict), "it reads no pictures")
+
+
+FAMILY = Family(
+    rules=(
+        Rule(CLIPEmbed_Diffusers_G_Config, _is_text_encoder(ClipVariantType.G), detects=_FOLDER),
+        Rule(CLIPEmbed_Diffusers_L_Config, _is_text_encoder(ClipVariantType.L), detects=_FOLDER),
+        Rule(CLIPVision_Diffusers_Config, _is_image_encoder, detects=_FOLDER),
+        Rule(SigLIP_Diffusers_Config, forms.is_folder_of("SiglipModel", "SiglipVisionModel"), detects=_FOLDER),
+    )
+)

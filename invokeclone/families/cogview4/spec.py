@@ -5,7 +5,8 @@ from typing import Literal
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule
+from invokeclone.models.signatures import forms
 
 
 class _CogView4(ModelConfig):
@@ -16,4 +17,12 @@ class Main_Diffusers_CogView4_Config(MainModel, Diffusers, _CogView4):
     """CogView4 in a folder."""
 
 
-FAMILY = Family(rules=())
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_CogView4_Config,
+            recognises=forms.is_folder_of("CogView4Pipeline"),
+            detects={"repo_variant": forms.repo_variant},
+        ),
+    )
+)

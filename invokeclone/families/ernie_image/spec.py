@@ -4,8 +4,11 @@ from typing import Literal
 
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule
+from invokeclone.models.signatures import forms
 
 
 class _ErnieImage(ModelConfig):
@@ -16,4 +19,18 @@ class Main_Diffusers_ErnieImage_Config(MainModel, Diffusers, _ErnieImage):
     """ERNIE-Image in a folder."""
 
 
-FAMILY = Family(rules=())
+def _default_settings(model: OnDisk) -> MainModelDefaultSettings:
+    if "turbo" in model.name.lower():
+        return MainModelDefaultSettings(width=1024, height=1024, steps=8, cfg_scale=1)
+    return MainModelDefaultSettings(width=1024, height=1024, steps=50, cfg_scale=4)
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_ErnieImage_Config,
+            recognises=forms.is_folder_of("ErnieImagePipeline"),
+            detects={"repo_variant": forms.repo_variant, "default_settings": _default_settings},
+        ),
+    )
+)

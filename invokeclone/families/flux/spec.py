@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, FluxVariantType, ModelType
+from invokeclone.graph.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import (
     GGUF,
     OMI,
@@ -25,7 +26,9 @@ from invokeclone.models.kinds import (
     SDNQFolder,
     VAEModel,
 )
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import control, forms, loras, pid, vaes
+from invokeclone.models.signatures.flux import TRANSFORMER_MARK, is_flux2_lora, is_flux2_transformer, is_flux_lora
 
 
 class _FLUX(ModelConfig):
@@ -110,4 +113,95 @@ class FLUXRedux_Checkpoint_Config(PlainCheckpoint, _FLUX):
     type: Literal[ModelType.FluxRedux] = ModelType.FluxRedux
 
 
-FAMILY = Family(rules=())
+_FILL_CHANNELS = 384
+_REDUX = {"redux_up.weight", "redux_up.bias", "redux_down.weight", "redux_down.bias"}
+_PIPELINES = ("FluxPipeline", "FluxFillPipeline", "FluxTransformer2DModel")
+_XLABS = ("input_hint_block.", "pos_embed_input.")
+_LATENTS, _HIDDEN = 64, 3072
+_CONTROL_INPUT = 2 * _LATENTS
+
+
+def _is_transformer(model: OnDisk) -> None:
+    require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
+    require(not is_flux2_transformer(model), "it is FLUX.2")
+
+
+def _variant_of_file(model: OnDisk) -> FluxVariantType:
+    names = model.bare(*forms.COMFY_PREFIXES)
+    if not any(name.startswith("guidance_in.out_layer.weight") for name in names):
+        return FluxVariantType.Schnell
+    first = names.get("img_in.weight")
+    return FluxVariantType.DevFill if first and first.shape[-1] == _FILL_CHANNELS else FluxVariantType.Dev
+
+
+def _variant_of_folder(model: OnDisk) -> FluxVariantType:
+    config = forms.part_config(model, "transformer")
+    if forms.number(config, "in_channels") == _FILL_CHANNELS:
+        return FluxVariantType.DevFill
+    return FluxVariantType.Dev if config.get("guidance_embeds") else FluxVariantType.Schnell
+
+
+def _is_controlnet(model: OnDisk) -> None:
+    require(not model.is_folder, "it is a folder")
+    xlabs = all(model.has_prefix(prefix) for prefix in _XLABS)
+    require(xlabs or "controlnet_x_embedder.weight" in model.tensors, "it has no tensors of a ControlNet of FLUX.1")
+
+
+def _is_control_lora(model: OnDisk) -> bool:
+    down = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_A.weight")), ())
+    up = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_B.weight")), ())
+    return down[-1:] == (_CONTROL_INPUT,) and up[:1] == (_HIDDEN,)
+
+
+def _is_lora(model: OnDisk) -> bool:
+    return is_flux_lora(model) and not is_flux2_lora(model) and not _is_control_lora(model)
+
+
+def _is_ip_adapter(model: OnDisk) -> None:
+    require(not model.is_folder and control.is_flux_ip_adapter(model), "it has no tensors of an IP adapter of FLUX.1")
+
+
+def _is_redux(model: OnDisk) -> None:
+    require(not model.is_folder and set(model.tensors) == _REDUX, "it has other tensors than FLUX Redux")
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    return Rule(
+        config=config, recognises=forms.is_file_of(form, _is_transformer), detects={"variant": _variant_of_file}
+    )
+
+
+_OF_FOLDER = {"variant": _variant_of_folder, "repo_variant": forms.repo_variant}
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_FLUX_Config,
+            recognises=forms.is_pipeline_of(*_PIPELINES),
+            detects=_OF_FOLDER,
+        ),
+        _file(Main_Checkpoint_FLUX_Config, ModelFormat.Checkpoint),
+        _file(Main_BnBNF4_FLUX_Config, ModelFormat.BnbQuantizednf4b),
+        _file(Main_GGUF_FLUX_Config, ModelFormat.GGUFQuantized),
+        _file(Main_SDNQ_FLUX_Config, ModelFormat.SDNQQuantized),
+        Rule(
+            config=Main_SDNQ_Diffusers_FLUX_Config,
+            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detects=_OF_FOLDER | {"submodels": forms.submodels},
+        ),
+        vaes.file_rule(VAE_Checkpoint_FLUX_Config, BaseModelType.Flux),
+        pid.rule(PiDDecoder_Checkpoint_FLUX_Config, BaseModelType.Flux),
+        Rule(config=ControlNet_Checkpoint_FLUX_Config, recognises=_is_controlnet, detects=control.SETTINGS),
+        Rule(
+            config=ControlNet_Diffusers_FLUX_Config,
+            recognises=forms.is_folder_of("FluxControlNetModel"),
+            detects=control.FOLDER,
+        ),
+        loras.rule(LoRA_LyCORIS_FLUX_Config, _is_lora),
+        loras.rule(LoRA_Diffusers_FLUX_Config, _is_lora),
+        loras.omi_rule(LoRA_OMI_FLUX_Config),
+        loras.rule(ControlLoRA_LyCORIS_FLUX_Config, _is_control_lora, default_settings=control.control_settings),
+        Rule(config=IPAdapter_Checkpoint_FLUX_Config, recognises=_is_ip_adapter),
+        Rule(config=FLUXRedux_Checkpoint_Config, recognises=_is_redux),
+    )
+)

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, Flux2VariantType
+from invokeclone.graph.taxonomy import BaseModelType, Flux2VariantType, ModelFormat
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import (
     GGUF,
     Checkpoint,
@@ -19,7 +21,17 @@ from invokeclone.models.kinds import (
     SDNQFolder,
     VAEModel,
 )
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms, loras, pid, vaes
+from invokeclone.models.signatures.flux import (
+    TRANSFORMER_MARK,
+    context_width,
+    is_flux2_lora,
+    is_flux2_transformer,
+    is_flux_lora,
+    lora_context,
+    lora_hidden,
+)
 
 
 class _Flux2(ModelConfig):
@@ -80,4 +92,80 @@ class LoRA_Diffusers_Flux2_Config(LoRAModel, LoRAFolder, _Flux2):
     variant: Flux2VariantType | None = Field(default=None, description="Which of the published models it is")
 
 
-FAMILY = Family(rules=())
+_PIPELINES = ("Flux2KleinPipeline", "Flux2Pipeline", "Flux2Transformer2DModel")
+_OF_CONTEXT = {7680: Flux2VariantType.Klein4B, 12288: Flux2VariantType.Klein9B, 15360: Flux2VariantType.Dev}
+_OF_HIDDEN = {3072: Flux2VariantType.Klein4B, 4096: Flux2VariantType.Klein9B, 6144: Flux2VariantType.Dev}
+_UNDISTILLED = {
+    Flux2VariantType.Klein4B: Flux2VariantType.Klein4BBase,
+    Flux2VariantType.Klein9B: Flux2VariantType.Klein9BBase,
+}
+_SETTINGS = {
+    Flux2VariantType.Dev: MainModelDefaultSettings(width=1024, height=1024, steps=28, cfg_scale=1, guidance=3.5),
+    Flux2VariantType.Klein4B: MainModelDefaultSettings(width=1024, height=1024, steps=4, cfg_scale=1),
+    Flux2VariantType.Klein9B: MainModelDefaultSettings(width=1024, height=1024, steps=4, cfg_scale=1),
+    Flux2VariantType.Klein4BBase: MainModelDefaultSettings(width=1024, height=1024, steps=28, cfg_scale=1),
+    Flux2VariantType.Klein9BBase: MainModelDefaultSettings(width=1024, height=1024, steps=28, cfg_scale=1),
+}
+
+
+def _is_transformer(model: OnDisk) -> None:
+    require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
+    require(is_flux2_transformer(model), "it is FLUX.1")
+
+
+def _named(model: OnDisk, variant: Flux2VariantType) -> Flux2VariantType:
+    return _UNDISTILLED.get(variant, variant) if "base" in model.name.lower() else variant
+
+
+def _variant_of_file(model: OnDisk) -> Flux2VariantType:
+    return _named(model, _OF_CONTEXT.get(context_width(model), Flux2VariantType.Klein4B))
+
+
+def _variant_of_folder(model: OnDisk) -> Flux2VariantType:
+    width = forms.number(forms.part_config(model, "transformer"), "joint_attention_dim") or 0
+    seen = _OF_CONTEXT.get(width)
+    other = Flux2VariantType.Dev if model.class_name == "Flux2Pipeline" else Flux2VariantType.Klein4B
+    return _named(model, seen or other)
+
+
+def _is_lora(model: OnDisk) -> bool:
+    return is_flux_lora(model) and is_flux2_lora(model)
+
+
+def _variant_of_lora(model: OnDisk) -> Flux2VariantType | None:
+    return _OF_CONTEXT.get(lora_context(model) or 0) or _OF_HIDDEN.get(lora_hidden(model) or 0)
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
+    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+
+
+_OF_FOLDER = {
+    "variant": _variant_of_folder,
+    "repo_variant": forms.repo_variant,
+    "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),
+}
+
+FAMILY = Family(
+    rules=(
+        Rule(config=Main_Diffusers_Flux2_Config, recognises=forms.is_pipeline_of(*_PIPELINES), detects=_OF_FOLDER),
+        _file(Main_Checkpoint_Flux2_Config, ModelFormat.Checkpoint),
+        _file(Main_GGUF_Flux2_Config, ModelFormat.GGUFQuantized),
+        _file(Main_SDNQ_Flux2_Config, ModelFormat.SDNQQuantized),
+        Rule(
+            config=Main_SDNQ_Diffusers_Flux2_Config,
+            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detects=_OF_FOLDER | {"submodels": forms.submodels},
+        ),
+        vaes.file_rule(VAE_Checkpoint_Flux2_Config, BaseModelType.Flux2),
+        Rule(
+            config=VAE_Diffusers_Flux2_Config,
+            recognises=forms.is_folder_of("AutoencoderKLFlux2"),
+            detects={"repo_variant": forms.repo_variant},
+        ),
+        pid.rule(PiDDecoder_Checkpoint_Flux2_Config, BaseModelType.Flux2),
+        loras.rule(LoRA_LyCORIS_Flux2_Config, _is_lora, variant=_variant_of_lora),
+        loras.rule(LoRA_Diffusers_Flux2_Config, _is_lora, variant=_variant_of_lora),
+    )
+)

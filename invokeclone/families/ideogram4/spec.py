@@ -4,8 +4,10 @@ from typing import Literal
 
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
 from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule
+from invokeclone.models.signatures import forms
 
 
 class _Ideogram4(ModelConfig):
@@ -16,4 +18,15 @@ class Main_Diffusers_Ideogram4_Config(MainModel, Diffusers, _Ideogram4):
     """Ideogram 4 in a folder."""
 
 
-FAMILY = Family(rules=())
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_Ideogram4_Config,
+            recognises=forms.is_folder_of("Ideogram4Pipeline"),
+            detects={
+                "repo_variant": forms.repo_variant,
+                "default_settings": lambda _: MainModelDefaultSettings(width=1024, height=1024, steps=48, cfg_scale=7),
+            },
+        ),
+    )
+)

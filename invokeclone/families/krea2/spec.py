@@ -4,10 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, Krea2VariantType
+from invokeclone.graph.taxonomy import BaseModelType, Krea2VariantType, ModelFormat
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms, loras
 
 
 class _Krea2(ModelConfig):
@@ -36,4 +39,50 @@ class LoRA_LyCORIS_Krea2_Config(LoRAModel, LyCORIS, _Krea2):
     """A LoRA of Krea-2 in one file."""
 
 
-FAMILY = Family(rules=())
+_MARKS = {"text_fusion", "txtfusion", "time_mod_proj"}
+_LAYERS = {"img_in", "first", "tproj"}
+_is_lora = loras.names_match(r"(?:.*[._])?(?:text_fusion|txtfusion|time_mod_proj)")
+_SETTINGS = {
+    Krea2VariantType.Turbo: MainModelDefaultSettings(width=1024, height=1024, steps=8, cfg_scale=1),
+    Krea2VariantType.Base: MainModelDefaultSettings(width=1024, height=1024, steps=28, cfg_scale=5.5),
+}
+
+
+def _is_transformer(model: OnDisk) -> None:
+    parts = {part for name in model.tensors for part in name.split(".")}
+    require(parts & _MARKS and parts & _LAYERS, "it has no tensors of Krea-2")
+    require(not loras.is_lora(model), "it is a LoRA")
+
+
+def _variant_of_file(model: OnDisk) -> Krea2VariantType:
+    return Krea2VariantType.Base if forms.has_word(model, "raw", "base") else Krea2VariantType.Turbo
+
+
+def _variant_of_folder(model: OnDisk) -> Krea2VariantType:
+    distilled = model.json("model_index.json").get("is_distilled", model.json("config.json").get("is_distilled"))
+    if distilled is None:
+        return _variant_of_file(model)
+    return Krea2VariantType.Turbo if distilled else Krea2VariantType.Base
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
+    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_Krea2_Config,
+            recognises=forms.is_folder_of("Krea2Pipeline"),
+            detects={
+                "variant": _variant_of_folder,
+                "repo_variant": forms.repo_variant,
+                "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),
+            },
+        ),
+        _file(Main_Checkpoint_Krea2_Config, ModelFormat.Checkpoint),
+        _file(Main_GGUF_Krea2_Config, ModelFormat.GGUFQuantized),
+        loras.rule(LoRA_LyCORIS_Krea2_Config, _is_lora),
+    )
+)

@@ -3,8 +3,10 @@
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ModelType
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms
 
 
 class LlavaOnevision_Diffusers_Config(CpuOnly, Diffusers, OfAnyBase):
@@ -19,4 +21,23 @@ class TextLLM_Diffusers_Config(CpuOnly, Diffusers, OfAnyBase):
     type: Literal[ModelType.TextLLM] = ModelType.TextLLM
 
 
-FAMILY = Family(rules=())
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_FOLDER = {"repo_variant": forms.repo_variant}
+
+
+def _is_language_model(model: OnDisk) -> None:
+    require(model.is_folder, "it is not a folder")
+    require((model.class_name or "").endswith("ForCausalLM"), f"its class is {model.class_name}")
+    require(any((model.path / name).is_file() for name in _TOKENIZERS), "it has no tokenizer")
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            LlavaOnevision_Diffusers_Config,
+            forms.is_folder_of("LlavaOnevisionForConditionalGeneration"),
+            detects=_FOLDER,
+        ),
+        Rule(TextLLM_Diffusers_Config, _is_language_model, detects=_FOLDER),
+    )
+)

@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, QwenImageVariantType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, QwenImageVariantType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import (
     GGUF,
     Checkpoint,
@@ -16,7 +18,8 @@ from invokeclone.models.kinds import (
     PiDDecoderModel,
     VAEModel,
 )
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms, loras, pid, vaes
 
 
 class _QwenImage(ModelConfig):
@@ -53,4 +56,58 @@ class LoRA_LyCORIS_QwenImage_Config(LoRAModel, LyCORIS, _QwenImage):
     """A LoRA of Qwen-Image in one file."""
 
 
-FAMILY = Family(rules=())
+_PIPELINES = ("QwenImagePipeline", "QwenImagePlusPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
+_MARKS = ("txt_in.", "txt_norm.", "img_in.")
+_EDIT_MARK = "__index_timestep_zero__"
+_is_for_blocks = loras.names_match(r"transformer_blocks[._]\d")
+_is_for_others = loras.names_match(
+    r"single_transformer_blocks|text_fusion|txtfusion|time_mod_proj|transformer_blocks[._]\d+[._](?:attn2|ff_context|norm1_context)"
+)
+
+
+def _is_transformer(model: OnDisk) -> None:
+    names = model.bare(*forms.COMFY_PREFIXES)
+    require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Qwen-Image")
+    require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image has not")
+
+
+def _variant_of_file(model: OnDisk) -> QwenImageVariantType:
+    edit = any(_EDIT_MARK in name for name in model.tensors) or forms.has_word(model, "edit")
+    return QwenImageVariantType.Edit if edit else QwenImageVariantType.Generate
+
+
+def _variant_of_folder(model: OnDisk) -> QwenImageVariantType:
+    return QwenImageVariantType.Edit if "Edit" in (model.class_name or "") else QwenImageVariantType.Generate
+
+
+def _default_settings(_: OnDisk) -> MainModelDefaultSettings:
+    return MainModelDefaultSettings(width=1024, height=1024, steps=40, cfg_scale=4)
+
+
+def _is_lora(model: OnDisk) -> bool:
+    return _is_for_blocks(model) and not _is_for_others(model)
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    detects = {"variant": _variant_of_file, "default_settings": _default_settings}
+    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_QwenImage_Config,
+            recognises=forms.is_folder_of(*_PIPELINES),
+            detects={
+                "variant": _variant_of_folder,
+                "repo_variant": forms.repo_variant,
+                "default_settings": _default_settings,
+            },
+        ),
+        _file(Main_Checkpoint_QwenImage_Config, ModelFormat.Checkpoint),
+        _file(Main_GGUF_QwenImage_Config, ModelFormat.GGUFQuantized),
+        vaes.file_rule(VAE_Checkpoint_QwenImage_Config, BaseModelType.QwenImage),
+        pid.rule(PiDDecoder_Checkpoint_QwenImage_Config, BaseModelType.QwenImage),
+        loras.rule(LoRA_LyCORIS_QwenImage_Config, _is_lora),
+    )
+)

@@ -20,6 +20,7 @@ from invokeclone.models.kinds import (
     VAEModel,
 )
 from invokeclone.models.rules import Family
+from invokeclone.models.signatures import control, embeddings, loras, unets, vaes
 
 
 class _SD2(ModelConfig):
@@ -70,4 +71,13 @@ class IPAdapter_Checkpoint_SD2_Config(IPAdapterModel, PlainCheckpoint, _SD2):
     """An IP adapter of Stable Diffusion 2 in one file."""
 
 
-FAMILY = Family(rules=())
+FAMILY = Family(
+    rules=(
+        *unets.rules(Main_Diffusers_SD2_Config, Main_Checkpoint_SD2_Config, BaseModelType.StableDiffusion2),
+        vaes.file_rule(VAE_Checkpoint_SD2_Config, BaseModelType.StableDiffusion2),
+        *control.controlnet_rules(ControlNet_Checkpoint_SD2_Config, ControlNet_Diffusers_SD2_Config),
+        *loras.stable_diffusion_rules(LoRA_LyCORIS_SD2_Config, LoRA_Diffusers_SD2_Config),
+        *embeddings.rules(TI_File_SD2_Config, TI_Folder_SD2_Config),
+        *control.ip_adapter_rules(IPAdapter_InvokeAI_SD2_Config, IPAdapter_Checkpoint_SD2_Config),
+    )
+)

@@ -7,7 +7,8 @@ from pydantic import Field
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule
+from invokeclone.models.signatures import forms, pid
 
 
 class _SD3(ModelConfig):
@@ -24,4 +25,13 @@ class PiDDecoder_Checkpoint_SD3_Config(PiDDecoderModel, Checkpoint, _SD3):
     """A PiD decoder of Stable Diffusion 3's latents."""
 
 
-FAMILY = Family(rules=())
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_SD3_Config,
+            recognises=forms.is_folder_of("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+            detects={"repo_variant": forms.repo_variant, "submodels": forms.submodels},
+        ),
+        pid.rule(PiDDecoder_Checkpoint_SD3_Config, BaseModelType.StableDiffusion3),
+    )
+)

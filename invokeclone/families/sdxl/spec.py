@@ -23,6 +23,7 @@ from invokeclone.models.kinds import (
     VAEModel,
 )
 from invokeclone.models.rules import Family
+from invokeclone.models.signatures import control, embeddings, loras, pid, unets, vaes
 
 
 class _SDXL(ModelConfig):
@@ -101,4 +102,22 @@ class T2IAdapter_Diffusers_SDXL_Config(T2IAdapterModel, Diffusers, _SDXL):
     """A T2I adapter of Stable Diffusion XL."""
 
 
-FAMILY = Family(rules=())
+FAMILY = Family(
+    rules=(
+        *unets.rules(Main_Diffusers_SDXL_Config, Main_Checkpoint_SDXL_Config, BaseModelType.StableDiffusionXL),
+        *unets.rules(
+            Main_Diffusers_SDXLRefiner_Config,
+            Main_Checkpoint_SDXLRefiner_Config,
+            BaseModelType.StableDiffusionXLRefiner,
+        ),
+        vaes.file_rule(VAE_Checkpoint_SDXL_Config, BaseModelType.StableDiffusionXL),
+        vaes.kl_rule(VAE_Diffusers_SDXL_Config),
+        pid.rule(PiDDecoder_Checkpoint_SDXL_Config, BaseModelType.StableDiffusionXL),
+        *control.controlnet_rules(ControlNet_Checkpoint_SDXL_Config, ControlNet_Diffusers_SDXL_Config),
+        *loras.stable_diffusion_rules(LoRA_LyCORIS_SDXL_Config, LoRA_Diffusers_SDXL_Config),
+        loras.omi_rule(LoRA_OMI_SDXL_Config),
+        *embeddings.rules(TI_File_SDXL_Config, TI_Folder_SDXL_Config),
+        *control.ip_adapter_rules(IPAdapter_InvokeAI_SDXL_Config, IPAdapter_Checkpoint_SDXL_Config),
+        control.t2i_rule(T2IAdapter_Diffusers_SDXL_Config),
+    )
+)

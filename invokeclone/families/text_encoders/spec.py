@@ -1,12 +1,17 @@
 """What text encoders look like in the records and on disk; it imports no torch and loads nothing."""
 
-from typing import Literal
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
 from invokeclone.graph.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms
+from invokeclone.models.tensors import Tensor
 
 
 class T5Encoder_T5Encoder_Config(CpuOnly, OfAnyBase):
@@ -142,4 +147,218 @@ class WanT5Encoder_WanT5Encoder_Config(CpuOnly, OfAnyBase):
     format: Literal[ModelFormat.WanT5Encoder] = ModelFormat.WanT5Encoder
 
 
-FAMILY = Family(rules=())
+_ENCODER = "text_encoder"
+_ENCODER_2 = "text_encoder_2"
+_INDEX = "model.safetensors.index.json"
+_QWEN3_WIDTHS = {1024: Qwen3VariantType.Qwen3_06B, 2560: Qwen3VariantType.Qwen3_4B, 4096: Qwen3VariantType.Qwen3_8B}
+_QWEN3_VL = (2560, 36)
+_MISTRAL_WIDTH = 5120
+_MISTRAL_LAYERS = {30: MistralVariantType.CowMistral3Small, 40: MistralVariantType.Mistral3_24B}
+_GEMMA2_WIDTH = 2304
+_QWEN3 = ("Qwen3ForCausalLM", "Qwen3Model")
+_QWEN3_VL_CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
+_QWEN_VL_CLASSES = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
+_MISTRAL = ("Mistral3ForConditionalGeneration", "Mistral3Model", "MistralForCausalLM", "MistralModel")
+_GEMMA2 = ("Gemma2ForCausalLM", "Gemma2Model")
+_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "text_model.", "model.")
+_LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
+
+
+# Folders
+
+
+def _home(model: OnDisk) -> OnDisk:
+    """Return the folder of the encoder: the model's own, or the one that a pipeline would have for it."""
+    require(model.is_folder, "it is not a folder")
+    whole = (model.path / "model_index.json").is_file() or (model.path / "transformer").is_dir()
+    require(not whole, "it is a whole pipeline")
+    inner = model.inside(_ENCODER)
+    return inner if inner.is_folder and not (model.path / "config.json").is_file() else model
+
+
+def _text_config(model: OnDisk) -> dict[str, Any]:
+    config = _home(model).json("config.json")
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def _is_of(*classes: str, sdnq: bool = False) -> Callable[[OnDisk], None]:
+    def recognises(model: OnDisk) -> None:
+        home = _home(model)
+        require(home.class_name in classes, f"its class is {home.class_name}")
+        require(forms.is_quantized_folder(home) == sdnq, f"quantized by SDNQ: {not sdnq}")
+
+    return recognises
+
+
+def _width_of_folder(model: OnDisk) -> int:
+    return forms.number(_text_config(model), "hidden_size") or 0
+
+
+def _layers_of_folder(model: OnDisk) -> int:
+    return forms.number(_text_config(model), "num_hidden_layers") or 0
+
+
+def _is_t5_folder(*, sdnq: bool) -> Callable[[OnDisk], None]:
+    def recognises(model: OnDisk) -> None:
+        require(model.is_folder, "it is not a folder")
+        inner = model.inside(_ENCODER_2)
+        require(inner.class_name == "T5EncoderModel", f"the class of its {_ENCODER_2} is {inner.class_name}")
+        require(not (model.path / "model_index.json").is_file(), "it is a whole pipeline")
+        require(forms.is_quantized_folder(inner) == sdnq, f"quantized by SDNQ: {not sdnq}")
+        require(sdnq or (inner.path / _INDEX).is_file(), f"it has no {_INDEX}")
+
+    return recognises
+
+
+def _is_t5_int8(model: OnDisk) -> None:
+    files = [file for file in model.files if "llm_int8" in file.name and file.suffix == ".safetensors"]
+    require(files, "it has no file of weights with llm_int8 in its name")
+    names = OnDisk(files[0]).tensors
+    require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits")
+    require(any("SelfAttention" in name for name in names), "it is no T5 encoder")
+
+
+def _is_qwen3_vl_folder(model: OnDisk) -> None:
+    _is_of(*_QWEN3_VL_CLASSES)(model)
+    size = (_width_of_folder(model), _layers_of_folder(model))
+    require(size == _QWEN3_VL, f"its width and layers are {size}")
+
+
+def _is_gemma2_folder(model: OnDisk) -> None:
+    _is_of(*_GEMMA2)(model)
+    require(_width_of_folder(model) == _GEMMA2_WIDTH, f"its width is {_width_of_folder(model)}")
+
+
+def _is_umt5_folder(model: OnDisk) -> None:
+    kind = _home(model).json("config.json").get("model_type")
+    require(kind == "umt5", f"its model_type is {kind}")
+
+
+# Files
+
+
+def _names(model: OnDisk) -> Mapping[str, Tensor]:
+    return model.bare(*_PREFIXES)
+
+
+def _width_of_file(model: OnDisk) -> int:
+    found = _names(model).get("embed_tokens.weight") or _names(model).get("token_embd.weight")
+    return found.shape[-1] if found and found.shape else 0
+
+
+def _layers_of_file(model: OnDisk) -> int:
+    numbers = [int(match[1]) for name in _names(model) if (match := _LAYER.match(name))]
+    return max(numbers, default=-1) + 1
+
+
+def _is_file_with(form: ModelFormat, *names: str) -> Callable[[OnDisk], None]:
+    """Return the test for a language model's file stored as `form` that has all tensors `names`."""
+    is_stored = forms.is_file_stored_as(form)
+
+    def recognises(model: OnDisk) -> None:
+        is_stored(model)
+        missing = [name for name in names if name not in _names(model)]
+        require(not missing, f"it has no {', '.join(missing)}")
+
+    return recognises
+
+
+def _is_qwen3_file(form: ModelFormat) -> Callable[[OnDisk], None]:
+    mark = "blk.0.attn_q_norm.weight" if form is ModelFormat.GGUFQuantized else "layers.0.self_attn.q_norm.weight"
+    has_norms = _is_file_with(form, mark)
+
+    def recognises(model: OnDisk) -> None:
+        has_norms(model)
+        require(not _sees(model), "it reads pictures")
+        require(_width_of_file(model) in _QWEN3_WIDTHS, f"its width is {_width_of_file(model)}")
+
+    return recognises
+
+
+def _sees(model: OnDisk) -> bool:
+    return any("visual." in name for name in model.tensors)
+
+
+def _is_qwen3_vl_file(model: OnDisk) -> None:
+    _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_norm.weight")(model)
+    require(_sees(model), "it reads no pictures")
+    size = (_width_of_file(model), _layers_of_file(model))
+    require(size == _QWEN3_VL, f"its width and layers are {size}")
+
+
+def _is_qwen_vl_file(model: OnDisk) -> None:
+    _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_proj.bias")(model)
+    require(_sees(model), "it reads no pictures")
+
+
+def _is_mistral_file(form: ModelFormat) -> Callable[[OnDisk], None]:
+    gguf = form is ModelFormat.GGUFQuantized
+    first = "blk.0.attn_q.weight" if gguf else "layers.0.self_attn.q_proj.weight"
+    norm = "blk.0.attn_q_norm.weight" if gguf else "layers.0.self_attn.q_norm.weight"
+    has_layers = _is_file_with(form, first)
+
+    def recognises(model: OnDisk) -> None:
+        has_layers(model)
+        require(norm not in _names(model), "it normalises its queries, which Mistral does not")
+        size = (_width_of_file(model), _layers_of_file(model))
+        require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
+
+    return recognises
+
+
+def _is_gemma2_gguf(model: OnDisk) -> None:
+    _is_file_with(ModelFormat.GGUFQuantized, "blk.0.post_ffw_norm.weight")(model)
+    require(_width_of_file(model) == _GEMMA2_WIDTH, f"its width is {_width_of_file(model)}")
+
+
+def _is_t5_gguf(model: OnDisk) -> None:
+    forms.is_file_stored_as(ModelFormat.GGUFQuantized)(model)
+    require(model.has_prefix("enc.blk."), "it has no tensors of a T5 encoder")
+
+
+def _qwen3_variant(width: Callable[[OnDisk], int]) -> Callable[[OnDisk], Qwen3VariantType]:
+    def variant(model: OnDisk) -> Qwen3VariantType:
+        require(width(model) in _QWEN3_WIDTHS, f"its width is {width(model)}")
+        return _QWEN3_WIDTHS[width(model)]
+
+    return variant
+
+
+def _mistral_variant_of_folder(model: OnDisk) -> MistralVariantType:
+    size = (_width_of_folder(model), _layers_of_folder(model))
+    require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
+    return _MISTRAL_LAYERS[size[1]]
+
+
+def _mistral_variant_of_file(model: OnDisk) -> MistralVariantType:
+    return _MISTRAL_LAYERS[_layers_of_file(model)]
+
+
+_QWEN3_OF_FOLDER = {"variant": _qwen3_variant(_width_of_folder)}
+_QWEN3_OF_FILE = {"variant": _qwen3_variant(_width_of_file)}
+_MISTRAL_OF_FILE = {"variant": _mistral_variant_of_file}
+
+FAMILY = Family(
+    rules=(
+        Rule(T5Encoder_T5Encoder_Config, _is_t5_folder(sdnq=False)),
+        Rule(T5Encoder_BnBLLMint8_Config, _is_t5_int8),
+        Rule(T5Encoder_SDNQ_Config, _is_t5_folder(sdnq=True)),
+        Rule(T5Encoder_GGUF_Config, _is_t5_gguf),
+        Rule(Qwen3VLEncoder_Checkpoint_Config, _is_qwen3_vl_file),
+        Rule(Qwen3VLEncoder_Qwen3VLEncoder_Config, _is_qwen3_vl_folder),
+        Rule(Qwen3Encoder_Qwen3Encoder_Config, _is_of(*_QWEN3), detects=_QWEN3_OF_FOLDER),
+        Rule(Qwen3Encoder_Checkpoint_Config, _is_qwen3_file(ModelFormat.Checkpoint), detects=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_GGUF_Config, _is_qwen3_file(ModelFormat.GGUFQuantized), detects=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_SDNQ_Config, _is_qwen3_file(ModelFormat.SDNQQuantized), detects=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_SDNQ_Folder_Config, _is_of(*_QWEN3, sdnq=True), detects=_QWEN3_OF_FOLDER),
+        Rule(MistralEncoder_Diffusers_Config, _is_of(*_MISTRAL), detects={"variant": _mistral_variant_of_folder}),
+        Rule(MistralEncoder_Checkpoint_Config, _is_mistral_file(ModelFormat.Checkpoint), detects=_MISTRAL_OF_FILE),
+        Rule(MistralEncoder_GGUF_Config, _is_mistral_file(ModelFormat.GGUFQuantized), detects=_MISTRAL_OF_FILE),
+        Rule(Gemma2Encoder_Gemma2Encoder_Config, _is_gemma2_folder),
+        Rule(Gemma2Encoder_GGUF_Config, _is_gemma2_gguf),
+        Rule(QwenVLEncoder_Diffusers_Config, _is_of(*_QWEN_VL_CLASSES)),
+        Rule(QwenVLEncoder_Checkpoint_Config, _is_qwen_vl_file),
+        Rule(WanT5Encoder_WanT5Encoder_Config, _is_umt5_folder),
+    )
+)

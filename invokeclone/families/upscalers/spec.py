@@ -3,8 +3,9 @@
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ModelType
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import OfAnyBase, PlainCheckpoint
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
 
 
 class Spandrel_Checkpoint_Config(PlainCheckpoint, OfAnyBase):
@@ -13,4 +14,28 @@ class Spandrel_Checkpoint_Config(PlainCheckpoint, OfAnyBase):
     type: Literal[ModelType.SpandrelImageToImage] = ModelType.SpandrelImageToImage
 
 
-FAMILY = Family(rules=())
+_FILES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
+_SIGNATURES: tuple[tuple[str, ...], ...] = (
+    ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),  # ESRGAN, Real-ESRGAN as first published
+    ("conv_first.weight", "body.0.rdb1.conv1.weight"),  # Real-ESRGAN
+    ("conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight"),  # ESRGAN
+    ("body.0.weight", "body.1.weight", "body.2.weight"),  # SRVGGNet, "compact"
+    ("conv_first.weight", "layers.0.residual_group.blocks.0.norm1.weight"),  # SwinIR, HAT, Swin2SR
+    ("conv_first.weight", "layers.0.blocks.0.norm1.weight"),  # DAT
+    ("conv_1.sk.weight", "block_1.c1_r.sk.weight"),  # SPAN
+    ("residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "input.weight"),  # OmniSR
+    ("patch_embed.proj.weight", "encoder_level1.0.norm1.body.weight"),  # Restormer
+    ("intro.weight", "ending.weight", "encoders.0.0.conv1.weight"),  # NAFNet
+)
+"""Tensors by which architectures are known that spandrel loads; spandrel itself needs torch, which the server never imports."""
+
+
+def _is_image_to_image(model: OnDisk) -> None:
+    require(not model.is_folder and model.path.suffix.lower() in _FILES, "it is not a file of weights")
+    names = model.bare("module.")
+    require(
+        any(all(name in names for name in signature) for signature in _SIGNATURES), "it is of no known architecture"
+    )
+
+
+FAMILY = Family(rules=(Rule(Spandrel_Checkpoint_Config, _is_image_to_image),))

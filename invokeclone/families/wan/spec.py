@@ -4,10 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, WanLoRAVariantType, WanVariantType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, WanLoRAVariantType, WanVariantType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel, VAEModel
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import forms, loras, vaes
 
 
 class _Wan(ModelConfig):
@@ -57,4 +60,117 @@ class LoRA_LyCORIS_Wan_Config(LoRAModel, LyCORIS, _Wan):
     expert: Literal["high", "low"] | None = Field(default=None, description="Noise levels that it was trained for")
 
 
-FAMILY = Family(rules=())
+_PATCHES: dict[tuple[int, ...], WanVariantType] = {
+    (5120, 16): WanVariantType.T2V_A14B,
+    (5120, 36): WanVariantType.I2V_A14B,
+    (3072, 48): WanVariantType.TI2V_5B,
+}
+_TEXT = ("text_embedding.", "condition_embedder.text_embedder.", "text_embedder.")
+_OTHER_KINDS = ("vace_", "img_emb.", "face_adapter.", "motion_encoder.", "casual_audio_encoder.", "ref_conv.", "audio_")
+_OTHER_WORDS = ("wan21", "vace", "s2v", "animate", "fun")
+_LORA_WIDTHS = {5120: WanLoRAVariantType.A14B, 3072: WanLoRAVariantType.FiveB}
+_SMALL_LATENTS, _LARGE_LATENTS = 16, 48
+_is_lora_for_wan = loras.names_match(
+    r"blocks[._]\d+[._](?:(?:self|cross)_attn[._][qkvo](?:_img)?[._]|ffn[._]|attn[12][._]to_)"
+)
+_SETTINGS = {
+    WanVariantType.T2V_A14B: MainModelDefaultSettings(width=1024, height=1024, steps=40, cfg_scale=4),
+    WanVariantType.I2V_A14B: MainModelDefaultSettings(width=1024, height=1024, steps=40, cfg_scale=4),
+    WanVariantType.TI2V_5B: MainModelDefaultSettings(width=1024, height=1024, steps=30, cfg_scale=5),
+}
+
+
+def _is_transformer(model: OnDisk) -> None:
+    names = model.bare(*forms.COMFY_PREFIXES)
+    require(_patch(model) in _PATCHES, f"it has no tensors of Wan 2.2: its patches are {_patch(model)}")
+    require(any(name.startswith(_TEXT) for name in names), "it takes no text")
+    require(not any(name.startswith(_OTHER_KINDS) for name in names), "it is a Wan of a kind that is not supported")
+    require(not forms.has_word(model, *_OTHER_WORDS), "by its name it is a Wan of a kind that is not supported")
+
+
+def _patch(model: OnDisk) -> tuple[int, ...]:
+    found = model.bare(*forms.COMFY_PREFIXES).get("patch_embedding.weight")
+    return found.shape[:2] if found else ()
+
+
+def _variant_of_file(model: OnDisk) -> WanVariantType:
+    return _PATCHES[_patch(model)]
+
+
+def _expert(model: OnDisk) -> str | None:
+    name = model.name.lower()
+    return next((level for level in ("high", "low") if forms.has_word(model, level) or f"{level}noise" in name), None)
+
+
+def _variant_of_folder(model: OnDisk) -> WanVariantType:
+    config = forms.part_config(model, "transformer")
+    if forms.number(config, "in_channels") == _LARGE_LATENTS or model.json("model_index.json").get("expand_timesteps"):
+        return WanVariantType.TI2V_5B
+    return WanVariantType.I2V_A14B if model.class_name == "WanImageToVideoPipeline" else WanVariantType.T2V_A14B
+
+
+def _is_pipeline(model: OnDisk) -> None:
+    forms.is_folder_of("WanPipeline", "WanImageToVideoPipeline")(model)
+    require(forms.part_config(model, "transformer").get("image_dim") is None, "it is Wan 2.1")
+
+
+def _has_dual_expert(model: OnDisk) -> bool:
+    part = model.json("model_index.json").get("transformer_2")
+    return isinstance(part, list) and bool(part) and part[-1] is not None
+
+
+def _boundary_ratio(model: OnDisk) -> float | None:
+    ratio = model.json("model_index.json").get("boundary_ratio")
+    return ratio if isinstance(ratio, int | float) else None
+
+
+def _is_vae_folder(model: OnDisk) -> None:
+    forms.is_folder_of("AutoencoderKLWan")(model)
+    channels = _latents_of_folder(model)
+    require(channels in {_SMALL_LATENTS, _LARGE_LATENTS}, f"its latents have {channels} channels")
+
+
+def _latents_of_folder(model: OnDisk) -> int:
+    return forms.number(model.json("config.json"), "z_dim") or _SMALL_LATENTS
+
+
+def _variant_of_lora(model: OnDisk) -> WanLoRAVariantType | None:
+    return _LORA_WIDTHS.get(loras.input_of(model, r"self_attn[._]q|attn1[._]to_q|ffn[._]0") or 0)
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    return Rule(
+        config=config,
+        recognises=forms.is_file_of(form, _is_transformer),
+        detects={
+            "variant": _variant_of_file,
+            "expert": lambda model: _expert(model) or "none",
+            "default_settings": forms.settings_of(_variant_of_file, _SETTINGS),
+        },
+    )
+
+
+FAMILY = Family(
+    rules=(
+        Rule(
+            config=Main_Diffusers_Wan_Config,
+            recognises=_is_pipeline,
+            detects={
+                "variant": _variant_of_folder,
+                "repo_variant": forms.repo_variant,
+                "has_dual_expert": _has_dual_expert,
+                "boundary_ratio": _boundary_ratio,
+                "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),
+            },
+        ),
+        _file(Main_Checkpoint_Wan_Config, ModelFormat.Checkpoint),
+        _file(Main_GGUF_Wan_Config, ModelFormat.GGUFQuantized),
+        vaes.file_rule(VAE_Checkpoint_Wan_Config, BaseModelType.Wan, {"latent_channels": vaes.latent_channels}),
+        Rule(
+            config=VAE_Diffusers_Wan_Config,
+            recognises=_is_vae_folder,
+            detects={"latent_channels": _latents_of_folder, "repo_variant": forms.repo_variant},
+        ),
+        loras.rule(LoRA_LyCORIS_Wan_Config, _is_lora_for_wan, variant=_variant_of_lora, expert=_expert),
+    )
+)

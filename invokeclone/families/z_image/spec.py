@@ -4,8 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import BaseModelType, ZImageVariantType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ZImageVariantType
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.files import OnDisk
 from invokeclone.models.kinds import (
     GGUF,
     Checkpoint,
@@ -18,7 +20,8 @@ from invokeclone.models.kinds import (
     SDNQFile,
     SDNQFolder,
 )
-from invokeclone.models.rules import Family
+from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.signatures import control, forms, loras
 
 
 class _ZImage(ModelConfig):
@@ -71,4 +74,62 @@ class LoRA_Diffusers_ZImage_Config(LoRAModel, LoRAFolder, _ZImage):
     variant: ZImageVariantType | None = Field(default=None, description="Which of the published models it is")
 
 
-FAMILY = Family(rules=())
+_PIPELINES = ("ZImagePipeline",)
+_MARKS = {"cap_embedder", "context_refiner", "cap_pad_token"}
+_SHIFT_OF_BASE = 5
+_is_lora = loras.names_match(r"layers[._]\d|context_refiner|noise_refiner")
+_SETTINGS = {
+    ZImageVariantType.Turbo: MainModelDefaultSettings(width=1024, height=1024, steps=9, cfg_scale=1),
+    ZImageVariantType.ZBase: MainModelDefaultSettings(width=1024, height=1024, steps=50, cfg_scale=4),
+}
+
+
+def _is_transformer(model: OnDisk) -> None:
+    parts = {part for name in model.tensors for part in name.split(".")}
+    require(parts & _MARKS, "it has no tensors of Z-Image")
+    require(not loras.is_lora(model), "it is a LoRA")
+    require(not model.has_prefix("control_layers."), "it is a ControlNet")
+
+
+def _variant_of_folder(model: OnDisk) -> ZImageVariantType:
+    shift = model.json("scheduler/scheduler_config.json").get("shift")
+    large = isinstance(shift, int | float) and shift >= _SHIFT_OF_BASE
+    return ZImageVariantType.ZBase if large else ZImageVariantType.Turbo
+
+
+def _variant_of_file(_: OnDisk) -> ZImageVariantType:
+    return ZImageVariantType.Turbo
+
+
+def _is_controlnet(model: OnDisk) -> None:
+    require(not model.is_folder, "it is a folder")
+    require(model.has_prefix("control_layers."), "it has no tensors of a ControlNet of Z-Image")
+
+
+def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
+    detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
+    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+
+
+_OF_FOLDER = {
+    "variant": _variant_of_folder,
+    "repo_variant": forms.repo_variant,
+    "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),
+}
+
+FAMILY = Family(
+    rules=(
+        Rule(config=Main_Diffusers_ZImage_Config, recognises=forms.is_pipeline_of(*_PIPELINES), detects=_OF_FOLDER),
+        _file(Main_Checkpoint_ZImage_Config, ModelFormat.Checkpoint),
+        _file(Main_GGUF_ZImage_Config, ModelFormat.GGUFQuantized),
+        _file(Main_SDNQ_ZImage_Config, ModelFormat.SDNQQuantized),
+        Rule(
+            config=Main_SDNQ_Diffusers_ZImage_Config,
+            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detects=_OF_FOLDER | {"submodels": forms.submodels},
+        ),
+        Rule(config=ControlNet_Checkpoint_ZImage_Config, recognises=_is_controlnet, detects=control.SETTINGS),
+        loras.rule(LoRA_LyCORIS_ZImage_Config, _is_lora),
+        loras.rule(LoRA_Diffusers_ZImage_Config, _is_lora),
+    )
+)
