@@ -139,27 +139,31 @@ def _form_field(element: JsonValue) -> Place | None:
 
 
 def graph(drawing: Drawing, batched: Mapping[str, JsonValue], given: Mapping[Place, JsonValue]) -> dict[str, Any]:
-    """Return the graph as JSON: `batched` holds a value per batch node (None: not known yet), `given` what a caller sets in place of others.
+    """Return the graph as JSON: `batched` holds a value per batch node (None: not known yet), `given` what a caller sets.
 
-    Where an edge arrives, no value is written.
+    Where an edge arrives, no other value is written.
     """
     left_out = {*BATCHES, *GENERATORS}
     filled = {edge.target for edge in drawing.edges}
-    nodes: dict[str, dict[str, JsonValue]] = {}
+    sent = [edge for edge in drawing.edges if batched.get(edge.source[0]) is not None]
+    set_later = {edge.target: batched[edge.source[0]] for edge in sent}
+    nodes = {}
     for node_id, node in drawing.nodes.items():
-        if node.type in left_out:
-            continue
-        values = node.values() | {name: value for (owner, name), value in given.items() if owner == node_id}
-        kept = {name: value for name, value in values.items() if (node_id, name) not in filled}
-        nodes[node_id] = _node(node_id, node, kept)
-    edges = []
-    for edge in drawing.edges:
-        source, target = edge.source[0], edge.target
-        if batched.get(source) is not None and target[0] in nodes:
-            nodes[target[0]][target[1]] = batched[source]
-        elif source not in drawing.nodes or drawing.nodes[source].type not in left_out:
-            edges.append({"source": _end(edge.source), "destination": _end(target)})
+        if node.type not in left_out:
+            values = node.values() | _of(given, node_id)
+            kept = {name: value for name, value in values.items() if (node_id, name) not in filled}
+            nodes[node_id] = _node(node_id, node, kept | _of(set_later, node_id))
+    edges = [
+        {"source": _end(edge.source), "destination": _end(edge.target)}
+        for edge in drawing.edges
+        if edge.source[0] not in drawing.nodes or drawing.nodes[edge.source[0]].type not in left_out
+    ]
     return {"nodes": nodes, "edges": edges}
+
+
+def _of(values: Mapping[Place, JsonValue], node_id: str) -> dict[str, JsonValue]:
+    """Return the values of one node by the names of its inputs."""
+    return {name: value for (owner, name), value in values.items() if owner == node_id}
 
 
 def _end(place: Place) -> dict[str, str]:
