@@ -126,9 +126,15 @@ class Server:
 
     def picture_of(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
         session = item["session"]
-        (prepared,) = session["source_prepared_mapping"][node]
+        # The official UI's node ids have random ends: canvas_output:iOoq4hJ01g.
+        known = {source.split(":")[0]: prepared for source, prepared in session["source_prepared_mapping"].items()}
+        (prepared,) = known[node]
         name = session["results"][prepared]["image"]["image_name"]
         return dict(self.client.get(f"/api/v1/images/i/{name}").json())
+
+    def picture_metadata(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
+        name = self.picture_of(item, node)["image_name"]
+        return dict(self.client.get(f"/api/v1/images/i/{name}/metadata").json())
 
     def pixels_of(self, item: dict[str, Any]) -> bytes:
         from PIL import Image

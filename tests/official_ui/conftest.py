@@ -1,0 +1,139 @@
+"""The official web UI, both bundles, in Chromium, against a real server with the embedded model.
+
+`scripts/test` fetches the bundles into `.cache/webui` (`invokeclone webui install`); without them, or without Chromium, these
+tests are skipped. Nothing of a bundle is in this repository.
+"""
+
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Response, async_playwright, expect
+
+from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.server_process import Server
+
+BUNDLES = Path(__file__).parents[2] / ".cache" / "webui"
+VERSIONS = ("6.8.1", "6.14.2")
+PATIENCE = 90_000
+"""Milliseconds that a busy machine may take for what takes a moment."""
+
+expect.set_options(timeout=PATIENCE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/official_ui" in item.path.as_posix():
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one server for all tests of a bundle."""
+    version: str = request.param
+    if not CHROMIUM.exists():
+        pytest.skip("there is no Chromium")
+    if not (BUNDLES / version / "index.html").exists():
+        pytest.skip(f"the web UI {version} is not in .cache/webui (scripts/test fetches it)")
+    root = tmp_path_factory.mktemp("official") / "root"
+    shutil.copytree(BUNDLES / version, root / "webui" / version)
+    (root / "webui" / "active").write_text(f"{version}\n")
+    running = Server(root).start()
+    yield running
+    running.client.close()
+    running.stop()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield made
+        await made.close()
+
+
+class UI:
+    """A page of the UI, and what went wrong on it: failed requests, console errors, exceptions."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.server = server
+        self.wrong: list[str] = []
+        page.on("response", self._answered)
+        page.on("requestfailed", lambda request: self._failed(request.url, request.failure))
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.wrong.append(f"exception: {error}"))
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.wrong.append(f"{response.status} {response.request.method} {response.url}")
+
+    def _failed(self, url: str, failure: str | None) -> None:
+        # What the page itself gives up (a picture it no longer shows) and what leads out of this machine is no fault of ours.
+        if url.startswith(self.server.url) and failure != "net::ERR_ABORTED":
+            self.wrong.append(f"failed {url} {failure}")
+
+    def _said(self, line: ConsoleMessage) -> None:
+        if line.type == "error" and "ERR_" not in line.text and "status of" not in line.text:
+            self.wrong.append(f"console: {line.text}")
+
+    async def open(self) -> "UI":
+        await self.page.goto(self.server.url)
+        await expect(self.button("Invoke").first).to_be_visible()
+        news = self.page.get_by_label("Close")
+        if await news.count():
+            await news.last.click()
+        return self
+
+    async def tab(self, name: str) -> None:
+        await self.page.get_by_label(name, exact=True).first.click()
+
+    def button(self, name: str | re.Pattern[str]) -> Locator:
+        return self.page.get_by_role("button", name=name)
+
+    def text(self, text: str | re.Pattern[str], *, exact: bool = False) -> Locator:
+        return self.page.get_by_text(text, exact=exact)
+
+    def thumbnails(self) -> Locator:
+        """Return the pictures of the gallery."""
+        return self.page.locator('img[src*="/thumbnail"]')
+
+    def picture(self, name: str) -> Locator:
+        """Return one picture in the gallery; on a board's cover the same picture comes before it."""
+        return self.page.locator(f'img[src*="{name}/thumbnail"]').last
+
+    async def menu(self, of: Locator, entry: str) -> None:
+        """Choose `entry` in the context menu of `of`."""
+        await of.click(button="right")
+        await self.page.get_by_role("menuitem", name=entry, exact=True).click()
+
+    async def prompt(self, text: str) -> None:
+        await self.page.locator("textarea").first.fill(text)
+
+    async def invoke(self, prompt: str) -> int:
+        """Generate one picture with the model's own settings; return its item's id, finished."""
+        await self.prompt(prompt)
+        known = {item["item_id"] for item in self.items()}
+        await self.page.get_by_label("modelManager.useDefaultSettings").click()
+        await expect(self.button(re.compile("^Invoke")).first).to_be_enabled()
+        await self.button(re.compile("^Invoke")).first.click()
+        item = self.server.wait_for(lambda: [i for i in self.items() if i["item_id"] not in known], "an item")[0]
+        return int(item["item_id"])
+
+    def items(self) -> list[dict]:
+        return list(self.server.client.get("/api/v1/queue/default/list_all").json())
+
+
+@pytest.fixture
+async def ui(browser: Browser, server: Server) -> AsyncIterator[UI]:
+    """Open the UI in a fresh profile; at the end nothing may have gone wrong."""
+    server.client.post("/api/v1/client_state/default/delete").raise_for_status()
+    context = await browser.new_context(viewport={"width": 1500, "height": 950})
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
+    made = await UI(page, server).open()
+    yield made
+    await context.close()
+    assert made.wrong == []

@@ -1,0 +1,141 @@
+"""What people do in the official web UI, once for each bundle; every test fails on a failed request or a console error too."""
+
+import re
+from pathlib import Path
+
+from PIL import Image
+from playwright.async_api import expect
+
+from tests.official_ui.conftest import UI
+
+
+async def test_it_starts_knows_the_model_and_generates_with_progress(ui: UI) -> None:
+    await expect(ui.button("Embedded Tiny").first).to_be_visible()
+    item = await ui.invoke("a red circle on a blue background")
+    await expect(ui.page.get_by_test_id("progress-image")).to_be_visible()
+    await expect(ui.thumbnails().first).to_be_visible()
+    assert ui.server.finished(item)["status"] == "completed"
+    await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
+
+
+async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:
+    item = ui.server.finished(await ui.invoke("a green square on a white background"))
+    seed = ui.server.picture_metadata(item)["seed"]
+    await expect(ui.thumbnails().first).to_be_visible()
+    await ui.thumbnails().first.click()
+    await ui.page.get_by_label("Info (I)").first.click()
+    await expect(ui.text("a green square on a white background").last).to_be_visible()
+    await expect(ui.text(str(seed)).last).to_be_visible()
+    await ui.page.get_by_label("Info (I)").first.click()
+    await ui.prompt("something else")
+    await ui.page.get_by_label("Use All (A)").first.click()
+    await expect(ui.page.locator("textarea").first).to_have_value("a green square on a white background")
+    await expect(ui.page.locator(f'input[value="{seed}"]').first).to_be_visible()
+
+
+async def test_upload_star_board_move_and_delete(ui: UI, tmp_path: Path) -> None:
+    path = tmp_path / "ours.png"
+    Image.new("RGB", (64, 48), "orange").save(path)
+    async with ui.page.expect_file_chooser() as chooser:
+        await ui.page.get_by_label(re.compile("^Upload (Image|Media)")).first.click()
+    await (await chooser.value).set_files(path)
+    client = ui.server.client
+
+    def uploaded() -> list[dict]:
+        return list(client.get("/api/v1/images/", params={"categories": "user"}).json()["items"])
+
+    await ui.page.get_by_test_id("assets-tab").click()
+    image = ui.server.wait_for(uploaded, "the upload")[0]
+    assert (image["width"], image["height"]) == (64, 48)
+    picture = ui.picture(image["image_name"])
+    await ui.menu(picture, "Star")
+    ui.server.wait_for(lambda: uploaded()[0]["starred"], "the star")
+
+    await ui.page.get_by_test_id("add-board-button").click()
+    await expect(ui.text("My Board", exact=True).first).to_be_visible()
+    await ui.text("Uncategorized", exact=True).first.click()
+    await ui.page.get_by_test_id("assets-tab").click()
+    await ui.menu(picture, "Change Board")
+    dialog = ui.page.get_by_role("alertdialog")
+    await dialog.get_by_role("combobox").click()
+    await ui.page.get_by_role("option", name="My Board").click()
+    await dialog.get_by_role("button", name="Move").click()
+    ui.server.wait_for(lambda: uploaded()[0]["board_id"], "the board")
+    await expect(ui.text("No images")).to_be_visible()
+
+    await ui.text("My Board", exact=True).first.click()
+    await ui.page.get_by_test_id("assets-tab").click()
+    await picture.click(button="right")
+    await ui.page.locator('[role=menuitem][aria-label="Delete Image"]:visible').click()
+    await ui.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    await expect(ui.text("No images")).to_be_visible()
+    assert uploaded() == []
+
+
+async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
+    await ui.page.get_by_label("View Template List").first.click()
+    await expect(ui.text("Default Templates")).to_be_visible()
+    defaults = [p["name"] for p in ui.server.client.get("/api/v1/style_presets/").json() if p["type"] == "default"]
+    await expect(ui.text(defaults[0], exact=True).first).to_be_visible()
+    await ui.page.get_by_label("Create Prompt Template").first.click()
+    form = ui.page.locator("section[role=dialog]").last
+    await form.locator("input[name=name]").fill("In oil")
+    await form.locator("textarea").first.fill("{prompt}, in oil")
+    await form.get_by_role("button", name="Save").click()
+    await ui.text("In oil", exact=True).first.click()
+    item = ui.server.finished(await ui.invoke("a blue star on a white background"))
+    assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
+
+
+async def test_the_queue_tab_pauses_lists_cancels_clears_and_resumes(ui: UI) -> None:
+    def counted(status: str) -> int:
+        return int(ui.server.client.get("/api/v1/queue/default/status").json()["queue"][status])
+
+    await ui.tab("Queue")
+    await ui.button("Pause").click()
+    await expect(ui.button("Resume")).to_be_enabled()
+    await ui.tab("Generate")
+    await ui.invoke("one")
+    await ui.invoke("two")
+    await ui.tab("Queue")
+    await expect(ui.page.get_by_label("Cancel Item")).to_have_count(len(ui.items()))
+    assert counted("pending") == 2
+    await ui.page.get_by_label("Cancel Item").first.click()
+    ui.server.wait_for(lambda: counted("canceled") == 1, "the cancellation")
+    await expect(ui.text("Canceled").last).to_be_visible()
+    await ui.button("Clear").first.click()
+    await ui.page.get_by_role("alertdialog").get_by_role("button", name="Clear").click()
+    ui.server.wait_for(lambda: counted("total") == 0, "an empty queue")
+    await ui.button("Resume").click()
+    await expect(ui.button("Pause")).to_be_enabled()
+
+
+async def test_the_model_tab_shows_models_the_install_form_and_starter_models(ui: UI, tmp_path: Path) -> None:
+    await ui.tab("Models")
+    await expect(ui.text("Embedded Tiny").first).to_be_visible()
+    await ui.text("URL or Local Path").first.click()
+    await ui.page.locator('input[name="location"]').fill(str(tmp_path / "none.safetensors"))
+    await ui.page.get_by_role("tab", name="Starter Models").click()
+    starters = ui.server.client.get("/api/v2/models/starter_models").json()["starter_models"]
+    await expect(ui.text(starters[0]["name"], exact=True).first).to_be_visible()
+    await ui.text("Embedded Tiny").first.click()
+    await expect(ui.text("Default Settings").first).to_be_visible()
+
+
+async def test_settings_about_and_that_a_reload_keeps_state(ui: UI) -> None:
+    await ui.page.get_by_label("Menu", exact=True).first.click()
+    await ui.page.get_by_role("menuitem", name="Settings").click()
+    await expect(ui.page.get_by_role("dialog").get_by_text("Generation").first).to_be_visible()
+    await ui.page.keyboard.press("Escape")
+    await ui.page.get_by_label("Menu", exact=True).first.click()
+    await ui.page.get_by_role("menuitem", name="About").click()
+    await expect(ui.text("fastapi").first).to_be_attached()
+    await ui.page.keyboard.press("Escape")
+    await ui.prompt("kept over a reload")
+    stored = "/api/v1/client_state/default/get_by_key"
+    ui.server.wait_for(
+        lambda: "kept over a reload" in (ui.server.client.get(stored, params={"key": "params"}).json() or ""),
+        "the state",
+    )
+    await ui.page.reload()
+    await expect(ui.page.locator("textarea").first).to_have_value("kept over a reload")
