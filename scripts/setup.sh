@@ -46,3 +46,14 @@ set_up_browser() {
     fi
     echo "No chromium: tests marked 'browser' will be skipped" >&2
 }
+
+# The official web UI's bundles for the tests in tests/official_ui; without them (no package index) those tests are skipped.
+set_up_web_ui() {
+    local version
+    for version in 6.8.1 6.14.2; do
+        if [ ! -f ".cache/webui/$version/index.html" ]; then
+            .venv/bin/invokeclone webui install "$version" --root .cache >/dev/null ||
+                echo "No web UI $version: its tests will be skipped" >&2
+        fi
+    done
+}
