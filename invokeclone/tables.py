@@ -280,6 +280,17 @@ models = Table(
 
 Index("ix_models_name", models.c.base, models.c.type, models.c.name)
 
+model_relationships = Table(
+    "model_relationships",
+    metadata,
+    Column("model_key_1", Text, ForeignKey("models.key", ondelete="CASCADE"), primary_key=True),
+    Column("model_key_2", Text, ForeignKey("models.key", ondelete="CASCADE"), primary_key=True),
+    CheckConstraint("model_key_1 < model_key_2", name="order"),
+)
+"""Pairs of models that belong together, each once."""
+
+Index("ix_model_relationships_second", model_relationships.c.model_key_2)
+
 workflows = Table(
     "workflows",
     metadata,

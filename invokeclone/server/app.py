@@ -30,6 +30,7 @@ from invokeclone.models import service as models_service
 from invokeclone.models.api import router as models
 from invokeclone.models.download.api import router as model_downloads
 from invokeclone.models.download.queue import Downloads as ModelDownloads
+from invokeclone.models.relationships_api import router as model_relationships
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
@@ -60,6 +61,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     boards,
     models,
     model_downloads,
+    model_relationships,
     client_state,
     recall,
     utilities,
