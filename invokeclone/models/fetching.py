@@ -18,7 +18,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import write_file
 from invokeclone.models import placement
 from invokeclone.models.download.part import check_space
-from invokeclone.models.download.queue import PROGRESS_S, Downloads, Wanted
+from invokeclone.models.download.queue import PROGRESS_S, Downloads, Wanted, Watcher
 from invokeclone.models.download.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.models.download.transfer import finished, pace
 from invokeclone.models.events import (
@@ -180,31 +180,11 @@ class Fetch:
         job = self.job
         job.source_metadata = plan.metadata
         job.local_path = self.folder / (plan.root or "")
-        here = await asyncio.to_thread(_sizes, self.folder, plan.files)
-        await asyncio.to_thread(check_space, self.folder, plan.size - sum(here.values()))
-        wanted = [await self._wanted(file) for file in plan.files]
-        parts = [self._downloads.add(one, self._watch, held=True) for one in wanted]
-        for part, file in zip(parts, plan.files, strict=True):
-            if file.path in here:
-                self._downloads.found(part.id, here[file.path])
-        job.download_parts = parts
+        job.download_parts = await add_parts(plan, self.folder, self._source, self._downloads, self._hub, self._watch)
         self._count()
-        for part in parts:
+        for part in job.download_parts:
             self._downloads.resume(part.id)
         self._settle()
-
-    async def _wanted(self, file: RemoteModelFile) -> Wanted:
-        url = str(file.url)
-        named = file.path != Path()
-        token = self._source.access_token or self._downloads.web.token_for(url) or await self._hub.token_for(url)
-        return Wanted(
-            source=file.url,
-            dest=self.folder / file.path,
-            file=self.folder / file.path if named else None,
-            token=token,
-            sha256=file.sha256,
-            size=file.size,
-        )
 
     def _watch(self, part: DownloadJob) -> None:
         """Hear of a part's change."""
@@ -288,6 +268,28 @@ class Fetch:
             "total_bytes": job.total_bytes,
             "parts": parts,
         }
+
+
+async def add_parts(
+    plan: Plan, folder: Path, source: RemoteSource, downloads: Downloads, hub: Hub, watch: Watcher
+) -> list[DownloadJob]:
+    """Add a held download into `folder` for every file of `plan`; those that are here already are complete.
+
+    Raises DiskFull when they would not fit together.
+    """
+    here = await asyncio.to_thread(_sizes, folder, plan.files)
+    await asyncio.to_thread(check_space, folder, plan.size - sum(here.values()))
+    wanted = []
+    for file in plan.files:
+        url, place = str(file.url), folder / file.path
+        token = source.access_token or downloads.web.token_for(url) or await hub.token_for(url)
+        known = place if file.path != Path() else None
+        wanted.append(Wanted(file.url, place, token, sha256=file.sha256, size=file.size, file=known))
+    parts = [downloads.add(one, watch, held=True) for one in wanted]
+    for part, file in zip(parts, plan.files, strict=True):
+        if file.path in here:
+            downloads.found(part.id, here[file.path])
+    return parts
 
 
 def new_folder(models: Path) -> Path:

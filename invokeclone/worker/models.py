@@ -11,17 +11,13 @@ import orjson
 
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
-from invokeclone.kit.errors import Conflict, Unavailable
+from invokeclone.kit.errors import Conflict
 from invokeclone.kit.times import timestamp
 from invokeclone.models import store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.worker.progress import Progress
 from invokeclone.worker.tools import Session
-
-
-class DownloadsNotBuilt(Unavailable):
-    """A node asked for a download; the service for that is not there yet."""
 
 
 class AmbiguousModel(Conflict):
@@ -105,11 +101,18 @@ class Models:
         return (self._tools.resources.settings.models_path / path).absolute()
 
     def download_and_cache_model(self, source: str) -> Path:
-        """Raise DownloadsNotBuilt: the download service isn't there yet."""
-        raise DownloadsNotBuilt(
-            f"{source} can't be fetched: this version has no download service for nodes yet. "
-            "Install the model, or download it yourself and give its path"
-        )
+        """Return the file or folder of a model at an address or in a repository, fetched into the download cache once.
+
+        Raises UnsupportedSource, DownloadFailed and its kinds, AddressRefused, CanceledException.
+        """
+        text = str(source)
+        name = text.rstrip("/").rpartition("/")[2] or text
+
+        def tell(share: float | None) -> None:
+            self._progress.signal_progress(f"Downloading {name}", share)
+
+        fetching = self._tools.downloads.fetch(text, tell)
+        return self._tools.wait_unless(self._progress.is_canceled, fetching)
 
     def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
         """Return the LoadedModelWithoutConfig of a file or folder; without a loader its tensors. Raises ModelFilesMissing."""
@@ -117,7 +120,7 @@ class Models:
         return self._tools.engine.load_file(Path(model_path), loader)
 
     def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> Any:
-        """Do the same with a downloaded model; raises DownloadsNotBuilt at present."""
+        """Do the same with what `download_and_cache_model` returns."""
         return self.load_local_model(self.download_and_cache_model(source), loader)
 
     def _load(self, known: Known, submodel_type: SubModelType | None) -> Any:

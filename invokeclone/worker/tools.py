@@ -4,18 +4,21 @@ It holds things together and does nothing by itself.
 """
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 import orjson
 
+from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.images import access
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
+from invokeclone.models.cached import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users import signin
 from invokeclone.users.current import SYSTEM, User
@@ -27,6 +30,9 @@ from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
 
 T = TypeVar("T")
+
+LOOK_EVERY_S = 0.2
+"""How often long work is asked whether it is still wanted."""
 _log = log.get("worker")
 
 
@@ -46,6 +52,23 @@ class Tools:
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the event loop and wait for it here; never call it on the loop's own thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
+        """Do the same with work that takes long, which is ended when the item is canceled. Raises CanceledException."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return future.result(LOOK_EVERY_S)
+            if future.done():
+                return future.result()
+            if canceled():
+                future.cancel()
+                raise CanceledException("the queue item was canceled")
+
+    @cached_property
+    def downloads(self) -> DownloadCache:
+        """What nodes fetch from the web."""
+        return DownloadCache(self.resources)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.worker.context import Context, make_context
 from invokeclone.worker.loop import Outcome
-from invokeclone.worker.models import AmbiguousModel, DownloadsNotBuilt
+from invokeclone.worker.models import AmbiguousModel
 from invokeclone.worker.progress import share
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tools import Tools
@@ -302,11 +302,6 @@ async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources)
 async def test_files_without_a_record(ask: Ask) -> None:
     assert await ask(lambda context: context.models.load_local_model(Path("/a/b"))) == Path("/a/b")
     assert await ask(lambda context: context.models.load_local_model(Path("/a/b"), lambda path: path.name)) == "b"
-    for method in ("load_remote_model", "download_and_cache_model"):
-        text = await refused(
-            ask, lambda context, method=method: getattr(context.models, method)("a/b"), DownloadsNotBuilt
-        )
-        assert "download service" in text
 
 
 def state(step: int, **fields: Any) -> PipelineIntermediateState:

@@ -88,6 +88,7 @@ class Part:
         """Add bytes."""
         assert self._file is not None
         self._file.write(data)
+        self._file.flush()
         if self._hash is not None:
             self._hash.update(data)
 

@@ -1,0 +1,120 @@
+"""Models that nodes fetch from the web: once, for all workers, with progress, until the item is canceled."""
+
+import asyncio
+import threading
+
+import pytest
+
+from invokeclone.graph.context import CanceledException
+from invokeclone.models.cached import DownloadCache
+from invokeclone.models.download import transfer
+from invokeclone.models.download.errors import AddressRefused, DownloadFailed
+from invokeclone.models.jobs import UnsupportedSource
+from invokeclone.worker.models import Models
+from invokeclone.worker.tools import Session
+from tests.fake_web import FakeHub, FakeWeb, served
+
+
+@pytest.fixture
+def settings(settings):
+    return settings.model_copy(update={"allow_private_download_urls": True})
+
+
+@pytest.fixture
+async def web(monkeypatch, tmp_path):
+    monkeypatch.setattr(transfer, "WRITE_AT_ONCE", 1)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    async with served() as made:
+        monkeypatch.setenv("HF_ENDPOINT", made.url)
+        yield made
+
+
+class Told:
+    """The progress of a node."""
+
+    def __init__(self):
+        self.told = []
+        self.canceled = threading.Event()
+        self.is_canceled = self.canceled.is_set
+
+    def signal_progress(self, message, percentage=None):
+        self.told.append((message, percentage))
+
+
+@pytest.fixture
+def progress():
+    return Told()
+
+
+@pytest.fixture
+def models(tools, progress, make, canceled):
+    session = Session(tools, make.item({"a": {"type": "toy_context"}}), None, canceled)
+    return Models(session, progress)
+
+
+async def test_a_file_by_its_address_is_fetched_once(models, web: FakeWeb, progress, settings, channel):
+    web.page("/big.safetensors", b"weights" * 1000)
+    url = f"{web.url}/big.safetensors"
+    path = await asyncio.to_thread(models.download_and_cache_model, url)
+    assert (path.name, path.read_bytes()) == ("big.safetensors", b"weights" * 1000)
+    assert path.is_relative_to(settings.download_cache_path)
+    assert await asyncio.to_thread(models.download_and_cache_model, url) == path
+    assert len(web.asked) == 1
+    assert progress.told
+    assert all(message == "Downloading big.safetensors" and 0 <= share <= 1 for message, share in progress.told)
+
+
+async def test_a_repository_is_a_folder_and_a_file_of_it_a_file(models, web):
+    hub = FakeHub(web)
+    hub.repository("o/n", {"config.json": b"{}", "model.safetensors": b"x", "README.md": b"-", "deep/y.bin": b"y"})
+    path = await asyncio.to_thread(models.download_and_cache_model, "o/n")
+    assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "model.safetensors"]
+    assert (await asyncio.to_thread(models.download_and_cache_model, "o/n::deep/y.bin")).read_bytes() == b"y"
+
+
+async def test_a_remote_model_is_loaded(models, web):
+    web.page("/a.bin", b"data")
+    loaded = await asyncio.to_thread(models.load_remote_model, f"{web.url}/a.bin", lambda path: path.read_bytes())
+    assert loaded.model == b"data"
+
+
+async def test_what_goes_wrong_is_the_nodes_error(models, web, resources):
+    web.page("/page", b"<html>", headers={"Content-Type": "text/html"})
+    for source, error in (
+        (f"{web.url}/nowhere", DownloadFailed),
+        (f"{web.url}/page", DownloadFailed),
+        ("x", UnsupportedSource),
+    ):
+        with pytest.raises(error):
+            await asyncio.to_thread(models.download_and_cache_model, source)
+    resources.settings = resources.settings.model_copy(update={"allow_private_download_urls": False})
+    web.page("/a.bin", b"data")
+    with pytest.raises((AddressRefused, DownloadFailed), match="not on the public internet"):
+        await asyncio.to_thread(models.download_and_cache_model, f"{web.url}/a.bin")
+    assert web.asked_for("/a.bin") == []
+
+
+async def test_a_canceled_item_ends_its_download_which_is_gone_on_with_later(models, web, progress, settings):
+    page = web.page("/a.bin", b"x" * 1000, hold_after=100)
+    work = asyncio.create_task(asyncio.to_thread(models.download_and_cache_model, f"{web.url}/a.bin"))
+    while not [path for path in settings.root.rglob("a.bin.part") if path.stat().st_size == 100]:
+        await asyncio.sleep(0.01)
+    progress.canceled.set()
+    with pytest.raises(CanceledException):
+        await work
+    progress.canceled.clear()
+    page.hold_after = None
+    path = await asyncio.to_thread(models.download_and_cache_model, f"{web.url}/a.bin")
+    assert path.read_bytes() == page.data
+    assert web.asked_for("/a.bin")[-1]["Range"] == "bytes=100-"
+
+
+async def test_two_at_once_fetch_one_file(resources, web, monkeypatch):
+    """As two workers do it: the second waits for the first."""
+    monkeypatch.setattr("invokeclone.models.cached.ASK_AGAIN_S", 0.01)
+    web.page("/a.bin", b"data")
+    one, two = DownloadCache(resources), DownloadCache(resources)
+    url = f"{web.url}/a.bin"
+    assert len(set(await asyncio.gather(one.fetch(url), two.fetch(url), one.fetch(url)))) == 1
+    assert len(web.asked) == 1
