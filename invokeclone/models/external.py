@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+PROVIDERS = ("alibabacloud", "gemini", "openai", "seedream")
+"""The services that are known."""
+
 Mode = Literal["txt2img", "img2img", "inpaint"]
 
 

@@ -10,6 +10,7 @@ from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError, field_serial
 from invokeclone.graph.taxonomy import ModelRepoVariant, ModelSourceType
 from invokeclone.kit.errors import Conflict
 from invokeclone.models.download.schemas import DownloadJob, untold
+from invokeclone.models.external import PROVIDERS
 from invokeclone.models.metadata import AnyMetadata
 from invokeclone.models.schemas import ModelRecordChanges
 from invokeclone.models.union import AnyModelConfig
@@ -139,6 +140,8 @@ def parse_source(text: str, *, inplace: bool, access_token: str | None) -> Model
     text = text.strip("\"' ")
     provider, found, model = text.removeprefix("external://").partition("/")
     if text.startswith("external://") and provider and found and model:
+        if provider not in PROVIDERS:
+            raise UnsupportedSource(f"no service is called {provider!r}; there are {', '.join(PROVIDERS)}")
         return ExternalModelSource(provider_id=provider, provider_model_id=model)
     if text and "\0" not in text and _exists(text):
         return LocalModelSource(path=text, inplace=inplace)

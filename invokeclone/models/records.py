@@ -51,7 +51,7 @@ def _changed(config: ModelConfig, stated: dict[str, Any]) -> ModelConfig:
     merged = config.model_dump() | stated
     if stated.get("type", config.type) != config.type and "default_settings" not in stated:
         merged.pop("default_settings", None)
-    if merged["path"] in {"", ".", None} or "\0" in merged["path"]:
+    if config.path and (merged["path"] in {"", ".", None} or "\0" in merged["path"]):
         raise ModelDoesNotFit("a model needs a path")
     try:
         return registry.parse(merged)
@@ -101,6 +101,8 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
 
 
 def _identify_again(model: OnDisk, config: ModelConfig) -> ModelConfig:
+    if not config.path:
+        raise MissingFiles(f"{config.name} has no files: it is a model of {config.source}")
     if not placement.is_there(model.path):
         raise MissingFiles(f"the files of {config.name} are missing: {model.path}")
     facts = config.model_dump(include=set(ModelConfig.model_fields) - {"type", "format", "base"})
@@ -139,7 +141,8 @@ async def missing(resources: Resources) -> list[ModelConfig]:
     models = resources.settings.models_path
 
     def gone() -> list[ModelConfig]:
-        return [config for config in configs if not placement.is_there(placement.absolute(models, config.path))]
+        found = [config for config in configs if config.path]
+        return [config for config in found if not placement.is_there(placement.absolute(models, config.path))]
 
     return await asyncio.to_thread(gone)
 

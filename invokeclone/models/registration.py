@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import placement, store
+from invokeclone.models import placement, registry, store
 from invokeclone.models.configs import ModelConfig, new_key
 from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
 from invokeclone.models.files import OnDisk
 from invokeclone.models.guard import Guard
 from invokeclone.models.hashing import hash_model
 from invokeclone.models.identify import identify
+from invokeclone.models.jobs import ExternalModelSource
 
 _FACTS = {"key", "path", "hash", "file_size"}
 """Fields that are found out and not taken from what somebody states."""
@@ -57,6 +58,37 @@ async def register(resources: Resources, guard: Guard, request: Request) -> Mode
             if request.stopped():
                 raise InstallCancelled("cancelled before the files were touched")
             return await _insert(resources, request, config)
+
+
+async def register_external(
+    resources: Resources, guard: Guard, source: ExternalModelSource, stated: dict[str, Any]
+) -> ModelConfig:
+    """Register a model behind somebody else's service, which has no files; its key is made of the service and its name.
+
+    Raises InvalidModel, DuplicateModelException, ModelBusy.
+    """
+    key = str(stated.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
+    if not _KEY.match(key) or key == placement.PICTURES:
+        raise InvalidModel(f"a key must be a plain file name: {key!r}")
+    record = {
+        "name": source.provider_model_id,
+        "capabilities": {},
+        **{name: value for name, value in stated.items() if value is not None and name not in _FACTS},
+        "key": key,
+        "source": str(source),
+        "provider_id": source.provider_id,
+        "provider_model_id": source.provider_model_id,
+        "source_type": ModelSourceType.External,
+    }
+    kind = {"type": ModelType.ExternalImageGenerator, "format": ModelFormat.ExternalApi, "base": BaseModelType.External}
+    try:
+        config = registry.parse(kind | record)
+    except ValueError as error:
+        raise InvalidModel(f"{source} cannot be registered: {error}") from error
+    with guard.holding(key):
+        async with resources.database.write() as connection:
+            await store.add(connection, config)
+    return config
 
 
 def examine(settings: Settings, request: Request, key: str) -> ModelConfig:

@@ -28,6 +28,7 @@ from invokeclone.models.guard import Guard
 from invokeclone.models.hub import Hub
 from invokeclone.models.jobs import (
     SOURCE_TYPES,
+    ExternalModelSource,
     HFModelSource,
     InstallStatus,
     LocalModelSource,
@@ -40,7 +41,7 @@ from invokeclone.models.jobs import (
 from invokeclone.models.metadata import HuggingFaceMetadata
 from invokeclone.models.plans import Plan
 from invokeclone.models.records import missing
-from invokeclone.models.registration import Request, register
+from invokeclone.models.registration import Request, register, register_external
 from invokeclone.models.schemas import ModelRecordChanges
 
 _log = log.get("models")
@@ -251,6 +252,8 @@ class Installer:
 
     async def _install(self, job: ModelInstallJob) -> ModelConfig:
         stated, fetch = job.config_in.stated(), self._fetches.get(job.id)
+        if isinstance(job.source, ExternalModelSource):
+            return await register_external(self._resources, self.guard, job.source, stated)
         if fetch is not None:
             stated["key"] = fetch.key
             if isinstance(job.source_metadata, HuggingFaceMetadata):

@@ -140,6 +140,8 @@ async def delete(connection: AsyncConnection, key: str) -> str:
 def _columns(config: ModelConfig) -> dict[str, Any]:
     found = {name: getattr(config, name) for name in ("hash", "base", "type", "format", "name", "path", "file_size")}
     record = config.model_dump_json(exclude={"cover_image"})
+    if not config.path:  # a model without files; no two rows have the same path
+        found["path"] = f"external:{config.key}"
     return {**found, "description": config.description, "source": config.source, "config": record}
 
 

@@ -13,13 +13,12 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models import records, store
 from invokeclone.models.api import NeedsGuard
+from invokeclone.models.external import PROVIDERS
 from invokeclone.models.guard import Guard
 from invokeclone.server import live_settings
 from invokeclone.server.info import Workers
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
-
-PROVIDERS = ("alibabacloud", "gemini", "openai", "seedream")
 
 router = APIRouter(prefix="/api/v1/app/external_providers", tags=["app"])
 ProviderId = Annotated[str, Path(description="The service.")]

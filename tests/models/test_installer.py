@@ -202,7 +202,7 @@ def test_the_grammar_of_sources(make):
     assert parse("o/n:fp16:unet") == hf | {"variant": "fp16", "subfolder": "unet"}
     assert parse("o/n::a/b.safetensors") == hf | {"subfolder": "a/b.safetensors"}
     assert parse("https://a.example/b") == {"type": "url", "url": "https://a.example/b"}
-    assert parse("external://p/m") == {"type": "external", "provider_id": "p", "provider_model_id": "m"}
+    assert parse("external://openai/m") == {"type": "external", "provider_id": "openai", "provider_model_id": "m"}
     for text in ("", "nothing", "/no/such/file", "o/n:best", "ftp://a/b", "https://", "a\0b", "x" * 5000):
         with pytest.raises(UnsupportedSource):
             parse(text)
