@@ -5,14 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, Response, UploadFile
 
 from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access, media, service, store
+from invokeclone.images import names as lists
 from invokeclone.images.errors import ImageNotFound, NotOffered
+from invokeclone.images.listing import Limit, Offset, Origin, Wanted
 from invokeclone.images.schemas import (
     Changed,
     DeleteImagesResult,
     ImageDTO,
-    ImageFilter,
     ImageNames,
     ImageNamesResult,
     ImageRecordChanges,
@@ -24,7 +25,7 @@ from invokeclone.images.schemas import (
     image_url,
     thumbnail_url,
 )
-from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.paging import OffsetPaginatedResults
 from invokeclone.kit.requests import Needs, Read, Write
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import Admin, CurrentUser, MediaUser, User
@@ -33,14 +34,7 @@ router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
 ImageName = Annotated[str, Path(description="The name of the image.")]
 ChosenNames = Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
-Origin = Annotated[ResourceOrigin | None, Query(description="Only images made here, or only uploaded ones.")]
-Categories = Annotated[list[ImageCategory] | None, Query(description="Only images of these categories.")]
-Intermediate = Annotated[bool | None, Query(description="Only intermediates, or only images that are none.")]
-BoardId = Annotated[str | None, Query(description='Only images on this board; "none" for those on no board.')]
-Order = Annotated[SQLiteDirection, Query(description="Newest first (DESC) or oldest first (ASC).")]
-StarredFirst = Annotated[bool, Query(description="Whether starred images come before all others.")]
 MediaCookie = Annotated[str | None, Cookie(description="The token of a browser's request for a file.")]
-SearchTerm = Annotated[str | None, Query(max_length=4000, description="Only images whose metadata or time holds this.")]
 
 PNG: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture", "content": {"image/png": {}}},
@@ -107,64 +101,20 @@ async def create_image_upload_entry(
 
 @router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
 async def list_image_dtos(
-    connection: Read,
-    user: CurrentUser,
-    image_origin: Origin = None,
-    categories: Categories = None,
-    is_intermediate: Intermediate = None,
-    board_id: BoardId = None,
-    offset: Annotated[int, Query(ge=0, description="How many to skip.")] = 0,
-    limit: Annotated[int, Query(ge=0, le=1000, description="How many to list.")] = 10,
-    order_dir: Order = SQLiteDirection.Descending,
-    starred_first: StarredFirst = True,
-    search_term: SearchTerm = None,
+    connection: Read, wanted: Wanted, offset: Offset, image_origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List images, a page at a time."""
-    owner = await access.list_owner(connection, user, board_id)
-    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term, owner)
-    return _json(await store.page_json(connection, wanted, min(offset, 2**63 - 1), limit))
+    wanted = wanted.model_copy(update={"origin": image_origin})
+    return _json(await store.page_json(connection, wanted, offset, limit))
 
 
 @router.get("/names", response_model=ImageNamesResult)
 async def get_image_names(
-    request: Request,
-    needs: Needs,
-    connection: Read,
-    user: CurrentUser,
-    image_origin: Origin = None,
-    categories: Categories = None,
-    is_intermediate: Intermediate = None,
-    board_id: BoardId = None,
-    order_dir: Order = SQLiteDirection.Descending,
-    starred_first: StarredFirst = True,
-    search_term: SearchTerm = None,
+    request: Request, needs: Needs, connection: Read, wanted: Wanted, image_origin: Origin = None
 ) -> Response:
     """List the names of all images, in the order of the list."""
-    owner = await access.list_owner(connection, user, board_id)
-    wanted = _filter(image_origin, categories, is_intermediate, board_id, order_dir, starred_first, search_term, owner)
-    return media.names(request, await store.names_json(connection, wanted), needs.settings.http_compression_level)
-
-
-def _filter(
-    image_origin: ResourceOrigin | None,
-    categories: list[ImageCategory] | None,
-    is_intermediate: bool | None,
-    board_id: str | None,
-    order_dir: SQLiteDirection,
-    starred_first: bool,
-    search_term: str | None,
-    owner: str | None,
-) -> ImageFilter:
-    return ImageFilter(
-        origin=image_origin,
-        categories=tuple(categories) if categories is not None else None,
-        is_intermediate=is_intermediate,
-        board_id=board_id,
-        order_dir=order_dir,
-        starred_first=starred_first,
-        search_term=search_term,
-        owner=owner,
-    )
+    found = await store.names_json(connection, wanted.model_copy(update={"origin": image_origin}))
+    return await lists.answer(request, found, needs.settings.http_compression_level)
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Select, Table, bindparam, literal_column, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, func, literal_column, select
 
 from invokeclone.images.errors import ImageNotFound, ImageNotUpdated, VideoNotFound, VideoNotUpdated
 from invokeclone.kit.errors import BadRequest, NotFound
-from invokeclone.tables import images, videos
+from invokeclone.tables import image_counts, images, videos
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,3 +134,15 @@ _READ = (
 
 IMAGES = Kind("image", images, ImageNotFound, ImageNotUpdated, images.c.image_name)
 VIDEOS = Kind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gallery_name, ("duration", "fps"))
+
+
+class _Counted(Kind):
+    """The table of how many images there are of each sort: its rows meet the conditions that the images meet."""
+
+    @cached_property
+    def board_id(self) -> ColumnElement[str | None]:
+        """The board that they are on."""
+        return func.nullif(self.table.c.board_id, "")
+
+
+COUNTED = _Counted("image", image_counts, ImageNotFound, ImageNotUpdated, images.c.image_name)

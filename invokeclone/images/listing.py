@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access
+from invokeclone.images import access, search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Read
@@ -41,7 +41,7 @@ async def _wanted(
     starred_first: StarredFirst = True,
     search_term: SearchTerm = None,
 ) -> ImageFilter:
-    return ImageFilter(
+    wanted = ImageFilter(
         owner=await access.list_owner(connection, user, board_id),
         categories=None if categories is None else tuple(categories),
         is_intermediate=is_intermediate,
@@ -50,6 +50,7 @@ async def _wanted(
         starred_first=starred_first,
         search_term=search_term,
     )
+    return await search.narrowed(connection, wanted)
 
 
 Wanted = Annotated[ImageFilter, Depends(_wanted)]

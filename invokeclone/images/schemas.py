@@ -123,7 +123,7 @@ class ImageFilter(BaseModel, frozen=True):
     """Which images (or videos) a list holds and in which order.
 
     `board_id` "none" means on no board, None means wherever; `owner` None means everybody's;
-    `created_date` is a day in UTC, `YYYY-MM-DD`.
+    `created_date` is a day in UTC, `YYYY-MM-DD`; `text_query` is what `search.narrowed` makes of `search_term`.
     """
 
     owner: str | None = None
@@ -133,6 +133,7 @@ class ImageFilter(BaseModel, frozen=True):
     board_id: str | None = None
     created_date: str | None = None
     search_term: str | None = None
+    text_query: str | None = None
     order_dir: SQLiteDirection = SQLiteDirection.Descending
     starred_first: bool = True
 

@@ -3,7 +3,6 @@
 Every list reads one index that holds all it filters and orders by (see tables.py); the rows of a page are fetched by name.
 """
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -20,26 +19,28 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import access
+from invokeclone.images import access, search
+from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
-from invokeclone.images.kinds import IMAGES, Kind
+from invokeclone.images.kinds import COUNTED, IMAGES, Kind
 from invokeclone.images.schemas import (
     NO_BOARD,
     ImageDTO,
     ImageFilter,
     ImageRecordChanges,
-    NewImage,
     NewRecord,
     Place,
     Touched,
 )
 from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.prepared import Prepared
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 
@@ -58,13 +59,11 @@ def _names(names: Sequence[str]) -> dict[str, str]:
     return {"names": orjson.dumps(list(dict.fromkeys(names))).decode()}
 
 
-async def insert_image(connection: AsyncConnection, new: NewImage) -> ImageDTO:
-    """Record an image whose files are written; a board that is gone, or is not for its owner to fill, leaves it on none."""
-    return ImageDTO.model_validate(await add(connection, IMAGES, new))
-
-
 async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[str, Any]:
-    """Record what `insert_image` does, of whatever kind, and return what clients read of it."""
+    """Record a thing whose files are written, and return what clients read of it.
+
+    A board that is gone, or is not for its owner to fill, leaves it on none.
+    """
     moment = now()
     values: dict[str, Any] = {
         **new.model_dump(mode="json"),
@@ -149,6 +148,8 @@ def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[b
     if wanted.created_date is not None:
         # A time goes on after its date with a blank, and "!" is what comes after a blank.
         found.append(kind.table.c.created_at.between(f"{wanted.created_date} ", f"{wanted.created_date}!"))
+    if wanted.text_query and kind is IMAGES:
+        found = [search.candidates(wanted.text_query), *map(search.unindexed, found)]
     if wanted.search_term:
         found.append(_mentions(wanted.search_term, kind))
     return found
@@ -156,45 +157,55 @@ def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[b
 
 def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
     """Match metadata or time; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
-    forms = {f"%{term}%", f"%{json.dumps(term)[1:-1]}%"}
     texts = kind.table.c.metadata
-    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(form) for form in sorted(forms)])
+    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(f"%{form}%") for form in search.forms(term)])
 
 
-def _order(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[Any]]:
+def _order(wanted: ImageFilter, kind: Kind, *, backwards: bool = False) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
-    by_time: list[ColumnElement[Any]] = [kind.table.c.created_at, kind.tie]
-    if wanted.order_dir is SQLiteDirection.Descending:
-        by_time = [key.desc() for key in by_time]
-    return [kind.table.c.starred.desc(), *by_time] if wanted.starred_first else by_time
+    newest_first = (wanted.order_dir is SQLiteDirection.Descending) is not backwards
+    starred, *times = kind.table.c.starred, kind.table.c.created_at, kind.tie
+    by_time: list[ColumnElement[Any]] = [key.desc() if newest_first else key.asc() for key in times]
+    return [starred.asc() if backwards else starred.desc(), *by_time] if wanted.starred_first else by_time
 
 
 @lru_cache(maxsize=SHAPES)
-def page_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
-    """Return the statement that finds the names of a page, from `skip` on and at most `take` of them."""
-    names = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind))
+def page_names(wanted: ImageFilter, kind: Kind = IMAGES, *, backwards: bool = False) -> Select[Any]:
+    """Return the statement that finds the names of a page, from `skip` on (from the end if `backwards`), at most `take`."""
+    order = _order(wanted, kind, backwards=backwards)
+    names = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*order)
     return names.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
 @lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter, kind: Kind) -> Select[Any]:
+def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> Select[Any]:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
-    chosen = page_names(wanted, kind).subquery()
-    return kind.record.join(chosen, chosen.c.name == kind.name).order_by(*_order(wanted, kind))
+    page = page_names(wanted, kind, backwards=backwards).subquery()
+    return kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind))
 
 
 @lru_cache(maxsize=SHAPES)
-def counted(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
-    """Return the statement that counts a whole list."""
-    return select(func.count()).select_from(kind.table).where(*conditions(wanted, kind))
+def counted(wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) -> Select[Any]:
+    """Return the statement that counts a whole list, or the starred ones in it.
+
+    Images are counted already by all that lists filter by, save what is searched for and the day.
+    """
+    number: ColumnElement[Any] = func.count()
+    if kind is IMAGES and not wanted.search_term and wanted.created_date is None:
+        kind, number = COUNTED, func.coalesce(func.sum(COUNTED.table.c.number), 0)
+    stars = [kind.table.c.starred == literal_column("1")] if starred else []
+    return select(number).select_from(kind.table).where(*conditions(wanted, kind), *stars)
 
 
 @lru_cache(maxsize=SHAPES)
 def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
-    """Return the statement that makes one JSON list of all names of a list, and counts the starred ones."""
-    ordered = select(kind.name.label("name"), kind.table.c.starred).where(*conditions(wanted, kind))
-    listed = ordered.order_by(*_order(wanted, kind)).subquery()
-    return select(func.json_group_array(listed.c.name), func.count(), func.sum(listed.c.starred, type_=None))
+    """Return the statement that finds all names of a list in its order."""
+    return select(kind.name).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind))
+
+
+@lru_cache(maxsize=SHAPES)
+def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
+    return Prepared(all_names(wanted, kind))
 
 
 async def page_json(
@@ -202,23 +213,30 @@ async def page_json(
 ) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
     total = (await connection.execute(counted(wanted, kind))).scalar_one()
-    rows = (await connection.execute(_page(wanted, kind), {"skip": offset, "take": limit})).all()
+    left = max(total - offset, 0)
+    if backwards := offset > left:  # the end is nearer, and skipping costs
+        part = {"skip": max(left - limit, 0), "take": min(limit, left)}
+    else:
+        part = {"skip": offset, "take": limit}
+    rows = (await connection.execute(_page(wanted, kind, backwards=backwards), part)).all()
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
 
 
 async def names_json(
     connection: AsyncConnection, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names"
-) -> bytes:
-    """Return all names of a list as the JSON of `ImageNamesResult`, the names under `key`."""
-    return listed_json(wanted, key, (await connection.execute(all_names(wanted, kind))).one())
+) -> list[bytes]:
+    """Return all names of a list as the JSON of `ImageNamesResult` in pieces, the names under `key`."""
+    starred = await count_starred(connection, wanted, [kind])
+    return await lists.pieces(connection, _prepared_names(wanted, kind), key, starred)
 
 
-def listed_json(wanted: ImageFilter, key: str, row: Any) -> bytes:
-    """Return the JSON of a list of names from a row that holds the names as JSON, their number, and how many are starred."""
-    names, total, starred = row
-    starred_count = int(starred or 0) if wanted.starred_first else 0
-    return f'{{"{key}":{names},"starred_count":{starred_count},"total_count":{total}}}'.encode()
+async def count_starred(connection: AsyncConnection, wanted: ImageFilter, kinds: Sequence[Kind]) -> int:
+    """Return how many starred things a list begins with: none unless they come first."""
+    if not wanted.starred_first:
+        return 0
+    found = [await connection.execute(counted(wanted, kind, starred=True)) for kind in kinds]
+    return sum([each.scalar_one() for each in found])
 
 
 async def by_names_json(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> bytes:

@@ -205,7 +205,7 @@ class TestLists:
         assert (await client.get(f"{IMAGES}/", params={"search_term": term})).json()["total"] == found
 
     async def test_long_lists_of_names_are_packed(self, upload, client, monkeypatch) -> None:
-        monkeypatch.setattr("invokeclone.images.media.LONG_LIST", 100)
+        monkeypatch.setattr("invokeclone.images.names.PACKED_FROM", 100)
         made = [(await upload())["image_name"] for _ in range(4)]
         answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"

@@ -169,7 +169,8 @@ async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wante
         found = await plan(resources, statement)
         assert re.search(rf"USING COVERING INDEX {index}\b", found), found
         assert "TEMP B-TREE" not in found
-    assert "COVERING INDEX" in await plan(resources, store.counted(wanted))
+    # Nor does counting read images at all.
+    assert await plan(resources, store.counted(wanted)) == "SCAN image_counts"
 
 
 async def test_the_order_of_a_long_list_is_right_with_many_of_one_moment(resources: Resources) -> None:
@@ -182,7 +183,7 @@ async def test_the_order_of_a_long_list_is_right_with_many_of_one_moment(resourc
     ]  # fmt: skip
     async with resources.database.write() as connection:
         await connection.execute(insert(images), rows)
-        listed = json.loads(await store.names_json(connection, ImageFilter()))["image_names"]
+        listed = json.loads(b"".join(await store.names_json(connection, ImageFilter())))["image_names"]
         pages = [
             item["image_name"]
             for offset in range(0, 3000, 250)

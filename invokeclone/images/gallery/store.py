@@ -22,10 +22,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.images import names as lists
 from invokeclone.images import store
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.prepared import Prepared
 
 BOTH = (IMAGES, VIDEOS)
 _SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
@@ -34,6 +36,7 @@ _SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_
 def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
     """Return selects of what the list holds, each of which an index yields in the list's order."""
     as_indexed = wanted.starred_first and wanted.order_dir is SQLiteDirection.Descending and not wanted.created_date
+    as_indexed = as_indexed or wanted.text_query is not None  # the few that the text index finds are sorted
     steps = (False, True) if wanted.is_intermediate is None else (wanted.is_intermediate,)
     return [
         select(
@@ -71,10 +74,14 @@ def page_refs(wanted: ImageFilter) -> CompoundSelect[Any] | Select[Any]:
 
 @lru_cache(maxsize=store.SHAPES)
 def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
-    """Return the statement that makes one JSON list of all names of a list (or kinds and names), and counts the starred."""
+    """Return the statement that finds all names of a list in its order (or the JSON of kinds and names)."""
     listed = _merged(wanted, kinds).subquery()
-    shown = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
-    return select(func.json_group_array(shown), func.count(), func.sum(listed.c.starred, type_=None))
+    return select(func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name)
+
+
+@lru_cache(maxsize=store.SHAPES)
+def _prepared_names(wanted: ImageFilter, kinds: tuple[Kind, ...], *, with_kinds: bool) -> Prepared:
+    return Prepared(all_names(wanted, kinds, with_kinds=with_kinds))
 
 
 async def names_json(
@@ -84,10 +91,11 @@ async def names_json(
     kinds: tuple[Kind, ...] = BOTH,
     *,
     with_kinds: bool = False,
-) -> bytes:
-    """Return all names of a list (or kinds and names) under `key`, with how many there are and how many are starred."""
-    row = (await connection.execute(all_names(wanted, kinds, with_kinds=with_kinds))).one()
-    return store.listed_json(wanted, key, row)
+) -> list[bytes]:
+    """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces."""
+    starred = await store.count_starred(connection, wanted, kinds)
+    statement = _prepared_names(wanted, kinds, with_kinds=with_kinds)
+    return await lists.pieces(connection, statement, key, starred, as_json=with_kinds)
 
 
 async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:

@@ -1,0 +1,87 @@
+"""Searching metadata: a term becomes a query of the text index where that narrows the search; the search itself stays LIKE.
+
+The index knows every run of three characters, whatever their case. What it finds holds all that LIKE would, and more: each
+image found is looked at again. It is not asked where it would not help: of a term without three characters in a row, or when
+it finds a large part of all images.
+"""
+
+import json
+import re
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Integer,
+    UnaryExpression,
+    cast,
+    column,
+    literal_column,
+    select,
+    table,
+    text,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.operators import custom_op
+
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.tables import app_state, images
+
+RUN = 3
+MOST_RUNS = 32
+"""Runs asked for at most: a term may be long, and a few of them narrow enough."""
+
+MOST_FOUND = 50_000
+"""With more candidates than this, looking each up costs as much as reading all rows in turn."""
+
+INDEXED = "images_text_until"
+"""The key in `app_state` of the number of the last image in the index."""
+
+_TEXTS = table("images_text", column("rowid", Integer))
+_COUNT = text("SELECT count(*) FROM (SELECT 1 FROM images_text WHERE images_text MATCH :query LIMIT :most)")
+
+
+def forms(term: str) -> list[str]:
+    """Return the ways in which `term` may stand in JSON: its letters written out or as escapes."""
+    return sorted({term, json.dumps(term)[1:-1]})
+
+
+def query(term: str) -> str | None:
+    """Return what the text index is asked for; None when it can't help."""
+    parts = [_runs(form) for form in forms(term)]
+    if "\0" in term or not all(parts):
+        return None
+    return " OR ".join(f"({' AND '.join(part)})" for part in parts)
+
+
+def _runs(form: str) -> list[str]:
+    """Return the quoted runs of three characters between the wildcards of a LIKE pattern, each once."""
+    found = (
+        literal_part[start : start + RUN]
+        for literal_part in re.split("[%_]", form)
+        for start in range(len(literal_part) - RUN + 1)
+    )
+    return ['"{}"'.format(run.replace('"', '""')) for run in dict.fromkeys(found)][:MOST_RUNS]
+
+
+async def narrowed(connection: AsyncConnection, wanted: ImageFilter) -> ImageFilter:
+    """Return the filter with what the text index is asked for, if it is to be asked."""
+    asked = query(wanted.search_term) if wanted.search_term else None
+    if asked is None:
+        return wanted
+    found = (await connection.execute(_COUNT, {"query": asked, "most": MOST_FOUND + 1})).scalar_one()
+    return wanted if found > MOST_FOUND else wanted.model_copy(update={"text_query": asked})
+
+
+def unindexed(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition in a form that no index is read for: the candidates are looked up first."""
+    return UnaryExpression(condition.self_group(), operator=custom_op("+"), type_=Boolean())
+
+
+def candidates(text_query: str) -> ColumnElement[bool]:
+    """Return the condition that an image may match: the index says so, or the image is not in the index yet."""
+    until = select(cast(app_state.c.value, Integer)).where(app_state.c.key == INDEXED).scalar_subquery()
+    found = select(_TEXTS.c.rowid).where(literal_column("images_text").op("MATCH")(text_query))
+    newest = images.alias("newest")
+    later = select(newest.c.image_id).where(newest.c.image_id > until)
+    return images.c.image_id.in_(union_all(found, later))

@@ -1,0 +1,117 @@
+"""Searching metadata: the text index narrows it and changes nothing of what is found."""
+
+import json
+import random
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.dialects import sqlite
+
+from invokeclone.images import search, store
+from invokeclone.images.gallery import store as gallery
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit.resources import Resources
+from invokeclone.tables import images
+
+WORDS = [
+    "zebra",
+    "Zebra",
+    "ZEBRA crossing",
+    "gnu",
+    "50% off",
+    "a_b",
+    'say "hi"',
+    "Ärger",
+    "ÄRGER",
+    "ä",
+    "日本語",
+    "back\\slash",
+    "🦓",
+]
+
+
+@pytest.fixture
+async def filled(resources: Resources) -> Resources:
+    """Fill the gallery with 300 images, 256 of them in the index."""
+    chance = random.Random(7)
+    rows = []
+    for number in range(300):
+        prompt = {"positive_prompt": " ".join(chance.sample(WORDS, 3)), "seed": number * 7919}
+        text = json.dumps(prompt, ensure_ascii=number % 2 == 0) if number % 11 else None
+        rows.append(
+            {
+                "image_name": f"{number:05}.png", "image_origin": "internal", "image_category": "general", "width": 1,
+                "height": 1, "is_intermediate": number % 5 == 0, "starred": number % 50 == 0, "metadata": text,
+                "created_at": f"2026-{1 + number % 12:02}-15 10:{number % 60:02}:00.000", "updated_at": "x",
+            }
+        )  # fmt: skip
+    async with resources.database.write() as connection:
+        await connection.execute(insert(images), rows)
+    return resources
+
+
+TERMS = [
+    "zebra", "ZEB", "ebr", "zebra crossing", "crossing zebra", "gnu", "positive_prompt", "qqq", "50% off", "50%off", "%", "_",
+    "a_b", "a__b", "z%b%a", "zeb%", "%zebra%", 'say "hi"', '"', "Ärger", "ärger", "ÄRGER", "ä", "日本語", "日本", "back\\slash",
+    "\\", "🦓", "2026-03", "2026-03-15 10:02", "-15 1", "7919", "o", "ze", "' OR 1=1", '") OR (', "a\0b", "zeb\0ra", " ", "   ",
+    "AND", "NOT zebra", "text:zebra", "zebra*", "^zebra", "zebra " * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("more", [{}, {"is_intermediate": False, "starred_first": False}])
+async def test_the_index_changes_nothing(filled: Resources, term: str, more: dict[str, bool]) -> None:
+    plain = ImageFilter(search_term=term, **more)
+    async with filled.database.read() as connection:
+        narrowed = await search.narrowed(connection, plain)
+        found = [json.loads(b"".join(await store.names_json(connection, one))) for one in (plain, narrowed)]
+        pages = [json.loads(await store.page_json(connection, one, 2, 5)) for one in (plain, narrowed)]
+    assert found[0] == found[1]
+    assert pages[0] == pages[1]
+    assert pages[1]["total"] == found[1]["total_count"] == len(found[1]["image_names"])
+    assert [item["image_name"] for item in pages[1]["items"]] == found[1]["image_names"][2:7]
+
+
+@pytest.mark.parametrize(
+    ("term", "asked"),
+    [
+        ("zebra", '("zeb" AND "ebr" AND "bra")'),
+        ("ab%cde_fg", '("cde")'),
+        ("aaaaa", '("aaa")'),
+        ("ze", None),
+        ("ab_cd", None),
+        ("", None),
+        ("abc\0", None),
+    ],
+)
+def test_what_the_index_is_asked(term: str, asked: str | None) -> None:
+    assert search.query(term) == asked
+
+
+def test_a_long_term_asks_for_no_more_than_narrows() -> None:
+    asked = search.query("".join(chr(0x4E00 + number) for number in range(4000)))
+    assert asked is not None
+    assert asked.count(" AND ") <= 2 * search.MOST_RUNS
+
+
+async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ImageFilter(search_term="positive_prompt")
+    async with filled.database.read() as connection:
+        assert (await search.narrowed(connection, wanted)).text_query is not None
+        monkeypatch.setattr(search, "MOST_FOUND", 100)
+        assert await search.narrowed(connection, wanted) == wanted
+
+
+@pytest.mark.parametrize("more", [{}, {"starred_first": False}, {"order_dir": "ASC"}, {"board_id": "none"}])
+async def test_only_candidates_are_read(filled: Resources, more: dict[str, object]) -> None:
+    """And not the gallery's index from its start to its end."""
+    wanted = ImageFilter(search_term="zebra", text_query=search.query("zebra"), is_intermediate=False, **more)
+    part = {"skip": 0, "take": 10}
+    statements = [store.counted(wanted), store.all_names(wanted), store.page_names(wanted).params(part)]
+    statements += [gallery.all_names(wanted), gallery.page_refs(wanted).params(part)]
+    async with filled.database.read() as connection:
+        for statement in statements:
+            text = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+            plan = [row[3] for row in (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()]
+            read = [step for step in plan if step.startswith(("SEARCH images ", "SCAN images "))]
+            assert read == ["SEARCH images USING INTEGER PRIMARY KEY (rowid=?)"], plan
