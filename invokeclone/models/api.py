@@ -175,9 +175,9 @@ async def scan_for_models(
 
 
 @admin.get("/starter_models")
-async def get_starter_models() -> starters.StarterModelResponse:
-    """List the models to begin with."""
-    return starters.starters()
+async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
+    """List the models to begin with, and which of them are installed."""
+    return await run_in_threadpool(starters.starters, await store.origins(connection))
 
 
 @admin.get("/stats")

@@ -1,11 +1,19 @@
-"""The list of models to begin with. It is empty as long as nothing can be downloaded."""
+"""The list of models to begin with, which `starters.yaml` holds; it knows no file and no row."""
 
-from pydantic import BaseModel
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.models.defaults import ExternalApiModelDefaultSettings
 from invokeclone.models.external import ExternalModelCapabilities, ExternalModelPanelSchema
 from invokeclone.models.variants import AnyVariant
+
+FILE = Path(__file__).with_name("starters.yaml")
 
 
 class StarterModelWithoutDependencies(BaseModel):
@@ -45,6 +53,64 @@ class StarterModelResponse(BaseModel):
     starter_bundles: dict[str, StarterModelBundle]
 
 
-def starters() -> StarterModelResponse:
-    """Return the starter models with whether each is installed."""
-    return StarterModelResponse(starter_models=[], starter_bundles={})
+class _Entry(StarterModelWithoutDependencies):
+    """A model as the file has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    needs: list[str] = []
+
+
+class _Bundle(BaseModel):
+    """A bundle as the file has it."""
+
+    name: str
+    models: list[str]
+
+
+class _List(BaseModel):
+    """The file."""
+
+    models: list[_Entry]
+    bundles: dict[str, _Bundle]
+
+
+class Installed(NamedTuple):
+    """What a starter model is compared with: where a registered model came from, and what it is."""
+
+    source: str
+    name: str
+    base: str
+    type: str
+
+
+@functools.cache
+def _list() -> _List:
+    return _List.model_validate(yaml.safe_load(FILE.read_text("utf-8")))
+
+
+def starters(installed: Iterable[Installed], content: _List | None = None) -> StarterModelResponse:
+    """Return the starter models with whether each is installed, and with those that it needs and that are not. Blocking."""
+    content = content or _list()
+    entries = {entry.id: entry for entry in content.models}
+    known = list(installed)
+    sources, kinds = {model.source for model in known}, {model[1:] for model in known}
+
+    def is_installed(entry: _Entry) -> bool:
+        names = (entry.name, *entry.previous_names)
+        return entry.source in sources or any((name, entry.base, entry.type) in kinds for name in names)
+
+    def plain(entry: _Entry) -> dict[str, Any]:
+        return entry.model_dump(exclude={"id", "needs", "is_installed"}) | {"is_installed": is_installed(entry)}
+
+    def whole(entry: _Entry) -> StarterModel:
+        missing = [plain(entries[needed]) for needed in entry.needs if not is_installed(entries[needed])]
+        return StarterModel.model_validate(plain(entry) | {"dependencies": missing if entry.needs else None})
+
+    found = {name: whole(entry) for name, entry in entries.items()}
+    bundles = {
+        base: StarterModelBundle(name=bundle.name, models=[found[name] for name in bundle.models])
+        for base, bundle in content.bundles.items()
+    }
+    return StarterModelResponse(starter_models=list(found.values()), starter_bundles=bundles)

@@ -18,6 +18,7 @@ from invokeclone.models import registry
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.schemas import ModelRecordOrderBy, SQLiteDirection
+from invokeclone.models.starters import Installed
 from invokeclone.tables import models
 
 _log = log.get("models")
@@ -104,6 +105,12 @@ async def keys_by_source(connection: AsyncConnection, beginning: str) -> list[st
 async def sources(connection: AsyncConnection) -> set[str]:
     """Return what every record was installed from."""
     return set((await connection.scalars(select(models.c.source))).all())
+
+
+async def origins(connection: AsyncConnection) -> list[Installed]:
+    """Return where every record came from and what it is."""
+    rows = await connection.execute(select(models.c.source, models.c.name, models.c.base, models.c.type))
+    return [Installed(*row) for row in rows]
 
 
 async def add(connection: AsyncConnection, config: ModelConfig) -> None:

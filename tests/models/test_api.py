@@ -412,10 +412,6 @@ async def test_empty_model_cache(client, workers):
     assert workers.asked == ["empty_model_cache"]
 
 
-async def test_starter_models(client):
-    assert (await client.get("/starter_models")).json() == {"starter_models": [], "starter_bundles": {}}
-
-
 async def test_who_is_no_admin_may_only_read(app, client, model):
     app.dependency_overrides[current_user] = lambda: User(user_id="u")
     for path in ("/", "/missing", f"/i/{model['key']}", f"/get_by_hash?hash={model['hash']}"):
