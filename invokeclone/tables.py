@@ -241,23 +241,31 @@ videos = Table(
 """One row per video file, as `images`. `gallery_name` sorts as the name does, and after the name of every image: so images and
 videos are merged from their indexes in the order time, kind, name, and nothing is sorted."""
 
-Index(
-    "ix_videos_gallery",
+_VIDEOS_SHOWN = (
     videos.c.is_intermediate,
     videos.c.starred.desc(),
     videos.c.created_at.desc(),
     videos.c.gallery_name.desc(),
     videos.c.video_category,
 )
-Index(
-    "ix_videos_board",
-    videos.c.board_id,
-    videos.c.is_intermediate,
-    videos.c.starred.desc(),
-    videos.c.created_at.desc(),
-    videos.c.gallery_name.desc(),
-    videos.c.video_category,
+_VIDEOS_OWNED = videos.c.user_id != literal_column("'system'")
+Index("ix_videos_gallery", *_VIDEOS_SHOWN)
+Index("ix_videos_board", videos.c.board_id, *_VIDEOS_SHOWN)
+Index("ix_videos_owned", videos.c.user_id, *_VIDEOS_SHOWN, sqlite_where=_VIDEOS_OWNED)
+Index("ix_videos_owned_board", videos.c.user_id, videos.c.board_id, *_VIDEOS_SHOWN, sqlite_where=_VIDEOS_OWNED)
+
+day_counts = Table(
+    "day_counts",
+    metadata,
+    Column("created_date", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    sqlite_with_rowid=False,
 )
+"""How many images and videos that are no intermediates were made on each day in UTC, kept by triggers on both tables
+(migration 0009)."""
 
 models = Table(
     "models",

@@ -38,6 +38,9 @@ def upgrade() -> None:
     ordered = ['is_intermediate', sa.literal_column('starred DESC'), sa.literal_column('created_at DESC'), sa.literal_column('gallery_name DESC'), 'video_category']
     op.create_index('ix_videos_gallery', 'videos', ordered)
     op.create_index('ix_videos_board', 'videos', ['board_id', *ordered])
+    owned = {"sqlite_where": sa.text("user_id != 'system'")}
+    op.create_index('ix_videos_owned', 'videos', ['user_id', *ordered], **owned)
+    op.create_index('ix_videos_owned_board', 'videos', ['user_id', 'board_id', *ordered], **owned)
 
 
 def downgrade() -> None:

@@ -15,6 +15,7 @@ from invokeclone.boards.schemas import (
     DeleteBoardResult,
     RemoveImagesFromBoardResult,
 )
+from invokeclone.boards.service import Moved
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.images.schemas import NO_BOARD, ImageNames
@@ -98,12 +99,22 @@ async def list_all_board_image_names(
     return await store.image_names(connection, board_id, categories, is_intermediate=is_intermediate, owner=owner)
 
 
+def _added(moved: Moved) -> AddImagesToBoardResult:
+    return AddImagesToBoardResult(affected_boards=moved.boards, added_images=moved.names, failed_images=moved.refused)
+
+
+def _removed(moved: Moved) -> RemoveImagesFromBoardResult:
+    return RemoveImagesFromBoardResult(
+        affected_boards=moved.boards, removed_images=moved.names, failed_images=moved.refused
+    )
+
+
 @router.post("/board_images/", status_code=201)
 async def add_image_to_board(
     connection: Write, user: CurrentUser, board_id: TargetBoard, image_name: ImageName
 ) -> AddImagesToBoardResult:
     """Put an image on a board, off the one it was on."""
-    return await service.add_image(connection, user, board_id, image_name)
+    return _added(service.single(await service.add(connection, user, board_id, [image_name]), image_name))
 
 
 @router.delete("/board_images/", status_code=201)
@@ -113,7 +124,7 @@ async def remove_image_from_board(
     image_name: Annotated[str, Body(embed=True, description="The name of the image.")],
 ) -> RemoveImagesFromBoardResult:
     """Take an image off its board."""
-    return await service.remove_image(connection, user, image_name)
+    return _removed(service.single(await service.remove(connection, user, [image_name]), image_name))
 
 
 @router.post("/board_images/batch", status_code=201)
@@ -121,7 +132,7 @@ async def add_images_to_board(
     connection: Write, user: CurrentUser, board_id: TargetBoard, image_names: ChosenNames
 ) -> AddImagesToBoardResult:
     """Put several images on a board, off those they were on."""
-    return await service.add_images(connection, user, board_id, image_names)
+    return _added(await service.add(connection, user, board_id, image_names))
 
 
 @router.post("/board_images/batch/delete", status_code=201)
@@ -131,4 +142,4 @@ async def remove_images_from_board(
     image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")],
 ) -> RemoveImagesFromBoardResult:
     """Take several images off their boards."""
-    return await service.remove_images(connection, user, image_names)
+    return _removed(await service.remove(connection, user, image_names))

@@ -85,3 +85,37 @@ class RemoveImagesFromBoardResult(BaseModel):
     affected_boards: list[str]
     removed_images: list[str]
     failed_images: list[str]
+
+
+class VideoBoardArg(BaseModel):
+    """Which video goes on which board."""
+
+    board_id: str
+    video_name: str
+
+
+class AddVideosToBoardResult(BaseModel):
+    """What was put on a board, and the boards it came from and went to."""
+
+    affected_boards: list[str]
+    added_videos: list[str]
+
+
+class RemoveVideosFromBoardResult(BaseModel):
+    """What was taken off its board, and the boards it came from."""
+
+    affected_boards: list[str]
+    removed_videos: list[str]
+
+
+class VirtualSubBoardDTO(BaseModel):
+    """What was made on a day, as a board; the cover is the newest of it."""
+
+    virtual_board_id: str
+    board_name: str
+    date: str
+    image_count: int
+    asset_count: int
+    video_count: int = 0
+    cover_image_name: str | None = None
+    cover_video_name: str | None = None

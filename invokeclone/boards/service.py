@@ -1,22 +1,18 @@
-"""Boards beyond one statement: deleting one with its images, and moving images between boards; it knows no HTTP."""
+"""Boards beyond one statement: deleting one with what is on it, and moving things between boards; it knows no HTTP."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards import store
-from invokeclone.boards.errors import ImageNotFound, NotYours
-from invokeclone.boards.schemas import (
-    AddImagesToBoardResult,
-    BoardChanges,
-    BoardDTO,
-    DeleteBoardResult,
-    RemoveImagesFromBoardResult,
-)
+from invokeclone.boards.errors import NotYours
+from invokeclone.boards.schemas import BoardChanges, BoardDTO, DeleteBoardResult
 from invokeclone.images import access
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
-from invokeclone.images.schemas import NO_BOARD, Changed, Touched
+from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.schemas import NO_BOARD, Changed
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
@@ -30,68 +26,65 @@ async def update(connection: AsyncConnection, user: User, board_id: str, changes
 
 
 async def delete(resources: Resources, user: User, board_id: str, *, include_images: bool) -> DeleteBoardResult:
-    """Delete a board; its images go as well if `include_images`, else they are on no board.
+    """Delete a board; its images and videos go as well if `include_images`, else they are on no board.
 
     Raises BoardNotFound, NotYourBoard.
     """
-    if not include_images:
-        async with resources.database.write() as connection:
-            await access.require_board_owned(connection, user, board_id)
-            freed = await store.delete_board(connection, board_id)
-        return DeleteBoardResult(board_id=board_id, deleted_board_images=freed, deleted_images=[])
-
-    async def delete_records(connection: AsyncConnection) -> list[Touched]:
+    async with resources.database.write() as connection:
         await access.require_board_owned(connection, user, board_id)
         await store.require(connection, board_id)
-        gone = await images_store.delete_on_board(connection, board_id)
+        if not include_images:
+            names = [await store.names(connection, board_id, kind) for kind in (IMAGES, VIDEOS)]
+            await store.delete_board(connection, board_id)
+            return DeleteBoardResult(
+                board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
+            )
+        gone = [
+            (kind, await images_store.delete_on_board(connection, board_id, kind=kind)) for kind in (IMAGES, VIDEOS)
+        ]
         await store.delete_board(connection, board_id)
-        return gone
+    for kind, touched in gone:
+        await images_service.forget(resources, touched, kind)
+    images, videos = ([one.place.name for one in touched] for _, touched in gone)
+    return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=images, deleted_videos=videos)
 
-    gone = await images_service.delete_by(resources, delete_records)
-    names = [one.place.name for one in gone]
-    return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=names)
+
+class Moved(NamedTuple):
+    """The things that were moved to or off a board, the boards they left and came to, and those refused as another's."""
+
+    boards: list[str]
+    names: list[str]
+    refused: list[str]
 
 
-async def add_images(
-    connection: AsyncConnection, user: User, board_id: str, names: Sequence[str]
-) -> AddImagesToBoardResult:
-    """Put the images of `names` that exist on a board, off whatever board they were on; only one's own are moved.
+async def add(
+    connection: AsyncConnection, user: User, board_id: str, names: Sequence[str], kind: Kind = IMAGES
+) -> Moved:
+    """Put those of `names` that exist on a board, off whatever board they were on; only one's own are moved.
 
     Raises BoardNotFound, NotYourBoard.
     """
     await store.require(connection, board_id)
     await access.require_board_fillable(connection, user, board_id)
-    allowed = await access.movable(connection, user, access.IMAGES, names)
-    moved = Changed(await images_store.move_to_board(connection, allowed.names, board_id), allowed.refused)
-    affected = sorted({board_id, *moved.boards}) if moved.done else []
-    return AddImagesToBoardResult(affected_boards=affected, added_images=moved.names, failed_images=moved.refused)
+    allowed = await access.movable(connection, user, kind, names)
+    return await _move(connection, kind, allowed, board_id)
 
 
-async def add_image(connection: AsyncConnection, user: User, board_id: str, name: str) -> AddImagesToBoardResult:
-    """Put one image on a board; raises BoardNotFound, NotYourBoard, ImageNotFound, NotYours."""
-    result = await add_images(connection, user, board_id, [name])
-    if result.failed_images:
+async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: Kind = IMAGES) -> Moved:
+    """Take those of `names` that exist, and that `user` may change, off their boards."""
+    return await _move(connection, kind, await access.changeable(connection, user, kind, names), None)
+
+
+async def _move(connection: AsyncConnection, kind: Kind, allowed: access.Allowed, board_id: str | None) -> Moved:
+    moved = Changed(await images_store.move_to_board(connection, allowed.names, board_id, kind))
+    affected = sorted({board_id or NO_BOARD, *moved.boards}) if moved.done else []
+    return Moved(affected, moved.names, allowed.refused)
+
+
+def single(moved: Moved, name: str, kind: Kind = IMAGES) -> Moved:
+    """Return what became of a single thing; raises NotYours, and what the kind says when there is none of this name."""
+    if moved.refused:
         raise NotYours(name)
-    if not result.added_images:
-        raise ImageNotFound(name)
-    return result
-
-
-async def remove_images(connection: AsyncConnection, user: User, names: Sequence[str]) -> RemoveImagesFromBoardResult:
-    """Take the images of `names` that exist, and that `user` may change, off their boards."""
-    allowed = await access.changeable(connection, user, access.IMAGES, names)
-    moved = Changed(await images_store.move_to_board(connection, allowed.names, None), allowed.refused)
-    affected = sorted({NO_BOARD, *moved.boards}) if moved.done else []
-    return RemoveImagesFromBoardResult(
-        affected_boards=affected, removed_images=moved.names, failed_images=moved.refused
-    )
-
-
-async def remove_image(connection: AsyncConnection, user: User, name: str) -> RemoveImagesFromBoardResult:
-    """Take one image off its board; raises ImageNotFound, NotYours."""
-    result = await remove_images(connection, user, [name])
-    if result.failed_images:
-        raise NotYours(name)
-    if not result.removed_images:
-        raise ImageNotFound(name)
-    return result
+    if not moved.names:
+        raise kind.missing(name)
+    return moved

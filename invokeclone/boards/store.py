@@ -5,32 +5,51 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, literal_column, null, select, update
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
+from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images, users
 from invokeclone.users.current import SYSTEM, User
 
-_SHOWN = (images.c.board_id == boards.c.board_id, images.c.is_intermediate == literal_column("0"))
 _GENERAL = images.c.image_category == ImageCategory.GENERAL.value
 
-_IMAGE_COUNT = select(func.count()).select_from(images).where(*_SHOWN, _GENERAL).correlate(boards).scalar_subquery()
-_ASSET_COUNT = select(func.count()).select_from(images).where(*_SHOWN, ~_GENERAL).correlate(boards).scalar_subquery()
-_COVER = (
-    select(images.c.image_name)
-    .where(*_SHOWN)
-    .order_by(images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
-    .limit(1)
-    .correlate(boards)
-    .scalar_subquery()
-)
+
+def _shown(kind: Kind) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of what a board shows."""
+    return kind.board_id == boards.c.board_id, kind.table.c.is_intermediate == literal_column("0")
+
+
+def _count(kind: Kind, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
+    counted = select(func.count()).select_from(kind.table).where(*_shown(kind), *conditions)
+    return counted.correlate(boards).scalar_subquery()
+
+
+def _cover(kind: Kind) -> ScalarSelect[Any]:
+    """Return the select of the first thing that a board shows of a kind, as JSON: what it is ordered by, and its name."""
+    ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tie)
+    first = select(func.json_array(*ordered, kind.name)).where(*_shown(kind))
+    return first.order_by(*[key.desc() for key in ordered]).limit(1).correlate(boards).scalar_subquery()
 
 
 @cache
@@ -47,15 +66,21 @@ def _boards(*, owners: bool) -> Select[Any]:
         boards.c.updated_at,
         boards.c.archived,
         boards.c.board_visibility,
-        _IMAGE_COUNT.label("image_count"),
-        _ASSET_COUNT.label("asset_count"),
-        _COVER.label("cover_image_name"),
+        _count(IMAGES, _GENERAL).label("image_count"),
+        _count(IMAGES, ~_GENERAL).label("asset_count"),
+        _count(VIDEOS).label("video_count"),
+        _cover(IMAGES).label("cover_image"),
+        _cover(VIDEOS).label("cover_video"),
         owner.label("owner_username"),
     )
 
 
 def _board(row: Any) -> BoardDTO:
-    return BoardDTO.model_validate(dict(row._mapping))  # noqa: SLF001  (SQLAlchemy's documented name)
+    fields = dict(row._mapping)  # noqa: SLF001  (SQLAlchemy's documented name)
+    image, video = (orjson.loads(fields.pop(key) or "[]") for key in ("cover_image", "cover_video"))
+    fields["cover_image_name"] = image[-1] if image > video else None
+    fields["cover_video_name"] = video[-1] if video > image else None
+    return BoardDTO.model_validate(fields)
 
 
 async def create(connection: AsyncConnection, board_name: str, user_id: str = "system") -> BoardDTO:
@@ -101,12 +126,15 @@ async def update_board(connection: AsyncConnection, board_id: str, changes: Boar
     return await get(connection, board_id)
 
 
-async def delete_board(connection: AsyncConnection, board_id: str) -> list[str]:
-    """Delete a board and return the names of the images that were on it, which are on none now; raises BoardNotFound."""
+async def delete_board(connection: AsyncConnection, board_id: str) -> None:
+    """Delete a board; what is on it is on none then. Raises BoardNotFound."""
     await require(connection, board_id)
-    names = await image_names(connection, board_id)
     await connection.execute(delete(boards).where(boards.c.board_id == board_id))
-    return names
+
+
+async def names(connection: AsyncConnection, board_id: str, kind: Kind) -> list[str]:
+    """Return the names of everything of a kind on a board."""
+    return list((await connection.execute(select(kind.name).where(kind.board_id == board_id))).scalars())
 
 
 def _order(order_by: BoardRecordOrderBy, direction: SQLiteDirection) -> list[ColumnElement[Any]]:

@@ -4,9 +4,11 @@ from typing import ClassVar
 
 from invokeclone.kit.errors import (
     BadRequest,
+    Conflict,
     Forbidden,
     InvokeCloneError,
     NotFound,
+    RangeInvalid,
     TooLarge,
     TooMany,
     Unprocessable,
@@ -85,6 +87,62 @@ class NotOffered(InvokeCloneError):
     status = 501
 
 
+class NotAVideo(UnsupportedMedia):
+    """What was sent is not an MP4 with H.264 whose first frame can be decoded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not a video that can be kept: {reason}")
+
+
+class VideoTooLarge(TooLarge):
+    """The video is over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the video is over the limit of {limit // 1024**2} MiB")
+
+
+class MetadataTooLarge(TooLarge):
+    """The metadata that came along is over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the metadata is over the limit of {limit // 1024**2} MiB")
+
+
+class MetadataNotObject(Unprocessable):
+    """The metadata that came along is not a JSON object."""
+
+    def __init__(self) -> None:
+        super().__init__("the metadata must be a JSON object")
+
+
+class FormNotReadable(Unprocessable):
+    """The body is not the form that was asked for."""
+
+
+class UploadCutOff(BadRequest):
+    """The client went away before the end of its upload."""
+
+    def __init__(self) -> None:
+        super().__init__("the upload was cut off")
+
+
+class RangeNotThere(RangeInvalid):
+    """The range that is asked for is not within the file, or is not one range."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the range must be one, of bytes, and within the {size} of the file")
+        self.headers = {"Content-Range": f"bytes */{size}"}  # type: ignore[misc]  # of this one answer
+
+
+class TooManyUploads(TooMany):
+    """As many videos are being uploaded as is allowed, in all or by this user."""
+
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+
+    def __init__(self) -> None:
+        super().__init__("too many videos are being uploaded; try again in a moment")
+
+
 class NothingToDownload(BadRequest):
     """Neither images nor a board were named."""
 
@@ -113,3 +171,24 @@ class NotYourDownload(Forbidden):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the download {name!r} is another user's")
+
+
+class ImagesMoving(Conflict):
+    """The files of images are being moved, and what would touch them has to wait."""
+
+    def __init__(self) -> None:
+        super().__init__("images are being moved to other folders; try again when that is done")
+
+
+class AlreadyMoving(Conflict):
+    """Images are being moved, or the server ends."""
+
+    def __init__(self) -> None:
+        super().__init__("images are being moved already")
+
+
+class QueueNotIdle(Conflict):
+    """Items wait or are being run, which may read and write images."""
+
+    def __init__(self) -> None:
+        super().__init__("images can be moved only while nothing in the queue waits or is being run")

@@ -1,8 +1,9 @@
 """Files of images, and long lists of their names, as HTTP answers; it knows paths, bytes and headers, and no records.
 
-Files are kept by browsers for good: a picture never changes under its name.
+Files are kept by browsers for good: a picture or video never changes under its name.
 """
 
+import re
 import zlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
+from invokeclone.images.errors import RangeNotThere
 from invokeclone.kit.settings import Settings
 
 KEPT_FOR_A_YEAR = "max-age=31536000"
@@ -17,6 +19,8 @@ KEPT_BY_NOBODY = "private, no-store"
 AT_ONCE = 8 * 1024 * 1024
 """Files up to this size are read in one go, which costs a third of sending them in pieces."""
 
+PART = 1024 * 1024
+RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 LONG_LIST = 16 * 1024
 GZIP = zlib.MAX_WBITS + 16
@@ -57,6 +61,51 @@ async def answer(request: Request, path: Path, media_type: str, headers: dict[st
     if request.method == "HEAD":
         return Response(media_type=media_type, headers={**headers, "Content-Length": str(size)})
     return FileResponse(path, media_type=media_type, headers=headers)
+
+
+async def part(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:
+    """Return the file, or the one range of it that is asked for, at most `PART` bytes; None when there is no such file.
+
+    Raises RangeNotThere for a range that is not there, or is none, or is several.
+    """
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": KEPT_FOR_A_YEAR, **headers}
+    wanted = request.headers.get("range")
+    condition = request.headers.get("if-range")
+    if wanted is None or request.method == "HEAD" or (condition is not None and condition != f'"{path.name}"'):
+        return await answer(request, path, media_type, headers)
+    found = await run_sync(_piece, path, wanted)
+    if found is None:
+        return None
+    start, content, size = found
+    shown = {"Content-Range": f"bytes {start}-{start + len(content) - 1}/{size}", "ETag": f'"{path.name}"', **headers}
+    return Response(content, 206, shown, media_type)
+
+
+def _piece(path: Path, wanted: str) -> tuple[int, bytes, int] | None:
+    """Return where the asked range starts, what is sent of it, and the size of the file; raises RangeNotThere."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start, end = _range(wanted, size)
+            file.seek(start)
+            return start, file.read(end - start), size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _range(wanted: str, size: int) -> tuple[int, int]:
+    """Return where the asked range starts, and where the part that is sent of it ends; raises RangeNotThere."""
+    found = RANGE.fullmatch(wanted)
+    if found is None or found.groups() == ("", ""):
+        raise RangeNotThere(size)
+    first, last = (int(text) if text else None for text in found.groups())
+    if first is None:
+        assert last is not None
+        first, last = max(0, size - last), size - 1 if last else -1
+    end = size if last is None else min(last + 1, size)
+    if first >= end:
+        raise RangeNotThere(size)
+    return first, min(end, first + PART)
 
 
 def _look(path: Path, size_only: bool) -> tuple[int, bytes | None] | None:

@@ -6,6 +6,7 @@ Both the server and the workers save through here. It knows nothing of HTTP.
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from anyio import CancelScope, CapacityLimiter
@@ -19,7 +20,7 @@ from invokeclone.images import access, embedded, files, intake, png, store
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage, NotYours
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.kinds import IMAGES, Kind
-from invokeclone.images.schemas import Changed, ImageDTO, NewImage, Place, Touched, WorkflowAndGraphResponse
+from invokeclone.images.schemas import Changed, ImageDTO, NewImage, NewRecord, Place, Touched, WorkflowAndGraphResponse
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import SYSTEM, User
@@ -56,15 +57,11 @@ async def upload(
 
     Raises BoardNotFound, NotYourBoard, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible, SizeNotUsable.
     """
-    if board_id is not None:
-        async with resources.database.read() as connection:
-            if not await store.board_exists(connection, board_id):
-                raise BoardNotFound(board_id)
-            await access.require_board_fillable(connection, user, board_id)
+    await require_fillable(resources, user, board_id)
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not that of an image")
     settings = resources.settings
-    where = _new_place(resources, category, is_intermediate=is_intermediate)
+    where = new_place(resources, "png", category, is_intermediate=is_intermediate)
 
     def keep() -> intake.Prepared:
         prepared = intake.prepare(
@@ -78,7 +75,7 @@ async def upload(
         return prepared
 
     prepared = await run_sync(keep, limiter=_picture_work())
-    return await _record(
+    made = await record(
         resources,
         NewImage(
             image_name=where.name,
@@ -94,7 +91,9 @@ async def upload(
             board_id=board_id,
             user_id=user.user_id,
         ),
+        where,
     )
+    return ImageDTO.model_validate(made)
 
 
 async def save(
@@ -117,7 +116,7 @@ async def save(
     A board that does not exist costs a warning, not the picture. `image` must not change until this returns.
     """
     settings = resources.settings
-    where = _new_place(resources, category, is_intermediate=is_intermediate)
+    where = new_place(resources, "png", category, is_intermediate=is_intermediate)
     texts = embedded.texts(metadata, workflow, graph)
 
     def keep() -> None:
@@ -125,7 +124,7 @@ async def save(
         files.write(settings, where, packed, files.thumbnail(image))
 
     await run_sync(keep, limiter=_picture_work())
-    return await _record(
+    made = await record(
         resources,
         NewImage(
             image_name=where.name,
@@ -142,27 +141,39 @@ async def save(
             board_id=board_id,
             user_id=user_id,
         ),
+        where,
     )
+    return ImageDTO.model_validate(made)
 
 
-def _new_place(resources: Resources, category: ImageCategory, *, is_intermediate: bool) -> Place:
-    name = f"{uuid4()}.png"
+async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
+    """Raise BoardNotFound, or NotYourBoard when `user` may not put things on the board; no board is fine."""
+    if board_id is not None:
+        async with resources.database.read() as connection:
+            if not await store.board_exists(connection, board_id):
+                raise BoardNotFound(board_id)
+            await access.require_board_fillable(connection, user, board_id)
+
+
+def new_place(resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool) -> Place:
+    """Return a new name, and the subfolder that the settings want for it."""
+    name = f"{uuid4()}.{extension}"
     strategy = resources.settings.image_subfolder_strategy
     return Place(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
 
 
-async def _record(resources: Resources, new: NewImage) -> ImageDTO:
-    """Make the record of files just written; without a record the files go again."""
+async def record(resources: Resources, new: NewRecord, where: Place, kind: Kind = IMAGES) -> dict[str, Any]:
+    """Make the record of files just written and return what clients read; without a record the files go again."""
     try:
         async with resources.database.write() as connection:
-            image = await store.insert_image(connection, new)
+            made = await store.add(connection, kind, new)
     except BaseException:
         with CancelScope(shield=True):
-            await run_sync(files.remove, resources.settings, [Place(new.image_name, new.image_subfolder)])
+            await run_sync(files.remove, resources.settings, [where], kind)
         raise
-    if image.board_id != new.board_id:
-        _log.warning("image %s is on no board: there is no board %s", new.image_name, new.board_id)
-    return image
+    if made["board_id"] != new.board_id:
+        _log.warning("%s %s is on no board: there is no board %s to put it on", kind, where.name, new.board_id)
+    return made
 
 
 async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:

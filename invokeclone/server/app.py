@@ -15,6 +15,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from invokeclone.boards.api import router as boards
+from invokeclone.boards.videos_api import router as board_videos
+from invokeclone.boards.virtual_api import router as virtual_boards
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
 from invokeclone.images.downloads import Downloads
@@ -59,6 +61,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     videos,
     gallery,
     boards,
+    board_videos,
+    virtual_boards,
     models,
     model_downloads,
     model_relationships,

@@ -55,7 +55,7 @@ class Boards:
 
         async def add() -> None:
             async with self._tools.resources.database.write() as connection:
-                await service.add_image(connection, user, board_id, image_name)
+                service.single(await service.add(connection, user, board_id, [image_name]), image_name)
 
         self._tools.wait(add())
 

@@ -1,19 +1,75 @@
 """The video routes: what is asked and answered; no SQL, no files. What 6.8.1 calls a video's id is its name."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated, Any
 
-from invokeclone.images import media, store
+import orjson
+from fastapi import APIRouter, Body, Cookie, Path, Query, Request, Response
+
+from invokeclone.graph.fields import MetadataField
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images import access, media, service, store
+from invokeclone.images import names as lists
+from invokeclone.images.errors import VideoNotFound
 from invokeclone.images.kinds import VIDEOS
 from invokeclone.images.listing import Limit, Offset, Origin, Wanted
+from invokeclone.images.schemas import Changed, WorkflowAndGraphResponse
+from invokeclone.images.videos import service as videos_service
 from invokeclone.images.videos.schemas import (
+    DeleteVideosResult,
+    StarredVideosResult,
+    UnstarredVideosResult,
     VideoDTO,
     VideoIdsResult,
+    VideoNames,
+    VideoNamesBatch,
     VideoNamesResult,
+    VideoRecordChanges,
+    VideoUrlsDTO,
 )
 from invokeclone.kit.paging import OffsetPaginatedResults
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.kit.resources import Resources
+from invokeclone.users.current import CurrentUser, MediaUser, User
 
 router = APIRouter(prefix="/api/v1/videos", tags=["videos"])
+
+VideoName = Annotated[str, Path(description="The name of the video.")]
+MediaCookie = Annotated[str | None, Cookie()]
+
+MP4: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The video", "content": {"video/mp4": {}}},
+    404: {"description": "No video has this name"},
+}
+PART_OF_MP4: dict[int | str, dict[str, Any]] = {
+    **MP4,
+    206: {"description": "A part of the video", "content": {"video/mp4": {}}},
+}
+WEBP: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The thumbnail", "content": {"image/webp": {}}},
+    404: {"description": "No video has this name"},
+}
+
+
+UPLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {415: {"description": "Not a video that can be kept"}}
+UPLOAD_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "title": "Body_upload_video",
+                    "type": "object",
+                    "properties": {
+                        "file": {"title": "File", "type": "string", "contentMediaType": "application/octet-stream"},
+                        "metadata": {"title": "Metadata", "anyOf": [{"type": "string"}, {"type": "null"}]},
+                    },
+                    "required": ["file"],
+                }
+            }
+        },
+    }
+}
+"""The form of an upload, which the route reads itself, piece by piece."""
 
 
 def _json(content: bytes | str) -> Response:
@@ -36,11 +92,169 @@ async def get_video_names(
     """List the names of all videos, in the order of the list."""
     wanted = wanted.model_copy(update={"origin": video_origin})
     names = await store.names_json(connection, wanted, VIDEOS, "video_names")
-    return media.names(request, names, needs.settings.http_compression_level)
+    return await lists.answer(request, names, needs.settings.http_compression_level)
 
 
 @router.get("/ids", response_model=VideoIdsResult)
 async def get_video_ids(request: Request, needs: Needs, connection: Read, wanted: Wanted) -> Response:
     """List the names of all videos, as 6.8.1 asks for them."""
     names = await store.names_json(connection, wanted, VIDEOS, "video_ids")
-    return media.names(request, names, needs.settings.http_compression_level)
+    return await lists.answer(request, names, needs.settings.http_compression_level)
+
+
+@router.post("/videos_by_ids", response_model=list[VideoDTO])
+async def get_videos_by_ids(
+    connection: Read, user: CurrentUser, video_ids: Annotated[VideoNames, Body(embed=True, description="The names.")]
+) -> Response:
+    """Get several videos in the order of their names; those that do not exist or are not to be seen are left out.
+
+    Each says its name as `video_id` too, as clients of 6.8.1, who ask here, know it.
+    """
+    allowed = await access.readable(connection, user, VIDEOS, video_ids)
+    found = {one["video_name"]: one for one in await store.by_names(connection, VIDEOS, allowed.names)}
+    refused = set(allowed.refused)
+    names = [name for name in video_ids if name in found and name not in refused]
+    return _json(orjson.dumps([{"video_id": name, **found[name]} for name in names]))
+
+
+@router.post("/upload", status_code=201, responses=UPLOAD_RESPONSES, openapi_extra=UPLOAD_FORM)
+async def upload_video(
+    request: Request,
+    needs: Needs,
+    user: CurrentUser,
+    response: Response,
+    video_category: Annotated[ImageCategory, Query(description="What the video is for.")],
+    is_intermediate: Annotated[bool, Query(description="Whether it is only a step on the way.")],
+    board_id: Annotated[str | None, Query(description="The board to put it on.")] = None,
+    session_id: Annotated[str | None, Query(description="The session it belongs to.")] = None,
+) -> VideoDTO:
+    """Upload a video: MP4 with H.264, up to 1 GiB."""
+    video = await videos_service.upload(
+        needs,
+        request.stream(),
+        request.headers.get("content-type", ""),
+        category=video_category,
+        is_intermediate=is_intermediate,
+        board_id=board_id,
+        session_id=session_id,
+        user=user,
+    )
+    response.headers["Location"] = video.video_url
+    return video
+
+
+@router.delete("/uncategorized")
+async def delete_uncategorized_videos(needs: Needs, user: CurrentUser) -> DeleteVideosResult:
+    """Delete all videos that are on no board: an admin everybody's, anybody else their own."""
+    gone = Changed(await service.delete_uncategorized(needs, user, VIDEOS))
+    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=[])
+
+
+@router.post("/delete")
+async def delete_videos_from_list(needs: Needs, user: CurrentUser, batch: VideoNamesBatch) -> DeleteVideosResult:
+    """Delete several videos."""
+    gone = await service.delete_many(needs, batch.video_names, user, VIDEOS)
+    failed = videos_service.left(batch.video_names, gone)
+    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=failed)
+
+
+@router.post("/star")
+async def star_videos_in_list(connection: Write, user: CurrentUser, batch: VideoNamesBatch) -> StarredVideosResult:
+    """Star several videos."""
+    done = await service.set_starred(connection, batch.video_names, user, starred=True, kind=VIDEOS)
+    failed = videos_service.left(batch.video_names, done)
+    return StarredVideosResult(affected_boards=done.boards, starred_videos=done.names, failed_videos=failed)
+
+
+@router.post("/unstar")
+async def unstar_videos_in_list(connection: Write, user: CurrentUser, batch: VideoNamesBatch) -> UnstarredVideosResult:
+    """Take the star from several videos."""
+    done = await service.set_starred(connection, batch.video_names, user, starred=False, kind=VIDEOS)
+    failed = videos_service.left(batch.video_names, done)
+    return UnstarredVideosResult(affected_boards=done.boards, unstarred_videos=done.names, failed_videos=failed)
+
+
+@router.get("/i/{video_name}")
+async def get_video_dto(connection: Read, user: CurrentUser, video_name: VideoName) -> VideoDTO:
+    """Get a video's record."""
+    return await videos_service.get(connection, user, video_name)
+
+
+@router.patch("/i/{video_name}")
+async def update_video(
+    connection: Write, user: CurrentUser, video_name: VideoName, changes: VideoRecordChanges
+) -> VideoDTO:
+    """Change a video's category, session, star, or whether it is an intermediate."""
+    await access.require_changeable(connection, user, VIDEOS, video_name)
+    return VideoDTO.model_validate(await store.change(connection, VIDEOS, video_name, changes))
+
+
+@router.delete("/i/{video_name}")
+async def delete_video(needs: Needs, user: CurrentUser, video_name: VideoName) -> DeleteVideosResult:
+    """Delete a video."""
+    gone = await service.delete(needs, video_name, user, VIDEOS)
+    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=[])
+
+
+@router.get("/i/{video_name}/metadata", response_model=MetadataField | None)
+async def get_video_metadata(connection: Read, user: CurrentUser, video_name: VideoName) -> Response:
+    """Get a video's metadata."""
+    await access.require_readable(connection, user, VIDEOS, video_name)
+    return _json(await store.metadata_json(connection, video_name, VIDEOS) or "null")
+
+
+@router.get("/i/{video_name}/workflow")
+async def get_video_workflow(needs: Needs, user: CurrentUser, video_name: VideoName) -> WorkflowAndGraphResponse:
+    """Get the workflow and the graph that are kept with a video, as JSON text."""
+    return await videos_service.texts(needs, video_name, user)
+
+
+@router.get("/i/{video_name}/urls")
+async def get_video_urls(connection: Read, user: CurrentUser, video_name: VideoName) -> VideoUrlsDTO:
+    """Get where a video of this name would be served."""
+    await access.require_readable(connection, user, VIDEOS, video_name)
+    return VideoUrlsDTO(
+        video_name=video_name, video_url=VIDEOS.url(video_name), thumbnail_url=VIDEOS.url(video_name, "thumbnail")
+    )
+
+
+@router.get("/i/{video_name}/full", response_class=Response, responses=PART_OF_MP4)
+async def get_video_full(
+    request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
+) -> Response:
+    """Get the video itself, or the range of it that is asked for, up to 1 MiB."""
+    del invokeai_media_token
+    return await _full(request, needs, user, video_name)
+
+
+@router.head("/i/{video_name}/full", response_class=Response, responses=MP4)
+async def get_video_full_head(
+    request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
+) -> Response:
+    """Ask whether a video is there, and how large its file is."""
+    del invokeai_media_token
+    return await _full(request, needs, user, video_name)
+
+
+async def _full(request: Request, needs: Resources, user: User, video_name: str) -> Response:
+    path = await service.path(needs, video_name, user=user, kind=VIDEOS)
+    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": media.kept(needs.settings)}
+    answer = await media.part(request, path, "video/mp4", shown)
+    if answer is None:
+        raise VideoNotFound(video_name)
+    return answer
+
+
+@router.get("/i/{video_name}/thumbnail", response_class=Response, responses=WEBP)
+async def get_video_thumbnail(
+    request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
+) -> Response:
+    """Get a small picture of how the video begins."""
+    del invokeai_media_token
+    path = await service.path(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
+    shown = {"Cache-Control": media.kept(needs.settings)}
+    answer = await media.answer(request, path, "image/webp", shown)
+    if answer is None:
+        made = await videos_service.remake_thumbnail(needs, video_name)
+        answer = Response(made, media_type="image/webp", headers=shown)
+    return answer

@@ -1,0 +1,62 @@
+"""The routes that put videos on boards: one by one, and several at once as 6.8.1 asks for it; no SQL."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+
+from invokeclone.boards import service
+from invokeclone.boards.errors import NotYours
+from invokeclone.boards.schemas import AddVideosToBoardResult, RemoveVideosFromBoardResult, VideoBoardArg
+from invokeclone.images.kinds import VIDEOS
+from invokeclone.images.schemas import NO_BOARD
+from invokeclone.images.videos.schemas import VideoNames
+from invokeclone.kit.requests import Write
+from invokeclone.users.current import CurrentUser
+
+router = APIRouter(prefix="/api/v1")
+
+ChosenNames = Annotated[VideoNames, Body(description="The names of the videos.")]
+
+
+@router.post("/videos/board", tags=["videos"])
+async def add_video_to_board(connection: Write, user: CurrentUser, wanted: VideoBoardArg) -> AddVideosToBoardResult:
+    """Put a video on a board, off the one it was on."""
+    name = wanted.video_name
+    moved = service.single(await service.add(connection, user, wanted.board_id, [name], VIDEOS), name, VIDEOS)
+    return AddVideosToBoardResult(affected_boards=moved.boards, added_videos=moved.names)
+
+
+@router.delete("/videos/board", tags=["videos"])
+async def remove_video_from_board(
+    connection: Write,
+    user: CurrentUser,
+    video_name: Annotated[str, Body(embed=True, description="The name of the video.")],
+) -> RemoveVideosFromBoardResult:
+    """Take a video off its board. Clients know that a name which no video has is answered like one that is on no board."""
+    moved = await service.remove(connection, user, [video_name], VIDEOS)
+    if moved.refused:
+        raise NotYours(video_name)
+    return RemoveVideosFromBoardResult(affected_boards=moved.boards or [NO_BOARD], removed_videos=[video_name])
+
+
+@router.post("/board_videos/batch", status_code=201, tags=["boards"])
+async def add_videos_to_board(
+    connection: Write,
+    user: CurrentUser,
+    board_id: Annotated[str, Body(description="The id of the board.")],
+    video_ids: ChosenNames,
+) -> AddVideosToBoardResult:
+    """Put several videos on a board, off those they were on."""
+    moved = await service.add(connection, user, board_id, video_ids, VIDEOS)
+    return AddVideosToBoardResult(affected_boards=moved.boards, added_videos=moved.names)
+
+
+@router.post("/board_videos/batch/delete", status_code=201, tags=["boards"])
+async def remove_videos_from_board(
+    connection: Write,
+    user: CurrentUser,
+    video_ids: Annotated[VideoNames, Body(embed=True, description="The names of the videos.")],
+) -> RemoveVideosFromBoardResult:
+    """Take several videos off their boards."""
+    moved = await service.remove(connection, user, video_ids, VIDEOS)
+    return RemoveVideosFromBoardResult(affected_boards=moved.boards, removed_videos=moved.names)

@@ -1,0 +1,69 @@
+"""The routes of virtual boards; what is asked and answered, no SQL."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from invokeclone.boards import virtual
+from invokeclone.boards.schemas import VirtualSubBoardDTO
+from invokeclone.images import access, search
+from invokeclone.images import names as lists
+from invokeclone.images.gallery import store as gallery
+from invokeclone.images.gallery.schemas import GalleryItemNamesResult
+from invokeclone.images.kinds import IMAGES
+from invokeclone.images.listing import Categories, Order, SearchTerm, StarredFirst
+from invokeclone.images.schemas import ImageFilter, ImageNamesResult
+from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.users.current import CurrentUser
+
+router = APIRouter(prefix="/api/v1/virtual_boards", tags=["virtual_boards"])
+
+
+async def _wanted(
+    connection: Read,
+    user: CurrentUser,
+    starred_first: StarredFirst = True,
+    order_dir: Order = SQLiteDirection.Descending,
+    categories: Categories = None,
+    search_term: SearchTerm = None,
+) -> ImageFilter:
+    wanted = ImageFilter(
+        owner=access.owner(user),
+        is_intermediate=False,
+        starred_first=starred_first,
+        order_dir=order_dir,
+        categories=None if categories is None else tuple(categories),
+        search_term=search_term,
+    )
+    return await search.narrowed(connection, wanted)
+
+
+Wanted = Annotated[ImageFilter, Depends(_wanted)]
+Date = Annotated[str, Path(description="The day in UTC, YYYY-MM-DD; other words are days on which nothing was made.")]
+
+
+@router.get("/by_date")
+async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> list[VirtualSubBoardDTO]:
+    """List a board for each day on which something was made, the newest first."""
+    return await virtual.list_by_date(connection, access.owner(user))
+
+
+@router.get("/by_date/{date}/image_names", response_model=ImageNamesResult)
+async def list_virtual_board_image_names_by_date(
+    request: Request, needs: Needs, connection: Read, wanted: Wanted, date: Date
+) -> Response:
+    """List the names of the images made on a day."""
+    wanted = wanted.model_copy(update={"created_date": date})
+    listed = await gallery.names_json(connection, wanted, "image_names", (IMAGES,))
+    return await lists.answer(request, listed, needs.settings.http_compression_level)
+
+
+@router.get("/by_date/{date}/item_names", response_model=GalleryItemNamesResult)
+async def list_virtual_board_item_names_by_date(
+    request: Request, needs: Needs, connection: Read, wanted: Wanted, date: Date
+) -> Response:
+    """List kinds and names of the images and videos made on a day."""
+    wanted = wanted.model_copy(update={"created_date": date})
+    listed = await gallery.names_json(connection, wanted, "items", with_kinds=True)
+    return await lists.answer(request, listed, needs.settings.http_compression_level)

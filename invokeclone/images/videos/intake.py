@@ -1,0 +1,102 @@
+"""What happens to an upload before it is kept: is it an MP4, what is in it, how does it begin. It knows one file and no record.
+
+The file is decoded by a process of its own (see `probe`).
+"""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+from anyio.to_thread import run_sync
+from PIL import Image
+
+from invokeclone.images import files
+from invokeclone.images.errors import MetadataNotObject, NotAVideo
+from invokeclone.images.videos.probe import REFUSED
+from invokeclone.kit import log
+
+PATIENCE_S = 60
+"""More than `probe` takes on its own, for a machine that is busy."""
+
+LEAST_FTYP = 16
+QUICKTIME = b"qt  "
+MIME = "video/mp4"
+
+_log = log.get("images.videos")
+
+
+class Seen(NamedTuple):
+    """What a video is, and its thumbnail."""
+
+    width: int
+    height: int
+    duration: float
+    fps: float | None
+    webp: bytes
+
+
+def require_mp4_named(filename: str, content_type: str | None) -> None:
+    """Raise NotAVideo unless the content type or the name says that a file is an MP4."""
+    said = (content_type or "").split(";")[0].strip().lower()
+    if said != MIME and not filename.lower().endswith(".mp4"):
+        raise NotAVideo(f"neither the content type {content_type!r} nor the name says that it is an MP4")
+
+
+def metadata(text: str | None) -> str | None:
+    """Return the metadata that came along, None for none; raises MetadataNotObject."""
+    if not text:
+        return None
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if isinstance(orjson.loads(text), dict):
+            return text
+    raise MetadataNotObject
+
+
+async def inspect(path: Path) -> Seen:
+    """Look into an MP4; raises NotAVideo when it is none, is not H.264 or its first frame can't be decoded."""
+    await run_sync(_require_mp4, path)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "invokeclone.images.videos.probe",
+        str(path),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        told, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    except TimeoutError as error:
+        raise NotAVideo("it can't be decoded within a minute") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await asyncio.shield(process.wait())
+    if process.returncode == REFUSED:
+        raise NotAVideo(told.decode())
+    if process.returncode is not None and process.returncode < 0:
+        _log.warning("the decoder died of signal %d on an upload", -process.returncode)
+        raise NotAVideo("it makes the decoder fail")
+    if process.returncode:
+        raise RuntimeError(f"videos can't be looked into: {complaint.decode(errors='replace')[-2000:]}")
+    return await run_sync(_seen, told)
+
+
+def _require_mp4(path: Path) -> None:
+    """Raise NotAVideo unless the file starts with an `ftyp` box of another brand than QuickTime's."""
+    with path.open("rb") as file:
+        head = file.read(LEAST_FTYP)
+    if len(head) < LEAST_FTYP or head[4:8] != b"ftyp" or int.from_bytes(head[:4]) < LEAST_FTYP:
+        raise NotAVideo("it is not an MP4")
+    if head[8:12] == QUICKTIME:
+        raise NotAVideo("it is a QuickTime movie, not an MP4")
+
+
+def _seen(told: bytes) -> Seen:
+    line, _, pixels = told.partition(b"\n")
+    found = orjson.loads(line)
+    frame = Image.frombytes("RGB", tuple(found.pop("thumbnail")), pixels)
+    return Seen(**found, webp=files.thumbnail(frame))

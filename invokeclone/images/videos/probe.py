@@ -1,0 +1,114 @@
+"""A program of its own that looks into one video: `python -m invokeclone.images.videos.probe FILE`.
+
+FFmpeg is a large program in C that reads what strangers send: should a file crash it, or have it eat memory or time without
+end, that ends this process and not the server. It gets little of both. On success it writes a line of JSON, then the first
+frame as RGB, no side over `SIDE`; it exits with `REFUSED` and a line that says why when the file is no H.264 video that can be
+decoded. Nothing but the standard library and PyAV is imported here, so that it starts quickly.
+"""
+
+import json
+import math
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+SIDE = 256
+REFUSED = 2
+CPU_S = 20
+MEMORY = 2 * 1024**3
+PIXEL_LIMIT = 64 * 1024 * 1024
+
+
+class _Refused(Exception):
+    """The file is not what is wanted."""
+
+
+def main(path: str) -> int:
+    """Look into the file and tell on standard output; return the exit status."""
+    _limit()
+    try:
+        told, pixels = _look(Path(path))
+    except _Refused as refusal:
+        sys.stdout.write(str(refusal))
+        return REFUSED
+    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n" + pixels)
+    return 0
+
+
+def _limit() -> None:
+    """Take no more time and memory than a video that is meant well needs, and leave no core file; not so on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for what, most in (
+        (resource.RLIMIT_CPU, CPU_S),
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _look(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Return what a record needs to know, and the pixels of the first frame."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        with av.open(str(path), format="mp4") as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None:
+                raise _Refused("there is no video in it")
+            if stream.codec_context.name != "h264":
+                raise _Refused(f"the video is {stream.codec_context.name}, not H.264")
+            if stream.codec_context.width * stream.codec_context.height > PIXEL_LIMIT:
+                raise _Refused("its frames are too large")
+            stream.thread_type = "NONE"
+            frame = next(container.decode(stream), None)
+            if frame is None:
+                raise _Refused("there is no frame in it")
+            told = {
+                "width": frame.width,
+                "height": frame.height,
+                "duration": _seconds(stream.duration, stream.time_base)
+                or _seconds(container.duration, Fraction(1, av.time_base)),
+                "fps": _rate(stream.average_rate),
+            }
+            small = _small(frame)
+    except (av.error.FFmpegError, MemoryError, ValueError, OverflowError) as error:
+        raise _Refused(f"its first frame can't be decoded: {type(error).__name__}") from error
+    return {**told, "thumbnail": [small.width, small.height]}, _rows(small)
+
+
+def _seconds(ticks: int | None, base: Fraction | None) -> float:
+    """Return a duration in seconds, 0 for one that is not told or makes no sense."""
+    return round(float(ticks * base), 6) if ticks and base and ticks > 0 else 0.0
+
+
+def _rate(rate: Fraction | None) -> float | None:
+    """Return the frames per second, if they are told and make sense."""
+    fps = float(rate) if rate else 0.0
+    return fps if math.isfinite(fps) and fps > 0 else None
+
+
+def _small(frame: Any) -> Any:
+    """Return the frame as RGB, with no side over `SIDE`, never enlarged."""
+    scale = min(1.0, SIDE / max(frame.width, frame.height))
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    return frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+
+
+def _rows(frame: Any) -> bytes:
+    """Return the pixels of an RGB frame without what pads its rows."""
+    plane = frame.planes[0]
+    packed = memoryview(plane)
+    rows = [
+        packed[start : start + 3 * frame.width] for start in range(0, plane.line_size * frame.height, plane.line_size)
+    ]
+    return b"".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,181 @@
+"""The form of an upload, read as it comes in: the video goes to a file piece by piece, never into memory as a whole.
+
+It knows multipart and limits; it refuses to know what a video is.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+from anyio.to_thread import run_sync
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, UploadCutOff, VideoTooLarge
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MIB = 1024 * 1024
+VIDEO_LIMIT = 1024 * MIB
+METADATA_LIMIT = MIB
+HEADER_LIMIT = 16 * 1024
+PART_LIMIT = 16
+PIECE = MIB
+"""Bytes that are written at a time."""
+
+
+class Received(NamedTuple):
+    """What came beside the video itself."""
+
+    filename: str
+    metadata: str | None
+
+
+class _Form:
+    """What the parser has read so far; it calls the `on_` methods."""
+
+    def __init__(self, check: Callable[[str, str | None], None]) -> None:
+        self.video: str | None = None
+        self.waiting = bytearray()
+        self.metadata: bytearray | None = None
+        self.whole = False
+        self._check = check
+        self._video_size = 0
+        self._parts = 0
+        self._field: tuple[bytearray, bytearray] = (bytearray(), bytearray())
+        self._headers: dict[bytes, bytes] = {}
+        self._take: Callable[[bytes], None] = self._ignore
+
+    def on_part_begin(self) -> None:
+        self._parts += 1
+        self._headers = {}
+        if self._parts > PART_LIMIT:
+            raise FormNotReadable("the form has too many parts")
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header(self._field[0], data[start:end])
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header(self._field[1], data[start:end])
+
+    def _header(self, text: bytearray, data: bytes) -> None:
+        text += data
+        if sum(map(len, self._field)) + sum(map(len, self._headers.values())) > HEADER_LIMIT:
+            raise FormNotReadable("the headers of a part of the form are too long")
+
+    def on_header_end(self) -> None:
+        name, value = self._field
+        self._headers[bytes(name).lower()] = bytes(value)
+        self._field = (bytearray(), bytearray())
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        match options.get(b"name"), options.get(b"filename"):
+            case b"file", bytes(filename):
+                self._begin_video(filename)
+            case b"file", None:
+                raise FormNotReadable("`file` must be a file")
+            case b"metadata", _:
+                self.metadata = bytearray()
+                self._take = self._take_metadata
+            case _:
+                self._take = self._ignore
+
+    def _begin_video(self, filename: bytes) -> None:
+        if self.video is not None:
+            raise FormNotReadable("there is more than one `file`")
+        self.video = filename.decode(errors="replace")
+        kind = self._headers.get(b"content-type")
+        self._check(self.video, None if kind is None else kind.decode(errors="replace"))
+        self._take = self._take_video
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._take(data[start:end])
+
+    def on_end(self) -> None:
+        self.whole = True
+
+    def _take_video(self, data: bytes) -> None:
+        self._video_size += len(data)
+        if self._video_size > VIDEO_LIMIT:
+            raise VideoTooLarge(VIDEO_LIMIT)
+        self.waiting += data
+
+    def _take_metadata(self, data: bytes) -> None:
+        assert self.metadata is not None
+        self.metadata += data
+        if len(self.metadata) > METADATA_LIMIT:
+            raise MetadataTooLarge(METADATA_LIMIT)
+
+    def _ignore(self, data: bytes) -> None:
+        pass
+
+
+async def receive(
+    body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None]
+) -> Received:
+    """Write the `file` of a form to a new file at `path` and return what came beside it.
+
+    `check` is called with the name and content type of the file before any of it is read, and may raise. Raises FormNotReadable,
+    VideoTooLarge, MetadataTooLarge, UploadCutOff, OSError; the caller removes the file.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        raise FormNotReadable("the body must be a multipart form")
+    form = _Form(check)
+    try:
+        await _feed(form, MultipartParser(options[b"boundary"], _callbacks(form)), body, path)
+    except FormParserError as error:
+        raise FormNotReadable(f"the form is damaged: {error}") from error
+    except ClientDisconnect as error:
+        raise UploadCutOff from error
+    if not form.whole:
+        raise FormNotReadable("the form ends before its end")
+    if form.video is None:
+        raise FormNotReadable("the form has no `file`")
+    return Received(form.video, _text(form.metadata))
+
+
+def _callbacks(form: _Form) -> "MultipartCallbacks":
+    names = (
+        "part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data", "end",
+    )  # fmt: skip
+    return cast("MultipartCallbacks", {f"on_{name}": getattr(form, f"on_{name}") for name in names})
+
+
+async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes], path: Path) -> None:
+    """Parse the body as it comes and write what is the video."""
+    file: BinaryIO = await run_sync(lambda: path.open("xb"))
+    try:
+        async for data in body:
+            parser.write(data)
+            if len(form.waiting) >= PIECE:
+                await run_sync(_write, file, form)
+        await run_sync(_finish, file, form)
+    finally:
+        file.close()
+
+
+def _write(file: BinaryIO, form: _Form) -> None:
+    file.write(form.waiting)
+    form.waiting.clear()
+
+
+def _finish(file: BinaryIO, form: _Form) -> None:
+    """Write the rest and have it on the disk before any record tells of it."""
+    _write(file, form)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _text(data: bytearray | None) -> str | None:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise FormNotReadable("the metadata is not UTF-8") from error

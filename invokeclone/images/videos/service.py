@@ -1,0 +1,165 @@
+"""What is particular to keeping a video: few uploads at a time, the files (the video last), the texts beside it.
+
+Rights, records and deletion are those of all kinds (see `images/service.py`). It knows nothing of HTTP.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import orjson
+from anyio import CancelScope
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import access, files, png, service, store
+from invokeclone.images.errors import TooManyUploads, VideoNotFound
+from invokeclone.images.kinds import VIDEOS
+from invokeclone.images.schemas import Changed, Place, WorkflowAndGraphResponse
+from invokeclone.images.videos import intake
+from invokeclone.images.videos.receive import receive
+from invokeclone.images.videos.schemas import NewVideo, VideoDTO
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.kit.storage import remove_file, write_file
+from invokeclone.users.current import SYSTEM, User
+
+AT_ONCE = 2
+LEFT_BEHIND_S = 24 * 3600
+_UPLOADING: RunVar[set[str]] = RunVar("users who are uploading a video")
+
+
+@contextmanager
+def _turn(user: User) -> Iterator[None]:
+    """Hold one of the few places for uploads; raises TooManyUploads when all, or this user's own, are taken."""
+    try:
+        uploading = _UPLOADING.get()
+    except LookupError:
+        uploading = set()
+        _UPLOADING.set(uploading)
+    if len(uploading) >= AT_ONCE or user.user_id in uploading:
+        raise TooManyUploads
+    uploading.add(user.user_id)
+    try:
+        yield
+    finally:
+        uploading.discard(user.user_id)
+
+
+async def upload(
+    resources: Resources,
+    body: AsyncIterator[bytes],
+    content_type: str,
+    *,
+    category: ImageCategory,
+    is_intermediate: bool,
+    board_id: str | None = None,
+    session_id: str | None = None,
+    user: User = SYSTEM,
+) -> VideoDTO:
+    """Keep an uploaded video. Checked in this order, the first three before the body is read.
+
+    Raises TooManyUploads, BoardNotFound, NotYourBoard; NotAVideo (by name), FormNotReadable, VideoTooLarge, MetadataTooLarge,
+    MetadataNotObject, NotAVideo (by content).
+    """
+    settings = resources.settings
+    with _turn(user):
+        await service.require_fillable(resources, user, board_id)
+        part = await run_sync(_place_for_upload, settings)
+        try:
+            received = await receive(body, content_type, part, intake.require_mp4_named)
+            metadata = intake.metadata(received.metadata)
+            seen = await intake.inspect(part)
+            where = service.new_place(resources, "mp4", category, is_intermediate=is_intermediate)
+            texts = {} if metadata is None else {png.METADATA: metadata}
+            await run_sync(_keep, settings, part, where, seen.webp, texts)
+        finally:
+            with CancelScope(shield=True):
+                await run_sync(remove_file, part)
+        new = NewVideo(
+            video_name=where.name,
+            video_origin=ResourceOrigin.EXTERNAL,
+            video_category=category,
+            video_subfolder=where.subfolder,
+            width=seen.width,
+            height=seen.height,
+            duration=seen.duration,
+            fps=seen.fps,
+            session_id=session_id,
+            metadata=metadata,
+            is_intermediate=is_intermediate,
+            board_id=board_id,
+            user_id=user.user_id,
+        )
+        return VideoDTO.model_validate(await service.record(resources, new, where, VIDEOS))
+
+
+def _place_for_upload(settings: Settings) -> Path:
+    """Return where an upload may be written; what a crash has left there a day ago goes."""
+    folder = files.folder(settings, VIDEOS) / ".uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if old.stat().st_mtime < time.time() - LEFT_BEHIND_S:
+                old.unlink()
+    return folder / f"{uuid4()}.part"
+
+
+def _keep(settings: Settings, part: Path, where: Place, webp: bytes, texts: dict[str, str]) -> None:
+    """Bring all files of a video where they belong, the video last; raises OSError with none left there."""
+    full = files.full_path(settings, where, VIDEOS)
+    try:
+        write_file(files.thumbnail_path(settings, where, VIDEOS), webp)
+        if texts:
+            write_file(files.sidecar_path(settings, where), orjson.dumps(texts))
+        full.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(full)
+    except BaseException:
+        files.remove(settings, [where], VIDEOS)
+        raise
+
+
+async def get(connection: AsyncConnection, user: User, name: str) -> VideoDTO:
+    """Return a video's record; raises NotYours, VideoNotFound."""
+    await access.require_readable(connection, user, VIDEOS, name)
+    return VideoDTO.model_validate(await store.fields(connection, VIDEOS, name))
+
+
+async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
+    """Return the workflow and the graph kept beside a video; raises NotYours, VideoNotFound."""
+    async with resources.database.read() as connection:
+        await access.require_readable(connection, user, VIDEOS, name)
+        where = await store.place(connection, name, VIDEOS)
+    found = await run_sync(_beside, files.sidecar_path(resources.settings, where))
+    return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """Return the texts in a file beside a video; without one there are none."""
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return {}
+    return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+
+
+async def remake_thumbnail(resources: Resources, name: str) -> bytes:
+    """Make a thumbnail that was lost anew; raises VideoNotFound when the video is lost too."""
+    async with resources.database.read() as connection:
+        where = await store.place(connection, name, VIDEOS)
+    try:
+        seen = await intake.inspect(files.full_path(resources.settings, where, VIDEOS))
+    except OSError as error:
+        raise VideoNotFound(name) from error
+    await run_sync(write_file, files.thumbnail_path(resources.settings, where, VIDEOS), seen.webp)
+    return seen.webp
+
+
+def left(asked: list[str], done: Changed) -> list[str]:
+    """Return those of the names asked for that nothing was done to: not there, or another user's."""
+    reached = set(done.names)
+    return [name for name in dict.fromkeys(asked) if name not in reached]

@@ -1,0 +1,147 @@
+"""Virtual boards: a board per day, counted as things come, change and go."""
+
+import httpx
+import pytest
+from sqlalchemy import delete, insert, update
+
+from invokeclone.boards import virtual
+from invokeclone.boards.api import router as boards_router
+from invokeclone.boards.virtual_api import router as virtual_router
+from invokeclone.kit.resources import Resources
+from invokeclone.tables import images, videos
+from tests.images.gallery.conftest import row
+from tests.images.people import asking, multiuser, register
+from tests.rooms import serving
+
+BY_DATE = "/api/v1/virtual_boards/by_date"
+ONE, TWO, THREE = (f"2026-01-0{day}" for day in (1, 2, 3))
+
+
+@pytest.fixture
+async def client(resources: Resources):
+    async with serving(resources, virtual_router, boards_router) as served:
+        yield served
+
+
+async def make(resources: Resources, *rows: dict) -> None:
+    async with resources.database.write() as connection:
+        for values in rows:
+            await connection.execute(insert(images if "image_name" in values else videos).values(**values))
+
+
+def days(*rows: dict) -> list[dict]:
+    return [
+        {"virtual_board_id": f"by_date:{one['date']}", "board_name": one["date"], "cover_image_name": None, "cover_video_name": None, **one}
+        for one in rows
+    ]  # fmt: skip
+
+
+async def test_a_board_per_day(client: httpx.AsyncClient, resources: Resources) -> None:
+    """The cover is the newest thing of the day, starred or not, as the reference has it."""
+    assert (await client.get(BY_DATE)).json() == []
+    await make(
+        resources,
+        row("image", "a.png", f"{ONE} 00:00:00.000", starred=True),
+        row("image", "b.png", f"{ONE} 23:59:59.999", category="mask"),
+        row("image", "c.png", f"{TWO} 10:00:00.000"),
+        row("video", "d.mp4", f"{TWO} 10:00:00.000", starred=True),
+        row("image", "e.png", f"{TWO} 11:00:00.000", is_intermediate=True),
+        row("image", "f.png", f"{THREE} 11:00:00.000", is_intermediate=True),
+    )
+    assert (await client.get(BY_DATE)).json() == days(
+        {"date": TWO, "image_count": 1, "asset_count": 0, "video_count": 1, "cover_video_name": "d.mp4"},
+        {"date": ONE, "image_count": 1, "asset_count": 1, "video_count": 0, "cover_image_name": "b.png"},
+    )
+
+
+async def test_counts_follow_what_changes_and_goes(client: httpx.AsyncClient, resources: Resources) -> None:
+    await make(resources, row("image", "a.png", f"{ONE} 00:00:00.000"), row("video", "v.mp4", f"{TWO} 00:00:00.000"))
+    steps = [
+        (update(images).values(image_category="user"), {ONE: (0, 1, 0), TWO: (0, 0, 1)}),
+        (update(images).values(starred=True, board_id=None), {ONE: (0, 1, 0), TWO: (0, 0, 1)}),
+        (update(images).values(is_intermediate=True), {TWO: (0, 0, 1)}),
+        (update(images).values(is_intermediate=False), {ONE: (0, 1, 0), TWO: (0, 0, 1)}),
+        (update(videos).values(is_intermediate=True), {ONE: (0, 1, 0)}),
+        (delete(videos), {ONE: (0, 1, 0)}),
+        (delete(images), {}),
+    ]
+    for statement, right in steps:
+        async with resources.database.write() as connection:
+            await connection.execute(statement)
+        told = (await client.get(BY_DATE)).json()
+        found = {one["date"]: (one["image_count"], one["asset_count"], one["video_count"]) for one in told}
+        assert found == right, str(statement)
+
+
+async def test_what_is_on_the_board_of_a_day(client: httpx.AsyncClient, resources: Resources) -> None:
+    await make(
+        resources,
+        row("image", "a.png", f"{ONE} 01:00:00.000", metadata='{"a": "cat"}'),
+        row("image", "b.png", f"{ONE} 02:00:00.000", category="mask"),
+        row("video", "c.mp4", f"{ONE} 03:00:00.000"),
+        row("image", "d.png", f"{ONE} 04:00:00.000", is_intermediate=True),
+        row("image", "e.png", f"{ONE} 00:30:00.000", starred=True),
+        row("image", "f.png", f"{TWO} 01:00:00.000"),
+    )
+
+    async def names(**query: object) -> list[str]:
+        items = (await client.get(f"{BY_DATE}/{ONE}/item_names", params=query)).json()
+        told = (await client.get(f"{BY_DATE}/{ONE}/image_names", params=query)).json()
+        found = [one["name"] for one in items["items"]]
+        assert {one["kind"] for one in items["items"]} <= {"image", "video"}
+        assert told["image_names"] == [name for name in found if name.endswith(".png")]
+        assert (items["total_count"], told["total_count"]) == (len(found), len(told["image_names"]))
+        stars = 1 if "e.png" in found and query.get("starred_first", True) else 0
+        assert (items["starred_count"], told["starred_count"]) == (stars, stars)
+        return found
+
+    assert await names() == ["e.png", "c.mp4", "b.png", "a.png"]
+    assert await names(order_dir="ASC") == ["e.png", "a.png", "b.png", "c.mp4"]
+    assert await names(starred_first=False) == ["c.mp4", "b.png", "a.png", "e.png"]
+    assert await names(categories=["mask"]) == ["b.png"]
+    assert await names(search_term="CAT") == ["a.png"]
+
+
+@pytest.mark.parametrize("date", ["zzz", "2026-01", "2026-01-01 01", "%00", "' OR 1=1"])
+async def test_days_that_are_none_are_empty(client: httpx.AsyncClient, resources: Resources, date: str) -> None:
+    await make(resources, row("image", "a.png", f"{ONE} 01:00:00.000"))
+    for kind, key in (("image_names", "image_names"), ("item_names", "items")):
+        answer = await client.get(f"{BY_DATE}/{date}/{kind}")
+        assert (answer.status_code, answer.json()) == (200, {key: [], "starred_count": 0, "total_count": 0})
+
+
+async def test_everybody_has_their_own_days(resources: Resources) -> None:
+    await register(resources.database)
+    await make(
+        resources,
+        row("image", "a.png", f"{ONE} 01:00:00.000", user_id="ann"),
+        row("video", "b.mp4", f"{ONE} 02:00:00.000", user_id="bob"),
+    )
+    async with asking(multiuser(resources), virtual_router) as people:
+        covers = {
+            who: [(one["image_count"], one["video_count"], one["cover_image_name"], one["cover_video_name"]) for one in
+                  (await people[who].get(BY_DATE)).json()]
+            for who in ("ann", "bob", "root")
+        }  # fmt: skip
+        assert covers == {
+            "ann": [(1, 0, "a.png", None)],
+            "bob": [(0, 1, None, "b.mp4")],
+            "root": [(1, 1, None, "b.mp4")],
+        }
+        for who, right in (("ann", ["a.png"]), ("bob", ["b.mp4"]), ("root", ["b.mp4", "a.png"])):
+            told = (await people[who].get(f"{BY_DATE}/{ONE}/item_names")).json()
+            assert [one["name"] for one in told["items"]] == right
+
+
+@pytest.mark.parametrize("of_one", [True, False])
+async def test_the_list_of_days_reads_counts_and_indexes_only(resources: Resources, of_one: bool) -> None:
+    statement = virtual.by_date(of_one=of_one)
+    words = str(
+        (statement.params(owner="ann") if of_one else statement).compile(compile_kwargs={"literal_binds": True})
+    )
+    async with resources.database.read() as connection:
+        rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")).all()
+    found = [one[3] for one in rows]
+    assert sum(line.startswith("SEARCH images USING COVERING INDEX ix_images") for line in found) == 2, found
+    assert sum(line.startswith("SEARCH videos USING INDEX ix_videos") for line in found) == 2, found
+    assert not any("TEMP B-TREE" in line for line in found), found

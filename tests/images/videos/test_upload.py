@@ -1,0 +1,252 @@
+"""Uploading videos: what is kept, what is refused and when, and that nothing is left of what is refused."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import ClientDisconnect
+
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images.errors import UploadCutOff
+from invokeclone.images.videos import intake, receive, service
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from tests.images.people import asking, multiuser, register
+from tests.images.videos.conftest import ROUTERS, encoded
+from tests.rooms import opened
+
+UPLOAD = "/api/v1/videos/upload"
+ASKED = {"video_category": "general", "is_intermediate": "false"}
+
+
+def left(resources: Resources) -> list[str]:
+    folder = resources.settings.outputs_path / "videos"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+async def test_a_video_in_full(client: httpx.AsyncClient, upload, resources: Resources, mp4: bytes) -> None:
+    answer = await client.post(
+        UPLOAD,
+        params={**ASKED, "session_id": "s"},
+        files={"file": ("v.mp4", mp4, "video/mp4")},
+        data={"metadata": '{"a": "é"}'},
+    )
+    video = answer.json()
+    name = video["video_name"]
+    assert answer.status_code == 201
+    assert answer.headers["location"] == video["video_url"] == f"api/v1/videos/i/{name}/full"
+    assert video == {
+        "video_name": name, "video_url": video["video_url"], "thumbnail_url": f"api/v1/videos/i/{name}/thumbnail",
+        "video_origin": "external", "video_category": "general", "width": 64, "height": 48, "duration": 1.5, "fps": 8.0,
+        "created_at": video["created_at"], "updated_at": video["created_at"], "deleted_at": None,
+        "is_intermediate": False, "session_id": "s", "node_id": None, "starred": False, "has_workflow": False,
+        "video_subfolder": "", "board_id": None,
+    }  # fmt: skip
+    assert (await client.get(f"/api/v1/videos/i/{name}")).json() == video
+    stem = name.removesuffix(".mp4")
+    assert left(resources) == sorted([name, f"sidecars/{stem}.json", f"thumbnails/{stem}.webp"])
+    folder = resources.settings.outputs_path / "videos"
+    assert (folder / name).read_bytes() == mp4
+    assert json.loads((folder / "sidecars" / f"{stem}.json").read_text()) == {"invokeai_metadata": '{"a": "é"}'}
+    small = opened((folder / "thumbnails" / f"{stem}.webp").read_bytes())
+    assert (small.size, small.format) == ((64, 48), "WEBP")
+    red, green, blue = small.convert("RGB").getpixel((30, 20))
+    assert red > 180
+    assert max(green, blue) < 60
+
+
+async def test_thumbnails_are_of_the_first_frame_and_small(client: httpx.AsyncClient, upload) -> None:
+    video = await upload(encoded((640, 200), frames=1))
+    small = opened((await client.get(f"/{video['thumbnail_url']}")).content)
+    assert small.size == (256, 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"), [("v.mp4", "application/octet-stream"), ("clip", "video/mp4"), ("V.MP4", "")]
+)
+async def test_type_or_name_is_enough(upload, name: str, content_type: str) -> None:
+    await upload(name=name, content_type=content_type)
+
+
+async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: bytes) -> None:
+    damaged = mp4.replace(b"moov", b"xxxx")
+    await upload(name="v.mov", content_type="video/quicktime", status=415)
+    for data in (b"", b"short", b"x" * 4000, encoded(container="mov"), encoded(codec="mpeg4"), damaged, mp4[:300]):
+        await upload(data, status=415)
+    assert left(resources) == []
+
+
+async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, monkeypatch, tmp_path: Path) -> None:
+    """FFmpeg runs in a process of its own: its death is an answer, not the server's end."""
+    for script, status in (("kill -SEGV $$", 415), ("sleep 60", 415), ("echo broken >&2; exit 1", 500)):
+        program = tmp_path / "decoder"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(intake.sys, "executable", str(program))
+        monkeypatch.setattr(intake, "PATIENCE_S", 0.3 if "sleep" in script else 60)
+        await upload(status=status)
+        assert left(resources) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "x", '"a"', "{", "null", "NaN"])
+async def test_metadata_that_is_no_object(upload, resources: Resources, text: str) -> None:
+    await upload(form={"metadata": text}, status=422)
+    assert left(resources) == []
+
+
+async def test_limits_of_size(upload, resources: Resources, monkeypatch) -> None:
+    await upload(form={"metadata": json.dumps({"a": "x" * receive.METADATA_LIMIT})}, status=413)
+    monkeypatch.setattr(receive, "VIDEO_LIMIT", 1000)
+    answer = await upload(status=413)
+    assert "limit" in answer["detail"]
+    assert left(resources) == []
+
+
+BOUNDARY = {"content-type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"content-type": "application/json"}, b"{}"),
+        ({}, b""),
+        ({"content-type": "multipart/form-data"}, b""),
+        (BOUNDARY, b""),
+        (BOUNDARY, b"no form at all"),
+        (BOUNDARY, b"--b\r\n"),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{}\r\n--b--\r\n'),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--\r\n'),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\ncut off'),
+        (BOUNDARY, b"--b\r\nContent-Disposition: " + b"x" * 20_000 + b"\r\n\r\nx\r\n--b--\r\n"),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nx\r\n' * 40 + b"--b--\r\n"),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\nx\r\n' * 2 + b"--b--\r\n"),
+        (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n\xff\r\n--b--\r\n'),
+    ],
+)  # fmt: skip
+async def test_forms_that_are_none(client: httpx.AsyncClient, resources, headers, body: bytes) -> None:
+    answer = await client.post(UPLOAD, params=ASKED, headers=headers, content=body)
+    assert answer.status_code == 422, answer.text
+    assert left(resources) == []
+
+
+@pytest.mark.parametrize("query", [{}, {"video_category": "x", "is_intermediate": "false"}, {"video_category": "user"}])
+async def test_parameters_that_are_missing(client: httpx.AsyncClient, query) -> None:
+    assert (await client.post(UPLOAD, params=query)).status_code == 422
+
+
+async def test_boards(client: httpx.AsyncClient, upload) -> None:
+    board_id = (await client.post("/api/v1/boards/", params={"board_name": "b"})).json()["board_id"]
+    assert (await upload(board_id=board_id))["board_id"] == board_id
+    await upload(board_id="nope", status=404)
+
+
+async def test_one_upload_per_user_and_two_in_all_before_any_body_is_read(resources: Resources, mp4: bytes) -> None:
+    """The reference's limits; who is refused has sent nothing yet, and is told when to try again."""
+    going = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n'
+        await going.wait()
+        yield mp4 + b"\r\n--b--\r\n"
+
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    await register(resources.database)
+    async with asking(multiuser(resources), *ROUTERS) as people:
+
+        def send(who: str, body) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(people[who].post(UPLOAD, params=ASKED, headers=BOUNDARY, content=body()))
+
+        first = send("ann", slow)
+        await until("ann")
+        again = await send("ann", unread)
+        assert (again.status_code, again.headers["retry-after"]) == (429, "5")
+        second = send("bob", slow)
+        await until("bob")
+        third = await send("root", unread)
+        assert (third.status_code, third.headers["retry-after"]) == (429, "5")
+        going.set()
+        assert [(await task).status_code for task in (first, second)] == [201, 201]
+        # The places are free again, also after what went wrong.
+        assert (await send("ann", broken)).status_code == 422
+        assert (await send("ann", slow)).status_code == 201
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"no form"
+
+
+async def until(user_id: str) -> None:
+    """Wait until the user's upload has its place."""
+    while user_id not in service._UPLOADING.get(set()):
+        await asyncio.sleep(0.001)
+
+
+async def test_a_client_that_goes_away_leaves_nothing(resources: Resources, mp4: bytes) -> None:
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4
+        raise ClientDisconnect
+
+    with pytest.raises(UploadCutOff):
+        await service.upload(
+            resources, cut_off(), BOUNDARY["content-type"], category=ImageCategory.GENERAL, is_intermediate=False
+        )
+    assert left(resources) == []
+
+
+async def test_a_record_that_cannot_be_made_takes_its_files_with_it(resources: Resources, mp4: bytes) -> None:
+    class Broken(RuntimeError):
+        pass
+
+    class Failing:
+        def write(self):
+            assert len(left(resources)) == 2
+            raise Broken
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4 + b"\r\n--b--\r\n"
+
+    with pytest.raises(Broken):
+        await service.upload(
+            Resources(resources.settings, Failing(), resources.events),
+            body(),
+            BOUNDARY["content-type"],
+            category=ImageCategory.GENERAL,
+            is_intermediate=False,
+        )
+    assert left(resources) == []
+
+
+async def test_what_a_crash_left_goes_after_a_day(upload, resources: Resources) -> None:
+    folder = resources.settings.outputs_path / "videos" / ".uploads"
+    folder.mkdir(parents=True)
+    for name, age in (("old.part", 2 * 24 * 3600), ("new.part", 60)):
+        (folder / name).write_bytes(b"x")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    await upload()
+    assert [path.name for path in folder.iterdir()] == ["new.part"]
+
+
+async def test_subfolders_are_those_of_images(resources: Resources, mp4: bytes) -> None:
+    settings = Settings(root=resources.settings.root, image_subfolder_strategy="type")
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4 + b"\r\n--b--\r\n"
+
+    video = await service.upload(
+        Resources(settings, resources.database, resources.events),
+        body(),
+        BOUNDARY["content-type"],
+        category=ImageCategory.USER,
+        is_intermediate=False,
+    )
+    stem = video.video_name.removesuffix(".mp4")
+    assert video.video_subfolder == "user"
+    assert left(resources) == [f"thumbnails/user/{stem}.webp", f"user/{video.video_name}"]
