@@ -1,7 +1,7 @@
 """Images as clients read them; it knows the form and neither SQL nor files."""
 
 from datetime import datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
@@ -117,6 +117,28 @@ class ImagesDownloaded(BaseModel):
 
     response: str | None = None
     bulk_download_item_name: str | None = None
+
+
+MoveState = Literal["planned", "moving", "moved", "committed", "error"]
+
+
+class ImageMoveJobResponse(BaseModel):
+    """A move of all images: how far it is, or how it ended."""
+
+    id: int
+    state: MoveState
+    error_message: str | None = None
+
+
+class ImageMoveStatusResponse(BaseModel):
+    """Whether images are being moved, the newest job, and how many images lie elsewhere than they should."""
+
+    is_running: bool
+    operation: Literal["move_all", "recovery"] | None = None
+    active_job_id: int | None = None
+    latest_job: ImageMoveJobResponse | None = None
+    last_error: str | None = None
+    needs_move_count: int
 
 
 class ImageFilter(BaseModel, frozen=True):

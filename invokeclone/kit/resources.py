@@ -17,3 +17,5 @@ class Resources:
     settings: Settings
     database: Database
     events: Emitter
+    maintenance: bool = False
+    """Whether the files of images are being moved: then what would touch images is refused, and nothing is enqueued."""

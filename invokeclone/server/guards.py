@@ -1,14 +1,17 @@
-"""What is refused before any route sees it: bodies over a limit, and writes that a foreign web page makes a browser send.
+"""What is refused before any route sees it: large bodies, writes of foreign web pages, and images while they are being moved.
 
-Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files.
+Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
 """
 
 import contextlib
+import re
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from invokeclone.images.errors import ImagesMoving
+from invokeclone.kit.resources import Resources
 from invokeclone.server.errors import answer
 
 MIB = 1024 * 1024
@@ -16,6 +19,9 @@ JSON_LIMIT = 64 * MIB
 UPLOAD_LIMIT = 256 * MIB
 VIDEO_LIMIT = 1024 * MIB + 2 * MIB
 """A video of 1 GiB and the fields around it."""
+
+IMAGE_FILES = re.compile(r"/api/v1/images/i/[^/]*/(full|thumbnail|workflow)|/api/v1/images/download/.*")
+IMAGE_CHANGES = ("/api/v1/images/", "/api/v1/boards/", "/api/v1/board_images/")
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -76,6 +82,27 @@ def _limit(path: str, content_type: str) -> int:
     if path.endswith("/videos/upload"):
         return VIDEO_LIMIT
     return UPLOAD_LIMIT if content_type.startswith("multipart/") else JSON_LIMIT
+
+
+class ImagesAtRest:
+    """Answers 409 to what would read or change the files of images while they are being moved."""
+
+    def __init__(self, app: ASGIApp, resources: Resources) -> None:
+        self.app = app
+        self.resources = resources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if self.resources.maintenance and scope["type"] == "http" and _touches_images(scope["method"], scope["path"]):
+            await answer(ImagesMoving.status, str(ImagesMoving()))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _touches_images(method: str, path: str) -> bool:
+    if method in SAFE_METHODS:
+        return IMAGE_FILES.fullmatch(path) is not None
+    return path.startswith(IMAGE_CHANGES) and not path.endswith("/images_by_names")
 
 
 class SameSite:

@@ -1,0 +1,234 @@
+"""Moving all images to where the subfolder strategy wants them, so that a crash at any moment leaves no record without its file.
+
+A batch at a time: the journal says which images, the new places get the files too, the records say the new places, the old
+places are cleared. Whatever is cut off, `_settle` brings to either end by the journal. While it goes on, the queue
+stands still and what would touch images is refused.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.images import moves_store as store
+from invokeclone.images import relocation
+from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
+from invokeclone.images.moves_store import Move
+from invokeclone.images.schemas import ImageMoveStatusResponse, MoveState, Place
+from invokeclone.kit import log
+from invokeclone.kit.resources import Resources
+
+AT_A_TIME = 200
+"""Images in a batch: so many are in two places at most when something is cut off."""
+
+TOLD = 5
+INTERRUPTED = "interrupted; what was under way is settled, and the other images are where they were"
+Operation = Literal["move_all", "recovery"]
+
+_log = log.get("images.moves")
+
+
+class _Unfinished(Exception):
+    """The job ends before all images are moved; its text says why."""
+
+
+async def _new_job(connection: AsyncConnection) -> int:
+    """Hold the queue and note a job. Raises QueueNotIdle."""
+    if await store.is_queue_busy(connection):
+        raise QueueNotIdle
+    await store.hold_queue(connection)
+    return await store.add_job(connection)
+
+
+class Moves:
+    """The moves of one server. `start` and `stop` belong to its life."""
+
+    def __init__(self, resources: Resources) -> None:
+        """Move the images of `resources`."""
+        self._resources = resources
+        self._operation: Operation | None = None
+        self._job_id: int | None = None
+        self._last_error: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Settle what a server that died has left, before anything else looks at images."""
+        async with self._resources.database.read() as connection:
+            job = await store.latest_job(connection)
+            left = bool(await store.read_journal(connection))
+        if left or (job is not None and job.state in store.UNDER_WAY):
+            await self._run("recovery", self._recover)
+        else:
+            await self._change(store.release_queue)
+
+    async def stop(self) -> None:
+        """End after the batch that is under way."""
+        self._stopping = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def status(self) -> ImageMoveStatusResponse:
+        """Return what is going on, how the newest job went, and how many images lie elsewhere than they should."""
+        async with self._resources.database.read() as connection:
+            job = await store.latest_job(connection)
+            count = await store.count_misplaced(connection, self._resources.settings.image_subfolder_strategy)
+        return ImageMoveStatusResponse(
+            is_running=self._operation is not None,
+            operation=self._operation,
+            active_job_id=self._job_id,
+            latest_job=job,
+            last_error=self._last_error,
+            needs_move_count=count,
+        )
+
+    async def move_all(self) -> ImageMoveStatusResponse:
+        """Begin to move all images. Raises AlreadyMoving, QueueNotIdle."""
+        self._begin("move_all")
+        try:
+            async with self._resources.database.write() as connection:
+                self._job_id = await _new_job(connection)
+        except BaseException:
+            self._end()
+            raise
+        self._task = asyncio.create_task(self._run("move_all", self._move), name="image move")
+        return await self.status()
+
+    async def recover(self) -> ImageMoveStatusResponse:
+        """Begin to settle what an earlier job left. Raises AlreadyMoving."""
+        self._begin("recovery")
+        try:
+            await self._change(store.hold_queue)
+        except BaseException:
+            self._end()
+            raise
+        self._task = asyncio.create_task(self._run("recovery", self._recover), name="image move recovery")
+        return await self.status()
+
+    def _begin(self, operation: Operation) -> None:
+        if self._operation is not None or self._stopping:
+            raise AlreadyMoving
+        self._operation = operation
+        self._resources.maintenance = True
+
+    def _end(self) -> None:
+        self._operation = self._job_id = None
+        self._resources.maintenance = False
+
+    async def _change(self, write: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        async with self._resources.database.write() as connection:
+            await write(connection)
+
+    async def _run(self, operation: Operation, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work to its end, however it ends, and open everything again."""
+        self._operation = operation
+        self._last_error = None
+        try:
+            await work()
+        except _Unfinished as error:
+            await self._give_up(error)
+        except (OSError, SQLAlchemyError) as error:
+            _log.exception("moving images failed")
+            await self._give_up(error)
+        await self._change(store.release_queue)
+        self._end()
+
+    async def _give_up(self, error: Exception) -> None:
+        """Settle the batch that was under way; where that fails as well, the journal stays for the next try."""
+        reason = self._last_error = str(error)
+        _log.warning("images were not all moved: %s", reason)
+        try:
+            await self._change(lambda connection: store.give_up(connection, reason))
+            await self._settle()
+        except (OSError, SQLAlchemyError):
+            _log.exception("a move of images could not be settled; the next start tries again")
+
+    # Moving
+
+    async def _move(self) -> None:
+        """Move batch by batch until nothing lies elsewhere than it should."""
+        strategy = self._resources.settings.image_subfolder_strategy
+        await self._set_state("moving")
+        after, left = 0, set[str]()
+        skipped: list[str] = []
+        while True:
+            if self._stopping:
+                raise _Unfinished(INTERRUPTED)
+            async with self._resources.database.write() as connection:
+                found, after = await store.list_misplaced(connection, strategy, after, AT_A_TIME)
+                moves = [move for move in found if relocation.is_inside(move.target)]
+                await store.write_journal(connection, moves)
+            if not found:
+                break
+            skipped += [move.name for move in found if move not in moves] + await self._move_batch(moves)
+            left |= {move.origin for move in moves}
+        await self._set_state("moved")
+        await asyncio.to_thread(relocation.prune, self._resources.settings, left)
+        if skipped:
+            names = ", ".join(skipped[:TOLD])
+            raise _Unfinished(f"{len(skipped)} images were not moved, as their files are not there: {names}")
+        await self._set_state("committed")
+
+    async def _move_batch(self, moves: list[Move]) -> list[str]:
+        """Move the images that the journal names; return those whose files are not there."""
+        missing = await asyncio.to_thread(self._duplicate, moves)
+        there = [move for move in moves if move.name not in missing]
+        async with self._resources.database.write() as connection:
+            moved = await store.relocate(connection, [move.name for move in there])
+        # A record that did not follow was deleted in the meantime: then neither place is needed.
+        old = [Place(move.name, move.origin) for move in there]
+        unused = [Place(move.name, move.target) for move in there if move.name not in moved]
+        await asyncio.to_thread(self._clear, old + unused)
+        return sorted(missing)
+
+    def _duplicate(self, moves: list[Move]) -> set[str]:
+        settings = self._resources.settings
+        missing = set()
+        for move in moves:
+            if not relocation.duplicate(settings, Place(move.name, move.origin), Place(move.name, move.target)):
+                missing.add(move.name)
+        relocation.settle(settings, [move.target for move in moves])
+        return missing
+
+    def _clear(self, places: list[Place]) -> None:
+        stuck = relocation.clear(self._resources.settings, places)
+        if stuck:
+            raise PermissionError(f"the old files of {len(stuck)} images could not be removed, such as {stuck[0].name}")
+
+    async def _set_state(self, state: MoveState) -> None:
+        job_id = self._job_id
+        assert job_id is not None
+        await self._change(lambda connection: store.set_state(connection, job_id, state))
+
+    # Settling
+
+    async def _recover(self) -> None:
+        await self._settle()
+        await self._change(lambda connection: store.give_up(connection, INTERRUPTED))
+
+    def _find(self, places: dict[str, Place]) -> list[str]:
+        return [subfolder for subfolder, place in places.items() if relocation.exists(self._resources.settings, place)]
+
+    async def _settle(self) -> None:
+        """Bring each image of the journal to one place, the one that its record names, and forget the journal."""
+        settings = self._resources.settings
+        async with self._resources.database.write() as connection:
+            noted = await store.read_journal(connection)
+            for move, recorded in noted:
+                places = {subfolder: Place(move.name, subfolder) for subfolder in (move.origin, move.target)}
+                there = await asyncio.to_thread(self._find, places)
+                if recorded in places and recorded not in there and there:
+                    await store.put(connection, move.name, there[0])  # a power cut lost what was said last
+        async with self._resources.database.read() as connection:
+            noted = await store.read_journal(connection)
+        unused = [
+            Place(move.name, subfolder)
+            for move, recorded in noted
+            for subfolder in (move.origin, move.target)
+            if subfolder != recorded
+        ]
+        await asyncio.to_thread(self._clear, unused)
+        await asyncio.to_thread(relocation.prune, settings, [place.subfolder for place in unused])
+        await self._change(lambda connection: store.write_journal(connection, []))
