@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import BadRequest, NotFound
+from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import app_state, users
 from invokeclone.users.schemas import UserDTO
@@ -29,6 +30,8 @@ _COLUMNS = (
     users.c.last_login_at,
     users.c.token_epoch,
 )
+_NEW_SECRET = Prepared(insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=parameter("secret")))
+"""Prepared, because `log_sql` doesn't see it."""
 _PEOPLE = users.c.user_id != SYSTEM_ID
 
 
@@ -139,7 +142,7 @@ async def remove(connection: AsyncConnection, user_id: str) -> None:
 
 async def secret(connection: AsyncConnection) -> str:
     """Return the secret that tokens are signed with, made on the first call."""
-    await connection.execute(insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=new_secret()))
+    await _NEW_SECRET.rows(connection, secret=new_secret())
     query = select(app_state.c.value).where(app_state.c.key == SECRET)
     return str((await connection.execute(query)).scalar_one())
 

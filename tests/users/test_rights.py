@@ -242,3 +242,11 @@ async def test_many_requests_at_once_do_not_wait_for_each_other_s_connections(wo
     async with asyncio.timeout(25):
         answers = await asyncio.gather(*(world.clients["owner"].get(path) for path in paths))
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_page_of_an_allowed_origin_may_read_the_token_that_follows(settings: Settings) -> None:
+    origin = "https://friend.example"
+    app = create_app(settings.model_copy(update={"allow_origins": [origin]}), worker_command=None)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/health", headers={"Origin": origin})
+    assert answer.headers["access-control-expose-headers"] == "X-Refreshed-Token"
