@@ -125,6 +125,11 @@ Index(
     session_queue.c.started_at,
     sqlite_where=session_queue.c.started_at.is_not(None),
 )
+Index(
+    "ix_session_queue_calls",
+    session_queue.c.parent_item_id,
+    sqlite_where=session_queue.c.parent_item_id.is_not(None),
+)
 
 boards = Table(
     "boards",

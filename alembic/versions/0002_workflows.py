@@ -58,8 +58,11 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_system_prompts'))
     )
 
+    op.create_index('ix_session_queue_calls', 'session_queue', ['parent_item_id'], sqlite_where=sa.text('parent_item_id IS NOT NULL'))
+
 
 def downgrade() -> None:
-    """Drop the three tables."""
+    """Drop the three tables and the index."""
+    op.drop_index('ix_session_queue_calls', 'session_queue')
     for table in ("system_prompts", "style_presets", "workflows"):
         op.drop_table(table)

@@ -1,4 +1,4 @@
-"""How a session records calls of saved workflows. The fields are kept for clients; no call is made here yet."""
+"""How a session records calls of saved workflows; who makes them is the worker, who ends them the queue."""
 
 from typing import Any, Literal
 from uuid import uuid4

@@ -14,6 +14,7 @@ from invokeclone.graph.control import CollectInvocation, IterateInvocation
 from invokeclone.graph.expansion import Progress
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.rules import DYNAMIC_INPUT
 from invokeclone.graph.unions import AnyInvocationOutput
 from invokeclone.graph.values import copied
 
@@ -143,6 +144,9 @@ class GraphExecutionState(BaseModel):
             if field == "collection" and isinstance(node, IterateInvocation):
                 node.receive(value)
                 continue
+            if field.startswith(DYNAMIC_INPUT):  # of a called workflow; the calling node has no field of that name
+                inputs = {**getattr(node, "workflow_inputs", {}), field: copied(value)}
+                field, value = "workflow_inputs", inputs
             try:
                 setattr(node, field, copied(value))
             except ValidationError as error:

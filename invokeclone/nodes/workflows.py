@@ -1,4 +1,4 @@
-"""What a saved workflow gives back to the graph that calls it. Calling one is not done here yet."""
+"""Calling a saved workflow, and what it gives back; the call itself is the worker's, which runs it as items of their own."""
 
 from typing import Any
 
@@ -143,6 +143,6 @@ class CallSavedWorkflowInvocation(BaseInvocation):
     workflow_inputs: dict[str, Any] = InputField(default={}, description="Values for its inputs", ui_hidden=True)
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
-        """Refuse to run: calling workflows is not supported."""
-        message = "Calling saved workflows is not supported"
+        """Refuse to run: a worker makes the call in place of running the node."""
+        message = "A saved workflow can only be called from an item of the queue"
         raise NotExecutableNodeError(message)

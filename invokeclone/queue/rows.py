@@ -5,7 +5,7 @@ about (`viewer` is given and isn't its owner) gets its number, status, device an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, null, or_, select
@@ -150,6 +150,8 @@ class Item:
     updated_at: str
     started_at: str | None
     completed_at: str | None
+    in_call: bool = field(default=False, kw_only=True)
+    """Whether a workflow call made the item, or the item made one: its end is then not its own affair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +164,24 @@ class ClaimedItem(Item):
     retried_from_item_id: int | None
 
 
-RECORD: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in fields(Item))
-CLAIMED: tuple[ColumnElement[Any], ...] = tuple(columns[field.name] for field in fields(ClaimedItem))
+_IN_CALL: ColumnElement[Any] = literal_column(
+    "(session_queue.parent_item_id IS NOT NULL OR EXISTS "
+    "(SELECT 1 FROM session_queue AS called WHERE called.parent_item_id = session_queue.item_id))"
+)
+
+
+def _stored(kind: type[Item]) -> tuple[ColumnElement[Any], ...]:
+    return tuple(columns[one.name] for one in fields(kind) if one.name != "in_call")
+
+
+RECORD: tuple[ColumnElement[Any], ...] = (*_stored(Item), _IN_CALL)
+CLAIMED: tuple[ColumnElement[Any], ...] = _stored(ClaimedItem)
 
 
 def record(row: tuple[Any, ...]) -> Item:
     """Return the record for a row of RECORD."""
-    return Item(*row)
+    *stored, in_call = row
+    return Item(*stored, in_call=bool(in_call))
 
 
 def claimed(row: tuple[Any, ...]) -> ClaimedItem:

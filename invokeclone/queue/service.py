@@ -9,10 +9,11 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import counts, store
+from invokeclone.queue import calls, counts, store
 from invokeclone.queue.batches import Batch, expand, new_session
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
@@ -66,18 +67,22 @@ def _emit(resources: Resources, events: Iterable[Event]) -> None:
         resources.events.emit(event)
 
 
-async def _told(connection: AsyncConnection, item: Item) -> QueueItemStatusChangedEvent:
-    """Make the event for an item whose status was just written, with counts as of this transaction."""
-    return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
-
-
 # Batches
+
+
+def _check_open(resources: Resources) -> None:
+    if resources.maintenance:
+        raise ImagesMoving
 
 
 async def enqueue(
     resources: Resources, queue_id: str, batch: Batch, *, prepend: bool = False, user: User = SYSTEM
 ) -> EnqueueBatchResult:
-    """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending."""
+    """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending.
+
+    Raises ImagesMoving.
+    """
+    _check_open(resources)
     async with resources.database.write() as connection:
         pending, highest = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
@@ -124,6 +129,7 @@ async def retry(
     Ids that nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another
     user's.
     """
+    _check_open(resources)
     retried: list[tuple[int, str]] = []
     async with resources.database.write() as connection:
         pending, _ = await store.count_pending(connection, queue_id)
@@ -152,8 +158,9 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
     Raise QueueItemNotFound or NotYourQueueItem.
     """
     async with resources.database.write() as connection:
-        _check_owner(user, await store.get(connection, queue_id, item_id))
-        events = await _cancel(connection, [item_id])
+        before = await store.get(connection, queue_id, item_id)
+        _check_owner(user, before)
+        events = [*await _cancel(connection, [item_id]), *await _rest_of_calls(connection, before)]
         text = await store.get_json(connection, queue_id, item_id)
     _emit(resources, events)
     return text
@@ -161,15 +168,22 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 async def _cancel(connection: AsyncConnection, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
-    return [await _told(connection, item) for item in changed if item]
+    return [await calls.told(connection, item) for item in changed if item]
+
+
+async def _rest_of_calls(connection: AsyncConnection, *items: Item | None) -> list[Event]:
+    """End or go on with whom the given items called or were called by; return what is to be told."""
+    return await calls.settle(connection) if any(item and item.in_call for item in items) else []
 
 
 async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
     """Cancel an item where that means something, and delete it. Raise QueueItemNotFound or NotYourQueueItem."""
     async with resources.database.write() as connection:
-        _check_owner(user, await store.get(connection, queue_id, item_id))
-        events = await _cancel(connection, [item_id])
+        before = await store.get(connection, queue_id, item_id)
+        _check_owner(user, before)
+        events: list[Event] = [*await _cancel(connection, [item_id])]
         await store.delete_one(connection, item_id)
+        events += await _rest_of_calls(connection, before)
     _emit(resources, events)
 
 
@@ -181,8 +195,9 @@ async def cancel_many(resources: Resources, chosen: Chosen) -> int:
     async with resources.database.write() as connection:
         idle = await store.cancel_idle(connection, chosen)
         changed = await _cancel(connection, await store.list_running(connection, chosen))
+        others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, changed)
+    _emit(resources, [*changed, *others])
     return len(idle) + len(changed)
 
 
@@ -192,18 +207,22 @@ def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, s
 
 
 async def cancel_idle(resources: Resources, chosen: Chosen) -> int:
-    """Cancel the chosen items that are not being run; return how many."""
+    """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
     async with resources.database.write() as connection:
-        idle = await store.cancel_idle(connection, chosen)
+        idle = await store.cancel_idle(connection, chosen, spare_running=True)
+        others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
+    _emit(resources, others)
     return len(idle)
 
 
 async def delete_idle(resources: Resources, chosen: Chosen) -> int:
-    """Delete the chosen items that wait; leave those being run and those that have ended; return how many."""
+    """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
     async with resources.database.write() as connection:
-        idle = await store.delete_many(connection, chosen, store.IDLE)
+        idle = await store.delete_many(connection, chosen, store.IDLE, spare_running=True)
+        others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
+    _emit(resources, others)
     return len(idle)
 
 
@@ -212,8 +231,9 @@ async def delete_many(resources: Resources, chosen: Chosen) -> int:
     async with resources.database.write() as connection:
         changed = await _cancel(connection, await store.list_running(connection, chosen))
         deleted = await store.delete_many(connection, chosen)
+        others = await calls.settle(connection)
     told = {event.item_id for event in changed}
-    _emit(resources, changed)
+    _emit(resources, [*changed, *others])
     _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
     return len(deleted)
 
@@ -223,7 +243,8 @@ async def clear(resources: Resources, chosen: Chosen) -> int:
     async with resources.database.write() as connection:
         changed = await _cancel(connection, await store.list_running(connection, chosen))
         deleted = await store.delete_many(connection, chosen)
-    _emit(resources, changed)
+        others = await calls.settle(connection)
+    _emit(resources, [*changed, *others])
     resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
     return len(deleted)
 
@@ -288,7 +309,7 @@ async def claim(resources: Resources, device: str) -> ClaimedItem | None:
     round_robin = settings.multiuser and settings.session_queue_mode == "round_robin"
     async with resources.database.write() as connection:
         item = await store.claim(connection, device, round_robin=round_robin)
-        event = await _told(connection, item) if item else None
+        event = await calls.told(connection, item) if item else None
     if event:
         resources.events.emit(event)
     return item
@@ -310,9 +331,9 @@ async def finish(
         if session_json is not None:
             await store.save_session(connection, item_id, session_json)
         item = await store.set_status(connection, item_id, status, error)
-        event = await _told(connection, item) if item else None
-    if event:
-        resources.events.emit(event)
+        events: list[Event] = [await calls.told(connection, item)] if item else []
+        events += await _rest_of_calls(connection, item)
+    _emit(resources, events)
     return item
 
 
@@ -322,14 +343,21 @@ async def is_wanted(resources: Resources, item_id: int) -> bool:
         return await store.get_status(connection, item_id) == "in_progress"
 
 
+async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
+    """Return those of the items that have not reached their end."""
+    async with resources.database.read() as connection:
+        return {item.item_id for item in await store.list_known(connection, item_ids) if item.status not in TERMINAL}
+
+
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
     """Fail the items of a worker that died, giving the reason; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
     async with resources.database.write() as connection:
         orphans = await store.list_running(connection, device=device)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
-        events = [await _told(connection, item) for item in changed if item]
-    _emit(resources, events)
+        events = [await calls.told(connection, item) for item in changed if item]
+        others = await _rest_of_calls(connection, *changed)
+    _emit(resources, [*events, *others])
     return [event.item_id for event in events]
 
 
@@ -339,6 +367,8 @@ async def recover(resources: Resources) -> None:
     async with resources.database.write() as connection:
         await store.resume(connection)
         await store.cancel_interrupted(connection)
+        await calls.settle(connection)
+        await calls.forget_devices(connection)
         if settings.clear_queue_on_startup:
             await store.delete_many(connection, Chosen(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:

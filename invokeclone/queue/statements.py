@@ -5,8 +5,9 @@ Parameters are named after what they are compared with: `queue_id`, `item_id`; `
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, not_, select, update
+from sqlalchemy import ColumnElement, Select, func, not_, or_, select, update
 
+from invokeclone.images.moves_store import MOVING
 from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
@@ -100,8 +101,8 @@ SAVE_SESSION = Prepared(
 
 
 def _claim(chosen: Select[Any]) -> Prepared:
-    """Give the chosen item to device `on`, unless the workers are paused."""
-    paused = select(app_state.c.key).where(app_state.c.key == PAUSED).exists()
+    """Give the chosen item to device `on`, unless the workers are paused or images are being moved."""
+    paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
     return Prepared(
         update(session_queue)
         .where(columns.item_id == chosen.scalar_subquery(), not_(paused))
@@ -110,16 +111,22 @@ def _claim(chosen: Select[Any]) -> Prepared:
     )
 
 
+def _free_for(device: ColumnElement[Any], on: Any) -> ColumnElement[bool]:
+    """Match items that never ran, and those that go on after a call: only their own worker has what they kept."""
+    return or_(device.is_(None), device == on)
+
+
 def _foremost() -> Select[Any]:
     pending = session_queue.alias("candidates").c
-    first = select(pending.item_id).where(pending.status == "pending")
+    first = select(pending.item_id).where(pending.status == "pending", _free_for(pending.device, parameter("on")))
     return first.order_by(pending.priority.desc(), pending.item_id).limit(1)
 
 
 def _longest_unserved() -> Select[Any]:
     pending, served = session_queue.alias("candidates").c, session_queue.alias("served").c
     turn = func.row_number().over(partition_by=pending.user_id, order_by=(pending.priority.desc(), pending.item_id))
-    best = select(pending.item_id, pending.user_id, turn.label("turn")).where(pending.status == "pending").subquery()
+    free = pending.status == "pending", _free_for(pending.device, parameter("on"))
+    best = select(pending.item_id, pending.user_id, turn.label("turn")).where(*free).subquery()
     ever = served.started_at.is_not(None)
     last = select(func.max(served.started_at)).where(served.user_id == best.c.user_id, ever).scalar_subquery()
     return select(best.c.item_id).where(best.c.turn == 1).order_by(func.coalesce(last, ""), best.c.item_id).limit(1)

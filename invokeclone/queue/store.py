@@ -259,11 +259,26 @@ async def claim(connection: AsyncConnection, device: str, *, round_robin: bool =
     return claimed(row) if row else None
 
 
-async def cancel_idle(connection: AsyncConnection, chosen: Chosen) -> list[tuple[int, str]]:
-    """Cancel the chosen items that no worker runs; return their ids and owners."""
+def _not_in_a_running_call(chosen: Chosen) -> ColumnElement[bool]:
+    """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
+    running = session_queue.alias("running").c
+    busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
+        running.queue_id == chosen.queue_id, running.status == "in_progress"
+    )
+    return func.coalesce(columns.root_item_id, columns.item_id).not_in(busy)
+
+
+async def cancel_idle(
+    connection: AsyncConnection, chosen: Chosen, *, spare_running: bool = False
+) -> list[tuple[int, str]]:
+    """Cancel the chosen items that no worker runs; return their ids and owners.
+
+    `spare_running` leaves out those that belong to the same chain of calls as one being run.
+    """
+    spared = [_not_in_a_running_call(chosen)] if spare_running else []
     statement = (
         update(session_queue)
-        .where(*chosen.conditions(), columns.status.in_(IDLE))
+        .where(*chosen.conditions(), columns.status.in_(IDLE), *spared)
         .values(became("canceled", now()))
         .returning(columns.item_id, columns.user_id)
     )
@@ -289,13 +304,32 @@ async def delete_one(connection: AsyncConnection, item_id: int) -> None:
 
 
 async def delete_many(
-    connection: AsyncConnection, chosen: Chosen, statuses: Sequence[Status] | None = None
+    connection: AsyncConnection,
+    chosen: Chosen,
+    statuses: Sequence[Status] | None = None,
+    *,
+    spare_running: bool = False,
 ) -> list[tuple[int, str]]:
-    """Delete the chosen items (with one of `statuses` where given); return their ids and owners."""
+    """Delete the chosen items (with one of `statuses` where given); return their ids and owners.
+
+    `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
+    ones stay that somebody still waits for the rest of.
+    """
     statement = delete(session_queue).where(*chosen.conditions()).returning(columns.item_id, columns.user_id)
     if statuses is not None:
         statement = statement.where(columns.status.in_(statuses))
+    if statuses == TERMINAL:
+        statement = statement.where(_not_awaited())
+    if spare_running:
+        statement = statement.where(_not_in_a_running_call(chosen))
     return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
+
+
+def _not_awaited() -> ColumnElement[bool]:
+    """Match items that no waiting item has called."""
+    caller = session_queue.alias("caller").c
+    waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
+    return columns.parent_item_id.is_(None) | ~waits.exists()
 
 
 async def keep_newest(connection: AsyncConnection, queue_id: str, count: int) -> None:

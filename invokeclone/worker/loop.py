@@ -36,9 +36,12 @@ _log = log.get("worker.loop")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended. `announce` sends what may only be told once the item's status is written."""
+    """How a session ended. `announce` sends what may only be told once the item's status is written.
 
-    status: Literal["completed", "failed", "canceled"]
+    One that is `waiting` has not ended: its row says what it waits for, and is somebody else's by now.
+    """
+
+    status: Literal["completed", "failed", "canceled", "waiting"]
     session_json: str | None
     error: ItemError | None = None
     announce: Callable[[], None] | None = None
@@ -115,6 +118,10 @@ class Loop:
         if self._current and self._current.item.item_id == item_id:
             self._current.canceled.set()
 
+    def between_items(self, work: Callable[[], None]) -> None:
+        """Do `work` in the node thread, where no item runs meanwhile: after the present one, before the next."""
+        self._thread.submit(work)
+
     def stop(self) -> None:
         """Take no more items; the running one stops at its next check and its row is left to the server."""
         self._stopping.set()
@@ -144,7 +151,7 @@ class Loop:
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
             return
         outcome = await self._run(item)
-        if self._stopping.is_set() and outcome.status == "canceled":
+        if outcome.status == "waiting" or (self._stopping.is_set() and outcome.status == "canceled"):
             return
         await self._settle(item, outcome)
 

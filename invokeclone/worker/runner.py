@@ -15,8 +15,13 @@ from typing import Any
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.execution import GraphExecutionState, NodeInputError
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.rules import CALL_SAVED_WORKFLOW
 from invokeclone.kit import log
+from invokeclone.queue import service
+from invokeclone.queue.calls import CallFailed
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.queue.service import ItemError
+from invokeclone.worker import calls
 from invokeclone.worker.cache import key_of
 from invokeclone.worker.events import ItemEvents, NodeEvents
 from invokeclone.worker.loop import Outcome, describe
@@ -35,20 +40,29 @@ class SessionRunner:
         """Give every node a context from `make_context`."""
         self._tools = tools
         self._make_context = make_context
+        self._waiting: dict[int, str] = {}
+        """The sessions that go on here once the workflows they call have run, by item."""
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         """Run `item` to its end, its first error or its cancel; raises only what is wrong with the machinery."""
         state = GraphExecutionState.model_validate_json(item.session)
+        self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
         run = _Run(Session(self._tools, item, state, canceled), self._make_context)
         with self._profiled(item):
             outcome = run.to_end()
+        if outcome.status == "waiting":
+            self._waiting[item.item_id] = run.session.state.to_json()
         self._tidy(run.session)
         return outcome
 
     def _tidy(self, session: Session) -> None:
         """Let go of tensors that no kept output mentions, and log what the session cost."""
-        self._tools.tensors.keep_only(self._tools.cache.mentions)
+        if self._waiting:
+            active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
+            self._waiting = {item_id: text for item_id, text in self._waiting.items() if item_id in active}
+        waiting, cache = list(self._waiting.values()), self._tools.cache
+        self._tools.tensors.keep_only(lambda name: cache.mentions(name) or any(name in text for text in waiting))
         if _log.isEnabledFor(20):
             _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()))
 
@@ -107,7 +121,12 @@ class _Run:
         events.started()
         began, vram = time.perf_counter(), vram_in_use()
         try:
+            if node.get_type() == CALL_SAVED_WORKFLOW:
+                calls.begin(self.session, node)
+                return Outcome("waiting", None)
             output, output_json = self._output_of(node, node_json, source_id, events)
+        except CallFailed as error:
+            return self._fail(node, events, error, ItemError("ValueError", str(error), str(error)))
         except CanceledException:
             raise  # swallowed above: a node that stops as it was told tells nothing
         except (Exception, SystemExit) as error:  # noqa: BLE001  (what a node does wrong is its item's failure)
@@ -135,8 +154,10 @@ class _Run:
     def _events_of(self, node: BaseInvocation) -> NodeEvents:
         return self._events.node(self._state.prepared_source_mapping[node.id], node.model_dump_json().encode())
 
-    def _fail(self, node: BaseInvocation, events: NodeEvents, error: BaseException) -> Outcome:
-        failure = describe(error)
+    def _fail(
+        self, node: BaseInvocation, events: NodeEvents, error: BaseException, told: ItemError | None = None
+    ) -> Outcome:
+        failure = told or describe(error)
         _log.error(
             "node %s (%s) failed: %s\n%s", node.id, node.get_type(), failure.error_message, failure.error_traceback
         )

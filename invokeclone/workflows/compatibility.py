@@ -67,7 +67,7 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
     try:
         drawing = conversion.read(workflow.nodes, workflow.edges)
     except ValidationError as error:
-        raise NotCallable(Reason.InvalidGraph, f"a node or edge is malformed: {_told(error)}") from error
+        raise NotCallable(Reason.InvalidGraph, f"a node or edge is malformed: {told(error)}") from error
     _check_nodes(drawing)
     listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
     offered = set(conversion.exposed(workflow.form, listed))
@@ -76,7 +76,8 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
     _check_graph(conversion.graph(drawing, batched, {}), offered | filled)
 
 
-def _told(error: ValidationError) -> str:
+def told(error: ValidationError) -> str:
+    """Return the first mistake in a line."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
@@ -146,7 +147,7 @@ def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, Json
     try:
         generator = generators.read(node.values().get("generator"))
     except ValidationError as error:
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {_told(error)}") from error
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {told(error)}") from error
     if not generator.type.startswith(node.type):
         raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
     if isinstance(generator, generators.BoardImages):
@@ -165,7 +166,7 @@ def _check_graph(document: dict[str, Any], filled: set[Place]) -> None:
     try:
         graph = Graph.model_validate(document)
     except ValidationError as error:
-        raise NotCallable(Reason.InvalidInputs, _told(error)) from error
+        raise NotCallable(Reason.InvalidInputs, told(error)) from error
     try:
         graph.validate_self()
     except ValueError as error:

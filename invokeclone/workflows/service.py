@@ -78,6 +78,13 @@ async def get(resources: Resources, workflow_id: str, user: User) -> bytes:
     return store.record(row, whole=True)
 
 
+async def read(resources: Resources, workflow_id: str, user: User) -> Workflow:
+    """Return a workflow that `user` may read; raises WorkflowNotFound, NotYourWorkflow."""
+    row = await _row(resources, workflow_id)
+    _require_reader(user, row)
+    return Workflow.model_validate_json(row.workflow)
+
+
 async def _row(resources: Resources, workflow_id: str) -> Any:
     async with resources.database.read() as connection:
         return await store.get(connection, workflow_id)

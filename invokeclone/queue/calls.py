@@ -1,0 +1,258 @@
+"""Calls of saved workflows between queue items: one waits while others run for it, and their ends become its own.
+
+The rows say who called whom; the waiting item's session says in which call. Whatever ends an item (a worker, a cancel, a
+deletion) leaves the rest of its chain to `settle`, in the same transaction. It makes no graph: a worker brings the sessions.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph import registry
+from invokeclone.graph.calls import WorkflowCallExecution
+from invokeclone.graph.context import CanceledException
+from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.kit.events import Event
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.times import now
+from invokeclone.queue import counts, store
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    InvocationCompleteEvent,
+    InvocationErrorEvent,
+    QueueItemStatusChangedEvent,
+)
+from invokeclone.queue.rows import ClaimedItem, Item, columns
+from invokeclone.queue.schemas import ACTIVE
+from invokeclone.tables import session_queue
+
+RETURN = "workflow_return"
+RETURNED = "workflow_return_output"
+
+
+class CallFailed(ValueError):
+    """The call of a saved workflow came to nothing; clients know it as a ValueError."""
+
+
+class Called(NamedTuple):
+    """A session that a call is made of."""
+
+    session_id: str
+    session: str
+
+
+async def told(connection: AsyncConnection, item: Item) -> QueueItemStatusChangedEvent:
+    """Make the event for an item whose status was just written, with counts as of this transaction."""
+    return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
+
+
+# Beginning
+
+
+async def suspend(
+    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[Called], workflow: str
+) -> None:
+    """Have `item` wait for the call that `state` says it waits for, and put the called sessions into the queue.
+
+    Raises CallFailed when the queue has no room for them, CanceledException when the item is not being run any more.
+    """
+    execution = state.waiting_workflow_call_execution
+    assert execution is not None
+    async with resources.database.write() as connection:
+        waiting = await store.set_status(connection, item.item_id, "waiting")
+        if waiting is None:
+            raise CanceledException("the queue item was canceled")
+        pending, _ = await store.count_pending(connection, item.queue_id)
+        room = resources.settings.max_queue_size - pending
+        if len(called) > room:
+            raise CallFailed(f"{len(called)} runs of the workflow do not fit into the queue, which has room for {room}")
+        execution.child_item_ids = await _add(connection, item, execution, called, workflow)
+        await store.save_session(connection, item.item_id, state.to_json())
+        event = await told(connection, waiting)
+    resources.events.emit(event)
+    resources.events.emit(
+        BatchEnqueuedEvent(
+            queue_id=item.queue_id,
+            batch_id=item.batch_id,
+            enqueued=len(called),
+            requested=len(called),
+            priority=item.priority,
+            origin=item.origin,
+            user_id=item.user_id,
+        )
+    )
+
+
+async def _add(
+    connection: AsyncConnection,
+    item: ClaimedItem,
+    execution: WorkflowCallExecution,
+    called: Sequence[Called],
+    workflow: str,
+) -> list[int]:
+    """Insert the called sessions as pending items and return their ids."""
+    root = await connection.scalar(select(columns.root_item_id).where(columns.item_id == item.item_id))
+    moment = now()
+    shared = {
+        **{name: getattr(item, name) for name in ("queue_id", "batch_id", "priority", "origin", "destination")},
+        "user_id": item.user_id,
+        "workflow": workflow,
+        "workflow_call_id": execution.id,
+        "parent_item_id": item.item_id,
+        "parent_session_id": execution.parent_session_id,
+        "root_item_id": root or item.item_id,
+        "workflow_call_depth": execution.depth,
+        "created_at": moment,
+        "updated_at": moment,
+    }
+    rows = [{**one._asdict(), **shared} for one in called]
+    await connection.execute(insert(session_queue), rows)
+    return [one.item_id for one in await _called_by(connection, item.item_id, execution.id)]
+
+
+# Ending
+
+
+async def settle(connection: AsyncConnection) -> list[Event]:
+    """Bring every chain of calls in order after items have ended; return what is to be told after the commit.
+
+    Who was called by an item that no longer waits is canceled; who waits goes on, fails or is canceled with those called.
+    """
+    events: list[Event] = []
+    while True:
+        before = len(events)
+        for item_id in await _abandoned(connection):
+            canceled = await store.set_status(connection, item_id, "canceled")
+            events += [await told(connection, canceled)] if canceled else []
+        for item_id, session in await _waiting(connection):
+            events += await _advance(connection, item_id, session)
+        if len(events) == before:
+            return events
+
+
+async def _abandoned(connection: AsyncConnection) -> list[int]:
+    """Return the active items whose caller does not wait for them."""
+    caller = session_queue.alias("caller").c
+    waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
+    called = select(columns.item_id).where(columns.parent_item_id.is_not(None), columns.status.in_(ACTIVE))
+    return list((await connection.execute(called.where(~waits.exists()))).scalars())
+
+
+async def _waiting(connection: AsyncConnection) -> list[tuple[int, str]]:
+    rows = await connection.execute(
+        select(columns.item_id, columns.session).where(columns.status == "waiting").order_by(columns.item_id)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+async def _called_by(connection: AsyncConnection, item_id: int, call_id: str) -> list[Any]:
+    statement = select(columns.item_id, columns.session_id, columns.status, columns.error_message)
+    mine = columns.parent_item_id == item_id, columns.workflow_call_id == call_id
+    return list(await connection.execute(statement.where(*mine).order_by(columns.item_id)))
+
+
+async def _advance(connection: AsyncConnection, item_id: int, session: str) -> list[Event]:
+    """Let a waiting item go on, fail or be canceled, if those it called have come to an end that decides it."""
+    known = orjson.loads(session).get("waiting_workflow_call_execution") or {}
+    called = await _called_by(connection, item_id, known.get("id", ""))
+    statuses = [one.status for one in called]
+    if "failed" in statuses:
+        first = next(one for one in called if one.status == "failed")
+        return await _fail(connection, item_id, session, f"The called workflow failed: {first.error_message}")
+    if "canceled" in statuses or len(called) < known.get("expected_child_count", 1):
+        canceled = await store.set_status(connection, item_id, "canceled")
+        return [await told(connection, canceled)] if canceled else []
+    if any(status != "completed" for status in statuses):
+        return []
+    try:
+        returned = [await _returned(connection, one.item_id) for one in called]
+        return await _resume(connection, item_id, session, [one.item_id for one in called], returned)
+    except CallFailed as error:
+        return await _fail(connection, item_id, session, str(error))
+
+
+async def _returned(connection: AsyncConnection, item_id: int) -> dict[str, Any]:
+    """Return what a called item gives back. Raises CallFailed unless its workflow returned exactly once."""
+    text = await connection.scalar(select(columns.session).where(columns.item_id == item_id))
+    session = orjson.loads(text or "{}")
+    nodes = session.get("execution_graph", {}).get("nodes", {})
+    results = session.get("results", {}).items()
+    found = [one["values"] for copy_id, one in results if nodes[copy_id]["type"] == RETURN]
+    if len(found) != 1:
+        raise CallFailed(f"The called workflow returned {len(found)} times, not once")
+    return dict(found[0])
+
+
+def _together(returned: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the values of one session, or for each key the list of those of several, in their order."""
+    if len(returned) == 1:
+        return returned[0]
+    keys = list(returned[0])
+    if any(set(one) != set(keys) for one in returned):
+        raise CallFailed("The runs of the called workflow returned different keys")
+    return {key: [one[key] for one in returned] for key in keys}
+
+
+async def _resume(
+    connection: AsyncConnection, item_id: int, session: str, item_ids: list[int], returned: list[dict[str, Any]]
+) -> list[Event]:
+    """Give the calling node its output and put its item back into the line."""
+    values = _together(returned)
+    state = GraphExecutionState.model_validate_json(session)
+    execution = _end_call(state, "completed")
+    execution.completed_child_item_ids = item_ids
+    execution.child_outputs = dict(zip(execution.child_session_ids, returned, strict=True))
+    execution.aggregated_values = values if len(returned) > 1 else {}
+    output = registry.output_validator().validate_python({"type": RETURNED, "values": values})
+    state.complete(execution.prepared_call_node_id, output)
+    await store.save_session(connection, item_id, state.to_json())
+    item = await store.set_status(connection, item_id, "pending")
+    if item is None:
+        return []
+    told_result = InvocationCompleteEvent(**_of_node(item, state, execution), result=output.model_dump(mode="json"))
+    return [told_result, await told(connection, item)]
+
+
+async def _fail(connection: AsyncConnection, item_id: int, session: str, message: str) -> list[Event]:
+    """Fail the calling node, and its item with it."""
+    state = GraphExecutionState.model_validate_json(session)
+    execution = _end_call(state, "failed")
+    execution.error_message = message
+    state.set_node_error(execution.prepared_call_node_id, f"ValueError: {message}")
+    await store.save_session(connection, item_id, state.to_json())
+    item = await store.set_status(connection, item_id, "failed", ("ValueError", message, message))
+    if item is None:
+        return []
+    errors = {"error_type": "ValueError", "error_message": message, "error_traceback": message}
+    return [await told(connection, item), InvocationErrorEvent(**_of_node(item, state, execution), **errors)]
+
+
+def _end_call(state: GraphExecutionState, status: Any) -> WorkflowCallExecution:
+    """Take the call that a session waits for into its history and return it."""
+    execution = state.waiting_workflow_call_execution
+    assert execution is not None
+    execution.status = status
+    state.workflow_call_history.append(execution)
+    state.workflow_call_stack.pop()
+    state.waiting_workflow_call = state.waiting_workflow_call_execution = None
+    return execution
+
+
+def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExecution) -> dict[str, Any]:
+    """Return what the events of the calling node repeat."""
+    shared = ("queue_id", "item_id", "batch_id", "origin", "destination", "user_id", "session_id")
+    node = state.execution_graph.nodes[execution.prepared_call_node_id]
+    return {
+        **{name: getattr(item, name) for name in shared},
+        "invocation": node.model_dump(mode="json"),
+        "invocation_source_id": execution.source_call_node_id,
+    }
+
+
+async def forget_devices(connection: AsyncConnection) -> None:
+    """Let any worker take the items that waited when the server ended: what theirs had kept for them is gone."""
+    statement = update(session_queue).where(columns.status == "pending", columns.device.is_not(None))
+    await connection.execute(statement.values(device=None))
