@@ -179,6 +179,9 @@ RIGHTS: dict[str, Row] = {
     "list_gallery_items": everyone("GET /api/v1/gallery/items/"),
     "list_gallery_item_names": everyone("GET /api/v1/gallery/item_names"),
     "get_gallery_item_names": everyone("GET /api/v1/gallery/items/names"),
+    "list_virtual_boards_by_date": everyone("GET /api/v1/virtual_boards/by_date"),
+    "list_virtual_board_image_names_by_date": everyone("GET /api/v1/virtual_boards/by_date/2026-01-01/image_names"),
+    "list_virtual_board_item_names_by_date": everyone("GET /api/v1/virtual_boards/by_date/2026-01-01/item_names"),
     # Boards
     "create_board": everyone(f"POST {BOARDS}/?board_name=x", 201),
     "list_boards": everyone(f"GET {BOARDS}/?all=true"),
@@ -207,6 +210,7 @@ RIGHTS: dict[str, Row] = {
     "bulk_reidentify_models": admins(f"POST {MODELS}/i/bulk_reidentify", json={"keys": []}),
     "update_model_image": admins(f"PATCH {MODELS}/i/{{model}}/image", **PNG),
     "delete_model_image": admins(f"DELETE {MODELS}/i/nobody/image", 404),
+    "convert_model": admins(f"PUT {MODELS}/convert/nobody", 404),
     "scan_for_models": admins(f"GET {MODELS}/scan_folder?scan_path=/no/such/folder", 400),
     "get_starter_models": admins(f"GET {MODELS}/starter_models"),
     "get_stats": admins(f"GET {MODELS}/stats"),
@@ -281,4 +285,8 @@ RIGHTS: dict[str, Row] = {
     "update_opened_at": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/opened_at"),
     "set_workflow_thumbnail": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/thumbnail", **PNG),
     "delete_workflow_thumbnail": Row(f"DELETE {WORKFLOWS}/i/{{workflow}}/thumbnail", 404, 403, 404),
+    # Moving images: last, because it keeps others out while it lasts
+    "get_image_move_status": admins("GET /api/v1/image_moves/status"),
+    "start_image_move": admins("POST /api/v1/image_moves/start", 202),
+    "start_image_move_recovery": admins("POST /api/v1/image_moves/recover", 202),
 }
