@@ -17,7 +17,7 @@ from pydantic import AnyHttpUrl
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
-from invokeclone.models.download.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
+from invokeclone.models.download.errors import AccessDenied, AddressRefused, DownloadFailed
 from invokeclone.models.download.web import Web
 from invokeclone.models.files import MODEL_FILES
 from invokeclone.models.metadata import HuggingFaceMetadata, RemoteModelFile
@@ -78,8 +78,6 @@ class Hub:
             answer = await self._web.get_json(f"{self.endpoint}/api/models/{repo}?blobs=true", token=token)
         except AccessDenied as error:
             raise AccessDenied(f"{repo}: no such repository, or one that wants a login with access to it") from error
-        except TryAgain as error:
-            raise DownloadFailed(str(error)) from error
         return await asyncio.to_thread(self._described, repo, answer)
 
     def file_url(self, url: str) -> str:
@@ -123,10 +121,10 @@ class Hub:
         if not token:
             return HFTokenStatus.INVALID
         try:
-            await self._web.get_json(f"{self.endpoint}/api/whoami-v2", token=token)
+            await self._web.get_json(f"{self.endpoint}/api/whoami-v2", token=token, tries=1)
         except AccessDenied:
             return HFTokenStatus.INVALID
-        except (DownloadFailed, AddressRefused, TryAgain):
+        except (DownloadFailed, AddressRefused):
             return HFTokenStatus.UNKNOWN
         return HFTokenStatus.VALID
 

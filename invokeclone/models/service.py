@@ -16,6 +16,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models import fetching, journal, placement, store
 from invokeclone.models.configs import ModelConfig, new_key
 from invokeclone.models.download.queue import Downloads
+from invokeclone.models.download.web import shown
 from invokeclone.models.errors import InstallCancelled
 from invokeclone.models.events import (
     ModelInstallCancelledEvent,
@@ -285,7 +286,7 @@ class Installer:
 
     def _end_broken(self, job: ModelInstallJob, error: Exception) -> None:
         unexpected = not isinstance(error, InvokeCloneError | OSError)
-        _log.warning("installing %s failed: %s", job.source, error, exc_info=error if unexpected else None)
+        _log.warning("installing %s failed: %s", shown(str(job.source)), error, exc_info=error if unexpected else None)
         where = "".join(traceback.format_exception(error))
         self._end_failed(job, Failure(type(error).__name__, str(error), where))
         self._let_go(job)
@@ -306,7 +307,7 @@ class Installer:
         self._waiting.put_nowait(fetch.job)
 
     def _fetch_failed(self, fetch: Fetch, failure: Failure) -> None:
-        _log.warning("%s cannot be fetched: %s", fetch.job.source, failure.where or failure.text)
+        _log.warning("%s cannot be fetched: %s", shown(str(fetch.job.source)), failure.where or failure.text)
         self._end_failed(fetch.job, failure)
         self._do_aside(self._change(fetch, error=failure.text))
 

@@ -28,7 +28,7 @@ from invokeclone.models.download.events import (
 from invokeclone.models.download.part import Part
 from invokeclone.models.download.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.models.download.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
-from invokeclone.models.download.web import Web
+from invokeclone.models.download.web import Web, shown
 
 AT_ONCE = 5
 PROGRESS_S = 0.25
@@ -72,7 +72,7 @@ class Downloads:
         self, settings: Settings, events: Emitter, *, at_once: int = AT_ONCE, first_wait: float = FIRST_WAIT_S
     ) -> None:
         """Make an empty queue; `first_wait` is the pause before a failed download is tried again, which doubles."""
-        self.web = Web(settings)
+        self.web = Web(settings, first_wait)
         self._events = events
         self._at_once = at_once
         self._first_wait = first_wait
@@ -309,6 +309,6 @@ class Downloads:
         job = entry.job
         job.error_type, job.error, job.job_ended = type(error).__name__, str(error), now()
         unexpected = not isinstance(error, InvokeCloneError | OSError)
-        _log.warning("%s cannot be fetched: %s", job.source, error, exc_info=error if unexpected else None)
+        _log.warning("%s cannot be fetched: %s", shown(str(job.source)), error, exc_info=error if unexpected else None)
         self._change(entry, DownloadJobStatus.ERROR)
         self._events.emit(DownloadErrorEvent(source=str(job.source), error_type=type(error).__name__, error=str(error)))

@@ -15,7 +15,7 @@ from invokeclone.models.download import names
 from invokeclone.models.download.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TryAgain
 from invokeclone.models.download.part import Note, Part, check_space
 from invokeclone.models.download.schemas import DownloadJob
-from invokeclone.models.download.web import Web, check_status, reading
+from invokeclone.models.download.web import Web, check_status, reading, shown
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -70,7 +70,7 @@ class Transfer:
                 if failures >= TRIES:
                     raise DownloadFailed(f"{error} (given up after {failures} tries)") from error
                 wait = min(error.after or self._first_wait * 2 ** (failures - 1), LONGEST_WAIT_S)
-                _log.info("%s: %s; again in %.1f s", self._job.source, error, wait)
+                _log.info("%s: %s; again in %.1f s", shown(str(self._job.source)), error, wait)
                 await asyncio.sleep(wait)
             except ChecksumMismatch:
                 await self._drop()
@@ -186,7 +186,7 @@ class Transfer:
     async def _write(self, waiting: bytearray, *, first: bool) -> bool:
         if first and _PAGE.match(waiting):
             waiting.clear()
-            raise NotAModelFile(f"{self._job.source} is a web page, not a model file")
+            raise NotAModelFile(f"{shown(str(self._job.source))} is a web page, not a model file")
         assert self.part is not None
         data = bytes(waiting)
         waiting.clear()
@@ -204,16 +204,16 @@ class Transfer:
         total = keep + length if length is not None else 0
         expected = job.expected_total_bytes
         if total and expected and total != expected:
-            raise ChecksumMismatch(f"{job.source} has {total} bytes, and not {expected} as its source says")
+            raise ChecksumMismatch(f"{shown(str(job.source))} has {total} bytes, and not {expected} as its source says")
         job.total_bytes = total or expected or 0
 
     def _check_kind(self, response: "ClientResponse") -> None:
         assert self.part is not None
         page = response.content_type in {"text/html", "application/xhtml+xml"}
         if page and self.part.target.suffix.lower() not in {".html", ".htm"}:
-            raise NotAModelFile(f"{self._job.source} is a web page, not a model file")
+            raise NotAModelFile(f"{shown(str(self._job.source))} is a web page, not a model file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise DownloadFailed(f"{self._job.source} comes packed although it was asked for as it is")
+            raise DownloadFailed(f"{shown(str(self._job.source))} comes packed although it was asked for as it is")
 
     def _anew(self, why: str) -> None:
         self._job.resume_from_scratch, self._job.resume_message = True, f"began anew: {why}"

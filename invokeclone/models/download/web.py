@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # aiohttp is imported when something is first fetched
 
 MAX_REDIRECTS = 10
 MAX_JSON_BYTES = 64 * 1024 * 1024
+JSON_TRIES = 3
+JSON_WAIT_S = 5.0
+"""The longest pause before a question is asked again that somebody may be waiting for."""
 CONNECT_S = 30.0
 SILENCE_S = 60.0
 """How long the other side may send nothing."""
@@ -43,8 +46,12 @@ class _Refused(OSError):
 class Web:
     """A session with the web. `get` may be called by many tasks at once; `close` ends it."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Follow `allow_private_download_urls`, `download_proxy` and `remote_api_tokens`; nothing is opened yet."""
+    def __init__(self, settings: Settings, first_wait: float = 1.0) -> None:
+        """Follow `allow_private_download_urls`, `download_proxy` and `remote_api_tokens`; nothing is opened yet.
+
+        `first_wait` is the pause before a failed question is asked again.
+        """
+        self._first_wait = first_wait
         self._private = settings.allow_private_download_urls
         self._proxy = settings.download_proxy
         self._tokens = settings.remote_api_tokens or []
@@ -81,20 +88,32 @@ class Web:
             if response is not None:
                 response.close()
 
-    async def get_json(self, url: str, *, token: str | None = None) -> Any:
-        """Return the JSON at an address. Raises DownloadFailed and its kinds, AddressRefused, TryAgain."""
+    async def get_json(self, url: str, *, token: str | None = None, tries: int = JSON_TRIES) -> Any:
+        """Return the JSON at an address. Raises DownloadFailed and its kinds, AddressRefused."""
+        for failures in range(1, tries + 1):
+            try:
+                text = await self._get_text(url, token)
+            except TryAgain as error:
+                if failures == tries:
+                    raise DownloadFailed(str(error)) from error
+                await asyncio.sleep(min(error.after or self._first_wait * failures, JSON_WAIT_S))
+            else:
+                break
+        try:
+            return await asyncio.to_thread(orjson.loads, text)
+        except ValueError as error:
+            raise DownloadFailed(f"the answer of {shown(url)} is not JSON") from error
+
+    async def _get_text(self, url: str, token: str | None) -> bytearray:
+        text = bytearray()
         async with self.get(url, token=token, headers={"Accept": "application/json"}) as response:
             check_status(response)
-            text = b""
             with reading():
                 async for chunk in response.content.iter_any():
                     text += chunk
                     if len(text) > MAX_JSON_BYTES:
-                        raise DownloadFailed(f"the answer of {_host(response)} is too long")
-        try:
-            return orjson.loads(text)
-        except ValueError as error:
-            raise DownloadFailed(f"the answer of {_host(response)} is not JSON") from error
+                        raise DownloadFailed(f"the answer of {shown(url)} is too long")
+        return text
 
     async def close(self) -> None:
         """Close every connection."""
@@ -162,7 +181,7 @@ class Web:
     async def _check(self, url: "URL") -> None:
         """Refuse an address by its form, before anything is asked."""
         if url.scheme not in {"http", "https"} or not url.host:
-            raise AddressRefused(f"not a web address: {url.with_query(None)}")
+            raise AddressRefused(f"not a web address: {shown(str(url))}")
         if url.user or url.password:
             raise AddressRefused("an address with a name or password in it is not asked; give an access token instead")
         if self._private:
@@ -213,6 +232,11 @@ def reading() -> Iterator[None]:
         raise TryAgain(f"no connection to {error.host}: {error.os_error}") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
         raise TryAgain(str(error) or "the other side is silent") from error
+
+
+def shown(url: str) -> str:
+    """Return an address as logs may have it: without its query, where tokens and signatures stand."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 def _public_socket(info: Any) -> socket.socket:

@@ -207,7 +207,7 @@ async def test_a_repository_that_cannot_be_looked_at_is_a_400(client, fake_hub, 
     fake_hub.repository("o/closed", {"model.safetensors": b"x"}, token="t")
     fake_web.page("/api/models/o/odd?blobs=true", b"[1]")
     fake_web.page("/api/models/o/page?blobs=true", b"<html>")
-    fake_web.page("/api/models/o/down?blobs=true", b"", statuses=[503])
+    fake_web.page("/api/models/o/down?blobs=true", b"", statuses=[503] * 9)
     for name in ("o/closed", "o/none", "o/odd", "o/page", "o/down", "no repository", "../x", "", "a/b/c"):
         answer = await client.get(f"{MODELS}/hugging_face", params={"hugging_face_repo": name})
         assert (answer.status_code, bool(answer.json()["detail"])) == (400, True), name

@@ -80,7 +80,7 @@ async def careful(guarded):
 
 @pytest.fixture
 async def free(settings):
-    made = Web(settings)
+    made = Web(settings, first_wait=0.01)
     yield made
     await made.close()
 
@@ -241,6 +241,11 @@ def test_tokens_by_pattern(tmp_path):
 async def test_json(free, fake_web, monkeypatch):
     fake_web.page("/ok", b'{"a": 1}')
     assert await free.get_json(f"{fake_web.url}/ok") == {"a": 1}
+    fake_web.page("/busy", b"[]", statuses=[503, 429])
+    assert await free.get_json(f"{fake_web.url}/busy") == []
+    fake_web.page("/down", b"[]", statuses=[503] * 9)
+    with pytest.raises(DownloadFailed, match="503"):
+        await free.get_json(f"{fake_web.url}/down")
     fake_web.page("/not", b"<html>")
     with pytest.raises(DownloadFailed, match="not JSON"):
         await free.get_json(f"{fake_web.url}/not")
@@ -263,3 +268,7 @@ async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, m
             await read(made, url)
     assert len(fake_web.asked) == 1
     await made.close()
+
+
+def test_addresses_are_logged_without_what_may_be_secret():
+    assert web.shown("https://a.example/b?token=x#y") == "https://a.example/b"
