@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.requests import Needs, Read
-from invokeclone.models import pictures, records, scan, starters, store, workers
+from invokeclone.models import conversion, pictures, records, scan, starters, store, workers
 from invokeclone.models.guard import Guard
 from invokeclone.models.install_api import NeedsInstaller
 from invokeclone.models.install_api import router as installs
@@ -172,6 +172,13 @@ async def scan_for_models(
 ) -> list[FoundModel]:
     """Look for models in a folder."""
     return await scan.scan(needs, scan_path)
+
+
+@admin.put("/convert/{key}")
+async def convert_model(needs: Needs, guard: NeedsGuard, running: workers.NeedsWorkers, key: str) -> AnyModelConfig:
+    """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
+    config = await conversion.convert(needs, guard, running, key)
+    return await run_in_threadpool(pictures.cover, needs.settings, config)
 
 
 @admin.get("/starter_models")

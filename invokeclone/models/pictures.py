@@ -49,6 +49,13 @@ def remove(settings: Settings, key: str) -> None:
     remove_file(_file(settings, key))
 
 
+def move(settings: Settings, old: str, new: str) -> None:
+    """Give the picture of one model, if it has one, to another that has none."""
+    path = _file(settings, old)
+    if is_there(path):
+        path.replace(_file(settings, new))
+
+
 def cover(settings: Settings, config: ModelConfig) -> ModelConfig:
     """Return `config` with the address of its picture, which changes when the picture does."""
     try:

@@ -100,6 +100,12 @@ def sweep(models: Path) -> None:
             erase(part)
 
 
+def scratch(models: Path, key: str) -> Path:
+    """Return a place for a folder that is being written for the model `key`; `sweep` removes it after a crash."""
+    models.mkdir(parents=True, exist_ok=True)
+    return _part(models, f"new_{key}")
+
+
 def _part(folder: Path, key: str) -> Path:
     """Return the place for a copy that is not whole yet; its name says which process writes it."""
     return folder / f"{_COPYING}{os.getpid()}_{key}"

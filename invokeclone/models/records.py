@@ -10,7 +10,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError, NotFound, Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import pictures, placement, registry, store
+from invokeclone.models import pictures, placement, registry, relationships, store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import InvalidModel, ModelDoesNotFit
 from invokeclone.models.events import ModelsChangedEvent
@@ -64,13 +64,20 @@ async def remove(resources: Resources, guard: Guard, key: str) -> None:
 
     Raises UnknownModelException, ModelBusy. Files that can't be removed stay as orphans and are logged.
     """
-    settings = resources.settings
     with guard.holding(key):
-        async with resources.database.write() as connection:
-            path = placement.absolute(settings.models_path, await store.delete(connection, key))
-            others = await store.paths(connection)
-        resources.events.emit(ModelsChangedEvent(keys=[key]))
-        await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
+        await remove_held(resources, key)
+
+
+async def remove_held(resources: Resources, key: str, heir: str | None = None) -> None:
+    """Do the same for a model that is held already; its relatives become those of the model `heir`, if there is one."""
+    settings = resources.settings
+    async with resources.database.write() as connection:
+        if heir is not None:
+            await relationships.hand_over(connection, key, heir)
+        path = placement.absolute(settings.models_path, await store.delete(connection, key))
+        others = await store.paths(connection)
+    resources.events.emit(ModelsChangedEvent(keys=[key]))
+    await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
 
 
 def _remove_files(settings: Settings, path: Path, key: str, others: list[str]) -> None:

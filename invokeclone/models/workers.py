@@ -14,6 +14,10 @@ class Workers(Protocol):
         """Ask every worker that is ready and return their answers."""
         ...
 
+    async def ask(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+        """Ask one worker, waiting for it to be ready, and return its answer; raises Unavailable."""
+        ...
+
 
 def _workers(request: Request) -> Workers:
     return cast("Workers", request.app.state.supervisor)

@@ -280,6 +280,21 @@ class Supervisor:
             raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
+    async def ask(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+        """Ask one worker, an idle one if there is one, and return its answer; waits a minute at most for one to be ready.
+
+        Raises Unavailable when none is ready in time, or the one that was asked fails, ends or takes too long.
+        """
+        await self.ready(min(seconds, 60.0))
+        ready = [worker for worker in self._workers if worker.ready]
+        answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
+        if answer is None:
+            raise Unavailable(f"no worker is ready for {name}")
+        try:
+            return await asyncio.wait_for(answer, seconds)
+        except TimeoutError as error:
+            raise Unavailable(f"the worker took too long for {name}") from error
+
     def _ask(self, worker: _Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
         number = next(self._numbers)
         worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})

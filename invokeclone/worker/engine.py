@@ -48,6 +48,13 @@ class Engine:
         """Return the LoadedModelWithoutConfig of a file or folder that has no record."""
         return _part("loaders").load_file(self._ready(), path, loader)
 
+    def convert(self, base: str, path: str, target: str, prediction_type: str, *, half: bool) -> None:
+        """Turn the single file at `path` into the folder `target`; raises ValueError when it can't be."""
+        self._ready()
+        conversion, torch = _part("conversion"), sys.modules["torch"]
+        dtype = torch.float16 if half else torch.float32
+        conversion.convert(BaseModelType(base), conversion.Checkpoint(Path(path), dtype, prediction_type), Path(target))
+
     def preview(self, latents: Any, base: BaseModelType) -> "Image":
         """Return a small picture of latents (batch or not, channels, height, width)."""
         image: Image = _part("preview").preview(latents, base)

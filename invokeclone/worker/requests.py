@@ -30,6 +30,7 @@ class Requests:
             "model_cache_stats": self._model_stats,
             "empty_model_cache": self._empty_models,
             "set_log_level": self._set_log_level,
+            "convert_model": self._convert_model,
         }
 
     async def answer(self, name: str, body: Body) -> Any:
@@ -55,6 +56,14 @@ class Requests:
 
     async def _empty_models(self, _body: Body) -> Any:
         await asyncio.to_thread(self._tools.engine.empty)
+
+    async def _convert_model(self, body: Body) -> Any:
+        """Write a folder of a single file; `refused` says why that can't be done."""
+        try:
+            await asyncio.to_thread(self._tools.engine.convert, **body)
+        except ValueError as error:
+            return {"refused": str(error)}
+        return {}
 
     async def _set_log_level(self, body: Body) -> Any:
         logging.getLogger(log.ROOT).setLevel(int(body["level"]))

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from safetensors.numpy import save_file
 
 from invokeclone.kit import log
+from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.resources import Resources
 from invokeclone.models.api import router
 from invokeclone.models.jobs import ModelInstallJob
@@ -141,6 +142,14 @@ class FakeWorkers:
 
     answers: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    one: Callable[[dict[str, Any]], Any] | None = None
+    """What a worker that is asked alone does."""
+
+    async def ask(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+        self.asked.append(name)
+        if self.one is None:
+            raise Unavailable("no worker is ready")
+        return await asyncio.to_thread(self.one, body)
 
     async def request(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
         self.asked.append(name)

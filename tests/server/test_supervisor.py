@@ -72,6 +72,24 @@ async def test_answers_requests(settings: Settings) -> None:
         assert await supervisor.request("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
+async def test_one_worker_is_asked_alone(settings: Settings) -> None:
+    settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        assert (await supervisor.ask("anything", {}, 30))["name"] == "anything"
+        with pytest.raises(Unavailable, match="too long"):
+            await supervisor.ask("silence", {}, 0.05)
+        with pytest.raises(Unavailable, match="no"):
+            await supervisor.ask("refuse", {}, 30)
+        with pytest.raises(Unavailable, match="SIGKILL"):
+            await supervisor.ask("die", {}, 30)
+
+
+async def test_nobody_to_ask(settings: Settings) -> None:
+    async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
+        with pytest.raises(Unavailable, match="no worker is ready"):
+            await supervisor.ask("anything", {}, 0.05)
+
+
 async def test_nobody_ready_gives_no_answers(settings: Settings) -> None:
     async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)

@@ -60,8 +60,8 @@ def vae(path: Path, dtype: torch.dtype, configs: Path = FOLDER) -> Any:
     )
 
 
-def text_encoder(path: Path, dtype: torch.dtype, configs: Path = FOLDER) -> Any:
-    """Return the CLIP text encoder of a checkpoint."""
+def text_encoder(path: Path, dtype: torch.dtype, configs: Path = FOLDER, prefix: str = TEXT_PREFIX) -> Any:
+    """Return the CLIP text encoder of a checkpoint, whose weights' names begin with `prefix`."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(**json.loads((configs / "text_encoder" / "config.json").read_text(encoding="utf-8")))
@@ -69,8 +69,8 @@ def text_encoder(path: Path, dtype: torch.dtype, configs: Path = FOLDER) -> Any:
         model = CLIPTextModel(config)
     expected = model.state_dict()
     weights: dict[str, torch.Tensor] = {}
-    for name, value in read(path, [TEXT_PREFIX]).items():
-        short = name.removeprefix(TEXT_PREFIX)
+    for name, value in read(path, [prefix]).items():
+        short = name.removeprefix(prefix)
         fitting = short if short in expected else short.removeprefix("text_model.")
         if fitting in expected:  # position ids are counted, not learned
             weights[fitting] = value.to(dtype)
@@ -89,8 +89,8 @@ def _count_positions(model: torch.nn.Module) -> None:
             positions.copy_(torch.arange(positions.shape[-1]).expand_as(positions))
 
 
-def tokenizer() -> Any:
-    """Return CLIP's tokenizer as Stable Diffusion 1 uses it."""
+def tokenizer(pad: str = "<|endoftext|>") -> Any:
+    """Return CLIP's tokenizer, which fills up short prompts with `pad`; Stable Diffusion 1 does so with the end's mark."""
     from transformers import CLIPTokenizer
 
     lines = gzip.decompress((FOLDER / "tokenizer" / "merges.txt.gz").read_bytes()).decode("utf-8").split("\n")
@@ -99,7 +99,7 @@ def tokenizer() -> Any:
     words = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in merges)]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, pad_token=pad)
 
 
 def _byte_letters() -> list[str]:

@@ -1,0 +1,95 @@
+"""A single file replaced by a folder of the same model: a worker writes it, then record, picture and relatives move over.
+
+The old record and its file go last, after everything else has succeeded. It refuses to know torch.
+"""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit.errors import BadRequest, FailedDependency
+from invokeclone.kit.resources import Resources
+from invokeclone.models import pictures, placement, records, store
+from invokeclone.models.configs import ModelConfig, new_key
+from invokeclone.models.errors import UnknownModelException
+from invokeclone.models.files import OnDisk
+from invokeclone.models.guard import Guard
+from invokeclone.models.registration import Request, register
+from invokeclone.models.workers import Workers
+
+_BASES = (
+    BaseModelType.StableDiffusion1,
+    BaseModelType.StableDiffusion2,
+    BaseModelType.StableDiffusionXL,
+    BaseModelType.StableDiffusionXLRefiner,
+)
+_KEPT = {
+    "name", "description", "source_api_response", "source_url", "trigger_phrases", "default_settings", "base",
+    "prediction_type", "variant",
+}  # fmt: skip
+_PATIENCE = 3600.0
+"""Seconds for the worker to read and write a model."""
+
+
+class NothingToConvert(FailedDependency):
+    """There is no model with this key, or its file is gone."""
+
+
+class NotConvertible(BadRequest):
+    """The model is not of a kind that can be converted, or its file does not hold what it should."""
+
+
+async def convert(resources: Resources, guard: Guard, workers: Workers, key: str) -> ModelConfig:
+    """Return the record of the folder that has taken the place of the model `key`; it has a new key.
+
+    Raises NothingToConvert, NotConvertible, ModelBusy, and Unavailable without a worker; then nothing has changed.
+    """
+    with guard.holding(key):
+        old = await _old(resources, key)
+        models = resources.settings.models_path
+        path, fresh = placement.absolute(models, old.path), new_key()
+        target = placement.scratch(models, fresh)
+        try:
+            await _write(workers, old, path, target)
+            new = await register(resources, guard, _request(old, target, fresh))
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(placement.erase, target))
+            raise
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(pictures.move, resources.settings, key, fresh)
+        await records.remove_held(resources, key, heir=fresh)
+    return new
+
+
+async def _old(resources: Resources, key: str) -> ModelConfig:
+    try:
+        async with resources.database.read() as connection:
+            config = await store.get(connection, key)
+    except UnknownModelException as error:
+        raise NothingToConvert(str(error)) from error
+    if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
+        raise NotConvertible(f"{config.name} is no main model of Stable Diffusion 1, 2 or XL in a single file")
+    if not await asyncio.to_thread(placement.is_there, placement.absolute(resources.settings.models_path, config.path)):
+        raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
+    return config
+
+
+async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -> None:
+    dtypes = await asyncio.to_thread(lambda: {tensor.dtype for tensor in OnDisk(path).tensors.values()})
+    body = {
+        "base": old.base,
+        "path": str(path),
+        "target": str(target),
+        "prediction_type": getattr(old, "prediction_type", "epsilon"),
+        "half": "F16" in dtypes and "F32" not in dtypes,
+    }
+    answer = await workers.ask("convert_model", body, _PATIENCE)
+    if isinstance(answer, dict) and answer.get("refused"):
+        raise NotConvertible(f"{old.name} cannot be converted: {answer['refused']}")
+
+
+def _request(old: ModelConfig, target: Path, key: str) -> Request:
+    stated: dict[str, Any] = old.model_dump(include=_KEPT, exclude_none=True)
+    return Request(path=target, source=old.source, source_type=old.source_type, stated=stated | {"key": key})

@@ -1,0 +1,146 @@
+"""A single file replaced by a folder: what moves over, and that nothing is lost when something fails."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from invokeclone.models import relationships, store
+from tests.models.conftest import Make
+from tests.rooms import packed
+
+
+@pytest.fixture
+def writes(workers):
+    """Let the worker write a folder with the same UNet; return what it was told."""
+    told = []
+
+    def write(body):
+        told.append(body)
+        target = Path(body["target"])
+        Make(target.parent).pipeline(target.name)
+        return {}
+
+    workers.one = write
+    return told
+
+
+@pytest.fixture
+async def old(install, make):
+    job = await install(make.checkpoint(), inplace=False, description="mine", trigger_phrases=["cat"])
+    return job.config_out
+
+
+async def test_the_folder_takes_the_place_of_the_file(client, resources, old, writes, install, make):
+    models = resources.settings.models_path
+    other = (await install(make.vae())).config_out.key
+    async with resources.database.write() as connection:
+        await relationships.add(connection, (min(old.key, other), max(old.key, other)))
+    picture = packed(Image.new("RGB", (8, 8)))
+    await client.patch(f"/i/{old.key}/image", files={"image": ("a.png", picture, "image/png")})
+
+    answer = await client.put(f"/convert/{old.key}")
+    assert answer.status_code == 200, answer.text
+    new = answer.json()
+    assert new["key"] != old.key
+    assert (new["type"], new["format"], new["base"]) == ("main", "diffusers", "sd-1")
+    assert (new["name"], new["description"], new["trigger_phrases"]) == (old.name, "mine", ["cat"])
+    assert (new["source"], new["prediction_type"]) == (old.source, "epsilon")
+    assert new["hash"].startswith("blake3:")
+    assert new["cover_image"].startswith(f"api/v2/models/i/{new['key']}/image")
+    assert (models / new["path"] / "model_index.json").is_file()
+    assert new["path"] == new["key"]
+
+    assert (await client.get(f"/i/{old.key}")).status_code == 404
+    assert (await client.get(f"/i/{old.key}/image")).status_code == 404
+    assert not (models / old.key).exists()
+    async with resources.database.read() as connection:
+        assert await relationships.related(connection, [other]) == [new["key"]]
+    (body,) = writes
+    assert body["path"] == str(models / old.path)
+    assert (body["base"], body["prediction_type"], body["half"]) == ("sd-1", "epsilon", True)
+    assert sorted(path.name for path in models.iterdir()) == sorted([new["key"], "model_images"])
+
+
+async def test_a_file_outside_the_models_folder_stays(client, install, make, writes):
+    path = make.checkpoint()
+    key = (await install(path, inplace=True)).config_out.key
+    assert (await client.put(f"/convert/{key}")).status_code == 200
+    assert path.is_file()
+
+
+async def test_an_unknown_model_is_a_failed_dependency(client, writes):
+    answer = await client.put("/convert/nope")
+    assert (answer.status_code, writes) == (424, [])
+
+
+async def test_so_is_one_whose_file_is_missing(client, resources, old, writes):
+    (resources.settings.models_path / old.path).unlink()
+    answer = await client.put(f"/convert/{old.key}")
+    assert (answer.status_code, writes) == (424, [])
+    assert "missing" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("build", [lambda make: make.vae(), lambda make: make.pipeline()])
+async def test_other_models_cannot_be_converted(client, install, make, writes, build):
+    key = (await install(build(make))).config_out.key
+    answer = await client.put(f"/convert/{key}")
+    assert (answer.status_code, writes) == (400, [])
+
+
+async def untouched(client, resources, old):
+    models = resources.settings.models_path
+    assert (await client.get(f"/i/{old.key}")).status_code == 200
+    assert (models / old.path).is_file()
+    assert [path.name for path in models.iterdir()] == [old.key]
+    async with resources.database.read() as connection:
+        assert len(await store.search(connection)) == 1
+
+
+async def test_what_the_worker_refuses_is_told_and_nothing_changes(client, resources, old, workers):
+    workers.one = lambda body: Path(body["target"]).mkdir() or {"refused": "its vae cannot be read"}
+    answer = await client.put(f"/convert/{old.key}")
+    assert answer.status_code == 400
+    assert "its vae cannot be read" in answer.json()["detail"]
+    await untouched(client, resources, old)
+
+
+async def test_without_a_worker_nothing_changes(client, resources, old):
+    assert (await client.put(f"/convert/{old.key}")).status_code == 503
+    await untouched(client, resources, old)
+
+
+async def test_a_folder_that_is_no_model_is_thrown_away(client, resources, old, workers):
+    def write(body):
+        Path(body["target"]).mkdir()
+        (Path(body["target"]) / "model_index.json").write_text("{}")
+
+    workers.one = write
+    assert (await client.put(f"/convert/{old.key}")).status_code == 400
+    await untouched(client, resources, old)
+
+
+async def test_a_model_is_not_touched_by_others_meanwhile(client, old, workers, writes):
+    goes_on, begun = threading.Event(), threading.Event()
+    write = workers.one
+
+    def slow(body):
+        begun.set()
+        assert goes_on.wait(10)
+        return write(body)
+
+    workers.one = slow
+    first = asyncio.create_task(client.put(f"/convert/{old.key}"))
+    await asyncio.to_thread(begun.wait, 10)
+    others = [
+        await client.put(f"/convert/{old.key}"),
+        await client.delete(f"/i/{old.key}"),
+        await client.patch(f"/i/{old.key}", json={"name": "x"}),
+        await client.post(f"/i/{old.key}/reidentify"),
+        await client.delete(f"/i/{old.key}/image"),
+    ]
+    goes_on.set()
+    assert (await first).status_code == 200
+    assert {answer.status_code for answer in others} == {409}
