@@ -104,9 +104,10 @@ class Batch(BaseModel):
         self._template = _Template.of(self)
         return self
 
-    def graph_text(self, texts: list[str]) -> str:
-        """Return the JSON text of the graph, without nulls, with a JSON text put in for each datum, in data order."""
-        return self._template.fill(texts)
+    @property
+    def template(self) -> "_Template":
+        """The session of an item, for the values that go into it."""
+        return self._template
 
     @property
     def requested(self) -> int:
@@ -183,11 +184,12 @@ def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
     per_run = [_zip(zipped) for zipped in batch.data or []]
     combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
     ids = _new_ids()
+    session = batch.template.session
     for combination in itertools.islice(combinations, limit):
         texts = [text for choice in combination for text in choice.texts]
         field_values = f"[{','.join([choice.field_values for choice in combination])}]"
         session_id = next(ids)
-        yield NewItem(session_id, new_session(session_id, next(ids), batch.graph_text(texts)), field_values)
+        yield NewItem(session_id, session(session_id, next(ids), texts), field_values)
 
 
 def new_session(session_id: str, graph_id: str, graph: str) -> str:
@@ -235,28 +237,35 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A graph's JSON text cut at its substituted fields: `pieces[i]` stands before the value of datum `order[i]`."""
+    """A new session's JSON text cut where things go in: `parts` has an empty place for each, `places` tells which is whose.
 
-    pieces: list[str]
-    order: list[int]
-    rest: str
+    The things are the texts of the data, in data order, the session's id and the id of its second graph.
+    """
+
+    parts: list[str]
+    places: list[tuple[int, int]]
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
         """Write the batch's graph without nulls and cut it where its data go. ValueError for a number JSON has no word for."""
         graph = batch.graph.model_dump(mode="json", exclude_none=True)
         mark = f"@{uuid.uuid4()}@"
-        for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):
-            graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{number}"
-        first, *others = _json(graph).split(f'"{mark}')
-        pieces, order = [first], []
+        count = 0
+        for datum in itertools.chain.from_iterable(batch.data or []):
+            graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{count}"
+            count += 1
+        first, *others = new_session(f"{mark}{count}", f"{mark}{count + 1}", _json(graph)).split(f'"{mark}')
+        parts, places = [first], []
         for part in others:
-            number_text, _, after = part.partition('"')
-            order.append(int(number_text))
-            pieces.append(after)
-        return cls(pieces[:-1], order, pieces[-1])
+            number, _, after = part.partition('"')
+            places.append((len(parts), int(number)))
+            parts += ["", after]
+        return cls(parts, places)
 
-    def fill(self, texts: list[str]) -> str:
-        """Return the graph's JSON text with a JSON text for each datum, given in data order."""
-        filled = [piece + texts[number] for piece, number in zip(self.pieces, self.order, strict=True)]
-        return "".join(filled) + self.rest
+    def session(self, session_id: str, graph_id: str, texts: list[str]) -> str:
+        """Return the JSON text of a session that has not begun, with a JSON text for each datum, given in data order."""
+        things = [*texts, f'"{session_id}"', f'"{graph_id}"']
+        parts = self.parts.copy()
+        for place, number in self.places:
+            parts[place] = things[number]
+        return "".join(parts)

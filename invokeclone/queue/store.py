@@ -80,13 +80,17 @@ async def add(
     user_id: str,
     workflow: str | None,
 ) -> int:
-    """Insert new pending items that have all but their texts in common; return how many."""
+    """Insert new pending items that have all but their texts in common; return how many.
+
+    They are made one by one in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
+    """
     at = now()
     shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, at)
-    rows = [(item.session_id, item.session, item.field_values, *shared) for item in items]
-    if rows:
-        await connection.exec_driver_sql(statements.INSERT, rows)
-    return len(rows)
+    rows = ((item.session_id, item.session, item.field_values, *shared) for item in items)
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    async with driver.executemany(statements.INSERT, rows) as cursor:
+        return max(int(cursor.rowcount), 0)
 
 
 async def count_pending(connection: AsyncConnection, queue_id: str) -> tuple[int, int]:
