@@ -110,10 +110,10 @@ class Fetch:
         if self.job.status not in {InstallStatus.PAUSED, InstallStatus.ERROR}:
             return
         self._reopen()
-        if not self.job.download_parts:
+        if self.job.download_parts:
+            self._resume_parts()
+        else:
             self.begin()
-        for part in self.job.download_parts:
-            self._downloads.resume(part.id)
 
     async def restart(self, url: str) -> None:
         """Fetch one file anew, and let the job go on. Raises UnknownPart."""
@@ -124,8 +124,14 @@ class Fetch:
             return
         self._reopen()
         await self._downloads.restart(part.id)
-        for other in self.job.download_parts if self.job.status in _UNDER_WAY else []:
-            self._downloads.resume(other.id)
+        if self.job.status in _UNDER_WAY:
+            self._resume_parts()
+
+    def _resume_parts(self) -> None:
+        for part in self.job.download_parts:
+            self._downloads.resume(part.id)
+        if self.job.status in _UNDER_WAY:
+            self._settle()  # the last one may have become whole just when it was paused
 
     def _reopen(self) -> None:
         job = self.job
@@ -139,7 +145,8 @@ class Fetch:
             await asyncio.wait([self._planning])
         numbers = [part.id for part in self.job.download_parts]
         for number in numbers:
-            self._downloads.cancel(number)
+            with contextlib.suppress(NotFound):  # forgotten, as somebody pruned the jobs meanwhile
+                self._downloads.cancel(number)
         await self._downloads.settled(numbers)
         if self._noting:
             await asyncio.wait(self._noting)
@@ -182,9 +189,7 @@ class Fetch:
         job.local_path = self.folder / (plan.root or "")
         job.download_parts = await add_parts(plan, self.folder, self._source, self._downloads, self._hub, self._watch)
         self._count()
-        for part in job.download_parts:
-            self._downloads.resume(part.id)
-        self._settle()
+        self._resume_parts()
 
     def _watch(self, part: DownloadJob) -> None:
         """Hear of a part's change."""

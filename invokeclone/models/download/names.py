@@ -21,15 +21,15 @@ def file_name(disposition: str | None, url: str) -> str:
 
 def safe_name(text: str) -> str:
     """Return the last part of `text` as a plain, visible and not too long file name; its ending is kept."""
-    last = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    last = text.encode("utf-8", "replace").decode().replace("\\", "/").rstrip("/").rpartition("/")[2]
     name = _UNSAFE.sub("_", last).strip(" .")
     if not name or _DEVICES.match(name):
         name = f"download_{name}".rstrip("_")
-    while len(name.encode("utf-8", "replace")) > MAX_BYTES:
+    while len(name.encode()) > MAX_BYTES:
         stem, dot, ending = name.rpartition(".")
         short = stem and len(ending.encode()) < MAX_BYTES // 2
         name = f"{stem[:-1]}{dot}{ending}" if short else name[:-1]
-    return name.encode("utf-8", "replace").decode()
+    return name.rstrip(" .")
 
 
 def safe_path(text: str) -> Path:

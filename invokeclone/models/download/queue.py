@@ -60,6 +60,10 @@ class _Entry:
     sha256: str | None
     watch: Watcher | None
     task: asyncio.Task[None] | None = None
+    begun: asyncio.Task[None] | None = None
+    """The task, once it has begun: before that it isn't cancelled, but finds out by itself that it isn't wanted."""
+    whole: bool = False
+    """Whether the file got its name just when the job was cancelled."""
     told: bool = False
     pruned: bool = False
     due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
@@ -86,7 +90,8 @@ class Downloads:
         self._stopping = True
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
         for entry in self._entries.values():
-            self._halt(entry)
+            if entry.job.status is DownloadJobStatus.RUNNING:
+                self._halt(entry)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.web.close()
 
@@ -129,10 +134,10 @@ class Downloads:
             return
         entry.job.job_ended = now()
         self._halt(entry)
-        if entry.task is None:
-            entry.task = asyncio.create_task(self._clear(entry))
         self._change(entry, DownloadJobStatus.CANCELLED)
+        entry.task = asyncio.create_task(self._clear(entry, entry.task))
         self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
+        self._fill()
 
     def cancel_all(self) -> None:
         """Cancel every job that hasn't ended."""
@@ -221,11 +226,12 @@ class Downloads:
                 entry.task = asyncio.create_task(self._work(entry, entry.task), name=f"download {entry.job.id}")
 
     def _halt(self, entry: _Entry) -> None:
-        if entry.task is not None:
+        if entry.task is not None and entry.task is entry.begun:
             entry.task.cancel()
 
     async def _work(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
         """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
+        entry.begun = task = asyncio.current_task()
         transfer = Transfer(
             self.web,
             entry.job,
@@ -237,34 +243,42 @@ class Downloads:
         try:
             if before is not None:
                 await ended(before)
-            await transfer.run()
+            if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING and not self._stopping:
+                await transfer.run()
+                self._complete(entry)
+            else:
+                self._halted(entry, transfer)
         except asyncio.CancelledError:
-            await self._halted(entry, transfer)
+            self._halted(entry, transfer)
         except Exception as error:  # noqa: BLE001  (the queue's edge: one job's failure must not end the others)
-            self._fail(entry, error)
-        else:
-            self._complete(entry)
+            if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING:
+                self._fail(entry, error)
+            else:
+                self._halted(entry, transfer)
         finally:
-            if entry.task is asyncio.current_task():
+            if entry.task is task:
                 entry.task = None
             self._fill()
 
-    async def _halted(self, entry: _Entry, transfer: Transfer) -> None:
+    def _halted(self, entry: _Entry, transfer: Transfer) -> None:
         """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
-        job, whole = entry.job, transfer.part is not None and transfer.part.complete
-        if job.status is DownloadJobStatus.CANCELLED:
-            if whole and job.download_path is not None:
-                await finished(job.download_path.unlink, True)
-            await self._drop(entry)
+        whole = transfer.part is not None and transfer.part.complete
+        if entry.job.status is DownloadJobStatus.CANCELLED:
+            entry.whole = whole
         elif whole:
             self._complete(entry)
         elif self._stopping:
-            job.status = DownloadJobStatus.WAITING
+            entry.job.status = DownloadJobStatus.WAITING
 
-    async def _clear(self, entry: _Entry) -> None:
-        """Remove what is here of the file of a job that was cancelled while nothing worked on it."""
+    async def _clear(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+        """Remove what is here of the file of a cancelled job, once the work on it has ended."""
+        if before is not None:
+            await ended(before)
+        if entry.whole and entry.job.download_path is not None:
+            await finished(entry.job.download_path.unlink, True)
         await self._drop(entry)
-        entry.task = None
+        if entry.task is asyncio.current_task():
+            entry.task = None
 
     async def _drop(self, entry: _Entry) -> None:
         if entry.job.download_path is not None:

@@ -59,11 +59,14 @@ class Transfer:
 
     async def run(self) -> None:
         """Fetch the file. Raises the errors of this room, or OSError."""
-        failures, before = 0, -1
+        failures, before, asked = 0, -1, 0
         while True:
             try:
                 if await self._attempt():
                     return
+                asked += 1
+                if asked >= TRIES:
+                    raise DownloadFailed(f"{shown(str(self._job.source))} answers with what wasn't asked for")
             except TryAgain as error:
                 failures = failures + 1 if self._job.bytes <= before else 1
                 before = self._job.bytes
@@ -232,12 +235,15 @@ async def finished(work: Callable[..., T], *arguments: object) -> T:
 
 
 async def ended(task: "asyncio.Future[T]") -> None:
-    """Wait for the end of a task, even when this one is cancelled meanwhile."""
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    """Wait for the end of a task, even when this one is cancelled meanwhile, and be cancelled only then."""
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def pace(seconds: float) -> Callable[[], bool]:

@@ -3,11 +3,15 @@
 import asyncio
 import hashlib
 import random
+import threading
+import time
+from pathlib import Path
 
+import hypothesis
 import pytest
 from pydantic import AnyHttpUrl
 
-from invokeclone.models.download import part, transfer
+from invokeclone.models.download import names, part, transfer
 from invokeclone.models.download.errors import UnknownDownload
 from invokeclone.models.download.queue import Downloads, Wanted
 from tests.models.download.conftest import done, until
@@ -367,3 +371,101 @@ async def test_a_token_is_sent_and_never_told(fake_web, fetch):
     assert job.status == "completed"
     assert "secret" not in job.model_dump_json()
     assert (await done(fetch(token="sec\r\nX: y"))).error_type == "AccessDenied"
+
+
+async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
+    """Cancelled before its work began, paused and resumed at once: no slot is lost, no file is worked on twice."""
+    fake_web.page("/a/model.safetensors", DATA)
+    jobs = [fetch() for _ in range(3)]
+    for job in jobs:
+        downloads.cancel(job.id)
+    await downloads.settled([job.id for job in jobs])
+    await asyncio.sleep(0.02)
+    assert (fake_web.asked, left(folder)) == ([], [])
+    job = fetch()
+    for _ in range(5):
+        downloads.pause(job.id)
+        downloads.resume(job.id)
+    await done(job)
+    assert (job.status, job.error, len(fake_web.asked)) == ("completed", None, 1)
+    others = [fetch(f"/{number}") for number in range(8)]
+    for number in range(8):
+        fake_web.page(f"/{number}", DATA)
+    assert [(await done(other)).status for other in others] == ["completed"] * 8
+
+
+async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):
+    """The thread that writes is waited for, however often the job is changed meanwhile."""
+    slow = threading.Event()
+    writing = part.Part.write
+
+    def slowly(self, data):
+        slow.wait(5)
+        writing(self, data)
+
+    monkeypatch.setattr(part.Part, "write", slowly)
+    fake_web.page("/a/model.safetensors", DATA)
+    job = fetch()
+    await until(lambda: fake_web.asked and left(folder))
+    for _ in range(3):
+        downloads.pause(job.id)
+        await asyncio.sleep(0.01)
+        downloads.resume(job.id)
+        await asyncio.sleep(0.01)
+    downloads.cancel(job.id)
+    await asyncio.sleep(0.05)
+    assert left(folder)
+    slow.set()
+    await downloads.settled([job.id])
+    assert (job.status, left(folder)) == ("cancelled", [])
+
+
+async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, monkeypatch):
+    finish = part.Part.finish
+    job = None
+
+    def finish_and_pause(self):
+        finish(self)
+        loop.call_soon_threadsafe(downloads.pause, job.id)
+        time.sleep(0.05)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(part.Part, "finish", finish_and_pause)
+    fake_web.page("/a/model.safetensors", DATA)
+    job = fetch()
+    await until(lambda: job.status in {"paused", "completed"})
+    assert (await done(job)).status == "completed"
+
+
+async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, folder, monkeypatch):
+    finish = part.Part.finish
+    loop = asyncio.get_running_loop()
+
+    def finish_and_cancel(self):
+        finish(self)
+        loop.call_soon_threadsafe(downloads.cancel, job.id)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(part.Part, "finish", finish_and_cancel)
+    fake_web.page("/a/model.safetensors", DATA)
+    job = fetch()
+    await until(lambda: job.ended)
+    await downloads.settled([job.id])
+    assert (job.status, left(folder)) == ("cancelled", [])
+
+
+async def test_a_server_that_answers_what_was_not_asked_for_is_not_asked_for_ever(fake_web, fetch):
+    fake_web.page("/a/model.safetensors", statuses=[206] * 100)
+    job = await done(fetch())
+    assert (job.status, "wasn't asked for" in job.error) == ("error", True)
+    assert len(fake_web.asked) == transfer.TRIES
+
+
+@hypothesis.given(hypothesis.strategies.text())
+def test_any_text_makes_a_plain_name(text):
+    name = names.safe_name(text)
+    assert name
+    assert name == Path(name).name
+    assert not name.startswith(".")
+    assert not any(ord(letter) < 32 or letter in '<>:"/\\|?*' for letter in name)
+    assert len(name.encode()) <= names.MAX_BYTES
