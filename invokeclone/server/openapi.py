@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 from starlette.requests import Request
@@ -48,12 +49,22 @@ def build(app: FastAPI) -> dict[str, Any]:
     document = publish.publish(document)
     components = document["components"]
     components["schemas"] = dict(sorted(components["schemas"].items()))
+    _tell_both_forms_of_422(components["schemas"])
     components["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
     for operations in document["paths"].values():
         for operation in operations.values():
             if operation.get("operationId") not in OPEN_OPERATIONS:
                 operation.setdefault("security", [{"HTTPBearer": []}])
     return document
+
+
+def _tell_both_forms_of_422(schemas: dict[str, Any]) -> None:
+    """Say that `detail` is a list where the form of a request is wrong, and a sentence where its sense is."""
+    detail = schemas["HTTPValidationError"]["properties"]["detail"]
+    schemas["HTTPValidationError"]["properties"]["detail"] = {
+        "title": "Detail",
+        "anyOf": [{key: value for key, value in detail.items() if key != "title"}, {"type": "string"}],
+    }
 
 
 def _extra_schemas() -> dict[str, Any]:
@@ -101,9 +112,23 @@ class Document:
         return plain, gzip.compress(plain, 6)
 
 
+async def _docs(request: Request) -> Response:
+    return get_swagger_ui_html(openapi_url=_address(request), title=TITLE)
+
+
+async def _redoc(request: Request) -> Response:
+    return get_redoc_html(openapi_url=_address(request), title=TITLE)
+
+
+def _address(request: Request) -> str:
+    return f"{request.scope.get('root_path', '')}/openapi.json"
+
+
 def install(app: FastAPI) -> Document:
-    """Make `app` publish the document at /openapi.json."""
+    """Make `app` publish the document at /openapi.json, and pages that show it (their scripts come from a public server)."""
     app.openapi = lambda: build(app)  # type: ignore[method-assign]
     document = Document(app)
     app.add_route("/openapi.json", document.respond, include_in_schema=False)
+    app.add_route("/docs", _docs, include_in_schema=False)
+    app.add_route("/redoc", _redoc, include_in_schema=False)
     return document

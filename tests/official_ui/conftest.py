@@ -109,6 +109,16 @@ class UI:
         await of.click(button="right")
         await self.page.get_by_role("menuitem", name=entry, exact=True).click()
 
+    async def load_workflow(self, name: str) -> None:
+        """Choose a workflow in the library that is open, also over unsaved changes."""
+        await self.text(name, exact=True).last.click()
+        anyway = self.page.get_by_role("alertdialog").get_by_role("button", name="Load", exact=True)
+        loaded = self.text("Workflow Loaded").first
+        await expect(anyway.or_(loaded).first).to_be_visible()
+        if await anyway.is_visible():
+            await anyway.click()
+        await expect(loaded).to_be_visible()
+
     async def prompt(self, text: str) -> None:
         await self.page.locator("textarea").first.fill(text)
 

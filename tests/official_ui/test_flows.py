@@ -30,7 +30,7 @@ async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:
     await ui.prompt("something else")
     await ui.page.get_by_label("Use All (A)").first.click()
     await expect(ui.page.locator("textarea").first).to_have_value("a green square on a white background")
-    await expect(ui.page.locator(f'input[value="{seed}"]').first).to_be_visible()
+    await expect(ui.page.get_by_role("spinbutton", name="Seed")).to_have_value(str(seed))
 
 
 async def test_upload_star_board_move_and_delete(ui: UI, tmp_path: Path) -> None:
@@ -120,6 +120,38 @@ async def test_the_model_tab_shows_models_the_install_form_and_starter_models(ui
     await expect(ui.text(starters[0]["name"], exact=True).first).to_be_visible()
     await ui.text("Embedded Tiny").first.click()
     await expect(ui.text("Default Settings").first).to_be_visible()
+
+
+async def test_a_template_runs_and_is_edited_saved_and_loaded_again(ui: UI) -> None:
+    await ui.tab("Workflows")
+    await ui.text("Browse Workflow Templates").click()
+    await ui.load_workflow("Text to Image - SD1.5")
+    known = len(ui.items())
+    await ui.button("Invoke").first.click()
+    item = ui.server.wait_for(lambda: ui.items()[known:], "an item")[0]
+    assert ui.server.finished(item["item_id"])["status"] == "completed"
+
+    await ui.page.get_by_label("Edit in Workflow Editor").click()
+    nodes = ui.page.locator(".react-flow__node")
+    await expect(nodes.first).to_be_attached()
+    before = await nodes.count()
+    await ui.page.get_by_label("Add Node").first.click()
+    await ui.page.get_by_placeholder("Search for nodes").last.fill("Add Integers")
+    await ui.text("Add Integers", exact=True).last.click()
+    await expect(nodes).to_have_count(before + 1)
+    await ui.page.get_by_label("Save Workflow").first.click()
+    dialog = ui.page.get_by_role("alertdialog")
+    await dialog.get_by_role("textbox").fill("Mine")
+    await dialog.get_by_role("button", name="Save As").click()
+    await expect(dialog).to_have_count(0)
+
+    await ui.text("Mine", exact=True).first.click()
+    await ui.text("Your Workflows").click()
+    await ui.load_workflow("Mine")
+    await expect(nodes).to_have_count(before + 1)
+    (saved,) = ui.server.client.get("/api/v1/workflows/", params={"categories": "user"}).json()["items"]
+    assert saved["name"] == "Mine"
+    assert saved["opened_at"] is not None
 
 
 async def test_settings_about_and_that_a_reload_keeps_state(ui: UI) -> None:
