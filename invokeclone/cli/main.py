@@ -79,7 +79,7 @@ def _models(command: _Parser, rooted: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", parents=[rooted], help="show the installed models")
     install = actions.add_parser("install", parents=[rooted], help="install a model")
-    install.add_argument("source", metavar="PATH", help="file or folder of the model")
+    install.add_argument("source", metavar="SOURCE", help="path, owner/name of Hugging Face, or web address")
     install.add_argument("--inplace", action="store_true", help="leave the files where they are")
     delete = actions.add_parser("delete", parents=[rooted], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")

@@ -15,7 +15,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.models import embedded, records, service, store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.guard import Guard
-from invokeclone.models.jobs import InstallStatus
+from invokeclone.models.jobs import InstallStatus, ModelInstallJob
 from invokeclone.models.schemas import ModelRecordChanges
 
 FAILED = 1
@@ -64,7 +64,7 @@ async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
         job = await installer.add(arguments.source, ModelRecordChanges(), inplace=arguments.inplace)
         while not job.ended:
             await asyncio.sleep(0.1)
-            job = installer.get(job.id)
+            _show(job)
         await installer.stop()
     if job.status != InstallStatus.COMPLETED or job.config_out is None:
         raise CommandError(f"not installed: {job.error or job.status}", FAILED)
@@ -72,6 +72,13 @@ async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
         f"installed {job.config_out.name} ({job.config_out.base} {job.config_out.type}): {job.config_out.key}\n"
     )
     return 0
+
+
+def _show(job: ModelInstallJob) -> None:
+    """Write over the line before how much is here, for a person who watches."""
+    if sys.stderr.isatty() and job.total_bytes:
+        end = "\n" if job.ended else ""
+        sys.stderr.write(f"\r{job.status}: {job.bytes / 1e6:.0f} of {job.total_bytes / 1e6:.0f} MB {end}")
 
 
 async def _delete(settings: Settings, arguments: argparse.Namespace) -> int:
