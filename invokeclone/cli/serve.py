@@ -18,6 +18,8 @@ from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 
 PORTS_TRIED = 100
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open; a client that sends again just as it closes would see a reset."""
 GRACE_SECONDS = 3
 BACKLOG = 2048
 
@@ -77,6 +79,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ws="websockets-sansio",
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
     )
