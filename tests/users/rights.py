@@ -210,7 +210,7 @@ RIGHTS: dict[str, Row] = {
     "bulk_reidentify_models": admins(f"POST {MODELS}/i/bulk_reidentify", json={"keys": []}),
     "update_model_image": admins(f"PATCH {MODELS}/i/{{model}}/image", **PNG),
     "delete_model_image": admins(f"DELETE {MODELS}/i/nobody/image", 404),
-    "convert_model": admins(f"PUT {MODELS}/convert/nobody", 404),
+    "convert_model": admins(f"PUT {MODELS}/convert/nobody", 424),
     "scan_for_models": admins(f"GET {MODELS}/scan_folder?scan_path=/no/such/folder", 400),
     "get_starter_models": admins(f"GET {MODELS}/starter_models"),
     "get_stats": admins(f"GET {MODELS}/stats"),
@@ -258,6 +258,10 @@ RIGHTS: dict[str, Row] = {
     "parse_dynamicprompts": everyone("POST /api/v1/utilities/dynamicprompts", json={"prompt": "a"}),
     "list_user_fonts": everyone("GET /api/v1/utilities/fonts"),
     "get_user_font_file": everyone("GET /api/v1/utilities/fonts/nothing.ttf", 404),
+    "expand_prompt": everyone("POST /api/v1/utilities/expand-prompt", 404, json={"prompt": "a", "model_key": "nobody"}),
+    "image_to_prompt": everyone(
+        "POST /api/v1/utilities/image-to-prompt", 404, json={"image_name": "nobody.png", "model_key": "nobody"}
+    ),
     # Style presets and system prompts
     "list_style_presets": everyone(f"GET {PRESETS}/"),
     "create_style_preset": everyone(f"POST {PRESETS}/", data={"data": PRESET}),

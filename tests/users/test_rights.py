@@ -232,7 +232,7 @@ async def test_what_is_open_needs_no_token(world: World) -> None:
         row = Row(request)
         answer = await world.ask("nobody", row, await world.things(row))
         assert answer.status_code not in (401, 403), (name, answer.text)
-    for path in ("/", "/health"):
+    for path in ("/", "/health", "/docs", "/redoc"):
         assert (await world.clients["nobody"].get(path)).status_code == 200, path
 
 
