@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from invokeclone.boards.api import router as boards
 from invokeclone.boards.videos_api import router as board_videos
 from invokeclone.boards.virtual_api import router as virtual_boards
+from invokeclone.custom_nodes.api import router as custom_nodes
+from invokeclone.custom_nodes.service import Packs
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
 from invokeclone.images.downloads import Downloads
@@ -72,6 +74,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     presets,
     workflows,
 )
+    custom_nodes,
 COMPRESS_FROM = 1_000
 """Bytes from which an answer is compressed."""
 
@@ -160,6 +163,12 @@ async def _health() -> dict[str, str]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
     resources: Resources = app.state.resources
+def _packs_changed(app: FastAPI, names: list[str]) -> None:
+    """Have the workers load these node packs, and the OpenAPI document made anew."""
+    app.state.supervisor.change_packs(names)
+    app.state.openapi.forget()
+
+
     async with contextlib.AsyncExitStack() as stack:
         if app.state.scratch is not None:
             stack.callback(app.state.scratch.cleanup)
@@ -196,3 +205,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
+        app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
+        await app.state.packs.start()
+        stack.callback(app.state.packs.stop)

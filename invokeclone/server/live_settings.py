@@ -31,7 +31,7 @@ def change(resources: Resources, given: Mapping[str, Any]) -> Settings:
         root = changed.root
         file, _unknown, wrong = read_file(root / FILE)
         _refuse(wrong)
-        values = {"schema_version": changed.schema_version, **file, **_plain(changed, given)}
+        values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, given)}
         write_file(root / FILE, yaml_text(values).encode())
         resources.settings = changed
     return changed

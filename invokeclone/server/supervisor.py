@@ -86,6 +86,7 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._relaying = False
+        self._packs: list[str] = []
         self._anyone_ready = asyncio.Event()
 
     # Life
@@ -141,7 +142,7 @@ class Supervisor:
             link = await Link.start(command, lambda message: self._receive(worker, message), environment)
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
-        link.send({"kind": "hello", "settings": self._settings.to_worker()})
+        link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})
         worker.link, worker.heard = link, time.monotonic()
         try:
             reason = _explain(worker.device, await link.ended())
@@ -256,6 +257,11 @@ class Supervisor:
         fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
         self._settings = settings.model_copy(update=fixed)
         self._tell({"kind": "settings", "settings": self._settings.to_worker()})
+
+    def change_packs(self, names: list[str]) -> None:
+        """Have every worker, and those that are started later, load just these node packs, each anew."""
+        self._packs = names
+        self._tell({"kind": "packs", "names": names})
 
     def wake(self) -> None:
         """Tell every worker to look into the queue now."""

@@ -13,6 +13,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from invokeclone.custom_nodes import loading as packs
+from invokeclone.custom_nodes import older
 from invokeclone.graph import registry
 from invokeclone.kit import log, processes
 from invokeclone.kit.database import Database
@@ -153,12 +155,19 @@ class Process:
                 self._start(asyncio.to_thread(self._tools.engine.drop, keys))
             case {"kind": "settings", "settings": dict(settings)}:
                 self._tools.resources.settings = Settings(**settings)
+            case {"kind": "packs", "names": list(names)}:
+                self._loop.between_items(lambda: self._replace_packs(names))
             case {"kind": "request", "id": int(request_id), "name": str(name)}:
                 self._start(self._answer(request_id, name, message.get("body") or {}))
             case {"kind": "stop"}:
                 self._end("the server asked for it")
             case _:
                 _log.warning("the server said something unknown: %s", message)
+
+    def _replace_packs(self, names: list[str]) -> None:
+        """Load these node packs, each anew; what is cached was made by their old classes."""
+        self._tools.cache.clear()
+        packs.replace(self._tools.resources.settings.custom_nodes_path, names)
 
     def _start(self, work: Any) -> None:
         task = self._events.create_task(work)
@@ -201,6 +210,8 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     settings = Settings(**hello["settings"])
     log.set_up(settings.log_level, settings.log_format, settings.log_handlers, network_level=settings.log_level_network)
     registry.discover()
+    older.use(settings)
+    packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
     device = first_device(asked)
 

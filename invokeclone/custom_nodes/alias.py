@@ -1,0 +1,208 @@
+"""The module names that node packs import (`invokeai.invocation_api` and inner ones), answered with what is here.
+
+A table of names, and a finder that makes the modules. Nothing is imported before a pack asks for it; a name that is not in the
+table is an ImportError, as with any other module.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+TOP = "invokeai"
+MODULES = frozenset(
+    {
+        "invokeai.app.invocations.baseinvocation",
+        "invokeai.app.invocations.constants",
+        "invokeai.app.invocations.controlnet",
+        "invokeai.app.invocations.controlnet_image_processors",
+        "invokeai.app.invocations.denoise_latents",
+        "invokeai.app.invocations.fields",
+        "invokeai.app.invocations.image",
+        "invokeai.app.invocations.image_to_latents",
+        "invokeai.app.invocations.ip_adapter",
+        "invokeai.app.invocations.latent",
+        "invokeai.app.invocations.metadata",
+        "invokeai.app.invocations.model",
+        "invokeai.app.invocations.noise",
+        "invokeai.app.invocations.primitives",
+        "invokeai.app.invocations.scheduler",
+        "invokeai.app.invocations.sdxl",
+        "invokeai.app.invocations.t2i_adapter",
+        "invokeai.app.models.image",
+        "invokeai.app.services.boards.boards_common",
+        "invokeai.app.services.config.config_default",
+        "invokeai.app.services.image_records.image_records_common",
+        "invokeai.app.services.model_records",
+        "invokeai.app.services.shared",
+        "invokeai.app.services.shared.invocation_context",
+        "invokeai.app.services.shared.sqlite.sqlite_common",
+        "invokeai.app.services.workflow_records.workflow_records_common",
+        "invokeai.app.util.misc",
+        "invokeai.backend.model_manager",
+        "invokeai.backend.model_manager.config",
+        "invokeai.backend.model_manager.configs.factory",
+        "invokeai.backend.model_manager.load",
+        "invokeai.backend.model_manager.load.load_base",
+        "invokeai.backend.model_manager.taxonomy",
+        "invokeai.backend.stable_diffusion",
+        "invokeai.backend.stable_diffusion.diffusers_pipeline",
+        "invokeai.backend.stable_diffusion.diffusion.conditioning_data",
+        "invokeai.backend.stable_diffusion.schedulers.schedulers",
+        "invokeai.backend.util.devices",
+        "invokeai.backend.util.logging",
+        "invokeai.invocation_api",
+        "invokeai.version",
+    }
+)
+"""The modules that there are, beside the packages above them. Each knows every name of the table: packs of any age find theirs."""
+
+_NAMES: dict[str, str] = {
+    "invokeclone.boards.schemas": """
+        BoardDTO
+    """,
+    "invokeclone.custom_nodes.older": """
+        InvokeAILogger __version__ critical debug error get_config get_random_seed info warning
+    """,
+    "invokeclone.engine.conditioning": """
+        BasicConditioningInfo CogView4ConditioningInfo ConditioningFieldData FLUXConditioningInfo
+        SD3ConditioningInfo SDXLConditioningInfo
+    """,
+    "invokeclone.engine.devices": """
+        CPU_DEVICE CUDA_DEVICE MPS_DEVICE TorchDevice choose_precision choose_torch_device
+    """,
+    "invokeclone.families.sd1.nodes.autoencoder": """
+        ImageToLatentsInvocation
+    """,
+    "invokeclone.families.sd1.nodes.denoise": """
+        DenoiseLatentsInvocation
+    """,
+    "invokeclone.families.sd1.nodes.latents": """
+        LATENT_SCALE_FACTOR SEED_MAX
+    """,
+    "invokeclone.families.sd1.nodes.models": """
+        MainModelLoaderInvocation
+    """,
+    "invokeclone.graph.adapter_fields": """
+        ControlField IPAdapterField LoRAMetadataField T2IAdapterField
+    """,
+    "invokeclone.graph.context": """
+        InvocationContext LoadedModel PipelineIntermediateState
+    """,
+    "invokeclone.graph.descriptions": """
+        FieldDescriptions
+    """,
+    "invokeclone.graph.fields": """
+        BoardField BoundingBoxField CogView4ConditioningField ColorField ConditioningField
+        DenoiseMaskField FluxConditioningField ImageField InputField LatentsField MetadataField
+        OutputField TensorField VideoField WithBoard WithMetadata WithWorkflow
+    """,
+    "invokeclone.graph.hints": """
+        FieldKind Input UIComponent UIType
+    """,
+    "invokeclone.graph.invocation": """
+        BaseInvocation BaseInvocationOutput Bottleneck invocation invocation_output
+    """,
+    "invokeclone.graph.model_fields": """
+        CLIPField GlmEncoderField LoRAField ModelIdentifierField T5EncoderField TransformerField
+        UNetField VAEField
+    """,
+    "invokeclone.graph.model_outputs": """
+        CLIPOutput LoRALoaderOutput ModelIdentifierOutput ModelLoaderOutput SDXLLoRALoaderOutput
+        SDXLModelLoaderOutput UNetOutput VAEOutput
+    """,
+    "invokeclone.graph.outputs": """
+        BooleanCollectionOutput BooleanOutput BoundingBoxOutput CogView4ConditioningOutput
+        ColorCollectionOutput ColorOutput ConditioningCollectionOutput ConditioningOutput
+        DenoiseMaskOutput FloatCollectionOutput FloatOutput FluxConditioningCollectionOutput
+        FluxConditioningOutput ImageCollectionOutput ImageOutput IntegerCollectionOutput
+        IntegerOutput LatentsCollectionOutput LatentsOutput MetadataItemField MetadataItemOutput
+        MetadataOutput NoiseOutput SchedulerOutput StringCollectionOutput StringOutput VideoOutput
+    """,
+    "invokeclone.graph.scheduler_names": """
+        SCHEDULER_NAME_VALUES
+    """,
+    "invokeclone.graph.taxonomy": """
+        BaseModelType Classification ClipVariantType FluxVariantType ImageCategory ModelFormat
+        ModelSourceType ModelType ModelVariantType ResourceOrigin SchedulerPredictionType
+        SubModelType
+    """,
+    "invokeclone.kit.paging": """
+        SQLiteDirection
+    """,
+    "invokeclone.kit.settings": """
+        InvokeAIAppConfig
+    """,
+    "invokeclone.models.errors": """
+        UnknownModelException
+    """,
+    "invokeclone.models.schemas": """
+        AnyModelConfig
+    """,
+    "invokeclone.nodes.image": """
+        ImageCollectionInvocation
+    """,
+    "invokeclone.nodes.image_size": """
+        PIL_RESAMPLING_MAP
+    """,
+    "invokeclone.nodes.primitives": """
+        BooleanCollectionInvocation ConditioningCollectionInvocation FloatCollectionInvocation
+        IntegerCollectionInvocation LatentsCollectionInvocation StringCollectionInvocation
+    """,
+    "invokeclone.workflows.schemas": """
+        WorkflowWithoutID
+    """,
+}
+
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+_PACKAGES = {TOP} | {
+    ".".join(parts[:depth]) for parts in (name.split(".") for name in MODULES) for depth in range(1, len(parts))
+}
+
+
+class _Alias(ModuleType):
+    """A module that has no code of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what a pack asks this module for."""
+        if name not in _WHERE:
+            raise AttributeError(f"{self.__name__} has no {name!r} here")
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        setattr(self, name, value)
+        return value
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and makes the modules of the table."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  (given by the import system)
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return a spec for what the table has."""
+        if fullname not in MODULES and fullname not in _PACKAGES:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in _PACKAGES)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """Return the empty module."""
+        return _Alias(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Do nothing: names come when they are asked for."""
+
+
+def install() -> None:
+    """Answer imports of `invokeai` in this process from now on."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def names() -> frozenset[str]:
+    """Return every name that packs may import."""
+    return frozenset(_WHERE)

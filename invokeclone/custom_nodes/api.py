@@ -1,0 +1,51 @@
+"""The custom nodes' routes, for admins: what fails is told in the answer."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Path, Request
+
+from invokeclone.custom_nodes.schemas import (
+    InstallNodePackRequest,
+    InstallNodePackResponse,
+    NodePackListResponse,
+    UninstallNodePackResponse,
+)
+from invokeclone.custom_nodes.service import Packs
+from invokeclone.users.current import Admin
+
+router = APIRouter(prefix="/api/v2/custom_nodes", tags=["custom_nodes"])
+
+
+def _packs(request: Request) -> Packs:
+    return cast("Packs", request.app.state.packs)
+
+
+NeedsPacks = Annotated[Packs, Depends(_packs)]
+
+
+@router.get("/")
+async def list_custom_node_packs(packs: NeedsPacks, _user: Admin) -> NodePackListResponse:
+    """List the installed packs."""
+    return await packs.listing()
+
+
+@router.post("/install")
+async def install_custom_node_pack(
+    packs: NeedsPacks, user: Admin, request: InstallNodePackRequest
+) -> InstallNodePackResponse:
+    """Install a pack from a git address or a folder. Libraries that it needs are reported, never installed."""
+    return await packs.install(request.source, user)
+
+
+@router.post("/reload")
+async def reload_custom_nodes(packs: NeedsPacks, _user: Admin) -> dict[str, str]:
+    """Look into the folder again and load every pack anew."""
+    return {"status": await packs.reload()}
+
+
+@router.delete("/{pack_name}")
+async def uninstall_custom_node_pack(
+    packs: NeedsPacks, _user: Admin, pack_name: Annotated[str, Path(description="The pack's name.")]
+) -> UninstallNodePackResponse:
+    """Remove a pack with its nodes and its workflows."""
+    return await packs.uninstall(pack_name)

@@ -1,0 +1,145 @@
+"""What a pack's node and output classes are, as JSON: enough for the server to check graphs and publish schemas.
+
+`adopt` reads what this writes. Nothing of a pack's code is in it.
+"""
+
+import enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from invokeclone.graph import registry
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+
+LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "strict", "allow_inf_nan")
+PLAIN = (int, float, str, bool, dict, list)
+OWN = "invokeclone."
+_UNCHANGED = frozenset({"id", "is_intermediate", "type"})
+_DEEPEST = 20
+
+Description = dict[str, Any]
+
+
+def pack(name: str) -> Description:
+    """Return what has been registered by the pack `name`."""
+    nodes = {word: cls for word, cls in registry.nodes().items() if _is_of(cls, name)}
+    outputs = {word: cls for word, cls in registry.outputs().items() if _is_of(cls, name)}
+    return {
+        "nodes": [_node(word, cls) for word, cls in nodes.items()],
+        "outputs": [_output(word, cls) for word, cls in outputs.items()],
+    }
+
+
+def _is_of(cls: type, name: str) -> bool:
+    return cls.__module__.partition(".")[0] == name
+
+
+def _node(word: str, cls: type[BaseInvocation]) -> Description:
+    fields = {name: field for name, field in cls.model_fields.items() if name not in _UNCHANGED}
+    if fields["use_cache"].default is BaseInvocation.model_fields["use_cache"].default:
+        del fields["use_cache"]
+    config = cls.ui_config
+    return {
+        "type": word,
+        "name": cls.__name__,
+        "doc": cls.__doc__,
+        "fields": {name: _field(field) for name, field in fields.items()},
+        "required_inputs": cls.required_inputs,
+        "output": cls.output_class.get_type(),
+        "ui": to_jsonable_python(config),
+    }
+
+
+def _output(word: str, cls: type[BaseInvocationOutput]) -> Description:
+    fields = {name: field for name, field in cls.model_fields.items() if name not in {"type", "output_meta"}}
+    return {
+        "type": word,
+        "name": cls.__name__,
+        "doc": cls.__doc__,
+        "fields": {name: _field(field) for name, field in fields.items()},
+    }
+
+
+def _field(field: FieldInfo) -> Description:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    limits = {
+        limit: to_jsonable_python(value, fallback=str)
+        for rule in field.metadata
+        for limit in LIMITS
+        if (value := getattr(rule, limit, None)) is not None
+    }
+    described = {
+        "annotation": annotation(field.annotation),
+        "title": field.title,
+        "description": field.description,
+        "extra": to_jsonable_python(field.json_schema_extra, fallback=str)
+        if isinstance(field.json_schema_extra, dict)
+        else {},
+        "limits": limits,
+    }
+    if default is not PydanticUndefined:
+        described["default"] = to_jsonable_python(default, fallback=str)
+    return described
+
+
+def annotation(told: Any) -> Description:  # noqa: PLR0911  (a table, a row per kind of annotation)
+    """Return an annotation as JSON; what can't be told is anything."""
+    origin, arguments = get_origin(told), get_args(told)
+    if told is None or told is NoneType:
+        return {"kind": "none"}
+    if told in PLAIN:
+        return {"kind": "plain", "name": told.__name__}
+    if origin is Annotated:
+        return annotation(arguments[0])
+    if origin is Literal:
+        return {"kind": "literal", "values": to_jsonable_python(arguments, fallback=str)}
+    if origin in (Union, UnionType):
+        return {"kind": "union", "members": [annotation(member) for member in arguments]}
+    if origin in (list, set, frozenset, tuple):
+        elements = [element for element in arguments if element is not Ellipsis]
+        return {"kind": "list", "element": annotation(elements[0] if len(set(elements)) == 1 else Any)}
+    if origin is dict:
+        return {"kind": "dict", "value": annotation(arguments[1] if len(arguments) > 1 else Any)}
+    if isinstance(told, type):
+        return _class(told)
+    return {"kind": "any"}
+
+
+def _class(told: type) -> Description:
+    place = f"{told.__module__}:{told.__qualname__}"
+    if told.__module__.startswith(OWN):
+        return {"kind": "ours", "place": place}
+    if issubclass(told, enum.Enum):
+        members = [[member.name, to_jsonable_python(member.value, fallback=str)] for member in told]
+        return {"kind": "enum", "name": told.__name__, "place": place, "members": members}
+    if issubclass(told, BaseModel):
+        own = next((base for base in told.__mro__ if base.__module__.startswith(OWN)), None)
+        return {
+            "kind": "model",
+            "name": told.__name__,
+            "place": place,
+            "base": f"{own.__module__}:{own.__qualname__}" if own else None,
+            "schema": _schema(told),
+        }
+    return {"kind": "any"}
+
+
+def _schema(model: type[BaseModel]) -> Description:
+    """Return the model's JSON schema with everything that it refers to written out."""
+    schema = model.model_json_schema(mode="serialization")
+    shared = schema.pop("$defs", {})
+
+    def written_out(value: Any, depth: int) -> Any:
+        if depth > _DEEPEST:
+            return {}
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return written_out(shared.get(str(value["$ref"]).rpartition("/")[2], {}), depth + 1)
+            return {key: written_out(inner, depth + 1) for key, inner in value.items()}
+        return [written_out(inner, depth + 1) for inner in value] if isinstance(value, list) else value
+
+    result: Description = written_out(schema, 0)
+    return result

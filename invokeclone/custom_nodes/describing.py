@@ -1,0 +1,39 @@
+"""The process that imports packs to tell what nodes they hold: `python -m invokeclone.custom_nodes.describing FOLDER NAME…`.
+
+It says on one line of JSON when it begins with a pack, and on another what came of it. It is killed when that takes too long.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from invokeclone.custom_nodes import describe, loading
+from invokeclone.graph import registry
+
+
+def main() -> None:
+    """Import and describe each pack; what packs print goes to stderr."""
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    registry.discover()
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        print(json.dumps({"begins": name}), file=lines, flush=True)
+        print(json.dumps({"name": name, **_described(folder / name)}), file=lines, flush=True)
+    lines.flush()
+    os._exit(0)  # a pack's threads must not keep it alive
+
+
+def _described(folder: Path) -> describe.Description:
+    try:
+        loading.load(folder)
+        return {**describe.pack(folder.name), "error": None, "missing": False}
+    except loading.PackError as error:
+        return {"nodes": [], "outputs": [], "error": str(error), "missing": error.missing}
+    except Exception as error:  # noqa: BLE001  (a class that can't be described is the pack's fault, as one that can't be imported)
+        return {"nodes": [], "outputs": [], "error": f"{type(error).__name__}: {error}", "missing": False}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The workflows that a pack brings along: found in its folder, put into the library under the pack's tag, taken out again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.resources import Resources
+from invokeclone.users.current import SYSTEM, User
+from invokeclone.workflows import service, store
+from invokeclone.workflows.schemas import WorkflowRecordOrderBy, WorkflowWithoutID
+
+LARGEST = 8 * 1024 * 1024
+MOST = 200
+_TEXTS = ("author", "description", "version", "contact", "tags", "notes")
+_log = log.get("custom_nodes")
+
+
+def tag(pack: str) -> str:
+    """Return the tag of a pack's workflows."""
+    return f"node-pack:{pack}"
+
+
+async def bring_in(resources: Resources, folder: Path, user: User) -> int:
+    """Put the workflows of a pack into the library; return how many. What is no workflow is passed over."""
+    found = await run_in_threadpool(lambda: list(_workflows(folder)))
+    count = 0
+    for workflow in found:
+        try:
+            await service.create(resources, workflow, user)
+        except InvokeCloneError as error:
+            _log.warning("a workflow of the pack %s is not taken: %s", folder.name, error)
+        else:
+            count += 1
+    return count
+
+
+async def take_out(resources: Resources, pack: str) -> None:
+    """Delete the pack's workflows from the library, whoever has them."""
+    wanted = store.Filter(tags=(tag(pack),))
+    async with resources.database.read() as connection:
+        rows = await store.page(
+            connection, wanted, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending, skip=0, take=-1
+        )
+    for row in rows:
+        if tag(pack) in store.split_tags(row.tags) and row.category == "user":
+            await service.delete(resources, row.workflow_id, SYSTEM)
+
+
+def _workflows(folder: Path) -> Iterator[WorkflowWithoutID]:
+    files = sorted(file for file in folder.rglob("*.json") if ".git" not in file.parts and not file.is_symlink())
+    for file in files[:MOST]:
+        if file.stat().st_size > LARGEST:
+            continue
+        try:
+            content = orjson.loads(file.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            continue
+        if isinstance(content, dict) and isinstance(content.get("nodes"), list) and "edges" in content:
+            try:
+                yield _taken(content, file.stem, folder.name)
+            except ValidationError:
+                continue
+
+
+def _taken(content: dict[str, Any], name: str, pack: str) -> WorkflowWithoutID:
+    """Return a pack's workflow as the library takes it, with the pack's tag."""
+    texts = {field: content.get(field) if isinstance(content.get(field), str) else "" for field in _TEXTS}
+    tags = store.split_tags(str(texts["tags"]))
+    version = content.get("meta", {}).get("version") if isinstance(content.get("meta"), dict) else None
+    return WorkflowWithoutID.model_validate(
+        {
+            **content,
+            **texts,
+            "name": content.get("name") or name,
+            "tags": ", ".join([*tags, tag(pack)] if tag(pack) not in tags else tags),
+            "exposedFields": content.get("exposedFields") or [],
+            "meta": {"version": version or "3.0.0", "category": "user"},
+        }
+    )
