@@ -45,10 +45,9 @@ def test_each_fits_the_nodes_of_this_version(file: Any) -> None:
         cls = registry.get(one["data"]["type"])
         assert one["data"]["version"] == cls.ui_config.version
         assert one["data"]["inputs"].keys() <= cls.model_fields.keys()
+        hints = {name: field.json_schema_extra or {} for name, field in cls.model_fields.items()}
         inputs = {
-            name
-            for name, field in cls.model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("field_kind") == "input"
+            name for name, hint in hints.items() if hint.get("field_kind") == "input" and not hint.get("ui_hidden")
         }
         assert inputs <= one["data"]["inputs"].keys()
 
