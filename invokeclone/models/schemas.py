@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import AnyHttpUrl, BaseModel, Field
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelSourceType, ModelType, SchedulerPredictionType
+from invokeclone.kit.paging import SQLiteDirection as SQLiteDirection
 from invokeclone.models.configs import SourceUrl
 from invokeclone.models.defaults import AnyDefaultSettings, TriggerPhrases
 from invokeclone.models.external import ExternalModelCapabilities
@@ -57,13 +58,6 @@ class ModelRecordOrderBy(StrEnum):
     DateAdded = "created_at"
     DateModified = "updated_at"
     Path = "path"
-
-
-class SQLiteDirection(StrEnum):
-    """Which way a list is sorted."""
-
-    Ascending = "ASC"
-    Descending = "DESC"
 
 
 class ModelsList(BaseModel):

@@ -39,8 +39,8 @@ class _AnyRegistered:
         )
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        members = (*registry.config_classes(), *RECORDS_6_8)
-        return {"anyOf": [handler(_by_name(config)) for config in members]}
+        versions = (registry.config_classes(), RECORDS_6_8)
+        return {"anyOf": [{"oneOf": [handler(_by_name(config)) for config in classes]} for classes in versions]}
 
 
 if TYPE_CHECKING:
@@ -49,4 +49,4 @@ else:
     AnyModelConfig = Annotated[Any, _AnyRegistered()]
     """A record of any registered class: validated by its type, format and base, published as the union of them all.
 
-    Version 6.8.1's classes are published too: a record is of one class of each version, hence `anyOf`."""
+    Version 6.8.1's classes are published too: a record is of one class of either version."""
