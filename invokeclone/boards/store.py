@@ -1,4 +1,4 @@
-"""Boards in SQL, with counts and covers read from the index of images by board; it knows no files."""
+"""Boards in SQL, with covers read from the index of images by board, and counts that are kept already; it knows no files."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -29,10 +29,10 @@ from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.times import now
-from invokeclone.tables import boards, images, users
+from invokeclone.tables import boards, image_counts, images, users
 from invokeclone.users.current import SYSTEM, User
 
-_GENERAL = images.c.image_category == ImageCategory.GENERAL.value
+_GENERAL = image_counts.c.image_category == ImageCategory.GENERAL.value
 
 
 def _shown(kind: Kind) -> tuple[ColumnElement[bool], ...]:
@@ -40,9 +40,16 @@ def _shown(kind: Kind) -> tuple[ColumnElement[bool], ...]:
     return kind.board_id == boards.c.board_id, kind.table.c.is_intermediate == literal_column("0")
 
 
-def _count(kind: Kind, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
-    counted = select(func.count()).select_from(kind.table).where(*_shown(kind), *conditions)
+def _count_images(condition: ColumnElement[bool]) -> ScalarSelect[Any]:
+    """Return the select of how many images of a sort a board shows; they are counted already."""
+    counted = select(func.coalesce(func.sum(image_counts.c.number), 0)).where(
+        image_counts.c.board_id == boards.c.board_id, image_counts.c.is_intermediate == literal_column("0"), condition
+    )
     return counted.correlate(boards).scalar_subquery()
+
+
+def _count_videos() -> ScalarSelect[Any]:
+    return select(func.count()).select_from(VIDEOS.table).where(*_shown(VIDEOS)).correlate(boards).scalar_subquery()
 
 
 def _cover(kind: Kind) -> ScalarSelect[Any]:
@@ -66,9 +73,9 @@ def _boards(*, owners: bool) -> Select[Any]:
         boards.c.updated_at,
         boards.c.archived,
         boards.c.board_visibility,
-        _count(IMAGES, _GENERAL).label("image_count"),
-        _count(IMAGES, ~_GENERAL).label("asset_count"),
-        _count(VIDEOS).label("video_count"),
+        _count_images(_GENERAL).label("image_count"),
+        _count_images(~_GENERAL).label("asset_count"),
+        _count_videos().label("video_count"),
         _cover(IMAGES).label("cover_image"),
         _cover(VIDEOS).label("cover_video"),
         owner.label("owner_username"),

@@ -63,7 +63,7 @@ async def upload(
     settings = resources.settings
     where = new_place(resources, "png", category, is_intermediate=is_intermediate)
 
-    def keep() -> intake.Prepared:
+    def prepare() -> tuple[intake.Prepared, bytes]:
         prepared = intake.prepare(
             data,
             crop_visible=crop_visible,
@@ -71,10 +71,10 @@ async def upload(
             metadata=metadata,
             level=settings.pil_compress_level,
         )
-        files.write(settings, where, prepared.png, files.thumbnail(prepared.image))
-        return prepared
+        return prepared, files.thumbnail(prepared.image)
 
-    prepared = await run_sync(keep, limiter=_picture_work())
+    prepared, small = await run_sync(prepare, limiter=_picture_work())
+    await run_sync(files.write, settings, where, prepared.png, small)  # waits for the disk, and needs no core for that
     made = await record(
         resources,
         NewImage(

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 BUSY_TIMEOUT_MS = 30_000
+MAPPED = 2**31 - 2**16
+"""Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
 
 
 def _on_connect(connection: Any, _record: Any) -> None:
@@ -28,6 +30,7 @@ def _on_connect(connection: Any, _record: Any) -> None:
         "synchronous = NORMAL",
         "cache_size = -16000",
         "temp_store = MEMORY",
+        f"mmap_size = {MAPPED}",
         "wal_autocheckpoint = 8000",  # 32 MB: a thousand items of 6 kB each don't checkpoint in mid-insert
     ):
         cursor.execute(f"PRAGMA {pragma}")

@@ -174,5 +174,6 @@ async def test_counts_and_covers_read_the_index(resources) -> None:
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()
     found = [row[3] for row in rows]
-    assert sum("SEARCH images USING COVERING INDEX ix_images_board" in line for line in found) == 3, found
+    assert sum("SEARCH images USING COVERING INDEX ix_images_board" in line for line in found) == 1, found
+    assert sum("SEARCH image_counts USING PRIMARY KEY (board_id=?)" in line for line in found) == 2, found
     assert not any("TEMP B-TREE" in line for line in found)
