@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
+from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import placement, registry, store
+from invokeclone.models import pictures, placement, registry, sidecars, store
 from invokeclone.models.configs import ModelConfig, new_key
 from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
 from invokeclone.models.files import OnDisk
@@ -21,6 +22,8 @@ from invokeclone.models.guard import Guard
 from invokeclone.models.hashing import hash_model
 from invokeclone.models.identify import identify
 from invokeclone.models.jobs import ExternalModelSource
+
+_log = log.get("models")
 
 _FACTS = {"key", "path", "hash", "file_size"}
 """Fields that are found out and not taken from what somebody states."""
@@ -57,7 +60,26 @@ async def register(resources: Resources, guard: Guard, request: Request) -> Mode
             await _check_free(resources, request.path, key)
             if request.stopped():
                 raise InstallCancelled("cancelled before the files were touched")
-            return await _insert(resources, request, config)
+            beside = await asyncio.to_thread(_picture_beside, request.path, config)
+            config = await _insert(resources, request, config)
+        if beside is not None:
+            await asyncio.to_thread(_keep_picture, resources.settings, key, beside)
+        return config
+
+
+def _has_sidecars(path: Path, config: ModelConfig) -> bool:
+    return config.type == ModelType.LoRA and path.is_file()
+
+
+def _picture_beside(path: Path, config: ModelConfig) -> bytes | None:
+    return sidecars.picture(path) if _has_sidecars(path, config) else None
+
+
+def _keep_picture(settings: Settings, key: str, data: bytes) -> None:
+    try:
+        pictures.save(settings, key, data)
+    except (pictures.NotAPicture, OSError) as error:
+        _log.warning("the picture beside model %s is left out: %s", key, error)
 
 
 async def register_external(
@@ -105,6 +127,9 @@ def examine(settings: Settings, request: Request, key: str) -> ModelConfig:
     }
     stated = {name: value for name, value in request.stated.items() if value is not None and name not in _FACTS}
     config = identify(model, facts, stated, allow_unknown=settings.allow_unknown_models)
+    if _has_sidecars(request.path, config):
+        beside = {name: value for name, value in sidecars.fields(request.path).items() if name not in stated}
+        config = config.model_copy(update=beside)
     hashed = hash_model(model, settings.hashing_algorithm, request.stopped)
     return config.model_copy(update={"hash": hashed, "file_size": model.size})
 
