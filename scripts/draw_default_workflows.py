@@ -41,7 +41,7 @@ class Sheet:
         inputs = {}
         for name, field in cls.model_fields.items():
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            if (extra.get("field_kind") != "input" and name != "board") or extra.get("ui_hidden"):
+            if extra.get("field_kind") not in {"input", "internal"} or extra.get("ui_hidden"):
                 continue
             inputs[name] = {"name": name, "label": "", "description": ""}
             value = values.get(name, extra.get("orig_default") if extra.get("input") != "connection" else None)
