@@ -15,7 +15,7 @@ from invokeclone.models import records, store
 from invokeclone.models.api import NeedsGuard
 from invokeclone.models.external import PROVIDERS
 from invokeclone.models.guard import Guard
-from invokeclone.server import live_settings
+from invokeclone.server import live_config
 from invokeclone.server.info import Workers
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
@@ -115,7 +115,7 @@ async def _change(
     if not given:
         raise NothingGiven("give api_key or base_url")
     values = {f"external_{provider}_{name}": text or None for name, text in given.items()}
-    settings = await run_in_threadpool(live_settings.change_keys, resources, values)
+    settings = await run_in_threadpool(live_config.change_keys, resources, values)
     workers.change_settings(settings)
     if given.get("api_key") == "":
         await _delete_models(resources, guard, provider)

@@ -18,7 +18,7 @@ from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import InvokeAIAppConfig, Settings
-from invokeclone.server import live_settings
+from invokeclone.server import live_config
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
 from invokeclone.version import API_VERSION
@@ -249,4 +249,4 @@ def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, d
         unknown = [name for name in chosen if name not in devices] if isinstance(chosen, list) else []
         if unknown:
             raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")
-    return live_settings.change(resources, given)
+    return live_config.change(resources, given)

@@ -301,6 +301,19 @@ class Supervisor:
         except TimeoutError as error:
             raise Unavailable(f"the worker took too long for {name}") from error
 
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+        """Ask one worker, an idle one if there is one, and return its answer.
+
+        Raises Unavailable when none is ready, or the one that was asked ended or could not answer; TimeoutError.
+        """
+        ready = sorted(
+            (worker for worker in self._workers if worker.ready), key=lambda worker: worker.item_id is not None
+        )
+        ask = self._ask(ready[0], name, body) if ready else None
+        if ask is None:
+            raise Unavailable("no worker is ready; try again in a moment")
+        return await asyncio.wait_for(ask, seconds)
+
     def _ask(self, worker: _Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
         number = next(self._numbers)
         worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})

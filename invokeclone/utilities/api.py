@@ -1,4 +1,4 @@
-"""The utilities' routes: dynamic prompts and the user's fonts."""
+"""The utilities' routes: dynamic prompts, what language models suggest, and the user's fonts."""
 
 from typing import Annotated, cast
 
@@ -8,9 +8,16 @@ from starlette.responses import FileResponse, Response
 
 from invokeclone.kit.requests import Needs
 from invokeclone.users.current import CurrentUser
-from invokeclone.utilities import fonts
+from invokeclone.utilities import fonts, suggestions
 from invokeclone.utilities.prompts import DynamicPrompts
-from invokeclone.utilities.schemas import DynamicPromptsResponse, UserFontsResponse
+from invokeclone.utilities.schemas import (
+    DynamicPromptsResponse,
+    ExpandPromptRequest,
+    ExpandPromptResponse,
+    ImageToPromptRequest,
+    ImageToPromptResponse,
+    UserFontsResponse,
+)
 
 FOREVER = "private, max-age=31536000, immutable"
 
@@ -19,6 +26,13 @@ router = APIRouter(prefix="/api/v1/utilities", tags=["utilities"])
 
 def _dynamic_prompts(request: Request) -> DynamicPrompts:
     return cast("DynamicPrompts", request.app.state.dynamic_prompts)
+
+
+def _workers(request: Request) -> suggestions.Workers:
+    return cast("suggestions.Workers", request.app.state.supervisor)
+
+
+NeedsWorkers = Annotated[suggestions.Workers, Depends(_workers)]
 
 
 @router.post("/dynamicprompts")
@@ -34,6 +48,22 @@ async def parse_dynamicprompts(
 ) -> DynamicPromptsResponse:
     """Make prompts out of a pattern."""
     return await expander.expand(prompt, max_prompts, seed, combinatorial=combinatorial)
+
+
+@router.post("/expand-prompt")
+async def expand_prompt(
+    needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ExpandPromptRequest
+) -> ExpandPromptResponse:
+    """Have a language model make a prompt longer."""
+    return await suggestions.expand(needs, workers, user, request)
+
+
+@router.post("/image-to-prompt")
+async def image_to_prompt(
+    needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ImageToPromptRequest
+) -> ImageToPromptResponse:
+    """Have a model that sees put an image into words."""
+    return await suggestions.describe(needs, workers, user, request)
 
 
 @router.get("/fonts")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from invokeclone.kit import log
+from invokeclone.worker.language import Language
 from invokeclone.worker.tools import Tools
 
 Body = dict[str, Any]
@@ -30,6 +31,7 @@ class Requests:
             "model_cache_stats": self._model_stats,
             "empty_model_cache": self._empty_models,
             "set_log_level": self._set_log_level,
+            "write_text": Language(tools).write,
             "convert_model": self._convert_model,
         }
 

@@ -260,3 +260,23 @@ async def test_changed_settings_reach_the_workers_and_those_started_later(
         with pytest.raises(Unavailable):
             await supervisor.request("die")
         await until(lambda: notes().count("hello date auto") == 1)
+
+
+async def test_one_worker_answers_for_all(settings: Settings) -> None:
+    settings = settings.model_copy(update={"generation_devices": ["cpu", "cuda:0"]})
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        assert await supervisor.ready(30)
+        assert (await supervisor.ask_one("cache_status", {}, 30))["name"] == "cache_status"
+        with pytest.raises(Unavailable, match="no"):
+            await supervisor.ask_one("refuse", {}, 30)
+        with pytest.raises(TimeoutError):
+            await supervisor.ask_one("silence", {}, 0.1)
+        with pytest.raises(Unavailable):
+            await supervisor.ask_one("die", {}, 30)
+
+
+async def test_without_a_ready_worker_nobody_is_asked(settings: Settings) -> None:
+    async with supervised(settings, "mute") as (supervisor, _bus, _orphans):
+        await until(lambda: supervisor.pids)
+        with pytest.raises(Unavailable, match="ready"):
+            await supervisor.ask_one("cache_status", {}, 30)

@@ -1,0 +1,94 @@
+"""What language models write for a user: a worker runs them, this checks what is asked and tells how it ended."""
+
+import secrets
+from typing import Any, Protocol
+
+from invokeclone.graph.taxonomy import ModelType
+from invokeclone.images import service as images
+from invokeclone.kit.errors import InvokeCloneError, Unavailable
+from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
+from invokeclone.users.current import User
+from invokeclone.utilities.errors import NoWorker, SuggestionFailed, WrongModel
+from invokeclone.utilities.events import LLMTaskCompleteEvent, LLMTaskErrorEvent
+from invokeclone.utilities.schemas import (
+    HIGHEST_SEED,
+    ExpandPromptRequest,
+    ExpandPromptResponse,
+    ImageToPromptRequest,
+    ImageToPromptResponse,
+)
+
+PATIENCE_S = 600.0
+REQUEST = "write_text"
+
+
+class Workers(Protocol):
+    """The running workers."""
+
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+        """Ask one worker; raises Unavailable when none is ready, or the one that was asked has ended."""
+        ...
+
+
+async def expand(
+    resources: Resources, workers: Workers, user: User, asked: ExpandPromptRequest
+) -> ExpandPromptResponse:
+    """Return a longer prompt. Raises UnknownModelException, WrongModel, NoWorker, SuggestionFailed."""
+    seed = asked.seed if asked.seed is not None else secrets.randbelow(HIGHEST_SEED + 1)
+    await _require(resources, asked.model_key, ModelType.TextLLM)
+    body = {
+        "prompt": asked.prompt,
+        "system_prompt": asked.system_prompt,
+        "max_tokens": asked.max_tokens,
+        "seed": seed,
+        "model_key": asked.model_key,
+    }
+    text = await _written(resources, workers, user, asked.task_id, body)
+    return ExpandPromptResponse(expanded_prompt=text, seed=seed)
+
+
+async def describe(
+    resources: Resources, workers: Workers, user: User, asked: ImageToPromptRequest
+) -> ImageToPromptResponse:
+    """Return an image in words. Raises as `expand` does, and ImageNotFound, NotYours."""
+    await _require(resources, asked.model_key, ModelType.LlavaOnevision)
+    path = await images.path(resources, asked.image_name, user=user)
+    body = {"image": str(path), "instruction": asked.instruction, "model_key": asked.model_key}
+    return ImageToPromptResponse(prompt=await _written(resources, workers, user, asked.task_id, body))
+
+
+async def _require(resources: Resources, key: str, model_type: ModelType) -> None:
+    async with resources.database.read() as connection:
+        config = await models.get(connection, key)
+    if config.type != model_type:
+        raise WrongModel(
+            f"{config.name} is a model of type {config.type.value}; this needs one of type {model_type.value}"
+        )
+
+
+async def _written(
+    resources: Resources, workers: Workers, user: User, task_id: str | None, body: dict[str, Any]
+) -> str:
+    """Have a worker write; tell how it ended if the user gave the task an id."""
+    try:
+        answer = await _asked(workers, {**body, "task_id": task_id, "user_id": user.user_id})
+    except InvokeCloneError as error:
+        if task_id is not None:
+            resources.events.emit(LLMTaskErrorEvent(task_id=task_id, user_id=user.user_id, error=str(error)))
+        raise
+    if task_id is not None:
+        resources.events.emit(LLMTaskCompleteEvent(task_id=task_id, user_id=user.user_id))
+    return answer
+
+
+async def _asked(workers: Workers, body: dict[str, Any]) -> str:
+    try:
+        answer = await workers.ask_one(REQUEST, body, PATIENCE_S)
+    except Unavailable as error:
+        raise NoWorker(str(error)) from error
+    except TimeoutError as error:
+        raise SuggestionFailed(f"the model took over {PATIENCE_S:.0f} s") from error
+    if answer.get("error") is not None:
+        raise SuggestionFailed(str(answer["error"]))
+    return str(answer["text"])

@@ -1,0 +1,118 @@
+"""Language models outside the queue: a request names the model and what to write; progress goes out as events.
+
+One request runs at a time, in a thread of its own beside the node thread.
+"""
+
+import asyncio
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.kit import log
+from invokeclone.models import store
+from invokeclone.utilities.events import LLMTaskProgressEvent
+from invokeclone.worker.tools import Tools
+
+EVERY_S = 0.2
+"""Seconds between two words about progress."""
+
+SYSTEM_PROMPT = (
+    "You help people who make pictures with an AI. You are given a short idea for a picture. Answer with one vivid, concrete "
+    "prompt that keeps the idea and adds subject, setting, light, colours and style. Answer with the prompt alone."
+)
+_log = log.get("worker.language")
+
+
+class Language:
+    """Answers requests for text."""
+
+    def __init__(self, tools: Tools) -> None:
+        """Work with `tools`."""
+        self._tools = tools
+        self._one_at_a_time = asyncio.Lock()
+
+    async def write(self, body: dict[str, Any]) -> dict[str, str | None]:
+        """Return `text`, or why there is none as `error`."""
+        async with self._tools.resources.database.read() as connection:
+            config = await store.get(connection, str(body["model_key"]))
+        async with self._one_at_a_time:
+            try:
+                return {"text": await asyncio.to_thread(self._write, config, body), "error": None}
+            except Exception as error:  # noqa: BLE001  (whatever a model's files or its memory lead to is the answer)
+                _log.exception("%s could not write", config.name)
+                return {"text": None, "error": f"{type(error).__name__}: {error}"}
+
+    def _write(self, config: Any, body: dict[str, Any]) -> str:
+        tell = self._teller(body)
+        tell("loading_model", f"Loading {config.name}", None, None)
+        path = (self._tools.resources.settings.models_path / config.path).absolute()
+        load = self._tools.engine.load
+        loaded = load(config, path, None)
+        tokenizer = load(config, path, SubModelType.Tokenizer)
+        pipe = importlib.import_module("invokeclone.families.language_models.pipe")
+        total = int(body.get("max_tokens") or pipe.DESCRIPTION_TOKENS)
+        told = _sometimes(lambda count: tell("generating", f"{count} of at most {total} tokens", count, total))
+        tell("generating", "Writing", 0, total)
+        with tokenizer as words, loaded as model:
+            if "image" not in body:
+                system_prompt = body["system_prompt"] if body["system_prompt"] is not None else SYSTEM_PROMPT
+                made: str = pipe.write(
+                    *(model, words, body["prompt"], system_prompt),
+                    max_tokens=total,
+                    seed=int(body["seed"]),
+                    device=loaded.device,
+                    told=told,
+                )
+                return made
+            with load(config, path, SubModelType.Scheduler) as processor:
+                described: str = pipe.describe(
+                    *(model, words, processor, _picture(Path(body["image"])), body["instruction"]),
+                    device=loaded.device,
+                    told=told,
+                )
+                return described
+
+    def _teller(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
+        """Return what tells the user of progress; nothing is told of a task without an id."""
+        task_id, user_id = body.get("task_id"), body.get("user_id") or "system"
+
+        def tell(phase: str, message: str, count: int | None, total: int | None) -> None:
+            if task_id is None:
+                return
+            share = min(count / total, 1.0) if count is not None and total else None
+            event = LLMTaskProgressEvent.model_validate(
+                {
+                    "task_id": task_id,
+                    "user_id": user_id,
+                    "phase": phase,
+                    "message": message,
+                    "percentage": share,
+                    "current_tokens": count,
+                    "total_tokens": total,
+                }
+            )
+            self._tools.loop.call_soon_threadsafe(self._tools.resources.events.emit, event)
+
+        return tell
+
+
+def _sometimes(told: Callable[[int], None]) -> Callable[[int], None]:
+    """Return `told`, called no more often than makes sense."""
+    last = [0.0]
+
+    def tell(count: int) -> None:
+        if time.monotonic() - last[0] >= EVERY_S:
+            last[0] = time.monotonic()
+            told(count)
+
+    return tell
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")

@@ -1,0 +1,94 @@
+"""Tiny language models through the family's pipe."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from invokeclone.engine import loaders
+from invokeclone.families.language_models import pipe
+from invokeclone.graph.taxonomy import SubModelType
+from tests.language_models import write_llava, write_text_llm
+
+CPU = torch.device("cpu")
+TEMPLATE = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}[{{ m.content }}]{% endfor %}"
+
+
+def part(load: Any, folder: Path, submodel: SubModelType | None = None) -> Any:
+    return load(loaders.LoadRequest(None, folder, submodel, torch.float32, CPU, None))
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    folder = write_text_llm(tmp_path_factory.mktemp("llm"))
+    return part(pipe.load, folder), part(pipe.load, folder, SubModelType.Tokenizer)
+
+
+@pytest.fixture(scope="module")
+def seer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    folder = write_llava(tmp_path_factory.mktemp("llava"))
+    return tuple(
+        part(pipe.load_llava, folder, which) for which in (None, SubModelType.Tokenizer, SubModelType.Scheduler)
+    )
+
+
+def written(writer: tuple[Any, Any], seed: int, told: Any = lambda _count: None, max_tokens: int = 8) -> str:
+    return pipe.write(*writer, "a cat", "be short", max_tokens=max_tokens, seed=seed, device=CPU, told=told)
+
+
+def test_the_same_seed_writes_the_same(writer: tuple[Any, Any]) -> None:
+    before = torch.random.get_rng_state()
+    assert written(writer, 1) == written(writer, 1)
+    assert written(writer, 1) != written(writer, 2)
+    assert torch.equal(torch.random.get_rng_state(), before), "nodes' random numbers are not touched"
+
+
+def test_each_token_is_told(writer: tuple[Any, Any]) -> None:
+    counts: list[int] = []
+    written(writer, 1, counts.append)
+    assert counts == list(range(1, len(counts) + 1))
+    assert 1 <= len(counts) <= 8
+
+
+def test_whoever_is_told_may_stop_it(writer: tuple[Any, Any]) -> None:
+    def stop(_count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        written(writer, 1, stop)
+
+
+def test_a_template_that_knows_no_system_turn_gets_one_turn(tmp_path: Path) -> None:
+    tokenizer = part(pipe.load, write_text_llm(tmp_path, chat_template=TEMPLATE), SubModelType.Tokenizer)
+    assert tokenizer.decode(pipe.encode(tokenizer, "a cat", "be short", CPU)[0]) == "[be short\n\na cat]"
+
+
+def test_thoughts_are_left_out(writer: tuple[Any, Any]) -> None:
+    _model, tokenizer = writer
+    tokens = torch.tensor(tokenizer("<think>hm\nhm</think> A cat. ")["input_ids"])
+    assert pipe._text(tokenizer, tokens) == "A cat."
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 32), (100, 20), (1, 1)])
+def test_a_picture_is_seen_as_the_model_itself_sees_it(seer: tuple[Any, Any, Any], size: tuple[int, int]) -> None:
+    """The model's own way has tokens for the picture in the prompt; where these go and how many they are must agree."""
+    model, tokenizer, processor = seer
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    ours = pipe.describe(model, tokenizer, processor, image, "say", device=CPU, told=lambda _count: None)
+
+    inputs = processor(images=[image], return_tensors="pt")
+    places = torch.full((1, pipe.see(model, processor, image, CPU).shape[0]), model.config.image_token_id)
+    before, after = (pipe._tokens(tokenizer, text, CPU) for text in pipe._around_the_picture(tokenizer, "say"))
+    tokens = torch.cat([before, places, after], dim=1)
+    theirs = model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        pixel_values=inputs["pixel_values"],
+        image_sizes=torch.as_tensor(inputs["image_sizes"]),
+        max_new_tokens=pipe.DESCRIPTION_TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    assert ours == pipe._text(tokenizer, theirs[0, tokens.shape[1] :])
