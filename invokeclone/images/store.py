@@ -208,16 +208,20 @@ def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
     return Prepared(all_names(wanted, kind))
 
 
+def nearer(total: int, offset: int, limit: int) -> tuple[bool, dict[str, int]]:
+    """Return whether a page is to be read from the end of its list, and which part that is: skipping costs."""
+    left = max(total - offset, 0)
+    if offset > left:
+        return True, {"skip": max(left - limit, 0), "take": min(limit, left)}
+    return False, {"skip": offset, "take": limit}
+
+
 async def page_json(
     connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES
 ) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
     total = (await connection.execute(counted(wanted, kind))).scalar_one()
-    left = max(total - offset, 0)
-    if backwards := offset > left:  # the end is nearer, and skipping costs
-        part = {"skip": max(left - limit, 0), "take": min(limit, left)}
-    else:
-        part = {"skip": offset, "take": limit}
+    backwards, part = nearer(total, offset, limit)
     rows = (await connection.execute(_page(wanted, kind, backwards=backwards), part)).all()
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)

@@ -55,21 +55,24 @@ def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
     ]
 
 
-def _merged(wanted: ImageFilter, kinds: Sequence[Kind]) -> CompoundSelect[Any] | Select[Any]:
+def _merged(
+    wanted: ImageFilter, kinds: Sequence[Kind], *, backwards: bool = False
+) -> CompoundSelect[Any] | Select[Any]:
     """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name."""
-    direction = wanted.order_dir.value
-    order = [text(f"{key} {direction}") for key in ("created_at", "tie")]
+    newest_first = (wanted.order_dir is SQLiteDirection.Descending) is not backwards
+    order = [f"{key} {'DESC' if newest_first else 'ASC'}" for key in ("created_at", "tie")]
     if wanted.starred_first:
-        order.insert(0, text("starred DESC"))
+        order.insert(0, "starred ASC" if backwards else "starred DESC")
     branches = _branches(wanted, kinds)
     merged = branches[0] if len(branches) == 1 else union_all(*branches)
-    return merged.order_by(*order)
+    return merged.order_by(*[text(key) for key in order])
 
 
 @lru_cache(maxsize=store.SHAPES)
-def page_refs(wanted: ImageFilter) -> CompoundSelect[Any] | Select[Any]:
-    """Return the statement that finds kinds and names of a page, from `skip` on and at most `take` of them."""
-    return _merged(wanted, BOTH).limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
+def page_refs(wanted: ImageFilter, *, backwards: bool = False) -> CompoundSelect[Any] | Select[Any]:
+    """Return the statement that finds kinds and names of a page, from `skip` on (from the end if `backwards`), at most `take`."""
+    merged = _merged(wanted, BOTH, backwards=backwards)
+    return merged.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
 @lru_cache(maxsize=store.SHAPES)
@@ -101,8 +104,9 @@ async def names_json(
 async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
     """Return a page as the JSON of `OffsetPaginatedResults[GalleryItem]`."""
     total = sum([(await connection.execute(store.counted(wanted, kind))).scalar_one() for kind in BOTH])
-    rows = (await connection.execute(page_refs(wanted), {"skip": offset, "take": limit})).all()
-    refs = [(row.kind, row.name) for row in rows]
+    backwards, part = store.nearer(total, offset, limit)
+    rows = (await connection.execute(page_refs(wanted, backwards=backwards), part)).all()
+    refs = [(row.kind, row.name) for row in (reversed(rows) if backwards else rows)]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in BOTH:
         found |= await _items(connection, kind, [name for word, name in refs if word == kind.word])
