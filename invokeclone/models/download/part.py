@@ -55,7 +55,7 @@ class Part:
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f"{target.name}.part.json")
-        self._sha256 = sha256
+        self.sha256 = sha256
         self._hash: Any = None
         self._file: IO[bytes] | None = None
         self.complete = False
@@ -75,7 +75,7 @@ class Part:
         if self.target.exists():
             raise DestinationTaken(f"there is a file already: {self.target}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._hash = hashlib.sha256() if self._sha256 else None
+        self._hash = hashlib.sha256() if self.sha256 else None
         self._file = self.path.open("r+b" if keep else "w+b")
         self._file.truncate(keep)
         if self._hash is not None:
@@ -98,8 +98,8 @@ class Part:
         self._file.flush()
         os.fsync(self._file.fileno())
         self.close()
-        if self._hash is not None and self._hash.hexdigest() != self._sha256:
-            raise ChecksumMismatch(f"{self.target.name} has the checksum {self._hash.hexdigest()}, not {self._sha256}")
+        if self._hash is not None and self._hash.hexdigest() != self.sha256:
+            raise ChecksumMismatch(f"{self.target.name} has the checksum {self._hash.hexdigest()}, not {self.sha256}")
         if self.target.exists():
             raise DestinationTaken(f"there is a file already: {self.target}")
         self.path.rename(self.target)

@@ -6,7 +6,7 @@ It fills in the job as it goes and calls `progress`; it knows nothing of queues 
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,6 +29,7 @@ LONGEST_WAIT_S = 60.0
 WRITE_AT_ONCE = 1024 * 1024
 CHECK_SPACE_EVERY = 64 * 1024 * 1024
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_LINKED = re.compile(r'"?([0-9a-f]{64})"?')
 _PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 _log = log.get("download")
@@ -95,8 +96,10 @@ class Transfer:
         headers = {"Range": f"bytes={size}-"} if note is not None else {}
         if note is not None and note.validator:
             headers["If-Range"] = note.validator
-        async with self._web.get(url, token=job.access_token, headers=headers) as response:
+        hops: list[Mapping[str, str]] = []
+        async with self._web.get(url, token=job.access_token, headers=headers, hops=hops) as response:
             check_status(response)
+            self._learn_checksum(hops)
             if self.part is None:
                 await self._name(response)
                 if (await self._found(url))[0]:
@@ -138,6 +141,13 @@ class Transfer:
         self._claim(path)
         self._job.download_path = path
         self.part = Part(path, self._sha256)
+
+    def _learn_checksum(self, hops: list[Mapping[str, str]]) -> None:
+        """Take the checksum that Hugging Face tells when it redirects to its storage, if none is known."""
+        told = [_LINKED.fullmatch(headers.get("X-Linked-ETag", "")) for headers in hops]
+        self._sha256 = self._sha256 or next((found[1] for found in told if found), None)
+        if self.part is not None:
+            self.part.sha256 = self._sha256
 
     def _kept(self, response: "ClientResponse", size: int, note: Note | None, url: str) -> int | None:
         """Return how many bytes to keep of those that are here; None: none, and ask anew, as this answer is a part."""

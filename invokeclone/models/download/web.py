@@ -72,15 +72,22 @@ class Web:
 
     @contextlib.asynccontextmanager
     async def get(
-        self, url: str, *, token: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        hops: list[Mapping[str, str]] | None = None,
     ) -> "AsyncIterator[ClientResponse]":
         """Lend the answer to a GET, redirects followed; any status but a passing fault is the caller's to judge.
+
+        The headers of the redirects are added to `hops`.
 
         Raises AddressRefused, DownloadFailed (no such host, no good certificate, redirects without end), TryAgain.
         """
         response = None
         try:
-            response = await self._follow(url, token, dict(headers or {}))
+            response = await self._follow(url, token, dict(headers or {}), [] if hops is None else hops)
             if response.status in _PASSING:
                 raise TryAgain(f"{_host(response)} answered {response.status}", _retry_after(response))
             yield response
@@ -121,7 +128,9 @@ class Web:
             await self._session.close()
             self._session = None
 
-    async def _follow(self, address: str, token: str | None, headers: dict[str, str]) -> "ClientResponse":
+    async def _follow(
+        self, address: str, token: str | None, headers: dict[str, str], hops: list[Mapping[str, str]]
+    ) -> "ClientResponse":
         session = await self._opened()
         from yarl import URL
 
@@ -138,6 +147,7 @@ class Web:
             if response.status not in _REDIRECTS:
                 return response
             location = response.headers.get("Location", "")
+            hops.append(response.headers)
             response.close()
             url = _joined(url, location)
         raise DownloadFailed(f"{first.host} redirects without end")

@@ -164,6 +164,17 @@ async def test_a_wrong_checksum(fake_web, fetch, folder):
     assert (job.status, job.error_type, left(folder)) == ("error", "ChecksumMismatch", [])
 
 
+async def test_the_checksum_that_hugging_face_tells(fake_web, fetch, folder):
+    """Its redirect to the storage carries it."""
+    fake_web.page("/storage", DATA)
+    for name, told, expected in (("good", SHA, None), ("bad", "0" * 64, "ChecksumMismatch"), ("odd", "x", None)):
+        fake_web.redirect(f"/{name}", "/storage")
+        fake_web.pages[f"/{name}"].headers["X-Linked-ETag"] = f'"{told}"'
+        job = await done(fetch(f"/{name}", file=folder / name))
+        assert job.error_type == expected
+    assert left(folder) == ["good", "odd"]
+
+
 async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fetch, folder):
     """The same ETag with other bytes behind it: the checksum tells."""
     fake_web.page("/a/model.safetensors", DATA)
