@@ -24,6 +24,8 @@ from invokeclone.images.api import router as images
 from invokeclone.images.downloads import Downloads
 from invokeclone.images.downloads_api import router as image_downloads
 from invokeclone.images.gallery.api import router as gallery
+from invokeclone.images.moves import Moves
+from invokeclone.images.moves_api import router as image_moves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
@@ -60,6 +62,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     queue,
     images,
     image_downloads,
+    image_moves,
     videos,
     gallery,
     boards,
@@ -71,10 +74,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     client_state,
     recall,
     utilities,
+    custom_nodes,
     presets,
     workflows,
 )
-    custom_nodes,
 COMPRESS_FROM = 1_000
 """Bytes from which an answer is compressed."""
 
@@ -139,6 +142,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.http_compression_level:
         app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
     app.add_middleware(Renewal)
+    app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
     app.add_middleware(guards.BodyLimit)
     app.add_middleware(guards.SameSite, allow_origins=settings.allow_origins)
     if settings.allow_origins:
@@ -159,16 +163,16 @@ async def _health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
-    resources: Resources = app.state.resources
 def _packs_changed(app: FastAPI, names: list[str]) -> None:
     """Have the workers load these node packs, and the OpenAPI document made anew."""
     app.state.supervisor.change_packs(names)
     app.state.openapi.forget()
 
 
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
+    resources: Resources = app.state.resources
     async with contextlib.AsyncExitStack() as stack:
         if app.state.scratch is not None:
             stack.callback(app.state.scratch.cleanup)
@@ -178,6 +182,9 @@ def _packs_changed(app: FastAPI, names: list[str]) -> None:
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
+        app.state.image_moves = Moves(resources)
+        await app.state.image_moves.start()
+        stack.push_async_callback(app.state.image_moves.stop)
         app.state.image_downloads = Downloads(resources)
         await app.state.image_downloads.start()
         stack.push_async_callback(app.state.image_downloads.stop)
@@ -201,10 +208,10 @@ def _packs_changed(app: FastAPI, names: list[str]) -> None:
             command=app.state.worker_command or (sys.executable,),
         )
         app.state.supervisor = supervisor
+        app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
+        await app.state.packs.start()
+        stack.callback(app.state.packs.stop)
         if app.state.worker_command is not None:
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
-        app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
-        await app.state.packs.start()
-        stack.callback(app.state.packs.stop)
