@@ -17,6 +17,7 @@ from invokeclone.families.sd2 import conversion as sd2
 from invokeclone.families.sdxl import conversion as sdxl
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.kit.settings import Settings
+from invokeclone.models.files import header
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.requests import Requests
 from tests.families.conftest import CONFIGS, SCHEDULER
@@ -198,3 +199,13 @@ async def test_a_worker_tells_why_it_cannot_convert(settings: Settings, tmp_path
     assert answer == {"refused": "models of flux cannot be converted"}
     answer = await requests.answer("convert_model", body | {"base": "sd-1", "half": True})
     assert "unet" in answer["refused"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_server_reads_the_names_and_shapes_of_torch_files_as_torch_does(tmp_path: Path, zipped: bool) -> None:
+    weights = {"a.weight": torch.zeros(3, 4, dtype=torch.float16), "b": torch.nn.Parameter(torch.zeros(2))}
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": weights, "global_step": 7}, path, _use_new_zipfile_serialization=zipped)
+    tensors, notes = header(path)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {"a.weight": (3, 4), "b": (2,)}
+    assert (tensors["a.weight"].dtype, tensors["b"].dtype, notes) == ("F16", "F32", {"global_step": "7"})

@@ -107,11 +107,14 @@ def test_the_networks_come_out_as_they_went_in(name: str, checkpoint: Path, conf
     assert same(getattr(single_file, name)(checkpoint, torch.float32, configs), parts[name])
 
 
-def test_a_torch_file_is_read_without_code(checkpoint: Path, configs: Path, parts: dict[str, Any], tmp_path: Path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_torch_file_is_read_without_code(
+    checkpoint: Path, configs: Path, parts: dict[str, Any], tmp_path: Path, zipped: bool
+):
     from safetensors.torch import load_file
 
     path = tmp_path / "tiny.ckpt"
-    torch.save({"state_dict": load_file(checkpoint)}, path)
+    torch.save({"state_dict": load_file(checkpoint)}, path, _use_new_zipfile_serialization=zipped)
     assert same(single_file.vae(path, torch.float32, configs), parts["vae"])
 
 

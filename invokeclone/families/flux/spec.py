@@ -35,40 +35,32 @@ class _FLUX(ModelConfig):
     base: Literal[BaseModelType.Flux] = BaseModelType.Flux
 
 
-class Main_Diffusers_FLUX_Config(MainModel, Diffusers, _FLUX):
+class _Main(MainModel):
+    variant: FluxVariantType = Field(description="Which of the published models it is")
+
+
+class Main_Diffusers_FLUX_Config(_Main, Diffusers, _FLUX):
     """FLUX.1 in a folder."""
 
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
-
-class Main_Checkpoint_FLUX_Config(MainModel, Checkpoint, _FLUX):
+class Main_Checkpoint_FLUX_Config(_Main, Checkpoint, _FLUX):
     """FLUX.1 in one file."""
 
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
-
-class Main_BnBNF4_FLUX_Config(MainModel, BnBNF4, _FLUX):
+class Main_BnBNF4_FLUX_Config(_Main, BnBNF4, _FLUX):
     """FLUX.1 quantized by bitsandbytes."""
 
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
-
-class Main_GGUF_FLUX_Config(MainModel, GGUF, _FLUX):
+class Main_GGUF_FLUX_Config(_Main, GGUF, _FLUX):
     """FLUX.1 in GGUF's form."""
 
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_FLUX_Config(MainModel, SDNQFile, _FLUX):
+class Main_SDNQ_FLUX_Config(_Main, SDNQFile, _FLUX):
     """FLUX.1 in one file quantized by SDNQ."""
 
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_Diffusers_FLUX_Config(MainModel, SDNQFolder, _FLUX):
+class Main_SDNQ_Diffusers_FLUX_Config(_Main, SDNQFolder, _FLUX):
     """FLUX.1 in a folder quantized by SDNQ."""
-
-    variant: FluxVariantType = Field(description="Which of the published models it is")
 
 
 class VAE_Checkpoint_FLUX_Config(VAEModel, Checkpoint, _FLUX):

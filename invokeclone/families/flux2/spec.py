@@ -38,34 +38,28 @@ class _Flux2(ModelConfig):
     base: Literal[BaseModelType.Flux2] = BaseModelType.Flux2
 
 
-class Main_Diffusers_Flux2_Config(MainModel, Diffusers, _Flux2):
+class _Main(MainModel):
+    variant: Flux2VariantType = Field(description="Which of the published models it is")
+
+
+class Main_Diffusers_Flux2_Config(_Main, Diffusers, _Flux2):
     """FLUX.2 in a folder."""
 
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_Checkpoint_Flux2_Config(MainModel, Checkpoint, _Flux2):
+class Main_Checkpoint_Flux2_Config(_Main, Checkpoint, _Flux2):
     """FLUX.2 in one file."""
 
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_GGUF_Flux2_Config(MainModel, GGUF, _Flux2):
+class Main_GGUF_Flux2_Config(_Main, GGUF, _Flux2):
     """FLUX.2 in GGUF's form."""
 
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_Flux2_Config(MainModel, SDNQFile, _Flux2):
+class Main_SDNQ_Flux2_Config(_Main, SDNQFile, _Flux2):
     """FLUX.2 in one file quantized by SDNQ."""
 
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_Diffusers_Flux2_Config(MainModel, SDNQFolder, _Flux2):
+class Main_SDNQ_Diffusers_Flux2_Config(_Main, SDNQFolder, _Flux2):
     """FLUX.2 in a folder quantized by SDNQ."""
-
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
 
 
 class VAE_Checkpoint_Flux2_Config(VAEModel, Checkpoint, _Flux2):

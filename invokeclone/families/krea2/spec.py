@@ -17,22 +17,20 @@ class _Krea2(ModelConfig):
     base: Literal[BaseModelType.Krea2] = BaseModelType.Krea2
 
 
-class Main_Diffusers_Krea2_Config(MainModel, Diffusers, _Krea2):
+class _Main(MainModel):
+    variant: Krea2VariantType = Field(description="Which of the published models it is")
+
+
+class Main_Diffusers_Krea2_Config(_Main, Diffusers, _Krea2):
     """Krea-2 in a folder."""
 
-    variant: Krea2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_Checkpoint_Krea2_Config(MainModel, Checkpoint, _Krea2):
+class Main_Checkpoint_Krea2_Config(_Main, Checkpoint, _Krea2):
     """Krea-2 in one file."""
 
-    variant: Krea2VariantType = Field(description="Which of the published models it is")
 
-
-class Main_GGUF_Krea2_Config(MainModel, GGUF, _Krea2):
+class Main_GGUF_Krea2_Config(_Main, GGUF, _Krea2):
     """Krea-2 in GGUF's form."""
-
-    variant: Krea2VariantType = Field(description="Which of the published models it is")
 
 
 class LoRA_LyCORIS_Krea2_Config(LoRAModel, LyCORIS, _Krea2):

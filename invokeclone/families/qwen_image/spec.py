@@ -26,22 +26,20 @@ class _QwenImage(ModelConfig):
     base: Literal[BaseModelType.QwenImage] = BaseModelType.QwenImage
 
 
-class Main_Diffusers_QwenImage_Config(MainModel, Diffusers, _QwenImage):
+class _Main(MainModel):
+    variant: QwenImageVariantType | None = Field(default=None, description="Which of the published models it is")
+
+
+class Main_Diffusers_QwenImage_Config(_Main, Diffusers, _QwenImage):
     """Qwen-Image in a folder."""
 
-    variant: QwenImageVariantType | None = Field(default=None, description="Which of the published models it is")
 
-
-class Main_Checkpoint_QwenImage_Config(MainModel, Checkpoint, _QwenImage):
+class Main_Checkpoint_QwenImage_Config(_Main, Checkpoint, _QwenImage):
     """Qwen-Image in one file."""
 
-    variant: QwenImageVariantType | None = Field(default=None, description="Which of the published models it is")
 
-
-class Main_GGUF_QwenImage_Config(MainModel, GGUF, _QwenImage):
+class Main_GGUF_QwenImage_Config(_Main, GGUF, _QwenImage):
     """Qwen-Image in GGUF's form."""
-
-    variant: QwenImageVariantType | None = Field(default=None, description="Which of the published models it is")
 
 
 class VAE_Checkpoint_QwenImage_Config(VAEModel, Checkpoint, _QwenImage):

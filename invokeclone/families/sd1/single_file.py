@@ -5,6 +5,7 @@ Diffusers converts the names of the weights. Nothing is fetched: CLIP's vocabula
 
 import gzip
 import json
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def read(path: Path, prefixes: Iterable[str]) -> dict[str, torch.Tensor]:
 
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(wanted)}  # noqa: SIM118
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     stored = stored.get("state_dict", stored)
     return {name: value for name, value in stored.items() if name.startswith(wanted)}
 

@@ -14,116 +14,107 @@ from invokeclone.models.signatures import forms
 from invokeclone.models.tensors import Tensor
 
 
-class T5Encoder_T5Encoder_Config(CpuOnly, OfAnyBase):
+class _T5(CpuOnly):
+    type: Literal[ModelType.T5Encoder] = ModelType.T5Encoder
+
+
+class T5Encoder_T5Encoder_Config(_T5, OfAnyBase):
     """A T5 encoder in a folder."""
 
-    type: Literal[ModelType.T5Encoder] = ModelType.T5Encoder
     format: Literal[ModelFormat.T5Encoder] = ModelFormat.T5Encoder
 
 
-class T5Encoder_BnBLLMint8_Config(CpuOnly, OfAnyBase):
+class T5Encoder_BnBLLMint8_Config(_T5, OfAnyBase):
     """A T5 encoder quantized to 8 bits by bitsandbytes."""
 
-    type: Literal[ModelType.T5Encoder] = ModelType.T5Encoder
     format: Literal[ModelFormat.BnbQuantizedLlmInt8b] = ModelFormat.BnbQuantizedLlmInt8b
 
 
-class T5Encoder_SDNQ_Config(CpuOnly, OfAnyBase):
+class T5Encoder_SDNQ_Config(_T5, OfAnyBase):
     """A T5 encoder quantized by SDNQ."""
 
-    type: Literal[ModelType.T5Encoder] = ModelType.T5Encoder
     format: Literal[ModelFormat.SDNQQuantized] = ModelFormat.SDNQQuantized
 
 
-class T5Encoder_GGUF_Config(CpuOnly, GGUF, OfAnyBase):
+class T5Encoder_GGUF_Config(_T5, GGUF, OfAnyBase):
     """A T5 encoder in GGUF's form."""
 
-    type: Literal[ModelType.T5Encoder] = ModelType.T5Encoder
+
+class _Qwen3VL(CpuOnly):
+    type: Literal[ModelType.Qwen3VLEncoder] = ModelType.Qwen3VLEncoder
 
 
-class Qwen3VLEncoder_Checkpoint_Config(CpuOnly, Checkpoint, OfAnyBase):
+class Qwen3VLEncoder_Checkpoint_Config(_Qwen3VL, Checkpoint, OfAnyBase):
     """A Qwen3-VL encoder in one file."""
 
-    type: Literal[ModelType.Qwen3VLEncoder] = ModelType.Qwen3VLEncoder
 
-
-class Qwen3VLEncoder_Qwen3VLEncoder_Config(CpuOnly, OfAnyBase):
+class Qwen3VLEncoder_Qwen3VLEncoder_Config(_Qwen3VL, OfAnyBase):
     """A Qwen3-VL encoder in a folder."""
 
-    type: Literal[ModelType.Qwen3VLEncoder] = ModelType.Qwen3VLEncoder
     format: Literal[ModelFormat.Qwen3VLEncoder] = ModelFormat.Qwen3VLEncoder
 
 
-class Qwen3Encoder_Qwen3Encoder_Config(CpuOnly, OfAnyBase):
+class _Qwen3(CpuOnly):
+    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
+    variant: Qwen3VariantType = Field(description="Its size")
+
+
+class Qwen3Encoder_Qwen3Encoder_Config(_Qwen3, OfAnyBase):
     """A Qwen3 encoder in a folder."""
 
-    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
     format: Literal[ModelFormat.Qwen3Encoder] = ModelFormat.Qwen3Encoder
-    variant: Qwen3VariantType = Field(description="Its size")
 
 
-class Qwen3Encoder_Checkpoint_Config(CpuOnly, Checkpoint, OfAnyBase):
+class Qwen3Encoder_Checkpoint_Config(_Qwen3, Checkpoint, OfAnyBase):
     """A Qwen3 encoder in one file."""
 
-    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
-    variant: Qwen3VariantType = Field(description="Its size")
 
-
-class Qwen3Encoder_GGUF_Config(CpuOnly, GGUF, OfAnyBase):
+class Qwen3Encoder_GGUF_Config(_Qwen3, GGUF, OfAnyBase):
     """A Qwen3 encoder in GGUF's form."""
 
-    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
-    variant: Qwen3VariantType = Field(description="Its size")
 
-
-class Qwen3Encoder_SDNQ_Config(CpuOnly, SDNQFile, OfAnyBase):
+class Qwen3Encoder_SDNQ_Config(_Qwen3, SDNQFile, OfAnyBase):
     """A Qwen3 encoder in one file quantized by SDNQ."""
 
-    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
-    variant: Qwen3VariantType = Field(description="Its size")
 
-
-class Qwen3Encoder_SDNQ_Folder_Config(CpuOnly, OfAnyBase):
+class Qwen3Encoder_SDNQ_Folder_Config(_Qwen3, OfAnyBase):
     """A Qwen3 encoder in a folder quantized by SDNQ."""
 
-    type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
     format: Literal[ModelFormat.SDNQQuantized] = ModelFormat.SDNQQuantized
-    variant: Qwen3VariantType = Field(description="Its size")
 
 
-class MistralEncoder_Diffusers_Config(CpuOnly, OfAnyBase):
+class _Mistral(CpuOnly):
+    type: Literal[ModelType.MistralEncoder] = ModelType.MistralEncoder
+    variant: MistralVariantType = Field(description="Which of the published models it is")
+
+
+class MistralEncoder_Diffusers_Config(_Mistral, OfAnyBase):
     """A Mistral encoder in a folder."""
 
-    type: Literal[ModelType.MistralEncoder] = ModelType.MistralEncoder
     format: Literal[ModelFormat.MistralEncoder] = ModelFormat.MistralEncoder
-    variant: MistralVariantType = Field(description="Which of the published models it is")
 
 
-class MistralEncoder_Checkpoint_Config(CpuOnly, Checkpoint, OfAnyBase):
+class MistralEncoder_Checkpoint_Config(_Mistral, Checkpoint, OfAnyBase):
     """A Mistral encoder in one file."""
 
-    type: Literal[ModelType.MistralEncoder] = ModelType.MistralEncoder
-    variant: MistralVariantType = Field(description="Which of the published models it is")
 
-
-class MistralEncoder_GGUF_Config(CpuOnly, GGUF, OfAnyBase):
+class MistralEncoder_GGUF_Config(_Mistral, GGUF, OfAnyBase):
     """A Mistral encoder in GGUF's form."""
 
-    type: Literal[ModelType.MistralEncoder] = ModelType.MistralEncoder
-    variant: MistralVariantType = Field(description="Which of the published models it is")
+
+class _Gemma2(CpuOnly):
+    type: Literal[ModelType.Gemma2Encoder] = ModelType.Gemma2Encoder
 
 
-class Gemma2Encoder_Gemma2Encoder_Config(CpuOnly, OfAnyBase):
+class Gemma2Encoder_Gemma2Encoder_Config(_Gemma2, OfAnyBase):
     """A Gemma 2 encoder in a folder."""
 
-    type: Literal[ModelType.Gemma2Encoder] = ModelType.Gemma2Encoder
     format: Literal[ModelFormat.Gemma2Encoder] = ModelFormat.Gemma2Encoder
 
 
-class Gemma2Encoder_GGUF_Config(CpuOnly, OfAnyBase):
+class Gemma2Encoder_GGUF_Config(_Gemma2, OfAnyBase):
     """A Gemma 2 encoder in GGUF's form."""
 
-    type: Literal[ModelType.Gemma2Encoder] = ModelType.Gemma2Encoder
     format: Literal[ModelFormat.GGUFQuantized] = ModelFormat.GGUFQuantized
 
 

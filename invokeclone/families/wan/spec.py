@@ -17,27 +17,28 @@ class _Wan(ModelConfig):
     base: Literal[BaseModelType.Wan] = BaseModelType.Wan
 
 
-class Main_Diffusers_Wan_Config(MainModel, Diffusers, _Wan):
+class _Main(MainModel):
+    variant: WanVariantType = Field(description="Which of the published models it is")
+
+
+class Main_Diffusers_Wan_Config(_Main, Diffusers, _Wan):
     """Wan in a folder."""
 
-    variant: WanVariantType = Field(description="Which of the published models it is")
     has_dual_expert: bool = Field(
         default=False, description="Whether it has one denoiser for high and one for low noise"
     )
     boundary_ratio: float | None = Field(default=None, description="Where the one takes over from the other")
 
 
-class Main_Checkpoint_Wan_Config(MainModel, Checkpoint, _Wan):
+class Main_Checkpoint_Wan_Config(_Main, Checkpoint, _Wan):
     """Wan in one file."""
 
-    variant: WanVariantType = Field(description="Which of the published models it is")
     expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels that it was trained for")
 
 
-class Main_GGUF_Wan_Config(MainModel, GGUF, _Wan):
+class Main_GGUF_Wan_Config(_Main, GGUF, _Wan):
     """Wan in GGUF's form."""
 
-    variant: WanVariantType = Field(description="Which of the published models it is")
     expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels that it was trained for")
 
 

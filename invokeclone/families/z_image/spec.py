@@ -28,34 +28,28 @@ class _ZImage(ModelConfig):
     base: Literal[BaseModelType.ZImage] = BaseModelType.ZImage
 
 
-class Main_Diffusers_ZImage_Config(MainModel, Diffusers, _ZImage):
+class _Main(MainModel):
+    variant: ZImageVariantType = Field(description="Which of the published models it is")
+
+
+class Main_Diffusers_ZImage_Config(_Main, Diffusers, _ZImage):
     """Z-Image in a folder."""
 
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
 
-
-class Main_Checkpoint_ZImage_Config(MainModel, Checkpoint, _ZImage):
+class Main_Checkpoint_ZImage_Config(_Main, Checkpoint, _ZImage):
     """Z-Image in one file."""
 
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
 
-
-class Main_GGUF_ZImage_Config(MainModel, GGUF, _ZImage):
+class Main_GGUF_ZImage_Config(_Main, GGUF, _ZImage):
     """Z-Image in GGUF's form."""
 
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_ZImage_Config(MainModel, SDNQFile, _ZImage):
+class Main_SDNQ_ZImage_Config(_Main, SDNQFile, _ZImage):
     """Z-Image in one file quantized by SDNQ."""
 
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
 
-
-class Main_SDNQ_Diffusers_ZImage_Config(MainModel, SDNQFolder, _ZImage):
+class Main_SDNQ_Diffusers_ZImage_Config(_Main, SDNQFolder, _ZImage):
     """Z-Image in a folder quantized by SDNQ."""
-
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
 
 
 class ControlNet_Checkpoint_ZImage_Config(ControlNetModel, Checkpoint, _ZImage):
