@@ -11,6 +11,13 @@ from invokeclone.kit.settings import Settings
 from invokeclone.tables import app_state, users
 
 
+@pytest.fixture(autouse=True)
+async def _empty(database: Database) -> None:
+    """Leave the table that these tests write to without the rows that a new database has."""
+    async with database.write() as connection:
+        await connection.execute(app_state.delete())
+
+
 async def test_a_write_is_committed_on_leaving(database: Database) -> None:
     async with database.write() as connection:
         await connection.execute(app_state.insert().values(key="a", value="1"))
