@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
     except (
         pickle.UnpicklingError, zipfile.BadZipFile, EOFError, AttributeError, LookupError, TypeError, ValueError,
-        OverflowError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
+        OverflowError, MemoryError, RuntimeError,
     ) as error:  # fmt: skip
         raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
     if not isinstance(content, Mapping):
