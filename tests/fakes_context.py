@@ -132,7 +132,7 @@ class FakeUtil:
 
 @dataclass
 class FakeContext:
-    """The nine faces; those without a fake of their own are set by the test that needs them."""
+    """The faces; those without a fake of their own are set by the test that needs them."""
 
     images: FakeImages = field(default_factory=FakeImages)
     tensors: FakeStore = field(default_factory=FakeStore)
@@ -141,5 +141,6 @@ class FakeContext:
     util: FakeUtil = field(default_factory=FakeUtil)
     models: Any = None
     boards: Any = None
+    presets: Any = None
     config: Any = None
     data: Any = field(default_factory=SimpleNamespace)

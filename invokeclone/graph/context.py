@@ -1,4 +1,4 @@
-"""What a node may ask of the application: nine faces, as Protocols.
+"""What a node may ask of the application: InvokeAI's nine faces and one for presets, as Protocols.
 
 The worker fills them. Nothing here knows how images, tensors or models are stored, or what runs the node.
 """
@@ -273,6 +273,28 @@ class BoardsFace(Protocol):
         """Names of the images on a board."""
 
 
+class PresetTexts(Protocol):
+    """The two templates of a style preset."""
+
+    @property
+    def positive_prompt(self) -> str:
+        """What is wanted."""
+
+    @property
+    def negative_prompt(self) -> str:
+        """What is not wanted."""
+
+
+class PresetsFace(Protocol):
+    """Style presets and system prompts that the item's user may read."""
+
+    def style_preset(self, style_preset_id: str) -> PresetTexts:
+        """Return a style preset's templates."""
+
+    def system_prompt(self, system_prompt_id: str) -> str:
+        """Return a system prompt's text."""
+
+
 class InvocationContext(Protocol):
     """What `invoke` is given."""
 
@@ -307,6 +329,10 @@ class InvocationContext(Protocol):
     @property
     def boards(self) -> BoardsFace:
         """Boards."""
+
+    @property
+    def presets(self) -> PresetsFace:
+        """Style presets and system prompts."""
 
     @property
     def data(self) -> ItemData:

@@ -41,6 +41,7 @@ __all__ = [
     "OutputFieldJSONSchemaExtra",
     "SD3ConditioningField",
     "StylePresetField",
+    "SystemPromptField",
     "TensorField",
     "UIComponent",
     "UIConfigBase",
@@ -206,6 +207,12 @@ class StylePresetField(BaseModel):
     """A style preset, by id."""
 
     style_preset_id: str = Field(description="The id of the style preset")
+
+
+class SystemPromptField(BaseModel):
+    """A system prompt, by id."""
+
+    system_prompt_id: str = Field(description="The id of the system prompt")
 
 
 class TensorField(BaseModel):

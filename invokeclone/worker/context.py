@@ -1,4 +1,4 @@
-"""The InvocationContext as the worker fills it: nine faces over the worker's tools, all synchronous for the node.
+"""The InvocationContext as the worker fills it: the faces over the worker's tools, all synchronous for the node.
 
 It puts the faces together and holds the small ones; it refuses to run a node.
 """
@@ -14,6 +14,7 @@ from invokeclone.worker.boards import Boards
 from invokeclone.worker.events import NodeEvents
 from invokeclone.worker.images import Images
 from invokeclone.worker.models import Models
+from invokeclone.worker.presets import Presets
 from invokeclone.worker.progress import Progress
 from invokeclone.worker.tensors import TensorStore
 from invokeclone.worker.tools import Session
@@ -104,6 +105,7 @@ class Context:
     config: Config
     util: Progress
     boards: Boards
+    presets: Presets
     data: ItemData
 
     @property
@@ -125,5 +127,6 @@ def make_context(session: Session, node: BaseInvocation, source_id: str, events:
         config=Config(tools.resources.settings),
         util=util,
         boards=Boards(session),
+        presets=Presets(session),
         data=ItemData(session.queue_item, node, source_id),
     )

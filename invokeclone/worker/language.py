@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from invokeclone.families.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.models import store
@@ -19,10 +20,6 @@ from invokeclone.worker.tools import Tools
 EVERY_S = 0.2
 """Seconds between two words about progress."""
 
-SYSTEM_PROMPT = (
-    "You help people who make pictures with an AI. You are given a short idea for a picture. Answer with one vivid, concrete "
-    "prompt that keeps the idea and adds subject, setting, light, colours and style. Answer with the prompt alone."
-)
 _log = log.get("worker.language")
 
 

@@ -1,6 +1,8 @@
 """Tiny language models through the family's pipe."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,12 @@ from PIL import Image
 
 from invokeclone.engine import loaders
 from invokeclone.families.language_models import pipe
+from invokeclone.families.language_models.nodes import TextLLMInvocation, TextLLMWithPresetInvocation
+from invokeclone.graph.context import CanceledException
+from invokeclone.graph.fields import SystemPromptField
+from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import SubModelType
+from tests.fakes_context import FakeContext
 from tests.language_models import write_llava, write_text_llm
 
 CPU = torch.device("cpu")
@@ -92,3 +99,35 @@ def test_a_picture_is_seen_as_the_model_itself_sees_it(seer: tuple[Any, Any, Any
         pad_token_id=0,
     )
     assert ours == pipe._text(tokenizer, theirs[0, tokens.shape[1] :])
+
+
+class FakeModels:
+    """A models face that has one model."""
+
+    def __init__(self, writer: tuple[Any, Any]) -> None:
+        self._writer = writer
+
+    def load(self, identifier: ModelIdentifierField, submodel: SubModelType | None = None) -> Any:
+        assert identifier.key == "k"
+        return nullcontext(self._writer[1] if submodel is SubModelType.Tokenizer else self._writer[0])
+
+
+MODEL = {"key": "k", "hash": "h", "name": "n", "base": "any", "type": "text_llm"}
+
+
+def test_both_nodes_write_the_same_for_the_same_system_prompt(writer: tuple[Any, Any]) -> None:
+    presets = SimpleNamespace(system_prompt={"p": "be short"}.__getitem__)
+    context = FakeContext(models=FakeModels(writer), presets=presets)
+    common = {"id": "n", "prompt": "a cat", "text_llm_model": MODEL, "max_tokens": 6, "seed": 5}
+    plain = TextLLMInvocation(**common, system_prompt="be short").invoke(context)
+    saved = TextLLMWithPresetInvocation(**common, system_prompt=SystemPromptField(system_prompt_id="p")).invoke(context)
+    assert plain.value == saved.value == written(writer, 5, max_tokens=6)
+    assert TextLLMInvocation(**common).invoke(context).value != plain.value
+    assert context.util.progress[0] == ("Writing", 1 / 6)
+
+
+def test_a_node_stops_when_its_item_is_canceled(writer: tuple[Any, Any]) -> None:
+    context = FakeContext(models=FakeModels(writer))
+    context.util.canceled = True
+    with pytest.raises(CanceledException):
+        TextLLMInvocation(id="n", prompt="a", text_llm_model=MODEL).invoke(context)

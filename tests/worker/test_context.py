@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 from PIL import Image
+from sqlalchemy import insert
 
 from invokeclone.boards import store as boards_store
 from invokeclone.graph.context import CanceledException, PipelineIntermediateState
@@ -21,12 +22,18 @@ from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
 from invokeclone.images.errors import ImageNotFound, NotYourBoard, NotYours
 from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.resources import Resources
 from invokeclone.models import events as models_events
 from invokeclone.models import registry
 from invokeclone.models import store as models_store
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.errors import UnknownModelException
+from invokeclone.presets import prompts as system_prompts
+from invokeclone.presets import store as presets_store
+from invokeclone.presets.schemas import PresetForm, PresetType, SystemPromptWithoutId
+from invokeclone.tables import users
+from invokeclone.users.current import SYSTEM
 from invokeclone.worker.context import Context, make_context
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.models import AmbiguousModel
@@ -398,3 +405,30 @@ async def test_nodes_can_log(ask: Ask, caplog: pytest.LogCaptureFixture) -> None
     assert {record.getMessage() for record in records} == {
         f"{level} 100%" for level in ("debug", "info", "warning", "error")
     }
+
+
+async def test_presets_that_the_items_user_may_read(ask: Ask, resources: Resources) -> None:
+    texts = {"name": "n", "positive_prompt": "a photo of {prompt}", "negative_prompt": "noise"}
+    async with resources.database.write() as connection:
+        await connection.execute(
+            insert(users).values(user_id="alice", email="a@x.y", created_at="2026", updated_at="2026")
+        )
+        for preset_id, is_public in (("mine", False), ("shown", True)):
+            form = PresetForm(**texts, type=PresetType.User, is_public=is_public)
+            await presets_store.create(connection, form, "system", preset_id=preset_id, image=None)
+        told = SystemPromptWithoutId(name="n", content="be short")
+        hidden = await system_prompts.create(connection, told, SYSTEM, is_public=False)
+        shown = await system_prompts.create(connection, told, SYSTEM, is_public=True)
+
+    def read(context: Context) -> tuple[str, str, str]:
+        preset = context.presets.style_preset("shown")
+        return preset.positive_prompt, preset.negative_prompt, context.presets.system_prompt(shown.id)
+
+    for item in (None, {"user_id": "alice"}):
+        assert await ask(read, item) == ("a photo of {prompt}", "noise", "be short")
+    assert (await ask(lambda context: context.presets.style_preset("mine"))).negative_prompt == "noise"
+    alice = {"user_id": "alice"}
+    await refused(ask, lambda context: context.presets.style_preset("mine"), Forbidden, alice)
+    await refused(ask, lambda context: context.presets.system_prompt(hidden.id), Forbidden, alice)
+    await refused(ask, lambda context: context.presets.style_preset("none"), NotFound)
+    await refused(ask, lambda context: context.presets.system_prompt("none"), NotFound)

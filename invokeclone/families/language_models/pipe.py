@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from invokeclone.engine.loaded import device_of as device_of
 from invokeclone.engine.loaders import LoadRequest, loads
 from invokeclone.graph.taxonomy import ModelType, SubModelType
 
