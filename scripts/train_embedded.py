@@ -3,12 +3,15 @@
 Run from the repository's root: ``python scripts/train_embedded.py --work BUILD --out MODEL``. Every
 stage keeps checkpoints in ``--work`` and goes on from them when started again. The defaults suit two CPU
 cores and two hours; ``--smoke`` goes through everything in about a minute, for nothing but noise.
+``--start-from MODEL`` goes on from a finished folder instead: its tokenizer and autoencoder stay, its text
+encoder and denoiser are trained further, on other pictures if ``--first-picture`` says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +58,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=85, help="minutes for the denoiser")
     parser.add_argument("--decoder-minutes", type=float, default=8, help="minutes for the decoder alone, at the end")
     parser.add_argument("--pictures", type=int, default=30000, help="pictures drawn at 128²")
+    parser.add_argument("--first-picture", type=int, default=0, help="number (seed) of the first picture drawn")
+    parser.add_argument("--start-from", type=Path, help="finished pipeline folder to go on from")
     parser.add_argument("--large-pictures", type=int, default=6000, help="how many of them are drawn at 256² as well")
     parser.add_argument("--batch", type=int, default=32, help="pictures for each process and step")
     parser.add_argument("--processes", type=int, default=0, help="0: one for each CPU core, or one for a GPU")
@@ -65,15 +70,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(work: Path, budget: Budget, processes: int, device: str, seed: int) -> None:
+def adopt(work: Path, folder: Path) -> None:
+    """Copy a finished model into ``work``, where every stage looks for it, unless one is there already."""
+    if not (work / dataset.START).exists():
+        shutil.copytree(folder, work / "start.partial", dirs_exist_ok=True)
+        (work / "start.partial").rename(work / dataset.START)
+
+
+def train(work: Path, budget: Budget, processes: int, device: str, seed: int, first: int) -> None:
     """Go through the stages, leaving out what is done already."""
-    work.mkdir(parents=True, exist_ok=True)
-    dataset.prepare(work, budget.pictures, budget.large_pictures, processes)
+    dataset.prepare(work, budget.pictures, budget.large_pictures, processes, first)
 
     def job(minutes: float, batch: int) -> parallel.Job:
         return parallel.Job(work, minutes, batch, processes, device, seed)
 
-    parallel.run(autoencoder.train_vae, job(budget.vae, budget.vae_batch))
+    if not (work / dataset.START).exists():
+        parallel.run(autoencoder.train_vae, job(budget.vae, budget.vae_batch))
     if not (work / f"latents-large-{processes - 1}.npy").exists():
         parallel.run(autoencoder.cache_latents, job(0, 0))
     parallel.run(denoiser.warm_text, job(budget.text, budget.text_batch))
@@ -97,8 +109,18 @@ def main() -> None:
         128,
         chosen.batch,
     )
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    if chosen.start_from:
+        adopt(chosen.work, chosen.start_from)
     if not chosen.export_only:
-        train(chosen.work, SMOKE if chosen.smoke else budget, processes, chosen.device, chosen.seed)
+        train(
+            chosen.work,
+            SMOKE if chosen.smoke else budget,
+            processes,
+            chosen.device,
+            chosen.seed,
+            chosen.first_picture,
+        )
     networks, quality = denoiser.finished(chosen.work)
     architecture.export(networks, chosen.out)
     print(f"wrote {chosen.out}; the autoencoder's PSNR is {quality:.1f} dB")

@@ -99,6 +99,14 @@ def build_networks(tokenizer: CLIPTokenizer) -> Networks:
     return Networks(build_vae(), build_text(tokenizer), build_unet(), tokenizer)
 
 
+def load_networks(folder: Path) -> Networks:
+    """Load a finished pipeline folder's networks in single precision, and its tokenizer."""
+    networks = build_networks(CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+    for network, name in ((networks.vae, "vae"), (networks.text, "text_encoder"), (networks.unet, "unet")):
+        network.load_state_dict(type(network).from_pretrained(folder / name).state_dict())
+    return networks
+
+
 def parameter_count(network: torch.nn.Module) -> int:
     """Count a network's parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -13,7 +13,8 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from .architecture import LATENT_SCALE, build_vae
+from .architecture import LATENT_SCALE, build_vae, load_networks
+from .dataset import START
 from .parallel import Rank, Trainer, load_averaged, share
 
 if TYPE_CHECKING:
@@ -106,11 +107,17 @@ def _whiten_together(rank: Rank, trainer: Trainer, vae: AutoencoderKL, small: np
 
 @torch.no_grad()
 def finish_vae(work: Path, count: int = 1024, *, sharpened: bool = False) -> tuple[AutoencoderKL, float]:
-    """Load the averaged autoencoder, whitens it a last time, and measures its PSNR in dB on new crops."""
-    vae = build_vae().eval()
-    load_averaged(work / "vae.pt", [vae])
+    """Load the averaged autoencoder, whitens it a last time, and measures its PSNR in dB on new crops.
+
+    That of a model that is gone on from was whitened then, and stays as it is.
+    """
     small = np.load(work / "small.npy", mmap_mode="r")
-    whiten(vae, as_tensor(small[:count]))
+    if (work / START).exists():
+        vae = load_networks(work / START).vae.eval()
+    else:
+        vae = build_vae().eval()
+        load_averaged(work / "vae.pt", [vae])
+        whiten(vae, as_tensor(small[:count]))
     if sharpened and (work / "decoder.pt").exists():
         load_averaged(work / "decoder.pt", [vae.decoder, vae.post_quant_conv])
     pictures = as_tensor(small[-64:])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+from transformers import CLIPTokenizer
 
 from .drawing import draw
 from .figures import SETTINGS
@@ -18,11 +19,10 @@ from .text import TOKENS, write_tokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import CLIPTokenizer
-
     from .figures import Picture
 
 SMALL, LARGE = 128, 256
+START = "start"  # in the work folder: the finished model that the training goes on from, if any
 CAPTIONS = 4
 BACKGROUNDS = ("plain", "gradient", *SETTINGS)
 RELATIONS = ("", "beside", "stacked", "inside")
@@ -65,23 +65,28 @@ def _drawn(index: int, size: int) -> np.ndarray:
     return np.asarray(draw(imagine(index), size))
 
 
-def _draw_all(path: Path, count: int, size: int, processes: int) -> np.ndarray:
-    """Draw the first ``count`` pictures into a memory-mapped file, unless it is there already."""
+def _draw_all(path: Path, numbers: range, size: int, processes: int) -> np.ndarray:
+    """Draw the pictures of these numbers into a memory-mapped file, unless it is there already."""
     if not path.exists():
         partial_path = path.with_suffix(".partial.npy")
-        pictures = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (count, size, size, 3))
+        pictures = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (len(numbers), size, size, 3))
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            drawn = pool.imap(partial(_drawn, size=size), range(count), chunksize=64)
-            for index, picture in enumerate(tqdm(drawn, f"drawing {size}²", count, mininterval=5)):
+            drawn = pool.imap(partial(_drawn, size=size), numbers, chunksize=64)
+            for index, picture in enumerate(tqdm(drawn, f"drawing {size}²", len(numbers), mininterval=5)):
                 pictures[index] = picture
         pictures.flush()
         partial_path.rename(path)
     return np.load(path, mmap_mode="r")
 
 
-def load_tokenizer(work: Path) -> CLIPTokenizer:
-    """Build the tokenizer from the grammar's words; the same every time."""
-    return write_tokenizer(words(), work / "tokenizer")
+def load_tokenizer(work: Path, number: int | None = None) -> CLIPTokenizer:
+    """Take over the tokenizer of the model that is gone on from, or build one from the grammar's words.
+
+    No chance is in either. Processes that do so at the same time give their ``number``, not to write into one file.
+    """
+    if (work / START).exists():
+        return CLIPTokenizer.from_pretrained(work / START / "tokenizer")
+    return write_tokenizer(words(), (work if number is None else work / f"rank{number}") / "tokenizer")
 
 
 def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> np.ndarray:
@@ -89,13 +94,13 @@ def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> np.ndarray:
     return np.array(tokenizer(captions, padding="max_length", truncation=True, max_length=TOKENS)["input_ids"])
 
 
-def prepare(work: Path, count: int, large_count: int, processes: int) -> Dataset:
-    """Draw and encodes the training set into ``work``, or loads it from there."""
-    small = _draw_all(work / "small.npy", count, SMALL, processes)
-    large = _draw_all(work / "large.npy", large_count, LARGE, processes)
+def prepare(work: Path, count: int, large_count: int, processes: int, first: int = 0) -> Dataset:
+    """Draw and encodes the training set, pictures ``first`` and on, into ``work``, or loads it from there."""
+    small = _draw_all(work / "small.npy", range(first, first + count), SMALL, processes)
+    large = _draw_all(work / "large.npy", range(first, first + large_count), LARGE, processes)
     described = work / "described.npz"
     if not described.exists():
-        pictures = [imagine(index) for index in range(count)]
+        pictures = [imagine(index) for index in range(first, first + count)]
         tokens = encode(load_tokenizer(work), [caption for picture in pictures for caption in picture.captions])
         known = np.array([attributes(picture) for picture in pictures])
         np.savez(described, tokens=tokens.reshape(count, CAPTIONS, TOKENS), attributes=known)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .architecture import TEXT_WIDTH, Networks, build_scheduler, build_text, build_unet
+from .architecture import TEXT_WIDTH, Networks, build_scheduler, build_text, build_unet, load_networks
 from .autoencoder import finish_vae, load_latents
-from .dataset import ATTRIBUTES, encode, load_tokenizer
+from .dataset import ATTRIBUTES, START, encode, load_tokenizer
 from .figures import SHAPES
+from .grammar import KINDS
 from .parallel import Rank, Trainer, load_averaged
 from .text import FILLER_WORDS
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 
 TEXT_RATE, UNET_RATE, JOINT_TEXT_SHARE = 1e-3, 1.5e-3, 0.15
 SHORT = 32  # tokens that hold any caption; the other places are repeated end tokens
+ATTRIBUTE_SHARE = 0.01  # of the attributes' loss, beside the denoiser's, while both train together
 FROZEN_TEXT_FROM = 0.45  # the budget's fraction from which the text encoder rests: it has little left to learn
 FULL_LENGTH_FROM = 0.7  # the budget's fraction from which all 77 places are used
 LARGE_FROM, LARGE_EVERY, LARGE_SHARE = 0.25, 6, 3.2  # later every 6th step at 256², on that many times fewer pictures
 CORE_SHARE = 0.8  # how many of a batch's pictures are of the kinds that are measured
+LATE_PAIRS, LATE_CATS = 0.4, 2.5  # how much more often these come once the text encoder rests
 DROPPED, JUNK = 0.10, 0.2  # captions dropped, and how many of those become meaningless words
 STEPS = 1000
 
@@ -52,37 +55,49 @@ def shortened(tokens: np.ndarray, length: int, end: int) -> np.ndarray:
     return cut
 
 
+def attribute_losses(heads: AttributeHeads, pooled: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return each attribute's cross-entropy, (8,), for end tokens (n, 128) and the truth (n, 8)."""
+    return torch.stack(
+        [functional.cross_entropy(answer, known[:, column]) for column, answer in enumerate(heads(pooled))]
+    )
+
+
 def warm_text(rank: Rank) -> None:
-    """Train the text encoder to know what is on the picture, before any denoising."""
-    tokenizer = load_tokenizer(rank.job.work / f"rank{rank.number}")
+    """Train the text encoder to know what is on the picture, before any denoising.
+
+    That of a model that is gone on from is trained further, so that it tells order and colours apart better.
+    """
+    tokenizer = load_tokenizer(rank.job.work, rank.number)
     described = np.load(rank.job.work / "described.npz")
     tokens, known = described["tokens"], torch.from_numpy(described["attributes"])
-    text, heads = build_text(tokenizer).to(rank.job.device), AttributeHeads().to(rank.job.device)
+    start = rank.job.work / START
+    text = load_networks(start).text if start.exists() else build_text(tokenizer)
+    text, heads = text.to(rank.job.device), AttributeHeads().to(rank.job.device)
     trainer = Trainer(rank, "text", [(text, TEXT_RATE), (heads, TEXT_RATE)], decay=0.01, hold=0.4)
-    right = 0.0
+    recent = torch.zeros(len(ATTRIBUTES))
     while trainer.running:
         rows = rank.chance.integers(len(tokens), size=rank.job.batch)
         chosen = shortened(
             tokens[rows, rank.chance.integers(tokens.shape[1], size=len(rows))], SHORT, tokenizer.eos_token_id
         )
         pooled = text(torch.from_numpy(chosen).to(rank.job.device)).pooler_output
-        answers, truth = heads(pooled), known[rows].to(rank.job.device)
-        losses = [functional.cross_entropy(answer, truth[:, column]) for column, answer in enumerate(answers)]
-        # Told apart per attribute for the record: kinds and order are learnt last.
-        right = 0.98 * right + 0.02 * float((answers[0].argmax(1) == truth[:, 0]).float().mean())
-        trainer.step(torch.stack(losses).sum())
-    if rank.leads:
+        losses = attribute_losses(heads, pooled, known[rows].to(rank.job.device))
+        # Told apart for the record: kinds and order are learnt last.
+        recent = recent.lerp(losses.detach().cpu(), 0.05)
+        trainer.step(losses.sum())
+    if rank.leads and recent.any():  # else all was done in an earlier run
         trainer.save()
-        print(f"text warm-up: first object's kind right {right:.3f}", flush=True)
+        told = ", ".join(f"{name} {loss:.3f}" for name, loss in zip(ATTRIBUTES, recent.tolist(), strict=True))
+        print(f"text warm-up: losses {told}", flush=True)
 
 
 def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """Replace one caption in ten by nothing or by words that mean nothing, in place."""
+    """Replace one caption in ten by nothing or by words that mean nothing, in place; returns the rows of the others."""
     dropped = np.flatnonzero(chance.random(len(tokens)) < DROPPED)
     tokens[dropped] = empty
     meaningless = dropped[chance.random(len(dropped)) < JUNK]
     tokens[meaningless] = junk[chance.integers(len(junk), size=len(meaningless))]
-    return tokens
+    return np.setdiff1d(np.arange(len(tokens)), dropped)
 
 
 def junk_captions(count: int = 512) -> list[str]:
@@ -115,53 +130,68 @@ def noised(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> 
     return torch.where(start, noise, alpha * latents + sigma * noise), target
 
 
-def core_rows(known: np.ndarray) -> np.ndarray:
-    """Return the rows of the attributes (n, 8) that matter most: scenes, single objects, pairs of plain shapes."""
+def core_rows(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the attributes (n, 8) that matter most, and their shares once the text encoder rests.
+
+    These are scenes, single objects and pairs of plain shapes. By then order is learnt, and what is left is drawing:
+    the pairs step back, and the figure with the most detail comes more often.
+    """
     column = {name: index for index, name in enumerate(ATTRIBUTES)}
-    shape, other = known[:, column["kind"]] <= len(SHAPES), known[:, column["other kind"]]
+    kind, other = known[:, column["kind"]], known[:, column["other kind"]]
     single = (other == 0) & (known[:, column["count"]] == 1)
-    return np.flatnonzero(single | (shape & (other > 0) & (other <= len(SHAPES))))
+    pair = (kind <= len(SHAPES)) & (other > 0) & (other <= len(SHAPES))
+    rows = np.flatnonzero(single | pair)
+    weights = np.where(pair, LATE_PAIRS, np.where(kind == KINDS.index("cat") + 1, LATE_CATS, 1.0))[rows]
+    return rows, weights.cumsum()
 
 
 def train_unet(rank: Rank) -> None:
     """Train denoiser and text encoder together on the cached latents."""
     work, device = rank.job.work, rank.job.device
-    tokenizer = load_tokenizer(work / f"rank{rank.number}")
+    tokenizer = load_tokenizer(work, rank.number)
     described = np.load(work / "described.npz")
-    tokens, core = described["tokens"], core_rows(described["attributes"])
-    empty, junk = encode(tokenizer, [""]), encode(tokenizer, junk_captions())
+    tokens, known = described["tokens"], described["attributes"]
     latents = {name: load_latents(work, name) for name in ("small", "large")}
+    cores = {name: core_rows(known[: len(source)]) for name, source in latents.items()}
+    empty, junk = encode(tokenizer, [""]), encode(tokenizer, junk_captions())
     signal = build_scheduler().alphas_cumprod.to(device)
-    text, unet = build_text(tokenizer), build_unet()
-    load_averaged(work / "text.pt", [text, AttributeHeads()])
-    text.to(device)
-    unet.to(device)
-    trainer = Trainer(
-        rank, "unet", [(unet, UNET_RATE), (text, UNET_RATE * JOINT_TEXT_SHARE)], decay=0.01, average=0.999, hold=0.45
-    )
+    text, heads = build_text(tokenizer), AttributeHeads()
+    load_averaged(work / "text.pt", [text, heads])
+    unet = load_networks(work / START).unet if (work / START).exists() else build_unet()
+    unet.to(device).train()
+    text_rate = UNET_RATE * JOINT_TEXT_SHARE
+    groups = [(unet, UNET_RATE), (text.to(device).train(), text_rate), (heads.to(device), text_rate)]
+    trainer = Trainer(rank, "unet", groups, decay=0.01, average=0.999, hold=0.45)
+    large_from = 0.05 if (work / START).exists() else LARGE_FROM
     torch.manual_seed(rank.number + 1000 * (trainer.steps + 1))  # Noise differs between processes.
     while trainer.running:
-        large = trainer.fraction >= LARGE_FROM and trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
-        source = latents["large" if large else "small"]
+        large = trainer.fraction >= large_from and trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
+        size = "large" if large else "small"
+        source, (core, late) = latents[size], cores[size]
         count = max(1, round(rank.job.batch / LARGE_SHARE)) if large else rank.job.batch
         rows = rank.chance.integers(len(source), size=count)
-        favoured = core[core < len(source)]
-        wanted = rank.chance.random(count) < CORE_SHARE
-        rows[wanted] = rank.chance.choice(favoured, size=int(wanted.sum()))
-        chosen = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
-        chosen = drop_captions(chosen, empty, junk, rank.chance)
         resting = trainer.fraction >= FROZEN_TEXT_FROM
+        wanted = rank.chance.random(count) < CORE_SHARE
+        places = rank.chance.random(int(wanted.sum()))
+        rows[wanted] = core[np.searchsorted(late, places * late[-1]) if resting else (places * len(core)).astype(int)]
+        chosen = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
+        kept = drop_captions(chosen, empty, junk, rank.chance)
         if resting:
-            trainer.rates[1] = 0.0
+            trainer.rates[1:] = [0.0, 0.0]
         if trainer.fraction < FULL_LENGTH_FROM:
             chosen = shortened(chosen, SHORT, tokenizer.eos_token_id)
         clean = torch.from_numpy(source[rows].astype(np.float32)).to(device)
         steps = time_steps(count, 0.5 if large else 0.62, rank.chance).to(device)
         noisy, target = noised(clean, steps, signal)
         with torch.set_grad_enabled(not resting):
-            context = text(torch.from_numpy(chosen).to(device)).last_hidden_state
-        answer = unet(noisy, steps, encoder_hidden_states=context).sample
-        trainer.step(functional.mse_loss(answer, target))
+            read = text(torch.from_numpy(chosen).to(device))
+        answer = unet(noisy, steps, encoder_hidden_states=read.last_hidden_state).sample
+        loss = functional.mse_loss(answer, target)
+        told = torch.zeros(())
+        if not resting and len(kept):
+            truth = torch.from_numpy(known[rows[kept]]).to(device)
+            told = ATTRIBUTE_SHARE * attribute_losses(heads, read.pooler_output[kept], truth).sum()
+        trainer.step(loss, told)
     if rank.leads:
         trainer.save()
 

@@ -222,18 +222,20 @@ def draw_mushroom(brush: Brush, colour: Colour) -> None:
 def draw_cat(brush: Brush, colour: Colour) -> None:
     """Paint a sitting cat from the front: body, tail, a large head with ears, eyes, nose and whiskers."""
     ink = contrast(colour)
-    brush.line([(0.45, 0.85), (0.85, 0.75), (0.95, 0.4), (0.8, 0.15)], 0.17, shade(colour, 0.85))
-    brush.oval(-0.6, -0.05, 0.6, 1.05, colour)
+    brush.line([(0.4, 0.85), (0.85, 0.8), (0.98, 0.5), (0.86, 0.2)], 0.2, shade(colour, 0.8))
+    brush.oval(-0.58, 0, 0.58, 1.3, shade(colour, 0.9))
+    brush.oval(-0.3, 0.45, 0.3, 1.1, shade(colour, 1.45) if sum(colour) < 700 else (222, 222, 226))
     for side in (-1, 1):
-        brush.polygon([(side * 0.66, -1), (side * 0.7, -0.3), (side * 0.1, -0.66)], colour)
-        brush.polygon([(side * 0.58, -0.82), (side * 0.58, -0.5), (side * 0.32, -0.64)], (240, 150, 160))
-    brush.oval(-0.72, -0.75, 0.72, 0.3, colour)
+        brush.oval(side * 0.28 - 0.19, 0.8, side * 0.28 + 0.19, 1.05, colour)
+        brush.polygon([(side * 0.78, -1.05), (side * 0.82, -0.25), (side * 0.08, -0.6)], colour)
+        brush.polygon([(side * 0.67, -0.83), (side * 0.66, -0.45), (side * 0.34, -0.6)], (240, 150, 160))
+    brush.oval(-0.86, -0.72, 0.86, 0.42, colour)
     for side in (-1, 1):
-        brush.oval(side * 0.32 - 0.15, -0.42, side * 0.32 + 0.15, -0.1, (170, 226, 90))
-        brush.oval(side * 0.32 - 0.06, -0.4, side * 0.32 + 0.06, -0.12, DARK)
-        brush.line([(side * 0.25, 0.08), (side * 0.95, -0.02)], 0.05, ink)
-        brush.line([(side * 0.25, 0.12), (side * 0.95, 0.2)], 0.05, ink)
-    brush.polygon([(-0.11, -0.04), (0.11, -0.04), (0, 0.09)], (240, 120, 140))
+        brush.oval(side * 0.38 - 0.2, -0.42, side * 0.38 + 0.2, 0, (190, 236, 90))
+        brush.oval(side * 0.38 - 0.08, -0.4, side * 0.38 + 0.08, -0.02, DARK)
+        brush.line([(side * 0.45, 0.16), (side * 1.08, 0.05)], 0.06, ink)
+        brush.line([(side * 0.45, 0.22), (side * 1.08, 0.3)], 0.06, ink)
+    brush.polygon([(-0.14, 0), (0.14, 0), (0, 0.15)], (240, 120, 140))
 
 
 def draw_fish(brush: Brush, colour: Colour) -> None:

@@ -16,7 +16,11 @@ from .scenery import horizon
 KINDS = (*SHAPES, *FIGURES)
 NAMES = tuple(COLOURS)
 # How often each sort of picture is drawn.
-MIXTURE = {"single": 0.43, "pair": 0.24, "scene": 0.22, "empty": 0.03, "counted": 0.04, "placed": 0.04}
+MIXTURE = {"single": 0.32, "pair": 0.4, "scene": 0.2, "empty": 0.02, "counted": 0.03, "placed": 0.03}
+# How much more often than the other shapes and settings these are drawn: round and square outlines are the hardest to
+# paint evenly, and three settings are what people ask for.
+FAVOURED = {"circle": 2.0, "square": 2.0, "meadow": 2.0, "night": 2.0, "sea": 2.0}
+PAIRED_SHAPES = 0.9  # how often an object of two is a shape: larger than in `single`, the pairs are to learn order
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"fish": "fish", "cross": "crosses"}
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -59,7 +63,7 @@ LANDSCAPES: dict[str, tuple[str, ...]] = {
 }
 # Where each setting's objects stand, and which are found there most.
 HABITS: dict[str, tuple[str, ...]] = {
-    "meadow": ("cat", "cat", "cat", "tree", "flower", "house", "house", "mushroom", "car"),
+    "meadow": ("cat", "cat", "cat", "cat", "tree", "flower", "house", "house", "mushroom", "car"),
     "night": ("house", "house", "house", "tree", "cat", "car", "boat"),
     "mountains": ("house", "tree", "cat", "car", "balloon"),
     "beach": ("cat", "house", "car", "boat", "balloon"),
@@ -135,9 +139,14 @@ def distinct(chance: random.Random, *used: str) -> str:
     return chance.choice([colour for colour in NAMES if colour not in taken])
 
 
-def object_kind(chance: random.Random) -> str:
-    """Pick an object: shapes two times in three, since they are what is measured."""
-    return chance.choice(SHAPES) if chance.random() < 0.66 else chance.choice(FIGURES)
+def favoured(chance: random.Random, names: tuple[str, ...]) -> str:
+    """Pick a shape or a setting by its weight in FAVOURED."""
+    return chance.choices(names, [FAVOURED.get(name, 1.0) for name in names])[0]
+
+
+def object_kind(chance: random.Random, shapes: float = 0.66) -> str:
+    """Pick an object: shapes two times in three unless told otherwise, since they are what is measured."""
+    return favoured(chance, SHAPES) if chance.random() < shapes else chance.choice(FIGURES)
 
 
 def make_thing(kind: str, colour: str, x: float, y: float, radius: float, chance: random.Random) -> Thing:
@@ -194,7 +203,7 @@ def single(chance: random.Random) -> tuple[Picture, list[str]]:
     colour, kind = chance.choice(NAMES), object_kind(chance)
     picture = plain(chance, colour)
     size = chance.choices(("", "big", "small"), (0.8, 0.12, 0.08))[0]
-    radius = {"": chance.uniform(0.26, 0.36), "big": chance.uniform(0.37, 0.42), "small": chance.uniform(0.14, 0.19)}[
+    radius = {"": chance.uniform(0.28, 0.37), "big": chance.uniform(0.39, 0.43), "small": chance.uniform(0.15, 0.19)}[
         size
     ]
     reach = max(0.0, min(0.06, 0.46 - radius))
@@ -227,11 +236,11 @@ def placed(chance: random.Random) -> tuple[Picture, list[str]]:
 
 def pair(chance: random.Random) -> tuple[Picture, list[str]]:
     """Invent two objects in a named relation."""
-    relation = chance.choice(("left", "right", "above", "below", "left", "right", "above", "below", "inside"))
+    relation = chance.choice(("left", "right", "above", "below") * 3 + ("inside",))
     first, second = chance.choice(NAMES), ""
     second = chance.choice(NAMES) if relation != "inside" and chance.random() < 0.1 else distinct(chance, first)
     picture = plain(chance, first, second)
-    kinds = (object_kind(chance), object_kind(chance))
+    kinds = (object_kind(chance, PAIRED_SHAPES), object_kind(chance, PAIRED_SHAPES))
     if relation == "inside":
         kinds = (chance.choice(SHAPES), chance.choice(("circle", "square", "hexagon", "ring", "heart", "diamond")))
         if kinds[1] == "ring":
@@ -239,12 +248,12 @@ def pair(chance: random.Random) -> tuple[Picture, list[str]]:
         else:
             spot, sizes = ((0.5, 0.5), (0.5, 0.5)), (chance.uniform(0.17, 0.21), chance.uniform(0.4, 0.43))
     else:
-        near, far = 0.27 + chance.uniform(-0.02, 0.02), 0.73 + chance.uniform(-0.02, 0.02)
-        drift = chance.uniform(-0.04, 0.04), chance.uniform(-0.04, 0.04)
+        near, far = 0.265 + chance.uniform(-0.015, 0.015), 0.735 + chance.uniform(-0.015, 0.015)
+        drift = chance.uniform(-0.03, 0.03), chance.uniform(-0.03, 0.03)
         start, end = (near, far) if relation in ("left", "above") else (far, near)
         along = ((start, 0.5 + drift[0]), (end, 0.5 + drift[1]))
         spot = along if relation in ("left", "right") else ((along[0][1], along[0][0]), (along[1][1], along[1][0]))
-        sizes = (chance.uniform(0.18, 0.22), chance.uniform(0.18, 0.22))
+        sizes = (chance.uniform(0.19, 0.22), chance.uniform(0.19, 0.22))
     things = tuple(
         make_thing(kind, colour, *place, size, chance)
         for kind, colour, place, size in zip(kinds, (first, second), spot, sizes, strict=True)
@@ -303,12 +312,12 @@ def counted(chance: random.Random) -> tuple[Picture, list[str]]:
 
 def scene(chance: random.Random) -> tuple[Picture, list[str]]:
     """Invent one figure in a setting."""
-    setting = chance.choice(SETTINGS)
+    setting = favoured(chance, SETTINGS)
     kind = chance.choice(HABITS[setting]) if chance.random() < 0.85 else chance.choice(FIGURES)
     colour = chance.choice(NATURAL[kind]) if chance.random() < 0.6 else chance.choice(NAMES)
     shift = chance.uniform(-1, 1)
     picture = Picture(setting, shift=shift)
-    radius = chance.uniform(0.22, 0.29)
+    radius = chance.uniform(0.29, 0.34) if kind == "cat" else chance.uniform(0.24, 0.31)
     ground = horizon(picture)
     if kind == "balloon":
         y = 0.36

@@ -50,6 +50,27 @@ def test_the_tokenizer_loads_and_knows_any_text():
     assert max(tokens) < len(tokenizer)
 
 
+def test_the_tokenizer_knows_every_word_of_the_captions():
+    from transformers import CLIPTokenizer
+
+    from scripts.embedded.grammar import words
+
+    tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
+    assert {word for word in words() if len(tokenizer.tokenize(word)) != 1} == set()
+
+
+def test_training_can_go_on_from_the_folder():
+    import torch
+
+    from scripts.embedded.architecture import load_networks, parameter_count
+
+    networks = load_networks(MODEL)
+    assert parameter_count(networks.unet) < 5e6
+    latents = networks.vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean
+    context = networks.text(torch.tensor([networks.tokenizer("a red circle")["input_ids"]])).last_hidden_state
+    assert networks.unet(latents, 500, encoder_hidden_states=context).sample.shape == (1, 4, 8, 8)
+
+
 def test_the_card_states_the_measured_figures():
     metrics = json.loads((HOME / "metrics.json").read_text(encoding="utf-8"))
     card = (HOME / "MODEL_CARD.md").read_text(encoding="utf-8")
