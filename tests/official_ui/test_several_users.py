@@ -1,0 +1,62 @@
+"""The official UI of 6.14.2 with several users (6.8.1's has no accounts): setup, signing in, a picture of one's own."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.conftest import CHROMIUM
+from tests.official_ui.conftest import BUNDLES, PATIENCE, UI
+from tests.server_process import Server
+
+PASSWORD = "Right-Passw0rd"
+VERSION = "6.14.2"
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Server]:
+    if not CHROMIUM.exists() or not (BUNDLES / VERSION / "index.html").exists():
+        pytest.skip(f"there is no Chromium, or the web UI {VERSION} is not in .cache/webui")
+    root = tmp_path / "root"
+    shutil.copytree(BUNDLES / VERSION, root / "webui" / VERSION)
+    (root / "webui" / "active").write_text(f"{VERSION}\n")
+    running = Server(root).start(INVOKEAI_MULTIUSER="true")
+    yield running
+    running.client.close()
+    running.stop()
+
+
+async def sign_in(page: Page) -> None:
+    await page.wait_for_url("**/login")
+    await page.locator("input[type=email]").fill("admin@example.com")
+    await page.locator("input[type=password]").fill(PASSWORD)
+    await page.get_by_role("button", name=re.compile("sign in|log in", re.IGNORECASE)).click()
+    await page.wait_for_url("**/app")
+
+
+async def test_from_setup_to_a_picture(browser: Browser, shared: Server) -> None:
+    page = await (await browser.new_context(viewport={"width": 1500, "height": 950})).new_page()
+    page.set_default_timeout(PATIENCE)
+    await page.goto(shared.url)
+    await page.wait_for_url("**/setup")
+    await page.locator("input[type=email]").fill("admin@example.com")
+    await page.locator("input[type=text]").first.fill("Admin")
+    for field in await page.locator("input[type=password]").all():
+        await field.fill(PASSWORD)
+    await page.get_by_role("button", name="Create Administrator Account").click()
+    await sign_in(page)
+
+    ui = await UI(page, shared).open()  # from here on nothing may go wrong
+    token = await page.evaluate("localStorage.getItem('auth_token')")
+    shared.client.headers["Authorization"] = f"Bearer {token}"
+    item_id = await ui.invoke("a red circle on a blue background")
+    finished = shared.finished(item_id)
+    assert finished["status"] == "completed", finished.get("error_message")
+    assert finished["user_email"] == "admin@example.com"
+    await expect(ui.thumbnails().first).to_be_visible()
+    shown = "e => e.complete && e.naturalWidth > 0"
+    await page.wait_for_function(f"[...document.querySelectorAll('img[src*=\"/thumbnail\"]')].some({shown})")
+    assert ui.wrong == []
