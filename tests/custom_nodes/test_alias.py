@@ -1,0 +1,60 @@
+"""The names that packs import, answered with what is here."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from invokeclone.custom_nodes import alias, older
+from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.kit.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    """Answer imports for one test only."""
+    kept = list(sys.meta_path)
+    alias.install()
+    yield
+    sys.meta_path[:] = kept
+    for name in [name for name in sys.modules if name == "invokeai" or name.startswith("invokeai.")]:
+        del sys.modules[name]
+
+
+def test_every_name_of_the_table_is_there() -> None:
+    module = importlib.import_module("invokeai.invocation_api")
+    missing = []
+    for name in sorted(alias.names()):
+        try:
+            getattr(module, name)
+        except (AttributeError, ImportError) as error:
+            missing.append((name, str(error)))
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted(alias.MODULES))
+def test_every_module_of_the_table_can_be_imported(name: str) -> None:
+    assert importlib.import_module(name).__name__ == name
+
+
+def test_inner_modules_have_the_same_classes() -> None:
+    for name in ("invokeai.invocation_api", "invokeai.app.invocations.baseinvocation"):
+        assert importlib.import_module(name).BaseInvocation is BaseInvocation
+
+
+def test_what_is_not_there_is_an_import_error() -> None:
+    with pytest.raises(ImportError, match="no_such"):
+        exec("from invokeai.invocation_api import no_such")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("invokeai.no_such")
+
+
+def test_small_things_of_inner_modules(settings: Settings) -> None:
+    misc = importlib.import_module("invokeai.app.util.misc")
+    assert 0 <= misc.get_random_seed() <= misc.SEED_MAX
+    older.use(settings)
+    assert importlib.import_module("invokeai.app.services.config.config_default").get_config() is settings
+    logging = importlib.import_module("invokeai.backend.util.logging")
+    assert logging.InvokeAILogger.get_logger("x").name.endswith("custom_nodes.x")
+    assert importlib.import_module("invokeai.version").__version__.count(".") == 2
