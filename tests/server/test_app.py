@@ -20,7 +20,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 
 FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_worker.py")), "good")
-HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "alembic", "jwt", "argon2")
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", "jwt", "argon2")
 
 
 @asynccontextmanager

@@ -61,9 +61,10 @@ def _look(path: Path) -> tuple[dict[str, Any], bytes]:
             stream = next(iter(container.streams.video), None)
             if stream is None:
                 raise _Refused("there is no video in it")
-            if stream.codec_context.name != "h264":
-                raise _Refused(f"the video is {stream.codec_context.name}, not H.264")
-            if stream.codec_context.width * stream.codec_context.height > PIXEL_LIMIT:
+            codec = stream.codec_context
+            if codec is None or codec.name != "h264":
+                raise _Refused(f"the video is {codec.name if codec else 'of an unknown kind'}, not H.264")
+            if codec.width * codec.height > PIXEL_LIMIT:
                 raise _Refused("its frames are too large")
             stream.thread_type = "NONE"
             frame = next(container.decode(stream), None)

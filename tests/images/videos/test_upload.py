@@ -74,9 +74,18 @@ async def test_type_or_name_is_enough(upload, name: str, content_type: str) -> N
 
 
 async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: bytes) -> None:
-    damaged = mp4.replace(b"moov", b"xxxx")
+    damaged, unknown = mp4.replace(b"moov", b"xxxx"), mp4.replace(b"avc1", b"zzzz")
     await upload(name="v.mov", content_type="video/quicktime", status=415)
-    for data in (b"", b"short", b"x" * 4000, encoded(container="mov"), encoded(codec="mpeg4"), damaged, mp4[:300]):
+    for data in (
+        b"",
+        b"short",
+        b"x" * 4000,
+        encoded(container="mov"),
+        encoded(codec="mpeg4"),
+        damaged,
+        unknown,
+        mp4[:300],
+    ):
         await upload(data, status=415)
     assert left(resources) == []
 
