@@ -141,7 +141,6 @@ def measure(running: Running, count: int) -> dict[str, float]:
     cost("boards", 40, lambda: client.get("/api/v1/boards/", params={"all": "true"}))
     png = picture()
     cost("upload_512", 40, lambda: upload(client, png))
-    result["version_p95_idle_wall"], _ = while_uploading(running, png, uploaders=0)
     result["version_p95_idle_wall"] = asked_aside(running, 3)
     result["version_p95_while_uploading_wall"], result["uploads_per_s"] = while_uploading(running, png)
     result["resident_mib"] = running.memory()

@@ -1,10 +1,9 @@
-"""Files of images, and long lists of their names, as HTTP answers; it knows paths, bytes and headers, and no records.
+"""Files of images and videos as HTTP answers; it knows paths, bytes and headers, and no records.
 
 Files are kept by browsers for good: a picture or video never changes under its name.
 """
 
 import re
-import zlib
 from pathlib import Path
 
 from anyio.to_thread import run_sync
@@ -22,27 +21,10 @@ AT_ONCE = 8 * 1024 * 1024
 PART = 1024 * 1024
 RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
-LONG_LIST = 16 * 1024
-GZIP = zlib.MAX_WBITS + 16
-
 
 def kept(settings: Settings) -> str:
     """Return how long browsers may keep a file: not at all where users sign in, as what one saw is not for the next."""
     return KEPT_BY_NOBODY if settings.multiuser else KEPT_FOR_A_YEAR
-
-
-def names(request: Request, content: bytes, level: int) -> Response:
-    """Return a list of names as an answer, gzipped here if it is long and the client and the settings allow.
-
-    Names are random letters: looking for repetitions, as gzip does, finds none. Huffman coding alone takes an eighth of the
-    time of level 9 (10,000 names: 6 ms against 50) and leaves a tenth more bytes.
-    """
-    headers = {"Vary": "Accept-Encoding"}
-    if level and len(content) >= LONG_LIST and "gzip" in request.headers.get("accept-encoding", ""):
-        packer = zlib.compressobj(1, zlib.DEFLATED, GZIP, zlib.DEF_MEM_LEVEL + 1, zlib.Z_HUFFMAN_ONLY)
-        content = packer.compress(content) + packer.flush()
-        headers["Content-Encoding"] = "gzip"
-    return Response(content, media_type="application/json", headers=headers)
 
 
 async def answer(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:

@@ -317,3 +317,22 @@ class TestBulk:
         assert len({image["image_name"] for image in made}) == 20
         assert all(re.fullmatch(r"[0-9a-f-]{36}\.png", image["image_name"]) for image in made)
         assert (await client.get(f"{IMAGES}/names")).json()["total_count"] == 20
+
+
+class TestLongLists:
+    """Lists of names that are read and packed in pieces."""
+
+    @pytest.mark.parametrize("encoding", ["gzip", "identity"])
+    @pytest.mark.parametrize("count", [0, 2, 3, 6, 7])
+    async def test_pieces_make_one_list(self, upload, client, monkeypatch, count: int, encoding: str) -> None:
+        for name, value in (("AT_A_TIME", 3), ("AT_ONCE", 3), ("PACKED_FROM", 10), ("ASIDE_FROM", 20)):
+            monkeypatch.setattr(f"invokeclone.images.names.{name}", value)
+        made = [(await upload())["image_name"] for _ in range(count)]
+        await client.post(f"{IMAGES}/star", json={"image_names": made[:1]})
+        answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": encoding})
+        expected = made[:1] + made[:0:-1]
+        assert answer.json() == {"image_names": expected, "starred_count": len(made[:1]), "total_count": count}
+        assert answer.headers.get("content-encoding") == (encoding if encoding == "gzip" else None)
+        assert "content-length" in answer.headers
+        plain = await client.get(f"{IMAGES}/names", params={"starred_first": "false"})
+        assert plain.json() == {"image_names": made[::-1], "starred_count": 0, "total_count": count}
