@@ -30,7 +30,7 @@ class Row:
     request: str
     owner: int = 200
     other: int = 200
-    admin: int = 200
+    admin: int | tuple[int, ...] = 200
     send: dict[str, Any] = field(default_factory=dict)
     """What httpx takes: `json`, `data`, `files`."""
 
@@ -45,8 +45,8 @@ def owned(request: str, status: int = 200, other: int = 403, **send: Any) -> Row
     return Row(request, status, other, status, send)
 
 
-def admins(request: str, status: int = 200, **send: Any) -> Row:
-    """Return the row of what admins may do."""
+def admins(request: str, status: int | tuple[int, ...] = 200, **send: Any) -> Row:
+    """Return the row of what admins may do; several statuses where it depends on what else goes on."""
     return Row(request, 403, 403, status, send)
 
 
@@ -292,5 +292,5 @@ RIGHTS: dict[str, Row] = {
     # Moving images: last, because it keeps others out while it lasts
     "get_image_move_status": admins("GET /api/v1/image_moves/status"),
     "start_image_move": admins("POST /api/v1/image_moves/start", 202),
-    "start_image_move_recovery": admins("POST /api/v1/image_moves/recover", 202),
+    "start_image_move_recovery": admins("POST /api/v1/image_moves/recover", (202, 409)),
 }
