@@ -7,9 +7,9 @@ import pytest
 
 from invokeclone.models import store
 from invokeclone.models.defaults import MainModelDefaultSettings
+from invokeclone.models.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
 from invokeclone.models.guard import Guard
 from invokeclone.models.records import remove
-from invokeclone.models.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
 
 
 @pytest.fixture
