@@ -407,17 +407,18 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
 
 async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):
     """The thread that writes is waited for, however often the job is changed meanwhile."""
-    slow = threading.Event()
+    begun, slow = threading.Event(), threading.Event()
     writing = part.Part.write
 
     def slowly(self, data):
-        slow.wait(5)
+        begun.set()
+        slow.wait(30)
         writing(self, data)
 
     monkeypatch.setattr(part.Part, "write", slowly)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
-    await until(lambda: fake_web.asked and left(folder))
+    await until(begun.is_set)
     for _ in range(3):
         downloads.pause(job.id)
         await asyncio.sleep(0.01)
