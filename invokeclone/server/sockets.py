@@ -29,6 +29,8 @@ NAME_LIMIT = 200
 ROOM_LIMIT = 50
 CHECK_S = 30.0
 """How often it is looked whether those who listen still may."""
+REFUSED_S = 1.0
+"""How long one who was refused may take to leave; official clients do at once."""
 BACKLOG_LIMIT = 1_000
 """Events waiting to be sent from which on those without lasting meaning (progress) are dropped."""
 
@@ -116,6 +118,7 @@ class Sockets:
         self.app = socketio.ASGIApp(self._server, socketio_path=PATH)
         self._waiting: asyncio.Queue[tuple[type[Event], dict[str, Any]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
+        self._refused: set[asyncio.Task[None]] = set()
 
     def listen(self, bus: Bus) -> None:
         """Forward what `bus` tells from now on."""
@@ -129,7 +132,7 @@ class Sockets:
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
-        for task in tasks:
+        for task in (*tasks, *self._refused):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -185,12 +188,20 @@ class Sockets:
         if self._people is not None:
             found = await self._people.admit(sid, environ, auth)
             if found is None:
+                task = asyncio.create_task(self._show_out(self._server.manager.eio_sid_from_sid(sid, "/")))
+                self._refused.add(task)
+                task.add_done_callback(self._refused.discard)
                 raise Refused("Sign in first: the token is missing, invalid or no longer valid")
             user_id, is_admin = found.user_id, found.is_admin
         await self._server.enter_room(sid, EVERYONE)
         await self._server.enter_room(sid, user_room(user_id))
         if is_admin:
             await self._server.enter_room(sid, ADMIN)
+
+    async def _show_out(self, transport: str) -> None:
+        """Close the connection of one who was refused and hasn't gone: nobody without a token keeps one open."""
+        await asyncio.sleep(REFUSED_S)
+        await self._server.eio.disconnect(transport)
 
     async def _disconnect(self, sid: str, *_reason: object) -> None:
         if self._people is not None:

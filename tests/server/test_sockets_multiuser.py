@@ -1,10 +1,12 @@
 """Sockets in multi-user mode: who is let in, who hears what, once, and who is shown out."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 import socketio
 from sqlalchemy.exc import OperationalError
@@ -99,16 +101,32 @@ async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, databa
             {"headers": {"Cookie": f"invokeai_media_token={alice.token}"}},
         ]
         for options in bad:
-            for transport in ("websocket", "polling"):
-                with pytest.raises(socketio.exceptions.ConnectionError):
-                    async with connected(made.url, transport, **options):
-                        pass
+            with pytest.raises(socketio.exceptions.ConnectionError):
+                async with connected(made.url, "websocket", **options):
+                    pass
         async with connected(made.url, "websocket", headers=alice.headers) as client:
             assert client.socket.connected
         await made.change("alice", is_active=False)
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with connected(made.url, "websocket", auth={"token": alice.token}):
                 pass
+
+
+async def test_who_was_refused_and_does_not_leave_is_shown_out(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "REFUSED_S", 0.2)
+    async with (
+        served(settings.model_copy(update={"multiuser": True}), database) as (url, _bus),
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        path = "/ws/socket.io/?EIO=4&transport=polling"
+        opened = await client.get(path)
+        path += f"&sid={json.loads(opened.text[1:])['sid']}"
+        await client.post(path, content="40")
+        assert (await client.get(path)).text.startswith('44{"message":"Sign in first')
+        assert (await client.get(path)).text == "1", "the server closes"
+        assert (await client.get(path)).status_code == 400
 
 
 def item(user_id: str, **fields: Any) -> dict[str, Any]:
