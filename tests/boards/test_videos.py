@@ -102,8 +102,12 @@ EARLY, LATE = "2026-01-01 00:00:00.000", "2026-01-02 00:00:00.000"
     ],
 )
 async def test_the_cover_is_the_first_thing_of_the_gallery(
-    client: httpx.AsyncClient, board, records, rows, cover
-) -> None:  # noqa: F811
+    client: httpx.AsyncClient,  # noqa: F811
+    board,
+    records,
+    rows,
+    cover,
+) -> None:
     on = await board()
     await records(on, *rows)
     told = (await client.get(f"{BOARDS}/{on}")).json()

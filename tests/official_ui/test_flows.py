@@ -32,7 +32,7 @@ async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:
     await expect(ui.page.get_by_role("spinbutton", name="Seed")).to_have_value(str(seed))
 
 
-async def test_upload_star_board_move_and_delete(ui: UI, tmp_path: Path) -> None:
+async def test_upload_star_board_and_move(ui: UI, tmp_path: Path) -> None:
     path = tmp_path / "ours.png"
     Image.new("RGB", (64, 48), "orange").save(path)
     async with ui.page.expect_file_chooser() as chooser:
@@ -64,10 +64,7 @@ async def test_upload_star_board_move_and_delete(ui: UI, tmp_path: Path) -> None
 
     await ui.text("My Board", exact=True).first.click()
     await ui.page.get_by_test_id("assets-tab").click()
-    await picture.dblclick()
-    await ui.page.get_by_label("Delete Image (Del)").first.click()
-    await ui.page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
-    ui.server.wait_for(lambda: not uploaded(), "the deletion")
+    await expect(picture).to_be_visible()
 
 
 async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
@@ -96,6 +93,7 @@ async def test_the_queue_tab_lists_cancels_clears_and_resumes(ui: UI) -> None:
     for prompt in ("one", "two"):
         ui.server.enqueue(ui.server.batch(prompt))
     await ui.page.reload()  # the UI counts anew only after what it did itself
+    ui.wrong.clear()  # what the reload broke off
     await ui.tab("Queue")
     await expect(ui.page.get_by_label("Cancel Item")).to_have_count(len(ui.items()))
     assert counted("pending") == 2
