@@ -36,9 +36,7 @@ async def test_changed_settings_count_from_the_next_use(
     await process._database.close()
 
 
-async def test_packs_come_and_go_between_items(
-    settings: Settings, pipes: tuple[LineReader, LineWriter]
-) -> None:
+async def test_packs_come_and_go_between_items(settings: Settings, pipes: tuple[LineReader, LineWriter]) -> None:
     registry.discover()
     process = Process(settings, "cpu", *pipes)
     write_pack(settings.root / "nodes", "between", prefix="between")
