@@ -82,31 +82,6 @@ async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
     assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
 
 
-async def test_the_queue_tab_lists_cancels_clears_and_resumes(ui: UI) -> None:
-    def status() -> dict:
-        return dict(ui.server.client.get("/api/v1/queue/default/status").json())
-
-    def counted(state: str) -> int:
-        return int(status()["queue"][state])
-
-    ui.server.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
-    for prompt in ("one", "two"):
-        ui.server.enqueue(ui.server.batch(prompt))
-    await ui.page.reload()  # the UI counts anew only after what it did itself
-    ui.wrong.clear()  # what the reload broke off
-    await ui.tab("Queue")
-    await expect(ui.page.get_by_label("Cancel Item")).to_have_count(len(ui.items()))
-    assert counted("pending") == 2
-    await ui.page.get_by_label("Cancel Item").first.click()
-    ui.server.wait_for(lambda: counted("canceled") == 1, "the cancellation")
-    await expect(ui.text("Canceled").last).to_be_visible()
-    await ui.button("Clear").first.click()
-    await ui.page.get_by_role("alertdialog").get_by_role("button", name="Clear").click()
-    ui.server.wait_for(lambda: counted("total") == 0, "an empty queue")
-    await ui.button("Resume").click()
-    ui.server.wait_for(lambda: status()["processor"]["is_started"], "the end of the pause")
-
-
 async def test_the_model_tab_shows_models_the_install_form_and_starter_models(ui: UI, tmp_path: Path) -> None:
     await ui.tab("Models")
     await expect(ui.text("Embedded Tiny").first).to_be_visible()
