@@ -4,6 +4,7 @@ Everything that differs between CUDA, ROCm (which torch calls cuda too), XPU, MP
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import psutil
@@ -19,6 +20,8 @@ Precision = Literal["auto", "float16", "bfloat16", "float32"]
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _HALF_IS_BROKEN = ("GeForce GTX 1650", "GeForce GTX 1660", "GeForce GTX 1630")
 """Cards that compute NaN in half precision."""
+_WORTH_TWO_THREADS = 2_000_000_000
+"""Weights times places of one call below which a second thread costs more than it gives (measured on two cores)."""
 
 
 def _xpu() -> Any:
@@ -122,6 +125,32 @@ def empty_cache(device: torch.device | str) -> None:
         xpu.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def lay_out(model: Any, device: torch.device | str) -> Any:
+    """Return the model with its weights in the order that convolutions on `device` like best: channels last on the CPU."""
+    return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cpu" else model
+
+
+@contextlib.contextmanager
+def fitting_threads(model: Any, places: int, device: torch.device | str) -> Iterator[None]:
+    """On the CPU, let a call of `model` over so many `places` (latents in the batch) that is small work be one thread's.
+
+    Threads that wait for each other after every small operation cost more than they give, all the more on a busy machine.
+    """
+    before = torch.get_num_threads()
+    small = torch.device(device).type == "cpu" and before > 1 and _weights(model) * places < _WORTH_TWO_THREADS
+    if small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small:
+            torch.set_num_threads(before)
+
+
+def _weights(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class DeviceMemory:

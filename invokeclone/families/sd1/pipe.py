@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from invokeclone.engine import autoencoder, diffusion, preview, samplers, text
+from invokeclone.engine import autoencoder, devices, diffusion, preview, samplers, text
 from invokeclone.engine.conditioning import TextGuide
 from invokeclone.engine.guidance import Guidance, UNetPredictor
 from invokeclone.engine.loaders import LoadRequest, loads
@@ -63,11 +63,11 @@ def load(request: LoadRequest) -> Any:
     folder = request.path / str(request.submodel)
     match request.submodel:
         case SubModelType.UNet:
-            unet = _unet(folder, request.dtype)
+            unet = devices.lay_out(_unet(folder, request.dtype), request.device)
             unet.latent_colors = _colors(request.path / "vae")
             return unet
         case SubModelType.VAE:
-            return _vae(folder, request.dtype)
+            return devices.lay_out(_vae(folder, request.dtype), request.device)
         case SubModelType.TextEncoder:
             return _text_encoder(folder, request.dtype)
         case SubModelType.Tokenizer:
@@ -86,9 +86,9 @@ def load_checkpoint(request: LoadRequest) -> Any:
     _hush()
     match request.submodel:
         case SubModelType.UNet:
-            return single_file.unet(request.path, request.dtype).eval()
+            return devices.lay_out(single_file.unet(request.path, request.dtype).eval(), request.device)
         case SubModelType.VAE:
-            return single_file.vae(request.path, request.dtype).eval()
+            return devices.lay_out(single_file.vae(request.path, request.dtype).eval(), request.device)
         case SubModelType.TextEncoder:
             return single_file.text_encoder(request.path, request.dtype)
         case SubModelType.Tokenizer:
@@ -107,7 +107,7 @@ def load_checkpoint(request: LoadRequest) -> Any:
 def load_vae(request: LoadRequest) -> Any:
     """Return an autoencoder from a folder of its own."""
     _hush()
-    return _vae(request.path, request.dtype)
+    return devices.lay_out(_vae(request.path, request.dtype), request.device)
 
 
 @loads(base=BaseModelType.StableDiffusion1, type=ModelType.VAE, format=ModelFormat.Checkpoint)
@@ -115,7 +115,7 @@ def load_vae(request: LoadRequest) -> Any:
 def load_vae_checkpoint(request: LoadRequest) -> Any:
     """Return an autoencoder from a single file."""
     _hush()
-    return single_file.vae(request.path, request.dtype).eval()
+    return devices.lay_out(single_file.vae(request.path, request.dtype).eval(), request.device)
 
 
 def _unet(folder: Path, dtype: torch.dtype) -> Any:
@@ -243,7 +243,8 @@ def denoise(
     predict = predictor(unet, guidance, unet.dtype, device, extra)
     colors = getattr(unet, "latent_colors", None)
     regions = predict.regions(*begun.shape[-2:])
-    with seamless(unet, task.seamless_axes or []), free_u(unet, task.free_u), regions, preview.using(colors):
+    threads = devices.fitting_threads(unet, begun.shape[-2] * begun.shape[-1], device)
+    with seamless(unet, task.seamless_axes or []), free_u(unet, task.free_u), regions, preview.using(colors), threads:
         return diffusion.run(schedule, begun, predict, on_step, inpainting).float().cpu()
 
 

@@ -1,0 +1,49 @@
+"""What the CPU wants of a model: its weights' order, and how many threads its calls are worth."""
+
+import pytest
+import torch
+
+from invokeclone.engine import devices
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("places", "device", "threads"),
+    [(10, "cpu", 1), (10_000_000, "cpu", 2), (10, "cuda", 2), (10, "mps", 2)],
+    ids=["small", "large", "cuda", "mps"],
+)
+@pytest.mark.usefixtures("two_threads")
+def test_small_work_on_the_cpu_is_one_threads(places, device, threads):
+    model = torch.nn.Linear(100, 100)
+    with devices.fitting_threads(model, places, device):
+        assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_come_back_when_the_work_fails():
+    with pytest.raises(ValueError, match="broken"), devices.fitting_threads(torch.nn.Linear(1, 1), 1, "cpu"):
+        raise ValueError("broken")
+    assert torch.get_num_threads() == 2
+
+
+def test_channels_last_on_the_cpu_changes_the_order_and_not_the_result():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 8, 3)
+    pixels = torch.randn(2, 4, 9, 9)
+    with torch.inference_mode():
+        expected = layer(pixels)
+        changed = devices.lay_out(layer, "cpu")
+        assert changed.weight.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(changed(pixels), expected)
+
+
+def test_other_devices_keep_the_usual_order():
+    assert devices.lay_out(torch.nn.Conv2d(4, 8, 3), "cuda").weight.is_contiguous()
