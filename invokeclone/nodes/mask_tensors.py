@@ -1,0 +1,145 @@
+"""Masks as tensors (1, height, width): true, or 1, is what a prompt or an adapter is for; false, or 0, is the rest."""
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, TensorField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput, MaskOutput
+from invokeclone.graph.taxonomy import ImageCategory
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _flat(mask: "torch.Tensor") -> "torch.Tensor":
+    """Return a mask as (height, width); NodeError when it has more than one layer."""
+    if mask.dim() < 2 or any(side != 1 for side in mask.shape[:-2]):  # noqa: PLR2004 - height and width
+        raise NodeError(f"a mask is shaped (1, height, width), this tensor is {tuple(mask.shape)}")
+    return mask.reshape(mask.shape[-2:])
+
+
+def _gray(mask: "torch.Tensor") -> Image.Image:
+    """Return a mask, true and false or 0 to 1, as a gray picture."""
+    values = _flat(mask).float().clamp(0.0, 1.0).mul(255.0).round()
+    return Image.fromarray(values.cpu().numpy().astype("uint8"))
+
+
+def _saved(context: InvocationContext, mask: "torch.Tensor") -> MaskOutput:
+    """Save a mask (height, width) with a leading dimension."""
+    height, width = mask.shape
+    name = context.tensors.save(mask[None].contiguous())
+    return MaskOutput(mask=TensorField(tensor_name=name), width=width, height=height)
+
+
+@invocation("rectangle_mask", title="Create Rectangle Mask", tags=["conditioning"], category="mask", version="1.0.1")
+class RectangleMaskInvocation(BaseInvocation, WithMetadata):
+    """Make a mask that is true in a rectangle; what of it lies outside of the mask is cut off."""
+
+    width: int = InputField(description="Width of the mask in pixels")
+    height: int = InputField(description="Height of the mask in pixels")
+    x_left: int = InputField(description="Left edge of the rectangle, inclusive")
+    y_top: int = InputField(description="Top edge of the rectangle, inclusive")
+    rectangle_width: int = InputField(description="Width of the rectangle")
+    rectangle_height: int = InputField(description="Height of the rectangle")
+
+    def invoke(self, context: InvocationContext) -> MaskOutput:
+        """Make and save it; NodeError when the mask has no area."""
+        import torch
+
+        if self.width < 1 or self.height < 1:
+            raise NodeError(f"a mask of {self.width}×{self.height} has no area")
+        mask = torch.zeros(self.height, self.width, dtype=torch.bool)
+        right, bottom = max(0, self.x_left + self.rectangle_width), max(0, self.y_top + self.rectangle_height)
+        mask[max(0, self.y_top) : bottom, max(0, self.x_left) : right] = True
+        return _saved(context, mask)
+
+
+@invocation(
+    "alpha_mask_to_tensor", title="Alpha Mask to Tensor", tags=["conditioning"], category="mask", version="1.0.0"
+)
+class AlphaMaskToTensorInvocation(BaseInvocation):
+    """Make a mask that is true where an image is not wholly transparent."""
+
+    image: ImageField = InputField(description="The image to make it of")
+    invert: bool = InputField(default=False, description="Whether to invert the mask")
+
+    def invoke(self, context: InvocationContext) -> MaskOutput:
+        """Compare and save."""
+        import numpy as np
+        import torch
+
+        alpha = np.asarray(context.images.get_pil(self.image.image_name, mode="RGBA").getchannel("A"))
+        return _saved(context, torch.from_numpy((alpha > 0) ^ self.invert))
+
+
+@invocation(
+    "image_mask_to_tensor", title="Image Mask to Tensor", tags=["conditioning"], category="mask", version="1.0.0"
+)
+class ImageMaskToTensorInvocation(BaseInvocation, WithMetadata):
+    """Make a mask that is true where an image, as gray, is at least as bright as a limit."""
+
+    image: ImageField = InputField(description="The image to make it of")
+    cutoff: int = InputField(default=128, ge=0, le=255, description="The least brightness that is true")
+    invert: bool = InputField(default=False, description="Whether to invert the mask")
+
+    def invoke(self, context: InvocationContext) -> MaskOutput:
+        """Compare and save."""
+        import numpy as np
+        import torch
+
+        gray = np.asarray(context.images.get_pil(self.image.image_name, mode="L"))
+        return _saved(context, torch.from_numpy((gray >= self.cutoff) ^ self.invert))
+
+
+@invocation("invert_tensor_mask", title="Invert Tensor Mask", tags=["conditioning"], category="mask", version="1.1.0")
+class InvertTensorMaskInvocation(BaseInvocation):
+    """Invert a mask: true becomes false, a share between 0 and 1 becomes the rest to 1."""
+
+    mask: TensorField = InputField(description="The mask to invert")
+
+    def invoke(self, context: InvocationContext) -> MaskOutput:
+        """Invert and save."""
+        import torch
+
+        mask = _flat(context.tensors.load(self.mask.tensor_name))
+        return _saved(context, ~mask if mask.dtype == torch.bool else 1 - mask)
+
+
+@invocation("tensor_mask_to_image", title="Tensor Mask to Image", tags=["mask"], category="mask", version="1.1.0")
+class MaskTensorToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make a gray image of a mask: white is true."""
+
+    mask: TensorField = InputField(description="The mask to show")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Convert and save."""
+        mask = _gray(context.tensors.load(self.mask.tensor_name))
+        return ImageOutput.build(context.images.save(mask, image_category=ImageCategory.MASK))
+
+
+@invocation(
+    "apply_tensor_mask_to_image",
+    title="Apply Tensor Mask to Image",
+    tags=["mask"],
+    category="mask",
+    version="1.0.0",
+)
+class ApplyMaskTensorToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make an image transparent where a mask is false."""
+
+    mask: TensorField = InputField(description="The mask, of the same size")
+    image: ImageField = InputField(description="The image to cut out")
+    invert: bool = InputField(default=False, description="Whether to invert the mask first")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Replace the transparency and save; NodeError when the sizes differ."""
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        mask = _gray(context.tensors.load(self.mask.tensor_name))
+        if mask.size != image.size:
+            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            raise NodeError(message)
+        image.putalpha(mask.point([255 - value for value in range(256)]) if self.invert else mask)
+        return ImageOutput.build(context.images.save(image))
