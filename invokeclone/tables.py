@@ -53,6 +53,19 @@ users = Table(
 )
 """Accounts. `system` owns everything of single-user mode."""
 
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("key_hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("last_used_at", Text),
+)
+"""What programs show instead of a token. Of a key its SHA-256 is kept, in hexadecimal, and the first letters to know it by."""
+
 client_state = Table(
     "client_state",
     metadata,

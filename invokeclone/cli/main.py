@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("openapi", parents=[rooted], help="print the OpenAPI document")
     _generate(commands.add_parser("generate", parents=[rooted], help="make one picture without a server"))
     _models(commands.add_parser("models", help="list, install and delete models"), rooted)
-    _user(commands.add_parser("user", help="accounts: list, add, change and delete them"), rooted)
+    _user(commands.add_parser("user", help="accounts: list, add, change and delete them; API keys"), rooted)
     database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[rooted], help="bring the database to the newest form")
     _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), rooted)
@@ -104,6 +104,18 @@ def _user(command: _Parser, rooted: _Parser) -> None:
         ("disable", "let a user sign in no more"),
     ):
         actions.add_parser(action, parents=[rooted, named], help=text)
+    _keys(actions.add_parser("key", help="API keys: make, list and revoke them"), rooted)
+
+
+def _keys(command: _Parser, rooted: _Parser) -> None:
+    actions = command.add_subparsers(dest="key_action", metavar="ACTION", required=True)
+    owned = _Parser(add_help=False)
+    owned.add_argument("--email", metavar="EMAIL", help="address of the user whose keys are meant")
+    add = actions.add_parser("add", parents=[rooted, owned], help="make a key and print it, this once")
+    add.add_argument("name", metavar="NAME", help="what the key is for")
+    actions.add_parser("list", parents=[rooted, owned], help="show what keys there are, and when they were used")
+    revoke = actions.add_parser("revoke", parents=[rooted], help="end a key")
+    revoke.add_argument("key", metavar="KEY", help="its id or its first letters, as `list` shows them")
 
 
 def _webui(command: _Parser, rooted: _Parser) -> None:

@@ -1,6 +1,7 @@
 """`invokeclone user …`: the accounts of a root, also while its server runs (which notices within half a minute).
 
 A password is asked for, or read from the first line of the standard input; it is never an argument, which others could see.
+An API key is made here and written to the standard output alone, once; what there is to say about it goes to the error output.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.users import service, store
+from invokeclone.users import keys, service, store
 from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
 
 CHANGES = {
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         "add": _add,
         "passwd": _passwd,
         "delete": _delete,
+        "key": _key,
     }
     asyncio.run(_act(settings, actions.get(arguments.action, _change), arguments))
     return 0
@@ -121,3 +123,47 @@ async def _change(resources: Resources, arguments: argparse.Namespace) -> None:
     change, said = CHANGES[arguments.action]
     await service.change(resources, user.user_id, change)
     sys.stdout.write(f"{user.email} {said}\n")
+
+
+async def _key(resources: Resources, arguments: argparse.Namespace) -> None:
+    actions = {"add": _add_key, "list": _list_keys, "revoke": _revoke_key}
+    await actions[arguments.key_action](resources, arguments)
+
+
+async def _add_key(resources: Resources, arguments: argparse.Namespace) -> None:
+    """Write a new key of the user's, of `system` when nobody is named in single-user mode."""
+    multiuser = resources.settings.multiuser
+    if arguments.email is None and multiuser:
+        raise CommandError("whose key? say --email EMAIL")
+    user_id = store.SYSTEM_ID if arguments.email is None else (await _find(resources, arguments.email)).user_id
+    if user_id == store.SYSTEM_ID and multiuser:
+        raise CommandError("the system user's keys are of no use in multi-user mode: name an account")
+    first = not await keys.any_keys(resources.database)
+    text = await keys.make(resources.database, user_id, arguments.name)
+    sys.stdout.write(f"{text}\n")
+    sys.stderr.write("invokeclone: keep the key: it is shown this once\n")
+    if first and not multiuser:
+        sys.stderr.write("invokeclone: from now on programs that speak other servers' APIs need a key\n")
+
+
+async def _list_keys(resources: Resources, arguments: argparse.Namespace) -> None:
+    user_id = None if arguments.email is None else (await _find(resources, arguments.email)).user_id
+    found = await keys.list_all(resources.database, user_id)
+    width = max((len(key.email) for key in found), default=0)
+    for key in found:
+        used = key.last_used_at[:16] if key.last_used_at else "never"
+        sys.stdout.write(f"{key.id}  {key.prefix}  {key.email.ljust(width)}  used {used.ljust(16)}  {key.name}\n")
+
+
+async def _revoke_key(resources: Resources, arguments: argparse.Namespace) -> None:
+    """End the key with this id or these first letters, if that is one key."""
+    there = await keys.list_all(resources.database)
+    meant = [key for key in there if arguments.key in (key.id, key.prefix)]
+    if len(meant) > 1:
+        raise CommandError("several keys begin so: say the id")
+    if not meant:
+        raise CommandError("there is no such key; `invokeclone user key list` shows them")
+    await keys.revoke(resources.database, meant[0].id)
+    sys.stdout.write(f"revoked {meant[0].name}\n")
+    if len(there) == 1 and not resources.settings.multiuser:
+        sys.stderr.write("invokeclone: that was the last key: programs that speak other servers' APIs need none now\n")

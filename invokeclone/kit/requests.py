@@ -6,15 +6,16 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import HTTPConnection
 
 from invokeclone.kit.resources import Resources
 
 
-async def resources(request: Request) -> Resources:
-    """Return what `create_app` put on the application."""
-    return cast("Resources", request.app.state.resources)
+async def resources(connection: HTTPConnection) -> Resources:
+    """Return what `create_app` put on the application, for a request or a WebSocket."""
+    return cast("Resources", connection.app.state.resources)
 
 
 Needs = Annotated[Resources, Depends(resources)]

@@ -1,6 +1,7 @@
 """Routes of accounts: signing in and out, one's own account, and everybody's for admins.
 
-These need a token in single-user mode too, except where there is nothing to protect.
+These need a token in single-user mode too, except where there is nothing to protect. An API key reads its own account and
+no more.
 """
 
 import time
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.users import passwords, service, store, tokens
 from invokeclone.users.attempts import Attempts
-from invokeclone.users.current import MEDIA_COOKIE, CurrentUser, SignedIn, SignedInAdmin
+from invokeclone.users.current import MEDIA_COOKIE, CurrentUser, OwnAccount, SignedIn, SignedInAdmin
 from invokeclone.users.schemas import (
     AdminUserCreateRequest,
     AdminUserUpdateRequest,
@@ -98,9 +99,9 @@ async def refresh_media_cookie(request: Request, response: Response, _user: Curr
 
 
 @router.get("/me", operation_id="get_current_user_info_api_v1_auth_me_get")
-async def get_current_user_info(sign_in: SignedIn, connection: Read) -> UserDTO:
-    """Get one's own account."""
-    return await store.get(connection, sign_in.user_id)
+async def get_current_user_info(own: OwnAccount, connection: Read) -> UserDTO:
+    """Get one's own account; with an API key too, to learn whose it is."""
+    return await store.get(connection, own.user_id)
 
 
 @router.patch("/me", operation_id="update_current_user_api_v1_auth_me_patch")

@@ -1,6 +1,6 @@
 """Who is asking, and whether they may; in single-user mode everybody is `system`, an admin, and no row is read.
 
-Whom a token belongs to is found once per request (`identified`, which the application runs before any route's own
+Whom a token or an API key belongs to is found once per request (`identified`, which the application runs before any route's own
 dependencies, so that no request waits for a second connection while it holds one).
 """
 
@@ -8,11 +8,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from pydantic import BaseModel
+from starlette.requests import HTTPConnection
 
 from invokeclone.kit.errors import Forbidden, Unauthorized
 from invokeclone.kit.requests import Needs
-from invokeclone.users import signin
+from invokeclone.users import keys, signin
+from invokeclone.users.keys import KeyHolder
 from invokeclone.users.signin import SignIn
+from invokeclone.users.store import SYSTEM_ID
 
 MEDIA_COOKIE = "invokeai_media_token"
 
@@ -45,27 +48,50 @@ class AdminsOnly(Forbidden):
         super().__init__("Admin privileges required")
 
 
-async def identified(request: Request, needs: Needs) -> SignIn | None:
-    """Return who signed in with this request's token, None without a valid one, and in single-user mode."""
+class SignInNeeded(Forbidden):
+    """A key stands for its account, and may not change it or any other."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("An API key cannot do this: sign in with a password")
+
+
+async def identified(connection: HTTPConnection, needs: Needs) -> SignIn | KeyHolder | None:
+    """Return who shows a token or an API key as bearer, None without a valid one, and in single-user mode.
+
+    It serves requests and WebSockets.
+    """
     if not needs.settings.multiuser:
         return None
-    return await _bearer(request, needs)
+    return await _bearer(connection, needs)
 
 
-async def _bearer(request: Request, needs: Needs) -> SignIn | None:
-    token = signin.bearer(request.headers.get("authorization"))
-    found = await signin.verify(needs.database, token) if token else None
-    request.state.sign_in = found
+async def _bearer(connection: HTTPConnection, needs: Needs) -> SignIn | KeyHolder | None:
+    """Return whom the bearer stands for; a token is put on the request too, for the one that follows it."""
+    connection.state.sign_in = None
+    token = signin.bearer(connection.headers.get("authorization"))
+    if token is None:
+        return None
+    if keys.is_key(token):
+        holder = await keys.verify(needs.database, token)
+        return holder if holder and holder.user_id != SYSTEM_ID else None
+    found = await signin.verify(needs.database, token)
+    connection.state.sign_in = found
     return found
 
 
-Identified = Annotated[SignIn | None, Depends(identified)]
+Identified = Annotated[SignIn | KeyHolder | None, Depends(identified)]
 
 
-def _user(found: SignIn | None) -> User:
+def as_user(found: SignIn | KeyHolder) -> User:
+    """Return the part of an account that rights are decided by."""
+    return User(user_id=found.user_id, display_name=found.display_name, email=found.email, is_admin=found.is_admin)
+
+
+def _user(found: SignIn | KeyHolder | None) -> User:
     if found is None:
         raise NotSignedIn
-    return User(user_id=found.user_id, display_name=found.display_name, email=found.email, is_admin=found.is_admin)
+    return as_user(found)
 
 
 async def current_user(needs: Needs, found: Identified) -> User:
@@ -102,12 +128,23 @@ Admin = Annotated[User, Depends(admin)]
 """Whoever asks, and is an admin."""
 
 
-async def signed_in(request: Request, needs: Needs, found: Identified) -> SignIn:
-    """Return who signed in, in single-user mode too: an account is somebody's. Raises NotSignedIn."""
+async def account(request: Request, needs: Needs, found: Identified) -> SignIn | KeyHolder:
+    """Return whose token or key this is, in single-user mode too: an account is somebody's. Raises NotSignedIn."""
     if not needs.settings.multiuser:
         found = await _bearer(request, needs)
     if found is None:
         raise NotSignedIn
+    return found
+
+
+OwnAccount = Annotated[SignIn | KeyHolder, Depends(account)]
+"""Whoever has an account and shows its token or a key."""
+
+
+async def signed_in(found: OwnAccount) -> SignIn:
+    """Return who signed in, in single-user mode too; raises NotSignedIn, or SignInNeeded for a key."""
+    if isinstance(found, KeyHolder):
+        raise SignInNeeded
     return found
 
 

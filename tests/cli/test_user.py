@@ -1,5 +1,6 @@
-"""`invokeclone user`: accounts on a temporary root."""
+"""`invokeclone user`: accounts and API keys on a temporary root."""
 
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from invokeclone.cli.main import main
-from invokeclone.users import passwords
+from invokeclone.kit.database import Database
+from invokeclone.users import keys, passwords
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +103,83 @@ def test_a_password_is_typed_twice_at_a_terminal(
     assert main(add) == 2
     assert "different" in capsys.readouterr().err
     assert main(add) == 0
+
+
+def verified(root: Path, key: str) -> str | None:
+    """Return whose key it is, as a server that runs meanwhile would find it."""
+
+    async def ask() -> str | None:
+        database = Database(root / "databases" / "invokeai.db")
+        try:
+            holder = await keys.verify(database, key)
+        finally:
+            await database.close()
+        return holder.email if holder else None
+
+    return asyncio.run(ask())
+
+
+def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
+    assert user("key", "list") == (0, "", "")
+    status, key, said = user("key", "add", "Open WebUI")
+    assert status == 0
+    assert keys.is_key(key.removesuffix("\n")), "nothing but the key, for scripts"
+    assert "shown this once" in said
+    assert "from now on" in said
+    key = key.strip()
+    assert verified(tmp_path, key) == "system@system.invokeai"
+    assert "from now on" not in user("key", "add", "another")[2]
+    status, listed, _ = user("key", "list")
+    assert status == 0
+    first, second = listed.splitlines()
+    assert first.split()[1:3] == [key[:10], "system@system.invokeai"]
+    assert first.endswith("Open WebUI")
+    assert "used never" in second
+    assert "used 20" in first
+    assert key not in listed
+    status, out, said = user("key", "revoke", key[:10])
+    assert (status, out, said) == (0, "revoked Open WebUI\n", "")
+    assert verified(tmp_path, key) is None
+    status, out, said = user("key", "revoke", second.split()[0])
+    assert (status, out) == (0, "revoked another\n")
+    assert "last key" in said
+    assert user("key", "list") == (0, "", "")
+
+
+def test_with_accounts_a_key_is_an_account_s(user: Any, tmp_path: Path) -> None:
+    (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
+    user("add", "admin@example.com", "--admin")
+    user("add", "bob@example.com")
+    status, key, said = user("key", "add", "A1111", "--email", "bob@example.com")
+    assert (status, len(said.splitlines())) == (0, 1)
+    assert verified(tmp_path, key.strip()) == "bob@example.com"
+    user("key", "add", "x", "--email", "admin@example.com")
+    assert len(user("key", "list")[1].splitlines()) == 2
+    assert "A1111" in user("key", "list", "--email", "bob@example.com")[1]
+    assert "A1111" not in user("key", "list", "--email", "admin@example.com")[1]
+    user("disable", "bob@example.com")
+    assert verified(tmp_path, key.strip()) is None
+    user("delete", "bob@example.com")
+    assert len(user("key", "list")[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["add", "x"], "whose key?"),
+        (["add", "x", "--email", "nobody@example.com"], "no user has the address"),
+        (["add", "x", "--email", "system@system.invokeai"], "system user"),
+        (["add", "", "--email", "admin@example.com"], "name of an API key"),
+        (["list", "--email", "nobody@example.com"], "no user has the address"),
+        (["revoke", "ick_abcdef"], "no such key"),
+        (["revoke", ""], "no such key"),
+    ],
+)
+def test_refusals_of_keys_are_one_line(user: Any, tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
+    user("add", "admin@example.com", "--admin")
+    status, out, complaints = user("key", *arguments)
+    assert (status, out) == (2, "")
+    assert complaint in complaints
+    assert len(complaints.splitlines()) == 1
+    assert user("key", "list")[1] == ""

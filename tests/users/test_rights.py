@@ -16,7 +16,7 @@ from PIL import Image
 from invokeclone.kit.settings import Settings
 from invokeclone.server import openapi
 from invokeclone.server.app import ROUTERS, create_app
-from invokeclone.users import current
+from invokeclone.users import caller, current
 from tests.accounts import Account, account
 from tests.images.videos.conftest import encoded
 from tests.users.rights import BOARDS, IMAGES, OPEN, PRESET, PRESETS, PROMPTS, RIGHTS, VIDEOS, WORKFLOWS, Q, Row
@@ -33,7 +33,15 @@ WATCHED = {
 }
 """Where the owner sees a thing: after others have asked, it must be there as it was."""
 
-USERS = {current.current_user, current.admin, current.media_user, current.signed_in, current.signed_in_admin}
+USERS = {
+    current.current_user,
+    current.admin,
+    current.media_user,
+    current.account,
+    current.signed_in,
+    current.signed_in_admin,
+    caller.caller,
+}
 
 
 def flat(routes: Any) -> Iterator[APIRoute]:
@@ -64,15 +72,16 @@ def test_every_route_asks_who_is_there_or_is_open() -> None:
     assert set(OPEN) <= openapi.OPEN_OPERATIONS
 
 
-def test_what_reads_a_cookie_does_so_before_it_takes_a_connection() -> None:
+def test_what_looks_for_more_than_a_bearer_does_so_before_it_takes_a_connection() -> None:
     """A request that held one connection and waited for another could wait for all the others that do the same."""
     found = 0
     for route in ROUTES:
         names = [dependency.call for dependency in route.dependant.dependencies]
-        if current.media_user not in names:
+        looking = [call for call in names if call in (current.media_user, caller.caller)]
+        if not looking:
             continue
         found += 1
-        before = names[: names.index(current.media_user)]
+        before = names[: names.index(looking[0])]
         assert not [call for call in before if call.__name__ in ("_read", "_write")], name_of(route)
     assert found >= 3
 
