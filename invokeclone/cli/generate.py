@@ -7,7 +7,6 @@ already, so that a server on the same root leaves it alone.
 import argparse
 import asyncio
 import contextlib
-import secrets
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,18 +21,17 @@ from tqdm import tqdm
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.models import find, opened
+from invokeclone.cli.models import opened
 from invokeclone.graph import registry
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
+from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
 from invokeclone.queue.batches import Batch, expand
-from invokeclone.queue.generation import text_to_image
+from invokeclone.queue.generation import ModelNotFound, Wanted, choose, drawing_models
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.cache import InvocationCache
@@ -49,7 +47,6 @@ from invokeclone.worker.tools import Tools
 FAILED = 1
 BUDGET = 256 * 1024**2
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
-BASES = ("sd-1", "sd-2")
 SCHEDULERS: tuple[str, ...] = get_args(SCHEDULER_NAME_VALUES)
 DEVICE_NAME = "generate"
 """Names this process's folder of tensors. The item's row names no device, so no server takes it for one of its workers'."""
@@ -98,8 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         async with opened(settings) as resources:
-            model = await _model(resources, arguments.model)
-            batch = _batch(model, arguments)
+            batch = await _batch(resources, arguments)
             with contextlib.closing(_Progress()) as progress:
                 item = await _start(resources, batch)
                 await _finish(Resources(settings, resources.database, progress), item, progress)
@@ -119,46 +115,31 @@ def _check(arguments: argparse.Namespace) -> None:
         raise CommandError(f"unknown scheduler {arguments.scheduler!r}; there are {', '.join(SCHEDULERS)}")
 
 
-async def _model(resources: Resources, name: str | None) -> ModelConfig:
-    async with resources.database.read() as connection:
-        mains = [m for m in await models.search(connection) if str(m.type) == "main" and str(m.base) in BASES]
-    if name is None:
-        if not mains:
-            raise CommandError("no Stable Diffusion 1 model is installed")
-        return mains[0]
-    found = await find(resources, name)
-    if found is None:
-        raise CommandError(f"unknown model {name!r}; there are {', '.join(repr(m.name) for m in mains) or 'none'}")
-    if found not in mains:
-        raise CommandError(f"{name!r} is not a Stable Diffusion 1 main model")
-    return found
-
-
-def _batch(model: ModelConfig, arguments: argparse.Namespace) -> Batch:
-    """Return the batch; what the caller left open comes from the model's default settings."""
-    defaults = getattr(model, "default_settings", None)
-
-    def chosen(given: Any, name: str, otherwise: Any) -> Any:
-        if given is not None:
-            return given
-        default = getattr(defaults, name, None)
-        return otherwise if default is None else default
-
+async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
+    """Return the batch; what the caller left open is chosen as everywhere."""
     try:
-        return text_to_image(
-            model.model_dump(mode="json"),
-            arguments.prompt,
-            [secrets.randbelow(2**32) if arguments.seed is None else arguments.seed],
+        wanted = Wanted(
+            prompt=arguments.prompt,
             negative_prompt=arguments.negative,
-            steps=chosen(arguments.steps, "steps", 30),
-            cfg_scale=chosen(arguments.cfg, "cfg_scale", 7.5),
-            scheduler=chosen(arguments.scheduler, "scheduler", "euler"),
-            width=chosen(arguments.width, "width", 512),
-            height=chosen(arguments.height, "height", 512),
-            destination=None,
+            model=arguments.model,
+            seed=arguments.seed,
+            steps=arguments.steps,
+            cfg_scale=arguments.cfg,
+            scheduler=arguments.scheduler,
+            width=arguments.width,
+            height=arguments.height,
         )
+        async with resources.database.read() as connection:
+            chosen = await choose(connection, wanted)
+        return chosen.batch(origin="generate", destination=None)
     except ValidationError as error:
-        raise CommandError("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+        raise CommandError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
+    except ModelNotFound as error:
+        async with resources.database.read() as connection:
+            names = [repr(model.name) for model in await drawing_models(connection)]
+        raise CommandError(f"{error}; there are {', '.join(names) or 'none'}") from error
+    except InvokeCloneError as error:
+        raise CommandError(str(error)) from error
 
 
 async def _start(resources: Resources, batch: Batch) -> ClaimedItem:

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Body, Path, Query, Response
 
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Needs, Read
-from invokeclone.queue import counts, service, store
+from invokeclone.queue import counts, generation, service, store
+from invokeclone.queue.generation import Wanted
 from invokeclone.queue.schemas import (
     Batch,
     BatchStatus,
@@ -59,6 +60,22 @@ async def enqueue_batch(
     ] = None,
 ) -> Response:
     """Enqueue a batch: the graph once for each combination of its data, `runs` times over."""
+    result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
+    return _json(result.model_dump_json())
+
+
+@router.post("/{queue_id}/enqueue_prompt", operation_id="enqueue_prompt", response_model=EnqueueBatchResult)
+async def enqueue_prompt(
+    needs: Needs,
+    user: CurrentUser,
+    queue_id: QueueId,
+    wanted: Annotated[Wanted, Body(description="What is known of the pictures.")],
+    prepend: Annotated[bool, Query(description="Run it before all that is pending.")] = False,
+) -> Response:
+    """Enqueue pictures of a prompt, without a graph: model, size and the rest are chosen where they are left open."""
+    async with needs.database.read() as connection:
+        chosen = await generation.choose(connection, wanted)
+    batch = chosen.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
     return _json(result.model_dump_json())
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from invokeclone.kit.settings import Settings
+from invokeclone.models import registry, store
 from invokeclone.server.app import create_app
 from tests.browser.painter import Painter
 
@@ -30,6 +31,16 @@ MODEL = {
     "base": "sd-1",
     "type": "main",
     "default_settings": {"width": 128, "height": 128, "steps": 12, "cfg_scale": 4.0, "scheduler": "ddim"},
+}
+ON_DISK = {
+    "path": "nowhere",
+    "source": "nowhere",
+    "source_type": "path",
+    "file_size": 1,
+    "format": "diffusers",
+    "prediction_type": "epsilon",
+    "variant": "normal",
+    "repo_variant": "",
 }
 
 
@@ -59,6 +70,8 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
+    async with app.state.resources.database.write() as connection:
+        await store.add(connection, registry.parse(MODEL | ON_DISK))
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
     await task

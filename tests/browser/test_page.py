@@ -140,7 +140,7 @@ async def test_form_is_remembered(page: Page) -> None:
 
 
 async def test_a_refused_batch_is_told(page: Page) -> None:
-    await page.route("**/enqueue_batch", lambda route: route.fulfill(status=422, json={"detail": "not like this"}))
+    await page.route("**/enqueue_prompt", lambda route: route.fulfill(status=422, json={"detail": "not like this"}))
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".toast")).to_have_text("not like this")
 

@@ -1,4 +1,4 @@
-"""The text-to-image batch: its nodes exist, its values land where they should."""
+"""From what somebody says of a picture to a batch: what is chosen, what is refused, and that every graph is one that runs."""
 
 import json
 from typing import Any
@@ -6,11 +6,31 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph import registry
+from invokeclone.families.sd1.recipe import prompt_for_compel
+from invokeclone.graph import recipes, registry
+from invokeclone.graph.recipes import Enlarge, Keep, Start, Usual
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.kit.database import Database
+from invokeclone.models import registry as model_registry
+from invokeclone.models import store
+from invokeclone.models.embedded import EMBEDDED_KEY
+from invokeclone.queue import generation
 from invokeclone.queue.batches import expand
-from invokeclone.queue.generation import text_to_image
+from invokeclone.queue.generation import Wanted
 
-MODEL = {"key": "k", "hash": "blake3:0", "name": "tiny", "base": "sd-1", "type": "main", "path": "unused"}
+COMMON = {
+    "path": "unused",
+    "hash": "blake3:0",
+    "file_size": 1,
+    "source": "unused",
+    "source_type": "path",
+    "type": "main",
+    "format": "diffusers",
+    "base": "sd-1",
+    "prediction_type": "epsilon",
+    "variant": "normal",
+    "repo_variant": "",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -18,26 +38,188 @@ def nodes() -> None:
     registry.discover()
 
 
-def test_there_is_a_picture_for_each_seed() -> None:
-    batch = text_to_image(MODEL, "a cat", [7, 8], steps=4, width=128, height=64, scheduler="euler")
-    made = [json.loads(item.session)["graph"]["nodes"] for item in expand(batch, 10)]
-    assert [nodes["seed"]["value"] for nodes in made] == [7, 8]
-    first = made[0]
+@pytest.fixture
+async def database(tmp_path):
+    database = Database(tmp_path / "invokeai.db")
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+async def add(database: Database, key: str, **fields: Any) -> None:
+    record = COMMON | {"key": key, "name": key, "path": key, "hash": f"blake3:{key}"} | fields
+    config = model_registry.parse({field: value for field, value in record.items() if value is not None})
+    async with database.write() as connection:
+        await store.add(connection, config)
+
+
+async def chosen(database: Database, **wanted: Any) -> generation.Chosen:
+    async with database.read() as connection:
+        return await generation.choose(connection, Wanted(**{"prompt": "a cat"} | wanted))
+
+
+def made(choice: generation.Chosen) -> list[dict[str, Any]]:
+    return [json.loads(item.session)["graph"]["nodes"] for item in expand(choice.batch(origin="t"), 100)]
+
+
+async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
+    await add(database, "m")
+    choice = await chosen(database, seed=7, count=2, steps=4, width=128, height=64, scheduler="euler_a")
+    graphs = made(choice)
+    assert [nodes["seed"]["value"] for nodes in graphs] == [7, 8]
+    first = graphs[0]
     assert first["positive_prompt"]["value"] == "a cat"
     assert (first["noise"]["width"], first["noise"]["height"]) == (128, 64)
-    assert (first["denoise_latents"]["steps"], first["denoise_latents"]["scheduler"]) == (4, "euler")
-    assert first["sd1_model_loader"]["model"] == {key: MODEL[key] for key in ("key", "hash", "name", "base", "type")}
+    assert (first["denoise_latents"]["steps"], first["denoise_latents"]["scheduler"]) == (4, "euler_a")
+    assert first["sd1_model_loader"]["model"]["key"] == "m"
     assert not first["canvas_output"]["is_intermediate"]
     assert "board" not in first["canvas_output"]
-    assert (batch.origin, batch.destination) == ("generate", "gallery")
+    batch = choice.batch(origin="o")
+    assert (batch.origin, batch.destination) == ("o", "gallery")
 
 
-def test_a_board_can_be_chosen() -> None:
-    batch = text_to_image(MODEL, "a cat", [1], board_id="b1")
-    graph: Any = batch.graph.model_dump()
-    assert graph["nodes"]["canvas_output"]["board"] == {"board_id": "b1"}
+async def test_seeds_begin_again_after_the_largest(database: Database) -> None:
+    await add(database, "m")
+    assert list((await chosen(database, seed=2**32 - 1, count=2)).seeds) == [2**32 - 1, 0]
 
 
-def test_what_a_node_refuses_is_refused() -> None:
-    with pytest.raises(ValidationError):
-        text_to_image(MODEL, "a cat", [1], scheduler="nonsense")
+async def test_what_is_open_comes_from_the_models_settings_and_then_from_its_base(database: Database) -> None:
+    settings = {"steps": 9, "cfg_scale": 3.0, "scheduler": "lcm", "width": 192, "cfg_rescale_multiplier": 0.5}
+    await add(database, "m", default_settings=settings)
+    picture = (await chosen(database)).picture
+    assert (picture.steps, picture.cfg_scale, picture.scheduler, picture.cfg_rescale) == (9, 3.0, "lcm", 0.5)
+    assert (picture.width, picture.height) == (192, Usual().side)
+    assert (await chosen(database, steps=2, cfg_scale=1)).picture.steps == 2
+
+
+async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database) -> None:
+    await add(database, "m", default_settings={"vae": "v"})
+    assert (await chosen(database)).picture.vae is None
+    await add(database, "v", type="vae", **dict.fromkeys(("prediction_type", "variant")))
+    choice = await chosen(database)
+    assert choice.picture.vae["key"] == "v"
+    assert made(choice)[0]["vae_loader"]["vae_model"]["key"] == "v"
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [((500, 300), (504, 304)), ((1, 1), (64, 64)), ((512, 515), (512, 512)), ((516, 516), (520, 520))],
+)
+async def test_sizes_are_made_to_fit(database: Database, asked, size) -> None:
+    await add(database, "m")
+    picture = (await chosen(database, width=asked[0], height=asked[1])).picture
+    assert (picture.width, picture.height) == size
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (8192, 8192), (10**30, 64)])
+async def test_sizes_over_the_limits_are_refused(database: Database, size) -> None:
+    await add(database, "m")
+    with pytest.raises(generation.NotAPicture, match="too large"):
+        await chosen(database, width=size[0], height=size[1])
+
+
+async def test_models_are_found_by_key_and_by_name_and_the_embedded_one_comes_last(database: Database) -> None:
+    await add(database, "zebra", name="Zebra Model")
+    await add(database, EMBEDDED_KEY, name="A tiny one", hash="blake3:1", path="other")
+    assert (await chosen(database)).config.key == "zebra"
+    assert (await chosen(database, model="zebra model")).config.key == "zebra"
+    assert (await chosen(database, model=EMBEDDED_KEY)).config.name == "A tiny one"
+    with pytest.raises(generation.ModelNotFound, match="nobody"):
+        await chosen(database, model="nobody")
+
+
+async def test_without_a_model_that_can_draw_there_is_no_picture(database: Database) -> None:
+    with pytest.raises(generation.NoModel):
+        await chosen(database)
+    flux = {"base": "cogview4", "prediction_type": None, "variant": None}
+    await add(database, "other", **flux)
+    with pytest.raises(generation.NoModel):
+        await chosen(database)
+    with pytest.raises(generation.ModelCannotDraw, match="other"):
+        await chosen(database, model="other")
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "start": {"start": Start("a.png", 0.6)},
+    "start resized": {"start": Start("a.png", 0.6, resize=True)},
+    "mask": {"start": Start("a.png"), "keep": Keep("m.png")},
+    "mask with feather": {"start": Start("a.png", resize=True), "keep": Keep("m.png", feather=4, fill="noise")},
+    "enlarged latents": {"enlarge": Enlarge(250, 256, 5)},
+    "enlarged pixels": {"enlarge": Enlarge(256, 256, 5, in_pixels=True, scheduler="ddim")},
+    "variation": {"variation_seed": 5, "variation_strength": 0.3, "count": 2},
+    "seamless": {"seamless": True},
+    "all": {"start": Start("a.png"), "enlarge": Enlarge(256, 256, 5), "variation_strength": 0.3, "seamless": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, way: str) -> None:
+    """A batch validates its graph: node types, fields, edges and their types."""
+    await add(database, "m")
+    nodes = made(await chosen(database, **WAYS[way]))[0]
+    assert nodes[recipes.OUTPUT]["type"] in ("l2i", "img_paste")
+    assert sum(not node["is_intermediate"] for node in nodes.values()) == 1
+
+
+async def test_strength_and_fill_say_where_denoising_starts(database: Database) -> None:
+    await add(database, "m")
+
+    async def start_of(**wanted: Any) -> float:
+        return made(await chosen(database, **wanted))[0]["denoise_latents"]["denoising_start"]
+
+    assert await start_of(start=Start("a.png", 0.6)) == pytest.approx(0.4)
+    assert await start_of(start=Start("a.png", 0.6), keep=Keep("m.png", fill="noise")) == 0.0
+
+
+async def test_variations_share_the_seed_and_have_seeds_of_their_own(database: Database) -> None:
+    await add(database, "m")
+    graphs = made(await chosen(database, seed=3, variation_seed=5, variation_strength=0.3, count=2))
+    assert [(nodes["seed"]["value"], nodes["variation_seed"]["value"]) for nodes in graphs] == [(3, 5), (3, 6)]
+
+
+async def test_a_mask_without_a_picture_is_refused(database: Database) -> None:
+    await add(database, "m")
+    with pytest.raises(generation.NotAPicture, match="mask"):
+        (await chosen(database, keep=Keep("m.png"))).batch(origin="t")
+
+
+def test_what_a_node_would_refuse_is_refused_at_once() -> None:
+    for wrong in ({"scheduler": "nonsense"}, {"steps": 0}, {"start": {"image": "a", "strength": 2}}, {"size": 3}):
+        with pytest.raises(ValidationError):
+            Wanted(prompt="a cat", **wrong)
+
+
+PLAIN = [
+    "a (big) cat",
+    "C++ logo",
+    'say "hi"-',
+    '("a", "b").blend(1,2)',
+    "hot.swap(cold)",
+    "(x)+ y",
+    "t-shirt - red",
+    "a (b",
+    "cat--, dog",
+]
+
+
+@pytest.mark.parametrize("prompt", PLAIN)
+def test_plain_prompts_are_read_as_they_stand(prompt: str) -> None:
+    """Told by compel itself: one fragment of weight 1 with every character, blanks aside."""
+    from compel.prompt_parser import PromptParser
+
+    read = PromptParser().parse_conjunction(prompt_for_compel(prompt, "plain"))
+    (part,) = read.prompts
+    (fragment,) = part.children
+    assert fragment.weight == 1.0
+    assert fragment.text.replace(" ", "") == prompt.replace(" ", "")
+
+
+def test_native_prompts_are_left_alone() -> None:
+    assert prompt_for_compel("(a cat)1.2 dog++", "native") == "(a cat)1.2 dog++"
+
+
+def test_each_base_has_its_usual_values() -> None:
+    known = recipes.recipes()
+    assert known[BaseModelType.StableDiffusion1].usual.side == 512
+    assert known[BaseModelType.StableDiffusion2].usual.side == 768

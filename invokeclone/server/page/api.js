@@ -31,7 +31,7 @@ function explain(detail) {
 }
 
 export const models = async () => (await call("GET", "api/v2/models/?model_type=main")).models;
-export const enqueue = (batch) => call("POST", "api/v1/queue/default/enqueue_batch", { batch, prepend: false });
+export const enqueue = (wanted) => call("POST", "api/v1/queue/default/enqueue_prompt", wanted);
 export const queueStatus = async () => (await call("GET", "api/v1/queue/default/status")).queue;
 export const cancelItem = (id) => call("PUT", `api/v1/queue/default/i/${id}/cancel`);
 export const cancelWaiting = () => call("PUT", "api/v1/queue/default/cancel_all_except_current");

@@ -3,7 +3,6 @@
 import * as api from "./api.js";
 import * as form from "./form.js";
 import * as gallery from "./gallery.js";
-import { batch } from "./graph.js";
 import { listen } from "./socket.js";
 
 const $ = (id) => document.getElementById(id);
@@ -139,7 +138,7 @@ async function invoke() {
   $("invoke").disabled = true;
   const before = heard;
   try {
-    const result = await api.enqueue(batch(want));
+    const result = await api.enqueue(want);
     if (result.enqueued < result.requested) toast(`The queue is full: ${result.enqueued} of ${result.requested} were added.`);
     if (heard === before && !running) showProgress("Waiting for a worker", null);
     await refreshQueue();

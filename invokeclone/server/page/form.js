@@ -84,14 +84,14 @@ function applyDefaults(model) {
   sync();
 }
 
-/** Return what the user wants, in the form that graph.js takes. */
+/** Return what the user wants, in the form that the server takes. */
 export function wanted() {
-  const round = (id) => Math.max(64, Math.round(Number($(id).value) / 8) * 8);
   return {
-    prompt: $("prompt").value, negative: $("negative").value, model: current(), width: round("width"), height: round("height"),
-    steps: Number($("steps").value), cfg: Number($("cfg").value), scheduler: $("scheduler").value,
-    seed: $("random").checked ? null : Number($("seed").value) || 0, count: Number($("count").value),
-    start, strength: Number($("strength").value),
+    prompt: $("prompt").value, negative_prompt: $("negative").value, model: current()?.key,
+    width: Number($("width").value), height: Number($("height").value), steps: Number($("steps").value),
+    cfg_scale: Number($("cfg").value), scheduler: $("scheduler").value, count: Number($("count").value),
+    seed: $("random").checked ? null : Number($("seed").value) || 0,
+    start: start && { image: start.image_name, strength: Number($("strength").value), resize: true },
   };
 }
 
