@@ -29,7 +29,7 @@ _log = log.get("images")
 _PICTURE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
 
 
-def _picture_work() -> CapacityLimiter:
+def picture_work() -> CapacityLimiter:
     """Return the limit on pictures in work at once: one per core, so that memory and time go to few at a time."""
     try:
         return _PICTURE_WORK.get()
@@ -73,7 +73,7 @@ async def upload(
         )
         return prepared, files.thumbnail(prepared.image)
 
-    prepared, small = await run_sync(prepare, limiter=_picture_work())
+    prepared, small = await run_sync(prepare, limiter=picture_work())
     await run_sync(files.write, settings, where, prepared.png, small)  # waits for the disk, and needs no core for that
     made = await record(
         resources,
@@ -123,7 +123,7 @@ async def save(
         packed = png.encode(image, settings.pil_compress_level, texts)
         files.write(settings, where, packed, files.thumbnail(image))
 
-    await run_sync(keep, limiter=_picture_work())
+    await run_sync(keep, limiter=picture_work())
     made = await record(
         resources,
         NewImage(
@@ -215,7 +215,7 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
     async with resources.database.read() as connection:
         where = await store.place(connection, name)
     try:
-        return await run_sync(files.remake_thumbnail, resources.settings, where, limiter=_picture_work())
+        return await run_sync(files.remake_thumbnail, resources.settings, where, limiter=picture_work())
     except OSError as error:
         raise ImageNotFound(name) from error
 

@@ -48,6 +48,7 @@ RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
 RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
 STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
 GRAPH_OF_ONE = Prepared(select(func.json_extract(columns.session, "$.graph")).where(IS_ITEM))
+SESSION_OF_ONE = Prepared(select(columns.session).where(IS_ITEM))
 
 ONE = Prepared(ITEMS.where(IS_ITEM, IN_QUEUE))
 ONE_WITHOUT_NULLS = Prepared(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))

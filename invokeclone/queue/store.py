@@ -169,6 +169,12 @@ async def get_graph(connection: AsyncConnection, item_id: int) -> str:
     return str(row[0])
 
 
+async def get_session(connection: AsyncConnection, item_id: int) -> str | None:
+    """Return the JSON text of an item's session, None when there is no such item."""
+    row = await statements.SESSION_OF_ONE.first(connection, item_id=item_id)
+    return str(row[0]) if row else None
+
+
 async def current_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of an item that is being run (the viewer's own, if one is), or of null."""
     row = await statements.CURRENT.first(connection, queue_id=queue_id, viewer=viewer)

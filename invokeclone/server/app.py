@@ -47,6 +47,7 @@ from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
+from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.users.current import identified
@@ -116,6 +117,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     app.state.bus = bus
     app.state.sockets = Sockets(settings, app.state.resources.database)
     app.state.worker_command = worker_command
+    Runs.install(app)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)

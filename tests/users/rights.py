@@ -99,6 +99,7 @@ RIGHTS: dict[str, Row] = {
     "enqueue_batch": everyone(
         f"POST {Q}/enqueue_batch", json={"batch": {"graph": {"nodes": {"a": {"id": "a", "type": "add"}}}, "runs": 1}}
     ),
+    "enqueue_prompt": everyone(f"POST {Q}/enqueue_prompt", json={"prompt": "a cat"}),
     "list_all_queue_items": everyone(f"GET {Q}/list_all"),
     "get_queue_item_ids": everyone(f"GET {Q}/item_ids"),
     "get_queue_items_by_item_ids": everyone(f"POST {Q}/items_by_ids", json={"item_ids": ["{item}"]}),

@@ -1,0 +1,128 @@
+"""How a dialect's routes fail: whatever goes wrong inside is worded by the dialect, never in the server's own form.
+
+It also reads bodies, so that a wrong one is told in those words too. It knows no dialect.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
+
+_log = log.get("shims")
+Body = TypeVar("Body", bound=BaseModel)
+MOST_JSON = 1024 * 1024
+"""Bytes of a body that carries no pictures."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong, before a dialect words it."""
+
+    status: int
+    message: str
+    param: str | None = None
+    """Which part of the request."""
+    code: str | None = None
+    """A word for programs, where the dialect has one."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Render = Callable[[Problem], Response]
+
+
+class Refused(BadRequest):
+    """A dialect refuses a request, naming the part."""
+
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.problem_code = code
+
+
+class RefusedAsTooLarge(TooLarge):
+    """The body is over what a route of this kind reads."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what an exception says; one that nobody expected becomes a 500 and is logged."""
+    match error:
+        case Refused():
+            return Problem(error.status, str(error), error.param, error.problem_code)
+        case InvokeCloneError():
+            return Problem(error.status, str(error) or type(error).__name__, headers=error.headers)
+        case RequestValidationError():
+            return _invalid(list(error.errors()), skip=1)
+        case ValidationError():
+            return _invalid([dict(problem) for problem in error.errors()], skip=0)
+        case HTTPException():
+            return Problem(error.status_code, str(error.detail), headers=error.headers or {})
+        case _:
+            _log.error("a request failed", exc_info=error)
+            return Problem(500, f"{type(error).__name__}: the server failed on this request; the log says more")
+
+
+def _invalid(errors: list[dict[str, Any]], skip: int) -> Problem:
+    """Return pydantic's first error, with the path of its place; `skip` leaves out where in the request it was."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"][skip:])
+    text = str(first["msg"]).removeprefix("Value error, ")
+    return Problem(400, f"{place}: {text}" if place else text, place or None)
+
+
+def router(render: Render, **arguments: Any) -> APIRouter:
+    """Return a router whose routes word their errors by `render`. They are not part of InvokeAI's document."""
+
+    class Route(APIRoute):
+        """A route of the dialect."""
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            """Return FastAPI's handler with every exception worded."""
+            handle = super().get_route_handler()
+
+            async def handler(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except Exception as error:  # noqa: BLE001  (whatever it is, the client reads it in its own dialect)
+                    return render(problem_of(error))
+
+            return handler
+
+    return APIRouter(route_class=Route, include_in_schema=False, **arguments)
+
+
+async def read_json(request: Request, model: type[Body], *, most: int = MOST_JSON) -> Body:
+    """Return the body as `model`, whatever content type it came under; an empty body is an empty object.
+
+    Nulls count as left out. Raises Refused for what isn't JSON or doesn't fit, RefusedAsTooLarge.
+    """
+    return model.model_validate(await read_object(request, most=most))
+
+
+async def read_object(request: Request, *, most: int = MOST_JSON) -> dict[str, Any]:
+    """Return the body as a JSON object without those of its members that are null."""
+    data = await request.body()
+    if len(data) > most:
+        raise RefusedAsTooLarge(f"the body is over {most // 1024} KiB")
+    try:
+        content = orjson.loads(data or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"the body is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Refused("the body must be a JSON object")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return JSON of the bare content type, which some clients insist on."""
+    return Response(orjson.dumps(content), status, dict(headers or {}), "application/json")

@@ -1,0 +1,157 @@
+"""Pictures on their way in (base64, data URLs, uploads) and out (PNG, JPEG, WebP): checked, brought to size, kept, packed.
+
+What comes in is decoded by the same reader as every upload. Addresses are never fetched. It knows no dialect.
+"""
+
+import base64
+import binascii
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from anyio.to_thread import run_sync
+from PIL import Image, ImageOps
+
+from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import intake, service
+from invokeclone.images.errors import NotAnImage, TooManyPixels
+from invokeclone.kit.resources import Resources
+from invokeclone.shims.dialect import Refused
+from invokeclone.users.current import User
+
+Format = Literal["png", "jpeg", "webp"]
+Made = TypeVar("Made")
+MOST_BYTES = 50 * 1024 * 1024
+"""Bytes of one picture."""
+MIME: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+USUAL_QUALITY = 90
+
+
+async def in_thread(work: Callable[[], Made]) -> Made:
+    """Do blocking work on a picture, as many at once as the server has cores for it."""
+    return await run_sync(work, limiter=service.picture_work())
+
+
+# In
+
+
+def unpacked(text: str, param: str) -> bytes:
+    """Return the bytes of base64 or of a data URL. Raises Refused, for addresses too: nothing is fetched here."""
+    text = text.strip()
+    if text[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
+        raise Refused("pictures must be sent along, as base64; addresses are not fetched", param)
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    if len(text) > MOST_BYTES * 4 // 3 + 4:
+        raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused("not valid base64", param) from error
+    if not data:
+        raise Refused("the picture is empty", param)
+    return data
+
+
+async def opened(data: bytes, param: str) -> Image.Image:
+    """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
+    if len(data) > MOST_BYTES:
+        raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
+    try:
+        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data)))
+    except (NotAnImage, TooManyPixels) as error:
+        raise Refused(str(error), param) from error
+
+
+def flat(image: Image.Image, background: str = "white") -> Image.Image:
+    """Return the picture as RGB, what is transparent in it over `background`."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    below = Image.new("RGBA", image.size, background)
+    return Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
+
+
+def fitted(
+    image: Image.Image, size: tuple[int, int], how: Literal["stretch", "crop", "fill"] = "stretch"
+) -> Image.Image:
+    """Return the picture at `size`: stretched, cut to the same proportions around its middle, or whole with its edges repeated."""
+    if image.size == size:
+        return image
+    if how == "stretch":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if how == "crop":
+        return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    inside = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+    below = inside.resize(size, Image.Resampling.NEAREST)
+    left, top = (size[0] - inside.width) // 2, (size[1] - inside.height) // 2
+    if left:
+        sides = ((0, left, 0), (left + inside.width, size[0] - left - inside.width, inside.width - 1))
+        for place, width, column in sides:
+            edge = inside.crop((column, 0, column + 1, inside.height)).resize((max(width, 1), size[1]))
+            below.paste(edge, (place, 0))
+    if top:
+        rows = ((0, top, 0), (top + inside.height, size[1] - top - inside.height, inside.height - 1))
+        for place, height, row in rows:
+            edge = inside.crop((0, row, inside.width, row + 1)).resize((size[0], max(height, 1)))
+            below.paste(edge, (0, place))
+    below.paste(inside, (left, top))
+    return below
+
+
+async def keep(
+    resources: Resources, image: Image.Image, user: User, category: ImageCategory = ImageCategory.USER
+) -> str:
+    """Keep a picture as an intermediate of the user's, for a run to begin with; returns its name."""
+    kept = await service.save(
+        resources,
+        image,
+        category=category,
+        origin=ResourceOrigin.EXTERNAL,
+        is_intermediate=True,
+        user_id=user.user_id,
+    )
+    return kept.image_name
+
+
+# Out
+
+
+async def packed(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the field's word)
+    """Return the file of a result in `format`; a PNG as it lies on the disk, with all that is embedded in it."""
+    path = await service.path(resources, name)
+    return await in_thread(lambda: _packed(path, format, quality))
+
+
+def _packed(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
+    if format == "png":
+        return path.read_bytes()
+    with Image.open(path) as image:
+        return encoded(image, format, quality)
+
+
+def encoded(image: Image.Image, format: Format, quality: int | None = None) -> bytes:  # noqa: A002
+    """Return a picture as a file; `quality` is 0..100, for JPEG and WebP."""
+    file = io.BytesIO()
+    if format == "png":
+        image.save(file, "PNG", compress_level=1)
+    else:
+        chosen = USUAL_QUALITY if quality is None else quality
+        flat(image).save(file, format.upper(), quality=chosen)
+    return file.getvalue()
+
+
+def base64_of(data: bytes) -> str:
+    """Return the bytes in base64."""
+    return base64.b64encode(data).decode("ascii")
+
+
+async def enlarged_preview(preview: str, size: tuple[int, int], format: Format = "png") -> bytes:  # noqa: A002
+    """Return a progress preview (a data URL) at the size that the picture will have."""
+    data = base64.b64decode(preview.partition(",")[2])
+
+    def work() -> bytes:
+        with Image.open(io.BytesIO(data)) as image:
+            return encoded(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
+
+    return await in_thread(work)

@@ -1,0 +1,284 @@
+"""A batch from enqueueing to its end, for somebody who waits: progress on the way, pictures in the end, cancel when they leave.
+
+The rows of the queue are the truth; events only say that it is time to look. It knows no dialect.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request
+
+from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import service, store
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.events import InvocationProgressEvent, QueueItemEvent
+from invokeclone.queue.rows import Item
+from invokeclone.queue.schemas import TERMINAL
+from invokeclone.users.current import User
+
+Result = TypeVar("Result")
+LOOK_AGAIN = 5.0
+"""Seconds after which rows are read without any event."""
+FEW = 64
+"""Steps that are kept for somebody who reads them slowly; older ones are dropped."""
+
+
+class QueueFull(TooMany):
+    """The queue has no room for the batch."""
+
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
+
+    def __init__(self) -> None:
+        super().__init__("the queue is full; try again later")
+
+
+class RunFailed(InvokeCloneError):
+    """An item failed. It is the server's fault as far as the client knows, and asking again would fail again."""
+
+    headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
+
+
+class RunCanceled(InvokeCloneError):
+    """Somebody canceled the items before they were done."""
+
+    status: ClassVar[int] = 409
+    headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
+
+    def __init__(self) -> None:
+        super().__init__("the generation was canceled")
+
+
+class ClientGone(FailedDependency):
+    """Nobody waits for the answer any more."""
+
+    status: ClassVar[int] = 499
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far an item has come."""
+
+    item_id: int
+    node: str
+    message: str
+    share: float | None
+    """0..1 of the node; None when nobody can tell."""
+    preview: str | None
+    """A small picture as a data URL."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An item at its end, and the pictures that its nodes made."""
+
+    item: Item
+    pictures: dict[str, list[str]]
+    """Names of the images that are not intermediate, by the node's id in the graph."""
+
+    @property
+    def names(self) -> list[str]:
+        """Return all names."""
+        return [name for names in self.pictures.values() for name in names]
+
+
+@dataclass
+class Run:
+    """A batch in the queue, and what has been heard of it."""
+
+    resources: Resources
+    user: User
+    batch_id: str
+    item_ids: list[int]
+    queue_id: str = service.DEFAULT_QUEUE
+    steps: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(FEW))
+    latest: Step | None = None
+    done: int = 0
+    """How many of the items have ended."""
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def share(self) -> float:
+        """How much is done, 0..1."""
+        if not self.item_ids or self.done >= len(self.item_ids):
+            return 1.0
+        now = self.latest.share or 0.0 if self.latest else 0.0
+        return min(1.0, (self.done + now) / len(self.item_ids))
+
+    def hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Take an event of the server; those of others are left alone."""
+        if not issubclass(kind, QueueItemEvent):
+            if "queue_id" in payload:  # items were canceled, or the queue cleared
+                self._changed.set()
+            return
+        if payload["batch_id"] != self.batch_id:
+            return
+        if issubclass(kind, InvocationProgressEvent):
+            self._step(payload)
+        elif "status" in payload:
+            self.latest = None
+            self._changed.set()
+
+    def _step(self, payload: dict[str, Any]) -> None:
+        image = payload.get("image")
+        self.latest = Step(
+            item_id=payload["item_id"],
+            node=payload["invocation_source_id"],
+            message=payload["message"],
+            share=payload.get("percentage"),
+            preview=image["dataURL"] if image else None,
+        )
+        if self.steps.full():
+            self.steps.get_nowait()
+        self.steps.put_nowait(self.latest)
+
+    async def ends(self) -> AsyncIterator[Ended]:
+        """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
+        waiting = list(self.item_ids)
+        while waiting:
+            self._changed.clear()
+            known = await self._rows()
+            self.done = sum(row is None or row.status in TERMINAL for row in known.values())
+            while waiting and ((row := known[waiting[0]]) is None or row.status in TERMINAL):
+                waiting.pop(0)
+                if row is not None:
+                    yield Ended(row, await pictures_of(self.resources, row))
+            if waiting:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+
+    async def pictures(self) -> list[str]:
+        """Wait for the end of all; return the names of the pictures, in the order of the batch.
+
+        Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
+        """
+        names = []
+        ended = 0
+        async for end in self.ends():
+            ended += 1
+            if end.item.status == "failed":
+                raise RunFailed(f"the generation failed: {end.item.error_message or end.item.error_type}")
+            if end.item.status == "canceled":
+                raise RunCanceled
+            names += end.names
+        if ended < len(self.item_ids):
+            raise RunCanceled
+        return names
+
+    async def _rows(self) -> dict[int, Item | None]:
+        async with self.resources.database.read() as connection:
+            rows = {row.item_id: row for row in await store.list_known(connection, self.item_ids)}
+        return {item_id: rows.get(item_id) for item_id in self.item_ids}
+
+    async def cancel(self) -> None:
+        """Cancel what has not ended."""
+        for item_id in self.item_ids:
+            with contextlib.suppress(InvokeCloneError):  # deleted meanwhile
+                await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
+
+
+async def pictures_of(resources: Resources, item: Item) -> dict[str, list[str]]:
+    """Return the names of the images that an item made to be kept, by the id of the node in the graph."""
+    async with resources.database.read() as connection:
+        text = await store.get_session(connection, item.item_id)
+    found: dict[str, list[str]] = {}
+    if text is None:
+        return found
+    session = orjson.loads(text)
+    for made, result in session["results"].items():
+        source = session["prepared_source_mapping"][made]
+        image = result.get("image")
+        node = session["graph"]["nodes"].get(source, {})
+        if isinstance(image, dict) and "image_name" in image and not node.get("is_intermediate", True):
+            found.setdefault(source, []).append(image["image_name"])
+    return found
+
+
+class Runs:
+    """The runs that somebody waits for, fed by the server's events; one for the server's life."""
+
+    def __init__(self, resources: Resources, bus: Bus) -> None:
+        self.resources = resources
+        self._open: dict[str, Run] = {}
+        bus.subscribe(self._hear)
+
+    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        if self._open:
+            for run in tuple(self._open.values()):
+                run.hear(kind, payload)
+
+    def of(self, user: User) -> list[Run]:
+        """Return the user's runs that are still waited for, the oldest first."""
+        return [run for run in self._open.values() if run.user.user_id == user.user_id]
+
+    async def enqueue(self, batch: Batch, user: User) -> Run:
+        """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
+        result = await service.enqueue(self.resources, service.DEFAULT_QUEUE, batch, user=user)
+        run = Run(self.resources, user, result.batch.batch_id, result.item_ids)
+        if result.enqueued < result.requested:
+            await run.cancel()
+            raise QueueFull
+        self._open[run.batch_id] = run
+        return run
+
+    def close(self, run: Run) -> None:
+        """Listen no more."""
+        self._open.pop(run.batch_id, None)
+
+    @contextlib.asynccontextmanager
+    async def running(self, batch: Batch, user: User) -> AsyncIterator[Run]:
+        """Enqueue, and cancel what has not ended when the block is left early: by an error, or because the client went."""
+        run = await self.enqueue(batch, user)
+        try:
+            yield run
+        except BaseException:
+            await asyncio.shield(run.cancel())
+            raise
+        finally:
+            self.close(run)
+
+    @classmethod
+    def install(cls, app: FastAPI) -> Self:
+        """Make the one of an application, and put it at `app.state.runs`."""
+        runs = cls(app.state.resources, app.state.bus)
+        app.state.runs = runs
+        return runs
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what `work` returns; when the client goes away before, `work` is cancelled and ClientGone is raised.
+
+    The request's body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the client went away")
+        return task.result()
+    finally:
+        for waiting in (gone, task):
+            await _end(waiting)
+
+
+async def _end(task: "asyncio.Future[Any]") -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def runs_of(request: Request) -> Runs:
+    """Return the application's runs."""
+    found: Runs = request.app.state.runs
+    return found
