@@ -47,6 +47,7 @@ from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
+from invokeclone.shims import routers as shims
 from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
@@ -119,7 +120,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     app.state.worker_command = worker_command
     Runs.install(app)
     errors.install(app)
-    for router in ROUTERS:
+    for router in ROUTERS + shims.ROUTERS:
         app.include_router(router)
     app.add_api_route("/health", _health, include_in_schema=False)
     page.install(app, settings.root)
