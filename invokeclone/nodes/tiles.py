@@ -1,13 +1,16 @@
-"""Dividing an image into overlapping tiles: rectangles only, no pixels."""
+"""Dividing an image into overlapping tiles, which are rectangles without pixels, and merging images of tiles."""
 
 import itertools
 from math import ceil
+from typing import Literal
 
+from PIL import Image
 from pydantic import BaseModel, Field
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, OutputField
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.fields import ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
+from invokeclone.graph.outputs import ImageOutput
 
 
 class TBLR(BaseModel):
@@ -238,3 +241,45 @@ class PairTileImageInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> PairTileImageOutput:
         """Give out both."""
         return PairTileImageOutput(tile_with_image=TileWithImage(tile=self.tile, image=self.image))
+
+
+@invocation(
+    "merge_tiles_to_image",
+    title="Merge Tiles to Image",
+    tags=["tiles"],
+    category="tiles",
+    version="1.1.1",
+)
+class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Put the images of overlapping tiles together to one."""
+
+    tiles_with_images: list[TileWithImage] = InputField(description="The tiles and their images")
+    blend_mode: Literal["Linear", "Seam"] = InputField(
+        default="Seam",
+        description="Where one tile goes over into the next: in the middle, or where they differ least",
+        input=Input.Direct,
+    )
+    blend_amount: int = InputField(default=32, ge=0, description="Over how many pixels of the overlap")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Merge and save; NodeError when there is no tile, or an image is not of its tile's size."""
+        import numpy as np
+
+        from invokeclone.nodes.pixels import joins
+
+        if not self.tiles_with_images:
+            raise NodeError("there are no tiles to merge")
+        pieces = []
+        for part in self.tiles_with_images:
+            image, coords = context.images.get_pil(part.image.image_name, mode="RGB"), part.tile.coords
+            size = coords.right - coords.left, coords.bottom - coords.top
+            if image.size != size or coords.left < 0 or coords.top < 0:
+                message = f"an image of {image.width}×{image.height} does not fill its tile: {coords}"
+                raise NodeError(message)
+            pieces.append(joins.Piece(coords.left, coords.top, np.asarray(image, dtype=np.float32)))
+        try:
+            whole = joins.merged(pieces, self.blend_amount, seam=self.blend_mode == "Seam")
+        except ValueError as error:
+            raise NodeError(str(error)) from error
+        merged = Image.fromarray(np.clip(np.round(whole), 0, 255).astype(np.uint8))
+        return ImageOutput.build(context.images.save(merged))

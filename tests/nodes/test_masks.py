@@ -246,6 +246,7 @@ class TestEdges:
         assert len(set(soft.tolist())) > 3
         assert context.images.saved[-1].image_category is ImageCategory.MASK
         assert (edge(0, 0) == 0).sum() == 1
+        assert not edge(2**40, 2**20).any()
         for wrong in ((-1, 0), (0, -1)):
             with pytest.raises(NodeError):
                 edge(*wrong)
@@ -279,7 +280,7 @@ class TestCanvas:
     @pytest.mark.parametrize(("color", "expected"), [(0, BLUE), (255, RED)])
     def test_whole_masks(self, context: FakeContext, color: int, expected: tuple[int, ...]) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE), flat(color, "L")))
-        for blur in (0, 8):
+        for blur in (0, 8, 2**20):
             made = run(
                 context,
                 canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask, mask_blur=blur),

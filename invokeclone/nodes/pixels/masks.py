@@ -29,13 +29,14 @@ def faded(mask: Bytes, threshold: int, size: int) -> Bytes:
 
 def shrunk(mask: Bytes, size: int) -> Bytes:
     """Return the mask with its white eroded three times by a square of `size` pixels."""
-    reach = EROSIONS * (size // 2)
+    reach = min(EROSIONS * (size // 2), max(mask.shape))
     return mask if reach == 0 else ndimage.minimum_filter(mask, size=2 * reach + 1, mode="nearest")
 
 
 def widened(mask: Bytes, times: int) -> Bytes:
     """Return the mask with its white dilated by a square of 3 pixels, so many times."""
-    return mask if times <= 0 else ndimage.maximum_filter(mask, size=2 * times + 1, mode="nearest")
+    reach = min(times, max(mask.shape))
+    return mask if reach <= 0 else ndimage.maximum_filter(mask, size=2 * reach + 1, mode="nearest")
 
 
 def between(mask: Bytes) -> Bytes:

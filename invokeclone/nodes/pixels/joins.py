@@ -1,0 +1,92 @@
+"""Overlapping pictures joined into one: along the middle of the overlap, or along the path where they differ least."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A picture (height, width, channels) and where it begins."""
+
+    left: int
+    top: int
+    pixels: Floats
+
+
+def path(difference: Floats) -> NDArray[np.intp]:
+    """Return a column per row, from top to bottom in steps of at most one, along which the sum of differences is least."""
+    height, width = difference.shape
+    total = difference.astype(np.float64)
+    for row in range(1, height):
+        above = np.pad(total[row - 1], 1, constant_values=np.inf)
+        total[row] += np.minimum(np.minimum(above[:-2], above[1:-1]), above[2:])
+    columns = np.empty(height, dtype=np.intp)
+    columns[-1] = total[-1].argmin()
+    for row in range(height - 2, -1, -1):
+        first = max(0, int(columns[row + 1]) - 1)
+        columns[row] = first + total[row, first : min(width, int(columns[row + 1]) + 2)].argmin()
+    return columns
+
+
+def joined(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
+    """Return two pictures of the same place as one that goes from the left one to the right one over `blend` pixels."""
+    height, width = before.shape[:2]
+    blend = min(blend, width)
+    middle: NDArray[Any] = np.full(height, width / 2)
+    if seam:
+        middle = path(np.abs(before - after).sum(axis=-1)) + 0.5
+    middle = np.clip(middle, blend / 2, width - blend / 2)[:, None]
+    place = np.arange(width)[None] + 0.5
+    share = (place > middle).astype(np.float32) if blend == 0 else np.clip((place - middle) / blend + 0.5, 0.0, 1.0)
+    return (before + (after - before) * share[..., None]).astype(np.float32)
+
+
+def row_of(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
+    """Join pieces of one height from left to right; a gap between two stays 0."""
+    pieces = sorted(pieces, key=lambda piece: piece.left)
+    first, last = pieces[0], max(piece.left + piece.pixels.shape[1] for piece in pieces)
+    height, _, channels = first.pixels.shape
+    whole = np.zeros((height, last - first.left, channels), dtype=np.float32)
+    filled = 0
+    for piece in pieces:
+        start = piece.left - first.left
+        end = start + piece.pixels.shape[1]
+        shared = min(filled, end)
+        if start < shared:
+            part = piece.pixels[:, : shared - start]
+            whole[:, start:shared] = joined(whole[:, start:shared], part, blend, seam=seam)
+        if shared < end:
+            begin = max(start, shared)
+            whole[:, begin:end] = piece.pixels[:, begin - start :]
+        filled = max(filled, end)
+    return Piece(first.left, first.top, whole)
+
+
+def turned(piece: Piece) -> Piece:
+    """Exchange rows and columns."""
+    return Piece(piece.top, piece.left, np.ascontiguousarray(piece.pixels.swapaxes(0, 1)))
+
+
+def merged(pieces: list[Piece], blend: int, *, seam: bool) -> Floats:
+    """Return all pieces as one picture, from 0, 0 on: row by row, then the rows one under the other.
+
+    Raises ValueError when pieces that begin at the same height are not equally high.
+    """
+    rows: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        rows.setdefault(piece.top, []).append(piece)
+    if any(len({piece.pixels.shape[0] for piece in row}) > 1 for row in rows.values()):
+        raise ValueError("tiles of one row must be equally high")
+    width = max(piece.left + piece.pixels.shape[1] for piece in pieces)
+    bands = []
+    for row in rows.values():
+        band = row_of(row, blend, seam=seam)
+        right = width - band.left - band.pixels.shape[1]
+        bands.append(turned(Piece(0, band.top, np.pad(band.pixels, ((0, 0), (band.left, right), (0, 0))))))
+    column = turned(row_of(bands, blend, seam=seam))
+    return np.pad(column.pixels, ((column.top, 0), (0, 0), (0, 0)))

@@ -1,0 +1,23 @@
+"""Values of pixels brought to the distribution of another picture's."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+
+def ranks(channel: Bytes) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return how often each of the 256 values is there, and which share of the pixels is less, counting half of the equal ones."""
+    counts = np.bincount(channel.ravel(), minlength=256)
+    return counts, (counts.cumsum() - counts / 2) / channel.size
+
+
+def matched(channel: Bytes, reference: Bytes) -> Bytes:
+    """Return a channel with its values replaced by those of the same rank in the reference."""
+    _, wanted = ranks(channel)
+    counts, given = ranks(reference)
+    there = np.flatnonzero(counts)
+    table: Bytes = np.round(np.interp(wanted, given[there], there)).astype(np.uint8)
+    return table.take(channel)
