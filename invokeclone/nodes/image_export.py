@@ -1,0 +1,81 @@
+"""Images saved as files of their own, beside the gallery."""
+
+import io
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.storage import safe_join, write_file
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
+RESERVED = frozenset({"images", "videos", "tensors", "conditioning", ".bulk_download"})
+"""Folders of the outputs that the server itself keeps."""
+
+
+def folder_for(outputs: Path, relative: str) -> Path:
+    """Return the folder that `relative` names inside of `outputs`; NodeError when it lies outside or is the server's own."""
+    relative = relative.strip()
+    if not relative:
+        return outputs.resolve()
+    try:
+        folder = safe_join(outputs, relative.replace("\\", "/"))
+    except BadRequest as error:
+        raise NodeError(f"output_directory must be a folder inside of the outputs folder, not {relative!r}") from error
+    if folder.relative_to(outputs.resolve()).parts[0].lower() in RESERVED:
+        raise NodeError(f"output_directory {relative!r} is kept by the server itself")
+    return folder
+
+
+def encoded(image: Image.Image, kind: str, quality: int) -> bytes:
+    """Return a file's bytes; JPEG drops transparency, PNG takes no notice of quality."""
+    if kind == "jpg":
+        image = image.convert("RGB")
+    elif kind == "webp" and image.mode not in {"RGB", "RGBA"}:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    elif kind == "png" and image.mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, FORMATS[kind], **({} if kind == "png" else {"quality": quality}))
+    return buffer.getvalue()
+
+
+@invocation(
+    "save_image_to_file",
+    title="Save Image (Gallery + File Export)",
+    tags=["image", "export", "file", "save"],
+    category="image",
+    version="1.0.0",
+    use_cache=False,
+)
+class SaveImageToFileInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Save an image to the gallery, and as a file in a folder of the outputs."""
+
+    image: ImageField = InputField(description="The image to save")
+    output_directory: str = InputField(default="", description="Folder inside of the outputs; made if it is missing")
+    prefix: str = InputField(default="", description="What the file's name begins with")
+    suffix: str = InputField(default="", description="What the file's name ends with, before the extension")
+    file_format: Literal["png", "jpg", "webp"] = InputField(default="png", description="Format of the file")
+    quality: int = InputField(default=95, ge=1, le=100, description="Quality of JPEG and WebP")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Save both; the file bears the new image's name. NodeError when folder or name lead out of the outputs."""
+        if any(char in "/\\:" or not char.isprintable() for char in self.prefix + self.suffix):
+            raise NodeError("prefix and suffix must not hold path separators or control characters")
+        folder = folder_for(context.config.get().outputs_path, self.output_directory)
+        image = context.images.get_pil(self.image.image_name)
+        data = encoded(image, self.file_format, self.quality)
+        saved = context.images.save(image)
+        path = folder / f"{self.prefix}{Path(saved.image_name).stem}{self.suffix}.{self.file_format}"
+        try:
+            if path.exists():
+                raise NodeError(f"there is a file already: {path.name}")
+            write_file(path, data)
+        except OSError as error:
+            raise NodeError(f"the file was not written: {error.strerror or error}") from error
+        return ImageOutput.build(saved)

@@ -1,0 +1,33 @@
+"""Pictures whose pixels are taken from other places."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+Bytes = NDArray[np.uint8]
+
+
+def waves(shape: tuple[int, int], scale: int, chance: np.random.Generator) -> NDArray[Any]:
+    """Return smooth noise (height, width) from 0 to 1, with a point of chance about every `scale` pixels."""
+    height, width = shape
+    points = chance.random((height // scale + 3, width // scale + 3)).astype(np.float32)
+    steps = min(scale, max(shape))
+    smooth = Image.fromarray(points).resize(
+        (points.shape[1] * steps, points.shape[0] * steps), Image.Resampling.BICUBIC
+    )
+    cut = np.asarray(smooth)[steps : steps + height, steps : steps + width]
+    span = float(cut.max() - cut.min())
+    shares: NDArray[Any] = (cut - cut.min()) / (span or 1.0)
+    return shares
+
+
+def shuffled(picture: Bytes, scale: int, chance: np.random.Generator) -> Bytes:
+    """Return a picture (height, width, channels) of which each pixel comes from a place that two fields of waves tell."""
+    height, width = picture.shape[:2]
+    down, across = waves((height, width), scale, chance), waves((height, width), scale, chance)
+    places = np.stack([down * (height - 1), across * (width - 1)])
+    layers = [ndimage.map_coordinates(picture[..., i], places, order=1) for i in range(picture.shape[2])]
+    return np.stack(layers, axis=-1)
