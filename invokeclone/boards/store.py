@@ -28,6 +28,7 @@ from invokeclone.images import access
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, image_counts, images, users
 from invokeclone.users.current import SYSTEM, User
@@ -114,9 +115,12 @@ def _one_board() -> Select[Any]:
     return _boards(owners=False).where(boards.c.board_id == bindparam("wanted"))
 
 
+_KNOWN = Prepared(select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")))
+
+
 async def require(connection: AsyncConnection, board_id: str) -> None:
     """Raise BoardNotFound unless there is such a board."""
-    if (await connection.execute(select(boards.c.board_id).where(boards.c.board_id == board_id))).first() is None:
+    if await _KNOWN.first(connection, board_id=board_id) is None:
         raise BoardNotFound(board_id)
 
 

@@ -1,61 +1,58 @@
-"""Lists of all names, which may be a million: read, written as JSON and packed piece by piece; it knows no filter and no record.
+"""Lists of all names, which may be a million: written as JSON by the database, packed and sent in pieces; it knows no record.
 
-The pieces are ready before the first is sent: a client that reads slowly would keep the database's log from being written back.
+The whole is ready before its first piece is sent: a client that reads slowly would keep the database's log from being written
+back.
 """
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
-import orjson
 from anyio.to_thread import run_sync
+from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from invokeclone.kit.prepared import Prepared, Rows
+from invokeclone.kit.prepared import Prepared
 
-AT_A_TIME = 16_384
-"""Names in a piece: some milliseconds of work."""
+PIECE = 1024 * 1024
+"""Bytes that are packed or sent at a time."""
 
 PACKED_FROM = 16 * 1024
 ASIDE_FROM = 64 * 1024
 """Bytes from which on packing leaves the event loop."""
 
-AT_ONCE = 5
-"""Pieces up to which they are sent in one go: a list that is one piece of names, with what stands around it."""
-
 GZIP = zlib.MAX_WBITS + 16
 
 
-async def pieces(
-    connection: AsyncConnection, statement: Prepared, key: str, starred_count: int, *, as_json: bool = False
-) -> list[bytes]:
-    """Return the JSON of a list of names under `key` and what is counted of it; the names are the statement's first column.
+def gathered(listed: Subquery, item: ColumnElement[Any]) -> Select[Any]:
+    """Return the statement for a JSON array of the items of an ordered list, as bytes, and their number.
 
-    With `as_json` the column holds the JSON of each item.
+    A million names are 40 MB of JSON that SQLite writes in half the time that they take as rows, and without holding Python up.
     """
-    total = 0
-    found = [b'{"%b":[' % key.encode()]
-    async for rows in statement.pieces(connection, AT_A_TIME):
-        if total:
-            found.append(b",")
-        total += len(rows)
-        found.append(await run_sync(_piece, rows, as_json) if len(rows) == AT_A_TIME else _piece(rows, as_json))
-    found.append(b'],"starred_count":%d,"total_count":%d}' % (starred_count, total))
-    return found
+    told: tuple[ColumnElement[Any], ...] = (cast(func.json_group_array(item), LargeBinary), func.count())
+    return select(*told).select_from(listed)
 
 
-def _piece(rows: Rows, as_json: bool) -> bytes:
-    if as_json:
-        return ",".join([row[0] for row in rows]).encode()
-    return orjson.dumps([row[0] for row in rows])[1:-1]
+async def document(connection: AsyncConnection, statement: Prepared, key: str, starred_count: int) -> list[bytes]:
+    """Return the JSON of a `gathered` list under `key` and what is counted of it; its pieces are to be joined."""
+    found = await statement.first(connection)
+    assert found is not None
+    items, total = found
+    return [
+        b'{"%b":' % key.encode(),
+        items,
+        b',"starred_count":%d,"total_count":%d}' % (starred_count, total),
+    ]
 
 
 async def answer(request: Request, found: list[bytes], level: int) -> Response:
     """Return the pieces as an answer, gzipped here if they are many and the client and the settings allow.
 
-    Names are random letters: looking for repetitions, as gzip does, finds none. Huffman coding alone takes an eighth of the
-    time of level 9 (10,000 names: 6 ms against 50) and leaves a tenth more bytes.
+    Whatever level is set, names are packed in one way, because they are random letters: looking for repetitions, as gzip does,
+    finds none. Huffman coding alone takes an eighth of the time of level 9 (10,000 names: 6 ms against 50) and leaves a tenth
+    more bytes.
     """
     headers = {"Vary": "Accept-Encoding"}
     size = sum(map(len, found))
@@ -63,18 +60,26 @@ async def answer(request: Request, found: list[bytes], level: int) -> Response:
         headers["Content-Encoding"] = "gzip"
         found = await run_sync(_packed, found) if size >= ASIDE_FROM else _packed(found)
         size = sum(map(len, found))
-    if len(found) <= AT_ONCE:
+    if size <= PIECE:
         return Response(b"".join(found), media_type="application/json", headers=headers)
     headers["Content-Length"] = str(size)
     return StreamingResponse(_each(found), media_type="application/json", headers=headers)
 
 
+def _pieces(found: Sequence[bytes]) -> Iterator[memoryview]:
+    """Yield what is found in pieces that are not too long; nothing is copied."""
+    for one in found:
+        view = memoryview(one)
+        for start in range(0, len(view), PIECE):
+            yield view[start : start + PIECE]
+
+
 def _packed(found: list[bytes]) -> list[bytes]:
-    packer = zlib.compressobj(1, zlib.DEFLATED, GZIP, zlib.DEF_MEM_LEVEL + 1, zlib.Z_HUFFMAN_ONLY)
-    packed = [packer.compress(piece) for piece in found]
+    packer = zlib.compressobj(1, zlib.DEFLATED, GZIP, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+    packed = [packer.compress(piece) for piece in _pieces(found)]
     return [piece for piece in (*packed, packer.flush()) if piece]
 
 
-async def _each(found: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in found:
+async def _each(found: list[bytes]) -> AsyncIterator[memoryview]:
+    for piece in _pieces(found):
         yield piece

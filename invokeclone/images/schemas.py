@@ -145,7 +145,8 @@ class ImageFilter(BaseModel, frozen=True):
     """Which images (or videos) a list holds and in which order.
 
     `board_id` "none" means on no board, None means wherever; `owner` None means everybody's;
-    `created_date` is a day in UTC, `YYYY-MM-DD`; `text_query` is what `search.narrowed` makes of `search_term`.
+    `created_date` is a day in UTC, `YYYY-MM-DD`; `text_query` is what `search.narrowed` makes of `search_term`,
+    and `few_found` whether the text index finds few enough for a page too.
     """
 
     owner: str | None = None
@@ -156,6 +157,7 @@ class ImageFilter(BaseModel, frozen=True):
     created_date: str | None = None
     search_term: str | None = None
     text_query: str | None = None
+    few_found: bool = True
     order_dir: SQLiteDirection = SQLiteDirection.Descending
     starred_first: bool = True
 

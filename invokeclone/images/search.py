@@ -2,7 +2,7 @@
 
 The index knows every run of three characters, whatever their case. What it finds holds all that LIKE would, and more: each
 image found is looked at again. It is not asked where it would not help: of a term without three characters in a row, or when
-it finds a large part of all images.
+it finds a large part of all images. A page of a list of many is found sooner by going through the list.
 """
 
 import json
@@ -31,14 +31,19 @@ RUN = 3
 MOST_RUNS = 32
 """Runs asked for at most: a term may be long, and a few of them narrow enough."""
 
-MOST_FOUND = 50_000
-"""With more candidates than this, looking each up costs as much as reading all rows in turn."""
+FEW = 50_000
+"""With more candidates than this, a page's are not looked up and sorted."""
+
+MOST = 0.5
+"""With more candidates than this share of all images, looking each up costs as much as reading all rows in turn."""
 
 INDEXED = "images_text_until"
 """The key in `app_state` of the number of the last image in the index."""
 
 _TEXTS = table("images_text", column("rowid", Integer))
-_COUNT = text("SELECT count(*) FROM (SELECT 1 FROM images_text WHERE images_text MATCH :query LIMIT :most)")
+_COUNT = text(
+    "SELECT count(*), (SELECT coalesce(sum(number), 0) FROM image_counts) FROM images_text WHERE images_text MATCH :query"
+)
 
 
 def forms(term: str) -> list[str]:
@@ -69,8 +74,15 @@ async def narrowed(connection: AsyncConnection, wanted: ImageFilter) -> ImageFil
     asked = query(wanted.search_term) if wanted.search_term else None
     if asked is None:
         return wanted
-    found = (await connection.execute(_COUNT, {"query": asked, "most": MOST_FOUND + 1})).scalar_one()
-    return wanted if found > MOST_FOUND else wanted.model_copy(update={"text_query": asked})
+    found, total = (await connection.execute(_COUNT, {"query": asked})).one()
+    if found > max(MOST * total, FEW):
+        return wanted
+    return wanted.model_copy(update={"text_query": asked, "few_found": found <= FEW})
+
+
+def for_a_page(wanted: ImageFilter) -> ImageFilter:
+    """Return the filter with which a page is read: counting and listing all ask the text index for more than a page does."""
+    return wanted if wanted.few_found else wanted.model_copy(update={"text_query": None})
 
 
 def unindexed(condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ Every list reads one index that holds all it filters and orders by (see tables.p
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -20,18 +20,17 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import access, search
+from invokeclone.images import access, late, search
 from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
+from invokeclone.images.filters import conditions
 from invokeclone.images.kinds import COUNTED, IMAGES, Kind
 from invokeclone.images.schemas import (
-    NO_BOARD,
     ImageDTO,
     ImageFilter,
     ImageRecordChanges,
@@ -39,7 +38,6 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
-from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.prepared import Prepared
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
@@ -130,57 +128,29 @@ async def filed(
     return {f"{row.image_category}/{row.image_name}": Place(row.image_name, row.image_subfolder) for row in rows}
 
 
-def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[bool]]:
-    """Return what is true of everything in a list."""
-    found: list[ColumnElement[bool]] = []
-    if wanted.board_id == NO_BOARD:
-        found.append(kind.board_id.is_(None))
-    elif wanted.board_id is not None:
-        found.append(kind.board_id == wanted.board_id)
-    if wanted.owner is not None:
-        found += [kind.user_id == wanted.owner, kind.owned]
-    if wanted.is_intermediate is not None:
-        found.append(kind.table.c.is_intermediate == wanted.is_intermediate)
-    if wanted.categories is not None:
-        found.append(kind.category.in_(wanted.categories))
-    if wanted.origin is not None:
-        found.append(kind.origin == wanted.origin)
-    if wanted.created_date is not None:
-        # A time goes on after its date with a blank, and "!" is what comes after a blank.
-        found.append(kind.table.c.created_at.between(f"{wanted.created_date} ", f"{wanted.created_date}!"))
-    if wanted.text_query and kind is IMAGES:
-        found = [search.candidates(wanted.text_query), *map(search.unindexed, found)]
-    if wanted.search_term:
-        found.append(_mentions(wanted.search_term, kind))
-    return found
-
-
-def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
-    """Match metadata or time; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
-    texts = kind.table.c.metadata
-    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(f"%{form}%") for form in search.forms(term)])
-
-
 def _order(wanted: ImageFilter, kind: Kind, *, backwards: bool = False) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
-    newest_first = (wanted.order_dir is SQLiteDirection.Descending) is not backwards
+    newest_first = late.newest_first(wanted, backwards=backwards)
     starred, *times = kind.table.c.starred, kind.table.c.created_at, kind.tie
     by_time: list[ColumnElement[Any]] = [key.desc() if newest_first else key.asc() for key in times]
     return [starred.asc() if backwards else starred.desc(), *by_time] if wanted.starred_first else by_time
 
 
 @lru_cache(maxsize=SHAPES)
-def page_names(wanted: ImageFilter, kind: Kind = IMAGES, *, backwards: bool = False) -> Select[Any]:
-    """Return the statement that finds the names of a page, from `skip` on (from the end if `backwards`), at most `take`."""
+def page_names(
+    wanted: ImageFilter, kind: Kind = IMAGES, *, backwards: bool = False, from_day: bool = False
+) -> Select[Any]:
+    """Return the statement that finds the names of a `late.Part`, without or with a day."""
     order = _order(wanted, kind, backwards=backwards)
-    names = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*order)
+    part = late.conditions(wanted, kind, backwards=backwards) if from_day else []
+    names = select(kind.name.label("name")).where(*conditions(wanted, kind), *part).order_by(*order)
     return names.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
 @lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> Select[Any]:
+def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool, from_day: bool) -> Select[Any]:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
-    page = page_names(wanted, kind, backwards=backwards).subquery()
+    page = page_names(wanted, kind, backwards=backwards, from_day=from_day).subquery()
     return kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind))
 
 
@@ -197,10 +167,10 @@ def counted(wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) 
     return select(number).select_from(kind.table).where(*conditions(wanted, kind), *stars)
 
 
-@lru_cache(maxsize=SHAPES)
 def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
-    """Return the statement that finds all names of a list in its order."""
-    return select(kind.name).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind))
+    """Return the statement that gathers all names of a list in its order, and their number."""
+    listed = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind)).subquery()
+    return lists.gathered(listed, listed.c.name)
 
 
 @lru_cache(maxsize=SHAPES)
@@ -208,31 +178,36 @@ def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
     return Prepared(all_names(wanted, kind))
 
 
-def nearer(total: int, offset: int, limit: int) -> tuple[bool, dict[str, int]]:
-    """Return whether a page is to be read from the end of its list, and which part that is: skipping costs."""
-    left = max(total - offset, 0)
-    if offset > left:
-        return True, {"skip": max(left - limit, 0), "take": min(limit, left)}
-    return False, {"skip": offset, "take": limit}
-
-
 async def page_json(
     connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES
 ) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
     total = (await connection.execute(counted(wanted, kind))).scalar_one()
-    backwards, part = nearer(total, offset, limit)
-    rows = (await connection.execute(_page(wanted, kind, backwards=backwards), part)).all()
+    part = await page_part(connection, wanted, (kind,), offset, limit, total)
+    paged = search.for_a_page(wanted)
+    statement = _page(paged, kind, backwards=part.backwards, from_day=part.day is not None)
+    rows = (await connection.execute(statement, part.values)).all()
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
+
+
+async def page_part(
+    connection: AsyncConnection, wanted: ImageFilter, kinds: tuple[Kind, ...], offset: int, limit: int, total: int
+) -> late.Part:
+    """Return how to read a page of a list of `total` things."""
+    near = late.nearer(total, offset, limit)
+    if near.skip <= late.FAR or not late.told_by_days(wanted):
+        return near
+    starred = await count_starred(connection, wanted, kinds)
+    return await late.from_day(connection, wanted, kinds, near, of=total, starred=starred)
 
 
 async def names_json(
     connection: AsyncConnection, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names"
 ) -> list[bytes]:
-    """Return all names of a list as the JSON of `ImageNamesResult` in pieces, the names under `key`."""
+    """Return all names of a list as the JSON of `ImageNamesResult` in pieces to be joined, the names under `key`."""
     starred = await count_starred(connection, wanted, [kind])
-    return await lists.pieces(connection, _prepared_names(wanted, kind), key, starred)
+    return await lists.document(connection, _prepared_names(wanted, kind), key, starred)
 
 
 async def count_starred(connection: AsyncConnection, wanted: ImageFilter, kinds: Sequence[Kind]) -> int:
@@ -315,12 +290,23 @@ async def count_intermediates(connection: AsyncConnection, owner: str | None = N
     return int((await connection.execute(counted(wanted))).scalar_one())
 
 
+@cache
+def _before_move(kind: Kind) -> Prepared:
+    return Prepared(select(*kind.touched).where(kind.name.in_(_NAMED)))
+
+
+@cache
+def _move(kind: Kind) -> Prepared:
+    """Return the statement that leaves alone what is on the board already: changing nothing costs as much as changing it."""
+    board = bindparam("board", type_=Text)
+    elsewhere = kind.board_id.is_distinct_from(board)
+    return Prepared(update(kind.table).where(kind.name.in_(_NAMED), elsewhere).values(board_id=board))
+
+
 async def move_to_board(
     connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: Kind = IMAGES
 ) -> list[Touched]:
     """Put those of `names` that exist on a board (None: on none); returns them with the board they were on before."""
-    before = await connection.execute(select(*kind.touched).where(kind.name.in_(_NAMED)), _names(names))
-    touched = _touched(before.all())
-    moved = update(kind.table).where(kind.name.in_(_NAMED)).values(board_id=board_id)
-    await connection.execute(moved, _names(names))
+    touched = _touched(await _before_move(kind).rows(connection, **_names(names)))
+    await _move(kind).rows(connection, **_names(names), board=board_id)
     return touched

@@ -6,11 +6,12 @@ It knows pragmas, transactions and Alembic, and no table. Nobody else begins or 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
@@ -35,6 +36,14 @@ def _on_connect(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+async def _told(statement: str, done: Awaitable[Any]) -> None:
+    """Await what the driver does; its errors are raised as SQLAlchemy raises them."""
+    try:
+        await done
+    except sqlite3.OperationalError as error:
+        raise OperationalError(statement, None, error) from error
 
 
 class Database:
@@ -69,13 +78,15 @@ class Database:
         Writers of this process queue up here, where waiting costs nothing; those of other processes wait in SQLite.
         """
         async with self._writing, self._engine.connect() as connection:
-            await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            await _told("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
             try:
                 yield connection
             except BaseException:
-                await asyncio.shield(connection.rollback())
+                await asyncio.shield(driver.rollback())
                 raise
-            await connection.commit()
+            await _told("COMMIT", driver.commit())  # through SQLAlchemy it would be left out unless SQLAlchemy began
 
     async def migrate(self) -> None:
         """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed."""

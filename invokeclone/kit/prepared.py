@@ -4,7 +4,6 @@ Through SQLAlchemy a small read makes four trips to the database's thread (curso
 cache key anew; a prepared one makes one trip. It knows no table, converts no result types and is not seen by `log_sql`.
 """
 
-from collections.abc import AsyncIterator
 from functools import cached_property
 from typing import Any
 
@@ -44,16 +43,6 @@ class Prepared:
         sql, given = self._compiled
         found = await driver.execute_fetchall(sql, given | values)
         return list(found)
-
-    async def pieces(self, connection: AsyncConnection, size: int, **values: Any) -> AsyncIterator[Rows]:
-        """Run it and yield its rows, `size` at a time: of a long result never all as Python objects at once."""
-        raw = await connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert driver is not None
-        sql, given = self._compiled
-        async with driver.execute(sql, given | values) as cursor:
-            while rows := await cursor.fetchmany(size):
-                yield list(rows)
 
     async def first(self, connection: AsyncConnection, **values: Any) -> tuple[Any, ...] | None:
         """Run it and return the first row, if there is one."""

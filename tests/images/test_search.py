@@ -98,8 +98,22 @@ async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkey
     wanted = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:
         assert (await search.narrowed(connection, wanted)).text_query is not None
-        monkeypatch.setattr(search, "MOST_FOUND", 100)
+        monkeypatch.setattr(search, "FEW", 100)
         assert await search.narrowed(connection, wanted) == wanted
+
+
+async def test_many_are_counted_by_the_index_and_a_page_of_them_is_not(
+    filled: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "FEW", 10)
+    plain = ImageFilter(search_term="zebra", is_intermediate=False)
+    async with filled.database.read() as connection:
+        many = await search.narrowed(connection, plain)
+        assert many.text_query is not None
+        assert search.for_a_page(many) == plain.model_copy(update={"few_found": False})
+        for offset in (0, 17, 40):
+            for pages in (store.page_json, gallery.page_json):
+                assert await pages(connection, many, offset, 5) == await pages(connection, plain, offset, 5)
 
 
 @pytest.mark.parametrize("more", [{}, {"starred_first": False}, {"order_dir": "ASC"}, {"board_id": "none"}])

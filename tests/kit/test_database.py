@@ -1,12 +1,16 @@
 """Transactions, migrations and concurrency of the database."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.database import Database, locked
+from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.settings import Settings
 from invokeclone.tables import app_state, users
 
@@ -86,8 +90,37 @@ async def test_migration_makes_the_system_user_once(database: Database) -> None:
 
 
 def test_locked_tells_a_busy_database_from_other_errors(tmp_path: Path) -> None:
-    import sqlite3
-
     assert locked(sqlite3.OperationalError("database is locked"))
     assert not locked(sqlite3.OperationalError("no such table: x"))
     assert not locked(ValueError("locked"))
+
+
+ADD = Prepared(insert(app_state).values(key=parameter("key"), value="1"))
+
+
+async def test_a_write_by_prepared_statements_alone_is_committed(database: Database) -> None:
+    async with database.write() as connection:
+        await ADD.rows(connection, key="a")
+    with pytest.raises(ZeroDivisionError):
+        async with database.write() as connection:
+            await ADD.rows(connection, key="b")
+            raise ZeroDivisionError
+    async with database.read() as connection:
+        assert (await connection.execute(select(app_state.c.key))).scalars().all() == ["a"]
+
+
+async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invokeclone.kit.database.BUSY_TIMEOUT_MS", 10)
+    impatient = Database(settings.database_path)
+    await impatient.migrate()
+    with contextlib.closing(sqlite3.connect(settings.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError) as caught:
+            async with impatient.write():
+                pass
+    assert locked(caught.value)
+    async with impatient.write() as connection:
+        await ADD.rows(connection, key="a")
+    await impatient.close()

@@ -4,12 +4,13 @@ SQLite merges what comes in the right order already. An index of either table st
 whether it is starred; where the order does not, each of their values is a branch of its own (`_branches`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from sqlalchemy import (
+    ColumnElement,
     CompoundSelect,
     Integer,
     Select,
@@ -22,8 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.images import late, search, store
 from invokeclone.images import names as lists
-from invokeclone.images import store
+from invokeclone.images.filters import conditions
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
@@ -33,8 +35,10 @@ BOTH = (IMAGES, VIDEOS)
 _SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
 
 
-def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
-    """Return selects of what the list holds, each of which an index yields in the list's order."""
+def _branches(
+    wanted: ImageFilter, kinds: Sequence[Kind], parts: Mapping[Kind, list[ColumnElement[bool]]]
+) -> list[Select[Any]]:
+    """Return selects of what the list (or a part of it) holds, each of which an index yields in the list's order."""
     as_indexed = wanted.starred_first and wanted.order_dir is SQLiteDirection.Descending and not wanted.created_date
     as_indexed = as_indexed or wanted.text_query is not None  # the few that the text index finds are sorted
     steps = (False, True) if wanted.is_intermediate is None else (wanted.is_intermediate,)
@@ -46,8 +50,9 @@ def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
             kind.name.label("name"),
             literal_column(f"'{kind.word}'").label("kind"),
         ).where(
-            *store.conditions(wanted.model_copy(update={"is_intermediate": step}), kind),
+            *conditions(wanted.model_copy(update={"is_intermediate": step}), kind),
             *([] if starred is None else [kind.table.c.starred == starred]),
+            *parts.get(kind, []),
         )
         for kind in kinds
         for step in steps
@@ -56,30 +61,33 @@ def _branches(wanted: ImageFilter, kinds: Sequence[Kind]) -> list[Select[Any]]:
 
 
 def _merged(
-    wanted: ImageFilter, kinds: Sequence[Kind], *, backwards: bool = False
+    wanted: ImageFilter, kinds: Sequence[Kind], *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name."""
-    newest_first = (wanted.order_dir is SQLiteDirection.Descending) is not backwards
+    newest_first = late.newest_first(wanted, backwards=backwards)
     order = [f"{key} {'DESC' if newest_first else 'ASC'}" for key in ("created_at", "tie")]
     if wanted.starred_first:
         order.insert(0, "starred ASC" if backwards else "starred DESC")
-    branches = _branches(wanted, kinds)
+    parts = {kind: late.conditions(wanted, kind, backwards=backwards) for kind in kinds} if from_day else {}
+    branches = _branches(wanted, kinds, parts)
     merged = branches[0] if len(branches) == 1 else union_all(*branches)
     return merged.order_by(*[text(key) for key in order])
 
 
 @lru_cache(maxsize=store.SHAPES)
-def page_refs(wanted: ImageFilter, *, backwards: bool = False) -> CompoundSelect[Any] | Select[Any]:
-    """Return the statement that finds kinds and names of a page, from `skip` on (from the end if `backwards`), at most `take`."""
-    merged = _merged(wanted, BOTH, backwards=backwards)
+def page_refs(
+    wanted: ImageFilter, *, backwards: bool = False, from_day: bool = False
+) -> CompoundSelect[Any] | Select[Any]:
+    """Return the statement that finds kinds and names of a `late.Part`, without or with a day."""
+    merged = _merged(wanted, BOTH, backwards=backwards, from_day=from_day)
     return merged.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
 
 
-@lru_cache(maxsize=store.SHAPES)
 def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
-    """Return the statement that finds all names of a list in its order (or the JSON of kinds and names)."""
+    """Return the statement that gathers all names of a list in its order (or kinds and names), and their number."""
     listed = _merged(wanted, kinds).subquery()
-    return select(func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name)
+    item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
+    return lists.gathered(listed, item)
 
 
 @lru_cache(maxsize=store.SHAPES)
@@ -95,18 +103,19 @@ async def names_json(
     *,
     with_kinds: bool = False,
 ) -> list[bytes]:
-    """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces."""
+    """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces to be joined."""
     starred = await store.count_starred(connection, wanted, kinds)
     statement = _prepared_names(wanted, kinds, with_kinds=with_kinds)
-    return await lists.pieces(connection, statement, key, starred, as_json=with_kinds)
+    return await lists.document(connection, statement, key, starred)
 
 
 async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
     """Return a page as the JSON of `OffsetPaginatedResults[GalleryItem]`."""
     total = sum([(await connection.execute(store.counted(wanted, kind))).scalar_one() for kind in BOTH])
-    backwards, part = store.nearer(total, offset, limit)
-    rows = (await connection.execute(page_refs(wanted, backwards=backwards), part)).all()
-    refs = [(row.kind, row.name) for row in (reversed(rows) if backwards else rows)]
+    part = await store.page_part(connection, wanted, BOTH, offset, limit, total)
+    statement = page_refs(search.for_a_page(wanted), backwards=part.backwards, from_day=part.day is not None)
+    rows = (await connection.execute(statement, part.values)).all()
+    refs = [(row.kind, row.name) for row in (reversed(rows) if part.backwards else rows)]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in BOTH:
         found |= await _items(connection, kind, [name for word, name in refs if word == kind.word])

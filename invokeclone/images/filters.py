@@ -1,0 +1,38 @@
+"""What is true of everything in a list of images or of videos, as conditions in SQL; it knows no order and no page."""
+
+from sqlalchemy import ColumnElement, or_
+
+from invokeclone.images import search
+from invokeclone.images.kinds import IMAGES, Kind
+from invokeclone.images.schemas import NO_BOARD, ImageFilter
+
+
+def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[bool]]:
+    """Return what is true of everything in a list."""
+    found: list[ColumnElement[bool]] = []
+    if wanted.board_id == NO_BOARD:
+        found.append(kind.board_id.is_(None))
+    elif wanted.board_id is not None:
+        found.append(kind.board_id == wanted.board_id)
+    if wanted.owner is not None:
+        found += [kind.user_id == wanted.owner, kind.owned]
+    if wanted.is_intermediate is not None:
+        found.append(kind.table.c.is_intermediate == wanted.is_intermediate)
+    if wanted.categories is not None:
+        found.append(kind.category.in_(wanted.categories))
+    if wanted.origin is not None:
+        found.append(kind.origin == wanted.origin)
+    if wanted.created_date is not None:
+        # A time goes on after its date with a blank, and "!" is what comes after a blank.
+        found.append(kind.table.c.created_at.between(f"{wanted.created_date} ", f"{wanted.created_date}!"))
+    if wanted.text_query and kind is IMAGES:
+        found = [search.candidates(wanted.text_query), *map(search.unindexed, found)]
+    if wanted.search_term:
+        found.append(_mentions(wanted.search_term, kind))
+    return found
+
+
+def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
+    """Match metadata or time; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
+    texts = kind.table.c.metadata
+    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(f"%{form}%") for form in search.forms(term)])

@@ -1,0 +1,149 @@
+"""Pages that begin on a day told by the counts of days: they hold what the walked list holds there."""
+
+import json
+import random
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.dialects import sqlite
+
+from invokeclone.images import late, store
+from invokeclone.images.gallery import store as gallery
+from invokeclone.images.kinds import VIDEOS
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.resources import Resources
+from invokeclone.tables import images, videos
+
+TOTAL = 600
+LISTS = [
+    {},
+    {"categories": ("general",)},
+    {"categories": ("mask", "control")},
+    {"order_dir": SQLiteDirection.Ascending},
+    {"owner": "ann"},
+    {"owner": "ann", "order_dir": SQLiteDirection.Ascending, "categories": ("mask",)},
+    {"owner": "nobody"},
+]
+
+
+@pytest.fixture
+async def filled(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Resources:
+    """Make images and videos on 23 days, in no order, some starred, some intermediate, of two owners; skip nothing one by one."""
+    monkeypatch.setattr(late, "FAR", 0)
+    chance = random.Random(5)
+
+    def row(word: str, number: int) -> dict[str, object]:
+        return {
+            f"{word}_name": f"{number:05}.png", f"{word}_origin": "internal",
+            f"{word}_category": chance.choice(["general", "mask", "control"]), "width": 1, "height": 1,
+            "is_intermediate": chance.random() < 0.2, "starred": False, "user_id": chance.choice(["system", "ann"]),
+            "created_at": f"2026-01-{1 + chance.randrange(23):02} 00:00:{number % 5:02}.000", "updated_at": "x",
+        }  # fmt: skip
+
+    async with resources.database.write() as connection:
+        await connection.execute(insert(images), [row("image", number) for number in range(TOTAL)])
+        await connection.execute(
+            insert(videos), [row("video", number) | {"duration": 1} for number in range(TOTAL // 3)]
+        )
+    return resources
+
+
+async def star(resources: Resources, every: int) -> None:
+    """Star one in so many."""
+    async with resources.database.write() as connection:
+        for table, number in ((images, "image_id"), (videos, "rowid")):
+            await connection.exec_driver_sql(f"UPDATE {table.name} SET starred = 1 WHERE {number} % {every} = 0")
+
+
+@pytest.mark.parametrize("more", LISTS)
+@pytest.mark.parametrize("stars", [0, 9])
+async def test_late_pages_are_those_of_the_whole_list(
+    filled: Resources, monkeypatch: pytest.MonkeyPatch, more: dict[str, object], stars: int
+) -> None:
+    if stars:
+        await star(filled, stars)
+        monkeypatch.setattr(late, "FAR", TOTAL // stars + TOTAL // 3 // stars)
+    wanted = ImageFilter(is_intermediate=False, **more)
+    async with filled.database.read() as connection:
+        lists = [
+            (
+                json.loads(b"".join(await store.names_json(connection, wanted)))["image_names"],
+                "image_name",
+                store.page_json,
+            ),
+            (
+                json.loads(b"".join(await store.names_json(connection, wanted, VIDEOS)))["image_names"],
+                "video_name",
+                lambda *asked: store.page_json(*asked, VIDEOS),
+            ),
+            (
+                json.loads(b"".join(await gallery.names_json(connection, wanted, "names")))["names"],
+                "name",
+                gallery.page_json,
+            ),
+        ]
+        for names, key, page in lists:
+            for offset in range(0, len(names) + 20, 13):
+                found = json.loads(await page(connection, wanted, offset, 10))
+                assert [item[key] for item in found["items"]] == names[offset : offset + 10]
+                assert found["total"] == len(names)
+
+
+@pytest.mark.parametrize("offset", [250, 400])
+async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset: int) -> None:
+    wanted = ImageFilter(is_intermediate=False)
+    async with filled.database.read() as connection:
+        total = (await connection.execute(store.counted(wanted))).scalar_one()
+        part = await store.page_part(connection, wanted, (store.IMAGES,), offset, 10, total)
+    assert part.backwards == (offset > total - offset)
+    assert part.day is not None
+    assert part.skip < TOTAL // 12 < min(offset, total - offset - 10)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"board_id": "none"},
+        {"origin": "internal"},
+        {"search_term": "x"},
+        {"created_date": "2026-01-03"},
+        {"is_intermediate": None},
+        {"is_intermediate": True},
+        {"starred_first": False},
+    ],
+)
+def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
+    assert late.told_by_days(ImageFilter(is_intermediate=False))
+    assert not late.told_by_days(ImageFilter(**({"is_intermediate": False} | more)))
+
+
+async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    await star(filled, 2)
+    wanted = ImageFilter(is_intermediate=False)
+    async with filled.database.read() as connection:
+        total = (await connection.execute(store.counted(wanted))).scalar_one()
+        assert (await store.page_part(connection, wanted, (store.IMAGES,), 5, 10, total)).day is None
+        starred = await store.count_starred(connection, wanted, (store.IMAGES,))
+        near = late.nearer(total, starred - 5, 10)
+        assert await late.from_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred) == near
+        monkeypatch.setattr(late, "FAR", starred)
+        near = late.nearer(total, starred + 50, 10)
+        assert (await late.from_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred)).day
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("direction", list(SQLiteDirection))
+async def test_the_index_is_entered_on_the_day(
+    resources: Resources, direction: SQLiteDirection, *, backwards: bool
+) -> None:
+    wanted = ImageFilter(is_intermediate=False, categories=("general",), order_dir=direction)
+    part = {"skip": 5, "take": 10, "day": "2026-01-05"}
+    statement = store.page_names(wanted, backwards=backwards, from_day=True).params(part)
+    words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    async with resources.database.read() as connection:
+        found = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")]
+    entered = "created_at<?" if late.newest_first(wanted, backwards=backwards) else "created_at>?"
+    assert found == [
+        f"SEARCH images USING COVERING INDEX ix_images_gallery (is_intermediate=? AND starred=? AND {entered})"
+    ]
