@@ -10,6 +10,7 @@ take some minutes to make.
 import argparse
 import concurrent.futures
 import io
+import itertools
 import json
 import os
 import sqlite3
@@ -123,6 +124,7 @@ def measure(running: Running, count: int) -> dict[str, float]:
     assert total == count * 9 // 10, total
     for name, offset in (("first", 0), ("middle", total // 2), ("last", total - 100)):
         cost(f"page_{name}", 40, lambda offset=offset: get("images/", limit=100, offset=offset))
+    cost("gallery_page_middle", 40, lambda: get("gallery/items/", limit=100, offset=total // 2))
     cost("page_first_of_all", 40, lambda: client.get("/api/v1/images/", params={"limit": 100}))
     cost("page_middle_of_all", 40, lambda: client.get("/api/v1/images/", params={"limit": 100, "offset": count // 2}))
     few = 30 if count <= 10_000 else 3
@@ -136,9 +138,12 @@ def measure(running: Running, count: int) -> dict[str, float]:
         assert found["total"] == (name == "one"), (term, found["total"])
         cost(f"search_{name}", 20, lambda term=term: get("images/", limit=100, search_term=term))
     cost("search_many", few, lambda: get("images/", limit=100, search_term="zebra"))
-    board = client.post("/api/v1/boards/", params={"board_name": "b"}).json()["board_id"]
-    cost("board_100", 20, lambda: client.post("/api/v1/board_images/batch", json={"board_id": board, **chosen}))
+    made = [client.post("/api/v1/boards/", params={"board_name": name}).json()["board_id"] for name in "ab"]
+    turns = itertools.cycle(made)  # what is there already costs less
+    cost("board_100", 40, lambda: client.post("/api/v1/board_images/batch", json={"board_id": next(turns), **chosen}))
     cost("boards", 40, lambda: client.get("/api/v1/boards/", params={"all": "true"}))
+    for board in made:
+        client.delete(f"/api/v1/boards/{board}").raise_for_status()
     png = picture()
     cost("upload_512", 40, lambda: upload(client, png))
     result["version_p95_idle_wall"] = asked_aside(running, 3)

@@ -1,6 +1,7 @@
 """Who may see and change what: the rules of images, videos and boards, as conditions in SQL and as checks.
 
-Admins may do everything, and in single-user mode everybody is one: then nothing here asks the database. Anybody else
+Admins may do everything, and in single-user mode everybody is one: then nothing here asks the database, save an admin's
+account whether a board exists. Anybody else
 sees their own things and what is on a shared or public board, and changes their own things, what is on their own boards and
 what is on a public board. The owner of a private board does not see what others have left on it.
 """
@@ -147,14 +148,12 @@ async def list_owner(connection: AsyncConnection, user: User, board_id: str | No
     """Return whose things a list holds: None for everybody's, else a user's own.
 
     A list of a shared or public board holds everybody's; one of a private board, of no board or of whatever board only the
-    user's own. Raises BoardNotFound, NotYourBoard; admins get an empty list of a board that does not exist.
+    user's own. Raises BoardNotFound, NotYourBoard; in single-user mode the list of a board that does not exist is empty.
     """
-    if user.is_admin:
-        return None
-    if board_id is None or board_id == NO_BOARD:
-        return user.user_id
+    if board_id is None or board_id == NO_BOARD or user == SYSTEM:
+        return owner(user)
     _, visibility = await _board(connection, user, board_id, SHARED)
-    return None if visibility in SHARED else user.user_id
+    return None if visibility in SHARED else owner(user)
 
 
 async def require_board_readable(connection: AsyncConnection, user: User, board_id: str) -> None:
@@ -183,6 +182,6 @@ async def _board(
     row = (await connection.execute(wanted)).one_or_none()
     if row is None:
         raise BoardNotFound(board_id)
-    if row.user_id != user.user_id and row.board_visibility not in open_to_all:
+    if not user.is_admin and row.user_id != user.user_id and row.board_visibility not in open_to_all:
         raise NotYourBoard(board_id)
     return row.user_id, row.board_visibility

@@ -68,6 +68,15 @@ async def test_change(client, board, image) -> None:
     assert (await client.patch(f"{BOARDS}/{on}", json={"board_name": None})).json()["board_name"] == "c"
 
 
+async def test_all_times_have_one_form(client, board) -> None:
+    on = await board()
+    answers = [await client.get(f"{BOARDS}/{on}"), await client.patch(f"{BOARDS}/{on}", json={"board_name": "c"})]
+    answers.append(await client.get(f"{BOARDS}/{on}"))
+    for answer in answers:
+        for key in ("created_at", "updated_at"):
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", answer.json()[key]), answer.json()
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
