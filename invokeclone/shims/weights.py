@@ -1,0 +1,87 @@
+"""The weights that several other servers read in prompts, `(word:1.2)`, and the same prompt in compel's language.
+
+A pair of round brackets makes what is in it 1.1 times as heavy, with a number at its end as heavy as that; square ones make
+it lighter where the dialect has them. A backslash makes the bracket after it mean itself, and so does having no partner.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from invokeclone.families.sd1.recipe import prompt_for_compel
+
+STEP = 1.1
+"""What a pair of brackets without a number multiplies by."""
+MOST = 10.0
+DEEPEST = 32
+"""Brackets within brackets; those that are deeper mean themselves."""
+_PARTS = re.compile(r"\\.|[()\[\]]|[^\\()\[\]]+|\\", re.DOTALL)
+_NUMBER = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$")
+
+
+@dataclass
+class Piece:
+    """Some text of one weight; 1 is usual."""
+
+    text: str
+    weight: float = 1.0
+    stated: bool = False
+    """Whether a number said so, which brackets further out don't change in a dialect whose numbers are absolute."""
+
+
+def parse(prompt: str, *, square: bool = True, absolute: bool = False) -> list[Piece]:
+    """Return the pieces of a prompt. `square`: whether square brackets make lighter.
+
+    `absolute`: whether a number counts whatever brackets stand around it; if not, all factors are multiplied.
+    """
+    pieces: list[Piece] = []
+    opened: list[tuple[str, int]] = []
+    for part in _PARTS.findall(prompt):
+        if part in ("(", "[") and (square or part == "(") and len(opened) < DEEPEST:
+            opened.append((part, len(pieces)))
+            pieces.append(Piece(part))
+        elif part in (")", "]") and opened and opened[-1][0] == {")": "(", "]": "["}[part]:
+            _, start = opened.pop()
+            _close(pieces, start, part, absolute=absolute)
+        else:
+            is_escape = len(part) == 2 and part[0] == "\\" and part[1] in "()[]\\"  # noqa: PLR2004  (a sign and its backslash)
+            pieces.append(Piece(part[1:] if is_escape else part))
+    return _merged(pieces)
+
+
+def _close(pieces: list[Piece], start: int, bracket: str, *, absolute: bool) -> None:
+    """Weigh what stands since the opening bracket, which is taken away."""
+    pieces[start].text = ""
+    factor, stated = (STEP if bracket == ")" else 1 / STEP), False
+    last = pieces[-1]
+    if bracket == ")" and (number := _NUMBER.search(last.text)):
+        last.text = last.text[: number.start()]
+        factor, stated = float(number[1]), True
+    for piece in pieces[start:]:
+        if not (absolute and piece.stated):
+            piece.weight *= factor
+            piece.stated = stated
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    """Join neighbours of one weight, and leave out what is empty."""
+    found: list[Piece] = []
+    for piece in pieces:
+        weight = min(max(piece.weight, 0.0), MOST) if math.isfinite(piece.weight) else 1.0
+        if found and math.isclose(found[-1].weight, weight):
+            found[-1].text += piece.text
+        elif piece.text:
+            found.append(Piece(piece.text, weight))
+    return found
+
+
+def for_compel(pieces: list[Piece]) -> str:
+    """Return the pieces as compel reads them; what has no weight means itself, sign by sign."""
+    written = []
+    for piece in pieces:
+        text = prompt_for_compel(piece.text, "plain")
+        if math.isclose(piece.weight, 1.0):
+            written.append(text)
+        elif text.strip():
+            written.append(f" ({text.strip()}){piece.weight:.3f}".rstrip("0").rstrip(".") + " ")
+    return "".join(written).strip()

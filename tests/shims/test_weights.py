@@ -1,0 +1,52 @@
+"""Prompts with other servers' weights, and what compel reads of them."""
+
+import pytest
+from compel.prompt_parser import PromptParser
+
+from invokeclone.shims.weights import DEEPEST, for_compel, parse
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red circle", "a red circle"),
+        ("a (red:1.2) circle", "a  (red)1.2  circle"),
+        ("(a) ((b))", "(a)1.1   (b)1.21"),
+        (r"\(smile\)", r"\(smile\)"),
+        ("unclosed (a b", r"unclosed \(a b"),
+        ("a:1.2)", r"a:1.2\)"),
+        ("(:1.2)", ""),
+        ("(x:-3)", "(x)0"),
+        ("(a:1.0)", "a"),
+        ('"x" c++', r"\"x\" c ++"),
+    ],
+)
+def test_round_brackets(prompt: str, expected: str) -> None:
+    assert for_compel(parse(prompt, square=False, absolute=True)) == expected
+
+
+def test_square_brackets_are_lighter_or_mean_themselves() -> None:
+    assert for_compel(parse("a [b]")) == "a  (b)0.909"
+    assert for_compel(parse("a [b]", square=False)) == "a [b]"
+
+
+def test_numbers_multiply_or_stand_for_themselves() -> None:
+    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1  (b)1.65"
+    assert for_compel(parse("(a (b:1.5):1.1)", absolute=True)) == "(a)1.1  (b)1.5"
+
+
+def test_many_brackets_are_read_in_time_and_depth() -> None:
+    assert "".join(piece.text for piece in parse("(" * 100_000 + ")" * 100_000)).count("(") == 100_000 - DEEPEST
+    assert parse("(x" * 3000 + ")" * 3000)
+
+
+def test_compel_reads_the_weights() -> None:
+    text = for_compel(parse("a (red:1.25) and (big) dog"))
+    fragments = PromptParser().parse_conjunction(text).prompts[0].children
+    assert [(fragment.text, fragment.weight) for fragment in fragments] == [
+        ("a", 1.0),
+        ("red", 1.25),
+        ("and", 1.0),
+        ("big", 1.1),
+        ("dog", 1.0),
+    ]
