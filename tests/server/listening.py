@@ -57,7 +57,21 @@ async def connected(url: str, *transports: str, **options: Any) -> AsyncIterator
     try:
         yield client
     finally:
-        await client.socket.disconnect()
+        await leave(client.socket)
+
+
+async def leave(socket: socketio.AsyncClient) -> None:
+    """Disconnect. A client that polls would wait for the answer to its last poll, which comes when the server's pings time out."""
+    engine = socket.eio
+    if engine.state != "connected" or engine.current_transport != "polling":
+        await socket.disconnect()
+        return
+    poll, last_words = engine.read_loop_task, engine.write_loop_task
+    leaving = asyncio.create_task(socket.disconnect())
+    await last_words
+    poll.cancel()
+    await asyncio.gather(poll, leaving, return_exceptions=True)
+    await engine._reset()
 
 
 async def until(condition: Any) -> None:
