@@ -70,7 +70,23 @@ class Enlarge:
     scheduler: SCHEDULER_NAME_VALUES | None = None
     """None: that of the first run."""
     in_pixels: bool = False
-    """Whether pixels are enlarged (by Lanczos), and not latents."""
+    """Whether pixels are enlarged, and not latents."""
+    resample: Literal["lanczos", "nearest"] = "lanczos"
+    """How pixels are enlarged."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """The place in a larger picture that the result is put into; the larger picture is then the result. Sizes in pixels."""
+
+    image: str
+    """The larger picture's name among the images."""
+    mask: str
+    """The name of a mask of the place's size: white keeps the larger picture."""
+    left: int
+    top: int
+    width: Pixels
+    height: Pixels
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,8 @@ class Picture:
     keep: Keep | None = None
     enlarge: Enlarge | None = None
     variation: Variation | None = None
+    within: Within | None = None
+    """For every family alike: `put_within` does it to the graph that a recipe has drawn."""
     board_id: str | None = None
 
 
@@ -165,6 +183,34 @@ class Drawing:
 def _end(place: str) -> dict[str, str]:
     node_id, _, field_name = place.partition(".")
     return {"node_id": node_id, "field": field_name}
+
+
+PART = "part"
+"""The id of the node that makes the part, where the result is a larger picture."""
+
+
+def put_within(graph: dict[str, Any], within: Within) -> dict[str, Any]:
+    """Return the graph with its result put into a larger picture, which is the result now and has the metadata."""
+    nodes = {name: node for name, node in graph["nodes"].items() if name != OUTPUT}
+    made = graph["nodes"][OUTPUT]
+    drawing = Drawing(graph["id"], nodes, [])
+    nodes[PART] = {name: value for name, value in made.items() if name != "board"}
+    nodes[PART] |= {"id": PART, "is_intermediate": True, "use_cache": True}
+    for edge in graph["edges"]:
+        end = edge["destination"]
+        belongs = end["node_id"] == OUTPUT and end["field"] != "metadata"
+        drawing.edges.append({**edge, "destination": {**end, "node_id": PART}} if belongs else edge)
+    size = {"width": within.width, "height": within.height}
+    drawing.node("part_in_size", "img_resize", resample_mode="lanczos", **size)
+    drawing.connect(f"{PART}.image", "part_in_size.image")
+    place = {"x": within.left, "y": within.top, "crop": True}
+    below = {"base_image": {"image_name": within.image}, "mask": {"image_name": within.mask}}
+    drawing.node(OUTPUT, "img_paste", **below, **place)
+    drawing.connect("part_in_size.image", f"{OUTPUT}.image")
+    drawing.result(OUTPUT, None)
+    if "board" in made:
+        nodes[OUTPUT]["board"] = made["board"]
+    return drawing.graph()
 
 
 _recipes: dict[BaseModelType, Recipe] = {}

@@ -24,6 +24,7 @@ from invokeclone.graph.recipes import (
     Recipe,
     Start,
     Variation,
+    put_within,
     recipes,
 )
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
@@ -109,6 +110,8 @@ class Chosen:
         """Return the batch, an item per seed. Raises NotAPicture for what the recipe or a node refuses."""
         try:
             graph = recipe_for(self.config).draw(self.picture)
+            if self.picture.within:
+                graph = put_within(graph, self.picture.within)
             data = [
                 [
                     _datum(SEED, self.seeds),

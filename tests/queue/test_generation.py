@@ -1,6 +1,7 @@
 """From what somebody says of a picture to a batch: what is chosen, what is refused, and that every graph is one that runs."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,3 +224,33 @@ def test_each_base_has_its_usual_values() -> None:
     known = recipes.recipes()
     assert known[BaseModelType.StableDiffusion1].usual.side == 512
     assert known[BaseModelType.StableDiffusion2].usual.side == 768
+
+
+async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
+    """The larger picture is the result, on the board and with the metadata; the part is a step on the way."""
+    await add(database, "m")
+    choice = await chosen(database, width=128, height=128, board_id="b", seed=1)
+    within = recipes.Within("whole.png", "mask.png", left=10, top=20, width=60, height=70)
+    batch = replace(choice, picture=replace(choice.picture, within=within)).batch(origin="t")
+    (nodes,) = [json.loads(item.session)["graph"]["nodes"] for item in expand(batch, 100)]
+    output = nodes["canvas_output"]
+    assert (output["type"], output["x"], output["y"], output["crop"]) == ("img_paste", 10, 20, True)
+    assert output["base_image"]["image_name"] == "whole.png"
+    assert output["mask"]["image_name"] == "mask.png"
+    assert (output["is_intermediate"], output["board"]["board_id"]) == (False, "b")
+    assert (nodes["part"]["type"], nodes["part"]["is_intermediate"], nodes["part"].get("board")) == ("l2i", True, None)
+    assert (nodes["part_in_size"]["width"], nodes["part_in_size"]["height"]) == (60, 70)
+    ends = {(edge.source.node_id, edge.destination.node_id, edge.destination.field) for edge in batch.graph.edges}
+    assert {
+        ("core_metadata", "canvas_output", "metadata"),
+        ("part", "part_in_size", "image"),
+        ("part_in_size", "canvas_output", "image"),
+    } <= ends
+    assert not any(destination == "part" and name == "metadata" for _, destination, name in ends)
+
+
+async def test_pixels_are_enlarged_as_is_said(database: Database) -> None:
+    await add(database, "m")
+    for how in ("lanczos", "nearest"):
+        (nodes,) = made(await chosen(database, enlarge=Enlarge(1024, 1024, 10, in_pixels=True, resample=how)))
+        assert nodes["enlarge"]["resample_mode"] == how

@@ -170,7 +170,7 @@ def _enlarge(drawing: Drawing, picture: Picture, settings: dict[str, Any], laten
     size = {"width": enlarge.width, "height": enlarge.height}
     if enlarge.in_pixels:
         drawing.node("first_picture", "l2i", fp32=True)
-        drawing.node("enlarge", "img_resize", resample_mode="lanczos", **size)
+        drawing.node("enlarge", "img_resize", resample_mode=enlarge.resample, **size)
         drawing.node("enlarged", "i2l", fp32=True)
         drawing.connect(latents, "first_picture.latents")
         drawing.connect(_vae(drawing), "first_picture.vae", "enlarged.vae")
