@@ -1,0 +1,340 @@
+"""Color spaces on arrays (height, width, 3) of floats; sRGB is 0 to 1, hues are shares of a turn.
+
+Oklab, Okhsl and Okhsv are those that Björn Ottosson published in 2020 and 2021; CIELAB is for D65, its lightness 0 to 1 here.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LMS_OF_LINEAR = np.array([
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+])  # fmt: skip
+OKLAB_OF_ROOTS = np.array([
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+])  # fmt: skip
+LINEAR_OF_LMS = np.linalg.inv(LMS_OF_LINEAR)
+ROOTS_OF_OKLAB = np.linalg.inv(OKLAB_OF_ROOTS)
+XYZ_OF_LINEAR = np.array([
+    [0.4123907993, 0.3575843394, 0.1804807884],
+    [0.2126390059, 0.7151686788, 0.0721923154],
+    [0.0193308187, 0.1191947798, 0.9505321522],
+])  # fmt: skip
+LINEAR_OF_XYZ = np.linalg.inv(XYZ_OF_LINEAR)
+WHITE = XYZ_OF_LINEAR.sum(axis=1)
+LAB_EDGE = 6 / 29
+GAMMA_FROM = 0.0031308
+"""Linear value from which sRGB is curved."""
+TINY = 1e-12
+
+
+def _times(layers: Floats, matrix: Floats) -> Floats:
+    """Return each pixel multiplied by a matrix."""
+    found: Floats = layers @ matrix.T
+    return found
+
+
+def linear_of(srgb: Floats) -> Floats:
+    """Undo the gamma of sRGB."""
+    return np.where(srgb <= GAMMA_FROM * 12.92, srgb / 12.92, (np.maximum(srgb, 0.0) + 0.055) ** 2.4 / 1.055**2.4)
+
+
+def srgb_of(linear: Floats) -> Floats:
+    """Apply the gamma of sRGB."""
+    return np.where(linear <= GAMMA_FROM, linear * 12.92, 1.055 * np.maximum(linear, 0.0) ** (1 / 2.4) - 0.055)
+
+
+def oklab_of(linear: Floats) -> Floats:
+    """Return linear RGB as lightness, green to red, blue to yellow."""
+    return _times(np.cbrt(_times(linear, LMS_OF_LINEAR)), OKLAB_OF_ROOTS)
+
+
+def linear_of_oklab(lab: Floats) -> Floats:
+    """Return Oklab as linear RGB, which may lie outside of 0 to 1."""
+    roots = _times(lab, ROOTS_OF_OKLAB)
+    return _times(roots * roots * roots, LINEAR_OF_LMS)
+
+
+def cielab_of(linear: Floats) -> Floats:
+    """Return linear RGB as CIELAB with all three parts divided by 100."""
+    ratio = _times(linear, XYZ_OF_LINEAR) / WHITE
+    root = np.where(ratio > LAB_EDGE**3, np.cbrt(ratio), ratio / (3 * LAB_EDGE**2) + 4 / 29)
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    return np.stack([1.16 * y - 0.16, 5.0 * (x - y), 2.0 * (y - z)], axis=-1)
+
+
+def linear_of_cielab(lab: Floats) -> Floats:
+    """Return CIELAB, divided by 100, as linear RGB, which may lie outside of 0 to 1."""
+    y = (lab[..., 0] + 0.16) / 1.16
+    root = np.stack([y + lab[..., 1] / 5.0, y, y - lab[..., 2] / 2.0], axis=-1)
+    ratio = np.where(root > LAB_EDGE, root**3, 3 * LAB_EDGE**2 * (root - 4 / 29))
+    return _times(ratio * WHITE, LINEAR_OF_XYZ)
+
+
+def polar(lab: Floats) -> Floats:
+    """Return the lightness, and the other two parts as distance from gray (chroma) and hue."""
+    a, b = lab[..., 1], lab[..., 2]
+    return np.stack([lab[..., 0], np.hypot(a, b), np.arctan2(b, a) / (2 * np.pi) % 1.0], axis=-1)
+
+
+def straight(lch: Floats) -> Floats:
+    """Undo `polar`."""
+    angle = lch[..., 2] * (2 * np.pi)
+    return np.stack([lch[..., 0], lch[..., 1] * np.cos(angle), lch[..., 1] * np.sin(angle)], axis=-1)
+
+
+def hsv_of(srgb: Floats) -> Floats:
+    """Return hue, saturation and value of sRGB."""
+    value, low = srgb.max(axis=-1), srgb.min(axis=-1)
+    span = value - low
+    return np.stack([_hue(srgb, value, span), span / np.maximum(value, TINY), value], axis=-1)
+
+
+def hsl_of(srgb: Floats) -> Floats:
+    """Return hue, saturation and lightness of sRGB."""
+    high, low = srgb.max(axis=-1), srgb.min(axis=-1)
+    light, span = (high + low) / 2, high - low
+    return np.stack([_hue(srgb, high, span), span / np.maximum(1 - np.abs(2 * light - 1), TINY), light], axis=-1)
+
+
+def srgb_of_hsv(hsv: Floats) -> Floats:
+    """Undo `hsv_of`."""
+    hue, saturation, value = (hsv[..., i] for i in range(3))
+    return (value * (1 - saturation))[..., None] + (value * saturation)[..., None] * _pure(hue)
+
+
+def srgb_of_hsl(hsl: Floats) -> Floats:
+    """Undo `hsl_of`."""
+    hue, saturation, light = (hsl[..., i] for i in range(3))
+    span = saturation * (1 - np.abs(2 * light - 1))
+    return np.asarray((light - span / 2)[..., None] + span[..., None] * _pure(hue))
+
+
+def _hue(srgb: Floats, high: Floats, span: Floats) -> Floats:
+    """Return the hue as a share of a turn; gray has 0."""
+    red, green, blue = (srgb[..., i] for i in range(3))
+    gap = np.maximum(span, TINY)
+    sixths = np.select(
+        [high == red, high == green], [(green - blue) / gap, 2 + (blue - red) / gap], 4 + (red - green) / gap
+    )
+    return np.where(span > TINY, sixths / 6 % 1.0, 0.0)
+
+
+def _pure(hue: Floats) -> Floats:
+    """Return the color of full saturation and value."""
+    return np.asarray(np.clip(np.abs((hue[..., None] + np.array([0, 2 / 3, 1 / 3])) % 1.0 * 6 - 3) - 1, 0.0, 1.0))
+
+
+@cache
+def _cusps() -> tuple[Floats, Floats, Floats]:
+    """Return the hue, lightness and chroma in Oklch of the fullest colors that sRGB has, by rising hue.
+
+    They lie on the edges of the cube of colors that touch neither black nor white.
+    """
+    corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], dtype=float)
+    steps = np.linspace(0.0, 1.0, 2048, endpoint=False)[:, None] ** 2
+    edges = [one + (other - one) * steps for one, other in itertools.pairwise(corners)]
+    edges += [other + (one - other) * steps for one, other in itertools.pairwise(corners)]
+    found = polar(oklab_of(np.concatenate(edges)))
+    found = found[found[:, 2].argsort()]
+    return found[:, 2], found[:, 0], found[:, 1]
+
+
+def cusp(hue: Floats) -> tuple[Floats, Floats]:
+    """Return lightness and chroma in Oklch of the fullest color of a hue."""
+    hues, light, chroma = _cusps()
+    return np.interp(hue, hues, light, period=1.0), np.interp(hue, hues, chroma, period=1.0)
+
+
+STEPS, FEW_STEPS = 12, 7
+"""How often a search halves what it looks through: to a ten-thousandth of the widest chroma, or to a three-hundredth."""
+
+
+def within(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
+    """Return Oklch with those colors that sRGB has not moved towards gray until it has them.
+
+    The gray is that of the same lightness; the greater `adapt`, the more it lies towards the middle gray for full colors, which
+    keeps more of the chroma.
+    """
+    light = np.clip(lch[..., 0], 0.0, 1.0)
+    whole = np.stack([light, np.maximum(lch[..., 1], 0.0), lch[..., 2]], axis=-1)
+    outside = ~_has(whole)
+    if outside.any():
+        light, chroma, hue = (whole[outside][..., i] for i in range(3))
+        off = light - 0.5
+        reach = 0.5 + np.abs(off) + adapt * chroma
+        gray = 0.5 * (1 + np.sign(off) * (reach - np.sqrt(np.maximum(reach * reach - 2 * np.abs(off), 0.0))))
+        low, high = np.zeros_like(light), np.ones_like(light)
+        for _ in range(steps):
+            middle = (low + high) / 2
+            fits = _has(np.stack([gray + (light - gray) * middle, chroma * middle, hue], axis=-1))
+            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        whole[outside] = np.stack([gray + (light - gray) * low, chroma * low, hue], axis=-1)
+    return whole
+
+
+def fullest(light: Floats, hue: Floats, steps: int = STEPS) -> Floats:
+    """Return the greatest chroma that sRGB has at a lightness and hue of Oklch.
+
+    Below the fullest color of a hue it is proportional to the lightness; that is exact but for blue, where sRGB has a dent.
+    """
+    top, widest = cusp(hue)
+    low = np.zeros_like(light)
+    high = 1.2 * (1 - light) * widest / (1 - top) + TINY
+    for _ in range(steps):
+        middle = (low + high) / 2
+        fits = _has(np.stack([light, middle, hue], axis=-1))
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return np.where(light <= top + 1e-6, light * widest / top, low)
+
+
+def _has(lch: Floats) -> NDArray[np.bool_]:
+    linear = linear_of_oklab(straight(lch))
+    return np.asarray(((linear >= -1e-4) & (linear <= 1 + 1e-4)).all(axis=-1), dtype=np.bool_)  # noqa: PLR2004 - rounding
+
+
+K1, K2 = 0.206, 0.03
+K3 = (1 + K1) / (1 + K2)
+"""Of Ottosson's estimate of the lightness that an eye sees."""
+
+
+def toe(light: Floats) -> Floats:
+    """Return Oklab's lightness as an eye sees it against white."""
+    part = K3 * light - K1
+    return (part + np.sqrt(part * part + 4 * K2 * K3 * light)) / 2
+
+
+def untoe(light: Floats) -> Floats:
+    """Undo `toe`."""
+    return (light * light + K1 * light) / (K3 * (light + K2))
+
+
+def okhsv_of(lch: Floats) -> Floats:
+    """Return Oklch as Okhsv: hue, saturation, value."""
+    light, chroma, hue = (lch[..., i] for i in range(3))
+    top, widest = cusp(hue)
+    s_most, t_most = widest / top, widest / (1 - top)
+    k = 1 - 0.5 / s_most
+    t = t_most / np.maximum(chroma + light * t_most, TINY)
+    light_v, chroma_v = t * light, t * chroma
+    light_vt = untoe(light_v)
+    chroma_vt = chroma_v * light_vt / np.maximum(light_v, TINY)
+    scale = _scale(light_vt, chroma_vt, hue)
+    seen = toe(light / scale)
+    value = seen / np.maximum(light_v, TINY)
+    saturation = (0.5 + t_most) * chroma_v / (t_most * 0.5 + t_most * k * chroma_v)
+    dark = light <= TINY
+    return np.stack([hue, np.where(dark, 0.0, saturation), np.where(dark, 0.0, value)], axis=-1)
+
+
+def oklch_of_okhsv(hsv: Floats) -> Floats:
+    """Undo `okhsv_of`."""
+    hue, saturation, value = (hsv[..., i] for i in range(3))
+    top, widest = cusp(hue)
+    s_most, t_most = widest / top, widest / (1 - top)
+    k = 1 - 0.5 / s_most
+    part = 0.5 + t_most - t_most * k * saturation
+    light_v = 1 - saturation * 0.5 / part
+    chroma_v = saturation * t_most * 0.5 / part
+    light_vt = untoe(light_v)
+    chroma_vt = chroma_v * light_vt / np.maximum(light_v, TINY)
+    scale = _scale(light_vt, chroma_vt, hue)
+    light = untoe(value * light_v)
+    chroma = value * chroma_v * light / np.maximum(value * light_v, TINY)
+    return np.stack([light * scale, chroma * scale, hue], axis=-1)
+
+
+def _scale(light: Floats, chroma: Floats, hue: Floats) -> Floats:
+    """Return by how much the top of Okhsv's cylinder is stretched so that it meets that of sRGB."""
+    linear = linear_of_oklab(straight(np.stack([light, chroma, hue], axis=-1)))
+    return np.asarray(np.cbrt(1 / np.maximum(linear.max(axis=-1), TINY)))
+
+
+def _chromas(light: Floats, hue: Floats, steps: int) -> tuple[Floats, Floats, Floats]:
+    """Return Okhsl's three chromas of a lightness and hue: near gray, in the middle, and the greatest."""
+    top, widest = cusp(hue)
+    most = fullest(light, hue, steps)
+    angle = hue * (2 * np.pi)
+    a, b = np.cos(angle), np.sin(angle)
+    k = most / np.maximum(np.minimum(light * widest / top, (1 - light) * widest / (1 - top)), TINY)
+    s_mid = 0.11516993 + 1 / (
+        7.44778970
+        + 4.15901240 * b
+        + a * (-2.19557347 + 1.75198401 * b + a * (-2.13704948 - 10.02301043 * b + a * (-4.24894561 + 5.38770819 * b + 4.69891013 * a)))
+    )  # fmt: skip
+    t_mid = 0.11239642 + 1 / (
+        1.61320320
+        - 0.68124379 * b
+        + a * (0.40370612 + 0.90148123 * b + a * (-0.27087943 + 0.61223990 * b + a * (0.00299215 - 0.45399568 * b - 0.14661872 * a)))
+    )  # fmt: skip
+    left, right = light * s_mid, (1 - light) * t_mid
+    middle = (
+        0.9 * k * (1 / np.maximum(1 / np.maximum(left, TINY) ** 4 + 1 / np.maximum(right, TINY) ** 4, TINY)) ** 0.25
+    )
+    left, right = light * 0.4, (1 - light) * 0.8
+    gray = np.sqrt(1 / (1 / np.maximum(left, TINY) ** 2 + 1 / np.maximum(right, TINY) ** 2))
+    return gray, middle, most
+
+
+MID, MID_INVERSE = 0.8, 1.25
+
+
+def okhsl_of(lch: Floats, steps: int = STEPS) -> Floats:
+    """Return Oklch as Okhsl: hue, saturation, lightness."""
+    light, chroma, hue = (lch[..., i] for i in range(3))
+    gray, middle, most = _chromas(light, hue, steps)
+    k1 = MID * gray
+    k2 = 1 - k1 / np.maximum(middle, TINY)
+    inner = MID * chroma / np.maximum(k1 + k2 * chroma, TINY)
+    k1 = (1 - MID) * (middle * MID_INVERSE) ** 2 / np.maximum(gray, TINY)
+    k2 = 1 - k1 / np.maximum(most - middle, TINY)
+    outer = MID + (1 - MID) * (chroma - middle) / np.maximum(k1 + k2 * (chroma - middle), TINY)
+    saturation = np.where(chroma < middle, inner, outer)
+    end = (light <= 1e-6) | (light >= 1 - 1e-6)  # noqa: PLR2004 - black and white
+    return np.stack([hue, np.where(end, 0.0, np.clip(saturation, 0.0, 1.0)), toe(light)], axis=-1)
+
+
+def oklch_of_okhsl(hsl: Floats, steps: int = STEPS) -> Floats:
+    """Undo `okhsl_of`."""
+    hue, saturation, seen = (hsl[..., i] for i in range(3))
+    light = untoe(np.clip(seen, 0.0, 1.0))
+    gray, middle, most = _chromas(light, hue, steps)
+    t = MID_INVERSE * saturation
+    k1 = MID * gray
+    inner = t * k1 / np.maximum(1 - (1 - k1 / np.maximum(middle, TINY)) * t, TINY)
+    t = (saturation - MID) / (1 - MID)
+    k1 = (1 - MID) * (middle * MID_INVERSE) ** 2 / np.maximum(gray, TINY)
+    outer = middle + t * k1 / np.maximum(1 - (1 - k1 / np.maximum(most - middle, TINY)) * t, TINY)
+    chroma = np.where(saturation < MID, inner, outer)
+    end = (light <= 1e-6) | (light >= 1 - 1e-6)  # noqa: PLR2004 - black and white
+    return np.stack([light, np.where(end, 0.0, chroma), hue], axis=-1)
+
+
+def bytes_as_srgb(picture: NDArray[np.uint8]) -> Floats:
+    """Return bytes as shares of 255."""
+    return picture.astype(np.float64) / 255
+
+
+def srgb_as_bytes(srgb: Floats) -> NDArray[np.uint8]:
+    """Return shares as bytes, with what is outside of 0 to 1 clipped."""
+    return np.round(np.clip(srgb, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def achromatic_lightness(srgb: Floats) -> Floats:
+    """Return the lightness, 0 to 1 and a little above, of the gray that looks as light as a color (High and others, 2023).
+
+    Full colors look lighter than their CIELAB lightness, reds, blues and purples most.
+    """
+    light, chroma, hue = np.moveaxis(polar(cielab_of(linear_of(srgb))), -1, 0)
+    angle = hue * (2 * np.pi)
+    blue = 0.1644 * np.abs(np.sin((angle - np.pi / 2) / 2)) + 0.0603
+    red = np.where(np.cos(angle) >= 0, 0.1307 * np.abs(np.cos(angle)) + 0.0060, 0.0)
+    return np.asarray(light + (blue + red) * chroma)
