@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -94,6 +95,12 @@ async def first(connection: AsyncConnection, **attributes: Any) -> ModelConfig:
 async def paths(connection: AsyncConnection) -> dict[str, str]:
     """Return the recorded path of every record by its key, those too that can't be read otherwise."""
     return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
+
+
+async def created(connection: AsyncConnection) -> dict[str, datetime]:
+    """Return when each record was made, by its key."""
+    rows = await connection.execute(select(models.c.key, models.c.created_at))
+    return {row.key: datetime.fromisoformat(f"{row.created_at}+00:00") for row in rows}
 
 
 async def keys_by_source(connection: AsyncConnection, beginning: str) -> list[str]:

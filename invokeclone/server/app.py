@@ -157,6 +157,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=settings.allow_headers,
             expose_headers=["X-Refreshed-Token"],
         )
+    app.add_middleware(guards.SingleSlashes)
     if settings.base_url:
         app.add_middleware(_Prefix, prefix=settings.base_url)
 

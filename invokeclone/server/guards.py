@@ -1,4 +1,4 @@
-"""What is refused before any route sees it: large bodies, writes of foreign web pages, and images while they are being moved.
+"""What happens before any route sees a request: large bodies, writes of foreign web pages, and images being moved are refused.
 
 Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
 """
@@ -82,6 +82,20 @@ def _limit(path: str, content_type: str) -> int:
     if path.endswith("/videos/upload"):
         return VIDEO_LIMIT
     return UPLOAD_LIMIT if content_type.startswith("multipart/") else JSON_LIMIT
+
+
+class SingleSlashes:
+    """Takes doubled slashes out of addresses, which clients make of a base address that ends in one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on under the plain address."""
+        path = scope.get("path", "")
+        if "//" in path:
+            scope = {**scope, "path": re.sub("/{2,}", "/", path)}
+        await self.app(scope, receive, send)
 
 
 class ImagesAtRest:

@@ -2,4 +2,6 @@
 
 from fastapi import APIRouter
 
-ROUTERS: tuple[APIRouter, ...] = ()
+from invokeclone.shims.openai import api as openai
+
+ROUTERS: tuple[APIRouter, ...] = (openai.ROUTER,)

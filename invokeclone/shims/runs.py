@@ -205,6 +205,7 @@ class Runs:
     def __init__(self, resources: Resources, bus: Bus) -> None:
         self.resources = resources
         self._open: dict[str, Run] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         bus.subscribe(self._hear)
 
     def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
@@ -230,6 +231,13 @@ class Runs:
         """Listen no more."""
         self._open.pop(run.batch_id, None)
 
+    async def leave(self, run: Run) -> None:
+        """Cancel what has not ended, even when whoever asks is being cancelled too."""
+        task = asyncio.create_task(run.cancel())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)
+
     @contextlib.asynccontextmanager
     async def running(self, batch: Batch, user: User) -> AsyncIterator[Run]:
         """Enqueue, and cancel what has not ended when the block is left early: by an error, or because the client went."""
@@ -237,7 +245,7 @@ class Runs:
         try:
             yield run
         except BaseException:
-            await asyncio.shield(run.cancel())
+            await self.leave(run)
             raise
         finally:
             self.close(run)

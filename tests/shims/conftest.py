@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def http(server: Server) -> Iterator[httpx.Client]:
-    """A client of the server's root."""
+    """Return a client of the server's root."""
     with httpx.Client(base_url=server.url, timeout=120) as client:
         yield client
 
@@ -56,20 +56,20 @@ def png(image: Image.Image) -> bytes:
 
 
 def red_circle_on_white(side: int = 128) -> Image.Image:
-    """A picture to begin with."""
+    """Return a picture to begin with."""
     image = Image.new("RGB", (side, side), "white")
     ImageDraw.Draw(image).ellipse((side // 4, side // 4, side * 3 // 4, side * 3 // 4), fill=(220, 30, 30))
     return image
 
 
 def mean_color(image: Image.Image, box: tuple[int, int, int, int] | None = None) -> tuple[float, float, float]:
-    """The mean red, green and blue of a picture or of a part of it."""
+    """Return the mean red, green and blue of a picture or of a part of it."""
     part = (image.crop(box) if box else image).convert("RGB").resize((1, 1), Image.Resampling.BOX)
     red, green, blue = part.getpixel((0, 0))  # type: ignore[misc]
     return float(red), float(green), float(blue)
 
 
 def object_color(image: Image.Image) -> tuple[float, float, float]:
-    """The mean color of the middle of a picture, where the embedded model puts its object."""
+    """Return the mean color of the middle of a picture, where the embedded model puts its object."""
     width, height = image.size
     return mean_color(image, (width * 2 // 5, height * 2 // 5, width * 3 // 5, height * 3 // 5))

@@ -1,0 +1,283 @@
+"""The routes of OpenAI's Images API and of its list of models, under `/v1` and under Azure's addresses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+
+from invokeclone.graph.recipes import Keep, Start
+from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue import generation
+from invokeclone.queue.generation import Chosen, Wanted
+from invokeclone.shims import pictures
+from invokeclone.shims.dialect import Refused, json_answer, read_json, router
+from invokeclone.shims.openai import answers, links
+from invokeclone.shims.openai.answers import Form
+from invokeclone.shims.openai.errors import render
+from invokeclone.shims.openai.requests import SCALE, Common, Edit, Generation, Prompted, Variation, texts, uploads
+from invokeclone.shims.runs import runs_of, unless_gone
+from invokeclone.users.caller import Caller
+from invokeclone.users.current import User
+
+ORIGIN = "openai"
+EDIT_STRENGTH = {None: 0.75, "low": 0.75, "high": 0.5}
+"""How much of a picture without a mask is made new, by `input_fidelity`."""
+VARIATION_STRENGTH = 0.6
+MOST_EDITED = 1024 * 1024
+"""Pixels to which a picture is brought that comes without a wanted size."""
+SOFT_SHARE = 64
+"""What part of a picture's shorter side is the width of the fading border inside a mask."""
+
+
+class ModelUnknown(Refused):
+    """No model of this name can make pictures."""
+
+    status = 404
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model '{name}' does not exist", "model", "model_not_found")
+
+
+class AddressUnknown(Refused):
+    """The API has no such address."""
+
+    status = 404
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A request that is ready to run."""
+
+    chosen: Chosen
+    form: Form
+    as_links: bool
+    partial: int | None
+    """Previews per picture of a stream; None: no stream."""
+
+
+# Models
+
+
+async def list_models(_caller: Caller, connection: Read) -> Response:
+    """List the models that can make pictures."""
+    times = await models.created(connection)
+    listed = [_model(config, times) for config in await generation.drawing_models(connection)]
+    return json_answer({"object": "list", "data": listed})
+
+
+async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
+    """Get a model by its name or key."""
+    return json_answer(_model(await _find(connection, name), await models.created(connection)))
+
+
+async def _find(connection: Any, name: str | None) -> ModelConfig:
+    try:
+        return await generation.find_model(connection, name)
+    except generation.ModelNotFound as error:
+        raise ModelUnknown(name or "") from error
+
+
+def _model(config: ModelConfig, created: Mapping[str, datetime]) -> dict[str, Any]:
+    made = int(created[config.key].timestamp())
+    return {"id": config.name, "object": "model", "created": made, "owned_by": "invokeclone"}
+
+
+# Pictures
+
+
+async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Make pictures of a prompt."""
+    asked = await read_json(request, Generation)
+    wanted = _wanted(asked, asked.prompt)
+    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_generation", style=asked.style)
+    return await _answer(request, needs, caller, job)
+
+
+async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Make pictures of a prompt and a picture; with a mask, only what is transparent in it changes."""
+    async with request.form(max_files=32, max_part_size=2**20) as form:
+        asked = Edit.model_validate(texts(form))
+        sent = await uploads(form, "image", "image[]")
+        masks = await uploads(form, "mask")
+    if len(masks) > 1:
+        raise Refused("there may be one mask", "mask")
+    image = await _only(sent)
+    mask = await pictures.opened(masks[0], "mask") if masks else None
+    if mask is not None and mask.size != image.size:
+        raise Refused(f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask")
+    wanted = _wanted(asked, asked.prompt, asked.sides or _within(image.size))
+    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
+    job = await _with_picture(needs, caller, job, image, EDIT_STRENGTH[asked.input_fidelity], mask)
+    return await _answer(request, needs, caller, job)
+
+
+async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Make pictures like a picture."""
+    async with request.form(max_files=32, max_part_size=2**20) as form:
+        asked = Variation.model_validate(texts(form))
+        image = await _only(await uploads(form, "image", "image[]"))
+    wanted = _wanted(asked, "", asked.sides or _within(image.size))
+    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
+    job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH, None)
+    return await _answer(request, needs, caller, job)
+
+
+async def _only(sent: list[bytes]) -> Image.Image:
+    if not sent:
+        raise Refused("Missing required parameter: 'image'", "image", "missing_required_parameter")
+    if len(sent) > 1:
+        raise Refused("the models here edit one picture at a time", "image", "too_many_images")
+    return await pictures.opened(sent[0], "image")
+
+
+def _within(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size, smaller in the same proportions where it has too many pixels."""
+    width, height = size
+    scale = min(1.0, (MOST_EDITED / (width * height)) ** 0.5)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _wanted(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> Wanted:
+    width, height = sides or asked.sides or (None, None)
+    if width == 0 or height == 0:
+        raise Refused("both sides must be at least 1", "size")
+    return Wanted(
+        prompt=prompt,
+        negative_prompt=asked.negative_prompt,
+        language="plain",
+        count=asked.count,
+        seed=asked.seed,
+        width=width,
+        height=height,
+        steps=asked.steps,
+        cfg_scale=asked.cfg_scale,
+        scheduler=asked.scheduler,
+    )
+
+
+async def _job(
+    resources: Resources,
+    asked: Common,
+    wanted: Wanted,
+    deployment: str | None,
+    kind: answers.Kind,
+    *,
+    inputs: int = 0,
+    style: str | None = None,
+) -> _Job:
+    """Choose what is open, and what quality and style mean for the model."""
+    named = type(asked)(model=deployment, prompt="-") if deployment else asked
+    async with resources.database.read() as connection:
+        config = await _find(connection, named.model_name)
+        try:
+            chosen = await generation.choose(connection, wanted.model_copy(update={"model": config.key}))
+        except generation.NotAPicture as error:
+            raise Refused(str(error), "size") from error
+    picture = chosen.picture
+    prompted = asked if isinstance(asked, Prompted) else None
+    if asked.steps is None and prompted:
+        picture = replace(picture, steps=max(1, round(picture.steps * prompted.factor)))
+    if asked.cfg_scale is None and style:
+        picture = replace(picture, cfg_scale=max(1.0, picture.cfg_scale * SCALE[style]))
+    form = Form(
+        kind=kind,
+        prompt=wanted.prompt,
+        width=picture.width,
+        height=picture.height,
+        format=prompted.format if prompted else "png",
+        compression=prompted.output_compression if prompted else None,
+        quality=prompted.quality if prompted else "auto",
+        inputs=inputs,
+    )
+    if form.format == "png" and form.compression not in (None, 100):
+        raise Refused("compression below 100 is not possible for png", "output_compression")
+    stream = bool(prompted and prompted.stream)
+    partial = (prompted.partial_images or 0) if prompted and stream else None
+    return _Job(replace(chosen, picture=picture), form, asked.response_format == "url", partial)
+
+
+async def _with_picture(
+    resources: Resources, user: User, job: _Job, image: Image.Image, strength: float, mask: Image.Image | None
+) -> _Job:
+    """Let the run begin with a picture; with a mask, what is opaque in it stays."""
+    size = (job.form.width, job.form.height)
+
+    def prepare() -> tuple[Image.Image, Image.Image | None]:
+        base = pictures.fitted(pictures.flat(image), size, "crop")
+        return base, None if mask is None else _soft(pictures.fitted(_opacity(mask), size, "crop"))
+
+    base, soft = await pictures.in_thread(prepare)
+    start = Start(await pictures.keep(resources, base, user), strength)
+    keep = None
+    if soft is not None:
+        start = replace(start, strength=1.0)
+        keep = Keep(await pictures.keep(resources, soft, user, ImageCategory.MASK))
+    return replace(job, chosen=replace(job.chosen, picture=replace(job.chosen.picture, start=start, keep=keep)))
+
+
+def _opacity(mask: Image.Image) -> Image.Image:
+    """Return white where a mask is opaque. One without transparency is read as most tools draw it: white is repainted."""
+    if mask.has_transparency_data:
+        return mask.convert("RGBA").getchannel("A")
+    return ImageOps.invert(mask.convert("L"))
+
+
+def _soft(keep: Image.Image) -> Image.Image:
+    """Return the mask fading towards the inside; where it was white it stays so, so that nothing outside changes."""
+    radius = min(keep.size) / SOFT_SHARE
+    return ImageChops.lighter(keep, keep.filter(ImageFilter.GaussianBlur(radius)))
+
+
+async def _answer(request: Request, resources: Resources, user: User, job: _Job) -> Response:
+    """Run, wait and answer."""
+    runs = runs_of(request)
+    batch = job.chosen.batch(origin=ORIGIN)
+    if job.partial is not None:
+        run = await runs.enqueue(batch, user)
+        events = answers.streamed(runs, run, job.form, job.partial)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    async with runs.running(batch, user) as run:
+        names = await unless_gone(request, run.pictures())
+    addresses = await links.make(request, resources, names, job.form.format) if job.as_links else None
+    return json_answer(await answers.whole(resources, job.form, names, addresses))
+
+
+async def linked_picture(needs: Needs, token: str) -> Response:
+    """Send a picture by an address that was given out for it; no key is needed."""
+    name, kind = await links.read(needs, token)
+    data = await pictures.packed(needs, name, kind)
+    return Response(data, media_type=pictures.MIME[kind], headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def unknown(_caller: Caller, request: Request, path: str) -> Response:  # noqa: ARG001
+    """Refuse any other address in this dialect's words."""
+    raise AddressUnknown(f"Unknown request URL: {request.method} {request.url.path}", None, "unknown_url")
+
+
+def _routes(made: APIRouter, prefix: str) -> None:
+    for name, endpoint in (("generations", generate), ("edits", edit), ("variations", vary)):
+        made.add_api_route(f"{prefix}/images/{name}", endpoint, methods=["POST"])
+
+
+def _router() -> APIRouter:
+    made = router(render)
+    _routes(made, "/openai/deployments/{deployment}")
+    for prefix in ("/v1", "/openai/v1", "/openai"):
+        _routes(made, prefix)
+        made.add_api_route(f"{prefix}/models", list_models, methods=["GET"])
+        made.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"])
+        made.add_api_route(f"{prefix}/images/files/{{token}}", linked_picture, methods=["GET"])
+    for prefix in ("/v1", "/openai"):
+        made.add_api_route(f"{prefix}/{{path:path}}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+    return made
+
+
+ROUTER = _router()

@@ -1,0 +1,36 @@
+"""OpenAI's form of an error; the SDK makes its exception of the status and keeps the four members."""
+
+from typing import Any
+
+from fastapi import Response
+
+from invokeclone.shims.dialect import Problem, json_answer
+
+_SERVER = 500
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CANNOT = (422, 424)
+"""Statuses that the SDK has no exception for, or a wrong one: what they say is a bad request in this dialect."""
+
+
+def render(problem: Problem) -> Response:
+    """Return the answer. A failed request is not to be repeated: a render takes long, and would fail again."""
+    status = 400 if problem.status in _CANNOT else problem.status
+    headers = dict(problem.headers)
+    if status >= _SERVER:
+        headers["x-should-retry"] = "false"
+    return json_answer(body(problem, status), status, headers)
+
+
+def body(problem: Problem, status: int | None = None) -> dict[str, Any]:
+    """Return the error as an object, which also ends a stream."""
+    status = problem.status if status is None else status
+    usual = "server_error" if status >= _SERVER else "invalid_request_error"
+    return {
+        "error": {
+            "message": problem.message,
+            "type": _TYPES.get(status, usual),
+            "param": problem.param,
+            "code": problem.code or _CODES.get(status),
+        }
+    }

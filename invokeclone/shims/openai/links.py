@@ -1,0 +1,50 @@
+"""Addresses of results that need no key: each opens one picture, for an hour, as OpenAI's own do."""
+
+import time
+
+from fastapi import Request
+
+from invokeclone.kit.errors import NotFound
+from invokeclone.kit.resources import Resources
+from invokeclone.shims.pictures import MIME, Format
+from invokeclone.users import store
+
+LIFETIME_S = 3600
+_ALGORITHM = "HS256"
+_USE = "picture"
+
+
+class LinkOver(NotFound):
+    """The address was never given out, or its hour is over."""
+
+    def __init__(self) -> None:
+        super().__init__("there is nothing here, or no longer")
+
+
+async def make(request: Request, resources: Resources, names: list[str], format: Format) -> list[str]:  # noqa: A002
+    """Return an address for each picture."""
+    import jwt
+
+    async with resources.database.write() as connection:
+        secret = await store.secret(connection)
+    end = int(time.time()) + LIFETIME_S
+    base = str(request.base_url).rstrip("/")
+    tokens = [
+        jwt.encode({"use": _USE, "image": name, "format": format, "exp": end}, secret, _ALGORITHM) for name in names
+    ]
+    return [f"{base}/v1/images/files/{token}" for token in tokens]
+
+
+async def read(resources: Resources, token: str) -> tuple[str, Format]:
+    """Return the picture's name and its format; raises LinkOver."""
+    import jwt
+
+    async with resources.database.write() as connection:
+        secret = await store.secret(connection)
+    try:
+        content = jwt.decode(token, secret, algorithms=[_ALGORITHM], options={"require": ["use", "image", "exp"]})
+    except (jwt.InvalidTokenError, UnicodeError) as error:
+        raise LinkOver from error
+    if content["use"] != _USE or content.get("format") not in MIME:
+        raise LinkOver
+    return str(content["image"]), content["format"]

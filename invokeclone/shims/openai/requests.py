@@ -1,0 +1,142 @@
+"""What clients send to the Images API, checked, and what it means for a generation.
+
+Members that OpenAI doesn't have but other clients of this dialect send (`negative_prompt`, `seed`, `steps`, `cfg_scale`,
+`scheduler`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from starlette.datastructures import FormData, UploadFile
+
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.queue.generation import SEEDS
+from invokeclone.shims.dialect import Refused
+from invokeclone.shims.pictures import MOST_BYTES, Format
+
+MOST_PICTURES = 10
+MOST_IMAGES = 16
+MOST_PROMPT = 32_000
+"""Characters."""
+NO_MODEL = re.compile(r"(dall-e|gpt-image|chatgpt-image|gpt-)", re.IGNORECASE)
+"""Names of OpenAI's own models, which many clients send without asking anybody: they mean the default model."""
+_SIZE = re.compile(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})")
+
+Quality = Literal["auto", "low", "medium", "high", "standard", "hd", "xhigh", "max"]
+STEPS: dict[Quality, float] = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 2.5}
+"""How many steps a quality takes, in those that the model's settings state; the others take just these."""
+SCALE = {"vivid": 1.2, "natural": 0.8}
+"""How strongly a style follows the prompt, in the guidance scale that the model's settings state."""
+
+
+def _blank(value: Any) -> Any:
+    """Take an empty text for nothing: forms send one for what is left open."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Blank = BeforeValidator(_blank)
+
+
+class Common(BaseModel):
+    """What all three routes take."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model: Annotated[str | None, Blank] = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_PICTURES), Blank] = None
+    size: Annotated[str | None, Blank] = None
+    response_format: Annotated[Literal["url", "b64_json"] | None, Blank] = None
+    seed: Annotated[int | None, Field(ge=0, lt=SEEDS), Blank] = None
+    steps: Annotated[int | None, Field(ge=1, le=1000), Blank] = None
+    cfg_scale: Annotated[float | None, Field(ge=1, le=100), Blank] = None
+    scheduler: Annotated[SCHEDULER_NAME_VALUES | None, Blank] = None
+    negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT)] = ""
+
+    @property
+    def count(self) -> int:
+        """How many pictures."""
+        return self.n or 1
+
+    @property
+    def model_name(self) -> str | None:
+        """The model that is meant; None: the default."""
+        return None if self.model is None or NO_MODEL.match(self.model) else self.model
+
+    @field_validator("size")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None and value != "auto" and not _SIZE.fullmatch(value):
+            raise ValueError("must be 'auto' or WIDTHxHEIGHT in pixels, as 1024x1024")
+        return value
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Width and height in pixels; None: chosen here."""
+        found = _SIZE.fullmatch(self.size) if self.size else None
+        return (int(found[1]), int(found[2])) if found else None
+
+
+class Prompted(Common):
+    """What the two routes with a prompt take."""
+
+    prompt: str = Field(min_length=1, max_length=MOST_PROMPT)
+    quality: Annotated[Quality, Blank] = "auto"
+    output_format: Annotated[Format | None, Blank] = None
+    output_compression: Annotated[int | None, Field(ge=0, le=100), Blank] = None
+    background: Annotated[Literal["transparent", "opaque", "auto"] | None, Blank] = None
+    stream: Annotated[bool | None, Blank] = None
+    partial_images: Annotated[int | None, Field(ge=0, le=3), Blank] = None
+
+    @field_validator("background")
+    @classmethod
+    def _opaque(cls, value: str | None) -> str | None:
+        if value == "transparent":
+            raise ValueError("transparent backgrounds cannot be made; use opaque or auto")
+        return value
+
+    @property
+    def format(self) -> Format:
+        """The format of the files."""
+        return self.output_format or "png"
+
+    @property
+    def factor(self) -> float:
+        """How many of the usual steps the quality takes."""
+        return STEPS.get(self.quality, 1.0)
+
+
+class Generation(Prompted):
+    """Pictures of a prompt."""
+
+    style: Annotated[Literal["vivid", "natural"] | None, Blank] = None
+
+
+class Edit(Prompted):
+    """Pictures of a prompt and a picture."""
+
+    input_fidelity: Annotated[Literal["high", "low"] | None, Blank] = None
+
+
+class Variation(Common):
+    """Pictures like a picture."""
+
+
+async def uploads(form: FormData, *names: str) -> list[bytes]:
+    """Return the files of a form under these names. Raises Refused for text in their place, and for too many or too large ones."""
+    parts = [part for name in names for part in form.getlist(name)]
+    if len(parts) > MOST_IMAGES:
+        raise Refused(f"at most {MOST_IMAGES} pictures", names[0])
+    found = []
+    for part in parts:
+        if not isinstance(part, UploadFile):
+            raise Refused("must be a file", names[0])
+        if (part.size or 0) > MOST_BYTES:
+            raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", names[0])
+        found.append(await part.read())
+    return found
+
+
+def texts(form: FormData) -> dict[str, str]:
+    """Return a form's fields that are not files."""
+    return {name: value for name, value in form.multi_items() if isinstance(value, str)}

@@ -1,0 +1,154 @@
+"""The Images API by raw requests: those that Open WebUI was seen to send, and those that nobody should send."""
+
+import json
+import threading
+import time
+from http.client import HTTPConnection
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.server_process import Server
+from tests.shims.conftest import from_base64, png, red_circle_on_white
+
+GENERATIONS = "/v1/images/generations"
+
+
+def with_empty_key(http: httpx.Client, path: str, **what: Any) -> tuple[int, str, Any]:
+    """Post with `Authorization: Bearer `, as aiohttp sends an empty key and httpx would not; return status, type and JSON."""
+    built = http.build_request("POST", path, **what)
+    connection = HTTPConnection(built.url.host, built.url.port, timeout=120)
+    headers = {"Content-Type": built.headers["content-type"], "Accept": "*/*", "Authorization": "Bearer "}
+    connection.request("POST", built.url.raw_path.decode(), built.read(), headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.headers["content-type"], json.loads(answer.read())
+    connection.close()
+    return found
+
+
+def test_generation_as_open_webui_sends_it(http: httpx.Client) -> None:
+    """With an empty key, a base address that ends in a slash, and parameters that its admin added."""
+    body = {"model": "dall-e-2", "prompt": "a green circle", "n": 2, "size": "64x64", "response_format": "b64_json"}
+    sent = body | {"steps": 4, "negative_prompt": "red", "user": None, "moderation": "low"}
+    status, kind, answer = with_empty_key(http, "/v1//images/generations", json=sent)
+    assert (status, kind) == (200, "application/json"), answer
+    assert [from_base64(item["b64_json"]).size for item in answer["data"]] == [(64, 64)] * 2
+
+
+def test_without_a_response_format_it_is_base64(http: httpx.Client) -> None:
+    body = {"model": "gpt-image-1", "prompt": "a cat", "n": 1, "size": "auto", "quality": None}
+    data = http.post(GENERATIONS, json=body).json()["data"]
+    assert list(data[0]) == ["b64_json"]
+
+
+@pytest.mark.parametrize("name", ["image", "image[]"])
+def test_edit_as_open_webui_sends_it(http: httpx.Client, name: str) -> None:
+    fields = {"model": "", "prompt": "a blue square", "n": "1", "size": "64x64", "response_format": "b64_json"}
+    files = [(name, ("0f.png", png(red_circle_on_white()), "image/png"))]
+    status, _, answer = with_empty_key(http, "/v1/images/edits?api-version=1", data=fields, files=files)
+    assert status == 200, answer
+    assert from_base64(answer["data"][0]["b64_json"]).size == (64, 64)
+
+
+def test_the_picture_is_in_the_gallery_with_its_origin(http: httpx.Client) -> None:
+    http.post(
+        GENERATIONS, json={"prompt": "a purple cat (sitting)", "size": "64x64", "quality": "low"}
+    ).raise_for_status()
+    items = http.get("/api/v1/queue/default/list_all").json()
+    assert items[-1]["origin"] == "openai"
+    newest = http.get("/api/v1/images/", params={"limit": 1, "is_intermediate": False}).json()["items"][0]
+    metadata = http.get(f"/api/v1/images/i/{newest['image_name']}/metadata").json()
+    assert metadata["positive_prompt"] == r"a purple cat \(sitting\)"
+
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "no body": {"content": b""},
+    "no json": {"content": b"{nonsense"},
+    "a list": {"json": []},
+    "no prompt": {"json": {"n": 1}},
+    "prompt of a wrong kind": {"json": {"prompt": ["a"]}},
+    "a hundred pictures": {"json": {"prompt": "a", "n": 100}},
+    "a line of a hundred thousand": {"json": {"prompt": "a", "size": "100000x1"}},
+    "too many pixels": {"json": {"prompt": "a", "size": "99999x99999"}},
+    "ten megabytes": {"json": {"prompt": "a" * 10 * 2**20}},
+    "deep": {"content": b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}"},
+    "lone surrogate": {"content": b'{"prompt": "\\ud800"}'},
+    "not finite": {"content": b'{"prompt": "a", "cfg_scale": 1e999}'},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_in_openais_form_and_nothing_enqueued(http: httpx.Client, enqueued: Any, what: str) -> None:
+    before = enqueued()
+    answer = http.post(GENERATIONS, **REFUSED[what])
+    assert answer.status_code in (400, 413), answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert len(answer.content) < 2_000
+    assert enqueued() == before
+
+
+def test_edits_refuse_what_is_no_file(http: httpx.Client, enqueued: Any) -> None:
+    before = enqueued()
+    for files in (
+        {"image": (None, "http://127.0.0.1:9/a.png")},
+        {"image": (None, "data:image/png;base64,AAAA")},
+        {"prompt": (None, "a")},
+    ):
+        answer = http.post("/v1/images/edits", data={"prompt": "a cat"}, files=files)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == "image"
+    assert http.post("/v1/images/edits", content=b"nonsense").status_code == 400
+    assert enqueued() == before
+
+
+def test_a_bomb_is_refused(http: httpx.Client, enqueued: Any) -> None:
+    before = enqueued()
+    bomb = png(Image.new("1", (20_000, 20_000)))
+    answer = http.post("/v1/images/edits", data={"prompt": "a"}, files={"image": ("a.png", bomb, "image/png")})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "image"
+    assert enqueued() == before
+
+
+def ended(http: httpx.Client, server: Server, known: set[int]) -> dict[str, Any]:
+    def find() -> Any:
+        items = [item for item in http.get("/api/v1/queue/default/list_all").json() if item["item_id"] not in known]
+        return next((item for item in items if item["status"] in ("canceled", "completed", "failed")), None)
+
+    found: dict[str, Any] = server.wait_for(find, "the item to end")
+    return found
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: Server, stream: bool) -> None:
+    known = {item["item_id"] for item in http.get("/api/v1/queue/default/list_all").json()}
+    body = {"prompt": "a cat", "size": "256x256", "steps": 900, "stream": stream, "partial_images": 3}
+
+    def leave() -> None:
+        with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.url, timeout=1.5) as impatient:
+            if stream:
+                with impatient.stream("POST", GENERATIONS, json=body) as answer:
+                    started = time.monotonic()
+                    for _ in answer.iter_raw():
+                        if time.monotonic() - started > 1:
+                            raise httpx.ReadTimeout("seen enough")
+            else:
+                impatient.post(GENERATIONS, json=body)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join()
+    assert ended(http, server, known)["status"] == "canceled"
+
+
+def test_unknown_addresses_answer_in_openais_form(http: httpx.Client) -> None:
+    deployed = "/openai/deployments/a/nothing"
+    for method, path in (("GET", "/v1/nothing"), ("POST", "/v1/embeddings"), ("GET", deployed), ("GET", GENERATIONS)):
+        answer = http.request(method, path)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["code"] == "unknown_url"
