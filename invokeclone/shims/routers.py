@@ -2,6 +2,11 @@
 
 from fastapi import APIRouter
 
+from invokeclone.shims.gemini import api as gemini
+from invokeclone.shims.automatic1111 import api as automatic1111
 from invokeclone.shims.openai import api as openai
 
-ROUTERS: tuple[APIRouter, ...] = (openai.ROUTER,)
+ROUTERS: tuple[APIRouter, ...] = (
+    gemini.ROUTER,
+    openai.ROUTER,
+)

@@ -1,0 +1,235 @@
+"""The routes of AUTOMATIC1111's API."""
+
+from typing import Any
+
+from fastapi import Request, Response
+
+from invokeclone.graph.taxonomy import ModelType
+from invokeclone.images.errors import NotAnImage, TooManyPixels
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue.generation import drawing_models
+from invokeclone.shims import pictures
+from invokeclone.shims.automatic1111 import extras, generate, infotext, jobs, options, samplers
+from invokeclone.shims.automatic1111.generate import Desk
+from invokeclone.shims.automatic1111.jobs import Jobs
+from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleOne, UpscaleSeveral
+from invokeclone.shims.automatic1111.wanted import LATENT, UPSCALERS
+from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, read_object, router
+from invokeclone.shims.runs import runs_of, unless_gone
+from invokeclone.users.caller import Caller
+from invokeclone.users.current import User
+
+MOST_WITH_PICTURES = 64 * 1024 * 1024
+"""Bytes of a body that carries pictures."""
+UNAUTHORIZED = 401
+
+
+def _render(problem: Problem) -> Response:
+    """Word an error as A1111 does."""
+    headers = dict(problem.headers)
+    if problem.status == UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Basic realm="invokeclone"'
+    content = {"error": "HTTPException", "detail": problem.message, "body": "", "errors": problem.message}
+    return json_answer(content, problem.status, headers)
+
+
+ROUTER = router(_render, prefix="/sdapi/v1")
+
+
+def _desk(request: Request, needs: Resources, user: User) -> Desk:
+    return Desk(needs, runs_of(request), Jobs.of_app(request.app), user)
+
+
+# Pictures
+
+
+@ROUTER.post("/txt2img")
+async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Make pictures of a prompt."""
+    asked = await read_json(request, TextToImage)
+    return json_answer(await unless_gone(request, generate.text_to_image(_desk(request, needs, caller), asked)))
+
+
+@ROUTER.post("/img2img")
+async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Make pictures of a prompt and a picture."""
+    asked = await read_json(request, ImageToImage, most=MOST_WITH_PICTURES)
+    return json_answer(await unless_gone(request, generate.image_to_image(_desk(request, needs, caller), asked)))
+
+
+@ROUTER.post("/extra-single-image")
+async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Enlarge a picture."""
+    asked = await read_json(request, UpscaleOne, most=MOST_WITH_PICTURES)
+    extras.refuse_unsupported(asked)
+    async with needs.database.read() as connection:
+        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
+    return json_answer({"html_info": "", "image": await extras.answered(asked.image, asked, format, "image")})
+
+
+@ROUTER.post("/extra-batch-images")
+async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Enlarge several pictures."""
+    asked = await read_json(request, UpscaleSeveral, most=MOST_WITH_PICTURES)
+    extras.refuse_unsupported(asked)
+    async with needs.database.read() as connection:
+        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
+    made = [await extras.answered(each.data, asked, format, "imageList") for each in asked.image_list]
+    return json_answer({"html_info": "", "images": made})
+
+
+@ROUTER.post("/png-info")
+async def read_info(request: Request, _caller: Caller) -> Response:
+    """Read what a picture says of its making."""
+    asked = await read_json(request, ReadInfo, most=MOST_WITH_PICTURES)
+    data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image"))
+    try:
+        text, items = await pictures.in_thread(lambda: infotext.found_in(data))
+    except (NotAnImage, TooManyPixels) as error:
+        raise Refused(str(error), "image") from error
+    return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})
+
+
+# What runs
+
+
+@ROUTER.get("/progress")
+async def get_progress(
+    request: Request,
+    caller: Caller,
+    skip_current_image: bool = False,
+) -> Response:
+    """Tell how far the caller's generation is."""
+    job = Jobs.of_app(request.app).current(caller)
+    return json_answer(jobs.progress(job, with_image=not skip_current_image))
+
+
+@ROUTER.post("/interrupt")
+async def interrupt(request: Request, caller: Caller) -> Response:
+    """End the caller's generation; it answers with what is done."""
+    if job := Jobs.of_app(request.app).current(caller):
+        await job.interrupt()
+    return json_answer({})
+
+
+@ROUTER.post("/skip")
+async def skip(request: Request, caller: Caller) -> Response:
+    """Leave out the picture that the caller's generation is at."""
+    if job := Jobs.of_app(request.app).current(caller):
+        await job.skip()
+    return json_answer(None)
+
+
+# Options
+
+
+@ROUTER.get("/options")
+async def get_options(caller: Caller, connection: Read) -> Response:
+    """Get the caller's options."""
+    return json_answer(await options.listed(connection, await options.load(connection, caller)))
+
+
+@ROUTER.post("/options")
+async def set_options(request: Request, caller: Caller, needs: Needs) -> Response:
+    """Set those of the caller's options that mean something here."""
+    asked = await read_object(request)
+    async with needs.database.write() as connection:
+        kept = await options.load(connection, caller)
+        await options.save(connection, caller, await options.changed(connection, kept, asked))
+    return json_answer(None)
+
+
+# Lists
+
+
+@ROUTER.get("/sd-models")
+async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
+    """List the models that can make pictures."""
+    return json_answer([options.listed_checkpoint(config) for config in await drawing_models(connection)])
+
+
+@ROUTER.get("/sd-vae")
+@ROUTER.get("/sd-modules")
+async def list_vaes(_caller: Caller, connection: Read) -> Response:
+    """List the VAEs."""
+    known = await models.search(connection, type=ModelType.VAE)
+    return json_answer([{"model_name": config.name, "filename": config.path} for config in known])
+
+
+@ROUTER.get("/loras")
+async def list_loras(_caller: Caller, connection: Read) -> Response:
+    """List the LoRAs; prompts cannot apply them yet."""
+    known = await models.search(connection, type=ModelType.LoRA)
+    return json_answer(
+        [{"name": config.name, "alias": config.name, "path": config.path, "metadata": {}} for config in known]
+    )
+
+
+@ROUTER.get("/embeddings")
+async def list_embeddings(_caller: Caller, connection: Read) -> Response:
+    """List the textual inversions: all of them as skipped, as prompts cannot apply them yet."""
+    known = await models.search(connection, type=ModelType.TextualInversion)
+    return json_answer({"loaded": {}, "skipped": {config.name: _embedding(config) for config in known}})
+
+
+def _embedding(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "step": None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+        "shape": 0,
+        "vectors": 0,
+        "name": config.name,
+    }
+
+
+@ROUTER.get("/samplers")
+async def list_samplers(_caller: Caller) -> Response:
+    """List the samplers."""
+    return json_answer(samplers.listed_samplers())
+
+
+@ROUTER.get("/schedulers")
+async def list_schedules(_caller: Caller) -> Response:
+    """List the schedule types."""
+    return json_answer(samplers.listed_schedules())
+
+
+@ROUTER.get("/upscalers")
+async def list_upscalers(_caller: Caller) -> Response:
+    """List what enlarges pixels."""
+    none = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    return json_answer([{"name": name, **none} for name in UPSCALERS])
+
+
+@ROUTER.get("/latent-upscale-modes")
+async def list_latent_upscalers(_caller: Caller) -> Response:
+    """List what enlarges latents."""
+    return json_answer([{"name": LATENT}])
+
+
+@ROUTER.get("/hypernetworks")
+@ROUTER.get("/face-restorers")
+@ROUTER.get("/realesrgan-models")
+@ROUTER.get("/prompt-styles")
+@ROUTER.get("/script-info")
+async def list_nothing(_caller: Caller) -> Response:
+    """List what there is none of."""
+    return json_answer([])
+
+
+@ROUTER.get("/scripts")
+async def list_scripts(_caller: Caller) -> Response:
+    """List the scripts: there are none."""
+    return json_answer({"txt2img": [], "img2img": []})
+
+
+@ROUTER.post("/refresh-checkpoints")
+@ROUTER.post("/refresh-vae")
+@ROUTER.post("/refresh-loras")
+async def refresh(_caller: Caller) -> Response:
+    """Do nothing: lists are always as the records are."""
+    return json_answer(None)

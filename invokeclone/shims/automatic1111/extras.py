@@ -1,0 +1,51 @@
+"""Pictures enlarged without a model. Blocking."""
+
+from PIL import Image, ImageOps
+
+from invokeclone.queue.generation import MOST_PIXELS, MOST_SIDE
+from invokeclone.shims import pictures
+from invokeclone.shims.automatic1111.schemas import Upscale
+from invokeclone.shims.automatic1111.wanted import UPSCALERS
+from invokeclone.shims.dialect import Refused
+from invokeclone.shims.pictures import Format
+
+METHODS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+BY_FACTOR = 0
+
+
+def refuse_unsupported(asked: Upscale) -> None:
+    """Raise Refused for what would have to be left out."""
+    for name in ("gfpgan_visibility", "codeformer_visibility"):
+        if getattr(asked, name) > 0:
+            raise Refused(f"{name}: faces cannot be restored, there is no model for it", name)
+    for name in ("upscaler_1", "upscaler_2"):
+        if getattr(asked, name) not in UPSCALERS:
+            raise Refused(f"{name}: there is no upscaler {getattr(asked, name)!r}", name)
+
+
+def enlarged(image: Image.Image, asked: Upscale) -> Image.Image:
+    """Return the picture enlarged as is asked; with the upscaler None as it is. Raises Refused for a size over the limits."""
+    if asked.upscaler_1 not in METHODS:
+        return image
+    if asked.resize_mode == BY_FACTOR:
+        factor = asked.upscaling_resize
+    else:
+        factor = max(asked.upscaling_resize_w / image.width, asked.upscaling_resize_h / image.height)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    if max(size) > MOST_SIDE or size[0] * size[1] > MOST_PIXELS:
+        raise Refused(f"{size[0]}x{size[1]} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+    plain = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    result = plain.resize(size, METHODS[asked.upscaler_1])
+    if asked.upscaler_2 in METHODS and asked.extras_upscaler_2_visibility > 0:
+        other = plain.resize(size, METHODS[asked.upscaler_2])
+        result = Image.blend(result, other, asked.extras_upscaler_2_visibility)
+    if asked.resize_mode != BY_FACTOR and asked.upscaling_crop:
+        return ImageOps.fit(result, (asked.upscaling_resize_w, asked.upscaling_resize_h), METHODS[asked.upscaler_1])
+    return result
+
+
+async def answered(text: str, asked: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
+    """Return a picture in base64, enlarged."""
+    data = await pictures.in_thread(lambda: pictures.unpacked(text, param))
+    image = await pictures.opened(data, param)
+    return await pictures.in_thread(lambda: pictures.base64_of(pictures.encoded(enlarged(image, asked), format)))

@@ -1,0 +1,102 @@
+"""The text that A1111 keeps with a picture: the prompt, the negative prompt, and a line of settings; written and read."""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from invokeclone.images import intake, png
+from invokeclone.images.png import METADATA
+from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
+
+PARAMETERS = "parameters"
+"""The name of the PNG's text."""
+_EXIF_PART = 0x8769
+_USER_COMMENT = 0x9286
+_UNICODE = b"UNICODE\0"
+_ASCII = b"ASCII\0\0\0"
+_NEGATIVE = "Negative prompt:"
+_PAIR = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_SIZE = re.compile(r"(\d+)x(\d+)")
+_FEWEST_PAIRS = 3
+"""Pairs from which the last line counts as settings."""
+_LONGEST_LINE = 10_000
+
+
+def written(prompt: str, negative: str, settings: Mapping[str, Any]) -> str:
+    """Return the text of a picture; settings that are None are left out."""
+    line = ", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items() if value is not None)
+    return "\n".join([prompt, *([f"{_NEGATIVE} {negative}"] if negative else []), line]).strip()
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ',:\n"') else text
+
+
+def parsed(text: str) -> dict[str, str]:
+    """Return prompt, negative prompt and settings of a text; sizes become two numbers, as A1111 has them."""
+    *lines, last = text.strip().split("\n")
+    pairs = _PAIR.findall(last) if len(last) <= _LONGEST_LINE else []
+    if len(pairs) < _FEWEST_PAIRS:
+        lines, pairs = [*lines, last], []
+    prompt, found, negative = "\n".join(lines).partition(_NEGATIVE)
+    result = {"Prompt": prompt.strip(), "Negative prompt": negative.strip() if found else ""}
+    for name, value in pairs:
+        plain = _unquoted(value.strip())
+        if size := _SIZE.fullmatch(plain):
+            result |= {f"{name}-1": size[1], f"{name}-2": size[2]}
+        else:
+            result[name] = plain
+    return result
+
+
+def _unquoted(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+# In files; all of it blocking
+
+
+def packed(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the field's word)
+    """Return the picture of a file as bytes with the text in it; a PNG keeps what was embedded before."""
+    with Image.open(path) as image:
+        if format == "png":
+            texts = {PARAMETERS: text, **png.embedded(image)}
+            return png.copied(path.read_bytes(), texts) or png.encode(image, png.FAST_LEVEL, texts)
+        exif = Image.Exif()
+        exif.get_ifd(_EXIF_PART)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "replace")
+        buffer = io.BytesIO()
+        flat(image).save(buffer, format.upper(), quality=USUAL_QUALITY, exif=exif)
+        return buffer.getvalue()
+
+
+def found_in(data: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the text in a picture ("" without one), and the other texts in it; raises what `intake.decode` raises."""
+    image = intake.decode(data)
+    items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
+    text = items.pop(PARAMETERS, None) or _comment(image)
+    kept = {name: value for name, value in items.items() if name in {METADATA, png.WORKFLOW, png.GRAPH, "Comment"}}
+    return text, kept
+
+
+def _comment(image: Image.Image) -> str:
+    """Return the user's comment in a picture's EXIF."""
+    try:
+        comment = image.getexif().get_ifd(_EXIF_PART).get(_USER_COMMENT, b"")
+    except intake.BROKEN:
+        return ""
+    if not isinstance(comment, bytes):
+        return str(comment)
+    if comment.startswith(_UNICODE):
+        return comment.removeprefix(_UNICODE).decode("utf-16-be", "replace").strip("\0")
+    return comment.removeprefix(_ASCII).decode("utf-8", "replace").strip("\0")

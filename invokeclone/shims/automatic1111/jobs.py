@@ -1,0 +1,133 @@
+"""The generations that run, for `progress`, `interrupt` and `skip`: each asks for the caller's own, the oldest first."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+
+from fastapi import FastAPI
+
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.queue import service
+from invokeclone.shims.runs import Run
+from invokeclone.users.current import User
+
+
+def timestamp() -> str:
+    """Return the time in the form that A1111 gives jobs."""
+    return datetime.now().astimezone().strftime("%Y%m%d%H%M%S")
+
+
+@dataclass
+class Job:
+    """A generation that somebody waits for."""
+
+    run: Run
+    steps: int
+    """Of one picture."""
+    task: str | None = None
+    """What the client calls it."""
+    stamp: str = field(default_factory=timestamp)
+    began: float = field(default_factory=time.monotonic)
+    interrupted: bool = False
+    skipped: bool = False
+
+    async def interrupt(self) -> None:
+        """Cancel all that has not ended; the request is answered with what is done."""
+        self.interrupted = True
+        await self.run.cancel()
+
+    async def skip(self) -> None:
+        """Cancel the picture that is being made, or is the next to be."""
+        run = self.run
+        at = min(run.done, len(run.item_ids) - 1)
+        item_id = run.latest.item_id if run.latest else run.item_ids[at]
+        self.skipped = True
+        with contextlib.suppress(InvokeCloneError):  # it was deleted meanwhile
+            await service.cancel(run.resources, run.queue_id, item_id, user=run.user)
+
+    @property
+    def ended_on_purpose(self) -> bool:
+        """Tell whether pictures may be missing because the client wanted it."""
+        return self.interrupted or self.skipped
+
+
+class Jobs:
+    """All that run now."""
+
+    def __init__(self) -> None:
+        self._open: list[Job] = []
+
+    @classmethod
+    def of_app(cls, app: FastAPI) -> Self:
+        """Return the one of an application."""
+        if not hasattr(app.state, "automatic1111_jobs"):
+            app.state.automatic1111_jobs = cls()
+        found: Self = app.state.automatic1111_jobs
+        return found
+
+    @contextlib.contextmanager
+    def opened(self, job: Job) -> Iterator[Job]:
+        """List a job while the block lasts."""
+        self._open.append(job)
+        try:
+            yield job
+        finally:
+            self._open.remove(job)
+
+    def current(self, user: User) -> Job | None:
+        """Return the user's oldest job."""
+        return next((job for job in self._open if job.run.user.user_id == user.user_id), None)
+
+
+def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
+    """Return how far a job is, in A1111's form; without a job that nothing runs."""
+    if job is None:
+        return _answer(0.0, 0.0, _state(), None, None)
+    run = job.run
+    share = run.share
+    taken = time.monotonic() - job.began
+    latest = run.latest
+    step = round((latest.share or 0.0) * job.steps) if latest else 0
+    state = _state(
+        skipped=job.skipped,
+        interrupted=job.interrupted,
+        job=f"{min(run.done + 1, len(run.item_ids))} out of {len(run.item_ids)}",
+        job_count=len(run.item_ids),
+        job_timestamp=job.stamp,
+        job_no=run.done,
+        sampling_step=step,
+        sampling_steps=job.steps,
+    )
+    preview = latest.preview.partition(",")[2] if with_image and latest and latest.preview else None
+    return _answer(share, taken / share - taken if share else 0.0, state, preview, job.task)
+
+
+def _answer(
+    share: float, remaining: float, state: dict[str, Any], preview: str | None, task: str | None
+) -> dict[str, Any]:
+    return {
+        "progress": share,
+        "eta_relative": remaining,
+        "state": state,
+        "current_image": preview,
+        "textinfo": None,
+        "current_task": task,
+    }
+
+
+def _state(**known: Any) -> dict[str, Any]:
+    return {
+        "skipped": False,
+        "interrupted": False,
+        "stopping_generation": False,
+        "job": "",
+        "job_count": 0,
+        "job_timestamp": "0",
+        "job_no": 0,
+        "sampling_step": 0,
+        "sampling_steps": 0,
+        **known,
+    }

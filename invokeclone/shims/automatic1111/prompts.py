@@ -1,0 +1,151 @@
+"""AUTOMATIC1111's prompt language, read into weighted pieces and written in compel's language.
+
+`(a)` is 1.1 times as heavy, `[a]` 1.1 times lighter, `(a:1.3)` weighs 1.3; they nest, and a backslash makes a bracket mean
+itself. `BREAK` begins a new chunk of tokens. What has no equal here is refused by name.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+
+from invokeclone.shims import weights
+from invokeclone.shims.dialect import Refused
+from invokeclone.shims.weights import Piece
+
+MOST_LETTERS = 16_000
+MOST_NESTED = 32
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
+_WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
+_WHEN = re.compile(rf"\s*{_NUMBER}\s*")
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:>]+)[^>]*>", re.IGNORECASE)
+_COMPOSED = re.compile(r"\bAND\b")
+_BREAK = re.compile(r"\bBREAK\b")
+
+Chunk = list[Piece]
+
+
+def for_compel(prompt: str, param: str) -> str:
+    """Return the prompt in compel's language. Raises Refused, naming `param`, for what cannot be said in it."""
+    chunks = [weights.for_compel(chunk) for chunk in read(prompt, param)]
+    if len(chunks) == 1:
+        return chunks[0]
+    quoted = ", ".join(f'"{chunk}"' for chunk in chunks)
+    return f"({quoted}).and()"
+
+
+def read(prompt: str, param: str = "prompt") -> list[Chunk]:
+    """Return the chunks that BREAK separates, each in pieces that differ in weight. Raises Refused."""
+    if len(prompt) > MOST_LETTERS:
+        raise Refused(f"the prompt is over {MOST_LETTERS} characters", param)
+    if network := _NETWORK.search(prompt):
+        kind, name = network.groups()
+        raise Refused(f"<{kind}:{name}>: extra networks (LoRA, hypernetworks) cannot be applied yet", param)
+    if _COMPOSED.search(prompt):
+        raise Refused("AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param)
+    reader = _Reader(prompt, param)
+    reader.read()
+    return reader.chunks()
+
+
+@dataclass
+class _Open:
+    """A square bracket that has not been closed."""
+
+    first: int
+    """Index of the first letter inside."""
+    depth: int
+    """How many round brackets were open before it."""
+    colon: int | None = None
+    """Where the last colon directly inside stands."""
+
+
+class _Reader:
+    """Goes over a prompt once."""
+
+    def __init__(self, prompt: str, param: str) -> None:
+        self.prompt = prompt
+        self.param = param
+        self.letters: list[str] = []
+        self.weights: list[float] = []
+        self.round: list[int] = []
+        self.square: list[_Open] = []
+
+    def read(self) -> None:
+        """Fill `letters` and the weight of each."""
+        position = 0
+        while position < len(self.prompt):
+            position = self._next(position)
+        for first in self.round:
+            self._weigh(first, weights.STEP)
+        for bracket in self.square:
+            self._weigh(bracket.first, 1 / weights.STEP)
+
+    def _next(self, position: int) -> int:
+        """Read what stands at `position`; returns where it ends."""
+        sign = self.prompt[position]
+        weight = _WEIGHT.match(self.prompt, position) if sign == ":" and self.round else None
+        if weight:
+            self._weigh(self.round.pop(), float(weight[1]))
+            return weight.end()
+        match sign:
+            case "\\":
+                return self._escaped(position)
+            case "(":
+                self.round.append(len(self.letters))
+            case ")" if self.round:
+                self._weigh(self.round.pop(), weights.STEP)
+            case "[":
+                self.square.append(_Open(len(self.letters), len(self.round)))
+            case "]" if self.square:
+                self._close(position)
+            case _:
+                self._inside_square(sign, position)
+                self._add(sign)
+        if len(self.round) + len(self.square) > MOST_NESTED:
+            raise Refused(f"brackets are nested over {MOST_NESTED} deep", self.param)
+        return position + 1
+
+    def _add(self, letter: str) -> None:
+        self.letters.append(letter)
+        self.weights.append(1.0)
+
+    def _escaped(self, position: int) -> int:
+        """Let the bracket or backslash after a backslash mean itself; before anything else a backslash is dropped."""
+        following = self.prompt[position + 1 : position + 2]
+        if following and following in "()[]\\":
+            self._add(following)
+            return position + 2
+        return position + 1
+
+    def _inside_square(self, sign: str, position: int) -> None:
+        if not self.square or self.square[-1].depth != len(self.round):
+            return
+        if sign == ":":
+            self.square[-1].colon = position
+        elif sign == "|":
+            raise Refused("[a|b] (alternating words) is not supported", self.param)
+
+    def _close(self, position: int) -> None:
+        bracket = self.square.pop()
+        if bracket.colon is not None and _WHEN.fullmatch(self.prompt, bracket.colon + 1, position):
+            raise Refused("[from:to:when] (prompt editing) is not supported", self.param)
+        self._weigh(bracket.first, 1 / weights.STEP)
+
+    def _weigh(self, first: int, factor: float) -> None:
+        if factor < 0:
+            raise Refused(f"a weight must not be below 0, {factor:g} is", self.param)
+        for index in range(first, len(self.weights)):
+            self.weights[index] *= factor
+
+    def chunks(self) -> list[Chunk]:
+        """Return what was read: neighbours of the same weight joined, parted where BREAK stands."""
+        chunks: list[Chunk] = [[]]
+        letters = iter(self.letters)
+        for weight, group in itertools.groupby(round(weight, 6) for weight in self.weights):
+            text = "".join(itertools.islice(letters, sum(1 for _ in group)))
+            for number, part in enumerate(_BREAK.split(text)):
+                if number:
+                    chunks.append([])
+                if part:
+                    chunks[-1].append(Piece(part, weight))
+        return chunks

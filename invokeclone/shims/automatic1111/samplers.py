@@ -1,0 +1,166 @@
+"""The names of samplers and schedules over there, and the scheduler here that is nearest to each pair."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.kit.errors import NotFound
+
+AUTOMATIC = "Automatic"
+UNIFORM = "Uniform"
+KARRAS = "Karras"
+
+
+class SamplerNotFound(NotFound):
+    """No sampler has this name."""
+
+    def __init__(self) -> None:
+        super().__init__("Sampler not found")
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule type has this name."""
+
+    def __init__(self) -> None:
+        super().__init__("Scheduler not found")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler by its name over there, and what it is called here with and without Karras' noise levels."""
+
+    name: str
+    aliases: tuple[str, ...]
+    uniform: SCHEDULER_NAME_VALUES
+    karras: SCHEDULER_NAME_VALUES | None = None
+    prefers_karras: bool = False
+    """Whether it takes Karras' levels when nobody says which."""
+
+
+SAMPLERS = (
+    Sampler("DPM++ 2M", ("k_dpmpp_2m",), "dpmpp_2m", "dpmpp_2m_k", prefers_karras=True),
+    Sampler("DPM++ SDE", ("k_dpmpp_sde",), "dpmpp_sde", "dpmpp_sde_k", prefers_karras=True),
+    Sampler("DPM++ 2M SDE", ("k_dpmpp_2m_sde",), "dpmpp_2m_sde", "dpmpp_2m_sde_k", prefers_karras=True),
+    Sampler("DPM++ 2S", ("k_dpmpp_2s",), "dpmpp_2s", "dpmpp_2s_k", prefers_karras=True),
+    Sampler("DPM++ 3M", ("k_dpmpp_3m",), "dpmpp_3m", "dpmpp_3m_k", prefers_karras=True),
+    Sampler("Euler a", ("k_euler_a", "k_euler_ancestral"), "euler_a"),
+    Sampler("Euler", ("k_euler",), "euler", "euler_k"),
+    Sampler("LMS", ("k_lms",), "lms", "lms_k"),
+    Sampler("Heun", ("k_heun",), "heun", "heun_k"),
+    Sampler("DPM2", ("k_dpm_2",), "kdpm_2", "kdpm_2_k", prefers_karras=True),
+    Sampler("DPM2 a", ("k_dpm_2_a", "k_dpm_2_ancestral"), "kdpm_2_a", "kdpm_2_a_k", prefers_karras=True),
+    Sampler("DDIM", ("ddim",), "ddim"),
+    Sampler("PLMS", ("plms", "PNDM"), "pndm"),
+    Sampler("UniPC", ("unipc",), "unipc", "unipc_k"),
+    Sampler("LCM", ("k_lcm",), "lcm"),
+    Sampler("DDPM", ("ddpm",), "ddpm"),
+    Sampler("DEIS", ("deis",), "deis", "deis_k"),
+    Sampler("TCD", ("tcd",), "tcd"),
+    Sampler("ER SDE", ("er_sde",), "er_sde"),
+)
+SCHEDULES = {"automatic": AUTOMATIC, "uniform": UNIFORM, "karras": KARRAS}
+"""The schedules that exist here: name and label."""
+_NEAREST = {
+    "exponential": KARRAS,
+    "polyexponential": KARRAS,
+    "kl_optimal": KARRAS,
+    "align_your_steps": KARRAS,
+    "sgm_uniform": UNIFORM,
+    "simple": UNIFORM,
+    "normal": UNIFORM,
+    "ddim": UNIFORM,
+    "beta": UNIFORM,
+    "turbo": UNIFORM,
+}
+"""Schedules of A1111 that don't exist here, each with the one that is nearest."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a request's sampler and schedule become."""
+
+    scheduler: SCHEDULER_NAME_VALUES
+    sampler: str
+    """Its name over there."""
+    schedule: str
+    """The label of the schedule that is used."""
+    instead_of: str | None = None
+    """The label of the schedule that was asked for, when this sampler has it not."""
+
+
+def sampling(name: str | None, schedule: str | None, otherwise: str = "euler") -> Sampling:
+    """Return how to sample; without a name with the sampler of `otherwise`, a scheduler of this server.
+
+    A schedule that exists over there but not here, or not for this sampler, becomes the nearest, and the result says so.
+    Raises SamplerNotFound, ScheduleNotFound.
+    """
+    asked = _schedule(schedule)
+    if not name:
+        sampler, own = _from_here(otherwise)
+        asked = own if asked == AUTOMATIC and own == KARRAS else asked
+    else:
+        sampler, inside = _named(name)
+        asked = inside if inside and asked == AUTOMATIC else asked
+    automatic = KARRAS if sampler.prefers_karras and name else UNIFORM
+    wanted = automatic if asked == AUTOMATIC else asked
+    used = _used(wanted)
+    if used == KARRAS and sampler.karras is None:
+        used = UNIFORM
+    scheduler = sampler.karras if used == KARRAS and sampler.karras else sampler.uniform
+    return Sampling(scheduler, sampler.name, used, None if used == wanted else wanted)
+
+
+def _schedule(name: str | None) -> str:
+    """Return the label of a schedule, or the name of one that only exists over there."""
+    plain = (name or "automatic").strip().lower().replace(" ", "_")
+    if plain in _NEAREST:
+        return plain
+    if plain not in SCHEDULES:
+        raise ScheduleNotFound
+    return SCHEDULES[plain]
+
+
+def _used(schedule: str) -> str:
+    return _NEAREST.get(schedule, schedule)
+
+
+def _named(name: str) -> tuple[Sampler, str | None]:
+    """Return the sampler, and the schedule when the name ends with one as older versions have it."""
+    wanted = name.strip().casefold()
+    for ending, schedule in (("", None), (" karras", KARRAS), ("_ka", KARRAS), (" exponential", "exponential")):
+        if wanted.endswith(ending):
+            base = wanted.removesuffix(ending)
+            for sampler in SAMPLERS:
+                if base in {known.casefold() for known in (sampler.name, *sampler.aliases)}:
+                    return sampler, schedule
+    if wanted in get_args(SCHEDULER_NAME_VALUES):
+        return _from_here(wanted)
+    raise SamplerNotFound
+
+
+def _from_here(scheduler: str) -> tuple[Sampler, str]:
+    """Return the sampler that has a scheduler of this server, and the schedule that it stands for."""
+    for sampler in SAMPLERS:
+        if scheduler in {sampler.uniform, sampler.karras}:
+            return sampler, KARRAS if scheduler == sampler.karras else UNIFORM
+    raise SamplerNotFound
+
+
+def listed_samplers() -> list[dict[str, Any]]:
+    """Return the samplers in A1111's form."""
+    return [
+        {
+            "name": sampler.name,
+            "aliases": list(sampler.aliases),
+            "options": {"scheduler": "karras"} if sampler.prefers_karras else {},
+        }
+        for sampler in SAMPLERS
+    ]
+
+
+def listed_schedules() -> list[dict[str, Any]]:
+    """Return the schedules in A1111's form."""
+    return [
+        {"name": name, "label": label, "aliases": None, "default_rho": -1.0, "need_inner_model": False}
+        for name, label in SCHEDULES.items()
+    ]
