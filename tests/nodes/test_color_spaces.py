@@ -53,10 +53,11 @@ class TestSpaces:
 
     @pytest.mark.parametrize("space", SPACES)
     def test_parts_there_and_back(self, many: np.ndarray, space: str) -> None:
-        parts = blends.parts_of(many, space, blends.Gamut())
-        assert np.abs(blends.srgb_of_parts(parts, space, blends.Gamut()) - many).max() < 0.01
+        parts = blends.parts_of(many, space)
+        back = blends.srgb_of_parts(parts, space, blends.Gamut())
+        assert np.abs(back - many).max() < 0.002
         assert parts.min() >= -1e-6
-        assert parts.max() <= (1.4 if space.startswith("LCh") else 1.001)
+        assert parts.max() <= (1.4 if space.startswith("LCh") else 1.03)
 
     def test_as_the_standard_library_has_them(self, many: np.ndarray) -> None:
         for pixel, hsv, hsl in zip(many[30], colors.hsv_of(many)[30], colors.hsl_of(many)[30], strict=True):
@@ -143,7 +144,7 @@ class TestHue:
                 run(
                     context,
                     image_colors.InvokeAdjustImageHuePlusInvocation(
-                        image=named, space="Okhsl", degrees=90, ok_high_precision=precise
+                        image=named, space="*Oklch / Oklab", degrees=90, ok_high_precision=precise
                     ),
                 ),
                 dtype=int,

@@ -35,13 +35,13 @@ def _oklch(srgb: Floats) -> Floats:
     return colors.polar(colors.oklab_of(colors.linear_of(srgb)))
 
 
-def parts_of(srgb: Floats, space: str, gamut: Gamut) -> Floats:
+def parts_of(srgb: Floats, space: str) -> Floats:
     """Return hue, fullness and lightness in a space; hue is a share of a turn, the others depend on the space."""
     match space:
         case "HSV (RGB)":
             return colors.hsv_of(srgb)
         case "Okhsl":
-            return colors.okhsl_of(_oklch(srgb), gamut.steps)
+            return colors.okhsl_of(_oklch(srgb))
         case "Okhsv":
             return colors.okhsv_of(_oklch(srgb))
         case "Oklch (Oklab)":
@@ -58,13 +58,14 @@ def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
         return gamut.back(colors.linear_of_cielab(colors.straight(parts[..., ::-1])))
     if space == "Oklch (Oklab)":
         return _srgb_of_oklch(gamut.held(parts[..., ::-1]))
-    hue, fullness, light = parts[..., 0] % 1.0, np.clip(parts[..., 1], 0.0, 1.0), np.clip(parts[..., 2], 0.0, 1.0)
+    most = colors.OVERFULL if space == "Okhsl" else 1.0
+    hue, fullness, light = parts[..., 0] % 1.0, np.clip(parts[..., 1], 0.0, most), np.clip(parts[..., 2], 0.0, 1.0)
     parts = np.stack([hue, fullness, light], axis=-1)
     match space:
         case "HSV (RGB)":
             return colors.srgb_of_hsv(parts)
         case "Okhsl":
-            return _srgb_of_oklch(colors.oklch_of_okhsl(parts, gamut.steps))
+            return _srgb_of_oklch(colors.oklch_of_okhsl(parts))
         case "Okhsv":
             return _srgb_of_oklch(colors.oklch_of_okhsv(parts))
         case _:
@@ -140,7 +141,7 @@ def mixed(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -> Fl
     if way in BY_VALUE and space == "Linear RGB":
         found = BY_VALUE[way](colors.linear_of(base), colors.linear_of(upper))
         return colors.srgb_of(np.clip(found, 0.0, 1.0))
-    parts, other = parts_of(base, space, gamut).copy(), parts_of(upper, space, gamut)
+    parts, other = parts_of(base, space).copy(), parts_of(upper, space)
     if way in BY_PART:
         for part in BY_PART[way]:
             parts[..., part] = other[..., part]
@@ -167,7 +168,7 @@ def laid_over(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -
 
 def turned(srgb: Floats, turn: float, space: str, gamut: Gamut) -> Floats:
     """Return colors with their hue turned, by a share of a whole turn."""
-    parts = parts_of(srgb, space, gamut).copy()
+    parts = parts_of(srgb, space).copy()
     parts[..., 0] = (parts[..., 0] + turn) % 1.0
     return srgb_of_parts(parts, space, gamut)
 

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Floats = NDArray[np.float64]
 
@@ -181,19 +182,37 @@ def within(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
     return whole
 
 
-def fullest(light: Floats, hue: Floats, steps: int = STEPS) -> Floats:
-    """Return the greatest chroma that sRGB has at a lightness and hue of Oklch.
+HUES, HEIGHTS = 1440, 128
+
+
+@cache
+def _bulges() -> Floats:
+    """Return how far sRGB reaches beyond the straight line from the fullest color of a hue to white.
+
+    Shaped (hues + 1, heights + 1): the first hue once more at the end, and heights from the fullest color to white.
+    """
+    hue, height = np.meshgrid(np.linspace(0, 1, HUES + 1), np.linspace(0, 1, HEIGHTS + 1)[:-1], indexing="ij")
+    top, widest = cusp(hue)
+    light, line = top + (1 - top) * height, widest * (1 - height)
+    low, high = np.zeros_like(line), 1.2 * line
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = _has(np.stack([light, middle, hue], axis=-1))
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    shares = low / line
+    shares[:, 0] = 1.0
+    return np.concatenate([shares, shares[:, -1:]], axis=1)
+
+
+def fullest(light: Floats, hue: Floats) -> Floats:
+    """Return the greatest chroma that sRGB has at a lightness and hue of Oklch, by a table.
 
     Below the fullest color of a hue it is proportional to the lightness; that is exact but for blue, where sRGB has a dent.
     """
     top, widest = cusp(hue)
-    low = np.zeros_like(light)
-    high = 1.2 * (1 - light) * widest / (1 - top) + TINY
-    for _ in range(steps):
-        middle = (low + high) / 2
-        fits = _has(np.stack([light, middle, hue], axis=-1))
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
-    return np.where(light <= top + 1e-6, light * widest / top, low)
+    height = np.clip((light - top) / (1 - top), 0.0, 1.0)
+    bulge = ndimage.map_coordinates(_bulges(), [hue % 1.0 * HUES, height * HEIGHTS], order=1, mode="nearest")
+    return np.where(light <= top, light * widest / top, widest * (1 - height) * bulge)
 
 
 def _has(lch: Floats) -> NDArray[np.bool_]:
@@ -258,10 +277,10 @@ def _scale(light: Floats, chroma: Floats, hue: Floats) -> Floats:
     return np.asarray(np.cbrt(1 / np.maximum(linear.max(axis=-1), TINY)))
 
 
-def _chromas(light: Floats, hue: Floats, steps: int) -> tuple[Floats, Floats, Floats]:
+def _chromas(light: Floats, hue: Floats) -> tuple[Floats, Floats, Floats]:
     """Return Okhsl's three chromas of a lightness and hue: near gray, in the middle, and the greatest."""
     top, widest = cusp(hue)
-    most = fullest(light, hue, steps)
+    most = fullest(light, hue)
     angle = hue * (2 * np.pi)
     a, b = np.cos(angle), np.sin(angle)
     k = most / np.maximum(np.minimum(light * widest / top, (1 - light) * widest / (1 - top)), TINY)
@@ -285,12 +304,14 @@ def _chromas(light: Floats, hue: Floats, steps: int) -> tuple[Floats, Floats, Fl
 
 
 MID, MID_INVERSE = 0.8, 1.25
+OVERFULL = 1.2
+"""Saturation of Okhsl up to which a color counts as being of sRGB, as the table of the fullest colors is not exact."""
 
 
-def okhsl_of(lch: Floats, steps: int = STEPS) -> Floats:
+def okhsl_of(lch: Floats) -> Floats:
     """Return Oklch as Okhsl: hue, saturation, lightness."""
     light, chroma, hue = (lch[..., i] for i in range(3))
-    gray, middle, most = _chromas(light, hue, steps)
+    gray, middle, most = _chromas(light, hue)
     k1 = MID * gray
     k2 = 1 - k1 / np.maximum(middle, TINY)
     inner = MID * chroma / np.maximum(k1 + k2 * chroma, TINY)
@@ -299,14 +320,14 @@ def okhsl_of(lch: Floats, steps: int = STEPS) -> Floats:
     outer = MID + (1 - MID) * (chroma - middle) / np.maximum(k1 + k2 * (chroma - middle), TINY)
     saturation = np.where(chroma < middle, inner, outer)
     end = (light <= 1e-6) | (light >= 1 - 1e-6)  # noqa: PLR2004 - black and white
-    return np.stack([hue, np.where(end, 0.0, np.clip(saturation, 0.0, 1.0)), toe(light)], axis=-1)
+    return np.stack([hue, np.where(end, 0.0, np.clip(saturation, 0.0, OVERFULL)), toe(light)], axis=-1)
 
 
-def oklch_of_okhsl(hsl: Floats, steps: int = STEPS) -> Floats:
+def oklch_of_okhsl(hsl: Floats) -> Floats:
     """Undo `okhsl_of`."""
     hue, saturation, seen = (hsl[..., i] for i in range(3))
     light = untoe(np.clip(seen, 0.0, 1.0))
-    gray, middle, most = _chromas(light, hue, steps)
+    gray, middle, most = _chromas(light, hue)
     t = MID_INVERSE * saturation
     k1 = MID * gray
     inner = t * k1 / np.maximum(1 - (1 - k1 / np.maximum(middle, TINY)) * t, TINY)
