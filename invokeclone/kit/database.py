@@ -57,8 +57,9 @@ class Database:
         """Open (lazily) the file at `path`, or a database in memory for None; `echo` logs each statement."""
         self.path = path
         where = path if path is not None else ":memory:"
-        memory: dict[str, Any] = {} if path is not None else {"poolclass": StaticPool}
-        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **memory)
+        # The connection that was given back last is lent first: what another one writes empties its cache of pages.
+        pool: dict[str, Any] = {"pool_use_lifo": True} if path is not None else {"poolclass": StaticPool}
+        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **pool)
         self._writing = asyncio.Lock()
         event.listen(self._engine.sync_engine, "connect", _on_connect)
 

@@ -1,5 +1,7 @@
 """The pages that show the OpenAPI document."""
 
+import gc
+
 import httpx
 import pytest
 
@@ -15,3 +17,26 @@ async def test_the_pages_lead_to_the_document(settings: Settings, base_url: str 
             answer = await client.get(f"{base_url or ''}{path}")
             assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
             assert f"{address}'" in answer.text or f'{address}"' in answer.text
+
+
+async def test_no_garbage_is_collected_while_the_document_is_made(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection stops every thread, the event loop's too; afterwards it is as it was, whatever has happened."""
+    app = create_app(settings, worker_command=None)
+    seen = []
+
+    def build() -> dict[str, str]:
+        seen.append(gc.isenabled())
+        if len(seen) == 1:
+            raise ZeroDivisionError
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr(app, "openapi", build)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/openapi.json")).status_code == 500
+        assert gc.isenabled()
+        assert (await client.get("/openapi.json")).json() == {"openapi": "3.1.0"}
+    assert seen == [False, False]
+    assert gc.isenabled()

@@ -95,6 +95,16 @@ def _prepared_names(wanted: ImageFilter, kinds: tuple[Kind, ...], *, with_kinds:
     return Prepared(all_names(wanted, kinds, with_kinds=with_kinds))
 
 
+_ANY_VIDEO = Prepared(select(VIDEOS.name).limit(literal_column("1")))
+
+
+async def _there(connection: AsyncConnection, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """Return the kinds without videos where there are none at all: merging them costs as much as reading the images."""
+    if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(connection) is None:
+        return tuple(kind for kind in kinds if kind is not VIDEOS)
+    return kinds
+
+
 async def names_json(
     connection: AsyncConnection,
     wanted: ImageFilter,
@@ -104,6 +114,7 @@ async def names_json(
     with_kinds: bool = False,
 ) -> list[bytes]:
     """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces to be joined."""
+    kinds = await _there(connection, kinds)
     starred = await store.count_starred(connection, wanted, kinds)
     statement = _prepared_names(wanted, kinds, with_kinds=with_kinds)
     return await lists.document(connection, statement, key, starred)
