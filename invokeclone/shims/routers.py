@@ -2,11 +2,12 @@
 
 from fastapi import APIRouter
 
-from invokeclone.shims.gemini import api as gemini
 from invokeclone.shims.automatic1111 import api as automatic1111
+from invokeclone.shims.gemini import api as gemini
 from invokeclone.shims.openai import api as openai
 
 ROUTERS: tuple[APIRouter, ...] = (
+    automatic1111.ROUTER,
     gemini.ROUTER,
     openai.ROUTER,
 )

@@ -7,17 +7,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image
 
-from invokeclone.graph.recipes import Keep, Start
-from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import Chosen, Wanted
-from invokeclone.shims import pictures
+from invokeclone.shims import pictures, starts
 from invokeclone.shims.dialect import Refused, json_answer, read_json, router
 from invokeclone.shims.openai import answers, links
 from invokeclone.shims.openai.answers import Form
@@ -31,10 +29,6 @@ ORIGIN = "openai"
 EDIT_STRENGTH = {None: 0.75, "low": 0.75, "high": 0.5}
 """How much of a picture without a mask is made new, by `input_fidelity`."""
 VARIATION_STRENGTH = 0.6
-MOST_EDITED = 1024 * 1024
-"""Pixels to which a picture is brought that comes without a wanted size."""
-SOFT_SHARE = 64
-"""What part of a picture's shorter side is the width of the fading border inside a mask."""
 
 
 class ModelUnknown(Refused):
@@ -113,7 +107,7 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     mask = await pictures.opened(masks[0], "mask") if masks else None
     if mask is not None and mask.size != image.size:
         raise Refused(f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask")
-    wanted = _wanted(asked, asked.prompt, asked.sides or _within(image.size))
+    wanted = _wanted(asked, asked.prompt, asked.sides or starts.within(image.size))
     job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, EDIT_STRENGTH[asked.input_fidelity], mask)
     return await _answer(request, needs, caller, job)
@@ -124,9 +118,9 @@ async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     async with request.form(max_files=32, max_part_size=2**20) as form:
         asked = Variation.model_validate(texts(form))
         image = await _only(await uploads(form, "image", "image[]"))
-    wanted = _wanted(asked, "", asked.sides or _within(image.size))
+    wanted = _wanted(asked, "", asked.sides or starts.within(image.size))
     job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
-    job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH, None)
+    job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH)
     return await _answer(request, needs, caller, job)
 
 
@@ -136,13 +130,6 @@ async def _only(sent: list[bytes]) -> Image.Image:
     if len(sent) > 1:
         raise Refused("the models here edit one picture at a time", "image", "too_many_images")
     return await pictures.opened(sent[0], "image")
-
-
-def _within(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size, smaller in the same proportions where it has too many pixels."""
-    width, height = size
-    scale = min(1.0, (MOST_EDITED / (width * height)) ** 0.5)
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _wanted(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> Wanted:
@@ -205,35 +192,9 @@ async def _job(
 
 
 async def _with_picture(
-    resources: Resources, user: User, job: _Job, image: Image.Image, strength: float, mask: Image.Image | None
+    resources: Resources, user: User, job: _Job, image: Image.Image, strength: float, mask: Image.Image | None = None
 ) -> _Job:
-    """Let the run begin with a picture; with a mask, what is opaque in it stays."""
-    size = (job.form.width, job.form.height)
-
-    def prepare() -> tuple[Image.Image, Image.Image | None]:
-        base = pictures.fitted(pictures.flat(image), size, "crop")
-        return base, None if mask is None else _soft(pictures.fitted(_opacity(mask), size, "crop"))
-
-    base, soft = await pictures.in_thread(prepare)
-    start = Start(await pictures.keep(resources, base, user), strength)
-    keep = None
-    if soft is not None:
-        start = replace(start, strength=1.0)
-        keep = Keep(await pictures.keep(resources, soft, user, ImageCategory.MASK))
-    return replace(job, chosen=replace(job.chosen, picture=replace(job.chosen.picture, start=start, keep=keep)))
-
-
-def _opacity(mask: Image.Image) -> Image.Image:
-    """Return white where a mask is opaque. One without transparency is read as most tools draw it: white is repainted."""
-    if mask.has_transparency_data:
-        return mask.convert("RGBA").getchannel("A")
-    return ImageOps.invert(mask.convert("L"))
-
-
-def _soft(keep: Image.Image) -> Image.Image:
-    """Return the mask fading towards the inside; where it was white it stays so, so that nothing outside changes."""
-    radius = min(keep.size) / SOFT_SHARE
-    return ImageChops.lighter(keep, keep.filter(ImageFilter.GaussianBlur(radius)))
+    return replace(job, chosen=await starts.begin_with(resources, user, job.chosen, image, strength, mask))
 
 
 async def _answer(request: Request, resources: Resources, user: User, job: _Job) -> Response:

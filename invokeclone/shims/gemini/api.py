@@ -1,0 +1,166 @@
+"""The routes of Gemini's image methods, under `/v1beta` and `/v1`."""
+
+import math
+import re
+
+from fastapi import APIRouter, Request, Response
+
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.resources import Resources
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue import generation
+from invokeclone.queue.generation import Chosen, Wanted
+from invokeclone.shims import pictures, starts
+from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, router
+from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
+from invokeclone.shims.runs import runs_of, unless_gone
+from invokeclone.users.caller import Caller
+from invokeclone.users.current import User
+
+ORIGIN = "gemini"
+EDIT_STRENGTH = 0.75
+MOST_JSON = 64 * 2**20
+"""Bytes of a request, which may hold a picture."""
+LETTERS = 4
+PATCH = 16
+"""Characters, and the side of a square of pixels, that count as a token: estimates, as there is no bill."""
+_NO_MODEL = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
+"""Google's own models, which clients send without asking: they mean the default model."""
+_STATES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+
+
+def render(problem: Problem) -> Response:
+    """Return an error in Google's form."""
+    status = 400 if problem.status in (422, 424) else problem.status
+    message = problem.message if problem.param is None else f"{problem.message} ({problem.param})"
+    content = {"code": status, "message": message, "status": _STATES.get(status, "INTERNAL")}
+    return json_answer({"error": content}, status, problem.headers)
+
+
+class NotFoundHere(Refused):
+    """There is no such model or method."""
+
+    status = 404
+
+
+async def list_models(_caller: Caller, connection: Read) -> Response:
+    """List the models that can make pictures."""
+    return json_answer({"models": [_model(config) for config in await generation.drawing_models(connection)]})
+
+
+async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
+    """Get a model by its name or key."""
+    try:
+        return json_answer(_model(await generation.find_model(connection, name)))
+    except generation.ModelNotFound as error:
+        raise NotFoundHere(str(error)) from error
+
+
+def _model(config: ModelConfig) -> dict[str, object]:
+    methods = ["predict", "generateContent"]
+    return {"name": f"models/{config.name}", "displayName": config.name, "supportedGenerationMethods": methods}
+
+
+async def predict(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
+    """Make pictures of a prompt."""
+    asked = await read_json(request, Predict, most=MOST_JSON)
+    if asked.instances.image is not None:
+        raise Refused("pictures are edited by generateContent", "instances.image")
+    parameters = asked.parameters
+    wanted = Wanted(
+        prompt=asked.instances.prompt,
+        negative_prompt=parameters.negative_prompt,
+        language="plain",
+        count=parameters.sample_count,
+        seed=parameters.seed,
+    )
+    chosen = await _choose(needs, model, wanted, parameters.aspect_ratio)
+    names = await _run(request, caller, chosen)
+    options = parameters.output_options
+    files = [await pictures.packed(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names]
+    predictions = [{"mimeType": options.mime_type, "bytesBase64Encoded": pictures.base64_of(file)} for file in files]
+    return json_answer({"predictions": predictions})
+
+
+async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
+    """Make pictures of what the user says last, beginning with the picture that is in it, if there is one."""
+    asked = await read_json(request, GenerateContent, most=MOST_JSON)
+    config = asked.generation_config
+    prompt, data = asked.prompt, asked.picture
+    image = await pictures.opened(data, "contents") if data is not None else None
+    width, height = starts.within(image.size) if image else (None, None)
+    wanted = Wanted(
+        prompt=prompt, language="plain", count=config.candidate_count, seed=config.seed, width=width, height=height
+    )
+    chosen = await _choose(needs, model, wanted, config.image_config.aspect_ratio)
+    if image is not None:
+        chosen = await starts.begin_with(needs, caller, chosen, image, EDIT_STRENGTH)
+    names = await _run(request, caller, chosen)
+    files = [pictures.base64_of(await pictures.packed(needs, name)) for name in names]
+    answers = [
+        {
+            "content": {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": file}}]},
+            "finishReason": "STOP",
+            "index": index,
+        }
+        for index, file in enumerate(files)
+    ]
+    return json_answer(
+        {"candidates": answers, "usageMetadata": _usage(chosen, prompt, len(files)), "modelVersion": chosen.config.name}
+    )
+
+
+async def _choose(resources: Resources, model: str, wanted: Wanted, aspect: Aspect | None) -> Chosen:
+    """Choose what is open; proportions are brought to as many pixels as would be made without them."""
+    name = None if _NO_MODEL.match(model) else model
+    async with resources.database.read() as connection:
+        try:
+            chosen = await generation.choose(connection, wanted.model_copy(update={"model": name}))
+            if aspect is None:
+                return chosen
+            across, down = ASPECTS[aspect]
+            unit = math.sqrt(chosen.picture.width * chosen.picture.height / (across * down))
+            sides = {"width": round(across * unit), "height": round(down * unit), "seed": chosen.picture.seed}
+            return await generation.choose(connection, wanted.model_copy(update={"model": name, **sides}))
+        except generation.ModelNotFound as error:
+            raise NotFoundHere(f"models/{model} is not found") from error
+
+
+async def _run(request: Request, user: User, chosen: Chosen) -> list[str]:
+    async with runs_of(request).running(chosen.batch(origin=ORIGIN), user) as run:
+        return await unless_gone(request, run.pictures())
+
+
+def _usage(chosen: Chosen, prompt: str, count: int) -> dict[str, int]:
+    picture = chosen.picture
+    said = -(-len(prompt) // LETTERS)
+    made = count * -(-picture.width // PATCH) * -(-picture.height // PATCH)
+    return {"promptTokenCount": said, "candidatesTokenCount": made, "totalTokenCount": said + made}
+
+
+async def unknown(_caller: Caller, request: Request) -> Response:
+    """Refuse any other method in this dialect's words."""
+    raise NotFoundHere(f"there is no {request.method} {request.url.path}")
+
+
+def _router() -> APIRouter:
+    made = router(render)
+    for prefix in ("/v1beta", "/v1"):
+        made.add_api_route(f"{prefix}/models/{{model:path}}:predict", predict, methods=["POST"])
+        made.add_api_route(f"{prefix}/models/{{model:path}}:generateContent", generate_content, methods=["POST"])
+    made.add_api_route("/v1beta/models", list_models, methods=["GET"])
+    made.add_api_route("/v1beta/models/{name:path}", get_model, methods=["GET"])
+    made.add_api_route("/v1beta/{path:path}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+    return made
+
+
+ROUTER = _router()

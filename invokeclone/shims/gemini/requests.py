@@ -1,0 +1,150 @@
+"""What clients send to Gemini's methods; members are read in camelCase and in snake_case, as Google's own server does."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from invokeclone.queue.generation import SEEDS
+from invokeclone.shims.dialect import Refused
+from invokeclone.shims.pictures import Format, unpacked
+
+MOST_PICTURES = 10
+MOST_PROMPT = 32_000
+"""Characters."""
+ASPECTS = {
+    "1:1": (1, 1),
+    "2:3": (2, 3),
+    "3:2": (3, 2),
+    "3:4": (3, 4),
+    "4:3": (4, 3),
+    "4:5": (4, 5),
+    "5:4": (5, 4),
+    "9:16": (9, 16),
+    "16:9": (16, 9),
+    "21:9": (21, 9),
+}
+FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+
+Aspect = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
+Count = Annotated[int, Field(ge=1, le=MOST_PICTURES)]
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+Prompt = Annotated[str, Field(max_length=MOST_PROMPT)]
+
+
+class Part(BaseModel):
+    """A member of a request; what nobody knows is left alone."""
+
+    model_config = ConfigDict(
+        extra="ignore", alias_generator=AliasGenerator(validation_alias=to_camel), populate_by_name=True
+    )
+
+
+class OutputOptions(Part):
+    """The form of the files."""
+
+    mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"
+    compression_quality: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class Parameters(Part):
+    """How pictures are made by `:predict`."""
+
+    sample_count: Count = 1
+    aspect_ratio: Aspect | None = None
+    negative_prompt: Prompt = ""
+    seed: Seed | None = None
+    output_options: OutputOptions = OutputOptions()
+
+
+class Instance(Part):
+    """What to draw."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=MOST_PROMPT)]
+    image: Any = None
+    """A picture to begin with, which Imagen's editing models take; it is refused."""
+
+
+def _one(value: Any) -> Any:
+    """Return the one instance: Google's API takes a list, Open WebUI sends an object."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+class Predict(Part):
+    """Pictures of a prompt."""
+
+    instances: Annotated[Instance, BeforeValidator(_one)]
+    parameters: Parameters = Parameters()
+
+
+class Blob(Part):
+    """A picture in base64; what its `mimeType` says is not believed."""
+
+    data: str
+
+
+class ContentPart(Part):
+    """A text or a picture."""
+
+    text: Prompt | None = None
+    inline_data: Blob | None = None
+    file_data: Any = None
+
+
+class Content(Part):
+    """What one side says."""
+
+    role: str | None = None
+    parts: list[ContentPart] = Field(default=[], max_length=256)
+
+
+class ImageConfig(Part):
+    """The proportions of the picture."""
+
+    aspect_ratio: Aspect | None = None
+
+
+class GenerationConfig(Part):
+    """How an answer is made by `:generateContent`."""
+
+    candidate_count: Count = 1
+    seed: Seed | None = None
+    image_config: ImageConfig = ImageConfig()
+
+
+def _contents(value: Any) -> Any:
+    """Return a list of contents, of which there may be one alone."""
+    return [value] if isinstance(value, dict) else value
+
+
+class GenerateContent(Part):
+    """Pictures of the last thing that the user says; a system instruction is for language models and has no say."""
+
+    contents: Annotated[list[Content], BeforeValidator(_contents), Field(min_length=1, max_length=256)]
+    generation_config: GenerationConfig = GenerationConfig()
+
+    @property
+    def last(self) -> Content:
+        """What the user said last."""
+        said = [content for content in self.contents if content.role != "model"]
+        if not said:
+            raise Refused("there is nothing that a user says", "contents")
+        return said[-1]
+
+    @property
+    def prompt(self) -> str:
+        """The texts of it, together."""
+        text = "\n".join(part.text for part in self.last.parts if part.text)
+        if not text.strip() or len(text) > MOST_PROMPT:
+            raise Refused(f"there must be a text of at most {MOST_PROMPT} characters", "contents")
+        return text
+
+    @property
+    def picture(self) -> bytes | None:
+        """The picture in it. Raises Refused for several, and for files that are only named."""
+        if any(part.file_data for part in self.last.parts):
+            raise Refused("files must be sent along as inlineData; addresses are not fetched", "contents")
+        sent = [part.inline_data for part in self.last.parts if part.inline_data]
+        if len(sent) > 1:
+            raise Refused("the models here edit one picture at a time", "contents")
+        return unpacked(sent[0].data, "contents") if sent else None
