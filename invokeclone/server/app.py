@@ -48,6 +48,7 @@ from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
+from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
@@ -119,6 +120,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     app.state.sockets = Sockets(settings, app.state.resources.database)
     app.state.worker_command = worker_command
     Runs.install(app)
+    Clients.install(app)
     errors.install(app)
     for router in ROUTERS + shims.ROUTERS:
         app.include_router(router)

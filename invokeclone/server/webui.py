@@ -26,6 +26,8 @@ NOT_PAGES = frozenset(
     {
         *("api", "ws", "page", "health", "openapi.json", "docs", "redoc"),  # ours
         *("v1", "v1beta", "openai", "sdapi", "internal", "prompt", "queue", "history"),  # other dialects'
+        *("comfyui", "object_info", "system_stats", "view", "upload", "interrupt", "free", "embeddings"),  # ComfyUI's
+        *("models", "extensions", "features"),  # likewise
     }
 )
 """First parts of addresses that are never a page of the UI; what is unknown below them is a JSON 404."""

@@ -3,11 +3,13 @@
 from fastapi import APIRouter
 
 from invokeclone.shims.automatic1111 import api as automatic1111
+from invokeclone.shims.comfyui import api as comfyui
 from invokeclone.shims.gemini import api as gemini
 from invokeclone.shims.openai import api as openai
 
 ROUTERS: tuple[APIRouter, ...] = (
     automatic1111.ROUTER,
+    comfyui.router,
     gemini.ROUTER,
     openai.ROUTER,
 )

@@ -16,6 +16,12 @@ MOST = 10.0
 DEEPEST = 32
 """Brackets within brackets; those that are deeper mean themselves."""
 _PARTS = re.compile(r"\\.|[()\[\]]|[^\\()\[\]]+|\\", re.DOTALL)
+_OPERATOR = re.compile(r"\.(?=(?:swap|attend|blend|and|add)\b)")
+"""What compel would read as an operator when a weighted piece stands next to it."""
+_SIGNS = re.compile(r"(=|(?<![=+.,-])[=+.,-]{2,}|[+-](?![^\W_]))")
+"""Signs that compel cannot read between brackets: they stand outside, where they mean themselves and weigh 1."""
+_LAST_BACKSLASH = re.compile(r'\\(?=[()"]|$)')
+"""A backslash that compel would take for the escape of what comes next."""
 _NUMBER = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$")
 
 
@@ -76,12 +82,19 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 
 def for_compel(pieces: list[Piece]) -> str:
-    """Return the pieces as compel reads them; what has no weight means itself, sign by sign."""
-    written = []
-    for piece in pieces:
-        text = prompt_for_compel(piece.text, "plain")
-        if math.isclose(piece.weight, 1.0):
-            written.append(text)
-        elif text.strip():
-            written.append(f" ({text.strip()}){piece.weight:.3f}".rstrip("0").rstrip(".") + " ")
-    return "".join(written).strip()
+    """Return the pieces as compel reads them, on one line; what has no weight means itself, sign by sign."""
+    return " ".join(written for piece in pieces if (written := _written(piece)))
+
+
+def _written(piece: Piece) -> str:
+    text = " ".join(piece.text.split())
+    if math.isclose(piece.weight, 1.0, abs_tol=1e-4):
+        return _plain(text)
+    parts = [(part.strip(), number % 2 == 1) for number, part in enumerate(_SIGNS.split(text))]
+    weight = f"{piece.weight:.4f}".rstrip("0").rstrip(".")
+    return " ".join(_plain(part) if sign else f"({_plain(part)}){weight}" for part, sign in parts if part)
+
+
+def _plain(text: str) -> str:
+    """Return text of which compel reads every character as it stands."""
+    return prompt_for_compel(_LAST_BACKSLASH.sub(r"\\ ", _OPERATOR.sub(". ", text)), "plain")

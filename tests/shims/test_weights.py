@@ -10,8 +10,8 @@ from invokeclone.shims.weights import DEEPEST, for_compel, parse
     ("prompt", "expected"),
     [
         ("a red circle", "a red circle"),
-        ("a (red:1.2) circle", "a  (red)1.2  circle"),
-        ("(a) ((b))", "(a)1.1   (b)1.21"),
+        ("a (red:1.2) circle", "a (red)1.2 circle"),
+        ("(a) ((b))", "(a)1.1 (b)1.21"),
         (r"\(smile\)", r"\(smile\)"),
         ("unclosed (a b", r"unclosed \(a b"),
         ("a:1.2)", r"a:1.2\)"),
@@ -19,6 +19,8 @@ from invokeclone.shims.weights import DEEPEST, for_compel, parse
         ("(x:-3)", "(x)0"),
         ("(a:1.0)", "a"),
         ('"x" c++', r"\"x\" c ++"),
+        ("(c++:1.2)", "(c)1.2 ++"),
+        ('("a", "b").blend(1:2)', r"(\"a\", \"b\")1.1 . blend (1)2"),
     ],
 )
 def test_round_brackets(prompt: str, expected: str) -> None:
@@ -26,13 +28,13 @@ def test_round_brackets(prompt: str, expected: str) -> None:
 
 
 def test_square_brackets_are_lighter_or_mean_themselves() -> None:
-    assert for_compel(parse("a [b]")) == "a  (b)0.909"
+    assert for_compel(parse("a [b]")) == "a (b)0.9091"
     assert for_compel(parse("a [b]", square=False)) == "a [b]"
 
 
 def test_numbers_multiply_or_stand_for_themselves() -> None:
-    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1  (b)1.65"
-    assert for_compel(parse("(a (b:1.5):1.1)", absolute=True)) == "(a)1.1  (b)1.5"
+    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1 (b)1.65"
+    assert for_compel(parse("(a (b:1.5):1.1)", absolute=True)) == "(a)1.1 (b)1.5"
 
 
 def test_many_brackets_are_read_in_time_and_depth() -> None:

@@ -1,0 +1,433 @@
+"""ComfyUI's routes, at the root, below /api and below /comfyui."""
+
+import contextlib
+import platform
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import orjson
+import psutil
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Request, Response, WebSocket
+from fastapi.responses import FileResponse
+from PIL import Image
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from invokeclone.images import service as images
+from invokeclone.images.errors import ImageNotFound, ImagesMoving
+from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
+from invokeclone.kit.requests import Needs, Read
+from invokeclone.models import workers
+from invokeclone.queue import service
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.schemas import TERMINAL
+from invokeclone.queue.store import Chosen
+from invokeclone.shims import pictures
+from invokeclone.shims.comfyui import catalog, history, store
+from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog
+from invokeclone.shims.comfyui.nodes import TYPES
+from invokeclone.shims.comfyui.nodes.images import plain_name
+from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.sockets import Clients, clients_of
+from invokeclone.shims.comfyui.translate import NAME, batch_of
+from invokeclone.shims.comfyui.workflow import Checked, WorkflowRefused, check
+from invokeclone.shims.dialect import Problem, Refused, json_answer, problem_of, read_object
+from invokeclone.shims.dialect import router as dialect_router
+from invokeclone.shims.runs import QueueFull
+from invokeclone.users.caller import Caller, caller
+from invokeclone.users.current import Identified, identified
+from invokeclone.version import __version__
+
+MOST_WORKFLOW = 4 * 1024 * 1024
+"""Bytes of a request with a workflow."""
+LONGEST_ID = 200
+MOST_IDS = 1000
+SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
+"""What ComfyUI's own page sends along for other services; it is not kept."""
+PREFIXES = ("", "/api", "/comfyui", "/comfyui/api")
+COMFYUI = "0.3.60"
+"""The version of ComfyUI's API that clients are told of."""
+
+
+def render(problem: Problem) -> Response:
+    """Word an error as ComfyUI does."""
+    kind = problem.code or {401: "unauthorized", 403: "forbidden", 404: "not_found"}.get(
+        problem.status,
+        "invalid_request" if problem.status < 500 else "internal_error",  # noqa: PLR2004  (the server's own)
+    )
+    details = problem.param or ""
+    error = {"type": kind, "message": problem.message, "details": details, "extra_info": {}}
+    return json_answer({"error": error, "node_errors": {}}, problem.status, problem.headers)
+
+
+routes = dialect_router(render)
+Listeners = Annotated[Clients, Depends(clients_of)]
+
+
+# Prompts
+
+
+@routes.get("/prompt")
+async def get_prompt(user: Caller, connection: Read) -> Response:
+    """Tell how many prompts of the caller's have not ended."""
+    remaining = await store.count_active(connection, user.user_id)
+    return json_answer({"exec_info": {"queue_remaining": remaining}})
+
+
+@routes.post("/prompt")
+async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Listeners) -> Response:
+    """Check a workflow, translate it and enqueue it."""
+    body = await read_object(request, most=MOST_WORKFLOW)
+    try:
+        kept, prompt_id = _sent(body)
+        async with needs.database.read() as connection:
+            if "prompt_id" in body:
+                await _check_new(connection, prompt_id)
+            known = await catalog.read(connection, user, list(_pictures(kept.prompt)))
+        checked, kept, batch = await run_sync(lambda: _translated(kept, known, prompt_id))
+    except WorkflowRefused as refused:
+        return json_answer(refused.body, 400)
+    clients.expect(prompt_id, user, kept, list(batch.graph.nodes))
+    try:
+        result = await service.enqueue(needs, service.DEFAULT_QUEUE, batch, prepend=_is_first(body), user=user)
+    except BaseException:
+        clients.forget(prompt_id)
+        raise
+    if not result.item_ids:
+        clients.forget(prompt_id)
+        raise QueueFull
+    clients.enqueued(prompt_id)
+    return json_answer({"prompt_id": prompt_id, "number": result.item_ids[0], "node_errors": checked.errors})
+
+
+async def _check_new(connection: AsyncConnection, prompt_id: str) -> None:
+    if await store.is_taken(connection, prompt_id):
+        raise WorkflowRefused("prompt_id_in_use", "There is a prompt with this prompt_id", prompt_id)
+
+
+def _sent(body: Mapping[str, Any]) -> tuple[Record, str]:
+    """Return what a client sent, and the id of its prompt: the client's own if it is a UUID, else a new one."""
+    if "prompt" not in body:
+        raise WorkflowRefused("no_prompt", "No prompt provided", "No prompt provided")
+    if not isinstance(body["prompt"], dict):
+        raise WorkflowRefused("invalid_prompt", "The prompt must be an object of nodes by their ids")
+    client_id = body.get("client_id")
+    if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= LONGEST_ID):
+        raise WorkflowRefused("invalid_request", f"client_id must be a text of at most {LONGEST_ID} signs")
+    extra = body.get("extra_data", {})
+    if not isinstance(extra, dict):
+        raise WorkflowRefused("invalid_request", "extra_data must be an object")
+    extra = {name: value for name, value in extra.items() if name not in SECRETS}
+    prompt_id = str(uuid.uuid4())
+    with contextlib.suppress(ValueError):
+        prompt_id = str(uuid.UUID(str(body.get("prompt_id"))))
+    return Record(body["prompt"], [], client_id or extra.get("client_id"), extra), prompt_id
+
+
+def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of pictures that a workflow loads."""
+    for node in prompt.values():
+        kind = TYPES.get(str(node.get("class_type"))) if isinstance(node, dict) else None
+        inputs = node.get("inputs") if kind else None
+        if kind and isinstance(inputs, dict):
+            for name, declared in kind.inputs.items():
+                if declared.listed == "images" and isinstance(inputs.get(name), str):
+                    yield plain_name(inputs[name])
+
+
+def _translated(kept: Record, known: Catalog, prompt_id: str) -> tuple[Checked, Record, Batch]:
+    checked = check(kept.prompt, known)
+    kept = Record(kept.prompt, checked.outputs, kept.client_id, kept.extra_data)
+    return checked, kept, batch_of(kept, checked, known, prompt_id)
+
+
+def _is_first(body: Mapping[str, Any]) -> bool:
+    number = body.get("number")
+    return bool(body.get("front")) or (isinstance(number, int | float) and number < 0)
+
+
+@routes.get("/queue")
+async def get_queue(user: Caller, connection: Read) -> Response:
+    """List the caller's prompts that run and that wait."""
+    return json_answer(await history.queue(connection, user))
+
+
+@routes.post("/queue")
+async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
+    """Take prompts that wait out of the queue: all, or those named."""
+    body = await read_object(request)
+    for chosen in _chosen(body, user.user_id):
+        await service.delete_idle(needs, chosen)
+    return Response()
+
+
+@routes.get("/history")
+async def get_history(request: Request, user: Caller, connection: Read) -> Response:
+    """List the caller's prompts that have ended, the oldest first; without `max_items` the newest hundred."""
+    newest = _number(request, "max_items", history.SHORT)
+    offset = _number(request, "offset", 0)
+    items = await store.list_items(connection, user, statuses=TERMINAL, newest=newest if offset <= 0 else store.MOST)
+    if offset > 0:
+        items = items[offset : offset + newest]
+    return json_answer(await history.entries_of(connection, items))
+
+
+def _number(request: Request, name: str, otherwise: int) -> int:
+    text = request.query_params.get(name)
+    if not text:
+        return otherwise
+    try:
+        value = int(text[:LONGEST_ID])
+    except ValueError as error:
+        raise Refused("not a whole number", name) from error
+    return otherwise if value < 0 else min(value, store.MOST)
+
+
+@routes.get("/history/{prompt_id}")
+async def get_history_of(user: Caller, connection: Read, prompt_id: str) -> Response:
+    """Tell of one prompt; empty while it has not ended, and when there is none."""
+    return json_answer(await history.entries(connection, user, prompt_ids=[prompt_id]))
+
+
+@routes.post("/history")
+async def post_history(request: Request, needs: Needs, user: Caller) -> Response:
+    """Forget prompts that have ended: all, or those named. Their pictures stay."""
+    body = await read_object(request)
+    for chosen in _chosen(body, user.user_id):
+        await service.prune(needs, chosen)
+    return Response()
+
+
+def _chosen(body: Mapping[str, Any], user_id: str) -> Iterator[Chosen]:
+    """Yield what `clear` and `delete` mean."""
+    ids = body.get("delete", [])
+    if not isinstance(ids, list) or len(ids) > MOST_IDS or not all(isinstance(one, str) for one in ids):
+        raise Refused(f"must be a list of at most {MOST_IDS} ids of prompts", "delete")
+    own = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
+    if body.get("clear"):
+        yield Chosen(**own)
+    elif ids:
+        yield Chosen(**own, batch_ids=ids)
+
+
+@routes.post("/interrupt")
+async def interrupt(request: Request, needs: Needs, user: Caller) -> Response:
+    """Cancel the caller's prompt that is being run, or only the one that is named."""
+    wanted = (await read_object(request)).get("prompt_id")
+    prompt_ids = None if wanted is None else [str(wanted)]
+    async with needs.database.read() as connection:
+        running = await store.list_items(connection, user, statuses=("in_progress", "waiting"), prompt_ids=prompt_ids)
+    for item in running:
+        with contextlib.suppress(NotFound):  # deleted meanwhile
+            await service.cancel(needs, service.DEFAULT_QUEUE, item.item_id, user=user)
+    return Response()
+
+
+# What there is
+
+
+@routes.get("/object_info")
+async def object_info(user: Caller, connection: Read) -> Response:
+    """Describe the nodes that are translated, with the models that they may name."""
+    known = await catalog.read(connection, user)
+    return json_answer({name: kind.published(known) for name, kind in TYPES.items()})
+
+
+@routes.get("/object_info/{name}")
+async def object_info_of(user: Caller, connection: Read, name: str) -> Response:
+    """Describe one node; empty when there is none of this name."""
+    kind = TYPES.get(name)
+    return json_answer({name: kind.published(await catalog.read(connection, user))} if kind else {})
+
+
+@routes.get("/models")
+async def model_folders(_user: Caller) -> Response:
+    """List the folders of models."""
+    return json_answer(list(FOLDERS))
+
+
+@routes.get("/models/{folder}")
+async def models_in(user: Caller, connection: Read, folder: str) -> Response:
+    """List the models in a folder."""
+    if folder not in FOLDERS:
+        raise HTTPException(404, f"there is no folder {folder!r}")
+    return json_answer((await catalog.read(connection, user)).names(FOLDERS[folder]))
+
+
+@routes.get("/embeddings")
+@routes.get("/extensions")
+async def nothing(_user: Caller) -> Response:
+    """List embeddings, or extensions of the page: there are none."""
+    return json_answer([])
+
+
+@routes.get("/features")
+async def features(_user: Caller) -> Response:
+    """Tell what this server can do beside the usual."""
+    return json_answer({"supports_preview_metadata": False, "max_upload_size": pictures.MOST_BYTES})
+
+
+@routes.get("/system_stats")
+async def system_stats(needs: Needs, _user: Caller) -> Response:
+    """Tell of the machine. The memory of GPUs is the workers' affair and told as 0."""
+    memory = psutil.virtual_memory()
+    kind = needs.settings.device.partition(":")[0]
+    total, free = (memory.total, memory.available) if kind == "cpu" else (0, 0)
+    device = {"name": needs.settings.device, "type": kind, "index": 0}
+    sizes = {"vram_total": total, "vram_free": free, "torch_vram_total": total, "torch_vram_free": free}
+    system = {
+        "os": platform.system().lower(),
+        "ram_total": memory.total,
+        "ram_free": memory.available,
+        "comfyui_version": COMFYUI,
+        "invokeclone_version": __version__,
+        "python_version": sys.version,
+        "pytorch_version": version("torch"),
+        "embedded_python": False,
+        "argv": [],
+    }
+    return json_answer({"system": system, "devices": [device | sizes]})
+
+
+class OnlyAdmins(Forbidden):
+    """Only an admin may do this."""
+
+
+@routes.post("/free")
+async def free(user: Caller, processes: workers.NeedsWorkers) -> Response:
+    """Let the workers drop the models that they don't use at the moment."""
+    if not user.is_admin:
+        raise OnlyAdmins("only an admin may have models dropped")
+    await workers.empty_caches(processes)
+    return Response()
+
+
+# Pictures
+
+
+@routes.get("/view")
+async def view(request: Request, needs: Needs, user: Caller) -> Response:
+    """Send a picture: `preview=webp;90` packs it smaller, `channel` is rgba, rgb or a."""
+    asked = request.query_params
+    name = plain_name(asked.get("filename", ""))
+    if not name:
+        raise Refused("a picture must be named", "filename")
+    if needs.maintenance:
+        raise ImagesMoving
+    path = await images.path(needs, name, user=user)
+    if not await run_sync(path.is_file):
+        raise ImageNotFound(name)
+    channel = asked.get("channel", "rgba")
+    preview, _, quality = asked.get("preview", "").partition(";")
+    if not preview and channel not in ("rgb", "a"):
+        return FileResponse(path, media_type="image/png", filename=name, content_disposition_type="inline")
+    format_: pictures.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
+    effort = min(max(int(quality), 1), 100) if quality.isascii() and quality.isdigit() and len(quality) < 4 else None  # noqa: PLR2004  (digits)
+
+    def packed() -> bytes:
+        with Image.open(path) as image:
+            return pictures.encoded(_channel(image, channel), format_, effort)
+
+    data = await pictures.in_thread(packed)
+    return Response(data, media_type=pictures.MIME[format_])
+
+
+def _channel(image: Image.Image, channel: str) -> Image.Image:
+    if channel == "rgb":
+        return image.convert("RGB")
+    if channel != "a":
+        return image
+    alone = Image.new("RGBA", image.size)
+    alone.putalpha(image.convert("RGBA").getchannel("A"))
+    return alone
+
+
+@routes.post("/upload/image")
+async def upload_image(request: Request, needs: Needs, user: Caller) -> Response:
+    """Keep a picture for workflows to load; its name is chosen here."""
+    async with request.form(max_files=1, max_fields=20) as form:
+        image = await _uploaded(form)
+    return _kept(await pictures.keep(needs, image, user))
+
+
+@routes.post("/upload/mask")
+async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
+    """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
+    async with request.form(max_files=1, max_fields=20) as form:
+        mask = await _uploaded(form)
+        original = _original(form)
+    path = await images.path(needs, original, user=user)
+
+    def masked() -> Image.Image:
+        with Image.open(path) as image:
+            alpha = mask.convert("RGBA").getchannel("A").resize(image.size)
+            made = image.convert("RGBA")
+        made.putalpha(alpha)
+        return made
+
+    return _kept(await pictures.keep(needs, await pictures.in_thread(masked), user))
+
+
+async def _uploaded(form: FormData) -> Image.Image:
+    """Return the picture of a form, as RGB or RGBA."""
+    file = form.get("image")
+    if not isinstance(file, UploadFile):
+        raise Refused("a file is missing", "image")
+    image = await pictures.opened(await file.read(), "image")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return await pictures.in_thread(lambda: image.convert(mode))
+
+
+def _original(form: FormData) -> str:
+    try:
+        told = orjson.loads(str(form.get("original_ref", "")))
+    except orjson.JSONDecodeError as error:
+        raise Refused("not valid JSON", "original_ref") from error
+    name = told.get("filename") if isinstance(told, dict) else None
+    if not isinstance(name, str) or not name:
+        raise Refused("must name a picture as `filename`", "original_ref")
+    return plain_name(name)
+
+
+def _kept(name: str) -> Response:
+    return json_answer({"name": name, "subfolder": "", "type": "input"})
+
+
+# The socket
+
+
+@routes.websocket("/ws")
+async def socket(websocket: WebSocket, needs: Needs, found: Identified) -> None:
+    """Tell a client how its prompts go."""
+    client_id = websocket.query_params.get("clientId", "")[:LONGEST_ID] or uuid.uuid4().hex
+
+    async def still_may() -> object:
+        return await caller(websocket, needs, await identified(websocket, needs))
+
+    try:
+        if not _may_connect(websocket, needs.settings.allow_origins):
+            raise OnlyAdmins("a page of another site may not connect")
+        user = await caller(websocket, needs, found)
+        await clients_of(websocket).serve(websocket, user, client_id, still_may)
+    except InvokeCloneError as error:
+        await websocket.send_denial_response(render(problem_of(error)))
+
+
+def _may_connect(connection: HTTPConnection, allowed: list[str]) -> bool:
+    """Tell whether a browser's page may connect: the server's own pages and allowed origins. Programs send no origin."""
+    origin = connection.headers.get("origin")
+    if origin is None or origin in allowed or "*" in allowed:
+        return True
+    forwarded = connection.headers.get("x-forwarded-host", "").split(",")[0].strip()
+    return origin.partition("://")[2] in (connection.headers.get("host"), forwarded)
+
+
+router = APIRouter(include_in_schema=False)
+for _prefix in PREFIXES:
+    router.include_router(routes, prefix=_prefix)

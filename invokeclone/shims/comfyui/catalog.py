@@ -1,0 +1,118 @@
+"""What workflows may name: the models that can be used, by ComfyUI's lists, and pictures that the user has brought.
+
+It is read once per request; drawing asks it and no database.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.recipes import Usual, recipes
+from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType
+from invokeclone.images import access
+from invokeclone.models import store as models
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue import generation
+from invokeclone.tables import images
+from invokeclone.users.current import User
+
+BASES = frozenset({BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2})
+"""The bases whose nodes workflows are translated to."""
+FOLDERS = {
+    "checkpoints": "checkpoints",
+    "diffusion_models": "checkpoints",
+    "unet": "checkpoints",
+    "text_encoders": "checkpoints",
+    "clip": "checkpoints",
+    "vae": "vae",
+    "loras": "loras",
+    "controlnet": "controlnet",
+    "upscale_models": "upscale_models",
+    "embeddings": "embeddings",
+}
+"""ComfyUI's model folders, and the list that holds what is in each."""
+RECENT = 100
+"""How many of the user's pictures are offered to choose from; others may be named too."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A picture that a workflow may load."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Models by list, and pictures."""
+
+    mains: Sequence[ModelConfig] = ()
+    vaes: Sequence[ModelConfig] = ()
+    recent: Sequence[str] = ()
+    pictures: Mapping[str, Known] = field(default_factory=dict)
+
+    def names(self, listed: str) -> list[str]:
+        """Return the names in a list. LoRAs, ControlNets and upscalers cannot be used yet, so theirs are empty."""
+        mains = [config.name for config in self.mains]
+        match listed:
+            case "checkpoints":
+                return _unique(mains)
+            case "vae":
+                return _unique([*(config.name for config in self.vaes), *mains])
+            case "images":
+                return list(self.recent)
+            case _:
+                return []
+
+    def model(self, listed: str, name: str) -> ModelConfig | None:
+        """Return the model of a list that has this name or key (case doesn't matter where nothing else fits)."""
+        known = [*self.vaes, *self.mains] if listed == "vae" else self.mains if listed == "checkpoints" else []
+        for same in (lambda m: name in (m.key, m.name), lambda m: name.casefold() == m.name.casefold()):
+            if found := next(filter(same, known), None):
+                return found
+        return None
+
+
+def _unique(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def usual_of(config: ModelConfig) -> Usual:
+    """Return what pictures of the model's base are usually made with."""
+    return recipes()[config.base].usual
+
+
+def setting(config: ModelConfig, name: str, otherwise: Any) -> Any:
+    """Return the model's own setting, or what is usual."""
+    stated = getattr(getattr(config, "default_settings", None), name, None)
+    return otherwise if stated is None else stated
+
+
+async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = ()) -> Catalog:
+    """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
+    mains = [config for config in await generation.drawing_models(connection) if config.base in BASES]
+    vaes = [config for config in await models.search(connection, type=ModelType.VAE) if config.base in BASES]
+    newest = (
+        select(images.c.image_name)
+        .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
+        .order_by(images.c.image_id.desc())
+        .limit(RECENT)
+    )
+    return Catalog(
+        mains,
+        vaes,
+        list(await connection.scalars(newest)),
+        await _pictures(connection, user, list(dict.fromkeys(wanted))),
+    )
+
+
+async def _pictures(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, Known]:
+    if not names:
+        return {}
+    allowed = await access.readable(connection, user, access.IMAGES, names)
+    found = select(images.c.image_name, images.c.width, images.c.height).where(images.c.image_name.in_(allowed.names))
+    return {row.image_name: Known(row.width, row.height) for row in await connection.execute(found)}

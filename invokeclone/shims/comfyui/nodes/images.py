@@ -1,0 +1,292 @@
+"""Nodes that load, make, resize and save pictures."""
+
+import math
+from dataclasses import replace
+
+from invokeclone.queue.generation import MOST_PIXELS, MOST_SIDE
+from invokeclone.shims.comfyui.values import Images, Mask, few
+from invokeclone.shims.comfyui.vocabulary import (
+    MOST_PICTURES,
+    Input,
+    Lead,
+    Place,
+    choice,
+    integer,
+    link,
+    listed,
+    node,
+    number,
+)
+
+METHODS = {
+    "nearest-exact": "nearest",
+    "bilinear": "bilinear",
+    "area": "box",
+    "bicubic": "bicubic",
+    "lanczos": "lanczos",
+}
+"""ComfyUI's ways of resizing pictures, and ours."""
+IMAGE = link("IMAGE")
+PICTURE = listed("images", open_list=True)
+GRAY = {"r": 127, "g": 127, "b": 127, "a": 255}
+MEGAPIXEL = 1024 * 1024
+
+
+def plain_name(name: str) -> str:
+    """Return a picture's name without the folder that ComfyUI's clients may write behind it: `a.png [input]`."""
+    for folder in ("input", "output", "temp"):
+        name = name.removesuffix(f" [{folder}]")
+    return name
+
+
+def loaded(place: Place, name: str) -> tuple[dict[str, str], int, int]:
+    """Return a picture of the user's as a field of ours, and its size; refuses one that is not there."""
+    known = place.catalog.pictures.get(plain_name(name))
+    if known is None:
+        place.refuse(f"Invalid image file: {name}")
+    return {"image_name": plain_name(name)}, known.width, known.height
+
+
+def sized(place: Place, width: int, height: int) -> tuple[int, int]:
+    """Return a size of pictures; refuses one that is too large or nothing."""
+    if min(width, height) < 1:
+        place.refuse(f"nothing is left of the picture: {width}x{height}")
+    if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
+        place.refuse(f"{width}x{height} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+    return width, height
+
+
+def each(place: Place, images: Images, role: str, node_type: str, **inputs: object) -> tuple[Lead, ...]:
+    """Draw a node of ours for each of the pictures."""
+    return tuple(
+        Lead(f"{place.add(f'{role}{index}', node_type, image=lead, **inputs)}.image")
+        for index, lead in enumerate(images.nodes)
+    )
+
+
+@node("LoadImage", "Load Image", "image", {"image": PICTURE}, "IMAGE", "MASK")
+def load(place: Place, *, image: str) -> tuple[Images, Mask]:
+    """Load a picture; the mask is white where it is transparent."""
+    field, width, height = loaded(place, image)
+    picture = place.add("image", "img_conv", image=field, mode="RGB")
+    alpha = place.add("alpha", "img_chan", image=field, channel="A")
+    return Images((Lead(f"{picture}.image"),), width, height), Mask(Lead(f"{alpha}.image"), white_changes=False)
+
+
+@node(
+    "EmptyImage",
+    "EmptyImage",
+    "image",
+    {
+        "width": integer(512, 1, MOST_SIDE),
+        "height": integer(512, 1, MOST_SIDE),
+        "batch_size": integer(1, 1, MOST_PICTURES),
+        "color": integer(0, 0, 0xFFFFFF),
+    },
+    "IMAGE",
+)
+def empty(place: Place, *, width: int, height: int, batch_size: int, color: int) -> tuple[Images]:
+    """Make pictures of one color, whose number is 0xRRGGBB."""
+    sized(place, width, height)
+    red, green, blue = color >> 16, color >> 8 & 255, color & 255
+    blank = place.add(
+        "blank", "blank_image", width=width, height=height, color={"r": red, "g": green, "b": blue, "a": 255}
+    )
+    return (Images((Lead(f"{blank}.image"),) * batch_size, width, height),)
+
+
+# Sizes
+
+
+@node(
+    "ImageScale",
+    "Upscale Image",
+    "image/upscaling",
+    {
+        "image": IMAGE,
+        "upscale_method": choice(*METHODS),
+        "width": integer(512, 0, MOST_SIDE),
+        "height": integer(512, 0, MOST_SIDE),
+        "crop": choice("disabled", "center"),
+    },
+    "IMAGE",
+)
+def scale(place: Place, *, image: Images, upscale_method: str, width: int, height: int, crop: str) -> tuple[Images]:
+    """Bring pictures to a size; a side of 0 follows from the other one."""
+    if not width and not height:
+        return (image,)
+    width = width or max(1, round(image.width * height / image.height))
+    height = height or max(1, round(image.height * width / image.width))
+    if crop == "center":
+        image = _centered(place, image, width / height)
+    return (_resized(place, image, upscale_method, width, height),)
+
+
+def _centered(place: Place, image: Images, aspect: float) -> Images:
+    """Cut pictures to the proportions of the size that they will have."""
+    width, height = min(image.width, round(image.height * aspect)), min(image.height, round(image.width / aspect))
+    if (width, height) == (image.width, image.height):
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return _cut(place, image, left, top, max(1, width), max(1, height))
+
+
+def _cut(place: Place, image: Images, left: int, top: int, width: int, height: int) -> Images:
+    cut = replace(image, nodes=each(place, image, "cut", "img_crop", x=left, y=top, width=width, height=height))
+    return replace(cut, nodes=each(place, cut, "opaque", "img_conv", mode="RGB"), width=width, height=height)
+
+
+def _resized(place: Place, image: Images, method: str, width: int, height: int) -> Images:
+    sized(place, width, height)
+    nodes = each(place, image, "resize", "img_resize", width=width, height=height, resample_mode=METHODS[method])
+    return replace(image, nodes=nodes, width=width, height=height)
+
+
+@node(
+    "ImageScaleBy",
+    "Upscale Image By",
+    "image/upscaling",
+    {"image": IMAGE, "upscale_method": choice(*METHODS), "scale_by": number(1.0, 0.01, 8.0)},
+    "IMAGE",
+)
+def scale_by(place: Place, *, image: Images, upscale_method: str, scale_by: float) -> tuple[Images]:
+    """Multiply the size of pictures."""
+    return (_resized(place, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
+
+
+@node(
+    "ImageScaleToTotalPixels",
+    "Scale Image to Total Pixels",
+    "image/upscaling",
+    {"image": IMAGE, "upscale_method": choice(*METHODS), "megapixels": number(1.0, 0.01, 16.0)},
+    "IMAGE",
+)
+def scale_to_total(place: Place, *, image: Images, upscale_method: str, megapixels: float) -> tuple[Images]:
+    """Bring pictures to an area and keep their proportions."""
+    factor = math.sqrt(megapixels * MEGAPIXEL / (image.width * image.height))
+    width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
+    return (_resized(place, image, upscale_method, width, height),)
+
+
+@node(
+    "ImageCrop",
+    "Image Crop",
+    "image/transform",
+    {
+        "image": IMAGE,
+        "width": integer(512, 1, MOST_SIDE),
+        "height": integer(512, 1, MOST_SIDE),
+        "x": integer(0, 0, MOST_SIDE),
+        "y": integer(0, 0, MOST_SIDE),
+    },
+    "IMAGE",
+)
+def crop(place: Place, *, image: Images, width: int, height: int, x: int, y: int) -> tuple[Images]:
+    """Cut a rectangle out of pictures; what of it lies outside is left out."""
+    left, top = min(x, image.width - 1), min(y, image.height - 1)
+    return (_cut(place, image, left, top, min(width, image.width - left), min(height, image.height - top)),)
+
+
+@node(
+    "ImagePadForOutpaint",
+    "Pad Image for Outpainting",
+    "image",
+    {
+        "image": IMAGE,
+        **{side: integer(0, 0, MOST_SIDE, step=8) for side in ("left", "top", "right", "bottom")},
+        "feathering": integer(40, 0, MOST_SIDE),
+    },
+    "IMAGE",
+    "MASK",
+)
+def pad(
+    place: Place, *, image: Images, left: int, top: int, right: int, bottom: int, feathering: int
+) -> tuple[Images, Mask]:
+    """Add gray at the sides; the mask is white there, and fades into the picture."""
+    width, height = sized(place, image.width + left + right, image.height + top + bottom)
+    sides = {"left": left, "top": top, "right": right, "bottom": bottom}
+    padded = replace(image, nodes=each(place, image, "pad", "img_pad_crop", **sides), width=width, height=height)
+    filled = each(place, padded, "fill", "infill_rgba", color=GRAY)
+    opaque = each(place, replace(padded, nodes=filled), "opaque", "img_conv", mode="RGB")
+    kept = Lead(f"{place.add('kept', 'tomask', image=padded.nodes[0])}.image")
+    if feathering:
+        fade = place.add("fade", "expand_mask_with_fade", mask=kept, threshold=0, fade_size_px=feathering)
+        kept = Lead(f"{fade}.image")
+    return replace(padded, nodes=opaque), Mask(kept, white_changes=False)
+
+
+# Colors, numbers
+
+
+@node("ImageInvert", "Invert Image", "image", {"image": IMAGE}, "IMAGE")
+def invert(place: Place, *, image: Images) -> tuple[Images]:
+    """Turn every color into its opposite."""
+    return (replace(image, nodes=each(place, image, "invert", "invokeai_img_enhance", invert=True)),)
+
+
+@node(
+    "RepeatImageBatch",
+    "RepeatImageBatch",
+    "image/batch",
+    {"image": IMAGE, "amount": integer(1, 1, MOST_PICTURES)},
+    "IMAGE",
+)
+def repeat(place: Place, *, image: Images, amount: int) -> tuple[Images]:  # noqa: ARG001
+    """Have the same pictures several times."""
+    few(len(image.nodes) * amount)
+    return (replace(image, nodes=image.nodes * amount, metadata=image.metadata * amount),)
+
+
+@node(
+    "ImageFromBatch",
+    "ImageFromBatch",
+    "image/batch",
+    {"image": IMAGE, "batch_index": integer(0, 0, MOST_PICTURES - 1), "length": integer(1, 1, MOST_PICTURES)},
+    "IMAGE",
+)
+def from_batch(place: Place, *, image: Images, batch_index: int, length: int) -> tuple[Images]:  # noqa: ARG001
+    """Take some of several pictures; what would lie behind the last one is left out, and one is always taken."""
+    first = min(batch_index, len(image.nodes) - 1)
+    taken = slice(first, first + length)
+    return (replace(image, nodes=image.nodes[taken], metadata=image.metadata[taken]),)
+
+
+@node("ImageBatch", "Batch Images", "image", {"image1": IMAGE, "image2": IMAGE}, "IMAGE")
+def batch(place: Place, *, image1: Images, image2: Images) -> tuple[Images]:
+    """Put pictures behind others; they are brought to the size of the first."""
+    few(len(image1.nodes) + len(image2.nodes))
+    if (image2.width, image2.height) != (image1.width, image1.height):
+        image2 = _centered(place, image2, image1.width / image1.height)
+        image2 = _resized(place, image2, "bilinear", image1.width, image1.height)
+    pairs = image1.made + image2.made
+    return (replace(image1, nodes=tuple(lead for lead, _ in pairs), metadata=tuple(one for _, one in pairs)),)
+
+
+# The end
+
+
+@node(
+    "SaveImage",
+    "Save Image",
+    "image",
+    {"images": IMAGE, "filename_prefix": Input("STRING", "ComfyUI", tooltip="Names of pictures are chosen here.")},
+    saves=True,
+)
+def save(place: Place, *, images: Images, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
+    """Keep pictures in the gallery."""
+    for index, (lead, metadata) in enumerate(images.made):
+        place.drawing.result(place.add(f"{SAVED}{index}", "save_image", image=lead, metadata=metadata), None)
+    return ()
+
+
+@node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
+def preview(place: Place, *, images: Images) -> tuple[()]:
+    """Show pictures without keeping them in the gallery."""
+    for index, (lead, metadata) in enumerate(images.made):
+        saved = place.add(f"{SAVED}{index}", "save_image", image=lead, metadata=metadata)
+        place.drawing.nodes[saved]["use_cache"] = False
+    return ()
+
+
+SAVED = "save"
+"""The role of the nodes of ours whose pictures are an output node's."""

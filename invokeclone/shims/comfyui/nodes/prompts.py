@@ -1,0 +1,98 @@
+"""Nodes that encode prompts and put them together."""
+
+from dataclasses import replace
+
+from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
+from invokeclone.shims.comfyui.vocabulary import Input, Lead, Place, choice, integer, link, node, number
+from invokeclone.shims.weights import for_compel, parse
+
+CONDITIONING = link("CONDITIONING")
+
+
+@node(
+    "CLIPTextEncode",
+    "CLIP Text Encode (Prompt)",
+    "conditioning",
+    {"text": Input("STRING", "", multiline=True), "clip": link("CLIP")},
+    "CONDITIONING",
+)
+def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
+    """Encode a prompt; `(word:1.2)` weighs a word."""
+    prompt = for_compel(parse(text, square=False, absolute=True))
+    compel = place.add("prompt", "compel", prompt=prompt, clip=clip.clip)
+    return (Conditioning((Text(Lead(f"{compel}.conditioning"), prompt, clip),)),)
+
+
+@node(
+    "CLIPSetLastLayer",
+    "CLIP Set Last Layer",
+    "conditioning",
+    {"clip": link("CLIP"), "stop_at_clip_layer": integer(-1, -24, -1)},
+    "CLIP",
+)
+def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
+    """Stop at a layer of the text encoder, counted from the last one, which is -1."""
+    skipped = -1 - stop_at_clip_layer
+    if not skipped:
+        return (Clip(clip.whole, clip.whole),)
+    skip = place.add("skip", "clip_skip", clip=clip.whole, skipped_layers=skipped)
+    return (Clip(Lead(f"{skip}.clip"), clip.whole, skipped),)
+
+
+@node(
+    "ConditioningCombine",
+    "Conditioning (Combine)",
+    "conditioning",
+    {"conditioning_1": CONDITIONING, "conditioning_2": CONDITIONING},
+    "CONDITIONING",
+)
+def combine(place: Place, *, conditioning_1: Conditioning, conditioning_2: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
+    """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
+    return (Conditioning(conditioning_1.texts + conditioning_2.texts),)
+
+
+@node(
+    "ConditioningConcat",
+    "Conditioning (Concat)",
+    "conditioning",
+    {"conditioning_to": CONDITIONING, "conditioning_from": CONDITIONING},
+    "CONDITIONING",
+)
+def concat(place: Place, *, conditioning_to: Conditioning, conditioning_from: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
+    """Put one prompt behind the other."""
+    return (Conditioning(conditioning_to.texts + conditioning_from.texts),)
+
+
+@node(
+    "ConditioningSetMask",
+    "Conditioning (Set Mask)",
+    "conditioning",
+    {
+        "conditioning": CONDITIONING,
+        "mask": link("MASK"),
+        "strength": number(1.0, 0.0, 10.0),
+        "set_cond_area": choice("default", "mask bounds"),
+    },
+    "CONDITIONING",
+)
+def set_mask(
+    place: Place,
+    *,
+    conditioning: Conditioning,
+    mask: Mask,
+    strength: float,
+    set_cond_area: str,  # noqa: ARG001  (the mask says where, whatever its bounds)
+) -> tuple[Conditioning]:
+    """Let prompts hold where a mask is white."""
+    if strength != 1.0:
+        place.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")
+    if any(text.masked for text in conditioning.texts):
+        place.refuse("a prompt that has a mask already cannot get another one")
+    tensor = place.add("tensor", "image_mask_to_tensor", image=mask.drawn(place, "region", white_changes=True))
+    texts = []
+    for index, text in enumerate(conditioning.texts):
+        compel = place.add(
+            f"prompt{index}", "compel", prompt=text.prompt, clip=text.clip.clip, mask=Lead(f"{tensor}.mask")
+        )
+        texts.append(replace(text, conditioning=Lead(f"{compel}.conditioning"), masked=True))
+    return (Conditioning(tuple(texts)),)

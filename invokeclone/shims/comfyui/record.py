@@ -1,0 +1,75 @@
+"""The workflow as it was sent, kept with the queue's item, and the ids of our nodes read back as ComfyUI's.
+
+It is the value of a text node that nothing is connected to: so it lives and goes with the item, is repeated with it, and is
+embedded in the pictures.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import orjson
+
+from invokeclone.graph.recipes import Drawing
+from invokeclone.shims.comfyui.nodes.images import SAVED
+from invokeclone.shims.comfyui.vocabulary import PREFIX
+
+NODE = f"{PREFIX}workflow"
+PATH = f"$.graph.nodes.{NODE}.value"
+"""Where SQLite finds it in a session."""
+_OURS = re.compile(rf"{PREFIX}(\d+)_(\D+)(\d*)")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A workflow as a client sent it."""
+
+    prompt: dict[str, Any]
+    outputs: list[str]
+    """Ids of the output nodes that run."""
+    client_id: str | None = None
+    extra_data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Return what was kept."""
+        return cls(**orjson.loads(text))
+
+    @property
+    def ids(self) -> list[str]:
+        """ComfyUI's ids by position."""
+        return list(self.prompt)
+
+    def class_of(self, node_id: str) -> str:
+        """Return the type of a node of the workflow."""
+        return str(self.prompt[node_id]["class_type"])
+
+
+def put(drawing: Drawing, kept: Record) -> None:
+    """Keep the workflow in a graph."""
+    drawing.node(NODE, "string", value=orjson.dumps(asdict(kept)).decode())
+
+
+def of_session(session: Mapping[str, Any]) -> Record | None:
+    """Return the workflow of a session; None when it has none."""
+    node = session["graph"]["nodes"].get(NODE)
+    return Record.read(node["value"]) if node else None
+
+
+def comfy_id(ids: list[str], ours: str) -> str | None:
+    """Return the id in the workflow of a node of ours; None when it stands for none."""
+    found = _OURS.fullmatch(ours)
+    return ids[int(found[1])] if found and int(found[1]) < len(ids) else None
+
+
+def is_saved(ours: str) -> bool:
+    """Whether the picture of a node of ours is one of an output node's."""
+    found = _OURS.fullmatch(ours)
+    return found is not None and found[2] == SAVED
+
+
+def number(ours: str) -> int:
+    """Return which of an output node's pictures it is."""
+    found = _OURS.fullmatch(ours)
+    return int(found[3] or 0) if found else 0

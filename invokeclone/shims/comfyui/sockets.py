@@ -1,0 +1,391 @@
+"""ComfyUI's WebSocket: clients hear how their prompts go, and always that they have ended.
+
+Frames of a running prompt follow the server's events. Its end is read from the queue's row, so a prompt that failed, was
+canceled or was deleted is closed too, and one whose client was away is closed when the client comes back.
+"""
+
+import asyncio
+import base64
+import contextlib
+import struct
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import orjson
+from fastapi import FastAPI, WebSocket
+from starlette.requests import HTTPConnection
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError, TooMany
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.times import timestamp
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    InvocationCompleteEvent,
+    InvocationEvent,
+    InvocationProgressEvent,
+    InvocationStartedEvent,
+    QueueEvent,
+    QueueItemEvent,
+)
+from invokeclone.queue.rows import Item
+from invokeclone.queue.schemas import ACTIVE, TERMINAL
+from invokeclone.shims.comfyui import history, record, store
+from invokeclone.shims.comfyui.record import Record
+from invokeclone.users.current import User
+
+LOOK_AGAIN = 5.0
+"""Seconds after which rows are read without any event."""
+CHECK_S = 30.0
+"""How often it is looked whether those who listen still may."""
+BACKLOG = 2_000
+"""Frames that wait for a client from which on it is left."""
+BACKLOG_OF_STEPS = 32
+"""Frames that wait from which on steps and previews are left out."""
+MOST_SOCKETS = 200
+"""Sockets of one user."""
+LATE = 16
+"""Prompts that are looked at when a client comes, for those that ended without it."""
+REMEMBERED = 1_024
+JPEG, PNG = 1, 2
+"""Kinds of pictures in a frame."""
+PREVIEW = 1
+"""The kind of a binary frame that holds a preview."""
+
+_log = log.get("shims.comfyui")
+Frame = str | bytes
+
+
+class TooManySockets(TooMany):
+    """The user has many sockets open already."""
+
+
+@dataclass(eq=False)
+class Socket:
+    """One connection, and the frames that wait for it."""
+
+    waiting: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
+
+    def offer(self, frame: Frame, *, is_step: bool = False) -> None:
+        """Put a frame into the line; a client that does not read is left in the end."""
+        backlog = self.waiting.qsize()
+        if backlog < (BACKLOG_OF_STEPS if is_step else BACKLOG):
+            self.waiting.put_nowait(frame)
+        elif backlog == BACKLOG:
+            self.waiting.put_nowait(None)
+
+    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Offer a message."""
+        self.offer(_text(kind, data))
+
+
+def _text(kind: str, data: Mapping[str, Any]) -> str:
+    return orjson.dumps({"type": kind, "data": data}).decode()
+
+
+@dataclass
+class Open:
+    """A prompt that has not ended, as far as is known."""
+
+    prompt_id: str
+    user_id: str
+    client_id: str
+    kept: Record
+    expected: Mapping[str, int]
+    """How many pictures each output node will have; empty when nobody counted."""
+    enqueued: bool = False
+    begun: bool = False
+    current: str | None = None
+    """The node that runs."""
+    pictures: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    shown: set[str] = field(default_factory=set)
+    """The output nodes whose pictures the client has been told of."""
+
+
+class Clients:
+    """Who listens, and the prompts that they wait for; one for the server's life."""
+
+    def __init__(self, resources: Resources, bus: Bus) -> None:
+        self._resources = resources
+        self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
+        self._open: dict[str, Open] = {}
+        self._closed: OrderedDict[str, None] = OrderedDict()
+        self._remaining: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        bus.subscribe(self._hear)
+
+    @classmethod
+    def install(cls, app: FastAPI) -> Self:
+        """Make the one of an application, and put it at `app.state.comfyui`."""
+        clients = cls(app.state.resources, app.state.bus)
+        app.state.comfyui = clients
+        return clients
+
+    # Prompts
+
+    def expect(self, prompt_id: str, user: User, kept: Record, ours: list[str]) -> None:
+        """Follow a prompt that is about to be enqueued; `ours` are the ids of its nodes in our graph."""
+        if kept.client_id is not None:
+            saved = Counter(record.comfy_id(kept.ids, node) for node in ours if record.is_saved(node))
+            expected = {node_id: count for node_id, count in saved.items() if node_id is not None}
+            self._open[prompt_id] = Open(prompt_id, user.user_id, kept.client_id, kept, expected)
+
+    def enqueued(self, prompt_id: str) -> None:
+        """Note that a prompt is in the queue: from now on it has ended when it has no row."""
+        if prompt_id in self._open:
+            self._open[prompt_id].enqueued = True
+        self._look()
+
+    def forget(self, prompt_id: str) -> None:
+        """Note that a prompt was not enqueued after all."""
+        self._open.pop(prompt_id, None)
+
+    # Events
+
+    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        if not issubclass(kind, QueueEvent) or not (self._open or self._sockets):
+            return
+        if not issubclass(kind, QueueItemEvent):
+            if issubclass(kind, BatchEnqueuedEvent) or "queue_id" in payload:
+                self._look()
+            return
+        prompt = self._open.get(payload["batch_id"])
+        if issubclass(kind, InvocationEvent):
+            if prompt:
+                self._begin(prompt)
+                self._follow(prompt, kind, payload)
+            return
+        if prompt and payload.get("status") == "in_progress":
+            self._begin(prompt)
+        self._look()
+
+    def _look(self) -> None:
+        """Have the rows read soon."""
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch(), name="ComfyUI's prompts")
+
+    def _begin(self, prompt: Open) -> None:
+        if not prompt.begun:
+            prompt.begun = True
+            for message in history.started(prompt.prompt_id, timestamp()):
+                self._tell(prompt, *message)
+
+    def _follow(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
+        ours = payload["invocation_source_id"]
+        node_id = record.comfy_id(prompt.kept.ids, ours)
+        if node_id is None:
+            return
+        if issubclass(kind, InvocationStartedEvent) and node_id != prompt.current:
+            prompt.current = node_id
+            self._tell(prompt, "executing", _executing(prompt, node_id))
+        elif issubclass(kind, InvocationProgressEvent):
+            self._step(prompt, node_id, payload)
+        elif issubclass(kind, InvocationCompleteEvent) and record.is_saved(ours):
+            pictures = prompt.pictures[node_id]
+            pictures[record.number(ours)] = payload["result"]["image"]["image_name"]
+            if len(pictures) == prompt.expected.get(node_id):
+                images = [history.picture_of(prompt.kept, node_id, pictures[number]) for number in sorted(pictures)]
+                self._executed(prompt, node_id, {"images": images})
+
+    def _step(self, prompt: Open, node_id: str, payload: dict[str, Any]) -> None:
+        share = payload.get("percentage")
+        if share is not None:
+            most = payload["invocation"].get("steps") or 100
+            data = {"value": round(share * most), "max": most, "prompt_id": prompt.prompt_id, "node": node_id}
+            self._offer(prompt, _text("progress", data), is_step=True)
+        if image := payload.get("image"):
+            kind, _, packed = image["dataURL"].partition(";base64,")
+            head = struct.pack(">II", PREVIEW, PNG if kind.endswith("png") else JPEG)
+            self._offer(prompt, head + base64.b64decode(packed), is_step=True)
+
+    def _executed(self, prompt: Open, node_id: str, output: Mapping[str, Any]) -> None:
+        prompt.shown.add(node_id)
+        ids = {"node": node_id, "display_node": node_id, "prompt_id": prompt.prompt_id}
+        self._tell(prompt, "executed", {**ids, "output": output})
+
+    # Frames
+
+    def _tell(self, prompt: Open, kind: str, data: Mapping[str, Any]) -> None:
+        self._offer(prompt, _text(kind, data))
+
+    def _offer(self, prompt: Open, frame: Frame, *, is_step: bool = False) -> None:
+        for socket in self._of(prompt.user_id, prompt.client_id):
+            socket.offer(frame, is_step=is_step)
+
+    def _of(self, user_id: str, client_id: str) -> set[Socket]:
+        return self._sockets.get((user_id, client_id), set())
+
+    # The rows
+
+    async def _watch(self) -> None:
+        """Look at the rows whenever something may have changed, while anybody waits or listens."""
+        while self._open or self._sockets:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+            self._changed.clear()
+            try:
+                await self._settle()
+                await self._tell_status()
+            except Exception:  # noqa: BLE001  (the next look comes whatever happened to this one)
+                _log.exception("could not tell ComfyUI's clients how their prompts are")
+
+    async def _settle(self) -> None:
+        """Close the prompts that have ended or are gone."""
+        waiting = [prompt for prompt in self._open.values() if prompt.enqueued]
+        if not waiting:
+            return
+        async with self._resources.database.read() as connection:
+            items = await store.find(connection, [prompt.prompt_id for prompt in waiting])
+            ended = [item for item in items.values() if item.status in TERMINAL]
+            entries = await history.entries_of(connection, ended)
+        for prompt in waiting:
+            item = items.get(prompt.prompt_id)
+            if item is None:
+                self._gone(prompt)
+            elif prompt.prompt_id in entries:
+                self._end(prompt, item, entries[prompt.prompt_id])
+
+    def _gone(self, prompt: Open) -> None:
+        """Close a prompt that was deleted."""
+        node = prompt.current
+        data: dict[str, Any] = {
+            "prompt_id": prompt.prompt_id,
+            "node_id": node,
+            "node_type": prompt.kept.class_of(node) if node else None,
+            "executed": [],
+            "timestamp": timestamp(),
+        }
+        self._tell(prompt, "execution_interrupted", data)
+        self._close(prompt)
+
+    def _end(self, prompt: Open, item: Item, entry: Mapping[str, Any]) -> None:
+        if item.started_at:
+            self._begin(prompt)
+        for node_id, output in entry["outputs"].items():
+            if node_id not in prompt.shown:
+                self._executed(prompt, node_id, output)
+        self._tell(prompt, *entry["status"]["messages"][-1])
+        self._close(prompt)
+
+    def _close(self, prompt: Open) -> None:
+        """Tell that a prompt has ended: what clients wait for."""
+        self._open.pop(prompt.prompt_id, None)
+        self._tell(prompt, "executing", _executing(prompt, None))
+        if self._of(prompt.user_id, prompt.client_id):
+            self._closed[prompt.prompt_id] = None
+            while len(self._closed) > REMEMBERED:
+                self._closed.popitem(last=False)
+
+    async def _tell_status(self) -> None:
+        """Tell all who listen how many of their prompts wait, where the number has changed."""
+        users = {user_id for user_id, _ in self._sockets}
+        async with self._resources.database.read() as connection:
+            counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
+        for (user_id, _), sockets in self._sockets.items():
+            if user_id in counts and counts[user_id] != self._remaining.get(user_id):
+                for socket in sockets:
+                    socket.tell("status", _status(counts[user_id], client_id=None))
+        self._remaining = counts
+
+    # Connections
+
+    async def serve(
+        self, websocket: WebSocket, user: User, client_id: str, still_may: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Accept a connection and serve it to its end. Raises TooManySockets before that.
+
+        `still_may` raises an InvokeCloneError when the client may no longer listen.
+        """
+        if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= MOST_SOCKETS:
+            raise TooManySockets("there are too many connections")
+        await websocket.accept()
+        socket = Socket()
+        work = [
+            asyncio.create_task(_sending(websocket, socket)),
+            asyncio.create_task(_checking(websocket, still_may)),
+        ]
+        try:
+            await self._greet(socket, user, client_id)
+            while (await websocket.receive())["type"] != "websocket.disconnect":
+                pass
+        finally:
+            self._leave(socket, user, client_id)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+
+    async def _greet(self, socket: Socket, user: User, client_id: str) -> None:
+        """Tell a new client of the queue, and of prompts of its own that run or have ended without it."""
+        async with self._resources.database.read() as connection:
+            remaining = await store.count_active(connection, user.user_id)
+        socket.tell("status", _status(remaining, client_id))
+        self._sockets[user.user_id, client_id].add(socket)
+        self._remaining.setdefault(user.user_id, remaining)
+        async with self._resources.database.read() as connection:
+            active = await store.list_items(connection, user, statuses=ACTIVE)
+            ended = await store.list_items(connection, user, statuses=TERMINAL, newest=LATE)
+            items = [item for item in (*active, *ended) if item.batch_id not in self._closed]
+            kept = await store.records(connection, [item.item_id for item in items])
+        for item in items:
+            if item.item_id in kept:
+                self._pick_up(socket, item, Record.read(kept[item.item_id]), client_id)
+        self._look()
+
+    def _pick_up(self, socket: Socket, item: Item, kept: Record, client_id: str) -> None:
+        """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
+        if kept.client_id != client_id:
+            return
+        known = self._open.get(item.batch_id)
+        if known is None and item.batch_id not in self._closed:
+            self._open[item.batch_id] = Open(item.batch_id, item.user_id, client_id, kept, {}, enqueued=True)
+        elif known is not None and known.current is not None:
+            socket.tell("executing", _executing(known, known.current))
+
+    def _leave(self, socket: Socket, user: User, client_id: str) -> None:
+        sockets = self._sockets[user.user_id, client_id]
+        sockets.discard(socket)
+        if not sockets:
+            del self._sockets[user.user_id, client_id]
+
+
+def _executing(prompt: Open, node_id: str | None) -> dict[str, Any]:
+    shown = {} if node_id is None else {"display_node": node_id}
+    return {"node": node_id, **shown, "prompt_id": prompt.prompt_id}
+
+
+def _status(remaining: int, client_id: str | None) -> dict[str, Any]:
+    sid = {} if client_id is None else {"sid": client_id}
+    return {"status": {"exec_info": {"queue_remaining": remaining}}, **sid}
+
+
+async def _sending(websocket: WebSocket, socket: Socket) -> None:
+    """Send what waits, until the connection is gone or its client doesn't read."""
+    with contextlib.suppress(RuntimeError, OSError):  # it was closed in the meantime
+        while (frame := await socket.waiting.get()) is not None:
+            if isinstance(frame, str):
+                await websocket.send_text(frame)
+            else:
+                await websocket.send_bytes(frame)
+        await websocket.close(1013)
+
+
+async def _checking(websocket: WebSocket, still_may: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(CHECK_S)
+        try:
+            await still_may()
+        except InvokeCloneError:
+            with contextlib.suppress(RuntimeError, OSError):
+                await websocket.close(1008)
+            return
+
+
+def clients_of(connection: HTTPConnection) -> Clients:
+    """Return the application's clients."""
+    found: Clients = connection.app.state.comfyui
+    return found

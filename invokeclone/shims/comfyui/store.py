@@ -1,0 +1,74 @@
+"""The SQL of prompts: items of the queue that came from here, of one user. An id that was run again names its newest item."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.queue.rows import RECORD, Item, columns, record
+from invokeclone.queue.schemas import ACTIVE, Status
+from invokeclone.queue.service import DEFAULT_QUEUE
+from invokeclone.shims.comfyui.record import PATH
+from invokeclone.shims.comfyui.translate import NAME
+from invokeclone.users.current import User
+
+MOST = 1000
+"""Rows that one request reads."""
+
+
+def _own(user_id: str) -> list[ColumnElement[bool]]:
+    return [columns.queue_id == DEFAULT_QUEUE, columns.destination == NAME, columns.user_id == user_id]
+
+
+async def list_items(
+    connection: AsyncConnection,
+    user: User,
+    *,
+    statuses: Sequence[Status] | None = None,
+    prompt_ids: Sequence[str] | None = None,
+    newest: int = MOST,
+) -> list[Item]:
+    """Return the newest of the user's prompts, the oldest of them first."""
+    query = select(*RECORD).where(*_own(user.user_id))
+    if statuses is not None:
+        query = query.where(columns.status.in_(statuses))
+    if prompt_ids is not None:
+        query = query.where(columns.batch_id.in_(prompt_ids))
+    rows = await connection.execute(query.order_by(columns.item_id.desc()).limit(newest))
+    found: dict[str, Item] = {}
+    for row in rows:
+        item = record(tuple(row))
+        found.setdefault(item.batch_id, item)
+    return list(found.values())[::-1]
+
+
+async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
+    """Return the JSON text of the sessions of items."""
+    query = select(columns.item_id, columns.session).where(columns.item_id.in_(item_ids))
+    return {row.item_id: row.session for row in await connection.execute(query)}
+
+
+async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
+    """Return the JSON text of the workflows of items, for those that have one."""
+    kept = func.json_extract(columns.session, PATH).label("kept")
+    query = select(columns.item_id, kept).where(columns.item_id.in_(item_ids))
+    return {row.item_id: row.kept for row in await connection.execute(query) if row.kept is not None}
+
+
+async def find(connection: AsyncConnection, prompt_ids: Sequence[str]) -> dict[str, Item]:
+    """Return prompts of whomever by id, those that have a row."""
+    query = select(*RECORD).where(columns.queue_id == DEFAULT_QUEUE, columns.batch_id.in_(prompt_ids))
+    rows = await connection.execute(query.order_by(columns.item_id))
+    return {item.batch_id: item for item in (record(tuple(row)) for row in rows)}
+
+
+async def count_active(connection: AsyncConnection, user_id: str) -> int:
+    """Return how many of a user's prompts have not ended."""
+    query = select(func.count()).where(*_own(user_id), columns.status.in_(ACTIVE))
+    return int(await connection.scalar(query) or 0)
+
+
+async def is_taken(connection: AsyncConnection, prompt_id: str) -> bool:
+    """Tell whether any batch, of whomever, has this id."""
+    query = select(columns.item_id).where(columns.batch_id == prompt_id).limit(1)
+    return await connection.scalar(query) is not None

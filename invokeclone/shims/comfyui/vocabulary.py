@@ -1,0 +1,203 @@
+"""What a ComfyUI node is here: a name, typed inputs and outputs as ComfyUI publishes them, and the function that draws it.
+
+A function's arguments are the node's inputs by their ComfyUI names. What links carry is in `values.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from invokeclone.graph.recipes import Drawing
+from invokeclone.shims.comfyui.catalog import Catalog
+
+LITERAL_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+MOST_PICTURES = 16
+"""Pictures that one link may carry."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a node. Types are ComfyUI's: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a link carries."""
+
+    type: str
+    default: Any = None
+    """What a null means."""
+    least: float | None = None
+    most: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    listed: str | None = None
+    """The list of the catalog that holds the choices."""
+    open_list: bool = False
+    """Whether names that are not in the list may exist too: then drawing finds out."""
+    optional: bool = False
+    from_model: bool = False
+    """Whether a null means that the model's own setting is used: the function is given None."""
+    multiline: bool = False
+    tooltip: str | None = None
+
+    @property
+    def is_link(self) -> bool:
+        """Whether only another node can give it."""
+        return self.type not in LITERAL_TYPES
+
+    def names(self, catalog: Catalog) -> list[str]:
+        """Return the choices of a COMBO."""
+        return catalog.names(self.listed) if self.listed else list(self.choices)
+
+    def published(self, catalog: Catalog) -> list[Any]:
+        """Return the input as /object_info tells it."""
+        facts = {
+            "default": self.default,
+            "min": self.least,
+            "max": self.most,
+            "step": self.step,
+            "multiline": self.multiline or None,
+            "image_upload": True if self.listed == "images" else None,
+            "tooltip": self.tooltip,
+        }
+        told = {name: value for name, value in facts.items() if value is not None}
+        kind: Any = self.names(catalog) if self.type == "COMBO" else self.type
+        return [kind, told] if told else [kind]
+
+
+def integer(default: int, least: int, most: int, *, step: int = 1, from_model: bool = False) -> Input:
+    """Return an input for a whole number."""
+    return Input("INT", default, least, most, step, from_model=from_model)
+
+
+def number(default: float, least: float, most: float, *, step: float = 0.01, from_model: bool = False) -> Input:
+    """Return an input for a number."""
+    return Input("FLOAT", default, least, most, step, from_model=from_model)
+
+
+def choice(*choices: str, default: str | None = None, from_model: bool = False) -> Input:
+    """Return an input for one of several words."""
+    return Input("COMBO", default or choices[0], choices=choices, from_model=from_model)
+
+
+def listed(name: str, *, open_list: bool = False) -> Input:
+    """Return an input for a name of a list of the catalog; a null is the first of them."""
+    return Input("COMBO", listed=name, open_list=open_list)
+
+
+def link(type_name: str, *, optional: bool = False) -> Input:
+    """Return an input that another node's output leads to."""
+    return Input(type_name, optional=optional)
+
+
+class CannotDraw(ValueError):
+    """A node is asked for something that cannot be done here; says what."""
+
+
+@dataclass
+class Place:
+    """Where a node draws: its own corner of the graph, and what is known of models and pictures."""
+
+    drawing: Drawing
+    position: int
+    """Of the node in the workflow; ids in the graph begin with it."""
+    catalog: Catalog
+
+    def add(self, role: str, node_type: str, **inputs: Any) -> str:
+        """Add a node of ours and return its id; links into it are given as `name=Lead(...)`."""
+        node_id = f"{PREFIX}{self.position}_{role}"
+        leads = {name: value for name, value in inputs.items() if isinstance(value, Lead)}
+        plain = {name: value for name, value in inputs.items() if name not in leads and value is not None}
+        self.drawing.node(node_id, node_type, **plain)
+        for name, lead in leads.items():
+            self.drawing.connect(lead.place, f"{node_id}.{name}")
+        return node_id
+
+    def refuse(self, message: str) -> NoReturn:
+        """Say that this cannot be drawn."""
+        raise CannotDraw(message)
+
+
+PREFIX = "comfy_"
+"""What the ids of our nodes begin with; the node's position and a role follow."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """An output of our graph, `node.field`, to be led to an input."""
+
+    place: str
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A ComfyUI node that can be translated."""
+
+    name: str
+    title: str
+    category: str
+    description: str
+    inputs: Mapping[str, Input]
+    outputs: tuple[str, ...]
+    output_names: tuple[str, ...]
+    draw: Callable[..., Any]
+    """Takes a Place and the inputs by name; returns a tuple with a value for each output."""
+    saves: bool = False
+    """Whether it is an output node: workflows run for these."""
+
+    def published(self, catalog: Catalog) -> dict[str, Any]:
+        """Return the node as /object_info tells it."""
+        told: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
+        for name, one in self.inputs.items():
+            told["optional" if one.optional else "required"][name] = one.published(catalog)
+        hidden = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"} if self.saves else {}
+        shown = {"required": told["required"]} | ({"optional": told["optional"]} if told["optional"] else {})
+        order = {side: list(inputs) for side, inputs in shown.items()}
+        return {
+            "input": shown | ({"hidden": hidden} if hidden else {}),
+            "input_order": order | ({"hidden": list(hidden)} if hidden else {}),
+            "output": list(self.outputs),
+            "output_is_list": [False] * len(self.outputs),
+            "output_name": list(self.output_names),
+            "name": self.name,
+            "display_name": self.title,
+            "description": self.description,
+            "python_module": "nodes",
+            "category": self.category,
+            "output_node": self.saves,
+        }
+
+
+@dataclass
+class Vocabulary:
+    """The node types by name; modules of `nodes/` add theirs with `node`."""
+
+    types: dict[str, NodeType] = field(default_factory=dict)
+
+    def node(
+        self,
+        name: str,
+        title: str,
+        category: str,
+        inputs: Mapping[str, Input],
+        *outputs: str | tuple[str, str],
+        saves: bool = False,
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function; an output is its type, or type and name."""
+
+        def register(draw: Callable[..., Any]) -> Callable[..., Any]:
+            pairs = [(one, one) if isinstance(one, str) else one for one in outputs]
+            self.types[name] = NodeType(
+                name,
+                title,
+                category,
+                (draw.__doc__ or "").strip(),
+                inputs,
+                tuple(kind for kind, _ in pairs),
+                tuple(label for _, label in pairs),
+                draw,
+                saves,
+            )
+            return draw
+
+        return register
+
+
+vocabulary = Vocabulary()
+node = vocabulary.node
