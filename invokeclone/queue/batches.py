@@ -79,7 +79,7 @@ class Batch(BaseModel):
     workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
     runs: int = Field(default=1, ge=1, description="How often the whole is done.")
 
-    _template: "_Template" = PrivateAttr()
+    _template: "_Template | None" = PrivateAttr(default=None)
 
     @field_validator("graph")
     @classmethod
@@ -99,6 +99,8 @@ class Batch(BaseModel):
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
+        if self._template is not None:
+            return self  # a batch that is put into an answer is asked again
         for datum in itertools.chain.from_iterable(self.data or []):
             _check_values(self.graph, datum)
         self._template = _Template.of(self)
@@ -107,6 +109,7 @@ class Batch(BaseModel):
     @property
     def template(self) -> "_Template":
         """The session of an item, for the values that go into it."""
+        assert self._template is not None
         return self._template
 
     @property
@@ -224,7 +227,7 @@ def _zip(zipped: list[BatchDatum]) -> list[_Choice]:
     heads = [
         f'{{"node_path":{_json(datum.node_path)},"field_name":{_json(datum.field_name)},"value":' for datum in zipped
     ]
-    columns = [[_json(plain(item)) for item in datum.items] for datum in zipped]
+    columns = [[str(item) if type(item) is int else _json(plain(item)) for item in datum.items] for datum in zipped]
     return [
         _Choice(list(texts), ",".join(f"{head}{text}}}" for head, text in zip(heads, texts, strict=True)))
         for texts in zip(*columns, strict=True)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.queue.batches import Batch, expand
+from invokeclone.queue.schemas import EnqueueBatchResult
 
 
 def items(batch: dict[str, Any], limit: int = 10_000) -> list[dict[str, Any]]:
@@ -59,6 +60,15 @@ def test_the_data_of_one_list_advance_together(make: Any) -> None:
         {"node_path": "a", "field_name": "number", "value": 10},
         {"node_path": "c", "field_name": "number", "value": 5},
     ]
+
+
+def test_an_answer_does_not_check_its_batch_again(make: Any) -> None:
+    """A thousand values take as long to check as to enqueue."""
+    data = [[make.datum("a", "number", 1, 2)]]
+    batch = Batch.model_validate(make.batch(graph=make.graph(a={}), data=data))
+    template = batch.template
+    told = EnqueueBatchResult(queue_id="q", enqueued=2, requested=2, batch=batch, priority=0, item_ids=[1, 2])
+    assert told.batch.template is template
 
 
 def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> None:
