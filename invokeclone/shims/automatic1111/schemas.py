@@ -14,7 +14,7 @@ Side = Annotated[int, Field(ge=0, le=100_000)]
 class Body(BaseModel):
     """A request's body."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Generate(Body):
@@ -64,7 +64,7 @@ class TextToImage(Generate):
     enable_hr: bool = False
     firstphase_width: Side = 0
     firstphase_height: Side = 0
-    hr_scale: float = Field(default=2.0, ge=1, le=16)
+    hr_scale: float = 2.0
     hr_upscaler: str | None = None
     hr_second_pass_steps: int = Field(default=0, ge=0, le=1000)
     hr_resize_x: Side = 0

@@ -24,6 +24,7 @@ SAME = frozenset({"", "none", "use same checkpoint", "use same sampler", "use sa
 LATENT_RESIZE = 3
 LATENT_NOTHING = 3
 MOST_STEPS = 1000
+MOST_SCALE = 16
 GRID_SLACK = 8
 
 
@@ -145,6 +146,7 @@ def _unsupported(asked: Generate) -> list[tuple[str, Any, str]]:
 def _unsupported_hires(asked: TextToImage) -> list[tuple[str, Any, str]]:
     upscaler = asked.hr_upscaler or LATENT
     return [
+        ("hr_scale", not 1 <= asked.hr_scale <= MOST_SCALE, f"must be 1 to {MOST_SCALE}"),
         ("hr_upscaler", upscaler not in {LATENT, *UPSCALERS}, f"there is no upscaler {upscaler!r}"),
         (
             "hr_checkpoint_name",

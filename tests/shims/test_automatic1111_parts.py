@@ -1,0 +1,471 @@
+"""The parts of AUTOMATIC1111's dialect that need no server: samplers, texts with pictures, masks, enlarging, options, refusals."""
+
+import io
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.images import png as png_files
+from invokeclone.kit.resources import Resources
+from invokeclone.models import registry as model_registry
+from invokeclone.models import store as models
+from invokeclone.queue import generation
+from invokeclone.shims.automatic1111 import extras, infotext, inpainting, options, samplers
+from invokeclone.shims.automatic1111.options import Options
+from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage, Upscale
+from invokeclone.shims.automatic1111.wanted import planned
+from invokeclone.shims.dialect import Refused
+from invokeclone.users.current import SYSTEM
+from tests.shims.conftest import png, red_circle_on_white
+
+# Samplers
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "scheduler", "label"),
+    [
+        ("Euler a", None, "euler_a", "Uniform"),
+        ("euler A", "Automatic", "euler_a", "Uniform"),
+        ("k_euler_ancestral", None, "euler_a", "Uniform"),
+        ("Euler", "karras", "euler_k", "Karras"),
+        ("DPM++ 2M", None, "dpmpp_2m_k", "Karras"),
+        ("DPM++ 2M", "uniform", "dpmpp_2m", "Uniform"),
+        ("DPM++ 2M Karras", None, "dpmpp_2m_k", "Karras"),
+        ("DPM++ 2M Karras", "Uniform", "dpmpp_2m", "Uniform"),
+        ("DPM++ SDE", "Karras", "dpmpp_sde_k", "Karras"),
+        ("DPM++ 2M SDE", "automatic", "dpmpp_2m_sde_k", "Karras"),
+        ("DPM2 a", "uniform", "kdpm_2_a", "Uniform"),
+        ("k_dpm_2_a_ka", None, "kdpm_2_a_k", "Karras"),
+        ("LMS", None, "lms", "Uniform"),
+        ("Heun", "Karras", "heun_k", "Karras"),
+        ("DDIM", None, "ddim", "Uniform"),
+        ("PLMS", None, "pndm", "Uniform"),
+        ("UniPC", None, "unipc", "Uniform"),
+        ("LCM", None, "lcm", "Uniform"),
+        ("dpmpp_3m_k", None, "dpmpp_3m_k", "Karras"),
+    ],
+)
+def test_samplers_by_their_names_over_there(name: str, schedule: str | None, scheduler: str, label: str) -> None:
+    found = samplers.sampling(name, schedule)
+    assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "scheduler", "label", "asked"),
+    [
+        ("Euler a", "Karras", "euler_a", "Uniform", "Karras"),
+        ("DDIM", "karras", "ddim", "Uniform", "Karras"),
+        ("DPM++ 2M", "Exponential", "dpmpp_2m_k", "Karras", "exponential"),
+        ("DPM++ 2M SDE Exponential", None, "dpmpp_2m_sde_k", "Karras", "exponential"),
+        ("Euler", "SGM Uniform", "euler", "Uniform", "sgm_uniform"),
+        ("LCM", "Align Your Steps", "lcm", "Uniform", "align_your_steps"),
+    ],
+)
+def test_what_is_not_to_be_had_becomes_the_nearest_and_is_told(
+    name: str, schedule: str | None, scheduler: str, label: str, asked: str
+) -> None:
+    found = samplers.sampling(name, schedule)
+    assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, asked)
+
+
+def test_without_a_name_the_model_s_sampler_is_used() -> None:
+    assert samplers.sampling(None, None, "dpmpp_2m").scheduler == "dpmpp_2m"
+    assert samplers.sampling(None, None, "dpmpp_2m_k").scheduler == "dpmpp_2m_k"
+    assert samplers.sampling("", "karras", "euler").scheduler == "euler_k"
+    assert samplers.sampling(None, "uniform", "euler_k").scheduler == "euler"
+
+
+def test_unknown_names_are_not_found() -> None:
+    with pytest.raises(samplers.SamplerNotFound, match="Sampler not found"):
+        samplers.sampling("DPM fast", None)
+    with pytest.raises(samplers.ScheduleNotFound, match="Scheduler not found"):
+        samplers.sampling("Euler", "nonsense")
+
+
+def test_every_scheduler_can_be_had() -> None:
+    """Each name here is the sampler's it is listed under, and the lists name all of them."""
+    for scheduler in get_args(SCHEDULER_NAME_VALUES):
+        assert samplers.sampling(scheduler, None).scheduler == scheduler
+    for sampler in samplers.listed_samplers():
+        for name in (sampler["name"], *sampler["aliases"]):
+            assert samplers.sampling(name, None).sampler == sampler["name"]
+    for schedule in samplers.listed_schedules():
+        assert samplers.sampling("DPM++ 2M", schedule["name"]) == samplers.sampling("DPM++ 2M", schedule["label"])
+
+
+# Texts
+
+
+def test_a_text_is_read_as_it_was_written() -> None:
+    text = infotext.written(
+        "a cat,\non a mat",
+        "dog: bad",
+        {"Steps": 20, "CFG scale": 7.0, "Model": 'x, "y"', "Size": "64x128", "VAE": None},
+    )
+    assert text == (
+        'a cat,\non a mat\nNegative prompt: dog: bad\nSteps: 20, CFG scale: 7, Model: "x, \\"y\\"", Size: 64x128'
+    )
+    assert infotext.parsed(text) == {
+        "Prompt": "a cat,\non a mat",
+        "Negative prompt": "dog: bad",
+        "Steps": "20",
+        "CFG scale": "7",
+        "Model": 'x, "y"',
+        "Size-1": "64",
+        "Size-2": "128",
+    }
+
+
+def test_a_text_of_words_alone_is_a_prompt() -> None:
+    assert infotext.parsed("a cat: big, red") == {"Prompt": "a cat: big, red", "Negative prompt": ""}
+    assert infotext.parsed("x" * 100_000)["Prompt"] == "x" * 100_000
+
+
+@pytest.mark.parametrize("text", ["a cat\nSteps: 1", "猫 ★ é\nSteps: 1"])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_the_text_travels_in_every_format(tmp_path: Path, text: str, kind: Any) -> None:
+    file = tmp_path / "a.png"
+    before = {"invokeai_metadata": '{"seed": 1}'}
+    file.write_bytes(png_files.encode(red_circle_on_white(64), 1, before))
+    data = infotext.packed(file, kind, text)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == kind.upper()
+        assert image.size == (64, 64)
+        if kind == "png":
+            assert image.convert("RGB").tobytes() == red_circle_on_white(64).tobytes()
+    assert infotext.found_in(data) == (text, before if kind == "png" else {})
+
+
+def test_a_picture_may_say_nothing() -> None:
+    assert infotext.found_in(png(red_circle_on_white(64))) == ("", {})
+
+
+# Masks
+
+
+def mask_of(box: tuple[int, int, int, int], size: tuple[int, int] = (128, 128)) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, box)
+    return mask
+
+
+def asked(**fields: Any) -> ImageToImage:
+    return ImageToImage.model_validate({"mask": "-", "init_images": ["-"], **fields})
+
+
+def test_white_is_repainted_and_the_rest_stays() -> None:
+    whole = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 3}
+    ready = inpainting.arranged(red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole), (128, 128))
+    assert (ready.feather, ready.whole) == (3, None)
+    assert ready.mask.getpixel((64, 64)) == 0
+    assert ready.mask.getpixel((5, 5)) == 255
+    assert ready.picture.tobytes() == red_circle_on_white().tobytes()
+    inverted = inpainting.arranged(
+        red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole, inpainting_mask_invert=1), (128, 128)
+    )
+    assert inverted.mask.getpixel((64, 64)) == 255
+    assert inverted.mask.getpixel((5, 5)) == 0
+
+
+def test_a_transparent_mask_says_by_its_opacity() -> None:
+    mask = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    mask.paste((0, 0, 0, 255), (0, 0, 32, 64))
+    found = inpainting.binary(mask, (64, 64))
+    assert (found.getpixel((10, 10)), found.getpixel((50, 10))) == (255, 0)
+    opaque = inpainting.binary(Image.new("RGBA", (64, 64), (255, 255, 255, 255)), (32, 32))
+    assert (opaque.size, opaque.getextrema()) == ((32, 32), (255, 255))
+
+
+def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
+    image = red_circle_on_white(256)
+    ready = inpainting.arranged(
+        image, mask_of((100, 120, 140, 140), (256, 256)), asked(mask_blur=0, inpaint_full_res_padding=10), (128, 128)
+    )
+    assert ready.place == (90, 100, 150, 160)  # 60×40 with its padding, widened to a square
+    assert ready.whole.tobytes() == image.tobytes()
+    assert ready.picture.size == ready.mask.size == (128, 128)
+    assert ready.place_mask.size == (60, 60)
+    assert ready.place_mask.getpixel((30, 30)) == 0
+    assert ready.place_mask.getpixel((2, 2)) == 255
+
+
+def test_regions_stay_inside_the_picture() -> None:
+    assert inpainting.region((0, 0, 10, 10), 32, (100, 60), (128, 64)) == (0, 0, 84, 42)
+    assert inpainting.region((90, 10, 100, 50), 0, (100, 60), (64, 64)) == (60, 10, 100, 50)
+    assert inpainting.region((0, 20, 100, 30), 0, (100, 60), (64, 64)) == (0, 0, 100, 60)
+
+
+def test_an_empty_mask_repaints_nothing() -> None:
+    ready = inpainting.arranged(red_circle_on_white(), mask_of((0, 0, 0, 0)), asked(), (128, 128))
+    assert ready.whole is None
+    assert ready.mask.getextrema() == (255, 255)
+    assert ready.picture.tobytes() == red_circle_on_white().tobytes()
+
+
+def test_holes_take_the_colors_around_them() -> None:
+    image = Image.new("RGB", (128, 128), "blue")
+    ImageDraw.Draw(image).rectangle((40, 40, 80, 80), fill="red")
+    hole = mask_of((36, 36, 90, 90))
+    filled = inpainting.filled(image, hole)
+    assert np.abs(np.asarray(filled).astype(int) - (0, 0, 255)).max() <= 2
+    everything = mask_of((0, 0, 128, 128))
+    assert inpainting.filled(image, everything).tobytes() == image.tobytes()
+
+
+def test_outside_of_a_hole_nothing_changes() -> None:
+    image = red_circle_on_white()
+    filled = np.asarray(inpainting.filled(image, mask_of((50, 50, 70, 70))))
+    same = (filled == np.asarray(image)).all(axis=2)
+    same[50:70, 50:70] = True
+    assert same.all()
+
+
+@pytest.mark.parametrize(("mode", "left"), [(0, "red"), (1, "white"), (2, "red")])
+def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
+    """Stretched and filled pictures keep their left edge, a cropped one loses it."""
+    image = Image.new("RGB", (256, 128), "white")
+    image.paste("red", (0, 0, 40, 128))
+    ready = inpainting.arranged(image, None, ImageToImage(resize_mode=mode), (128, 128))
+    assert ready.picture.size == (128, 128)
+    assert ready.picture.getpixel((3, 64)) == {"red": (255, 0, 0), "white": (255, 255, 255)}[left]
+
+
+# Enlarging
+
+
+def test_pictures_are_enlarged() -> None:
+    image = red_circle_on_white(64)
+    assert extras.enlarged(image, Upscale(upscaler_1="Lanczos", upscaling_resize=2.5)).size == (160, 160)
+    assert extras.enlarged(image, Upscale(upscaler_1="None", upscaling_resize=4)) is image
+    nearest = extras.enlarged(image, Upscale(upscaler_1="Nearest", upscaling_resize=2))
+    assert nearest.tobytes() == np.asarray(image).repeat(2, 0).repeat(2, 1).tobytes()
+    to_size = {"resize_mode": 1, "upscaler_1": "Lanczos", "upscaling_resize_w": 100, "upscaling_resize_h": 50}
+    assert extras.enlarged(image, Upscale(**to_size)).size == (100, 50)
+    assert extras.enlarged(image, Upscale(**to_size, upscaling_crop=False)).size == (100, 100)
+    blended = extras.enlarged(
+        image, Upscale(upscaler_1="Lanczos", upscaler_2="Nearest", extras_upscaler_2_visibility=1.0)
+    )
+    assert blended.tobytes() == nearest.tobytes()
+    with pytest.raises(Refused, match="too large"):
+        extras.enlarged(red_circle_on_white(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
+
+
+def test_what_needs_a_model_is_refused_by_name() -> None:
+    for fields, name in (
+        ({"gfpgan_visibility": 0.5}, "gfpgan_visibility"),
+        ({"codeformer_visibility": 1}, "codeformer_visibility"),
+        ({"upscaler_1": "R-ESRGAN 4x+"}, "R-ESRGAN 4x"),
+        ({"upscaler_2": "LDSR"}, "LDSR"),
+    ):
+        with pytest.raises(Refused, match=name):
+            extras.refuse_unsupported(Upscale(**fields))
+
+
+# Options and plans
+
+COMMON = {
+    "file_size": 1,
+    "source": "unused",
+    "source_type": "path",
+    "format": "diffusers",
+    "prediction_type": "epsilon",
+    "variant": "normal",
+    "repo_variant": "",
+}
+
+
+@pytest.fixture
+async def library(resources: Resources) -> Resources:
+    """Two main models and a VAE."""
+    for key, kind, base in (("m1", "main", "sd-1"), ("m2", "main", "sd-2"), ("v1", "vae", "sd-1")):
+        record = COMMON | {"key": key, "name": f"Name {key}", "path": f"/some/{key}.safetensors", "type": kind}
+        record |= {"base": base, "hash": f"blake3:{key}0123456789abcdef"}
+        async with resources.database.write() as connection:
+            await models.add(connection, model_registry.parse(record))
+    return resources
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Name m2 [m201234567]",
+        "name M2",
+        "m2",
+        "m201234567",
+        "m20123456789abcdef",
+        "m2.safetensors",
+        "/some/m2.safetensors",
+    ],
+)
+async def test_checkpoints_by_every_name(library: Resources, name: str) -> None:
+    async with library.database.read() as connection:
+        assert (await options.checkpoint(connection, name)).key == "m2"
+
+
+async def test_options_are_kept_and_only_what_means_something(library: Resources) -> None:
+    async with library.database.write() as connection:
+        listed = await options.listed(connection, await options.load(connection, SYSTEM))
+        assert listed["sd_model_checkpoint"] == "Name m1 [m101234567]"
+        new = listed | {"sd_model_checkpoint": "Name m2 [m201234567]", "sd_vae": "Name v1", "unknown": {"a": 1}}
+        new |= {"CLIP_stop_at_last_layers": 2, "samples_format": "jpeg"}
+        await options.save(connection, SYSTEM, await options.changed(connection, Options(), new))
+    async with library.database.write() as connection:
+        kept = await options.load(connection, SYSTEM)
+        assert (kept.checkpoint, kept.vae, kept.last_layer, kept.format) == ("m2", "v1", 2, "jpeg")
+        assert (await options.changed(connection, kept, {"sd_vae": "Automatic"})).vae is None
+        assert (await options.changed(connection, kept, {})) == kept
+        await models.delete(connection, "m2")
+        assert (await options.load(connection, SYSTEM)).checkpoint is None
+
+
+async def test_options_that_make_no_sense_are_refused(library: Resources) -> None:
+    async with library.database.read() as connection:
+        for wrong, error in (
+            ({"sd_model_checkpoint": "nobody"}, generation.ModelNotFound),
+            ({"sd_vae": "nobody"}, options.VaeNotFound),
+            ({"CLIP_stop_at_last_layers": 0}, Refused),
+            ({"CLIP_stop_at_last_layers": "x"}, Refused),
+            ({"samples_format": "gif"}, Refused),
+        ):
+            with pytest.raises(error):
+                await options.changed(connection, Options(), wrong)
+
+
+async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
+    request = TextToImage(
+        prompt="((a)) cat",
+        negative_prompt="[b]",
+        seed=5,
+        batch_size=2,
+        n_iter=2,
+        steps=9,
+        cfg_scale=3,
+        width=200,
+        height=130,
+        sampler_name="DPM++ 2M",
+        tiling=True,
+        override_settings={"sd_vae": "Name v1", "CLIP_stop_at_last_layers": 3, "eta_noise_seed_delta": 31337},
+    )
+    plan = await planned(library, SYSTEM, request)
+    picture = plan.chosen.picture
+    assert (picture.prompt, picture.negative_prompt) == ("(a)1.21 cat", "(b)0.9091")
+    assert list(plan.chosen.seeds) == [5, 6, 7, 8]
+    assert (picture.width, picture.height, picture.steps, picture.cfg_scale) == (200, 128, 9, 3)
+    assert (picture.scheduler, picture.clip_skip, picture.seamless) == ("dpmpp_2m_k", 2, True)
+    assert picture.vae["key"] == "v1"
+    assert picture.enlarge is picture.start is None
+
+
+async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
+    plan = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, subseed_strength=0.3, n_iter=3))
+    assert (list(plan.chosen.seeds), plan.subseeds) == ([5, 5, 5], [9, 10, 11])
+    assert plan.chosen.picture.variation.strength == 0.3
+    without = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, n_iter=3))
+    assert (list(without.chosen.seeds), without.subseeds) == ([5, 6, 7], [9, 10, 11])
+    assert without.chosen.picture.variation is None
+    assert (await planned(library, SYSTEM, TextToImage())).chosen.seeds != (
+        await planned(library, SYSTEM, TextToImage())
+    ).chosen.seeds
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "first"),
+    [
+        ({"hr_scale": 1.5}, (768, 768), (512, 512)),
+        ({"hr_resize_x": 1024, "hr_resize_y": 1024}, (1024, 1024), (512, 512)),
+        ({"hr_resize_x": 640}, (640, 640), (512, 512)),
+        ({"width": 256, "height": 512, "hr_resize_y": 1024}, (512, 1024), (256, 512)),
+        ({"firstphase_width": 256, "firstphase_height": 256, "width": 512, "height": 512}, (512, 512), (256, 256)),
+    ],
+)
+async def test_hires_fix(library: Resources, fields: dict[str, Any], size: tuple[int, int], first: Any) -> None:
+    plan = await planned(library, SYSTEM, TextToImage(enable_hr=True, denoising_strength=0.5, steps=10, **fields))
+    picture = plan.chosen.picture
+    assert (picture.width, picture.height) == first
+    assert (picture.enlarge.width, picture.enlarge.height) == size
+    assert (picture.enlarge.steps, picture.enlarge.strength) == (20, 0.5)  # of which half are done: 10
+    assert not picture.enlarge.in_pixels
+
+
+async def test_hires_fix_in_pixels_with_a_sampler_of_its_own(library: Resources) -> None:
+    fields = {"hr_upscaler": "Nearest", "hr_sampler_name": "DDIM", "hr_second_pass_steps": 7, "denoising_strength": 1.0}
+    enlarge = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **fields))).chosen.picture.enlarge
+    assert (enlarge.in_pixels, enlarge.resample, enlarge.scheduler, enlarge.steps) == (True, "nearest", "ddim", 7)
+    same = {"hr_sampler_name": "Use same sampler", "hr_scheduler": "Use same scheduler", "hr_upscaler": "None"}
+    enlarge = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **same))).chosen.picture.enlarge
+    assert (enlarge.in_pixels, enlarge.resample, enlarge.scheduler) == (True, "lanczos", None)
+
+
+HIRES = {"enable_hr": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"restore_faces": True}, "restore_faces"),
+        ({"styles": ["photo"]}, "photo"),
+        ({"script_name": "X/Y/Z plot"}, "X/Y/Z plot"),
+        ({"alwayson_scripts": {"ControlNet": {"args": [{"enabled": True}]}}}, "ControlNet"),
+        ({"refiner_checkpoint": "refiner"}, "refiner_checkpoint"),
+        ({"seed_resize_from_w": 64}, "seed_resize_from_w"),
+        ({"s_churn": 0.5}, "s_churn"),
+        ({"s_noise": 1.1}, "s_noise"),
+        ({"s_min_uncond": 1}, "s_min_uncond"),
+        ({"infotext": "a cat"}, "infotext"),
+        ({"batch_size": 8, "n_iter": 5}, "at most 32"),
+        ({"width": 10_000, "height": 10_000}, "too large"),
+        ({"override_settings": {"sd_model_checkpoint": "Name m2", "sd_vae": "Name v1"}}, "does not fit"),
+        (HIRES | {"hr_upscaler": "R-ESRGAN 4x+"}, "R-ESRGAN 4x"),
+        (HIRES | {"hr_checkpoint_name": "other"}, "hr_checkpoint_name"),
+        (HIRES | {"hr_prompt": "other"}, "hr_prompt"),
+        (HIRES | {"hr_negative_prompt": "other"}, "hr_negative_prompt"),
+        (HIRES | {"hr_scale": 0.5}, "hr_scale"),
+        (HIRES | {"hr_scale": 16}, "too large"),
+        (HIRES | {"hr_resize_x": 1024, "hr_resize_y": 512}, "proportions"),
+    ],
+)
+async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
+    with pytest.raises((Refused, generation.NotAPicture), match=named):
+        await planned(library, SYSTEM, TextToImage(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"init_images": ["a", "b"]}, "one picture"),
+        ({"latent_mask": "a"}, "latent_mask"),
+        ({"resize_mode": 3}, "resize_mode"),
+        ({"mask": "a", "inpainting_fill": 3}, "latent nothing"),
+    ],
+)
+async def test_what_img2img_has_not_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
+    with pytest.raises(Refused, match=named):
+        await planned(library, SYSTEM, ImageToImage(**fields))
+
+
+async def test_what_asks_for_nothing_is_no_refusal(library: Resources) -> None:
+    """What common clients send with every request."""
+    idle = {"styles": [""], "script_name": "None", "alwayson_scripts": {"x": {"args": []}}, "refiner_checkpoint": ""}
+    idle |= {
+        "s_churn": 0,
+        "s_noise": 1,
+        "s_tmax": 0,
+        "seed_resize_from_h": 0,
+        "hr_upscaler": "R-ESRGAN 4x+",
+        "hr_scale": 0,
+    }
+    assert (await planned(library, SYSTEM, TextToImage(**idle))).count == 1
+
+
+async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
+    await planned(library, SYSTEM, TextToImage(override_settings={"sd_model_checkpoint": "m2"}))
+    async with library.database.read() as connection:
+        assert (await options.load(connection, SYSTEM)).checkpoint is None
+    staying = {"override_settings": {"sd_model_checkpoint": "m2"}, "override_settings_restore_afterwards": False}
+    await planned(library, SYSTEM, TextToImage(**staying))
+    async with library.database.read() as connection:
+        assert (await options.load(connection, SYSTEM)).checkpoint == "m2"

@@ -1,0 +1,116 @@
+"""AUTOMATIC1111's prompt language: weights by numbers, what is refused, and that compel reads the same."""
+
+import pytest
+from compel.prompt_parser import PromptParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, for_compel, read
+from invokeclone.shims.dialect import Refused
+
+
+def weights(prompt: str) -> list[tuple[str, float]]:
+    """Return the pieces of a prompt of one chunk, without blanks around them."""
+    (chunk,) = read(prompt)
+    return [(text, round(piece.weight, 4)) for piece in chunk if (text := piece.text.strip())]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "pieces"),
+    [
+        ("a cat", [("a cat", 1.0)]),
+        ("(a)", [("a", 1.1)]),
+        ("((a))", [("a", 1.21)]),
+        ("[a]", [("a", 0.9091)]),
+        ("[[a]]", [("a", 0.8264)]),
+        ("([a])", [("a", 1.0)]),
+        ("(a:1.3) b", [("a", 1.3), ("b", 1.0)]),
+        ("(a : 1.3 )", [("a", 1.3)]),
+        ("(a:.5)", [("a", 0.5)]),
+        ("(a:0)", [("a", 0.0)]),
+        ("(a (b:2) c:0.5)", [("a", 0.5), ("b", 1.0), ("c", 0.5)]),
+        ("a (big (red:1.5) dog)", [("a", 1.0), ("big", 1.1), ("red", 1.65), ("dog", 1.1)]),
+        ("a (b", [("a", 1.0), ("b", 1.1)]),
+        ("a [b", [("a", 1.0), ("b", 0.9091)]),
+        ("a) b]", [("a) b]", 1.0)]),
+        (r"a \(b\) \[c\]", [("a (b) [c]", 1.0)]),
+        (r"(a\):1.2)", [("a)", 1.2)]),
+        (r"a\\(b)", [("a\\", 1.0), ("b", 1.1)]),
+        ("a: b", [("a: b", 1.0)]),
+        ("(a:b)", [("a:b", 1.1)]),
+        ("[a: b]", [("a: b", 0.9091)]),
+        ("a:1.2)", [("a:1.2)", 1.0)]),
+        ("foo(bar)baz", [("foo", 1.0), ("bar", 1.1), ("baz", 1.0)]),
+        ("()", []),
+        ("", []),
+        ("a|b", [("a|b", 1.0)]),
+        ("<3 x <b:c>", [("<3 x <b:c>", 1.0)]),
+    ],
+)
+def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
+    assert weights(prompt) == pieces
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("a <lora:thing:0.8>", "<lora:thing>"),
+        ("a <lyco:thing:1:2>", "<lyco:thing>"),
+        ("a <hypernet:thing:1>", "<hypernet:thing>"),
+        ("a cat AND a dog", "AND"),
+        ("[a:b:0.5]", "[from:to:when]"),
+        ("[a:10]", "[from:to:when]"),
+        ("[a::3]", "[from:to:when]"),
+        ("[(a:1.2):b:.5]", "[from:to:when]"),
+        ("[a|b]", "[a|b]"),
+        ("(a:-1)", "below 0"),
+        ("(" * (MOST_NESTED + 1) + "a", "nested"),
+        ("a" * (MOST_LETTERS + 1), "characters"),
+    ],
+)
+def test_what_cannot_be_said_is_refused_by_name(prompt: str, named: str) -> None:
+    with pytest.raises(Refused) as refused:
+        for_compel(prompt, "negative_prompt")
+    assert named in str(refused.value)
+    assert refused.value.param == "negative_prompt"
+
+
+def test_and_and_break_are_words_when_they_are_not_alone() -> None:
+    assert for_compel("SAND and BREAKFAST", "prompt") == "SAND and BREAKFAST"
+
+
+def test_break_begins_a_chunk_of_its_own() -> None:
+    assert [[piece.text.strip() for piece in chunk] for chunk in read("a cat BREAK a dog BREAK x")] == [
+        ["a cat"],
+        ["a dog"],
+        ["x"],
+    ]
+    read_back = PromptParser().parse_conjunction(for_compel('a "big" cat, x BREAK a (dog:1.2)', "prompt"))
+    assert read_back.weights == [1.0, 1.0]
+    assert [[(part.text, part.weight) for part in prompt.children] for prompt in read_back.prompts] == [
+        [('a "big" cat , x', 1.0)],
+        [("a", 1.0), ("dog", 1.2)],
+    ]
+
+
+def letters(pieces: list[tuple[str, float]]) -> list[tuple[str, float | None]]:
+    """Return every sign and its weight; blanks don't count, and signs that compel cannot weigh have none."""
+    return [
+        (sign, None if sign in "=+-.," else round(weight, 3))
+        for text, weight in pieces
+        for sign in text
+        if not sign.isspace()
+    ]
+
+
+@given(st.text(alphabet="abc ()[]:\\12.,+-=\"'!?é|", max_size=30))
+def test_compel_reads_what_was_meant(prompt: str) -> None:
+    """Whatever is not refused comes out of compel's own parser with the same signs and weights, in the same order."""
+    try:
+        chunks = read(prompt)
+    except Refused:
+        return
+    meant = [letters([(piece.text, piece.weight) for piece in chunk]) for chunk in chunks]
+    parsed = PromptParser().parse_conjunction(for_compel(prompt, "prompt"))
+    got = [letters([(part.text, part.weight) for part in one.children]) for one in parsed.prompts]
+    assert (got or [[]]) == meant
