@@ -41,9 +41,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def database(settings: Settings, migrated: Path) -> AsyncIterator[Database]:
-    settings.database_path.parent.mkdir(parents=True)
+def laid_out(settings: Settings, migrated: Path) -> None:
+    """Put a new database where the settings say, so that an application starts without migrating."""
+    settings.database_path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(migrated, settings.database_path)
+
+
+@pytest.fixture
+async def database(settings: Settings, laid_out: None) -> AsyncIterator[Database]:
     opened = Database(settings.database_path)
     yield opened
     await opened.close()

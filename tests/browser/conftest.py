@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from invokeclone.kit.settings import Settings
 from invokeclone.models import registry, store
@@ -24,6 +25,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 30_000
+"""Milliseconds that a busy machine may take for what takes a moment."""
 MODEL = {
     "key": "4f2b7c1e-0000-4000-8000-000000000001",
     "hash": "blake3:00",
@@ -43,6 +46,8 @@ ON_DISK = {
     "repo_variant": "",
 }
 
+expect.set_options(timeout=PATIENCE)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip = pytest.mark.skip(reason="there is no Chromium")
@@ -59,11 +64,11 @@ def is_bug(line: ConsoleMessage) -> bool:
 
 
 @pytest.fixture
-def app(settings: Settings) -> FastAPI:
+def app(settings: Settings, laid_out: None) -> FastAPI:
     return create_app(settings, worker_command=None)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def url(app: FastAPI) -> AsyncIterator[str]:
     config = uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -77,7 +82,7 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
     await task
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
     del url
     made = Painter(app.state.resources)
@@ -87,26 +92,28 @@ async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """Run one Chromium for all tests of a file: starting it takes longer than many a test."""
     async with async_playwright() as playwright:
         made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         yield made
         await made.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     made = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
     yield made
     await made.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
     """Open the page with one model; any of its errors fails the test."""
     made = await context.new_page()
     errors: list[str] = []
+    made.set_default_timeout(PATIENCE)
     made.on("pageerror", lambda error: errors.append(str(error)))
     made.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
     await made.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))

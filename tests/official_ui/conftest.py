@@ -10,7 +10,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Response, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Response,
+    async_playwright,
+    expect,
+)
 
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.server_process import Server
@@ -46,12 +56,21 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     running.stop()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """Run one Chromium for all tests of a file: starting it takes longer than many a test."""
     async with async_playwright() as playwright:
         made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         yield made
         await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def context(browser: Browser, server: Server) -> AsyncIterator[BrowserContext]:
+    """Keep what Chromium has loaded of a bundle. The UI itself keeps its state on the server."""
+    made = await browser.new_context(viewport={"width": 1500, "height": 950})
+    yield made
+    await made.close()
 
 
 class UI:
@@ -142,16 +161,15 @@ class UI:
         return list(self.server.client.get("/api/v1/queue/default/list_all").json())
 
 
-@pytest.fixture
-async def ui(browser: Browser, server: Server) -> AsyncIterator[UI]:
-    """Open the UI in a fresh profile; at the end nothing may have gone wrong."""
+@pytest_asyncio.fixture(loop_scope="module")
+async def ui(context: BrowserContext, server: Server) -> AsyncIterator[UI]:
+    """Open the UI as if for the first time; at the end nothing may have gone wrong."""
     server.client.post("/api/v1/client_state/default/delete").raise_for_status()
-    context = await browser.new_context(viewport={"width": 1500, "height": 950})
     page = await context.new_page()
     page.set_default_timeout(PATIENCE)
     made = await UI(page, server).open()
     yield made
-    await context.close()
+    await page.close()
     assert [line for line in made.wrong if not any(re.fullmatch(pattern, line) for pattern in made.forgiven)] == []
 
 

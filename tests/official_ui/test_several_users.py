@@ -12,6 +12,8 @@ from tests.browser.conftest import CHROMIUM
 from tests.official_ui.conftest import BUNDLES, PATIENCE, UI
 from tests.server_process import Server
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 PASSWORD = "Right-Passw0rd"
 VERSION = "6.14.2"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import socketio
 import uvicorn
+from engineio.base_client import connected_clients
 from fastapi import FastAPI
 
 from invokeclone.kit.database import Database
@@ -61,17 +62,20 @@ async def connected(url: str, *transports: str, **options: Any) -> AsyncIterator
 
 
 async def leave(socket: socketio.AsyncClient) -> None:
-    """Disconnect. A client that polls would wait for the answer to its last poll, which comes when the server's pings time out."""
+    """Disconnect. A client that polls breaks off its pending poll, as a browser does whose page is closed.
+
+    Told of the end, it would wait for that poll, and so would the server's end: nobody answers it before pings time out.
+    """
     engine = socket.eio
-    if engine.state != "connected" or engine.current_transport != "polling":
-        await socket.disconnect()
-        return
-    poll, last_words = engine.read_loop_task, engine.write_loop_task
-    leaving = asyncio.create_task(socket.disconnect())
-    await last_words
-    poll.cancel()
-    await asyncio.gather(poll, leaving, return_exceptions=True)
-    await engine._reset()
+    if engine.state == "connected" and engine.current_transport == "polling":
+        tasks = (engine.read_loop_task, engine.write_loop_task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        engine.state = "disconnected"
+        connected_clients.remove(engine)
+        await engine._reset()
+    await socket.disconnect()
 
 
 async def until(condition: Any) -> None:

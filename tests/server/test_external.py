@@ -145,7 +145,7 @@ async def test_without_its_key_a_services_models_go(served: tuple[FastAPI, httpx
 
 
 async def test_a_key_in_the_settings_file_stays_hidden_after_a_reset(settings: Settings) -> None:
-    settings.root.mkdir(parents=True)
+    settings.root.mkdir(parents=True, exist_ok=True)
     (settings.root / "invokeai.yaml").write_text("external_gemini_api_key: old\n")
     async with running(load_settings(settings.root, {})[0]) as (_app, client):
         assert (await client.get(f"{BASE}/status")).json()[1]["configured"] is True
@@ -171,7 +171,7 @@ async def test_a_file_that_holds_something_else_is_not_written_over(
 
 
 async def test_other_settings_in_the_keys_file_are_told_and_ignored(settings: Settings) -> None:
-    settings.root.mkdir(parents=True)
+    settings.root.mkdir(parents=True, exist_ok=True)
     (settings.root / "api_keys.yaml").write_text("port: 1\nexternal_openai_api_key: k\n")
     read, told = load_settings(settings.root, {})
     assert (read.port, read.external_openai_api_key) == (9090, "k")

@@ -420,7 +420,7 @@ async def test_a_key_reads_its_account_and_changes_none(people: People, visit: V
         assert len(list(await connection.execute(select(users)))) == 2
 
 
-async def test_a_key_is_its_user_on_the_whole_api(settings: Settings) -> None:
+async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: None) -> None:
     app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
     database: Database = app.state.resources.database
     async with (
