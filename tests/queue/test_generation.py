@@ -201,6 +201,8 @@ PLAIN = [
     "t-shirt - red",
     "a (b",
     "cat--, dog",
+    "1-=2",
+    "1--1 a++b",
 ]
 
 

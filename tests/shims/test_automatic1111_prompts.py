@@ -2,7 +2,7 @@
 
 import pytest
 from compel.prompt_parser import PromptParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, for_compel, read
@@ -103,6 +103,7 @@ def letters(pieces: list[tuple[str, float]]) -> list[tuple[str, float | None]]:
     ]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abc ()[]:\\12.,+-=\"'!?é|", max_size=30))
 def test_compel_reads_what_was_meant(prompt: str) -> None:
     """Whatever is not refused comes out of compel's own parser with the same signs and weights, in the same order."""

@@ -21,8 +21,8 @@ from invokeclone.graph.taxonomy import BaseModelType
 
 RESIZED = "resize"
 _MEANT = re.compile(r'([()"])')
-_WEIGHTS = re.compile(r"(?<=[^\s+-])([+-]+)(?=\s|$|[,.;:!?)\\])")
-"""Plus and minus signs at the end of a word, which would weigh it."""
+_WEIGHTS = re.compile(r"(?<=[^\s+-])([+-]{2,}|[+-](?=\s|$|[,.;:!?=)\\]))")
+"""Plus and minus signs that would weigh the word before them: several, or one at its end."""
 
 
 @recipe(BaseModelType.StableDiffusion1, usual=Usual(side=512))
