@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import pytest
@@ -34,36 +35,30 @@ def test_a_killed_worker_fails_its_item_and_the_others_run(make_server: Callable
     assert server.item(long)["status"] == "failed"
 
 
-def test_a_killed_server_takes_its_worker_along_and_the_next_start_goes_on(make_server: Callable[[], Server]) -> None:
+def test_a_server_that_ends_in_mid_run_takes_its_worker_along_and_the_next_start_goes_on(
+    make_server: Callable[[], Server],
+) -> None:
+    """Asked to end in either way it does so gracefully; killed it leaves its worker to end itself."""
     server = make_server().start()
-    worker = server.a_worker()
     (done,) = server.enqueue(server.batch(steps=1))
     assert server.finished(done)["status"] == "completed"
-    (long,) = server.enqueue(server.batch(steps=1000))
-    pending = server.enqueue(server.batch("a blue star", seed=3, steps=2))
-    server.wait_for(lambda: running(server, long), "the long item to run")
-    server.kill()
-    server.wait_for(lambda: gone(worker), "the worker to end itself")
-    server.start()
-    assert server.finished(long)["status"] == "canceled"
-    for item_id in pending:
-        assert server.finished(item_id)["status"] == "completed"
+    canceled = []
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        worker = server.a_worker()
+        (long,) = server.enqueue(server.batch(steps=1000))
+        (pending,) = server.enqueue(server.batch("a blue star", seed=3, steps=2))
+        server.wait_for(partial(running, server, long), "the long item to run")
+        assert server.stop(how) == (-how if how == signal.SIGKILL else 0), server.log.read_text()[-3000:]
+        if how == signal.SIGKILL:
+            server.wait_for(partial(gone, worker), "the worker to end itself")
+        assert gone(worker)
+        assert "Traceback" not in server.log.read_text()
+        server.start()
+        assert server.finished(long)["status"] == "canceled"
+        assert server.finished(pending)["status"] == "completed"
+        canceled.append(long)
     assert server.item(done)["status"] == "completed"
+    assert [server.item(item)["status"] for item in canceled] == ["canceled"] * 3
     status = server.client.get("/api/v1/queue/default/status").json()["queue"]
-    assert (status["completed"], status["canceled"], status["total"]) == (2, 1, 3)
-    assert len(server.client.get("/api/v1/images/").json()["items"]) == 2
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_graceful_in_mid_run(make_server: Callable[[], Server], how: signal.Signals) -> None:
-    server = make_server().start()
-    worker = server.a_worker()
-    (long,) = server.enqueue(server.batch(steps=1000))
-    pending = server.enqueue(server.batch("a blue star", seed=3, steps=2))
-    server.wait_for(lambda: running(server, long), "the long item to run")
-    assert server.stop(how) == 0, server.log.read_text()[-3000:]
-    assert gone(worker)
-    assert "Traceback" not in server.log.read_text()
-    server.start()
-    assert server.finished(long)["status"] == "canceled"
-    assert server.finished(pending[0])["status"] == "completed"
+    assert (status["completed"], status["canceled"], status["total"]) == (4, 3, 7)
+    assert len(server.client.get("/api/v1/images/").json()["items"]) == 4
