@@ -1,6 +1,6 @@
 """Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue] [--out FILE.json]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects] [--out FILE.json]
 
 A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
 operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Running:
     """A server on a scratch root, its CPU time and its memory."""
 
     def __init__(self, folder: Path, threads: dict[str, str] = ONE_THREAD) -> None:
+        self.root = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -236,11 +238,58 @@ def measure_queue() -> dict[str, float]:
         return result
 
 
+def measure_dialects(count: int = 40) -> dict[str, float]:
+    """Server CPU per picture asked for in another dialect, against the same batch by `enqueue_batch` and the file fetched.
+
+    Whether an item has ended is read from the database itself, so that waiting costs the server nothing.
+    """
+    with server() as running:
+        run(running, batch(running, 64, 1, [1, 2]))
+        database = sqlite3.connect(next(Path(running.root).rglob("*.db")))
+        posts = {
+            "openai_64_1_step": ("/v1/images/generations", {"prompt": "a cat", "size": "64x64", "steps": 1}),
+            "gemini_128_20_steps": (
+                "/v1beta/models/gemini:generateContent",
+                {"contents": [{"parts": [{"text": "a cat"}]}]},
+            ),
+            "a1111_64_1_step": ("/sdapi/v1/txt2img", {"prompt": "a cat", "width": 64, "height": 64, "steps": 1}),
+        }
+
+        def own(width: int, steps: int) -> Callable[[int], None]:
+            body = batch(running, width, steps, [0])
+
+            def ask(seed: int) -> None:
+                body["batch"]["data"][0][0]["items"] = [seed]
+                running.client.post("/api/v1/queue/default/enqueue_batch", json=body).raise_for_status()
+                while database.execute("SELECT count(*) FROM session_queue WHERE completed_at IS NULL").fetchone()[0]:
+                    time.sleep(0.005)
+                (name,) = database.execute("SELECT image_name FROM images ORDER BY created_at DESC").fetchone()
+                running.client.get(f"/api/v1/images/i/{name}/full").raise_for_status()
+
+            return ask
+
+        def cost(ask: Callable[[int], Any]) -> float:
+            for seed in range(3):
+                ask(seed)
+            before = running.cpu(whole_tree=False)
+            for seed in range(count):
+                ask(1000 + seed)
+            return 1000 * (running.cpu(whole_tree=False) - before) / count
+
+        result = {"own_64_1_step_cpu_ms": cost(own(64, 1)), "own_128_20_steps_cpu_ms": cost(own(128, 20))}
+        for name, (path, body) in posts.items():
+            spent = cost(lambda _, path=path, body=body: running.client.post(path, json=body).raise_for_status())
+            result[f"{name}_cpu_ms"] = spent
+        database.close()
+        return result
+
+
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "start": measure_start,
     "generation": measure_generation,
     "load": measure_load,
     "queue": measure_queue,
+    "dialects": measure_dialects,
 }
 
 

@@ -167,9 +167,12 @@ async def find_model(connection: AsyncConnection, name: str | None) -> ModelConf
     raise ModelNotFound(name)
 
 
-async def choose(connection: AsyncConnection, wanted: Wanted) -> Chosen:
-    """Choose what `wanted` leaves open. Raises what `find_model` raises, and NotAPicture for sizes that cannot be."""
-    config = await find_model(connection, wanted.model)
+async def choose(connection: AsyncConnection, wanted: Wanted, config: ModelConfig | None = None) -> Chosen:
+    """Choose what `wanted` leaves open, the model too unless `config` is it.
+
+    Raises what `find_model` raises, and NotAPicture for sizes that cannot be.
+    """
+    config = config or await find_model(connection, wanted.model)
     usual = recipe_for(config).usual
     stated = getattr(config, "default_settings", None)
 

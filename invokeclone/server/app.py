@@ -101,6 +101,16 @@ class _Prefix:
         await self.app(scope, receive, send)
 
 
+class _Compressed(GZipMiddleware):
+    """Compresses answers, but not those of dialects whose answers are pictures in base64: that would cost much and save little."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path", "").startswith(shims.PICTURES):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> FastAPI:
     """Return the application for `settings`; `worker_command` None: no worker is started and items stay pending."""
     registry.discover()
@@ -145,7 +155,7 @@ def _with_scratch_database(app: FastAPI, settings: Settings) -> Settings:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Add what sees every request; the last one added sees it first."""
     if settings.http_compression_level:
-        app.add_middleware(GZipMiddleware, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
+        app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
     app.add_middleware(Renewal)
     app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
     app.add_middleware(guards.BodyLimit)

@@ -13,3 +13,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     gemini.ROUTER,
     openai.ROUTER,
 )
+
+PICTURES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
+"""What addresses begin with whose answers hold pictures in base64."""

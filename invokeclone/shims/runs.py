@@ -11,13 +11,19 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.events import InvocationProgressEvent, QueueItemEvent
+from invokeclone.queue.events import (
+    InvocationProgressEvent,
+    QueueClearedEvent,
+    QueueItemEvent,
+    QueueItemsCanceledEvent,
+)
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
 from invokeclone.users.current import User
@@ -94,7 +100,7 @@ class Run:
     resources: Resources
     user: User
     batch_id: str
-    item_ids: list[int]
+    item_ids: list[int] = field(default_factory=list)
     queue_id: str = service.DEFAULT_QUEUE
     steps: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(FEW))
     latest: Step | None = None
@@ -113,14 +119,14 @@ class Run:
     def hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Take an event of the server; those of others are left alone."""
         if not issubclass(kind, QueueItemEvent):
-            if "queue_id" in payload:  # items were canceled, or the queue cleared
+            if issubclass(kind, QueueItemsCanceledEvent | QueueClearedEvent):
                 self._changed.set()
             return
         if payload["batch_id"] != self.batch_id:
             return
         if issubclass(kind, InvocationProgressEvent):
             self._step(payload)
-        elif "status" in payload:
+        elif payload.get("status") in TERMINAL:
             self.latest = None
             self._changed.set()
 
@@ -141,16 +147,11 @@ class Run:
         """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
         waiting = list(self.item_ids)
         while waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
             self._changed.clear()
-            known = await self._rows()
-            self.done = sum(row is None or row.status in TERMINAL for row in known.values())
-            while waiting and ((row := known[waiting[0]]) is None or row.status in TERMINAL):
-                waiting.pop(0)
-                if row is not None:
-                    yield Ended(row, await pictures_of(self.resources, row))
-            if waiting:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+            for end in await self._ended(waiting):
+                yield end
 
     async def pictures(self) -> list[str]:
         """Wait for the end of all; return the names of the pictures, in the order of the batch.
@@ -170,10 +171,18 @@ class Run:
             raise RunCanceled
         return names
 
-    async def _rows(self) -> dict[int, Item | None]:
+    async def _ended(self, waiting: list[int]) -> list[Ended]:
+        """Take those off the front of `waiting` that have ended or are gone; return the ended ones."""
+        found = []
         async with self.resources.database.read() as connection:
             rows = {row.item_id: row for row in await store.list_known(connection, self.item_ids)}
-        return {item_id: rows.get(item_id) for item_id in self.item_ids}
+            at_end = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
+            self.done = len(at_end)
+            while waiting and waiting[0] in at_end:
+                row = rows.get(waiting.pop(0))
+                if row is not None:
+                    found.append(Ended(row, await pictures_of(connection, row)))
+        return found
 
     async def cancel(self) -> None:
         """Cancel what has not ended."""
@@ -182,10 +191,13 @@ class Run:
                 await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
 
 
-async def pictures_of(resources: Resources, item: Item) -> dict[str, list[str]]:
+def _is_over(row: Item | None) -> bool:
+    return row is None or row.status in TERMINAL
+
+
+async def pictures_of(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
     """Return the names of the images that an item made to be kept, by the id of the node in the graph."""
-    async with resources.database.read() as connection:
-        text = await store.get_session(connection, item.item_id)
+    text = await store.get_session(connection, item.item_id)
     found: dict[str, list[str]] = {}
     if text is None:
         return found
@@ -219,12 +231,15 @@ class Runs:
 
     async def enqueue(self, batch: Batch, user: User) -> Run:
         """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
-        result = await service.enqueue(self.resources, service.DEFAULT_QUEUE, batch, user=user)
-        run = Run(self.resources, user, result.batch.batch_id, result.item_ids)
-        if result.enqueued < result.requested:
-            await run.cancel()
-            raise QueueFull
-        self._open[run.batch_id] = run
+        run = self._open[batch.batch_id] = Run(self.resources, user, batch.batch_id)
+        with contextlib.ExitStack() as otherwise:
+            otherwise.callback(self.close, run)
+            result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
+            run.item_ids = result.item_ids
+            if result.enqueued < result.requested:
+                await run.cancel()
+                raise QueueFull
+            otherwise.pop_all()
         return run
 
     def close(self, run: Run) -> None:

@@ -124,15 +124,16 @@ async def _choose(resources: Resources, model: str, wanted: Wanted, aspect: Aspe
     name = None if _NO_MODEL.match(model) else model
     async with resources.database.read() as connection:
         try:
-            chosen = await generation.choose(connection, wanted.model_copy(update={"model": name}))
-            if aspect is None:
-                return chosen
-            across, down = ASPECTS[aspect]
-            unit = math.sqrt(chosen.picture.width * chosen.picture.height / (across * down))
-            sides = {"width": round(across * unit), "height": round(down * unit), "seed": chosen.picture.seed}
-            return await generation.choose(connection, wanted.model_copy(update={"model": name, **sides}))
+            config = await generation.find_model(connection, name)
         except generation.ModelNotFound as error:
             raise NotFoundHere(f"models/{model} is not found") from error
+        chosen = await generation.choose(connection, wanted, config)
+        if aspect is None:
+            return chosen
+        across, down = ASPECTS[aspect]
+        unit = math.sqrt(chosen.picture.width * chosen.picture.height / (across * down))
+        sides = {"width": round(across * unit), "height": round(down * unit)}
+        return await generation.choose(connection, wanted.model_copy(update=sides), config)
 
 
 async def _run(request: Request, user: User, chosen: Chosen) -> list[str]:

@@ -165,7 +165,7 @@ async def _job(
     async with resources.database.read() as connection:
         config = await _find(connection, named.model_name)
         try:
-            chosen = await generation.choose(connection, wanted.model_copy(update={"model": config.key}))
+            chosen = await generation.choose(connection, wanted, config)
         except generation.NotAPicture as error:
             raise Refused(str(error), "size") from error
     picture = chosen.picture
