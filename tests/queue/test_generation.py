@@ -39,14 +39,6 @@ def nodes() -> None:
     registry.discover()
 
 
-@pytest.fixture
-async def database(tmp_path):
-    database = Database(tmp_path / "invokeai.db")
-    await database.migrate()
-    yield database
-    await database.close()
-
-
 async def add(database: Database, key: str, **fields: Any) -> None:
     record = COMMON | {"key": key, "name": key, "path": key, "hash": f"blake3:{key}"} | fields
     config = model_registry.parse({field: value for field, value in record.items() if value is not None})

@@ -92,7 +92,7 @@ async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: b
 
 async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, monkeypatch, tmp_path: Path) -> None:
     """FFmpeg runs in a process of its own: its death is an answer, not the server's end."""
-    for script, status in (("kill -SEGV $$", 415), ("sleep 60", 415), ("echo broken >&2; exit 1", 500)):
+    for script, status in (("kill -SEGV $$", 415), ("exec sleep 60", 415), ("echo broken >&2; exit 1", 500)):
         program = tmp_path / "decoder"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
