@@ -58,6 +58,8 @@ class Mask:
     """An image in gray. ComfyUI's masks are white where something changes; ours are where it stays."""
 
     image: Lead
+    width: int
+    height: int
     white_changes: bool = True
 
     def inverted(self) -> Self:

@@ -70,7 +70,9 @@ def load(place: Place, *, image: str) -> tuple[Images, Mask]:
     field, width, height = loaded(place, image)
     picture = place.add("image", "img_conv", image=field, mode="RGB")
     alpha = place.add("alpha", "img_chan", image=field, channel="A")
-    return Images((Lead(f"{picture}.image"),), width, height), Mask(Lead(f"{alpha}.image"), white_changes=False)
+    return Images((Lead(f"{picture}.image"),), width, height), Mask(
+        Lead(f"{alpha}.image"), width, height, white_changes=False
+    )
 
 
 @node(
@@ -212,7 +214,7 @@ def pad(
     if feathering:
         fade = place.add("fade", "expand_mask_with_fade", mask=kept, threshold=0, fade_size_px=feathering)
         kept = Lead(f"{fade}.image")
-    return replace(padded, nodes=opaque), Mask(kept, white_changes=False)
+    return replace(padded, nodes=opaque), Mask(kept, width, height, white_changes=False)
 
 
 # Colors, numbers

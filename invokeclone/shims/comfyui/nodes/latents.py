@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from invokeclone.queue.generation import NotAPicture, legal_size
+from invokeclone.queue.generation import LEAST_SIDE, MOST_SIDE, NotAPicture, legal_size
 from invokeclone.shims.comfyui.values import Images, Latents, Mask, few
 from invokeclone.shims.comfyui.vocabulary import (
     MOST_PICTURES,
@@ -16,8 +16,6 @@ from invokeclone.shims.comfyui.vocabulary import (
     number,
 )
 
-MOST_SIDE = 8192
-LEAST_SIDE = 64
 GRID = 8
 METHODS = {
     "nearest-exact": "nearest-exact",
@@ -134,7 +132,7 @@ def encode_for_inpaint(place: Place, *, pixels: Images, vae: Lead, mask: Mask, g
     if grow_mask_by:
         keep = mask.drawn(place, "keep", white_changes=False)
         grown = place.add("grow", "expand_mask_with_fade", mask=keep, threshold=127, fade_size_px=grow_mask_by)
-        mask = Mask(Lead(f"{grown}.image"), white_changes=False)
+        mask = replace(mask, image=Lead(f"{grown}.image"), white_changes=False)
     return (replace(_encoded(place, pixels, vae), mask=mask),)
 
 

@@ -1,8 +1,9 @@
 """Nodes of masks: white is what changes."""
 
-from invokeclone.shims.comfyui.nodes.images import IMAGE, PICTURE, loaded
+from invokeclone.queue.generation import MOST_SIDE
+from invokeclone.shims.comfyui.nodes.images import IMAGE, PICTURE, loaded, sized
 from invokeclone.shims.comfyui.values import Images, Mask
-from invokeclone.shims.comfyui.vocabulary import Lead, Place, choice, link, node
+from invokeclone.shims.comfyui.vocabulary import Lead, Place, choice, integer, link, node, number
 
 CHANNELS = ("red", "green", "blue", "alpha")
 
@@ -16,16 +17,44 @@ CHANNELS = ("red", "green", "blue", "alpha")
 )
 def load(place: Place, *, image: str, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask; of alpha, what is transparent is white."""
-    field, _, _ = loaded(place, image)
+    field, width, height = loaded(place, image)
     taken = place.add("channel", "img_chan", image=field, channel=channel[0].upper())
-    return (Mask(Lead(f"{taken}.image"), white_changes=channel != "alpha"),)
+    return (Mask(Lead(f"{taken}.image"), width, height, white_changes=channel != "alpha"),)
 
 
 @node("ImageToMask", "Convert Image to Mask", "mask", {"image": IMAGE, "channel": choice(*CHANNELS)}, "MASK")
 def to_mask(place: Place, *, image: Images, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask."""
     taken = place.add("channel", "img_chan", image=image.nodes[0], channel=channel[0].upper())
-    return (Mask(Lead(f"{taken}.image")),)
+    return (Mask(Lead(f"{taken}.image"), image.width, image.height),)
+
+
+@node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
+def to_image(place: Place, *, mask: Mask) -> tuple[Images]:
+    """Show a mask as a picture."""
+    gray = mask.drawn(place, "gray", white_changes=True)
+    picture = place.add("picture", "img_conv", image=gray, mode="RGB")
+    return (Images((Lead(f"{picture}.image"),), mask.width, mask.height),)
+
+
+@node(
+    "SolidMask",
+    "SolidMask",
+    "mask",
+    {
+        "value": number(1.0, 0.0, 1.0),
+        "width": integer(512, 1, MOST_SIDE),
+        "height": integer(512, 1, MOST_SIDE),
+    },
+    "MASK",
+)
+def solid(place: Place, *, value: float, width: int, height: int) -> tuple[Mask]:
+    """Make a mask of one gray."""
+    sized(place, width, height)
+    gray = round(value * 255)
+    color = {"r": gray, "g": gray, "b": gray, "a": 255}
+    blank = place.add("blank", "blank_image", width=width, height=height, color=color)
+    return (Mask(Lead(f"{blank}.image"), width, height),)
 
 
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")

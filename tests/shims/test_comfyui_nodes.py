@@ -1,0 +1,572 @@
+"""Each node of ComfyUI's that is translated: what it draws, and that a real server runs it."""
+
+from typing import Any, get_args
+
+import httpx
+import pytest
+from PIL import Image
+
+from invokeclone.graph import registry
+from invokeclone.graph.recipes import Drawing
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs import ModelConfig
+from invokeclone.shims.comfyui import record
+from invokeclone.shims.comfyui.catalog import Catalog, Known
+from invokeclone.shims.comfyui.nodes import TYPES
+from invokeclone.shims.comfyui.nodes.sampling import folded
+from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
+from invokeclone.shims.comfyui.translate import batch_of, drawn
+from invokeclone.shims.comfyui.vocabulary import CannotDraw, Place
+from invokeclone.shims.comfyui.workflow import WorkflowRefused, check
+from tests.shims.comfyui import Comfy, image_to_image, text_to_image
+from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white
+
+
+class Settings:
+    """A model's own settings, as far as samplers ask for them."""
+
+    steps = 12
+    cfg_scale = 3.5
+    scheduler = "unipc"
+    width = 192
+    height = 128
+
+
+class Config:
+    """A model record, as far as translating needs it."""
+
+    def __init__(self, name: str, kind: str = "main", settings: Any = None) -> None:
+        self.key = self.hash = name.lower()
+        self.name = name
+        self.base = BaseModelType.StableDiffusion1
+        self.type = kind
+        self.default_settings = settings
+
+
+def models(*configs: Config) -> list[ModelConfig]:
+    return list(configs)  # type: ignore[arg-type]
+
+
+CATALOG = Catalog(
+    mains=models(Config("Embedded Tiny"), Config("Other", settings=Settings())),
+    vaes=models(Config("Some VAE", "vae")),
+    pictures={"a.png": Known(100, 60), "big.png": Known(8000, 2000)},
+)
+
+
+def nodes_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the graph's nodes by node and role: `comfy_0_denoise0` is `3.denoise0` for the node 3 at position 0."""
+    drawing = drawn(workflow, check(workflow, CATALOG), CATALOG)
+    ids = list(workflow)
+    return {f"{record.comfy_id(ids, node)}.{node.rsplit('_', 1)[1]}": fields for node, fields in drawing.nodes.items()}
+
+
+def edges_of(workflow: dict[str, Any]) -> set[tuple[str, str]]:
+    drawing = drawn(workflow, check(workflow, CATALOG), CATALOG)
+    ids = list(workflow)
+
+    def named(end: dict[str, str]) -> str:
+        return f"{record.comfy_id(ids, end['node_id'])}.{end['node_id'].rsplit('_', 1)[1]}.{end['field']}"
+
+    return {(named(edge["source"]), named(edge["destination"])) for edge in drawing.edges}
+
+
+def refusal(workflow: dict[str, Any]) -> dict[str, Any]:
+    with pytest.raises(WorkflowRefused) as refused:
+        drawn(workflow, check(workflow, CATALOG), CATALOG)
+    return refused.value.body
+
+
+def with_inputs(workflow: dict[str, Any], node: str, **inputs: Any) -> dict[str, Any]:
+    workflow[node]["inputs"].update(inputs)
+    return workflow
+
+
+def advanced(**inputs: Any) -> dict[str, Any]:
+    workflow = text_to_image()
+    given = workflow["3"]["inputs"]
+    del given["denoise"]
+    given["noise_seed"] = given.pop("seed")
+    given |= {
+        "add_noise": "enable",
+        "start_at_step": 0,
+        "end_at_step": 10000,
+        "return_with_leftover_noise": "disable",
+        **inputs,
+    }
+    workflow["3"]["class_type"] = "KSamplerAdvanced"
+    return workflow
+
+
+# Samplers
+
+
+def test_a_workflow_becomes_the_nodes_that_draw_it() -> None:
+    found = nodes_of(text_to_image(seed=7))
+    assert {name: node["type"] for name, node in found.items()} == {
+        "4.loader": "main_model_loader",
+        "6.prompt": "compel",
+        "7.prompt": "compel",
+        "3.positive": "collect",
+        "3.negative": "collect",
+        "3.noise0": "noise",
+        "3.denoise0": "denoise_latents",
+        "3.metadata0": "core_metadata",
+        "8.image0": "l2i",
+        "9.save0": "save_image",
+    }
+    assert found["4.loader"]["model"]["key"] == "embedded tiny"
+    assert (found["3.noise0"]["seed"], found["3.noise0"]["width"], found["3.noise0"]["height"]) == (7, 128, 128)
+    denoise = found["3.denoise0"]
+    assert (denoise["steps"], denoise["cfg_scale"], denoise["scheduler"]) == (20, 8.0, "euler")
+    assert (denoise["denoising_start"], denoise["denoising_end"]) == (0.0, 1.0)
+    assert found["9.save0"]["is_intermediate"] is False
+    assert all(node["is_intermediate"] for name, node in found.items() if name != "9.save0")
+    assert edges_of(text_to_image()) == {
+        ("4.loader.clip", "6.prompt.clip"),
+        ("4.loader.clip", "7.prompt.clip"),
+        ("6.prompt.conditioning", "3.positive.item"),
+        ("7.prompt.conditioning", "3.negative.item"),
+        ("3.positive.collection", "3.denoise0.positive_conditioning"),
+        ("3.negative.collection", "3.denoise0.negative_conditioning"),
+        ("4.loader.unet", "3.denoise0.unet"),
+        ("3.noise0.noise", "3.denoise0.noise"),
+        ("3.denoise0.latents", "8.image0.latents"),
+        ("4.loader.vae", "8.image0.vae"),
+        ("8.image0.image", "9.save0.image"),
+        ("3.metadata0.metadata", "9.save0.metadata"),
+    }
+
+
+def test_only_what_outputs_need_is_drawn() -> None:
+    workflow = text_to_image()
+    workflow["20"] = {"class_type": "LoadImage", "inputs": {"image": "nowhere.png"}}
+    workflow["21"] = {"class_type": "Note", "inputs": {}}
+    assert nodes_of(workflow).keys() == nodes_of(text_to_image()).keys()
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(0, 0), (2**32 - 1, 2**32 - 1), (2**32, 1), (2**64 - 1, 0)])
+def test_seeds_fit_into_32_bits(seed: int, expected: int) -> None:
+    assert folded(seed) == expected
+    assert nodes_of(text_to_image(seed=seed))["3.noise0"]["seed"] == expected
+
+
+def test_a_batch_has_seeds_one_after_the_other() -> None:
+    found = nodes_of(text_to_image(seed=2**32 - 1, batch_size=3))
+    assert [found[f"3.noise{index}"]["seed"] for index in range(3)] == [2**32 - 1, 0, 1]
+    assert {name for name in found if name.startswith("9.")} == {"9.save0", "9.save1", "9.save2"}
+
+
+def test_with_less_denoising_all_steps_go_to_the_end() -> None:
+    found = nodes_of(image_to_image("a.png", denoise=0.25))
+    assert (found["3.denoise0"]["steps"], found["3.denoise0"]["denoising_start"]) == (80, 0.75)
+    assert ("5.latents0.width", "3.noise0.width") in edges_of(image_to_image("a.png"))
+    assert ("5.latents0.latents", "3.denoise0.latents") in edges_of(image_to_image("a.png"))
+    assert "3.denoise0" not in nodes_of(image_to_image("a.png", denoise=0))
+
+
+def test_part_of_a_schedule() -> None:
+    found = nodes_of(advanced(start_at_step=5, end_at_step=15, return_with_leftover_noise="enable"))
+    denoise = found["3.denoise0"]
+    assert (denoise["steps"], denoise["denoising_start"], denoise["denoising_end"]) == (20, 0.25, 0.75)
+    whole = nodes_of(advanced())["3.denoise0"]
+    assert (whole["denoising_start"], whole["denoising_end"]) == (0.0, 1.0)
+    assert "leftover_noise" in refusal(advanced(end_at_step=15))["error"]["details"]
+    assert "empty" in refusal(advanced(add_noise="disable"))["error"]["details"]
+    assert "empty" in refusal(advanced(start_at_step=20))["error"]["details"]
+
+
+def test_what_is_left_open_is_the_model_s() -> None:
+    workflow = with_inputs(text_to_image(width=None, height=None), "4", ckpt_name="Other")
+    with_inputs(workflow, "3", steps=None, cfg=None, sampler_name=None, scheduler=None)
+    found = nodes_of(workflow)
+    denoise = found["3.denoise0"]
+    assert (denoise["steps"], denoise["cfg_scale"], denoise["scheduler"]) == (12, 3.5, "unipc")
+    assert (found["3.noise0"]["width"], found["3.noise0"]["height"]) == (192, 128)
+    with_inputs(workflow, "4", ckpt_name=None)
+    assert nodes_of(workflow)["4.loader"]["model"]["name"] == "Embedded Tiny"
+    assert nodes_of(workflow)["3.noise0"]["width"] == 512
+
+
+def test_sizes_are_brought_to_the_grid() -> None:
+    noise = nodes_of(text_to_image(width=100, height=67))["3.noise0"]
+    assert (noise["width"], noise["height"]) == (104, 64)
+    assert "too large" in refusal(text_to_image(width=8192, height=8192))["error"]["details"]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_sampler_has_a_scheduler(sampler: str, schedule: str) -> None:
+    assert scheduler_for(sampler, schedule) in get_args(SCHEDULER_NAME_VALUES)
+
+
+def test_karras_is_meant() -> None:
+    assert scheduler_for("dpmpp_2m", "karras") == "dpmpp_2m_k"
+    assert scheduler_for("dpmpp_2m", "normal") == "dpmpp_2m"
+
+
+# Models and prompts
+
+
+def test_models_are_found_by_name_key_and_in_other_letters() -> None:
+    for name in ("Other", "other", "OTHER"):
+        assert nodes_of(with_inputs(text_to_image(), "4", ckpt_name=name))["4.loader"]["model"]["name"] == "Other"
+
+
+def test_parts_of_models() -> None:
+    workflow = text_to_image()
+    workflow["4"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "Embedded Tiny", "weight_dtype": "default"}}
+    workflow["40"] = {"class_type": "CLIPLoader", "inputs": {"clip_name": "Other", "type": "stable_diffusion"}}
+    workflow["41"] = {"class_type": "VAELoader", "inputs": {"vae_name": "Some VAE"}}
+    for node in ("6", "7"):
+        workflow[node]["inputs"]["clip"] = ["40", 0]
+    workflow["8"]["inputs"]["vae"] = ["41", 0]
+    edges = edges_of(workflow)
+    assert ("4.loader.unet", "3.denoise0.unet") in edges
+    assert ("40.loader.clip", "6.prompt.clip") in edges
+    assert ("41.vae.vae", "8.image0.vae") in edges
+    assert nodes_of(workflow)["41.vae"]["vae_model"]["name"] == "Some VAE"
+    workflow["41"]["inputs"]["vae_name"] = "Other"
+    assert ("41.loader.vae", "8.image0.vae") in edges_of(workflow)
+
+
+def test_prompts_are_weighed() -> None:
+    workflow = with_inputs(text_to_image(), "6", text="a (red:1.3) [blue] cat++")
+    assert nodes_of(workflow)["6.prompt"]["prompt"] == "a (red)1.3 [blue] cat ++"
+
+
+def test_layers_of_the_encoder_are_left_out() -> None:
+    workflow = text_to_image()
+    workflow["20"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}}
+    workflow["21"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["20", 0], "stop_at_clip_layer": -3}}
+    workflow["6"]["inputs"]["clip"] = ["21", 0]
+    found = nodes_of(workflow)
+    assert found["21.skip"]["skipped_layers"] == 2
+    assert ("4.loader.clip", "21.skip.clip") in edges_of(workflow), "counted from the last one, whatever was skipped"
+    assert found["3.metadata0"]["clip_skip"] == 2
+    with_inputs(workflow, "21", stop_at_clip_layer=-1)
+    assert ("4.loader.clip", "6.prompt.clip") in edges_of(workflow)
+
+
+def test_prompts_are_put_together() -> None:
+    workflow = text_to_image()
+    inputs = {"conditioning_to": ["6", 0], "conditioning_from": ["7", 0]}
+    workflow["20"] = {"class_type": "ConditioningConcat", "inputs": inputs}
+    workflow["3"]["inputs"]["positive"] = ["20", 0]
+    edges = edges_of(workflow)
+    assert {("6.prompt.conditioning", "3.positive.item"), ("7.prompt.conditioning", "3.positive.item")} <= edges
+
+
+def regional() -> dict[str, Any]:
+    workflow = text_to_image()
+    workflow["30"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 128, "height": 128}}
+    inputs = {"conditioning": ["6", 0], "mask": ["30", 0], "strength": 1.0, "set_cond_area": "default"}
+    workflow["31"] = {"class_type": "ConditioningSetMask", "inputs": inputs}
+    inputs = {"conditioning_1": ["31", 0], "conditioning_2": ["6", 0]}
+    workflow["32"] = {"class_type": "ConditioningCombine", "inputs": inputs}
+    workflow["3"]["inputs"]["positive"] = ["32", 0]
+    return workflow
+
+
+def test_prompts_hold_where_a_mask_is_white() -> None:
+    edges = edges_of(regional())
+    assert ("30.blank.image", "31.tensor.image") in edges
+    assert ("31.tensor.mask", "31.prompt0.mask") in edges
+    assert {("31.prompt0.conditioning", "3.positive.item"), ("6.prompt.conditioning", "3.positive.item")} <= edges
+    assert "strength" in refusal(with_inputs(regional(), "31", strength=0.5))["error"]["details"]
+
+
+def test_values_come_over_links() -> None:
+    workflow = text_to_image()
+    workflow["20"] = {"class_type": "PrimitiveInt", "inputs": {"value": 17}}
+    workflow["21"] = {"class_type": "PrimitiveString", "inputs": {"value": "a dog"}}
+    with_inputs(workflow, "3", steps=["20", 0], cfg=["20", 0])
+    with_inputs(workflow, "6", text=["21", 0])
+    found = nodes_of(workflow)
+    assert (found["3.denoise0"]["steps"], found["3.denoise0"]["cfg_scale"]) == (17, 17.0)
+    assert found["6.prompt"]["prompt"] == "a dog"
+    with_inputs(workflow, "20", value=5000)
+    assert refusal(workflow)["node_errors"]["3"]["class_type"] == "KSampler"
+
+
+# Latents, pictures, masks
+
+
+def inpainting(grow: int = 6) -> dict[str, Any]:
+    workflow = image_to_image("a.png")
+    inputs = {"pixels": ["10", 0], "vae": ["4", 2], "mask": ["10", 1], "grow_mask_by": grow}
+    workflow["5"] = {"class_type": "VAEEncodeForInpaint", "inputs": inputs}
+    return workflow
+
+
+def test_a_part_of_a_picture() -> None:
+    edges = edges_of(inpainting())
+    assert ("10.alpha.image", "5.grow.mask") in edges, "opaque is white, and stays"
+    assert ("5.grow.image", "3.mask.mask") in edges
+    assert ("10.image.image", "3.mask.image") in edges
+    assert ("3.mask.denoise_mask", "3.denoise0.denoise_mask") in edges
+    assert nodes_of(inpainting())["3.metadata0"]["generation_mode"] == "inpaint"
+    assert ("10.alpha.image", "3.mask.mask") in edges_of(inpainting(grow=0))
+
+
+def test_an_inverted_mask_is_drawn_once_it_is_needed() -> None:
+    workflow = inpainting(grow=0)
+    workflow["20"] = {"class_type": "InvertMask", "inputs": {"mask": ["10", 1]}}
+    workflow["5"]["inputs"]["mask"] = ["20", 0]
+    assert ("10.alpha.image", "3.keep.image") in edges_of(workflow)
+    assert nodes_of(workflow)["3.keep"] | {"type": "tomask", "invert": True} == nodes_of(workflow)["3.keep"]
+    workflow["20"] = {"class_type": "LoadImageMask", "inputs": {"image": "a.png", "channel": "red"}}
+    assert nodes_of(workflow)["20.channel"]["channel"] == "R"
+    assert ("3.keep.image", "3.mask.mask") in edges_of(workflow)
+
+
+def test_a_mask_needs_something_below() -> None:
+    workflow = text_to_image()
+    workflow["10"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}}
+    workflow["20"] = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["5", 0], "mask": ["10", 1]}}
+    workflow["3"]["inputs"]["latent_image"] = ["20", 0]
+    assert "empty" in refusal(workflow)["error"]["details"]
+
+
+def test_latents_are_resized() -> None:
+    workflow = text_to_image()
+    inputs = {"samples": ["3", 0], "upscale_method": "bislerp", "width": 256, "height": 0, "crop": "disabled"}
+    workflow["20"] = {"class_type": "LatentUpscale", "inputs": inputs}
+    workflow["8"]["inputs"]["samples"] = ["20", 0]
+    node = nodes_of(workflow)["20.resize0"]
+    assert (node["type"], node["width"], node["height"], node["mode"]) == ("lresize", 256, 256, "bicubic")
+    inputs = {"samples": ["3", 0], "upscale_method": "area", "scale_by": 1.5}
+    workflow["20"] = {"class_type": "LatentUpscaleBy", "inputs": inputs}
+    assert nodes_of(workflow)["20.resize0"]["width"] == 192
+    assert (
+        "left open"
+        in refusal(with_inputs(workflow, "20", samples=["5", 0]) | {"5": text_to_image(width=None)["5"]})["error"][
+            "details"
+        ]
+    )
+
+
+def scaled(kind: str, picture: str = "a.png", **inputs: Any) -> dict[str, dict[str, Any]]:
+    workflow = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": picture}},
+        "2": {"class_type": kind, "inputs": {"image": ["1", 0], **inputs}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": ""}},
+    }
+    return nodes_of(workflow)
+
+
+def test_pictures_are_resized() -> None:
+    method = {"upscale_method": "area"}
+    node = scaled("ImageScale", width=50, height=0, crop="disabled", **method)["2.resize0"]
+    assert (node["width"], node["height"], node["resample_mode"]) == (50, 30, "box")
+    cut = scaled("ImageScale", width=60, height=60, crop="center", **method)["2.cut0"]
+    assert (cut["x"], cut["y"], cut["width"], cut["height"]) == (20, 0, 60, 60)
+    node = scaled("ImageScaleBy", scale_by=2, **method)["2.resize0"]
+    assert (node["width"], node["height"]) == (200, 120)
+    node = scaled("ImageScaleToTotalPixels", megapixels=1, **method)["2.resize0"]
+    assert abs(node["width"] * node["height"] - 1024 * 1024) < 2000
+    with pytest.raises(WorkflowRefused, match="too large"):
+        scaled("ImageScaleBy", "big.png", scale_by=2, **method)
+
+
+def test_a_rectangle_stays_inside() -> None:
+    cut = scaled("ImageCrop", x=90, y=50, width=500, height=5)["2.cut0"]
+    assert (cut["x"], cut["y"], cut["width"], cut["height"]) == (90, 50, 10, 5)
+
+
+def test_padding_is_what_changes() -> None:
+    found = scaled("ImagePadForOutpaint", left=8, top=0, right=16, bottom=0, feathering=10)
+    assert (found["2.pad0"]["left"], found["2.pad0"]["right"]) == (8, 16)
+    assert found["2.fade"]["fade_size_px"] == 10
+
+
+def test_at_most_sixteen_pictures() -> None:
+    workflow = text_to_image(batch_size=8)
+    workflow["20"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["5", 0], "amount": 3}}
+    workflow["3"]["inputs"]["latent_image"] = ["20", 0]
+    assert "at most 16" in refusal(workflow)["error"]["details"]
+    with_inputs(workflow, "20", amount=2)
+    assert "9.save15" in nodes_of(workflow)
+    workflow["22"] = {"class_type": "LatentFromBatch", "inputs": {"samples": ["3", 0], "batch_index": 14, "length": 9}}
+    workflow["8"]["inputs"]["samples"] = ["22", 0]
+    found = nodes_of(workflow)
+    assert "9.save1" in found
+    assert "9.save2" not in found
+
+
+def test_pictures_that_are_not_there_are_refused() -> None:
+    body = refusal(image_to_image("missing.png"))
+    assert body["node_errors"]["10"]["errors"][0]["type"] == "custom_validation_failed"
+    assert "missing.png" in body["error"]["details"]
+    assert nodes_of(image_to_image("a.png [input]"))["10.image"]["image"] == {"image_name": "a.png"}
+
+
+# What cannot be done
+
+
+LORA = {"lora_name": "a.safetensors", "model": ["4", 0], "clip": ["4", 1], "strength_model": 1, "strength_clip": 1}
+CONTROL = {"conditioning": ["6", 0], "control_net": ["20", 0], "image": ["22", 0], "strength": 1}
+
+
+@pytest.mark.parametrize(
+    ("listed", "added", "user", "field"),
+    [
+        ("lora_name", {"20": ("LoraLoader", LORA)}, "3", "model"),
+        (
+            "control_net_name",
+            {
+                "21": ("ControlNetApply", CONTROL),
+                "20": ("ControlNetLoader", {"control_net_name": "a.safetensors"}),
+                "22": ("LoadImage", {"image": "a.png"}),
+            },
+            "3",
+            "positive",
+        ),
+        (
+            "model_name",
+            {
+                "21": ("ImageUpscaleWithModel", {"upscale_model": ["20", 0], "image": ["8", 0]}),
+                "20": ("UpscaleModelLoader", {"model_name": "a.safetensors"}),
+            },
+            "9",
+            "images",
+        ),
+    ],
+)
+def test_models_that_cannot_be_used_are_not_in_their_lists(
+    listed: str, added: dict[str, tuple[str, dict[str, Any]]], user: str, field: str
+) -> None:
+    workflow = text_to_image()
+    workflow |= {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in added.items()}
+    workflow[user]["inputs"][field] = [next(iter(added)), 0]
+    body = refusal(workflow)
+    assert body["error"]["type"] == "prompt_outputs_failed_validation"
+    (error,) = body["node_errors"]["20"]["errors"]
+    assert error["type"] == "value_not_in_list"
+    assert error["details"] == f"{listed}: 'a.safetensors' not in []"
+    assert TYPES[workflow["20"]["class_type"]].published(CATALOG)["input"]["required"][listed][0] == []
+    kind, inputs = next(iter(added.values()))
+    with pytest.raises(CannotDraw, match="cannot be used here yet"):
+        TYPES[kind].draw(Place(Drawing("x"), 0, CATALOG), **inputs)
+
+
+def test_every_node_is_published_in_full() -> None:
+    for name, kind in TYPES.items():
+        told = kind.published(CATALOG)
+        assert told["name"] == name
+        assert told["display_name"]
+        assert told["description"], name
+        assert len(told["output"]) == len(told["output_name"]) == len(told["output_is_list"])
+        assert told["input_order"]["required"] == list(told["input"]["required"])
+        assert told["output_node"] is (name in ("SaveImage", "PreviewImage"))
+    required = TYPES["KSampler"].published(CATALOG)["input"]["required"]
+    assert required["seed"] == ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}]
+    assert "dpmpp_2m" in required["sampler_name"][0]
+    assert TYPES["UNETLoader"].published(CATALOG)["input"]["required"]["unet_name"][0] == ["Embedded Tiny", "Other"]
+
+
+def test_the_workflow_is_kept_with_the_item() -> None:
+    registry.discover()
+    workflow = text_to_image()
+    checked = check(workflow, CATALOG)
+    kept = Record(workflow, checked.outputs, "me", {"x": 1})
+    batch = batch_of(kept, checked, CATALOG, "3fa85f64-5717-4562-b3fc-2c963f66afa6")
+    assert (batch.origin, batch.batch_id, batch.requested) == ("comfyui", "3fa85f64-5717-4562-b3fc-2c963f66afa6", 1)
+    session = {"graph": batch.graph.model_dump(mode="json")}
+    assert record.of_session(session) == kept
+
+
+# All of them on a real server
+
+
+def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
+    comfy = Comfy(http)
+    hole = Image.new("RGBA", (128, 128), (255, 255, 255, 255))
+    hole.paste((220, 30, 30, 0), (32, 32, 96, 96))
+    name = comfy.upload(png(hole))
+    other = comfy.upload(png(red_circle_on_white(96)))
+    workflow = text_to_image()
+    run = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "cfg": 4, "scheduler": "karras"}
+    ends = {"start_at_step": 0, "end_at_step": 3, "return_with_leftover_noise": "enable", "add_noise": "enable"}
+    rest = {"start_at_step": 3, "end_at_step": 99, "return_with_leftover_noise": "disable", "add_noise": "disable"}
+    quick = run | {"noise_seed": 1, "steps": 6, "sampler_name": "dpmpp_2m"}
+    short = run | {"seed": 2**63, "steps": 4, "sampler_name": "ddim", "denoise": 1.0}
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "20": ("KSamplerAdvanced", quick | ends | {"latent_image": ["5", 0]}),
+        "21": ("KSamplerAdvanced", quick | rest | {"latent_image": ["20", 0], "positive": ["34", 0]}),
+        "22": ("LatentUpscaleBy", {"samples": ["21", 0], "upscale_method": "nearest-exact", "scale_by": 1.5}),
+        "23": ("LatentUpscale", {"samples": ["22", 0], "upscale_method": "area", "width": 128, "height": 128, "crop": "disabled"}),
+        "24": ("KSampler", short | {"latent_image": ["23", 0], "denoise": 0.5, "model": ["40", 0]}),
+        "25": ("VAEDecodeTiled", {"samples": ["24", 0], "vae": ["42", 0], "tile_size": 64, "overlap": 16}),
+        "26": ("SaveImage", {"images": ["25", 0], "filename_prefix": "x"}),
+        "30": ("SolidMask", {"value": 1.0, "width": 128, "height": 128}),
+        "31": ("ConditioningSetMask", {"conditioning": ["6", 0], "mask": ["30", 0], "strength": 1, "set_cond_area": "default"}),
+        "32": ("CLIPSetLastLayer", {"clip": ["41", 0], "stop_at_clip_layer": -1}),
+        "33": ("CLIPTextEncode", {"clip": ["32", 0], "text": ["36", 0]}),
+        "34": ("ConditioningCombine", {"conditioning_1": ["31", 0], "conditioning_2": ["35", 0]}),
+        "35": ("ConditioningConcat", {"conditioning_to": ["33", 0], "conditioning_from": ["6", 0]}),
+        "36": ("PrimitiveStringMultiline", {"value": "a (red:1.2) circle"}),
+        "40": ("UNETLoader", {"unet_name": "Embedded Tiny", "weight_dtype": "default"}),
+        "41": ("CLIPLoader", {"clip_name": "Embedded Tiny", "type": "stable_diffusion"}),
+        "42": ("VAELoader", {"vae_name": "Embedded Tiny"}),
+        "50": ("LoadImage", {"image": name}),
+        "51": ("ImagePadForOutpaint", {"image": ["50", 0], "left": 64, "top": 0, "right": 0, "bottom": 0, "feathering": 8}),
+        "52": ("VAEEncodeForInpaint", {"pixels": ["51", 0], "vae": ["4", 2], "mask": ["51", 1], "grow_mask_by": 6}),
+        "53": ("KSampler", short | {"latent_image": ["52", 0]}),
+        "54": ("VAEDecode", {"samples": ["53", 0], "vae": ["4", 2]}),
+        "55": ("PreviewImage", {"images": ["54", 0]}),
+        "60": ("LoadImage", {"image": other}),
+        "61": ("ImageBatch", {"image1": ["50", 0], "image2": ["60", 0]}),
+        "62": ("ImageScale", {"image": ["61", 0], "upscale_method": "lanczos", "width": 96, "height": 64, "crop": "center"}),
+        "63": ("ImageInvert", {"image": ["62", 0]}),
+        "64": ("RepeatImageBatch", {"image": ["63", 0], "amount": 2}),
+        "65": ("ImageFromBatch", {"image": ["64", 0], "batch_index": 1, "length": 2}),
+        "66": ("ImageCrop", {"image": ["65", 0], "x": 0, "y": 0, "width": 64, "height": 64}),
+        "67": ("ImageScaleBy", {"image": ["66", 0], "upscale_method": "bicubic", "scale_by": 2}),
+        "68": ("ImageScaleToTotalPixels", {"image": ["67", 0], "upscale_method": "area", "megapixels": 0.01}),
+        "69": ("SaveImage", {"images": ["68", 0], "filename_prefix": "x"}),
+        "70": ("LoadImageMask", {"image": name, "channel": "alpha"}),
+        "71": ("InvertMask", {"mask": ["70", 0]}),
+        "72": ("MaskToImage", {"mask": ["71", 0]}),
+        "73": ("PreviewImage", {"images": ["72", 0]}),
+        "74": ("ImageToMask", {"image": ["80", 0], "channel": "red"}),
+        "75": ("VAEEncode", {"pixels": ["50", 0], "vae": ["4", 2]}),
+        "76": ("SetLatentNoiseMask", {"samples": ["75", 0], "mask": ["74", 0]}),
+        "77": ("RepeatLatentBatch", {"samples": ["76", 0], "amount": 2}),
+        "78": ("KSampler", short | {"latent_image": ["77", 0], "steps": ["81", 0], "cfg": ["82", 0]}),
+        "79": ("LatentFromBatch", {"samples": ["78", 0], "batch_index": 0, "length": 1}),
+        "83": ("VAEDecode", {"samples": ["79", 0], "vae": ["4", 2]}),
+        "84": ("PreviewImage", {"images": ["83", 0]}),
+        "80": ("EmptyImage", {"width": 128, "height": 128, "batch_size": 1, "color": 0xFF0000}),
+        "81": ("PrimitiveInt", {"value": 4}),
+        "82": ("PrimitiveFloat", {"value": 3.5}),
+    }  # fmt: skip
+    workflow |= {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
+    tested = {node["class_type"] for node in workflow.values()}
+    absent = {name for name, kind in TYPES.items() if "Lora" in name or "Control" in name or "UpscaleModel" in name}
+    assert set(TYPES) - tested == absent | {"PrimitiveString", "PrimitiveBoolean", "ImageUpscaleWithModel"}
+    entry = comfy.run(workflow)
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+    outputs = entry["outputs"]
+    assert {node: len(output["images"]) for node, output in outputs.items()} == {
+        "9": 1,
+        "26": 1,
+        "55": 1,
+        "69": 2,
+        "73": 1,
+        "84": 1,
+    }
+    pictures = {node: opened(comfy.pictures(entry, node)[0]) for node in outputs}
+    assert pictures["26"].size == (128, 128)
+    red, _, blue = object_color(pictures["26"])
+    assert red > blue + 40
+    assert pictures["55"].size == (192, 128)
+    kept = mean_color(pictures["55"], (160, 4, 190, 124))
+    assert min(kept) > 225, "what was there is still there"
+    assert min(mean_color(pictures["9"], (4, 4, 20, 20))) > 180
+    assert pictures["69"].size == (102, 102)
+    assert pictures["73"].getpixel((4, 4)) == (255, 255, 255), "the mask was inverted: what is opaque is white"
+    assert pictures["73"].getpixel((64, 64)) == (0, 0, 0)
+    assert opened(comfy.pictures(entry, "69")[0]).mode == "RGB"
