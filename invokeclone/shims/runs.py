@@ -101,6 +101,7 @@ class Run:
     user: User
     batch_id: str
     item_ids: list[int] = field(default_factory=list)
+    """In the order of the batch."""
     queue_id: str = service.DEFAULT_QUEUE
     steps: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(FEW))
     latest: Step | None = None
@@ -185,8 +186,8 @@ class Run:
         return found
 
     async def cancel(self) -> None:
-        """Cancel what has not ended."""
-        for item_id in self.item_ids:
+        """Cancel what has not ended, the last first: no item is begun because one before it was canceled."""
+        for item_id in reversed(self.item_ids):
             with contextlib.suppress(InvokeCloneError):  # deleted meanwhile
                 await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
 
@@ -235,7 +236,7 @@ class Runs:
         with contextlib.ExitStack() as otherwise:
             otherwise.callback(self.close, run)
             result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
-            run.item_ids = result.item_ids
+            run.item_ids = sorted(result.item_ids)
             if result.enqueued < result.requested:
                 await run.cancel()
                 raise QueueFull
