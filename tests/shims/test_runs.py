@@ -1,0 +1,137 @@
+"""Runs without a worker: what is heard of a batch, how it ends, and who cancels it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from invokeclone.graph import registry
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.queue import service
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.store import Chosen
+from invokeclone.shims import runs as runs_module
+from invokeclone.shims.runs import QueueFull, Run, RunCanceled, RunFailed, Runs
+from invokeclone.users.current import SYSTEM, User
+
+
+@pytest.fixture
+async def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+async def resources(tmp_path, bus: Bus) -> AsyncIterator[Resources]:
+    registry.discover()
+    settings = Settings(root=tmp_path, max_queue_size=5)
+    database = Database(settings.database_path)
+    await database.migrate()
+    yield Resources(settings, database, bus)
+    await database.close()
+
+
+@pytest.fixture
+def runs(resources: Resources, bus: Bus) -> Runs:
+    return Runs(resources, bus)
+
+
+def batch(count: int = 1) -> Batch:
+    graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "add"}}, "edges": []}
+    return Batch.model_validate({"graph": graph, "runs": count})
+
+
+async def finish(resources: Resources, status: Any = "completed", **more: Any) -> None:
+    item = await service.claim(resources, "cpu")
+    assert item
+    await service.finish(resources, item.item_id, status, **more)
+
+
+async def test_it_waits_for_all_items(runs: Runs, resources: Resources) -> None:
+    async with runs.running(batch(2), SYSTEM) as run:
+        waiting = asyncio.ensure_future(run.pictures())
+        await finish(resources)
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert run.share == 0.5
+        await finish(resources)
+        assert await waiting == []
+    assert runs.of(SYSTEM) == []
+
+
+async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, resources: Resources) -> None:
+    async with runs.running(batch(), SYSTEM) as run:
+        await finish(resources)
+        assert await run.pictures() == []
+
+
+async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
+    monkeypatch.setattr(runs_module, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(Run, "hear", lambda *_: None)
+    async with runs.running(batch(), SYSTEM) as run:
+        await finish(resources)
+        assert await run.pictures() == []
+
+
+async def test_a_failure_is_raised_with_its_reason(runs: Runs, resources: Resources) -> None:
+    with pytest.raises(RunFailed, match="no paint"):
+        async with runs.running(batch(2), SYSTEM) as run:
+            await finish(resources, "failed", error=("ValueError", "no paint", "trace"))
+            await run.pictures()
+    assert await statuses(resources) == ["failed", "canceled"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete", "clear"])
+async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: str) -> None:
+    with pytest.raises(RunCanceled):
+        async with runs.running(batch(), SYSTEM) as run:
+            waiting = asyncio.ensure_future(run.pictures())
+            await asyncio.sleep(0)
+            if how == "clear":
+                await service.clear(resources, Chosen(queue_id="default"))
+            else:
+                await getattr(service, how)(resources, "default", run.item_ids[0])
+            await waiting
+
+
+async def test_leaving_early_cancels(runs: Runs, resources: Resources) -> None:
+    async def wait() -> None:
+        async with runs.running(batch(3), SYSTEM) as run:
+            await run.pictures()
+
+    task = asyncio.create_task(wait())
+    while not await statuses(resources):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while set(await statuses(resources)) != {"canceled"}:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_full_queue_takes_nothing(runs: Runs, resources: Resources) -> None:
+    with pytest.raises(QueueFull):
+        await runs.enqueue(batch(6), SYSTEM)
+    assert set(await statuses(resources)) == {"canceled"}
+    assert runs.of(SYSTEM) == []
+
+
+async def test_only_ones_own_runs_are_listed(runs: Runs) -> None:
+    run = await runs.enqueue(batch(), SYSTEM)
+    assert runs.of(SYSTEM) == [run]
+    assert runs.of(User(user_id="somebody")) == []
+    runs.close(run)
+
+
+async def statuses(resources: Resources) -> list[str]:
+    import json
+
+    from invokeclone.queue import store
+
+    async with resources.database.read() as connection:
+        listed = json.loads(await store.list_json(connection, "default", None))
+    return [item["status"] for item in listed]
