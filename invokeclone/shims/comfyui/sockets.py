@@ -113,6 +113,8 @@ class Clients:
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._open: dict[str, Open] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
+        self._missed: OrderedDict[str, Open] = OrderedDict()
+        """Prompts that were deleted while their client was away."""
         self._remaining: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -262,6 +264,8 @@ class Clients:
         }
         self._tell(prompt, "execution_interrupted", data)
         self._close(prompt)
+        if prompt.prompt_id not in self._closed:
+            _remember(self._missed, prompt.prompt_id, prompt)
 
     def _end(self, prompt: Open, item: Item, entry: Mapping[str, Any]) -> None:
         if item.started_at:
@@ -277,9 +281,7 @@ class Clients:
         self._open.pop(prompt.prompt_id, None)
         self._tell(prompt, "executing", _executing(prompt, None))
         if self._of(prompt.user_id, prompt.client_id):
-            self._closed[prompt.prompt_id] = None
-            while len(self._closed) > REMEMBERED:
-                self._closed.popitem(last=False)
+            _remember(self._closed, prompt.prompt_id, None)
 
     async def _tell_status(self) -> None:
         """Tell all who listen how many of their prompts wait, where the number has changed."""
@@ -334,6 +336,9 @@ class Clients:
         for item in items:
             if item.item_id in kept:
                 self._pick_up(socket, item, Record.read(kept[item.item_id]), client_id)
+        for prompt in [*self._missed.values()]:
+            if (prompt.user_id, prompt.client_id) == (user.user_id, client_id):
+                self._open[prompt.prompt_id] = self._missed.pop(prompt.prompt_id)
         self._look()
 
     def _pick_up(self, socket: Socket, item: Item, kept: Record, client_id: str) -> None:
@@ -351,6 +356,13 @@ class Clients:
         sockets.discard(socket)
         if not sockets:
             del self._sockets[user.user_id, client_id]
+
+
+def _remember(kept: OrderedDict[str, Any], name: str, value: Any) -> None:
+    """Keep the newest of many."""
+    kept[name] = value
+    while len(kept) > REMEMBERED:
+        kept.popitem(last=False)
 
 
 def _executing(prompt: Open, node_id: str | None) -> dict[str, Any]:

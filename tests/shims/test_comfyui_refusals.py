@@ -1,0 +1,244 @@
+"""What ComfyUI's dialect refuses, in ComfyUI's words: workflows are checked before anything is enqueued."""
+
+from typing import Any
+
+import pytest
+
+from invokeclone.shims.comfyui.catalog import Catalog
+from invokeclone.shims.comfyui.workflow import MOST_NODES, Link, WorkflowRefused, check
+from tests.shims.comfyui import text_to_image
+from tests.shims.test_comfyui_nodes import CATALOG, with_inputs
+
+
+def refusal(workflow: Any) -> dict[str, Any]:
+    with pytest.raises(WorkflowRefused) as refused:
+        check(workflow, CATALOG)
+    return refused.value.body
+
+
+def without(node: str, name: str) -> dict[str, Any]:
+    workflow = text_to_image()
+    del workflow[node]["inputs"][name]
+    return workflow
+
+
+@pytest.mark.parametrize(
+    ("workflow", "node", "kind", "message", "details"),
+    [
+        (without("3", "model"), "3", "required_input_missing", "Required input is missing", "model"),
+        (without("3", "seed"), "3", "required_input_missing", "Required input is missing", "seed"),
+        (
+            with_inputs(text_to_image(), "3", model=None),
+            "3",
+            "required_input_missing",
+            "Required input is missing",
+            "model",
+        ),
+        (
+            with_inputs(text_to_image(), "4", ckpt_name="other.safetensors"),
+            "4",
+            "value_not_in_list",
+            "Value not in list",
+            "ckpt_name: 'other.safetensors' not in ['Embedded Tiny', 'Other']",
+        ),
+        (
+            with_inputs(text_to_image(), "3", sampler_name="dpm_adaptive"),
+            "3",
+            "value_not_in_list",
+            "Value not in list",
+            "sampler_name: 'dpm_adaptive' not in (list of length 23)",
+        ),
+        (
+            with_inputs(text_to_image(), "3", sampler_name=3),
+            "3",
+            "value_not_in_list",
+            "Value not in list",
+            "sampler_name: '3' not in (list of length 23)",
+        ),
+        (
+            with_inputs(text_to_image(), "6", clip=["4", 0]),
+            "6",
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            "clip, received_type(MODEL) mismatch input_type(CLIP)",
+        ),
+        (
+            with_inputs(text_to_image(), "6", clip="4"),
+            "6",
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            "clip, received_value(4)",
+        ),
+        (
+            with_inputs(text_to_image(), "6", clip=["4"]),
+            "6",
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            "clip, received_value(['4'])",
+        ),
+        (
+            with_inputs(text_to_image(), "6", clip=["99", 0]),
+            "6",
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            "clip, received_value(['99', 0])",
+        ),
+        (
+            with_inputs(text_to_image(), "6", clip=["4", 3]),
+            "6",
+            "bad_linked_input",
+            "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+            "clip, received_value(['4', 3])",
+        ),
+        (
+            with_inputs(text_to_image(), "3", steps="many"),
+            "3",
+            "invalid_input_type",
+            "Failed to convert an input value to a INT value",
+            "steps, many, invalid literal for int() with base 10: 'many'",
+        ),
+        (
+            with_inputs(text_to_image(), "3", cfg={}),
+            "3",
+            "invalid_input_type",
+            "Failed to convert an input value to a FLOAT value",
+            "cfg, {}, float() argument must be a string or a real number, not 'dict'",
+        ),
+        (
+            with_inputs(text_to_image(), "3", steps=0),
+            "3",
+            "value_smaller_than_min",
+            "Value 0 smaller than min of 1",
+            "steps",
+        ),
+        (
+            with_inputs(text_to_image(), "3", denoise=1.5),
+            "3",
+            "value_bigger_than_max",
+            "Value 1.5 bigger than max of 1.0",
+            "denoise",
+        ),
+        (
+            text_to_image(batch_size=17),
+            "5",
+            "value_bigger_than_max",
+            "Value 17 bigger than max of 16",
+            "batch_size",
+        ),
+    ],
+)
+def test_inputs(workflow: dict[str, Any], node: str, kind: str, message: str, details: str) -> None:
+    body = refusal(workflow)
+    assert body["error"]["type"] == "prompt_outputs_failed_validation"
+    assert body["error"]["message"] == "Prompt outputs failed validation"
+    assert body["error"]["details"] == f"{message}: {details}"
+    assert list(body["node_errors"]) == [node]
+    told = body["node_errors"][node]
+    assert told["class_type"] == workflow[node]["class_type"]
+    assert told["dependent_outputs"] == ["9"]
+    (error,) = told["errors"]
+    assert (error["type"], error["message"], error["details"]) == (kind, message, details)
+    assert error["extra_info"]["input_name"] == details.split(",", maxsplit=1)[0].split(":", maxsplit=1)[0]
+
+
+def test_a_node_that_is_not_there_is_named() -> None:
+    workflow = text_to_image()
+    workflow["4"]["class_type"] = "NunchakuLoader"
+    body = refusal(workflow)
+    assert body == {
+        "error": {
+            "type": "missing_node_type",
+            "message": "Cannot execute because node NunchakuLoader does not exist.",
+            "details": "Node ID '#4'",
+            "extra_info": {"node_id": "4", "class_type": "NunchakuLoader"},
+        },
+        "node_errors": {},
+    }
+    assert refusal({"1": {"inputs": {}}})["error"]["type"] == "missing_node_type"
+    assert refusal({"1": None})["error"]["type"] == "missing_node_type"
+
+
+def test_without_an_output_nothing_would_run() -> None:
+    workflow = text_to_image()
+    del workflow["9"]
+    assert refusal(workflow)["error"]["type"] == "prompt_no_outputs"
+    assert refusal({})["error"]["type"] == "prompt_no_outputs"
+    assert refusal([])["error"]["type"] == "invalid_prompt"
+
+
+def test_a_cycle_is_shown() -> None:
+    body = refusal(with_inputs(text_to_image(), "3", latent_image=["8", 0]))
+    assert body["error"] == {
+        "type": "dependency_cycle",
+        "message": "Dependency cycle detected",
+        "details": "8 <- 3 <- 8",
+        "extra_info": {"cycle_nodes": ["8", "3"]},
+    }
+    assert refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["error"]["type"] == body["error"]["type"]
+
+
+def test_a_node_that_leads_to_itself() -> None:
+    workflow = {
+        "1": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ""}},
+    }
+    assert refusal(workflow)["error"]["details"] == "1 <- 1"
+
+
+def test_too_many_nodes() -> None:
+    workflow = {str(number): {"class_type": "Note", "inputs": {}} for number in range(MOST_NODES + 1)}
+    assert refusal(workflow)["error"]["type"] == "too_many_nodes"
+
+
+def test_a_long_chain_is_followed_to_its_end() -> None:
+    workflow: dict[str, Any] = {"0": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
+    for number in range(1, MOST_NODES - 1):
+        workflow[str(number)] = {"class_type": "ImageInvert", "inputs": {"image": [str(number - 1), 0]}}
+    last = {"images": [str(MOST_NODES - 2), 0], "filename_prefix": ""}
+    workflow["end"] = {"class_type": "SaveImage", "inputs": last}
+    checked = check(workflow, CATALOG)
+    assert checked.order == list(workflow)
+
+
+def test_good_outputs_run_without_the_bad_ones() -> None:
+    workflow = text_to_image()
+    workflow["10"] = {"class_type": "PreviewImage", "inputs": {"images": ["11", 0]}}
+    workflow["11"] = {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0]}}
+    checked = check(workflow, CATALOG)
+    assert checked.outputs == ["9"]
+    assert "11" not in checked.order
+    assert checked.errors["11"]["dependent_outputs"] == ["10"]
+    assert "3" in checked.order
+
+
+def test_both_errors_of_a_chain_are_told() -> None:
+    workflow = with_inputs(text_to_image(), "4", ckpt_name="nothing")
+    with_inputs(workflow, "6", clip=["4", 2])
+    assert set(refusal(workflow)["node_errors"]) == {"4", "6"}
+
+
+def test_values_are_brought_to_their_types() -> None:
+    workflow = with_inputs(text_to_image(), "3", steps="20", cfg=8, seed=3.0, denoise="0.5")
+    with_inputs(workflow, "6", text=5)
+    given = check(workflow, CATALOG).given
+    assert given["3"] | {"steps": 20, "cfg": 8.0, "seed": 3, "denoise": 0.5} == given["3"]
+    assert given["6"]["text"] == "5"
+    assert given["3"]["model"] == Link("4", 0)
+    assert "extra" not in check(with_inputs(text_to_image(), "3", extra=[["9"]]), CATALOG).given["3"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), 10**400, "9" * 10_000, True, [], {}])
+def test_strange_numbers(value: Any) -> None:
+    workflow = with_inputs(text_to_image(), "3", steps=value)
+    if value is True:
+        assert check(workflow, CATALOG).given["3"]["steps"] == 1
+    else:
+        (error,) = refusal(workflow)["node_errors"]["3"]["errors"]
+        assert len(str(error)) < 2000
+
+
+def test_without_models_nothing_can_be_chosen() -> None:
+    workflow = with_inputs(text_to_image(), "4", ckpt_name=None)
+    with pytest.raises(WorkflowRefused) as refused:
+        check(workflow, Catalog())
+    assert refused.value.body["node_errors"]["4"]["errors"][0]["type"] == "required_input_missing"

@@ -1,0 +1,169 @@
+"""Who may listen on ComfyUI's socket, and what happens to prompts across restarts: servers of their own."""
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import socketio
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.server_process import Server
+from tests.shims.comfyui import Comfy, frames_to_end, kinds, text_to_image
+from tests.shims.conftest import png, red_circle_on_white
+
+PASSWORD = "Right-Passw0rd"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "root")
+    yield made
+    made.client.close()
+    if made.process is not None:
+        made.stop()
+
+
+def pause(server: Server) -> None:
+    server.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
+
+
+def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Server) -> None:
+    running.start()
+    running.wait_for(lambda: running.client.get("/api/v2/models/").json()["models"], "the embedded model")
+    comfy = Comfy(running.client)
+    done = comfy.run(text_to_image(seed=1))
+    pause(running)
+    with comfy.listening() as socket:
+        waiting = comfy.enqueue(text_to_image(seed=2))
+        running.stop()
+        with pytest.raises(ConnectionClosed):
+            while True:
+                socket.recv(timeout=60)
+    running.start()
+    with comfy.listening() as socket:  # nobody told the new process of the prompt: its row does
+        frames = frames_to_end(socket, waiting)
+    assert "execution_success" in kinds(frames)
+    entry = comfy.history(waiting)[waiting]
+    assert entry["prompt"][2] == text_to_image(seed=2)
+    assert comfy.pictures(entry)
+    assert comfy.history(done["prompt"][1]) == {done["prompt"][1]: done}
+    pause(running)
+    interrupted = comfy.enqueue(text_to_image(seed=3))
+    running.client.delete("/api/v1/queue/default/i/" + str(running.client.get("/queue").json()["queue_pending"][0][0]))
+    with comfy.listening() as socket:
+        frames_to_end(socket, interrupted)
+
+
+def test_several_users(running: Server) -> None:
+    running.start(INVOKEAI_MULTIUSER="true")
+    running.client.post(
+        "/api/v1/auth/setup", json={"email": "a@example.com", "display_name": "A", "password": PASSWORD}
+    ).raise_for_status()
+    signed = running.client.post("/api/v1/auth/login", json={"email": "a@example.com", "password": PASSWORD}).json()
+    admin = {"Authorization": f"Bearer {signed['token']}"}
+    running.client.post(
+        "/api/v1/auth/users", json={"email": "b@example.com", "password": PASSWORD}, headers=admin
+    ).raise_for_status()
+    key = [sys.executable, "-m", "invokeclone", "user", "key", "add", "test", "--root", str(running.root)]
+    keys = [
+        subprocess.run([*key, "--email", email], capture_output=True, text=True, check=True).stdout.strip()
+        for email in ("a@example.com", "b@example.com")
+    ]
+    with httpx.Client(base_url=running.url, timeout=60) as http:
+        nobody, alice, bob = Comfy(http), Comfy(http, key=keys[0]), Comfy(http, key=keys[1])
+        file = {"image": ("a.png", png(red_circle_on_white()), "image/png")}
+        for method, path in (
+            ("GET", "/object_info"),
+            ("GET", "/object_info/KSampler"),
+            ("GET", "/system_stats"),
+            ("GET", "/prompt"),
+            ("POST", "/prompt"),
+            ("GET", "/queue"),
+            ("POST", "/queue"),
+            ("GET", "/history"),
+            ("POST", "/history"),
+            ("GET", f"/history/{uuid.uuid4()}"),
+            ("GET", "/view?filename=a.png"),
+            ("POST", "/upload/image"),
+            ("POST", "/upload/mask"),
+            ("POST", "/interrupt"),
+            ("POST", "/free"),
+            ("GET", "/embeddings"),
+            ("GET", "/extensions"),
+            ("GET", "/features"),
+            ("GET", "/models"),
+            ("GET", "/models/vae"),
+        ):
+            for prefix in ("", "/api", "/comfyui"):
+                files = file if "upload" in path else None
+                answer = http.request(method, f"{prefix}{path}", headers=nobody.headers, files=files)
+                assert answer.status_code == 401, path
+                assert answer.json()["error"]["type"] == "unauthorized"
+        with pytest.raises(InvalidStatus) as refused, nobody.listening():
+            pass
+        assert refused.value.response.status_code == 401
+        # Each has prompts and pictures of their own.
+        running.client.put("/api/v1/queue/default/processor/pause", headers=admin).raise_for_status()
+        with bob.listening() as socket:
+            prompt_id = bob.enqueue(text_to_image())
+            assert http.get("/queue", headers=alice.headers).json()["queue_pending"] == []
+            for path in ("/queue", "/history"):
+                body = {"clear": True, "delete": [prompt_id]}
+                assert http.post(path, json=body, headers=alice.headers).status_code == 200
+            assert len(http.get("/queue", headers=bob.headers).json()["queue_pending"]) == 1
+            other = Comfy(http, key=keys[0])
+            other.client_id = bob.client_id
+            with other.listening() as eavesdropping:
+                running.client.put("/api/v1/queue/default/processor/resume", headers=admin).raise_for_status()
+                frames_to_end(socket, prompt_id)
+                own = other.enqueue(text_to_image())
+                heard = frames_to_end(eavesdropping, own)
+        told = {frame["data"].get("prompt_id") for frame in heard if isinstance(frame, dict)}
+        assert told <= {own, None}
+        assert alice.history(prompt_id) == {}
+        entry = bob.history(prompt_id)[prompt_id]
+        assert len(bob.pictures(entry)) == 1
+        name = alice.upload(png(red_circle_on_white()))
+        assert http.get("/view", params={"filename": name}, headers=bob.headers).status_code == 403
+        refusal = bob.post({**text_to_image(), "1": {"class_type": "LoadImage", "inputs": {"image": name}},
+                            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})  # fmt: skip
+        assert refusal.status_code == 400
+        assert refusal.json()["node_errors"]["1"]["errors"][0]["type"] == "custom_validation_failed"
+        assert http.post("/free", headers=bob.headers).status_code == 403
+        assert http.post("/free", headers=alice.headers).status_code == 200
+
+
+def test_pages_of_other_sites_may_not_listen(server: Server) -> None:
+    address = server.url.replace("http", "ws", 1) + "/ws?clientId=x"
+    with pytest.raises(InvalidStatus) as refused, connect(address, origin="http://evil.example", proxy=None):
+        pass
+    assert refused.value.response.status_code == 403
+    with connect(address, origin=server.url, proxy=None) as socket:
+        assert "status" in str(socket.recv(timeout=60))
+
+
+async def test_socket_io_goes_on_below(server: Server) -> None:
+    async with socketio.AsyncSimpleClient() as client:
+        await client.connect(server.url, socketio_path="/ws/socket.io", transports=["websocket"])
+        await client.emit("subscribe_queue", {"queue_id": "default"})
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            prompt_id = Comfy(http).enqueue(text_to_image(seed=77))
+        heard = []
+        while not heard or heard[-1][1].get("status") != "completed":
+            heard.append(await client.receive(timeout=60))
+    assert {event[1]["origin"] for event in heard if "origin" in event[1]} == {"comfyui"}
+    assert heard[-1][1]["batch_id"] == prompt_id
+
+
+def test_what_clients_say_on_the_socket_is_no_matter(http: httpx.Client) -> None:
+    comfy = Comfy(http)
+    with comfy.listening() as socket:
+        socket.send('{"type": "feature_flags", "data": {}}')
+        socket.send(b"\x00\x01")
+        socket.send("nonsense")
+        frames_to_end(socket, comfy.enqueue(text_to_image(seed=78)))
