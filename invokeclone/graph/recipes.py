@@ -9,6 +9,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -228,12 +229,17 @@ def recipe(
     return register
 
 
+@cache
+def _discover() -> None:
+    """Import `invokeclone.families.*.recipe`, where recipes register themselves."""
+    families = importlib.import_module("invokeclone.families")
+    for info in pkgutil.iter_modules(families.__path__):
+        name = f"{families.__name__}.{info.name}.recipe"
+        if info.ispkg and importlib.util.find_spec(name):
+            importlib.import_module(name)
+
+
 def recipes() -> Mapping[BaseModelType, Recipe]:
     """Return every recipe by base; the families are looked through once."""
-    if not _recipes:
-        families = importlib.import_module("invokeclone.families")
-        for info in pkgutil.iter_modules(families.__path__):
-            name = f"{families.__name__}.{info.name}.recipe"
-            if info.ispkg and importlib.util.find_spec(name):
-                importlib.import_module(name)
+    _discover()
     return _recipes

@@ -1,4 +1,4 @@
-"""A family is a folder: with `toys/gradient` beside the others, its model is recognised, loaded and run, nothing else changed."""
+"""A family is a folder: with `toys/gradient` beside the others, its model is recognised, loaded and run, by any dialect too, nothing else changed."""
 
 import json
 from collections.abc import Iterator
@@ -39,6 +39,12 @@ def test_a_folder_is_all_that_a_family_needs(server: Server, tmp_path: Path) -> 
     assert item["status"] == "completed", item["error_traceback"]
     (image,) = client.get("/api/v1/images/").json()["items"]
     assert (image["width"], image["height"]) == (32, 16)
+    asked = {"prompt": "dawn", "model": "dawn", "size": "40x40", "response_format": "url"}
+    answer = client.post("/v1/images/generations", json=asked)
+    assert answer.status_code == 200, answer.text
+    made = client.get(answer.json()["data"][0]["url"])
+    assert made.headers["content-type"] == "image/png"
+    assert client.get("/api/v1/images/").json()["items"][0]["width"] == 64
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert schemas["GradientPaintInvocation"]["output"] == {"$ref": "#/components/schemas/ImageOutput"}
     assert "Main_Diffusers_Gradient_Config" in schemas
