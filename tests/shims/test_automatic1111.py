@@ -135,6 +135,38 @@ def test_lists_as_silly_tavern_reads_them(http: httpx.Client) -> None:
         assert http.post(f"{API}/{path}").status_code == 200
 
 
+def test_what_silly_tavern_asks_for(http: httpx.Client) -> None:
+    """With all that it sends along and that means nothing here, or nothing as it is."""
+    settings = {"CLIP_stop_at_last_layers": 1, "sd_vae": "Automatic", "forge_additional_modules": []}
+    (image,), info = txt2img(
+        http,
+        negative_prompt="blurry",
+        sampler_name="DPM++ 2M",
+        scheduler="Karras",
+        steps=20,
+        cfg_scale=4,
+        width=128,
+        height=128,
+        restore_faces=False,
+        enable_hr=False,
+        hr_upscaler="Latent",
+        hr_scale=1,
+        hr_additional_modules=[],
+        denoising_strength=0.7,
+        hr_second_pass_steps=0,
+        seed=None,
+        override_settings=settings,
+        override_settings_restore_afterwards=True,
+        clip_skip=1,
+        save_images=True,
+        send_images=True,
+        do_not_save_grid=False,
+        do_not_save_samples=False,
+    )
+    assert is_red(object_color(image))
+    assert "Sampler: DPM++ 2M, Schedule type: Karras" in info["infotexts"][0]
+
+
 def test_seeds_make_the_same_picture_again_and_count_on(http: httpx.Client) -> None:
     both, info = txt2img(http, **SMALL | {"batch_size": 1, "n_iter": 2})
     assert info["all_seeds"] == [3, 4]
