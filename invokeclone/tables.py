@@ -115,6 +115,15 @@ session_queue = Table(
 
 Index("ix_session_queue_order", session_queue.c.status, session_queue.c.priority.desc(), session_queue.c.item_id)
 Index(
+    "ix_session_queue_pending",  # each user's own line
+    session_queue.c.status,
+    session_queue.c.user_id,
+    session_queue.c.priority.desc(),
+    session_queue.c.item_id,
+    session_queue.c.device,
+    sqlite_where=session_queue.c.status == literal_column("'pending'"),
+)
+Index(
     "ix_session_queue_queue",
     session_queue.c.queue_id,
     session_queue.c.status,

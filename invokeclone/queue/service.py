@@ -3,7 +3,7 @@
 It runs no item and knows no worker: a worker claims and finishes through here, and learns of a cancel from the event.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -303,12 +303,18 @@ class ItemError(NamedTuple):
     error_traceback: str
 
 
-async def claim(resources: Resources, device: str) -> ClaimedItem | None:
-    """Take the next item for `device` and tell so; None when there is none or the workers are paused."""
+async def claim(resources: Resources, device: str, resident: Collection[str] = ()) -> ClaimedItem | None:
+    """Take the next item for `device` and tell so; None when there is none or the workers are paused.
+
+    `resident` are the keys of models that the device holds: unless the queue is strictly first in, first out, an item that
+    needs them may come somewhat before its turn.
+    """
     settings = resources.settings
-    round_robin = settings.multiuser and settings.session_queue_mode == "round_robin"
+    fair = settings.session_queue_mode == "round_robin"
     async with resources.database.write() as connection:
-        item = await store.claim(connection, device, round_robin=round_robin)
+        item = await store.claim(
+            connection, device, round_robin=fair and settings.multiuser, resident=resident if fair else ()
+        )
         event = await calls.told(connection, item) if item else None
     if event:
         resources.events.emit(event)

@@ -5,7 +5,7 @@ Parameters are named after what they are compared with: `queue_id`, `item_id`; `
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, not_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, func, literal_column, not_, or_, select, update
 
 from invokeclone.images.moves_store import MOVING
 from invokeclone.kit.prepared import Prepared, parameter
@@ -101,37 +101,74 @@ SAVE_SESSION = Prepared(
 )
 
 
-def _claim(chosen: Select[Any]) -> Prepared:
+def _claim(chosen: Any) -> Prepared:
     """Give the chosen item to device `on`, unless the workers are paused or images are being moved."""
     paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
     return Prepared(
         update(session_queue)
-        .where(columns.item_id == chosen.scalar_subquery(), not_(paused))
+        .where(columns.item_id == chosen, columns.status == "pending", not_(paused))
         .values(became("in_progress", parameter("at")) | {"device": parameter("on")})
         .returning(*CLAIMED)
     )
 
 
-def _free_for(device: ColumnElement[Any], on: Any) -> ColumnElement[bool]:
-    """Match items that never ran, and those that go on after a call: only their own worker has what they kept."""
-    return or_(device.is_(None), device == on)
+def _pending(item: Any) -> ColumnElement[bool]:
+    """Match items in the line, in a word that lets SQLite use the index of just these."""
+    return item.status == literal_column("'pending'")  # type: ignore[no-any-return]
 
 
-def _foremost() -> Select[Any]:
-    pending = session_queue.alias("candidates").c
-    first = select(pending.item_id).where(pending.status == "pending", _free_for(pending.device, parameter("on")))
-    return first.order_by(pending.priority.desc(), pending.item_id).limit(1)
+def _free(item: Any) -> ColumnElement[bool]:
+    """Match items in the line that `on` may take: new ones, and those that go on after a call where they began.
+
+    Only their own worker has what these have kept.
+    """
+    return and_(_pending(item), or_(item.device.is_(None), item.device == parameter("on")))
 
 
-def _longest_unserved() -> Select[Any]:
-    pending, served = session_queue.alias("candidates").c, session_queue.alias("served").c
-    turn = func.row_number().over(partition_by=pending.user_id, order_by=(pending.priority.desc(), pending.item_id))
-    free = pending.status == "pending", _free_for(pending.device, parameter("on"))
-    best = select(pending.item_id, pending.user_id, turn.label("turn")).where(*free).subquery()
+def _foremost() -> ScalarSelect[Any]:
+    item = session_queue.alias("candidates").c
+    return (
+        select(item.item_id).where(_free(item)).order_by(item.priority.desc(), item.item_id).limit(1).scalar_subquery()
+    )
+
+
+def _users_in_line() -> CTE:
+    """Select each user with pending items once, by steps in the index from one user to the next, and a null at the end."""
+    first, further = session_queue.alias("first").c, session_queue.alias("further").c
+    lowest = select(first.user_id).where(_pending(first)).order_by(first.user_id).limit(1)
+    users = select(lowest.scalar_subquery().label("user_id")).cte("in_line", recursive=True)
+    following = select(further.user_id).where(_pending(further), further.user_id > users.c.user_id)
+    following = following.order_by(further.user_id).limit(1).correlate(users)
+    return users.union_all(select(following.scalar_subquery()).where(users.c.user_id.is_not(None)))
+
+
+def _longest_unserved() -> ScalarSelect[Any]:
+    item, served, users = session_queue.alias("candidates").c, session_queue.alias("served").c, _users_in_line()
+    own = select(item.item_id).where(_free(item), item.user_id == users.c.user_id)
+    best = own.order_by(item.priority.desc(), item.item_id).limit(1).correlate(users).scalar_subquery()
     ever = served.started_at.is_not(None)
-    last = select(func.max(served.started_at)).where(served.user_id == best.c.user_id, ever).scalar_subquery()
-    return select(best.c.item_id).where(best.c.turn == 1).order_by(func.coalesce(last, ""), best.c.item_id).limit(1)
+    last = select(func.max(served.started_at)).where(served.user_id == users.c.user_id, ever).correlate(users)
+    each = select(best.label("item_id"), func.coalesce(last.scalar_subquery(), "").label("served"))
+    turns = each.select_from(users).subquery("turns").c
+    found = select(turns.item_id).where(turns.item_id.is_not(None)).order_by(turns.served, turns.item_id)
+    return found.limit(1).scalar_subquery()
 
+
+def _peers(chosen: ScalarSelect[Any]) -> Prepared:
+    """Select id and session of the chosen item and of those that may be taken in its stead, in their order."""
+    item, peer = session_queue.alias("chosen").c, session_queue.alias("peers").c
+    near = peer.item_id.between(item.item_id, item.item_id + AFFINITY_REACH)
+    alike = peer.user_id == item.user_id, peer.priority == item.priority
+    query = select(peer.item_id, peer.session).where(item.item_id == chosen, *alike, near, _free(peer))
+    return Prepared(query.order_by(peer.item_id))
+
+
+AFFINITY_REACH = 32
+"""How far behind the item whose turn it is another one may stand, counted in ids, and be taken before it."""
 
 CLAIM = _claim(_foremost())
 CLAIM_IN_TURN = _claim(_longest_unserved())
+CLAIM_ONE = _claim(parameter("item_id"))
+
+PEERS = _peers(_foremost())
+PEERS_IN_TURN = _peers(_longest_unserved())

@@ -4,7 +4,7 @@ A change of status is one statement that bumps `status_sequence`, sets the times
 have reached their end. It emits nothing and reads no session.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,15 +258,35 @@ async def save_session(connection: AsyncConnection, item_id: int, session: str) 
     await statements.SAVE_SESSION.rows(connection, item_id=item_id, text=session, at=now())
 
 
-async def claim(connection: AsyncConnection, device: str, *, round_robin: bool = False) -> ClaimedItem | None:
+async def claim(
+    connection: AsyncConnection, device: str, *, round_robin: bool = False, resident: Collection[str] = ()
+) -> ClaimedItem | None:
     """Take the next pending item of any queue for `device`; None while there is none, or while the workers are paused.
 
-    One statement: the choice and the change can't be torn apart. With `round_robin` the user whose turn is longest ago
-    comes first and priority orders that user's own items; without, priority orders all.
+    With `round_robin` the user whose turn is longest ago comes first and priority orders that user's own items; without,
+    priority orders all. With `resident`, keys of models that the device holds, an item close behind of the same user and
+    priority that needs more of them goes first.
     """
-    statement = statements.CLAIM_IN_TURN if round_robin else statements.CLAIM
-    row = await statement.first(connection, on=device, at=now())
+    at = now()
+    if resident:
+        peers = await (statements.PEERS_IN_TURN if round_robin else statements.PEERS).rows(connection, on=device)
+        item_id = _most_at_home(peers, resident)
+        row = await statements.CLAIM_ONE.first(connection, item_id=item_id, on=device, at=at) if peers else None
+    else:
+        row = await (statements.CLAIM_IN_TURN if round_robin else statements.CLAIM).first(connection, on=device, at=at)
     return claimed(row) if row else None
+
+
+def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
+    """Return which of the items (id, session) mentions most of the keys, the first of those; None of none."""
+    best, most = None, -1
+    for item_id, session in peers:
+        mentioned = sum(key in session for key in resident)
+        if mentioned > most:
+            best, most = item_id, mentioned
+        if most == len(resident):
+            break
+    return best
 
 
 def _not_in_a_running_call(chosen: Chosen) -> ColumnElement[bool]:

@@ -69,6 +69,11 @@ class Engine:
         """Return the model cache's figures of the latest session; None before any model was asked for."""
         return self._cache.stats.as_dict() if self._cache else None
 
+    def resident(self, most: int = 50) -> list[str]:
+        """Return the keys of the models in the cache, whole or a part of each, the `most` that were used last; never waits."""
+        keys = reversed(self._cache.keys()) if self._cache else ()
+        return list(dict.fromkeys(key.partition(":")[0] for key in keys))[:most]
+
     def empty(self) -> None:
         """Drop every model that is not in use; may wait for a load that is going on."""
         if self._cache:

@@ -46,14 +46,15 @@ _log = log.get("worker")
 class DatabaseQueue:
     """The loop's queue: the rows."""
 
-    def __init__(self, resources: Resources, device: str) -> None:
-        """Claim for `device`."""
+    def __init__(self, resources: Resources, device: str, engine: Engine) -> None:
+        """Claim for `device`, by preference what needs the models that `engine` holds."""
         self._resources = resources
         self._device = device
+        self._engine = engine
 
     async def claim(self) -> ClaimedItem | None:
         """Take the next item."""
-        return await service.claim(self._resources, self._device)
+        return await service.claim(self._resources, self._device, self._engine.resident())
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
         """Write session and status."""
@@ -94,7 +95,8 @@ class Process:
             engine=Engine(settings, device),
         )
         self._requests = Requests(self._tools)
-        self._loop = Loop(DatabaseQueue(resources, device), SessionRunner(self._tools, make_context), self._link)
+        queue = DatabaseQueue(resources, device, self._tools.engine)
+        self._loop = Loop(queue, SessionRunner(self._tools, make_context), self._link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason: str | None = None
 

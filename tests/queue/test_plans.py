@@ -35,13 +35,15 @@ READS: dict[str, Any] = {
 WRITES: dict[str, Any] = {
     "claim": lambda c: store.claim(c, "cpu"),
     "claim in turn": lambda c: store.claim(c, "cpu", round_robin=True),
+    "claim with models": lambda c: store.claim(c, "cpu", resident=["key"]),
+    "claim in turn with models": lambda c: store.claim(c, "cpu", round_robin=True, resident=["key"]),
     "cancel one": lambda c: store.set_status(c, 1, "canceled"),
     "cancel idle": lambda c: store.cancel_idle(c, Chosen(queue_id="default")),
     "cancel a batch": lambda c: store.cancel_idle(c, Chosen(queue_id="default", batch_ids=["b"])),
     "cancel a destination": lambda c: store.cancel_idle(c, Chosen(queue_id="default", destination="d")),
     "prune": lambda c: store.delete_many(c, Chosen(queue_id="default"), ("completed",)),
 }
-SORTED = {"list_all", "item_ids", "next", "claim"}
+SORTED = {"list_all", "item_ids", "next", "claim", "claim with models"}
 """What comes out of an index already in order."""
 
 
@@ -63,3 +65,8 @@ async def test_an_index_serves_it(name: str, resources: Resources, make: Any) ->
     assert [step for step in scans if "session_queue" in step or "candidates" in step] == [], plan
     if name in SORTED:
         assert [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step] == [], plan
+    if "in turn" in name:
+        for table in ("first", "further", "candidates"):
+            steps = [step for step in plan if step.startswith(f"SEARCH {table} ")]
+            assert steps, plan
+            assert all("USING COVERING INDEX ix_session_queue_pending" in step for step in steps), plan

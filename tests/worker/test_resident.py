@@ -1,0 +1,66 @@
+"""The models that a worker holds, and that it takes items which need them before others."""
+
+import threading
+from typing import Any
+
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import service
+from invokeclone.queue.batches import Batch
+from invokeclone.worker.engine import Engine
+from invokeclone.worker.process import DatabaseQueue
+
+
+def held(engine: Engine, *keys: str) -> None:
+    for key in keys:
+        engine._ready().get(key, dict)
+
+
+async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(resources: Resources) -> None:
+    engine = Engine(resources.settings, "cpu")
+    assert engine.resident() == []
+    held(engine, "a:unet", "b", "a:vae", "c:unet", "b")
+    assert engine.resident() == ["b", "c", "a"]
+    assert engine.resident(most=2) == ["b", "c"]
+    engine.drop(["b"])
+    assert engine.resident() == ["c", "a"]
+
+
+async def test_telling_them_does_not_wait_for_a_load(resources: Resources) -> None:
+    engine = Engine(resources.settings, "cpu")
+    held(engine, "a")
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load() -> dict[str, int]:
+        loading.set()
+        assert go_on.wait(10)
+        return {}
+
+    thread = threading.Thread(target=lambda: engine._ready().get("b", load))
+    thread.start()
+    try:
+        assert loading.wait(10)
+        assert engine.resident() == ["a"]
+    finally:
+        go_on.set()
+        thread.join()
+    assert engine.resident() == ["b", "a"]
+
+
+async def test_the_worker_claims_what_needs_its_models(resources: Resources, make: Any) -> None:
+    engine = Engine(resources.settings, "cpu")
+    queue = DatabaseQueue(resources, "cpu", engine)
+    item_ids = []
+    for key in ("one", "other", "one", "other"):
+        graph = make.graph({"a": {"type": "toy_fail", "how": f"model-{key}"}})
+        batch = Batch.model_validate({"graph": graph, "runs": 1})
+        item_ids += (await service.enqueue(resources, "default", batch)).item_ids
+
+    async def claimed() -> int:
+        item = await queue.claim()
+        assert item
+        return item.item_id
+
+    assert await claimed() == item_ids[0]
+    held(engine, "model-other:unet")
+    assert [await claimed(), await claimed(), await claimed()] == [item_ids[1], item_ids[3], item_ids[2]]
+    assert await queue.claim() is None
