@@ -4,6 +4,7 @@ A pair of round brackets makes what is in it 1.1 times as heavy, with a number a
 it lighter where the dialect has them. A backslash makes the bracket after it mean itself, and so does having no partner.
 """
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -71,14 +72,15 @@ def _close(pieces: list[Piece], start: int, bracket: str, *, absolute: bool) -> 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
     """Join neighbours of one weight, and leave out what is empty."""
-    found: list[Piece] = []
-    for piece in pieces:
-        weight = min(max(piece.weight, 0.0), MOST) if math.isfinite(piece.weight) else 1.0
-        if found and math.isclose(found[-1].weight, weight):
-            found[-1].text += piece.text
-        elif piece.text:
-            found.append(Piece(piece.text, weight))
-    return found
+    filled = [piece for piece in pieces if piece.text]
+    return [
+        Piece("".join(piece.text for piece in group), weight)
+        for weight, group in itertools.groupby(filled, key=lambda piece: round(_sensible(piece.weight), 6))
+    ]
+
+
+def _sensible(weight: float) -> float:
+    return min(max(weight, 0.0), MOST) if math.isfinite(weight) else 1.0
 
 
 def for_compel(pieces: list[Piece]) -> str:

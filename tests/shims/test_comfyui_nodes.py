@@ -237,6 +237,10 @@ def test_prompts_are_weighed() -> None:
     assert nodes_of(workflow)["6.prompt"]["prompt"] == "a (red)1.3 [blue] cat ++"
 
 
+def test_prompts_have_an_end() -> None:
+    assert "at most" in refusal(with_inputs(text_to_image(), "6", text="a" * 50_001))["error"]["details"]
+
+
 def test_layers_of_the_encoder_are_left_out() -> None:
     workflow = text_to_image()
     workflow["20"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}}

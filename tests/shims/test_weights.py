@@ -40,6 +40,7 @@ def test_numbers_multiply_or_stand_for_themselves() -> None:
 def test_many_brackets_are_read_in_time_and_depth() -> None:
     assert "".join(piece.text for piece in parse("(" * 100_000 + ")" * 100_000)).count("(") == 100_000 - DEEPEST
     assert parse("(x" * 3000 + ")" * 3000)
+    assert len(parse("a (b:1.2) " * 100_000)) == 200_001
 
 
 def test_compel_reads_the_weights() -> None:

@@ -7,6 +7,7 @@ from invokeclone.shims.comfyui.vocabulary import Input, Lead, Place, choice, int
 from invokeclone.shims.weights import for_compel, parse
 
 CONDITIONING = link("CONDITIONING")
+MOST_SIGNS = 50_000
 
 
 @node(
@@ -18,6 +19,8 @@ CONDITIONING = link("CONDITIONING")
 )
 def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
     """Encode a prompt; `(word:1.2)` weighs a word."""
+    if len(text) > MOST_SIGNS:
+        place.refuse(f"the prompt has {len(text)} signs, at most {MOST_SIGNS} are read")
     prompt = for_compel(parse(text, square=False, absolute=True))
     compel = place.add("prompt", "compel", prompt=prompt, clip=clip.clip)
     return (Conditioning((Text(Lead(f"{compel}.conditioning"), prompt, clip),)),)
