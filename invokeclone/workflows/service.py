@@ -1,7 +1,8 @@
 """The library beyond one statement: rights, judgements, pictures and default workflows; it knows no HTTP."""
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -34,7 +35,9 @@ from invokeclone.workflows.schemas import (
 from invokeclone.workflows.store import Filter
 
 DEFAULTS = Path(__file__).parent / "defaults"
-"""Folder of the workflows that come with the application, a JSON file each."""
+"""Folder of the workflows that come with the application: a JSON file each, and under the same name its picture."""
+DEFAULT_PREFIX = "default_"
+"""What their ids have before the name of the file."""
 
 SHARED = "shared"
 """The tag that public workflows get."""
@@ -303,7 +306,9 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
 
 async def thumbnail_of(resources: Resources, workflow_id: str) -> FileResponse:
     """Return a workflow's picture as an answer, to anybody; raises WorkflowNotFound, NoPicture."""
-    await _row(resources, workflow_id)
+    row = await _row(resources, workflow_id)
+    if row.category == WorkflowCategory.Default.value:
+        return await pictures.answer(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX))
     return await pictures.answer(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
@@ -312,24 +317,37 @@ async def thumbnail_of(resources: Resources, workflow_id: str) -> FileResponse:
 
 async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
     """Bring the workflows that come with the application up to this version's: added, replaced or taken out."""
-    ours = await run_in_threadpool(_read_defaults, folder)
+    ours = {one.workflow.id: one for one in await run_in_threadpool(_read_defaults, folder)}
     async with resources.database.read() as connection:
         present = await store.defaults(connection)
-    texts = {workflow.id: _text(workflow) for workflow in ours}
-    if present == texts:
+    if present == {workflow_id: (one.text, one.mark) for workflow_id, one in ours.items()}:
         return
     unjudged = WorkflowCallCompatibility(is_callable=False, reason=WorkflowCallCompatibilityReason.Unknown), ""
     async with resources.database.write() as connection:
-        for workflow_id in present.keys() - texts.keys():
+        for workflow_id in present.keys() - ours.keys():
             await store.delete_workflow(connection, workflow_id)
-        for workflow in ours:
-            if workflow.id not in present:
-                await store.create(
-                    connection, workflow, texts[workflow.id], unjudged, user_id=SYSTEM.user_id, is_public=False
-                )
-            elif present[workflow.id] != texts[workflow.id]:
-                await store.change(connection, workflow, texts[workflow.id], unjudged)
+        for workflow_id, (workflow, text, mark) in ours.items():
+            before, mark_before = present.get(workflow_id, (None, None))
+            if before is None:
+                await store.create(connection, workflow, text, unjudged, user_id=SYSTEM.user_id, is_public=False)
+            elif before != text:
+                await store.change(connection, workflow, text, unjudged)
+            if mark_before != mark:
+                await store.set_thumbnail(connection, workflow_id, mark)
 
 
-def _read_defaults(folder: Path) -> list[Workflow]:
-    return [Workflow.model_validate_json(file.read_bytes()) for file in sorted(folder.glob("*.json"))]
+class _Default(NamedTuple):
+    workflow: Workflow
+    text: str
+    mark: str | None
+    """Of its picture, which lies beside it under the same name; None without one. Another picture has another mark."""
+
+
+def _read_defaults(folder: Path) -> list[_Default]:
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        workflow = Workflow.model_validate_json(file.read_bytes())
+        picture = file.with_suffix(".webp")
+        mark = hashlib.sha256(picture.read_bytes()).hexdigest()[:16] if picture.exists() else None
+        found.append(_Default(workflow, _text(workflow), mark))
+    return found

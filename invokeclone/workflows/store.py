@@ -322,8 +322,8 @@ async def set_judgement(
     await connection.execute(statement.values(**_judged(judgement, judged_by)))
 
 
-async def defaults(connection: AsyncConnection) -> dict[str, str]:
-    """Return the texts of the workflows that came with the application, by id."""
+async def defaults(connection: AsyncConnection) -> dict[str, tuple[str, str | None]]:
+    """Return the texts of the workflows that came with the application and the marks of their pictures, by id."""
     is_default = table.c.category == WorkflowCategory.Default.value
-    rows = await connection.execute(select(table.c.workflow_id, table.c.workflow).where(is_default))
-    return {row[0]: row[1] for row in rows}
+    rows = await connection.execute(select(table.c.workflow_id, table.c.workflow, table.c.thumbnail).where(is_default))
+    return {row[0]: (row[1], row[2]) for row in rows}

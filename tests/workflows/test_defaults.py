@@ -1,9 +1,11 @@
 """The workflows that come with the application: that they fit this version's nodes, and how a start puts them in place."""
 
 import json
+from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from invokeclone.graph import registry
 from invokeclone.graph.graph import Graph
@@ -96,6 +98,41 @@ async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, re
     assert {(one["user_id"], one["is_public"]) for one in before} == {("system", False)}
     await service.start(resources)
     assert (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"] == before
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+async def test_each_is_shown_by_its_picture(client, resources, file: Any) -> None:
+    await service.start(resources)
+    where = f"{WORKFLOWS}/i/default_{file.stem}"
+    address = (await client.get(where)).json()["thumbnail_url"]
+    assert address.startswith(f"{where.removeprefix('/')}/thumbnail?")
+    listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
+    assert address in [one["thumbnail_url"] for one in listed]
+    answer = await client.get(f"/{address}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.content == file.with_suffix(".webp").read_bytes()
+    picture = Image.open(BytesIO(answer.content))
+    assert (picture.format, picture.size) == ("WEBP", (256, 256))
+    assert len(answer.content) < 10_000
+    assert len(picture.convert("RGB").getcolors(256 * 256) or []) > 100
+    assert (await client.delete(f"{where}/thumbnail")).status_code == 403
+
+
+async def test_another_picture_has_another_address(client, resources) -> None:
+    name = await put_default(resources)
+    where, file = f"{WORKFLOWS}/i/{name}", resources.settings.root / "defaults" / f"{name}.webp"
+    assert (await client.get(where)).json()["thumbnail_url"] is None
+    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    addresses = []
+    for content in (b"one", b"other"):
+        file.write_bytes(content)
+        await put_default(resources)
+        addresses.append((await client.get(where)).json()["thumbnail_url"])
+    assert None not in addresses
+    assert addresses[0] != addresses[1]
+    file.unlink()
+    await put_default(resources)
+    assert (await client.get(where)).json()["thumbnail_url"] is None
 
 
 async def test_a_new_version_replaces_adds_and_takes_out(client, resources) -> None:
