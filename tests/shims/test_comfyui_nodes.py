@@ -1,5 +1,6 @@
 """Each node of ComfyUI's that is translated: what it draws, and that a real server runs it."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import httpx
@@ -373,6 +374,13 @@ def test_pictures_are_resized() -> None:
     assert abs(node["width"] * node["height"] - 1024 * 1024) < 2000
     with pytest.raises(WorkflowRefused, match="too large"):
         scaled("ImageScaleBy", "big.png", scale_by=2, **method)
+
+
+def test_pictures_that_are_too_large_are_not_encoded() -> None:
+    huge = replace(CATALOG, pictures={"a.png": Known(8192, 8192)})
+    workflow = image_to_image("a.png")
+    with pytest.raises(WorkflowRefused, match="too large"):
+        drawn(workflow, check(workflow, huge), huge)
 
 
 def test_a_rectangle_stays_inside() -> None:

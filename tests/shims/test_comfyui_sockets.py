@@ -12,6 +12,8 @@ import socketio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from invokeclone.shims.comfyui import sockets
+from invokeclone.users.caller import KeyNeeded
 from tests.server_process import Server
 from tests.shims.comfyui import Comfy, frames_to_end, kinds, text_to_image
 from tests.shims.conftest import png, red_circle_on_white
@@ -167,3 +169,45 @@ def test_what_clients_say_on_the_socket_is_no_matter(http: httpx.Client) -> None
         socket.send(b"\x00\x01")
         socket.send("nonsense")
         frames_to_end(socket, comfy.enqueue(text_to_image(seed=78)))
+
+
+class Ear:
+    """A connection that notes how it was closed."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.code = 0
+
+    async def send_text(self, text: str) -> None:
+        self.sent.append(text)
+
+    async def close(self, code: int) -> None:
+        self.code = code
+
+
+async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "CHECK_S", 0)
+    asked = []
+
+    async def still_may() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyNeeded
+
+    ear = Ear()
+    await sockets._checking(ear, still_may)  # type: ignore[arg-type]
+    assert (len(asked), ear.code) == (3, 1008)
+
+
+async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end() -> None:
+    socket = sockets.Socket()
+    for number in range(100):
+        socket.offer(f"step {number}", is_step=True)
+    assert socket.waiting.qsize() == sockets.BACKLOG_OF_STEPS
+    for number in range(2 * sockets.BACKLOG):
+        socket.tell("executed", {"node": number})
+    assert socket.waiting.qsize() == sockets.BACKLOG + 1
+    ear = Ear()
+    await sockets._sending(ear, socket)  # type: ignore[arg-type]
+    assert len(ear.sent) == sockets.BACKLOG
+    assert ear.code == 1013

@@ -6,6 +6,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -23,6 +24,7 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.resources import Resources
 from invokeclone.models import workers
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
@@ -41,7 +43,7 @@ from invokeclone.shims.dialect import Problem, Refused, json_answer, problem_of,
 from invokeclone.shims.dialect import router as dialect_router
 from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller, caller
-from invokeclone.users.current import Identified, identified
+from invokeclone.users.current import Identified, User, identified
 from invokeclone.version import __version__
 
 MOST_WORKFLOW = 4 * 1024 * 1024
@@ -318,11 +320,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     name = plain_name(asked.get("filename", ""))
     if not name:
         raise Refused("a picture must be named", "filename")
-    if needs.maintenance:
-        raise ImagesMoving
-    path = await images.path(needs, name, user=user)
-    if not await run_sync(path.is_file):
-        raise ImageNotFound(name)
+    path = await _file(needs, name, user)
     channel = asked.get("channel", "rgba")
     preview, _, quality = asked.get("preview", "").partition(";")
     if not preview and channel not in ("rgb", "a"):
@@ -338,6 +336,20 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     return Response(data, media_type=pictures.MIME[format_])
 
 
+async def _file(resources: Resources, name: str, user: User) -> Path:
+    """Return where a picture lies; raises ImagesMoving, NotYours, ImageNotFound."""
+    _check_at_rest(resources)
+    path = await images.path(resources, name, user=user)
+    if not await run_sync(path.is_file):
+        raise ImageNotFound(name)
+    return path
+
+
+def _check_at_rest(resources: Resources) -> None:
+    if resources.maintenance:
+        raise ImagesMoving
+
+
 def _channel(image: Image.Image, channel: str) -> Image.Image:
     if channel == "rgb":
         return image.convert("RGB")
@@ -351,6 +363,7 @@ def _channel(image: Image.Image, channel: str) -> Image.Image:
 @routes.post("/upload/image")
 async def upload_image(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a picture for workflows to load; its name is chosen here."""
+    _check_at_rest(needs)
     async with request.form(max_files=1, max_fields=20) as form:
         image = await _uploaded(form)
     return _kept(await pictures.keep(needs, image, user))
@@ -362,7 +375,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     async with request.form(max_files=1, max_fields=20) as form:
         mask = await _uploaded(form)
         original = _original(form)
-    path = await images.path(needs, original, user=user)
+    path = await _file(needs, original, user)
 
     def masked() -> Image.Image:
         with Image.open(path) as image:

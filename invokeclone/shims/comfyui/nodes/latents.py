@@ -112,6 +112,7 @@ def encode(place: Place, *, pixels: Images, vae: Lead) -> tuple[Latents]:
 
 
 def _encoded(place: Place, pixels: Images, vae: Lead) -> Latents:
+    fitting(pixels.width, pixels.height)  # refuses what is too large
     nodes = tuple(
         place.add(f"latents{index}", "i2l", image=lead, vae=vae, fp32=True) for index, lead in enumerate(pixels.nodes)
     )
