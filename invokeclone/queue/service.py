@@ -126,15 +126,15 @@ async def retry(
 ) -> RetryItemsResult:
     """Repeat those of the items that failed or were canceled, as far as the queue has room; the others are left out.
 
-    Ids that nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another
-    user's.
+    Of an item that was called the one is repeated that the chain of calls began with: it makes its calls anew. Ids that
+    nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another user's.
     """
     _check_open(resources)
     retried: list[tuple[int, str]] = []
     async with resources.database.write() as connection:
         pending, _ = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
-        known = await store.list_known(connection, item_ids)
+        known = await store.list_known(connection, await store.list_roots(connection, item_ids))
         for item in known:
             if item.queue_id != queue_id:
                 raise store.QueueItemNotFound(queue_id, item.item_id)
@@ -177,13 +177,17 @@ async def _rest_of_calls(connection: AsyncConnection, *items: Item | None) -> li
 
 
 async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
-    """Cancel an item where that means something, and delete it. Raise QueueItemNotFound or NotYourQueueItem."""
+    """Cancel an item where that means something, and delete it; of a chain of calls, all items.
+
+    Raise QueueItemNotFound or NotYourQueueItem.
+    """
     async with resources.database.write() as connection:
         before = await store.get(connection, queue_id, item_id)
         _check_owner(user, before)
-        events: list[Event] = [*await _cancel(connection, [item_id])]
-        await store.delete_one(connection, item_id)
-        events += await _rest_of_calls(connection, before)
+        chain = await store.list_chain(connection, item_id) if before.in_call else [item_id]
+        events = await _cancel(connection, chain)
+        for each in chain:
+            await store.delete_one(connection, each)
     _emit(resources, events)
 
 

@@ -46,9 +46,23 @@ BATCH_IDS = Prepared(
 )
 RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
 RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
+ROOTS_IN_ORDER = Prepared(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
 STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
 GRAPH_OF_ONE = Prepared(select(func.json_extract(columns.session, "$.graph")).where(IS_ITEM))
 SESSION_OF_ONE = Prepared(select(columns.session).where(IS_ITEM))
+
+
+def _chain() -> Select[Any]:
+    """Select the ids of an item, of the one its chain of calls began with, and of all that were called from there on."""
+    begin = select(func.coalesce(columns.root_item_id, columns.item_id).label("item_id")).where(IS_ITEM)
+    chain, called = begin.cte("chain", recursive=True), session_queue.alias("called").c
+    further = select(called.item_id).where(called.parent_item_id == chain.c.item_id)
+    chain = chain.union(select(columns.item_id).where(IS_ITEM), further)
+    present = session_queue.alias("present").c
+    return select(present.item_id).where(present.item_id == chain.c.item_id).order_by(present.item_id)
+
+
+CHAIN = Prepared(_chain())
 
 ONE = Prepared(ITEMS.where(IS_ITEM, IN_QUEUE))
 ONE_WITHOUT_NULLS = Prepared(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))

@@ -148,6 +148,20 @@ async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> li
     ]
 
 
+async def list_roots(connection: AsyncConnection, item_ids: Sequence[int]) -> list[int]:
+    """Return the items that the given ones were called from in the end, or themselves where nobody called them.
+
+    In the order asked for, each once, leaving out unknown ids.
+    """
+    rows = await statements.ROOTS_IN_ORDER.rows(connection, asked=_listed(_possible(item_ids)))
+    return list(dict.fromkeys(row[0] for row in rows))
+
+
+async def list_chain(connection: AsyncConnection, item_id: int) -> list[int]:
+    """Return the ids of all items of the chain of calls that an item belongs to, the first one at the head."""
+    return [row[0] for row in await statements.CHAIN.rows(connection, item_id=item_id)]
+
+
 async def get_json(
     connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
 ) -> str:

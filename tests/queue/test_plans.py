@@ -31,6 +31,8 @@ READS: dict[str, Any] = {
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "pending": lambda c: store.count_pending(c, "default"),
     "running": lambda c: store.list_running(c, device="cpu"),
+    "roots": lambda c: store.list_roots(c, [1, 2]),
+    "chain": lambda c: store.list_chain(c, 1),
 }
 WRITES: dict[str, Any] = {
     "claim": lambda c: store.claim(c, "cpu"),

@@ -343,14 +343,35 @@ async def test_canceling_one_cancels_the_chain(queue: Queue, call: Call, cancele
 
 
 @pytest.mark.parametrize("deleted", [0, 1, 2])
-async def test_deleting_one_cancels_the_rest(queue: Queue, call: Call, deleted: int) -> None:
-    caller = await call(await queue.save(with_batch([1, 2])))
+async def test_deleting_one_deletes_its_chain(queue: Queue, call: Call, deleted: int, events) -> None:
+    workflow_id = await queue.save(with_batch([1, 2]))
+    other = await call(workflow_id)
     await queue.turn()
-    await queue.turn()
+    caller = await call(workflow_id)
+    for _ in range(4):
+        await queue.turn()
+    assert await queue.statuses() == ["completed", "completed", "completed", "waiting", "pending", "pending"]
+    running = await service.claim(queue.resources, "cpu")
+    assert running
+    events.sent.clear()
     await service.delete(queue.resources, "default", caller + deleted)
-    left = ["canceled", "completed", "canceled"]
-    del left[deleted]
-    assert await queue.statuses() == left
+    async with queue.resources.database.read() as connection:
+        assert await store.list_ids(connection, "default", newest_first=False) == [other, other + 1, other + 2]
+    told = [(event.item_id, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
+    assert told == [(item_id, "canceled") for item_id in (caller, caller + 1, caller + 2)]
+    assert await service.finish(queue.resources, running.item_id, "completed", session_json=running.session) is None
+
+
+async def test_deleting_reaches_calls_of_calls(queue: Queue, call: Call) -> None:
+    inner = await queue.save(offering("inner"))
+    middle = node("m", "call_saved_workflow", workflow_id=inner)
+    outer = await queue.save(callable_workflow("outer", nodes=[*RETURNING, middle], edges=RETURNS))
+    for item in range(3):
+        caller = await call(outer)
+        await queue.drain()
+        assert await queue.statuses() == ["completed"] * 3
+        await service.delete(queue.resources, "default", caller + item)
+        assert await queue.statuses() == []
 
 
 async def test_what_is_being_run_keeps_its_chain(queue: Queue, call: Call) -> None:
@@ -503,3 +524,29 @@ async def test_a_repeat_makes_its_call_anew(queue: Queue, call: Call) -> None:
     assert (await service.retry(queue.resources, "default", [caller])).retried_item_ids == [caller]
     await queue.drain()
     assert await queue.statuses() == ["failed"] * 4
+
+
+async def test_a_repeat_of_who_was_called_repeats_the_caller_once(queue: Queue, call: Call, events) -> None:
+    caller = await call(await queue.save(failing()))
+    alone = await queue.enqueue({"a": {"type": "toy_fail"}})
+    await queue.drain()
+    called = alone + 1
+    assert (await queue.row(called))["parent_item_id"] == caller
+    events.sent.clear()
+    asked = [alone, called, caller, alone]
+    assert (await service.retry(queue.resources, "default", asked)).retried_item_ids == [alone, caller]
+    assert events.sent[-1].retried_item_ids == [alone, caller]
+    repeat = await queue.row(called + 2)
+    assert (repeat["retried_from_item_id"], repeat["parent_item_id"], repeat["root_item_id"]) == (caller, None, None)
+    assert await queue.drain() == [called + 1, called + 2, called + 3]
+    assert (await queue.row(called + 3))["parent_item_id"] == called + 2
+
+
+async def test_who_was_called_is_not_repeated_while_its_caller_goes_on(queue: Queue, call: Call) -> None:
+    caller = await call(await queue.save(offering()))
+    await queue.drain()
+    async with queue.resources.database.write() as connection:
+        await connection.execute(
+            update(session_queue).where(session_queue.c.item_id == caller + 1).values(status="failed")
+        )
+    assert (await service.retry(queue.resources, "default", [caller + 1])).retried_item_ids == []
