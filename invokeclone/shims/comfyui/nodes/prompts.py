@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from invokeclone.shims.comfyui.language import parse
 from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
 from invokeclone.shims.comfyui.vocabulary import Input, Lead, Place, choice, integer, link, node, number
-from invokeclone.shims.weights import for_compel, parse
+from invokeclone.shims.weights import for_compel
 
 CONDITIONING = link("CONDITIONING")
 MOST_SIGNS = 50_000
@@ -21,7 +22,7 @@ def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
     """Encode a prompt; `(word:1.2)` weighs a word."""
     if len(text) > MOST_SIGNS:
         place.refuse(f"the prompt has {len(text)} signs, at most {MOST_SIGNS} are read")
-    prompt = for_compel(parse(text, square=False, absolute=True))
+    prompt = for_compel(parse(text))
     compel = place.add("prompt", "compel", prompt=prompt, clip=clip.clip)
     return (Conditioning((Text(Lead(f"{compel}.conditioning"), prompt, clip),)),)
 

@@ -1,9 +1,10 @@
-"""Prompts with other servers' weights, and what compel reads of them."""
+"""ComfyUI's prompt language, and what compel reads of it."""
 
 import pytest
 from compel.prompt_parser import PromptParser
 
-from invokeclone.shims.weights import DEEPEST, for_compel, parse
+from invokeclone.shims.comfyui.language import DEEPEST, parse
+from invokeclone.shims.weights import for_compel
 
 
 @pytest.mark.parametrize(
@@ -24,17 +25,16 @@ from invokeclone.shims.weights import DEEPEST, for_compel, parse
     ],
 )
 def test_round_brackets(prompt: str, expected: str) -> None:
-    assert for_compel(parse(prompt, square=False, absolute=True)) == expected
+    assert for_compel(parse(prompt)) == expected
 
 
-def test_square_brackets_are_lighter_or_mean_themselves() -> None:
-    assert for_compel(parse("a [b]")) == "a (b)0.9091"
-    assert for_compel(parse("a [b]", square=False)) == "a [b]"
+def test_square_brackets_mean_themselves() -> None:
+    assert for_compel(parse("a [b]")) == "a [b]"
 
 
-def test_numbers_multiply_or_stand_for_themselves() -> None:
-    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1 (b)1.65"
-    assert for_compel(parse("(a (b:1.5):1.1)", absolute=True)) == "(a)1.1 (b)1.5"
+def test_numbers_stand_for_themselves() -> None:
+    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1 (b)1.5"
+    assert for_compel(parse("((a):2)")) == "(a)2.2"
 
 
 def test_many_brackets_are_read_in_time_and_depth() -> None:
