@@ -46,7 +46,7 @@ def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Serv
         with pytest.raises(ConnectionClosed):
             while True:
                 socket.recv(timeout=60)
-    running.start()
+    running.start(INVOKEAI_MAX_QUEUE_SIZE="1")
     with comfy.listening() as socket:  # nobody told the new process of the prompt: its row does
         frames = frames_to_end(socket, waiting)
     assert "execution_success" in kinds(frames)
@@ -56,6 +56,9 @@ def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Serv
     assert comfy.history(done["prompt"][1]) == {done["prompt"][1]: done}
     pause(running)
     interrupted = comfy.enqueue(text_to_image(seed=3))
+    full = comfy.post(text_to_image(seed=4))
+    assert full.status_code == 429
+    assert "full" in full.json()["error"]["message"]
     running.client.delete("/api/v1/queue/default/i/" + str(running.client.get("/queue").json()["queue_pending"][0][0]))
     with comfy.listening() as socket:
         frames_to_end(socket, interrupted)
