@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.resources import Resources
 from invokeclone.server.errors import answer
+from invokeclone.shims import routers as shims
 
 MIB = 1024 * 1024
 JSON_LIMIT = 64 * MIB
@@ -45,7 +46,7 @@ class BodyLimit:
         limit = _limit(scope["path"], headers.get("content-type", ""))
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
-            await _refuse(limit)(scope, receive, send)
+            await _too_large(scope, limit)(scope, receive, send)
             return
         await self._counted(scope, receive, send, limit)
 
@@ -71,11 +72,18 @@ class BodyLimit:
         with contextlib.suppress(_OverLimit):
             await self.app(scope, counting_receive, guarded_send)
         if over and not started:
-            await _refuse(limit)(scope, receive, send)
+            await _too_large(scope, limit)(scope, receive, send)
 
 
-def _refuse(limit: int) -> Response:
-    return answer(413, f"the body is over {limit // MIB} MiB", {"Connection": "close"})
+def _refusal(scope: Scope, status: int, message: str) -> Response:
+    """Return the refusal, in the words of another dialect where the address is one of its."""
+    return shims.refusal(scope["path"], status, message) or answer(status, message)
+
+
+def _too_large(scope: Scope, limit: int) -> Response:
+    refusal = _refusal(scope, 413, f"the body is over {limit // MIB} MiB")
+    refusal.headers["Connection"] = "close"
+    return refusal
 
 
 def _limit(path: str, content_type: str) -> int:
@@ -132,7 +140,8 @@ class SameSite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on."""
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and self._foreign(Headers(scope=scope)):
-            await answer(403, "refused: a page of another site sent this request")(scope, receive, send)
+            refusal = _refusal(scope, 403, "refused: a page of another site sent this request")
+            await refusal(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -1,11 +1,13 @@
-"""The routers of every dialect, for the application to include."""
+"""The routers of every dialect, for the application to include, and which addresses are whose."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from invokeclone.shims.automatic1111 import api as automatic1111
 from invokeclone.shims.comfyui import api as comfyui
+from invokeclone.shims.dialect import Problem, Render
 from invokeclone.shims.gemini import api as gemini
 from invokeclone.shims.openai import api as openai
+from invokeclone.shims.openai import errors as openai_errors
 
 ROUTERS: tuple[APIRouter, ...] = (
     automatic1111.ROUTER,
@@ -16,3 +18,18 @@ ROUTERS: tuple[APIRouter, ...] = (
 
 PICTURES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
 """What addresses begin with whose answers hold pictures in base64."""
+
+_WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
+    (("/v1beta/",), gemini.render),
+    (("/v1/", "/openai/"), openai_errors.render),
+    (("/sdapi/",), automatic1111.render),
+    (("/comfyui/", "/prompt", "/api/prompt", "/upload/", "/api/upload/"), comfyui.render),
+)
+
+
+def refusal(path: str, status: int, message: str) -> Response | None:
+    """Return a refusal in the words of the dialect that an address belongs to; None: it belongs to none."""
+    for beginnings, render in _WORDS:
+        if path.startswith(beginnings):
+            return render(Problem(status, message))
+    return None

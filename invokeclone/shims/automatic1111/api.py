@@ -27,7 +27,7 @@ MOST_WITH_PICTURES = 64 * 1024 * 1024
 UNAUTHORIZED = 401
 
 
-def _render(problem: Problem) -> Response:
+def render(problem: Problem) -> Response:
     """Word an error as A1111 does."""
     headers = dict(problem.headers)
     if problem.status == UNAUTHORIZED:
@@ -36,7 +36,7 @@ def _render(problem: Problem) -> Response:
     return json_answer(content, problem.status, headers)
 
 
-ROUTER = router(_render, prefix="/sdapi/v1")
+ROUTER = router(render, prefix="/sdapi/v1")
 
 
 def _desk(request: Request, needs: Resources, user: User) -> Desk:
