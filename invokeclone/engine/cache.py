@@ -96,7 +96,8 @@ class ModelCache:
             entry = self._entries.get(key)
             if entry is None:
                 self.stats.misses += 1
-                entry = self._load(key, load, size)
+                with self._watched(f"loading {key}"):
+                    entry = self._load(key, load, size)
             else:
                 self.stats.hits += 1
                 self._entries.move_to_end(key)
@@ -123,7 +124,8 @@ class ModelCache:
             entry.locks += 1
             try:
                 if entry.placement is not None and not entry.placement.complete:
-                    self._bring(entry, entry.placement, max(self._working, working_memory or 0))
+                    with self._watched(f"moving {entry.key} to {self.device}"):
+                        self._bring(entry, entry.placement, max(self._working, working_memory or 0))
             except BaseException:
                 entry.locks -= 1
                 raise
@@ -184,6 +186,25 @@ class ModelCache:
     def device_used(self) -> int:
         """Bytes of models on the device."""
         return sum(entry.on_device for entry in self._entries.values())
+
+    @contextmanager
+    def _watched(self, what: str) -> Iterator[None]:
+        """Log what the process held before and after, if the settings want it."""
+        if not self.settings.log_memory_usage:
+            yield
+            return
+        before = self._held()
+        try:
+            yield
+        finally:
+            pairs = zip(self._held().items(), before.values(), strict=True)
+            told = ", ".join(f"{name} {old / GB:.2f} -> {new / GB:.2f} GB" for (name, new), old in pairs)
+            logger.info("%s: %s", what, told)
+
+    def _held(self) -> dict[str, int]:
+        """Return the bytes that the process holds in RAM, and in VRAM where that is another memory."""
+        ram = {"RAM": int(psutil.Process().memory_info().rss)}
+        return ram | {"VRAM": self.memory.used()} if self.memory.separate else ram
 
     def _load(self, key: str, load: Callable[[], Any], size: int) -> CacheEntry:
         self._make_room(size)

@@ -4,6 +4,7 @@ It knows tokens and one encoder. Which embeddings a family wants from which enco
 """
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,31 @@ def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device)
         return _weighted(tokenizer, text_encoder, prompt, device)
 
 
+def tokenization(tokenizer: Any, prompt: str) -> str:
+    """Return how a prompt is read, for a log: a line for each part of one weight, with its tokens between bars.
+
+    Raises ValueError as `encode` does.
+    """
+    lines, count = [], 0
+    for text, weight in _parts(_parsed(prompt)):
+        tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
+        count += len(tokens)
+        lines.append(f"{weight:g}: {'|'.join(tokens)}")
+    room = tokenizer.model_max_length - 2  # beginning and end
+    return "\n".join([f"{count} tokens, {room} are read at once, of the prompt {prompt!r}", *lines])
+
+
+def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
+    """Go through the texts of a parsed prompt with their weights; what is swapped comes after what it is swapped for."""
+    if hasattr(parsed, "text"):
+        if parsed.text.strip():
+            yield parsed.text, parsed.weight
+        return
+    for name in ("prompts", "children", "original", "edited"):
+        for part in getattr(parsed, name, None) or ():
+            yield from _parts(part)
+
+
 def _plain(tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.device) -> torch.Tensor:
     padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
     embeds: torch.Tensor = text_encoder(torch.tensor([padded], device=device))[0]
@@ -40,7 +66,6 @@ def _plain(tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.d
 
 def _weighted(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
     from compel import Compel, SplitLongTextMode
-    from pyparsing import ParseException
 
     compel = Compel(
         tokenizer=tokenizer,
@@ -49,14 +74,22 @@ def _weighted(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.devi
         split_long_text_mode=SplitLongTextMode.SENTENCES,
         device=device,
     )
-    try:
-        conjunction = _parser().parse_conjunction(prompt)
-    except ParseException as error:
-        raise ValueError(f"the prompt cannot be read at character {error.column}: {prompt!r}") from error
-    embeds, options = compel.build_conditioning_tensor_for_conjunction(conjunction)
+    embeds, options = compel.build_conditioning_tensor_for_conjunction(_parsed(prompt))
     if options.get("cross_attention_control"):
         logger.warning(".swap() is not supported: the prompt is used as it was before swapping")
     return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
+
+
+def _parsed(prompt: str) -> Any:
+    from pyparsing import ParseException
+
+    parser = _parser()
+    try:
+        return parser.parse_conjunction(prompt)
+    except ParseException as error:
+        raise ValueError(f"the prompt cannot be read at character {error.column}: {prompt!r}") from error
+    except parser.ParsingException as error:
+        raise ValueError(f"the prompt {prompt!r} cannot be read: {error}") from error
 
 
 @cache

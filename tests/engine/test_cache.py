@@ -1,5 +1,7 @@
 """The model cache and where it puts weights, on a pretended device with little memory."""
 
+import logging
+import re
 import weakref
 
 import pytest
@@ -275,3 +277,28 @@ def test_a_device_has_a_cache_of_named_models_only():
     with cache.locked(entry):
         assert entry.size == 0
         assert entry.placement is None
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_memory_is_logged_at_each_load_and_move_where_that_is_wanted(wanted, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("invokeclone"), "propagate", True)
+    caplog.set_level(logging.INFO, "invokeclone.engine.cache")
+    cache, _ = cache_of(100, log_memory_usage=wanted)
+    for _ in range(2):
+        with cache.locked(cache.get("a:unet", lambda: model(20))):
+            pass
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (2 if wanted else 0)
+    if wanted:
+        number = r"\d+\.\d\d"
+        assert re.fullmatch(rf"loading a:unet: RAM {number} -> {number} GB, VRAM 0.00 -> 0.00 GB", said[0])
+        assert re.fullmatch(rf"moving a:unet to cpu: RAM {number} -> {number} GB, VRAM 0.00 -> 0.02 GB", said[1])
+
+
+def test_memory_is_logged_of_a_load_that_failed_too(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("invokeclone"), "propagate", True)
+    caplog.set_level(logging.INFO, "invokeclone.engine.cache")
+    cache, _ = cache_of(100, log_memory_usage=True)
+    with pytest.raises(KeyError):
+        cache.get("a", lambda: {}["nothing"])
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["loading a"]

@@ -44,6 +44,18 @@ def parts_of(context: Any, identifier: ModelIdentifierField) -> Any:
     return MainModelLoaderInvocation(model=identifier).invoke(context)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_prompt_s_tokens_are_logged_where_that_is_wanted(context: Any, parts_of: Any, wanted: bool) -> None:
+    told: list[str] = []
+    context.logger = SimpleNamespace(info=told.append)
+    context.settings = context.settings.model_copy(update={"log_tokenization": wanted})
+    CompelInvocation(prompt="a (cat)1.2", clip=parts_of.clip).invoke(context)
+    assert len(told) == wanted
+    if wanted:
+        assert "of the prompt 'a (cat)1.2'" in told[0]
+        assert "\n1.2: " in told[0]
+
+
 @pytest.fixture
 def denoise(context: Any, parts_of: Any) -> Any:
     """Make a denoise node that is connected as in the usual graph."""

@@ -112,6 +112,26 @@ def test_the_prompt_language(submodel: Load):
     assert pipe.encode(tokenizer, encoder, "a very long prompt. " * 8, CPU).shape[1] > 77
 
 
+def test_how_a_prompt_is_split_can_be_told(submodel: Load):
+    tokenizer = submodel("tokenizer")
+    words = tokenizer.tokenize("red cat")
+    plain, weighted, blended, swapped = (
+        text.tokenization(tokenizer, prompt).splitlines()
+        for prompt in ("red cat", "a (red)1.5 cat", '("red", "cat").blend(0.5, 0.5)', "a red.swap(cat)")
+    )
+    assert plain == [
+        f"{len(words)} tokens, 75 are read at once, of the prompt 'red cat'",
+        f"1: {'|'.join(word.removesuffix('</w>') for word in words)}",
+    ]
+    assert [line.split(":")[0] for line in weighted[1:]] == ["1", "1.5", "1"]
+    assert "".join(weighted[2].split(": ")[1].split("|")) == "red"
+    for lines, parts in ((blended, ["red", "cat"]), (swapped, ["a", "red", "cat"])):
+        assert ["".join(line.split(": ")[1].split("|")) for line in lines[1:]] == parts
+    assert text.tokenization(tokenizer, "").splitlines() == ["0 tokens, 75 are read at once, of the prompt ''"]
+    with pytest.raises(ValueError, match="cannot be read"):
+        text.tokenization(tokenizer, '("a", "b").blend(1, 2, 3)')
+
+
 def test_skipping_layers(submodel: Load):
     tokenizer, encoder = submodel("tokenizer"), submodel("text_encoder")
     with torch.inference_mode():

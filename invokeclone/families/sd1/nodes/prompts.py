@@ -35,12 +35,15 @@ class CompelInvocation(BaseInvocation):
         """Encode the prompt."""
         from invokeclone.engine.conditioning import BasicConditioningInfo, ConditioningFieldData
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.text import tokenization
         from invokeclone.families.sd1 import pipe
 
         refuse_loras(self.clip.loras)
         text_encoder_info = context.models.load(self.clip.text_encoder)
         tokenizer_info = context.models.load(self.clip.tokenizer)
         with text_encoder_info as text_encoder, tokenizer_info as tokenizer:
+            if context.config.get().log_tokenization:
+                context.logger.info(tokenization(tokenizer, self.prompt))
             context.util.signal_progress("Building conditioning")
             device = device_of(text_encoder_info, text_encoder)
             embeds = pipe.encode(tokenizer, text_encoder, self.prompt, device, self.clip.skipped_layers)
