@@ -58,9 +58,9 @@ set_up_web_ui() {
     done
 }
 
-# The older major version of OpenAI's package, for the tests that clients of both find what they need.
+# The older major version of OpenAI's package and what it alone needs, for the tests that clients of both find what they need.
 set_up_older_openai() {
     [ -d .cache/openai-2/openai ] ||
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" ||
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||
         echo "No openai 2: its tests will be skipped" >&2
 }
