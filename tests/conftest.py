@@ -1,5 +1,6 @@
 """What every test may ask for: settings on a temporary root, a migrated database, a recorder of events."""
 
+import logging
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invokeclone.graph import registry
-from invokeclone.kit import migrations
+from invokeclone.kit import log, migrations
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
@@ -62,6 +63,29 @@ def events() -> RecordedEvents:
 @pytest.fixture
 def resources(settings: Settings, database: Database, events: RecordedEvents) -> Resources:
     return Resources(settings, database, events)
+
+
+class _Kept(logging.Handler):
+    """A handler that keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """Collect what the package logs, each record once, however other tests have set up logging."""
+    logger, keeper = logging.getLogger(log.ROOT), _Kept()
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [keeper], False
+    logger.setLevel(logging.DEBUG)
+    yield keeper.records
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture

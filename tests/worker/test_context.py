@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -388,20 +389,13 @@ async def test_the_item_is_shown_as_nodes_know_it(ask: Ask, resources: Resources
     assert await ask(look, {"workflow": '{"name":"w"}'}, value=5) == expected
 
 
-async def test_nodes_can_log(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    logger = logging.getLogger("invokeclone")
-    logger.addHandler(caplog.handler)
-    caplog.set_level("DEBUG", logger="invokeclone")
-
+async def test_nodes_can_log(ask: Ask, logged: list[logging.LogRecord]) -> None:
     def log(context: Context) -> None:
         for level in ("debug", "info", "warning", "error"):
             getattr(context.logger, level)(f"{level} 100%")
 
     await ask(log)
-    logger.removeHandler(caplog.handler)
-    records = [record for record in caplog.records if record.name == "invokeclone.node"]
+    records = [record for record in logged if record.name == "invokeclone.node"]
     assert {record.getMessage() for record in records} == {
         f"{level} 100%" for level in ("debug", "info", "warning", "error")
     }

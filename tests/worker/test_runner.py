@@ -1,6 +1,7 @@
 """One session: the order of events, their fields, errors, cancel, the cache, what is kept and what is let go."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -238,13 +239,8 @@ async def test_a_profile_is_written_when_asked_for(
     assert (settings.profiles_path / f"p_{item.session_id}.prof").stat().st_size > 0
 
 
-async def test_what_a_session_cost_is_logged(run: Run, make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    logger = logging.getLogger("invokeclone")
-    logger.addHandler(caplog.handler)
-    caplog.set_level("INFO", logger="invokeclone")
+async def test_what_a_session_cost_is_logged(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
     await run(make.item(NUMBERS, *EDGES))
-    logger.removeHandler(caplog.handler)
-    assert "toy_add" in caplog.text
-    assert "TOTAL GRAPH EXECUTION TIME" in caplog.text
+    text = "\n".join(record.getMessage() for record in logged)
+    assert "toy_add" in text
+    assert "TOTAL GRAPH EXECUTION TIME" in text
