@@ -21,8 +21,8 @@ imports: ## the layers of ARCHITECTURE.md
 migrations: ## the migrations make what tables.py says
 	$(PYTHON) scripts/check_migrations.py
 
-tests: ## the test suite
-	$(PYTHON) -m pytest
+tests: ## the test suite, two files at a time
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 format: ## let ruff write
 	$(PYTHON) -m ruff check --fix .

@@ -28,6 +28,15 @@ class RecordedEvents:
         return [event.name for event in self.sent]
 
 
+LONG_ROOMS = {"whole", "official_ui", "shims", "browser"}
+"""Folders whose files take long: several processes begin with them, so that none is left with one in the end."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not LONG_ROOMS & set(item.path.parts))
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(root=tmp_path / "root", device="cpu", precision="float32", log_format="plain")
