@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.graph.control import COLLECT, IF, ITERATE
 from invokeclone.graph.copies import Indices, Row, agree, join, path_of
-from invokeclone.graph.graph import Edge, EdgeConnection, Graph
+from invokeclone.graph.edges import Edge, EdgeConnection
+from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.plan import BRANCHES, Plan
 from invokeclone.graph.ready import ReadyQueues

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from invokeclone.graph.edges import Edge, EdgeConnection
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.rules import (
     CyclicalGraphError,
@@ -36,30 +37,6 @@ __all__ = [
     "NodeIdMismatchError",
     "NodeNotFoundError",
 ]
-
-
-class EdgeConnection(BaseModel):
-    """One end of an edge."""
-
-    model_config = ConfigDict(frozen=True)
-
-    node_id: str = Field(description="The node's id")
-    field: str = Field(description="The field of that node")
-
-    def __str__(self) -> str:
-        return f"{self.node_id}.{self.field}"
-
-
-class Edge(BaseModel):
-    """A value's way from an output to an input."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: EdgeConnection = Field(description="Where the value comes from")
-    destination: EdgeConnection = Field(description="Where the value goes")
-
-    def __str__(self) -> str:
-        return f"{self.source} -> {self.destination}"
 
 
 class Graph(BaseModel):

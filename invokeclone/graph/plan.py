@@ -7,7 +7,8 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from invokeclone.graph.control import COLLECT, IF, ITERATE
-from invokeclone.graph.graph import Edge, Graph, Layout
+from invokeclone.graph.edges import Edge
+from invokeclone.graph.graph import Graph, Layout
 
 BRANCHES = {True: "true_input", False: "false_input"}
 """The input of an `if` that each condition chooses."""

@@ -14,7 +14,7 @@ from invokeclone.graph.control import COLLECT, ITERATE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from invokeclone.graph.graph import Edge
+    from invokeclone.graph.edges import Edge
     from invokeclone.graph.invocation import BaseInvocation
 
     Nodes = Mapping[str, BaseInvocation]
