@@ -123,6 +123,8 @@ def test_a_text_is_read_as_it_was_written() -> None:
 def test_a_text_of_words_alone_is_a_prompt() -> None:
     assert infotext.parsed("a cat: big, red") == {"Prompt": "a cat: big, red", "Negative prompt": ""}
     assert infotext.parsed("x" * 100_000)["Prompt"] == "x" * 100_000
+    assert infotext.parsed("x" * 9_999 + " " * 9_999)["Prompt"] == "x" * 9_999
+    assert set(infotext.parsed("x" * 200 + ": 1, b: 2, c: 3")) == {"Prompt", "Negative prompt", "x" * 100, "b", "c"}
 
 
 @pytest.mark.parametrize("text", ["a cat\nSteps: 1", "猫 ★ é\nSteps: 1"])

@@ -104,6 +104,13 @@ def advanced(**inputs: Any) -> dict[str, Any]:
 # Samplers
 
 
+@pytest.mark.parametrize("denoise", [1e-6, 1e-320])
+def test_the_schedule_of_almost_no_denoising_is_no_longer_than_schedules_are(denoise: float) -> None:
+    found = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=denoise))
+    assert found["3.denoise0"]["steps"] == 1000
+    assert found["3.denoise0"]["denoising_start"] >= 0.999
+
+
 def test_a_workflow_becomes_the_nodes_that_draw_it() -> None:
     found = nodes_of(text_to_image(seed=7))
     assert {name: node["type"] for name, node in found.items()} == {

@@ -355,6 +355,8 @@ def test_what_makes_no_sense_is_refused(comfy: Comfy, enqueued: Any, change: Any
         (b'{"prompt": {"1": {"class_type": ["SaveImage"]}}}', 400),
         (b'{"prompt": {}, "client_id": 7}', 400),
         (b'{"prompt": {}, "extra_data": 7}', 400),
+        (b'{"prompt": {}, "extra_data": {"client_id": 7}}', 400),
+        (b'{"prompt": {}, "extra_data": {"client_id": ["a"]}}', 400),
         (b'{"prompt": "' + b"x" * 10_000_000 + b'"}', 413),
     ],
 )

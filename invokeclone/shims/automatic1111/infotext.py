@@ -20,7 +20,8 @@ _USER_COMMENT = 0x9286
 _UNICODE = b"UNICODE\0"
 _ASCII = b"ASCII\0\0\0"
 _NEGATIVE = "Negative prompt:"
-_PAIR = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+_PAIR = re.compile(r'(\w[\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
+"""A setting. Its name is short, so that a long line is read in linear time."""
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _FEWEST_PAIRS = 3
 """Pairs from which the last line counts as settings."""

@@ -119,17 +119,17 @@ def _sent(body: Mapping[str, Any]) -> tuple[Record, str]:
         raise WorkflowRefused("no_prompt", "No prompt provided", "No prompt provided")
     if not isinstance(body["prompt"], dict):
         raise WorkflowRefused("invalid_prompt", "The prompt must be an object of nodes by their ids")
-    client_id = body.get("client_id")
-    if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= LONGEST_ID):
-        raise WorkflowRefused("invalid_request", f"client_id must be a text of at most {LONGEST_ID} signs")
     extra = body.get("extra_data", {})
     if not isinstance(extra, dict):
         raise WorkflowRefused("invalid_request", "extra_data must be an object")
+    client_id = body.get("client_id") or extra.get("client_id")
+    if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= LONGEST_ID):
+        raise WorkflowRefused("invalid_request", f"client_id must be a text of at most {LONGEST_ID} signs")
     extra = {name: value for name, value in extra.items() if name not in SECRETS}
     prompt_id = str(uuid.uuid4())
     with contextlib.suppress(ValueError):
         prompt_id = str(uuid.UUID(str(body.get("prompt_id"))))
-    return Record(body["prompt"], [], client_id or extra.get("client_id"), extra), prompt_id
+    return Record(body["prompt"], [], client_id, extra), prompt_id
 
 
 def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:

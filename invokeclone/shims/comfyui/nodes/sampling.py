@@ -84,7 +84,7 @@ def sample(
         positive,
         negative,
         seed,
-        min(MOST_STEPS, int(wanted / denoise)),
+        int(min(MOST_STEPS, wanted / denoise)),
         _cfg(model, cfg),
         _scheduler(model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
