@@ -497,6 +497,24 @@ def test_the_workflow_is_kept_with_the_item() -> None:
     assert record.of_session(session) == kept
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"prompt": []}',
+        '{"prompt": {}, "outputs": [], "client_id": ["a"]}',
+        '{"prompt": {"1": 5}, "outputs": []}',
+        '{"prompt": {"1": {}}, "outputs": []}',
+    ],
+)
+def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
+    assert Record.read(text) is None
+    assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "string", "value": text}}}}) is None
+    assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "noise"}}}}) is None
+
+
 # All of them on a real server
 
 

@@ -378,3 +378,18 @@ def test_uploads_that_are_none(http: httpx.Client) -> None:
     assert http.get("/view").status_code == 400
     assert http.get("/view", params={"filename": "../../etc/passwd"}).status_code == 404
     assert http.post("/queue", json={"delete": "all"}).status_code == 400
+
+
+def test_items_of_other_clients_with_names_as_ours(http: httpx.Client, comfy: Comfy) -> None:
+    workflow = json.dumps({"prompt": {"9": {"class_type": "SaveImage"}}, "outputs": ["9"]})
+    texts = {"comfy_workflow": "[]"}, {"comfy_workflow": workflow, "comfy_0_save0": "a"}
+    for nodes in texts:
+        graph = {"nodes": {name: {"id": name, "type": "string", "value": text} for name, text in nodes.items()}}
+        batch = {"destination": "comfyui", "graph": graph}
+        http.post("/api/v1/queue/default/enqueue_batch", json={"batch": batch}).raise_for_status()
+    entry = comfy.run(text_to_image())
+    assert entry["status"]["status_str"] == "success"
+    assert http.get("/queue").status_code == 200
+    history = http.get("/history")
+    assert history.status_code == 200
+    assert [entry["outputs"] for entry in history.json().values() if entry["prompt"][2].keys() == {"9"}] == [{}]

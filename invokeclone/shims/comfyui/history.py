@@ -98,7 +98,7 @@ def _outputs(kept: Record, session: Mapping[str, Any]) -> dict[str, Any]:
     for made, result in session["results"].items():
         ours = session["prepared_source_mapping"].get(made, made)
         node_id = record.comfy_id(kept.ids, ours)
-        if node_id is not None and record.is_saved(ours):
+        if node_id is not None and record.is_saved(ours) and "image" in result:
             picture = picture_of(kept, node_id, result["image"]["image_name"])
             found.setdefault(node_id, []).append((record.number(ours), picture))
     return {
@@ -176,10 +176,10 @@ def listed(item: Item, kept: Record) -> list[Any]:
 async def queue(connection: AsyncConnection, user: User) -> dict[str, list[Any]]:
     """Return the user's prompts that run, and those that wait."""
     items = await store.list_items(connection, user, statuses=ACTIVE)
-    texts = await store.records(connection, [item.item_id for item in items])
+    known = await store.records(connection, [item.item_id for item in items])
     told: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
     for item in items:
-        if text := texts.get(item.item_id):
+        if kept := known.get(item.item_id):
             side = "queue_pending" if item.status == "pending" else "queue_running"
-            told[side].append(listed(item, Record.read(text)))
+            told[side].append(listed(item, kept))
     return told

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.graph.recipes import Drawing
 from invokeclone.shims.comfyui.nodes.images import SAVED
@@ -32,9 +33,14 @@ class Record:
     extra_data: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, text: str) -> Self:
-        """Return what was kept."""
-        return cls(**orjson.loads(text))
+    def read(cls, text: str) -> Self | None:
+        """Return what was kept; None for a text of somebody else's, as any client may give any name to a node."""
+        try:
+            kept = TypeAdapter(cls).validate_json(text, strict=True)
+        except ValidationError:
+            return None
+        known = all(isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in kept.prompt.values())
+        return kept if known else None
 
     @property
     def ids(self) -> list[str]:
@@ -54,7 +60,7 @@ def put(drawing: Drawing, kept: Record) -> None:
 def of_session(session: Mapping[str, Any]) -> Record | None:
     """Return the workflow of a session; None when it has none."""
     node = session["graph"]["nodes"].get(NODE)
-    return Record.read(node["value"]) if node else None
+    return Record.read(str(node.get("value"))) if node else None
 
 
 def comfy_id(ids: list[str], ours: str) -> str | None:

@@ -335,7 +335,7 @@ class Clients:
             kept = await store.records(connection, [item.item_id for item in items])
         for item in items:
             if item.item_id in kept:
-                self._pick_up(socket, item, Record.read(kept[item.item_id]), client_id)
+                self._pick_up(socket, item, kept[item.item_id], client_id)
         for prompt in [*self._missed.values()]:
             if (prompt.user_id, prompt.client_id) == (user.user_id, client_id):
                 self._open[prompt.prompt_id] = self._missed.pop(prompt.prompt_id)

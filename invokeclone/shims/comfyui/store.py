@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.queue.rows import RECORD, Item, columns, record
 from invokeclone.queue.schemas import ACTIVE, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
-from invokeclone.shims.comfyui.record import PATH
+from invokeclone.shims.comfyui.record import PATH, Record
 from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
 
@@ -48,11 +48,12 @@ async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict
     return {row.item_id: row.session for row in await connection.execute(query)}
 
 
-async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
-    """Return the JSON text of the workflows of items, for those that have one."""
+async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, Record]:
+    """Return the workflows of items, for those that have one."""
     kept = func.json_extract(columns.session, PATH).label("kept")
     query = select(columns.item_id, kept).where(columns.item_id.in_(item_ids))
-    return {row.item_id: row.kept for row in await connection.execute(query) if row.kept is not None}
+    found = {row.item_id: Record.read(str(row.kept)) for row in await connection.execute(query)}
+    return {item_id: kept for item_id, kept in found.items() if kept is not None}
 
 
 async def find(connection: AsyncConnection, prompt_ids: Sequence[str]) -> dict[str, Item]:
