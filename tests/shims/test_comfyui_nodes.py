@@ -1,9 +1,13 @@
 """Each node of ComfyUI's that is translated: what it draws, and that a real server runs it."""
 
+import uuid
+from collections import OrderedDict
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import httpx
+import orjson
 import pytest
 from PIL import Image
 
@@ -12,7 +16,7 @@ from invokeclone.graph.recipes import Drawing
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
-from invokeclone.shims.comfyui import record
+from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, Known
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.sampling import folded
@@ -513,6 +517,40 @@ def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
     assert Record.read(text) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "string", "value": text}}}}) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "noise"}}}}) is None
+
+
+async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Drawing("comfyui")
+    record.put(graph, Record(text_to_image(), ["9"]))
+    session = orjson.dumps(
+        {"graph": {"nodes": graph.nodes}, "results": {}, "errors": {}, "prepared_source_mapping": {}}
+    ).decode()
+    at = "2026-01-01 00:00:00.000"
+    items: list[Any] = [
+        SimpleNamespace(
+            item_id=number,
+            session_id=str(uuid.uuid4()),
+            batch_id=str(number),
+            status="completed",
+            started_at=at,
+            completed_at=at,
+        )
+        for number in range(4)
+    ]
+    read: list[list[int]] = []
+
+    async def sessions(_connection: Any, item_ids: list[int]) -> dict[int, str]:
+        read.append(item_ids)
+        return dict.fromkeys(item_ids, session)
+
+    monkeypatch.setattr(history, "REMEMBERED", 2)
+    monkeypatch.setattr(history, "_remembered", OrderedDict())
+    monkeypatch.setattr(store, "sessions", sessions)
+    nothing: Any = None
+    assert list(await history.entries_of(nothing, items[2:])) == ["2", "3"]
+    assert list(await history.entries_of(nothing, items)) == ["0", "1", "2", "3"]
+    assert list(await history.entries_of(nothing, items[:2])) == ["0", "1"]
+    assert read == [[2, 3], [0, 1]]
 
 
 # All of them on a real server

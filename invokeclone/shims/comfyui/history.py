@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from anyio.to_thread import run_sync
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.queue.rows import Item
@@ -42,32 +43,35 @@ async def entries(
 
 async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
     """Return the entries of items that have ended; those without a workflow of ComfyUI's are left out."""
-    unknown = [item.item_id for item in items if _key(item) not in _remembered]
-    texts = await store.sessions(connection, unknown) if unknown else {}
-    found = {}
-    for item in items:
-        entry = _remembered.get(_key(item)) or _made(item, texts.get(item.item_id))
-        if entry is not None:
-            found[item.batch_id] = entry
-    return found
+    found = {_key(item): _remembered[_key(item)] for item in items if _key(item) in _remembered}
+    unknown = [item for item in items if _key(item) not in found]
+    if unknown:
+        texts = await store.sessions(connection, [item.item_id for item in unknown])
+        made = await run_sync(lambda: {_key(item): _made(item, texts.get(item.item_id)) for item in unknown})
+        new = {key: entry for key, entry in made.items() if entry is not None}
+        _remember(new)
+        found |= new
+    return {item.batch_id: found[_key(item)] for item in items if _key(item) in found}
 
 
 def _key(item: Item) -> tuple[int, str]:
     return item.item_id, item.session_id
 
 
+def _remember(made: Mapping[tuple[int, str], dict[str, Any]]) -> None:
+    """Keep the newest of many."""
+    _remembered.update(made)
+    while len(_remembered) > REMEMBERED:
+        _remembered.popitem(last=False)
+
+
 def _made(item: Item, text: str | None) -> dict[str, Any] | None:
+    """Return the entry of an item; its session may be some megabytes of JSON."""
     if text is None:
         return None
     session = orjson.loads(text)
     kept = record.of_session(session)
-    if kept is None:
-        return None
-    entry = _entry(item, kept, session)
-    _remembered[_key(item)] = entry
-    while len(_remembered) > REMEMBERED:
-        _remembered.popitem(last=False)
-    return entry
+    return None if kept is None else _entry(item, kept, session)
 
 
 def _entry(item: Item, kept: Record, session: Mapping[str, Any]) -> dict[str, Any]:
