@@ -19,11 +19,14 @@ ROUTERS: tuple[APIRouter, ...] = (
 PICTURES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
 """What addresses begin with whose answers hold pictures in base64."""
 
+_COMFYUI = ("/prompt", "/queue", "/history", "/interrupt", "/free", "/upload/")
+"""ComfyUI's addresses that change something."""
+
 _WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
     (("/v1beta/",), gemini.render),
     (("/v1/", "/openai/"), openai_errors.render),
     (("/sdapi/",), automatic1111.render),
-    (("/comfyui/", "/prompt", "/api/prompt", "/upload/", "/api/upload/"), comfyui.render),
+    (("/comfyui/", *(f"{prefix}{path}" for prefix in ("", "/api") for path in _COMFYUI)), comfyui.render),
 )
 
 

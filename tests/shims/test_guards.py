@@ -14,6 +14,8 @@ FORMS: dict[str, Any] = {
     "/sdapi/v1/txt2img": lambda body: body["detail"] and "error" in body,
     "/prompt": lambda body: body["error"]["type"],
     "/comfyui/prompt": lambda body: body["error"]["type"],
+    "/interrupt": lambda body: body["error"]["type"],
+    "/api/queue": lambda body: body["error"]["type"],
     "/api/v1/queue/default/enqueue_batch": lambda body: set(body) == {"detail"},
 }
 
