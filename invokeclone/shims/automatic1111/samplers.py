@@ -103,7 +103,7 @@ def sampling(name: str | None, schedule: str | None, otherwise: str = "euler") -
         asked = inside if inside and asked == AUTOMATIC else asked
     automatic = KARRAS if sampler.prefers_karras and name else UNIFORM
     wanted = automatic if asked == AUTOMATIC else asked
-    used = _used(wanted)
+    used = _NEAREST.get(wanted, wanted)
     if used == KARRAS and sampler.karras is None:
         used = UNIFORM
     scheduler = sampler.karras if used == KARRAS and sampler.karras else sampler.uniform
@@ -118,10 +118,6 @@ def _schedule(name: str | None) -> str:
     if plain not in SCHEDULES:
         raise ScheduleNotFound
     return SCHEDULES[plain]
-
-
-def _used(schedule: str) -> str:
-    return _NEAREST.get(schedule, schedule)
 
 
 def _named(name: str) -> tuple[Sampler, str | None]:
