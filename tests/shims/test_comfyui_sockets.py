@@ -5,6 +5,8 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ import socketio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from invokeclone.kit.errors import Forbidden
 from invokeclone.shims.comfyui import sockets
 from invokeclone.users.caller import KeyNeeded
 from tests.server_process import Server
@@ -214,3 +217,19 @@ async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end()
     await sockets._sending(ear, socket)  # type: ignore[arg-type]
     assert len(ear.sent) == sockets.BACKLOG
     assert ear.code == 1013
+
+
+async def test_a_check_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([OSError("the disk is away"), Forbidden("the key was revoked")])
+    closed: list[int] = []
+
+    async def still_may() -> None:
+        raise next(answers)
+
+    async def close(code: int) -> None:
+        closed.append(code)
+
+    monkeypatch.setattr(sockets, "CHECK_S", 0)
+    websocket: Any = SimpleNamespace(close=close)
+    await sockets._checking(websocket, still_may)
+    assert closed == [1008]

@@ -387,6 +387,7 @@ async def _sending(websocket: WebSocket, socket: Socket) -> None:
 
 
 async def _checking(websocket: WebSocket, still_may: Callable[[], Awaitable[object]]) -> None:
+    """Close the connection once its client may no longer listen."""
     while True:
         await asyncio.sleep(CHECK_S)
         try:
@@ -395,6 +396,8 @@ async def _checking(websocket: WebSocket, still_may: Callable[[], Awaitable[obje
             with contextlib.suppress(RuntimeError, OSError):
                 await websocket.close(1008)
             return
+        except Exception:  # noqa: BLE001  (nobody has said that the client may not)
+            _log.exception("could not look whether a client may still listen")
 
 
 def clients_of(connection: HTTPConnection) -> Clients:
