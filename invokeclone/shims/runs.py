@@ -92,6 +92,11 @@ class Ended:
         """Return all names."""
         return [name for names in self.pictures.values() for name in names]
 
+    def require_success(self) -> None:
+        """Raise RunFailed, with the reason, if the item failed."""
+        if self.item.status == "failed":
+            raise RunFailed(f"the generation failed: {self.item.error_message or self.item.error_type}")
+
 
 @dataclass
 class Run:
@@ -163,8 +168,7 @@ class Run:
         ended = 0
         async for end in self.ends():
             ended += 1
-            if end.item.status == "failed":
-                raise RunFailed(f"the generation failed: {end.item.error_message or end.item.error_type}")
+            end.require_success()
             if end.item.status == "canceled":
                 raise RunCanceled
             names += end.names

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anyio.to_thread import run_sync
-
 from invokeclone.images import service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
@@ -16,7 +14,7 @@ from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
 from invokeclone.shims.automatic1111.wanted import Plan, planned
-from invokeclone.shims.runs import RunCanceled, RunFailed, Runs
+from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
 from invokeclone.version import __version__
 
@@ -91,8 +89,7 @@ async def _answered(desk: Desk, plan: Plan, asked: Generate) -> dict[str, Any]:
 
 async def _packed(resources: Resources, name: str, plan: Plan, text: str) -> str:
     path = await service.path(resources, name)
-    data = await pictures.in_thread(lambda: infotext.packed(path, plan.options.format, text))
-    return await run_sync(pictures.base64_of, data)
+    return await pictures.in_thread(lambda: pictures.base64_of(infotext.packed(path, plan.options.format, text)))
 
 
 async def _run(desk: Desk, plan: Plan) -> list[Made]:
@@ -107,8 +104,7 @@ async def _run(desk: Desk, plan: Plan) -> list[Made]:
         with desk.jobs.opened(Job(run, steps, plan.asked.force_task_id)) as job:
             numbers = {item_id: number for number, item_id in enumerate(run.item_ids)}
             async for end in run.ends():
-                if end.item.status == "failed":
-                    raise RunFailed(f"the generation failed: {end.item.error_message or end.item.error_type}")
+                end.require_success()
                 made += [Made(numbers[end.item.item_id], name) for name in end.names]
             if len(made) < plan.count and not job.ended_on_purpose:
                 raise RunCanceled

@@ -18,7 +18,8 @@ from invokeclone.users.current import User
 
 SHORT = 100
 """Prompts in a history whose length the client leaves open: many clients ask for all of it several times a second."""
-REMEMBERED = 256
+REMEMBERED = 128
+"""Entries; each holds a workflow of at most some megabytes, mostly of some kilobytes."""
 Message = tuple[str, dict[str, Any]]
 
 _remembered: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()

@@ -49,7 +49,10 @@ MOST_SOCKETS = 200
 """Sockets of one user."""
 LATE = 16
 """Prompts that are looked at when a client comes, for those that ended without it."""
-REMEMBERED = 1_024
+KEPT_IDS = 1_024
+"""Prompts whose end was told, by id alone."""
+KEPT_PROMPTS = 64
+"""Prompts that were deleted while their client was away, with what is known of them."""
 JPEG, PNG = 1, 2
 """Kinds of pictures in a frame."""
 PREVIEW = 1
@@ -265,7 +268,7 @@ class Clients:
         self._tell(prompt, "execution_interrupted", data)
         self._close(prompt)
         if prompt.prompt_id not in self._closed:
-            _remember(self._missed, prompt.prompt_id, prompt)
+            _remember(self._missed, prompt.prompt_id, prompt, KEPT_PROMPTS)
 
     def _end(self, prompt: Open, item: Item, entry: Mapping[str, Any]) -> None:
         if item.started_at:
@@ -281,7 +284,7 @@ class Clients:
         self._open.pop(prompt.prompt_id, None)
         self._tell(prompt, "executing", _executing(prompt, None))
         if self._of(prompt.user_id, prompt.client_id):
-            _remember(self._closed, prompt.prompt_id, None)
+            _remember(self._closed, prompt.prompt_id, None, KEPT_IDS)
 
     async def _tell_status(self) -> None:
         """Tell all who listen how many of their prompts wait, where the number has changed."""
@@ -358,10 +361,10 @@ class Clients:
             del self._sockets[user.user_id, client_id]
 
 
-def _remember(kept: OrderedDict[str, Any], name: str, value: Any) -> None:
+def _remember(kept: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
     """Keep the newest of many."""
     kept[name] = value
-    while len(kept) > REMEMBERED:
+    while len(kept) > most:
         kept.popitem(last=False)
 
 

@@ -20,7 +20,17 @@ from invokeclone.shims.dialect import Refused, json_answer, read_json, router
 from invokeclone.shims.openai import answers, links
 from invokeclone.shims.openai.answers import Form
 from invokeclone.shims.openai.errors import render
-from invokeclone.shims.openai.requests import SCALE, Common, Edit, Generation, Prompted, Variation, texts, uploads
+from invokeclone.shims.openai.requests import (
+    SCALE,
+    Common,
+    Edit,
+    Generation,
+    Prompted,
+    Variation,
+    model_meant,
+    texts,
+    uploads,
+)
 from invokeclone.shims.runs import runs_of, unless_gone
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -161,9 +171,8 @@ async def _job(
     style: str | None = None,
 ) -> _Job:
     """Choose what is open, and what quality and style mean for the model."""
-    named = type(asked)(model=deployment, prompt="-") if deployment else asked
     async with resources.database.read() as connection:
-        config = await _find(connection, named.model_name)
+        config = await _find(connection, model_meant(deployment or asked.model))
         try:
             chosen = await generation.choose(connection, wanted, config)
         except generation.NotAPicture as error:

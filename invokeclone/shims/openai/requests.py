@@ -38,6 +38,11 @@ def _blank(value: Any) -> Any:
 Blank = BeforeValidator(_blank)
 
 
+def model_meant(name: str | None) -> str | None:
+    """Return the model that a name means; None: the default."""
+    return None if name is None or NO_MODEL.match(name) else name
+
+
 class Common(BaseModel):
     """What all three routes take."""
 
@@ -57,11 +62,6 @@ class Common(BaseModel):
     def count(self) -> int:
         """How many pictures."""
         return self.n or 1
-
-    @property
-    def model_name(self) -> str | None:
-        """The model that is meant; None: the default."""
-        return None if self.model is None or NO_MODEL.match(self.model) else self.model
 
     @field_validator("size")
     @classmethod
