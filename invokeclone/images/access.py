@@ -1,9 +1,9 @@
 """Who may see and change what: the rules of images, videos and boards, as conditions in SQL and as checks.
 
 Admins may do everything, and in single-user mode everybody is one: then nothing here asks the database, save an admin's
-account whether a board exists. Anybody else
-sees their own things and what is on a shared or public board, and changes their own things, what is on their own boards and
-what is on a public board. The owner of a private board does not see what others have left on it.
+account whether a board exists. Anybody else sees their own things and what is on a shared or public board, and changes their
+own things, what is on their own boards and what is on a public board. The owner of a private board does not see what others
+have left on it.
 """
 
 from collections.abc import Callable, Sequence

@@ -66,6 +66,13 @@ class NotAPicture(BadRequest):
     """What is said of the picture makes no sense."""
 
 
+class SizeOverLimits(NotAPicture):
+    """A picture would be larger than any may be."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(f"{width}x{height} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+
+
 class Wanted(BaseModel):
     """What a caller says of pictures. What is None is chosen: from the model's default settings, else as is usual for its base."""
 
@@ -229,9 +236,14 @@ def legal_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
     Raises NotAPicture for a size over the limits.
     """
     fitting = [max(LEAST_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
-    if max(fitting) > MOST_SIDE or fitting[0] * fitting[1] > MOST_PIXELS:
-        raise NotAPicture(f"{width}x{height} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+    if not within_limits(*fitting):
+        raise SizeOverLimits(width, height)
     return fitting[0], fitting[1]
+
+
+def within_limits(width: int, height: int) -> bool:
+    """Tell whether a picture may be so large, in pixels."""
+    return max(width, height) <= MOST_SIDE and width * height <= MOST_PIXELS
 
 
 async def _vae(connection: AsyncConnection, key: str | None, *, required: bool) -> Mapping[str, Any] | None:

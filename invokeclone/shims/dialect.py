@@ -5,7 +5,7 @@ It also reads bodies, so that a wrong one is told in those words too. It knows n
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -21,6 +21,8 @@ _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
 MOST_JSON = 1024 * 1024
 """Bytes of a body that carries no pictures."""
+_CANNOT = (422, 424)
+"""Statuses that clients of other dialects don't know, or take for something else."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,17 @@ class Problem:
     """A word for programs, where the dialect has one."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def common_status(self) -> int:
+        """The status, where one that clients of other dialects don't know is that of a bad request."""
+        return 400 if self.status in _CANNOT else self.status
+
 
 Render = Callable[[Problem], Response]
 
 
 class Refused(BadRequest):
     """A dialect refuses a request, naming the part."""
-
-    code: ClassVar[str | None] = None
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)

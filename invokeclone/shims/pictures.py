@@ -6,7 +6,8 @@ What comes in is decoded by the same reader as every upload. Addresses are never
 import base64
 import binascii
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -58,8 +59,15 @@ async def opened(data: bytes, param: str) -> Image.Image:
     """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
     if len(data) > MOST_BYTES:
         raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
-    try:
+    with refusing(param):
         return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data)))
+
+
+@contextmanager
+def refusing(param: str) -> Iterator[None]:
+    """Refuse what turns out to be no picture, or a too large one, naming the part of the request."""
+    try:
+        yield
     except (NotAnImage, TooManyPixels) as error:
         raise Refused(str(error), param) from error
 

@@ -75,11 +75,17 @@ async def verify(database: Database, token: str, *, media: bool = False) -> Sign
     if len(token) > LONGEST_TOKEN:
         return None
     async with database.read() as connection:
-        secret = await _SECRET.first(connection)
-        claims = tokens.read(token, secret[0]) if secret else None
+        secret = await known_secret(connection)
+        claims = tokens.read(token, secret) if secret else None
         if secret is None or claims is None or (claims.media and not media):
             return None
-        return await _account(connection, claims, secret[0])
+        return await _account(connection, claims, secret)
+
+
+async def known_secret(connection: AsyncConnection) -> str | None:
+    """Return the secret that tokens are signed with, None before the first token was made."""
+    row = await _SECRET.first(connection)
+    return str(row[0]) if row else None
 
 
 async def _account(connection: AsyncConnection, claims: Claims, secret: str) -> SignIn | None:

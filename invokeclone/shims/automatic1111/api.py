@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import Request, Response
 
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import store as models
@@ -17,7 +16,7 @@ from invokeclone.shims.automatic1111.generate import Desk
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleOne, UpscaleSeveral
 from invokeclone.shims.automatic1111.wanted import LATENT, UPSCALERS
-from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, read_object, router
+from invokeclone.shims.dialect import Problem, json_answer, read_json, read_object, router
 from invokeclone.shims.runs import runs_of, unless_gone
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -86,10 +85,8 @@ async def read_info(request: Request, _caller: Caller) -> Response:
     """Read what a picture says of its making."""
     asked = await read_json(request, ReadInfo, most=MOST_WITH_PICTURES)
     data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image"))
-    try:
+    with pictures.refusing("image"):
         text, items = await pictures.in_thread(lambda: infotext.found_in(data))
-    except (NotAnImage, TooManyPixels) as error:
-        raise Refused(str(error), "image") from error
     return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})
 
 

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageOps
 
-from invokeclone.queue.generation import MOST_PIXELS, MOST_SIDE
+from invokeclone.queue.generation import SizeOverLimits, within_limits
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111.schemas import Upscale
 from invokeclone.shims.automatic1111.wanted import UPSCALERS
@@ -32,8 +32,8 @@ def enlarged(image: Image.Image, asked: Upscale) -> Image.Image:
     else:
         factor = max(asked.upscaling_resize_w / image.width, asked.upscaling_resize_h / image.height)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    if max(size) > MOST_SIDE or size[0] * size[1] > MOST_PIXELS:
-        raise Refused(f"{size[0]}x{size[1]} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+    if not within_limits(*size):
+        raise Refused(str(SizeOverLimits(*size)))
     plain = image.convert("RGBA" if image.has_transparency_data else "RGB")
     result = plain.resize(size, METHODS[asked.upscaler_1])
     if asked.upscaler_2 in METHODS and asked.extras_upscaler_2_visibility > 0:

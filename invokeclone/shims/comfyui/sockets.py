@@ -35,10 +35,9 @@ from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.runs import LOOK_AGAIN
 from invokeclone.users.current import User
 
-LOOK_AGAIN = 5.0
-"""Seconds after which rows are read without any event."""
 CHECK_S = 30.0
 """How often it is looked whether those who listen still may."""
 BACKLOG = 2_000

@@ -10,7 +10,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import Chosen, Wanted
-from invokeclone.shims import pictures, starts
+from invokeclone.shims import pictures, starts, usage
 from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, router
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
 from invokeclone.shims.runs import runs_of, unless_gone
@@ -21,9 +21,6 @@ ORIGIN = "gemini"
 EDIT_STRENGTH = 0.75
 MOST_JSON = 64 * 2**20
 """Bytes of a request, which may hold a picture."""
-LETTERS = 4
-PATCH = 16
-"""Characters, and the side of a square of pixels, that count as a token: estimates, as there is no bill."""
 _NO_MODEL = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
 """Google's own models, which clients send without asking: they mean the default model."""
 _STATES = {
@@ -40,7 +37,7 @@ _STATES = {
 
 def render(problem: Problem) -> Response:
     """Return an error in Google's form."""
-    status = 400 if problem.status in (422, 424) else problem.status
+    status = problem.common_status
     message = problem.message if problem.param is None else f"{problem.message} ({problem.param})"
     content = {"code": status, "message": message, "status": _STATES.get(status, "INTERNAL")}
     return json_answer({"error": content}, status, problem.headers)
@@ -142,9 +139,8 @@ async def _run(request: Request, user: User, chosen: Chosen) -> list[str]:
 
 
 def _usage(chosen: Chosen, prompt: str, count: int) -> dict[str, int]:
-    picture = chosen.picture
-    said = -(-len(prompt) // LETTERS)
-    made = count * -(-picture.width // PATCH) * -(-picture.height // PATCH)
+    said = usage.of_text(prompt)
+    made = count * usage.of_picture(chosen.picture.width, chosen.picture.height)
     return {"promptTokenCount": said, "candidatesTokenCount": made, "totalTokenCount": said + made}
 
 

@@ -10,16 +10,11 @@ from typing import Any, Literal
 import orjson
 
 from invokeclone.kit.resources import Resources
-from invokeclone.shims import pictures
+from invokeclone.shims import pictures, usage
 from invokeclone.shims.dialect import problem_of
 from invokeclone.shims.openai import errors
 from invokeclone.shims.pictures import Format
 from invokeclone.shims.runs import Run, Runs
-
-PATCH = 16
-"""Side in pixels of the square that counts as a token of a picture, as OpenAI counts roughly."""
-LETTERS = 4
-"""Characters that count as a token of text, as OpenAI counts roughly."""
 
 Kind = Literal["image_generation", "image_edit"]
 
@@ -51,9 +46,9 @@ class Form:
         }
 
     def usage(self, count: int) -> dict[str, Any]:
-        """Return token counts for `count` pictures; estimates, as there is no bill."""
-        patches = -(-self.width // PATCH) * -(-self.height // PATCH)
-        text = -(-len(self.prompt) // LETTERS)
+        """Return token counts for `count` pictures."""
+        patches = usage.of_picture(self.width, self.height)
+        text = usage.of_text(self.prompt)
         sent = patches * self.inputs
         made = patches * count
         return {

@@ -9,13 +9,11 @@ from invokeclone.shims.dialect import Problem, json_answer
 _SERVER = 500
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-_CANNOT = (422, 424)
-"""Statuses that the SDK has no exception for, or a wrong one: what they say is a bad request in this dialect."""
 
 
 def render(problem: Problem) -> Response:
     """Return the answer. A failed request is not to be repeated: a render takes long, and would fail again."""
-    status = 400 if problem.status in _CANNOT else problem.status
+    status = problem.common_status
     headers = dict(problem.headers)
     if status >= _SERVER:
         headers["x-should-retry"] = "false"

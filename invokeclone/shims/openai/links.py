@@ -7,7 +7,7 @@ from fastapi import Request
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.pictures import MIME, Format
-from invokeclone.users import store
+from invokeclone.users import signin, store
 
 LIFETIME_S = 3600
 _ALGORITHM = "HS256"
@@ -39,8 +39,10 @@ async def read(resources: Resources, token: str) -> tuple[str, Format]:
     """Return the picture's name and its format; raises LinkOver."""
     import jwt
 
-    async with resources.database.write() as connection:
-        secret = await store.secret(connection)
+    async with resources.database.read() as connection:
+        secret = await signin.known_secret(connection)
+    if secret is None:
+        raise LinkOver
     try:
         content = jwt.decode(token, secret, algorithms=[_ALGORITHM], options={"require": ["use", "image", "exp"]})
     except (jwt.InvalidTokenError, UnicodeError) as error:

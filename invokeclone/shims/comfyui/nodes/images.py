@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from invokeclone.queue.generation import MOST_PIXELS, MOST_SIDE
+from invokeclone.queue.generation import MOST_SIDE, SizeOverLimits, within_limits
 from invokeclone.shims.comfyui.values import Images, Mask, few
 from invokeclone.shims.comfyui.vocabulary import (
     MOST_PICTURES,
@@ -51,8 +51,8 @@ def sized(place: Place, width: int, height: int) -> tuple[int, int]:
     """Return a size of pictures; refuses one that is too large or nothing."""
     if min(width, height) < 1:
         place.refuse(f"nothing is left of the picture: {width}x{height}")
-    if max(width, height) > MOST_SIDE or width * height > MOST_PIXELS:
-        place.refuse(f"{width}x{height} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+    if not within_limits(width, height):
+        place.refuse(str(SizeOverLimits(width, height)))
     return width, height
 
 
