@@ -157,7 +157,7 @@ def direct(count: int) -> dict[str, float]:
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
-    folder = ROOT / "invokeclone" / "families" / "sd1" / "embedded" / "model"
+    folder = ROOT / "invokeclone" / "families" / "stable_diffusion" / "embedded" / "model"
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

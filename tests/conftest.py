@@ -14,6 +14,8 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 
+pytest_plugins = ["tests.tiny_models"]
+
 
 class RecordedEvents:
     """An emitter that keeps what it was told, in order."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from invokeclone.graph.context import CanceledException
 from invokeclone.graph.fields import ImageField, MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
 
@@ -31,9 +32,9 @@ class FakeImages:
     records: dict[str, FakeRecord] = field(default_factory=dict)
     saved: list[FakeRecord] = field(default_factory=list)
 
-    def put(self, image: Image.Image, **more: Any) -> ImageField:
-        """Keep a picture and return the field that names it."""
-        name = f"{len(self.pictures)}.png"
+    def put(self, image: Image.Image, name: str | None = None, **more: Any) -> ImageField:
+        """Store an image and return the field that names it."""
+        name = name or f"{len(self.pictures)}.png"
         self.pictures[name] = image.copy()
         self.records[name] = FakeRecord(name, *image.size, **more)
         return ImageField(image_name=name)
@@ -78,7 +79,8 @@ class FakeStore:
         return f"t{len(self.kept) - 1}"
 
     def load(self, name: str) -> Any:
-        return self.kept[name]
+        value = self.kept[name]
+        return value.clone() if hasattr(value, "clone") else value
 
 
 @dataclass
@@ -102,11 +104,13 @@ class FakeLogger:
 
 @dataclass
 class FakeUtil:
-    """The util face: what was told is in `progress`, set `canceled` to cancel."""
+    """The util face: events are in `progress` and `steps`; set `canceled`, or `cancel_at` to a step, to cancel."""
 
     progress: list[tuple[str, float | None]] = field(default_factory=list)
     steps: list[Any] = field(default_factory=list)
+    bases: set[Any] = field(default_factory=set)
     canceled: bool = False
+    cancel_at: int | None = None
 
     def signal_progress(
         self,
@@ -119,6 +123,9 @@ class FakeUtil:
 
     def sd_step_callback(self, intermediate_state: Any, base_model: Any) -> None:
         self.steps.append(intermediate_state)
+        self.bases.add(base_model)
+        if self.cancel_at is not None and intermediate_state.step >= self.cancel_at:
+            raise CanceledException
 
     def flux_step_callback(self, intermediate_state: Any) -> None:
         self.steps.append(intermediate_state)
@@ -128,6 +135,16 @@ class FakeUtil:
 
     def is_canceled(self) -> bool:
         return self.canceled
+
+
+@dataclass
+class FakeConfig:
+    """The config face; a test may replace `settings`."""
+
+    settings: Any
+
+    def get(self) -> Any:
+        return self.settings
 
 
 @dataclass

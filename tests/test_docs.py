@@ -1,4 +1,4 @@
-"""The documents tell of every room, command and setting that is there, and of nothing that is not."""
+"""The documents have every package, command and setting that is there, and nothing that is not."""
 
 import argparse
 import re
@@ -15,23 +15,24 @@ README = (HERE / "README.md").read_text()
 CODE = {file: file.read_text() for file in PACKAGE.rglob("*.py") if "settings" not in file.name}
 
 
-def rooms() -> set[str]:
+def packages() -> set[str]:
     return {f"{folder.name}/" for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()} | {"tables.py"}
 
 
-def test_every_room_has_its_line_on_the_map_and_no_other_has() -> None:
-    table = ARCHITECTURE.split("## The rooms")[1].split("## The path")[0]
-    assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == rooms()
+def test_every_package_has_its_line_in_the_architecture_and_no_other_has() -> None:
+    table = ARCHITECTURE.split("## Packages")[1].split("###")[0]
+    assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == packages()
 
 
-def test_every_room_says_in_one_sentence_what_it_is() -> None:
-    for room in rooms() - {"tables.py"}:
-        text = (PACKAGE / room / "__init__.py").read_text().strip()
-        assert re.fullmatch(r'"""[^"]+\."""', text), room
+def test_every_package_states_in_one_sentence_what_it_is() -> None:
+    for package in packages() - {"tables.py"}:
+        text = (PACKAGE / package / "__init__.py").read_text().strip()
+        assert re.fullmatch(r'"""[^"]+\."""', text), package
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`", ARCHITECTURE):
+    named = ARCHITECTURE + (HERE / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)", named):
         assert (PACKAGE / name).exists() or (HERE / name).exists(), name
 
 

@@ -31,7 +31,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
 from invokeclone.queue.batches import Batch, expand
-from invokeclone.queue.generation import ModelNotFound, Wanted, choose, drawing_models
+from invokeclone.queue.generation import GenerationRequest, ModelNotFound, generation_models, resolve
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.cache import InvocationCache
@@ -116,9 +116,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
-    """Return the batch; what the caller left open is chosen as everywhere."""
+    """Return the batch; what the caller left open is resolved as everywhere."""
     try:
-        wanted = Wanted(
+        request = GenerationRequest(
             prompt=arguments.prompt,
             negative_prompt=arguments.negative,
             model=arguments.model,
@@ -130,13 +130,13 @@ async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
             height=arguments.height,
         )
         async with resources.database.read() as connection:
-            chosen = await choose(connection, wanted)
-        return chosen.batch(origin="generate", destination=None)
+            resolved = await resolve(connection, request)
+        return resolved.batch(origin="generate", destination=None)
     except ValidationError as error:
         raise CommandError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
     except ModelNotFound as error:
         async with resources.database.read() as connection:
-            names = [repr(model.name) for model in await drawing_models(connection)]
+            names = [repr(model.name) for model in await generation_models(connection)]
         raise CommandError(f"{error}; there are {', '.join(names) or 'none'}") from error
     except InvokeCloneError as error:
         raise CommandError(str(error)) from error

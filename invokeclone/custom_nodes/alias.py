@@ -64,30 +64,60 @@ _NAMES: dict[str, str] = {
     "invokeclone.boards.schemas": """
         BoardDTO
     """,
+    "invokeclone.components.autoencoders.fields": """
+        VAEField VAEOutput
+    """,
+    "invokeclone.components.clip.fields": """
+        CLIPField CLIPOutput
+    """,
+    "invokeclone.components.control.fields": """
+        ControlField IPAdapterField LoRAMetadataField T2IAdapterField
+    """,
+    "invokeclone.components.denoisers.fields": """
+        TransformerField
+    """,
+    "invokeclone.components.flux.conditioning": """
+        FLUXConditioningInfo
+    """,
+    "invokeclone.components.flux.fields": """
+        FluxConditioningCollectionOutput FluxConditioningField FluxConditioningOutput
+    """,
+    "invokeclone.components.text_encoders.fields": """
+        GlmEncoderField T5EncoderField
+    """,
     "invokeclone.custom_nodes.older": """
         InvokeAILogger __version__ critical debug error get_config get_random_seed info warning
     """,
     "invokeclone.engine.conditioning": """
-        BasicConditioningInfo CogView4ConditioningInfo ConditioningFieldData FLUXConditioningInfo
-        SD3ConditioningInfo SDXLConditioningInfo
+        ConditioningFieldData
     """,
     "invokeclone.engine.devices": """
         CPU_DEVICE CUDA_DEVICE MPS_DEVICE TorchDevice choose_precision choose_torch_device
     """,
-    "invokeclone.families.sd1.nodes.autoencoder": """
+    "invokeclone.families.cogview4.conditioning": """
+        CogView4ConditioningInfo
+    """,
+    "invokeclone.families.cogview4.fields": """
+        CogView4ConditioningField CogView4ConditioningOutput
+    """,
+    "invokeclone.families.sd3.conditioning": """
+        SD3ConditioningInfo
+    """,
+    "invokeclone.families.stable_diffusion.conditioning": """
+        BasicConditioningInfo SDXLConditioningInfo
+    """,
+    "invokeclone.families.stable_diffusion.fields": """
+        LoRALoaderOutput ModelLoaderOutput SDXLLoRALoaderOutput SDXLModelLoaderOutput UNetField
+        UNetOutput
+    """,
+    "invokeclone.families.stable_diffusion.nodes.autoencoder": """
         ImageToLatentsInvocation
     """,
-    "invokeclone.families.sd1.nodes.denoise": """
+    "invokeclone.families.stable_diffusion.nodes.denoise": """
         DenoiseLatentsInvocation
     """,
-    "invokeclone.families.sd1.nodes.latents": """
-        LATENT_SCALE_FACTOR SEED_MAX
-    """,
-    "invokeclone.families.sd1.nodes.models": """
+    "invokeclone.families.stable_diffusion.nodes.models": """
         MainModelLoaderInvocation
-    """,
-    "invokeclone.graph.adapter_fields": """
-        ControlField IPAdapterField LoRAMetadataField T2IAdapterField
     """,
     "invokeclone.graph.context": """
         InvocationContext LoadedModel PipelineIntermediateState
@@ -96,9 +126,9 @@ _NAMES: dict[str, str] = {
         FieldDescriptions
     """,
     "invokeclone.graph.fields": """
-        BoardField BoundingBoxField CogView4ConditioningField ColorField ConditioningField
-        DenoiseMaskField FluxConditioningField ImageField InputField LatentsField MetadataField
-        OutputField TensorField VideoField WithBoard WithMetadata WithWorkflow
+        BoardField BoundingBoxField ColorField ConditioningField DenoiseMaskField ImageField InputField
+        LatentsField MetadataField OutputField TensorField VideoField WithBoard WithMetadata
+        WithWorkflow
     """,
     "invokeclone.graph.hints": """
         FieldKind Input UIComponent UIType
@@ -107,28 +137,22 @@ _NAMES: dict[str, str] = {
         BaseInvocation BaseInvocationOutput Bottleneck invocation invocation_output
     """,
     "invokeclone.graph.model_fields": """
-        CLIPField GlmEncoderField LoRAField ModelIdentifierField T5EncoderField TransformerField
-        UNetField VAEField
-    """,
-    "invokeclone.graph.model_outputs": """
-        CLIPOutput LoRALoaderOutput ModelIdentifierOutput ModelLoaderOutput SDXLLoRALoaderOutput
-        SDXLModelLoaderOutput UNetOutput VAEOutput
+        LoRAField ModelIdentifierField
     """,
     "invokeclone.graph.outputs": """
-        BooleanCollectionOutput BooleanOutput BoundingBoxOutput CogView4ConditioningOutput
-        ColorCollectionOutput ColorOutput ConditioningCollectionOutput ConditioningOutput
-        DenoiseMaskOutput FloatCollectionOutput FloatOutput FluxConditioningCollectionOutput
-        FluxConditioningOutput ImageCollectionOutput ImageOutput IntegerCollectionOutput
-        IntegerOutput LatentsCollectionOutput LatentsOutput MetadataItemField MetadataItemOutput
-        MetadataOutput NoiseOutput SchedulerOutput StringCollectionOutput StringOutput VideoOutput
+        BooleanCollectionOutput BooleanOutput BoundingBoxOutput ColorCollectionOutput ColorOutput
+        ConditioningCollectionOutput ConditioningOutput DenoiseMaskOutput FloatCollectionOutput
+        FloatOutput ImageCollectionOutput ImageOutput IntegerCollectionOutput IntegerOutput
+        LATENT_SCALE_FACTOR LatentsCollectionOutput LatentsOutput MetadataItemField MetadataItemOutput
+        MetadataOutput ModelIdentifierOutput NoiseOutput SchedulerOutput StringCollectionOutput
+        StringOutput VideoOutput
     """,
     "invokeclone.graph.scheduler_names": """
         SCHEDULER_NAME_VALUES
     """,
     "invokeclone.graph.taxonomy": """
         BaseModelType Classification ClipVariantType FluxVariantType ImageCategory ModelFormat
-        ModelSourceType ModelType ModelVariantType ResourceOrigin SchedulerPredictionType
-        SubModelType
+        ModelSourceType ModelType ModelVariantType ResourceOrigin SchedulerPredictionType SubModelType
     """,
     "invokeclone.kit.paging": """
         SQLiteDirection
@@ -142,15 +166,18 @@ _NAMES: dict[str, str] = {
     "invokeclone.models.schemas": """
         AnyModelConfig
     """,
-    "invokeclone.nodes.image": """
-        ImageCollectionInvocation
-    """,
-    "invokeclone.nodes.image_size": """
-        PIL_RESAMPLING_MAP
-    """,
-    "invokeclone.nodes.primitives": """
+    "invokeclone.nodes.data.primitives": """
         BooleanCollectionInvocation ConditioningCollectionInvocation FloatCollectionInvocation
         IntegerCollectionInvocation LatentsCollectionInvocation StringCollectionInvocation
+    """,
+    "invokeclone.nodes.images.basic": """
+        ImageCollectionInvocation
+    """,
+    "invokeclone.nodes.images.size": """
+        PIL_RESAMPLING_MAP
+    """,
+    "invokeclone.nodes.latents.noise": """
+        SEED_MAX
     """,
     "invokeclone.workflows.schemas": """
         WorkflowWithoutID

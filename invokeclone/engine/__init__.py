@@ -1,1 +1,1 @@
-"""Torch's side of the house: devices, the model cache, loaders, samplers, conditioning and previews; no model family by name."""
+"""Torch without any model family: devices, model cache, loaders, schedules, the denoise loop, guidance, masks, previews."""

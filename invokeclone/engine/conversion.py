@@ -1,12 +1,6 @@
-"""Single files turned into folders as diffusers saves them. Families say with `@converts` what parts their pipeline has.
+"""Single files turned into folders as diffusers saves them. Families register with `@converts` what parts their pipeline has."""
 
-It knows how a folder is written and refuses to know any network.
-"""
-
-import importlib
-import importlib.util
 import json
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +8,7 @@ from typing import Any
 
 import torch
 
+from invokeclone.graph import discovery
 from invokeclone.graph.taxonomy import BaseModelType
 
 
@@ -55,18 +50,10 @@ def converts(base: BaseModelType) -> Callable[[Converter], Converter]:
     return register
 
 
-def _discover() -> None:
-    """Import `invokeclone.families.*.conversion`, where families register."""
-    families = importlib.import_module("invokeclone.families")
-    for family in pkgutil.iter_modules(families.__path__):
-        name = f"{families.__name__}.{family.name}.conversion"
-        if family.ispkg and importlib.util.find_spec(name):
-            importlib.import_module(name)
-
-
 def convert(base: BaseModelType, checkpoint: Checkpoint, target: Path) -> None:
     """Write the folder `target` of the single file. Raises CannotConvert, OSError; then what is written is of no use."""
-    _discover()
+    for _ in discovery.modules("conversion"):
+        pass  # importing registers
     if base not in _converters:
         raise CannotConvert(f"models of {base} cannot be converted")
     pipeline = _converters[base](checkpoint)

@@ -64,14 +64,26 @@ def choose_torch_device(settings: Settings | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device | str, precision: Precision = "auto") -> torch.dtype:
-    """Return the number format for weights on `device`: as asked, else half precision on GPUs and float32 on the CPU."""
+    """Return the number format for weights and denoising on `device`.
+
+    float32 on the CPU, and on cards that compute NaN in half precision, whatever `precision` says; else `precision`, and
+    float16 for `auto`.
+    """
     device = torch.device(device)
+    if device.type == "cpu" or (device.type == "cuda" and _half_is_broken(device)):
+        return torch.float32
     if precision != "auto":
         return _DTYPES[precision]
-    if device.type == "cuda":
-        broken = torch.cuda.get_device_name(device).removeprefix("NVIDIA ").startswith(_HALF_IS_BROKEN)
-        return torch.float32 if broken else torch.float16
-    return torch.float16 if device.type in ("xpu", "mps") else torch.float32
+    return torch.float16 if device.type in ("cuda", "xpu", "mps") else torch.float32
+
+
+def _half_is_broken(device: torch.device) -> bool:
+    return bool(torch.cuda.get_device_name(device).removeprefix("NVIDIA ").startswith(_HALF_IS_BROKEN))
+
+
+def choose_vae_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
+    """Return the number format that Stable Diffusion's autoencoders compute in: half precision on devices, unless `fp32`."""
+    return torch.float32 if fp32 or torch.device(device).type == "cpu" else torch.float16
 
 
 def choose_precision(device: torch.device | str, precision: Precision = "auto") -> str:

@@ -1,25 +1,19 @@
-"""Which function loads which kind of model; families add theirs with `@loads`, nobody edits a list here.
+"""Which function loads which kind of model; families and components register theirs with `@loads` in their `load.py`."""
 
-It finds the function and asks the cache; it refuses to know a file format beyond "safetensors or torch".
-"""
-
-import importlib
-import importlib.util
-import pkgutil
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.devices import choose_dtype
+from invokeclone.engine.files import read_tensors
+from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaded import LoadedModel, LoadedModelWithoutConfig
+from invokeclone.graph import discovery
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.errors import NotFound, Unprocessable
-from invokeclone.kit.settings import Settings
 
 
 class NoLoader(Unprocessable):
@@ -30,24 +24,9 @@ class ModelFilesMissing(NotFound):
     """The record points to files that are not there."""
 
 
-@dataclass(frozen=True)
-class LoadRequest:
-    """What a loader is told. It returns the model with its weights in RAM, in `dtype`, ready to compute (`eval()`)."""
-
-    config: Any
-    """The model's record."""
-    path: Path
-    """Its file or folder, absolute."""
-    submodel: SubModelType | None
-    dtype: torch.dtype
-    device: torch.device
-    settings: Settings
-
-
 Loader = Callable[[LoadRequest], Any]
 Kind = tuple[BaseModelType | None, ModelType, ModelFormat | None]
 _loaders: dict[Kind, Loader] = {}
-_pipes: list[ModuleType] = []
 
 
 def loads(
@@ -65,20 +44,16 @@ def loads(
     return register
 
 
-def discover() -> list[ModuleType]:
-    """Import `invokeclone.families.*.pipe`, where loaders register themselves; returns the modules."""
-    if not _pipes:
-        families = importlib.import_module("invokeclone.families")
-        names = [info.name for info in pkgutil.iter_modules(families.__path__) if info.ispkg]
-        pipes = [f"{families.__name__}.{name}.pipe" for name in names]
-        _pipes.extend(importlib.import_module(pipe) for pipe in pipes if importlib.util.find_spec(pipe))
-    return _pipes
+@functools.cache
+def discover() -> tuple[ModuleType, ...]:
+    """Import the `load` modules, where loaders register themselves; returns them."""
+    return tuple(discovery.modules("load"))
 
 
 def warm_up() -> None:
-    """Import what the first picture needs, so that it does not wait; call it in a thread when a worker starts."""
-    for pipe in discover():
-        if prepare := getattr(pipe, "warm_up", None):
+    """Import what the first image needs, so that it does not wait; call it in a thread when a worker starts."""
+    for module in discover():
+        if prepare := getattr(module, "warm_up", None):
             prepare()
 
 
@@ -112,15 +87,6 @@ def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | Non
     if not path.exists():
         raise ModelFilesMissing(f"there is no model at {path}")
     return LoadedModelWithoutConfig(cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache)
-
-
-def read_tensors(path: Path) -> Any:
-    """Return the tensors of a safetensors file, or of a torch file, of which nothing but tensors is accepted."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file as load_safetensors
-
-        return load_safetensors(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _size(path: Path, submodel: SubModelType | None = None) -> int:

@@ -1,44 +1,85 @@
-"""Masks of what a denoise run may change: made of gray pictures, softened towards the edge.
+"""Masks of what a denoise run may change: made of gray images, softened towards the edge.
 
-Black is what changes, white is what stays, in pictures and in tensors (0 and 1). Denoising itself it refuses to know.
+Black (0) is what changes, white (1) is what stays, in images and in tensors.
 """
 
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image, ImageFilter
-
-from invokeclone.engine.autoencoder import mask_of, to_grid
+from PIL import Image
+from torch.nn import functional
 
 CoherenceMode = Literal["Gaussian Blur", "Box Blur", "Staged"]
-_HALF = 0.5
-_GAUSSIAN_REACH = 0.45
-"""Share of a blurred edge, above the half, that lies within two standard deviations."""
+_GRID = 8
+"""Pixels per latent."""
+_WHITE = 255.0
+_RADIUS_IN_DEVIATIONS = 2.5
 
 
 def gradient(image: Image.Image, radius: int, mode: CoherenceMode, minimum_denoise: float) -> torch.Tensor:
-    """Return a mask (1, 1, height, width) that changes from 0 at the edge of the black area to 1 at `radius` pixels outside.
+    """Return a mask (1, 1, height, width) whose changing area reaches `radius` pixels further, changing later and later.
 
-    In between a place starts to change the later the nearer to 1; `minimum_denoise` makes it start earlier, at that share of the
-    strength at the latest. Staged: the whole border starts half way.
+    Sides are cut to multiples of 8. `minimum_denoise` (0..1) is the share of the noise that the outermost part gets at least.
+    Staged: the whole border begins to change at that share.
     """
-    hard = (mask_of(image) >= _HALF).float()
-    if radius <= 0:
-        return hard
-    gray = to_grid(image.convert("L")).point([0 if value < 128 else 255 for value in range(256)])  # noqa: PLR2004 - half
-    blurred = gray.filter(
-        ImageFilter.GaussianBlur(radius / 2) if mode == "Gaussian Blur" else ImageFilter.BoxBlur(radius)
-    )
-    above_half = torch.from_numpy(np.asarray(blurred, dtype=np.float32) / 255.0)[None, None] - _HALF
-    soft = (above_half / (_GAUSSIAN_REACH if mode == "Gaussian Blur" else _HALF)).clamp(0.0, 1.0)
+    size = (max(1, image.width // _GRID), max(1, image.height // _GRID))
+    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    reach = radius // _GRID
+    result = gray if reach == 0 else _widened(gray, reach, mode, (1.0 - minimum_denoise) * _WHITE)
+    levels = np.clip(result, 0, _WHITE).astype(np.uint8)
+    enlarged = levels.repeat(_GRID, axis=0).repeat(_GRID, axis=1)
+    return torch.from_numpy(enlarged.astype(np.float32) / _WHITE)[None, None]
+
+
+def _widened(
+    gray: npt.NDArray[np.float32], reach: int, mode: CoherenceMode, threshold: float
+) -> npt.NDArray[np.float32]:
+    """Return the mask with a border of `reach` latents; values between `threshold` and white become the threshold."""
+    dilated = _WHITE - _weighted_dilation(_WHITE - gray, reach, mode)
     if mode == "Staged":
-        soft = torch.where(soft < 1.0, _HALF, 1.0)
-    soft = torch.where(soft < 1.0, soft * (1.0 - minimum_denoise), 1.0)
-    return torch.minimum(hard, soft)
+        dilated = np.where((dilated < gray) & (gray > threshold), threshold, gray)
+    return np.where((dilated > threshold) & (dilated < _WHITE), threshold, dilated)
 
 
-def picture_of_change(mask: torch.Tensor) -> Image.Image:
-    """Return a gray picture of the area that a mask touches at all: black, and white around it."""
+def _weighted_dilation(values: npt.NDArray[np.float32], reach: int, mode: CoherenceMode) -> npt.NDArray[np.float32]:
+    """Return for each location the largest product of a value within `reach` and the weight of its distance."""
+    height, width = values.shape
+    result = values.copy()
+    rows, columns = min(reach, height - 1), min(reach, width - 1)
+    for down in range(-rows, rows + 1):
+        for right in range(-columns, columns + 1):
+            weight = _weight((down * down + right * right) ** 0.5, reach, mode)
+            if weight <= 0.0:
+                continue
+            target = result[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
+            source = values[max(0, down) : height - max(0, -down), max(0, right) : width - max(0, -right)]
+            np.maximum(target, source * np.float32(weight), out=target)
+    return result
+
+
+def _weight(distance: float, reach: int, mode: CoherenceMode) -> float:
+    if distance > reach:
+        return 0.0
+    if mode == "Box Blur":
+        return 1.0 - distance / reach
+    deviation = reach / _RADIUS_IN_DEVIATIONS
+    return float(np.exp(-(distance**2) / (2.0 * deviation**2)))
+
+
+def area_of_change(mask: torch.Tensor) -> Image.Image:
+    """Return a gray image of the area that a mask touches at all: black, and white around it."""
     stays = (mask.reshape(mask.shape[-2:]) >= 1.0).to(torch.uint8) * 255
     return Image.fromarray(stays.numpy())
+
+
+def change_mask(keep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """Return (batch or 1, 1, height, width) of the latents' size, device and type, 1 where they change.
+
+    `keep` (…, any height, any width) is 1 where they stay.
+    """
+    mask = keep.reshape(-1, 1, *keep.shape[-2:]).to(latents)
+    if mask.shape[-2:] != latents.shape[-2:]:
+        mask = functional.interpolate(mask, size=latents.shape[-2:], mode="bilinear", align_corners=False)
+    return 1.0 - mask

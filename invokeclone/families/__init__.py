@@ -1,1 +1,1 @@
-"""Model families, a folder each: `spec.py` says what it is (no torch), `pipe.py` runs it (torch), `nodes.py` are its nodes."""
+"""Model families, a folder each: `spec` states what it is (no torch), `load`, `pipeline`, `nodes`, and `recipe` (a graph of a request)."""

@@ -24,13 +24,11 @@ from invokeclone.graph.hints import (
 __all__ = [
     "BoardField",
     "BoundingBoxField",
-    "CogView4ConditioningField",
     "ColorField",
     "ConditioningField",
     "DenoiseMaskField",
     "FieldDescriptions",
     "FieldKind",
-    "FluxConditioningField",
     "ImageField",
     "Input",
     "InputField",
@@ -39,7 +37,6 @@ __all__ = [
     "MetadataField",
     "OutputField",
     "OutputFieldJSONSchemaExtra",
-    "SD3ConditioningField",
     "StylePresetField",
     "SystemPromptField",
     "TensorField",
@@ -241,25 +238,6 @@ class ConditioningField(BaseModel):
 
     conditioning_name: str = Field(description="The name of the conditioning")
     mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for; none: all")
-
-
-class FluxConditioningField(BaseModel):
-    """A stored FLUX conditioning, by name, and where in the image it holds."""
-
-    conditioning_name: str = Field(description="The name of the conditioning")
-    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for; none: all")
-
-
-class SD3ConditioningField(BaseModel):
-    """A stored SD3 conditioning, by name."""
-
-    conditioning_name: str = Field(description="The name of the conditioning")
-
-
-class CogView4ConditioningField(BaseModel):
-    """A stored CogView4 conditioning, by name."""
-
-    conditioning_name: str = Field(description="The name of the conditioning")
 
 
 class ColorField(BaseModel):

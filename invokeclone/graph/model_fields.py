@@ -21,66 +21,13 @@ class ModelIdentifierField(BaseModel):
         default=None, description="The part to load, for models of several parts"
     )
 
+    def part(self, submodel: SubModelType) -> "ModelIdentifierField":
+        """Return the name of one part of the model."""
+        return self.model_copy(update={"submodel_type": submodel})
+
 
 class LoRAField(BaseModel):
     """A LoRA and how strongly it is applied."""
 
     lora: ModelIdentifierField = Field(description="The LoRA")
     weight: float = Field(description=FieldDescriptions.lora_weight)
-
-
-class FreeUConfig(BaseModel):
-    """FreeU's four factors."""
-
-    s1: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_s1)
-    s2: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_s2)
-    b1: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_b1)
-    b2: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_b2)
-
-
-class UNetField(BaseModel):
-    """A UNet with its scheduler and what is put on it."""
-
-    unet: ModelIdentifierField = Field(description="The UNet")
-    scheduler: ModelIdentifierField = Field(description="The scheduler")
-    loras: list[LoRAField] = Field(description="LoRAs to apply")
-    seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
-    freeu_config: FreeUConfig | None = Field(default=None, description="FreeU, if any")
-
-
-class CLIPField(BaseModel):
-    """A CLIP text encoder with its tokenizer and what is put on it."""
-
-    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
-    text_encoder: ModelIdentifierField = Field(description="The text encoder")
-    skipped_layers: int = Field(description="How many of the last layers are skipped")
-    loras: list[LoRAField] = Field(description="LoRAs to apply")
-
-
-class VAEField(BaseModel):
-    """A VAE."""
-
-    vae: ModelIdentifierField = Field(description="The VAE")
-    seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
-
-
-class TransformerField(BaseModel):
-    """A diffusion transformer with its LoRAs."""
-
-    transformer: ModelIdentifierField = Field(description="The transformer")
-    loras: list[LoRAField] = Field(description="LoRAs to apply")
-
-
-class T5EncoderField(BaseModel):
-    """A T5 text encoder with its tokenizer and LoRAs."""
-
-    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
-    text_encoder: ModelIdentifierField = Field(description="The text encoder")
-    loras: list[LoRAField] = Field(description="LoRAs to apply")
-
-
-class GlmEncoderField(BaseModel):
-    """A GLM text encoder with its tokenizer."""
-
-    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
-    text_encoder: ModelIdentifierField = Field(description="The text encoder")

@@ -1,4 +1,4 @@
-"""Outputs shared by nodes of several rooms; an output that one node alone has stands next to that node."""
+"""Outputs that nodes of several packages have; an output that one node alone has is declared beside that node."""
 
 from typing import Any
 
@@ -8,83 +8,20 @@ from invokeclone.graph.context import ImageLike, Tensor
 from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import (
     BoundingBoxField,
-    CogView4ConditioningField,
     ColorField,
     ConditioningField,
     DenoiseMaskField,
-    FluxConditioningField,
     ImageField,
     LatentsField,
     MetadataField,
     OutputField,
-    SD3ConditioningField,
     TensorField,
     VideoField,
 )
 from invokeclone.graph.hints import UIType
 from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
-from invokeclone.graph.model_outputs import (
-    CLIPOutput,
-    CLIPSkipInvocationOutput,
-    LoRALoaderOutput,
-    LoRASelectorOutput,
-    ModelIdentifierOutput,
-    ModelLoaderOutput,
-    SDXLLoRALoaderOutput,
-    SDXLModelLoaderOutput,
-    SDXLRefinerModelLoaderOutput,
-    SeamlessModeOutput,
-    UNetOutput,
-    VAEOutput,
-)
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-
-__all__ = [
-    "BooleanCollectionOutput",
-    "BooleanOutput",
-    "BoundingBoxCollectionOutput",
-    "BoundingBoxOutput",
-    "CLIPOutput",
-    "CLIPSkipInvocationOutput",
-    "CogView4ConditioningOutput",
-    "ColorCollectionOutput",
-    "ColorOutput",
-    "ConditioningCollectionOutput",
-    "ConditioningOutput",
-    "DenoiseMaskOutput",
-    "FloatCollectionOutput",
-    "FloatOutput",
-    "FluxConditioningCollectionOutput",
-    "FluxConditioningOutput",
-    "GradientMaskOutput",
-    "ImageCollectionOutput",
-    "ImageOutput",
-    "IntegerCollectionOutput",
-    "IntegerOutput",
-    "LatentsCollectionOutput",
-    "LatentsMetaOutput",
-    "LatentsOutput",
-    "LoRALoaderOutput",
-    "LoRASelectorOutput",
-    "MaskOutput",
-    "MetadataItemField",
-    "MetadataItemOutput",
-    "MetadataOutput",
-    "ModelIdentifierOutput",
-    "ModelLoaderOutput",
-    "NoiseOutput",
-    "SD3ConditioningOutput",
-    "SDXLLoRALoaderOutput",
-    "SDXLModelLoaderOutput",
-    "SDXLRefinerModelLoaderOutput",
-    "SchedulerOutput",
-    "SeamlessModeOutput",
-    "StringCollectionOutput",
-    "StringOutput",
-    "UNetOutput",
-    "VAEOutput",
-    "VideoOutput",
-]
 
 LATENT_SCALE_FACTOR = 8
 """Pixels per latent pixel, in each direction."""
@@ -289,49 +226,6 @@ class ConditioningCollectionOutput(BaseInvocationOutput):
     collection: list[ConditioningField] = OutputField(description="The conditionings")
 
 
-@invocation_output("flux_conditioning_output")
-class FluxConditioningOutput(BaseInvocationOutput):
-    """A FLUX conditioning."""
-
-    conditioning: FluxConditioningField = OutputField(description=FieldDescriptions.cond)
-
-    @classmethod
-    def build(cls, conditioning_name: str) -> "FluxConditioningOutput":
-        """Return the output for a stored conditioning."""
-        return cls(conditioning=FluxConditioningField(conditioning_name=conditioning_name))
-
-
-@invocation_output("flux_conditioning_collection_output")
-class FluxConditioningCollectionOutput(BaseInvocationOutput):
-    """FLUX conditionings."""
-
-    collection: list[FluxConditioningField] = OutputField(description="The conditionings")
-
-
-@invocation_output("sd3_conditioning_output")
-class SD3ConditioningOutput(BaseInvocationOutput):
-    """An SD3 conditioning."""
-
-    conditioning: SD3ConditioningField = OutputField(description=FieldDescriptions.cond)
-
-    @classmethod
-    def build(cls, conditioning_name: str) -> "SD3ConditioningOutput":
-        """Return the output for a stored conditioning."""
-        return cls(conditioning=SD3ConditioningField(conditioning_name=conditioning_name))
-
-
-@invocation_output("cogview4_conditioning_output")
-class CogView4ConditioningOutput(BaseInvocationOutput):
-    """A CogView4 conditioning."""
-
-    conditioning: CogView4ConditioningField = OutputField(description=FieldDescriptions.cond)
-
-    @classmethod
-    def build(cls, conditioning_name: str) -> "CogView4ConditioningOutput":
-        """Return the output for a stored conditioning."""
-        return cls(conditioning=CogView4ConditioningField(conditioning_name=conditioning_name))
-
-
 @invocation_output("bounding_box_output")
 class BoundingBoxOutput(BaseInvocationOutput):
     """A rectangle."""
@@ -377,3 +271,17 @@ class SchedulerOutput(BaseInvocationOutput):
     """The name of a scheduler."""
 
     scheduler: SCHEDULER_NAME_VALUES = OutputField(description=FieldDescriptions.scheduler, ui_type=UIType.Scheduler)
+
+
+@invocation_output("lora_selector_output")
+class LoRASelectorOutput(BaseInvocationOutput):
+    """A LoRA and its weight."""
+
+    lora: LoRAField = OutputField(description="The LoRA and its weight", title="LoRA")
+
+
+@invocation_output("model_identifier_output")
+class ModelIdentifierOutput(BaseInvocationOutput):
+    """A model."""
+
+    model: ModelIdentifierField = OutputField(description="The model", title="Model")

@@ -1,67 +1,70 @@
-"""What a model family is told when somebody wants a picture and doesn't care which nodes make it, and where it says how.
+"""From the settings of an image to a graph: the building blocks that each family provides, put together the same way for all.
 
-A family registers a recipe for its bases in `families/<name>/recipe.py`; `queue/generation.py` finds it, chooses what the
-caller left open and makes a batch of the graph. It knows no node but the ids that every recipe must use.
+A family's `recipe.py` has a subclass of Recipe for its bases: which nodes load a model, encode a prompt, denoise, decode.
+`Recipe.build` makes a whole graph of them; ComfyUI's API uses the blocks one by one. What a family can do is stated in its
+`spec.py` (Capabilities) and checked before a recipe is asked.
 """
 
-import importlib
-import importlib.util
-import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from invokeclone.graph import discovery
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
+from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import BaseModelType
 
 SEED = "seed"
 """The id of the integer node that holds the seed; batches put other seeds there."""
 VARIATION = "variation_seed"
-"""The id of the integer node that holds the seed of the variation, where one is asked for."""
+"""The id of the integer node that holds the seed of the variation, where there is one."""
 PROMPT = "positive_prompt"
-"""The id of the string node that holds the prompt."""
+"""The id of the string node that holds the prompt in the family's prompt language."""
 OUTPUT = "canvas_output"
-"""The id of the node whose picture is the result."""
+"""The id of the node whose image is the result."""
+PASTED = "part"
+"""The id of the node that makes the pasted image, where the result is a larger image."""
 
-PromptLanguage = Literal["native", "plain"]
-"""`native`: the prompt is written in the family's own language of weights; `plain`: every character means itself."""
-
-Unfilled = Literal["original", "noise"]
+Fill = Literal["original", "noise"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(gt=0)]
+Model = Mapping[str, Any]
+"""key, hash, name, base and type of a model record."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """The picture that a run begins with."""
+class InitImage:
+    """The image that a run begins with."""
 
     image: str
     """Its name among the images."""
     strength: Share = 0.75
-    """How much is made new."""
+    """Share of the noise that it gets: 1 leaves nothing of it."""
     resize: bool = False
-    """Whether it must be brought to the wanted size first."""
+    """Whether it must be brought to the size of the result first."""
 
 
 @dataclass(frozen=True)
-class Keep:
-    """What of the picture at the start stays."""
+class InpaintMask:
+    """Which part of the initial image changes."""
 
     mask: str
-    """The name of a mask image of the picture's size: white stays, black is made new."""
+    """The name of a mask image of the initial image's size: white stays, black changes."""
     feather: Annotated[int, Field(ge=0, le=256)] = 0
     """Width of the border that fades from old to new, in pixels."""
     paste: bool = True
     """Whether the pixels that stay are put back exactly."""
-    fill: Unfilled = "original"
+    fill: Fill = "original"
     """What the changing part begins with."""
 
 
 @dataclass(frozen=True)
-class Enlarge:
+class HiresFix:
     """A second run over the enlarged result of the first."""
 
     width: Pixels
@@ -77,13 +80,13 @@ class Enlarge:
 
 
 @dataclass(frozen=True)
-class Within:
-    """The place in a larger picture that the result is put into; the larger picture is then the result. Sizes in pixels."""
+class PasteTarget:
+    """Where in a larger image the result is put; the larger image is the result then. Sizes in pixels."""
 
     image: str
-    """The larger picture's name among the images."""
+    """The larger image's name among the images."""
     mask: str
-    """The name of a mask of the place's size: white keeps the larger picture."""
+    """The name of a mask of the pasted size: white keeps the larger image."""
     left: int
     top: int
     width: Pixels
@@ -94,152 +97,369 @@ class Within:
 class Variation:
     """A second seed whose noise is blended in."""
 
-    seed: int
+    seed: int | NodeOutput
     strength: float
     """0..1."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Everything that is to be known about a picture before it is made; nothing is left to be chosen. Sizes in pixels."""
+class ImageSettings:
+    """Everything about an image before it is made; nothing is left open. Sizes in pixels."""
 
-    model: Mapping[str, Any]
-    """key, hash, name, base and type of a model record."""
-    prompt: str
+    model: Model
+    prompt: Prompt
     seed: int
     width: int
     height: int
     steps: int
-    cfg_scale: float
+    guidance: float
     scheduler: str
-    negative_prompt: str = ""
-    language: PromptLanguage = "native"
+    negative_prompt: Prompt = Prompt(native="")
     cfg_rescale: float = 0.0
     clip_skip: int = 0
-    vae: Mapping[str, Any] | None = None
+    vae: Model | None = None
     seamless: bool = False
-    start: Start | None = None
-    keep: Keep | None = None
-    enlarge: Enlarge | None = None
+    init_image: InitImage | None = None
+    inpaint_mask: InpaintMask | None = None
+    hires_fix: HiresFix | None = None
     variation: Variation | None = None
-    within: Within | None = None
-    """For every family alike: `put_within` does it to the graph that a recipe has drawn."""
+    paste_target: PasteTarget | None = None
     board_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Usual:
-    """What pictures of a base are usually made with, where the model's own settings say nothing."""
-
-    side: int = 512
-    grid: int = 8
-    """Both sides must be multiples of this."""
-    steps: int = 30
-    cfg_scale: float = 7.5
-    scheduler: str = "euler"
-
-
-class CannotBeDrawn(ValueError):
-    """A family has no way to make the picture that is asked for."""
+class CannotBuild(ValueError):
+    """A family has no way to make what is asked for; the text says what."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a family makes a picture: its usual values and the function that draws the graph."""
+class ModelParts:
+    """Where the parts of a loaded model come out in a graph."""
 
-    usual: Usual
-    draw: Callable[[Picture], dict[str, Any]]
-    """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBeDrawn."""
+    denoiser: NodeOutput
+    text_encoders: Mapping[str, NodeOutput]
+    """By the names that the family's own nodes have for them."""
+    vae: NodeOutput
 
 
-@dataclass
-class Drawing:
-    """A graph while it is drawn. Ends of edges are written `node.field`."""
+@dataclass(frozen=True)
+class DenoiseRun:
+    """One denoise run. Sizes in pixels."""
+
+    positive: NodeOutput
+    negative: NodeOutput
+    seed: int | NodeOutput
+    width: int | NodeOutput
+    height: int | NodeOutput
+    steps: int
+    guidance: float
+    scheduler: str
+    cfg_rescale: float = 0.0
+    start: float = 0.0
+    """Share of the schedule that is left out at the beginning."""
+    end: float = 1.0
+    latents: NodeOutput | None = None
+    mask: NodeOutput | None = None
+    add_noise: bool = True
+    """Whether latents get noise; if not, they have theirs."""
+    variation: Variation | None = None
+
+
+class Recipe(ABC):
+    """A family's building blocks. Each adds nodes whose ids begin with `name` and returns where the result comes out.
+
+    Blocks that not every family has raise CannotBuild unless a family overrides them.
+    """
 
     name: str
-    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    edges: list[dict[str, dict[str, str]]] = field(default_factory=list)
+    """Begins the ids of whole graphs."""
+    metadata_mode: str | None = None
+    """Begins the generation mode in an image's metadata, as `flux_` does; None: the mode is not recorded."""
 
-    def node(self, node_id: str, node_type: str, **inputs: Any) -> str:
-        """Add a node whose results are only steps on the way; returns its id."""
-        common = {"id": node_id, "type": node_type, "is_intermediate": True, "use_cache": True}
-        self.nodes[node_id] = common | inputs
-        return node_id
+    @abstractmethod
+    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+        """Load the parts of a main model."""
 
-    def connect(self, source: str, *targets: str) -> None:
-        """Lead an output to inputs."""
-        self.edges += [{"source": _end(source), "destination": _end(target)} for target in targets]
+    @abstractmethod
+    def write_prompt(self, prompt: Prompt) -> str:
+        """Return the prompt in the family's prompt language."""
 
-    def result(self, node_id: str, board_id: str | None) -> None:
-        """Let a node's picture be the result: kept in the gallery, made anew each time."""
-        self.nodes[node_id] |= {"is_intermediate": False, "use_cache": False}
-        if board_id:
-            self.nodes[node_id]["board"] = {"board_id": board_id}
+    @abstractmethod
+    def encode_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode text in the family's prompt language, for the whole image or for a region (a mask tensor)."""
+
+    @abstractmethod
+    def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Denoise; the node must have the outputs `latents`, `width` and `height`, the first of which is returned."""
+
+    @abstractmethod
+    def decode(
+        self, builder: GraphBuilder, name: str, latents: NodeOutput, vae: NodeOutput, tile: int | None = None
+    ) -> NodeOutput:
+        """Decode latents into an image, in tiles of so many pixels where `tile` is given."""
+
+    def encode_image(
+        self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
+    ) -> NodeOutput:
+        """Encode an image into latents."""
+        raise CannotBuild(f"{self.name}: images to begin with are not supported")
+
+    def denoise_mask(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        mask: Mapping[str, str] | NodeOutput,
+        image: Mapping[str, str] | NodeOutput | None,
+        vae: NodeOutput,
+    ) -> NodeOutput:
+        """Make a mask of what stays (white) for `denoise`."""
+        raise CannotBuild(f"{self.name}: masks are not supported")
+
+    def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
+        """Put encoded prompts together for `denoise`."""
+        if len(prompts) == 1:
+            return prompts[0]
+        raise CannotBuild(f"{self.name}: several prompts for one image are not supported")
+
+    def use_vae(self, builder: GraphBuilder, parts: ModelParts, vae: Model) -> ModelParts:
+        """Replace the model's own VAE."""
+        return replace(parts, vae=builder.output("vae_loader", "vae_loader", "vae", vae_model=dict(vae)))
+
+    def skip_clip_layers(self, builder: GraphBuilder, parts: ModelParts, count: int) -> ModelParts:
+        """Leave out the last `count` layers of the CLIP text encoders."""
+        if not count:
+            return parts
+        raise CannotBuild(f"{self.name}: CLIP skip is not supported")
+
+    def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
+        """Let opposite edges of the image fit each other."""
+        raise CannotBuild(f"{self.name}: seamless images are not supported")
+
+    def build(self, settings: ImageSettings) -> dict[str, Any]:
+        """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBuild."""
+        return _Build(self, settings).graph()
+
+
+class _Build:
+    """One graph of a recipe's blocks, in steps."""
+
+    def __init__(self, recipe: Recipe, settings: ImageSettings) -> None:
+        if settings.inpaint_mask and not settings.init_image:
+            raise CannotBuild("a mask needs the initial image that it is for")
+        self.recipe, self.settings = recipe, settings
+        self.builder = GraphBuilder(f"{recipe.name}_{self._mode()}")
 
     def graph(self) -> dict[str, Any]:
-        """Return the graph."""
-        return {"id": self.name, "nodes": self.nodes, "edges": self.edges}
+        # 1. model, prompts, seeds
+        parts = self._load()
+        positive, negative = self._prompts(parts)
+        run = self._first_run(positive, negative)
+        # 2. the initial image and its mask
+        if self.settings.init_image:
+            run = self._begin_with(run, parts, self.settings.init_image)
+        # 3. the run, and a second one over its enlarged result
+        latents = self.recipe.denoise(self.builder, "denoise_latents", parts, run)
+        if self.settings.hires_fix:
+            latents = self._second_run(run, parts, latents, self.settings.hires_fix)
+        # 4. decode, put back what stays, record how it was made
+        self._finish(parts, latents)
+        graph = self.builder.graph()
+        return _pasted(graph, self.settings.paste_target) if self.settings.paste_target else graph
+
+    def _mode(self) -> str:
+        if self.settings.inpaint_mask:
+            return "inpaint"
+        return "img2img" if self.settings.init_image else "txt2img"
+
+    def _load(self) -> ModelParts:
+        settings, builder = self.settings, self.builder
+        parts = self.recipe.load_model(builder, settings.model)
+        parts = self.recipe.skip_clip_layers(builder, parts, settings.clip_skip)
+        if settings.vae is not None:
+            parts = self.recipe.use_vae(builder, parts, settings.vae)
+        return self.recipe.make_seamless(builder, parts) if settings.seamless else parts
+
+    def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput]:
+        recipe, builder = self.recipe, self.builder
+        text = builder.output(PROMPT, "string", "value", value=recipe.write_prompt(self.settings.prompt))
+        negative_text = recipe.write_prompt(self.settings.negative_prompt)
+        positive = recipe.encode_prompt(builder, "pos_cond", parts, text)
+        negative = recipe.encode_prompt(builder, "neg_cond", parts, negative_text)
+        return (
+            recipe.combine_prompts(builder, "pos_cond_collect", [positive]),
+            recipe.combine_prompts(builder, "neg_cond_collect", [negative]),
+        )
+
+    def _first_run(self, positive: NodeOutput, negative: NodeOutput) -> DenoiseRun:
+        settings = self.settings
+        variation = settings.variation
+        if variation:
+            seed = self.builder.output(VARIATION, "integer", "value", value=variation.seed)
+            variation = replace(variation, seed=seed)
+        return DenoiseRun(
+            positive,
+            negative,
+            self.builder.output(SEED, "integer", "value", value=settings.seed),
+            settings.width,
+            settings.height,
+            settings.steps,
+            settings.guidance,
+            settings.scheduler,
+            settings.cfg_rescale,
+            variation=variation,
+        )
+
+    def _begin_with(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
+        builder, mask = self.builder, self.settings.inpaint_mask
+        image = self._init_image()
+        latents = self.recipe.encode_image(builder, "i2l", image, parts.vae)
+        run = replace(run, latents=latents, start=round(1.0 - init_image.strength, 6))
+        if mask is None:
+            return run
+        start = 0.0 if mask.fill == "noise" else run.start
+        field = {"image_name": mask.mask}
+        return replace(
+            run, mask=self.recipe.denoise_mask(builder, "denoise_mask", field, image, parts.vae), start=start
+        )
+
+    def _init_image(self) -> Mapping[str, str] | NodeOutput:
+        """Return the initial image, resized where that is needed."""
+        settings, init_image = self.settings, self.settings.init_image
+        assert init_image is not None
+        field = {"image_name": init_image.image}
+        if not init_image.resize:
+            return field
+        if "resize" not in self.builder.nodes:
+            size = {"width": settings.width, "height": settings.height}
+            self.builder.node("resize", "img_resize", image=field, resample_mode="lanczos", **size)
+        return NodeOutput("resize", "image")
+
+    def _second_run(self, run: DenoiseRun, parts: ModelParts, latents: NodeOutput, fix: HiresFix) -> NodeOutput:
+        builder, recipe = self.builder, self.recipe
+        size = {"width": fix.width, "height": fix.height}
+        if fix.in_pixels:
+            image = recipe.decode(builder, "first_image", latents, parts.vae)
+            image = builder.output("enlarge", "img_resize", "image", image=image, resample_mode=fix.resample, **size)
+            enlarged = recipe.encode_image(builder, "enlarged", image, parts.vae)
+        else:
+            resized = {"latents": latents, "mode": "bilinear", "antialias": False, **size}
+            enlarged = builder.output("enlarged", "lresize", "latents", **resized)
+        second = replace(
+            run,
+            width=fix.width,
+            height=fix.height,
+            steps=fix.steps,
+            scheduler=fix.scheduler or run.scheduler,
+            latents=enlarged,
+            mask=None,
+            start=1.0 - fix.strength,
+        )
+        return recipe.denoise(builder, "second_denoise", parts, second)
+
+    def _finish(self, parts: ModelParts, latents: NodeOutput) -> None:
+        settings, builder = self.settings, self.builder
+        mask = settings.inpaint_mask
+        pastes = mask is not None and mask.paste and settings.hires_fix is None
+        image = self.recipe.decode(builder, "decode" if pastes else OUTPUT, latents, parts.vae)
+        if pastes and mask is not None:
+            self._put_back(image, mask)
+        builder.connect(self._metadata(), OUTPUT, "metadata")
+        builder.result(OUTPUT, settings.board_id)
+
+    def _put_back(self, image: NodeOutput, mask: InpaintMask) -> None:
+        """Put the pixels of the initial image back where they stay."""
+        field: Mapping[str, str] | NodeOutput = {"image_name": mask.mask}
+        if mask.feather:
+            field = self.builder.output("feather", "img_blur", "image", image=field, radius=float(mask.feather))
+        self.builder.node(OUTPUT, "img_paste", base_image=self._init_image(), image=image, mask=field, crop=True)
+
+    def _metadata(self) -> NodeOutput:
+        settings, recipe, builder = self.settings, self.recipe, self.builder
+        size = settings.hires_fix or settings
+        init_image = settings.init_image
+        begun = {"init_image": init_image.image, "strength": init_image.strength} if init_image else {}
+        return builder.output(
+            "core_metadata",
+            "core_metadata",
+            "metadata",
+            generation_mode=None if recipe.metadata_mode is None else f"{recipe.metadata_mode}{self._mode()}",
+            positive_prompt=NodeOutput(PROMPT, "value"),
+            negative_prompt=recipe.write_prompt(settings.negative_prompt),
+            seed=NodeOutput(SEED, "value"),
+            width=size.width,
+            height=size.height,
+            model=dict(settings.model),
+            vae=dict(settings.vae) if settings.vae else None,
+            rand_device="cpu",
+            steps=settings.steps,
+            cfg_scale=settings.guidance,
+            cfg_rescale_multiplier=settings.cfg_rescale,
+            scheduler=settings.scheduler,
+            clip_skip=settings.clip_skip,
+            seamless_x=settings.seamless,
+            seamless_y=settings.seamless,
+            **begun,
+        )
 
 
-def _end(place: str) -> dict[str, str]:
-    node_id, _, field_name = place.partition(".")
-    return {"node_id": node_id, "field": field_name}
-
-
-PART = "part"
-"""The id of the node that makes the part, where the result is a larger picture."""
-
-
-def put_within(graph: dict[str, Any], within: Within) -> dict[str, Any]:
-    """Return the graph with its result put into a larger picture, which is the result now and has the metadata."""
+def _pasted(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
+    """Return the graph with its result put into a larger image, which is the result now and has the metadata."""
     nodes = {name: node for name, node in graph["nodes"].items() if name != OUTPUT}
     made = graph["nodes"][OUTPUT]
-    drawing = Drawing(graph["id"], nodes, [])
-    nodes[PART] = {name: value for name, value in made.items() if name != "board"}
-    nodes[PART] |= {"id": PART, "is_intermediate": True, "use_cache": True}
+    builder = GraphBuilder(graph["id"], nodes)
+    nodes[PASTED] = {name: value for name, value in made.items() if name != "board"}
+    nodes[PASTED] |= {"id": PASTED, "is_intermediate": True, "use_cache": True}
     for edge in graph["edges"]:
         end = edge["destination"]
         belongs = end["node_id"] == OUTPUT and end["field"] != "metadata"
-        drawing.edges.append({**edge, "destination": {**end, "node_id": PART}} if belongs else edge)
-    size = {"width": within.width, "height": within.height}
-    drawing.node("part_in_size", "img_resize", resample_mode="lanczos", **size)
-    drawing.connect(f"{PART}.image", "part_in_size.image")
-    place = {"x": within.left, "y": within.top, "crop": True}
-    below = {"base_image": {"image_name": within.image}, "mask": {"image_name": within.mask}}
-    drawing.node(OUTPUT, "img_paste", **below, **place)
-    drawing.connect("part_in_size.image", f"{OUTPUT}.image")
-    drawing.result(OUTPUT, None)
+        builder.edges.append({**edge, "destination": {**end, "node_id": PASTED}} if belongs else edge)
+    part = builder.output(
+        "part_in_size",
+        "img_resize",
+        "image",
+        image=NodeOutput(PASTED, "image"),
+        resample_mode="lanczos",
+        width=target.width,
+        height=target.height,
+    )
+    builder.node(
+        OUTPUT,
+        "img_paste",
+        base_image={"image_name": target.image},
+        mask={"image_name": target.mask},
+        image=part,
+        x=target.left,
+        y=target.top,
+        crop=True,
+    )
+    builder.result(OUTPUT, None)
     if "board" in made:
         nodes[OUTPUT]["board"] = made["board"]
-    return drawing.graph()
+    return builder.graph()
 
 
 _recipes: dict[BaseModelType, Recipe] = {}
 
 
-def recipe(
-    *bases: BaseModelType, usual: Usual
-) -> Callable[[Callable[[Picture], dict[str, Any]]], Callable[[Picture], dict[str, Any]]]:
-    """Register the decorated function as the way to draw a picture's graph for models of `bases`."""
+def recipe(*bases: BaseModelType) -> Callable[[type[Recipe]], type[Recipe]]:
+    """Register the decorated class for models of `bases`."""
 
-    def register(draw: Callable[[Picture], dict[str, Any]]) -> Callable[[Picture], dict[str, Any]]:
-        _recipes.update(dict.fromkeys(bases, Recipe(usual, draw)))
-        return draw
+    def register(cls: type[Recipe]) -> type[Recipe]:
+        _recipes.update(dict.fromkeys(bases, cls()))
+        return cls
 
     return register
 
 
 @cache
-def _discover() -> None:
-    """Import `invokeclone.families.*.recipe`, where recipes register themselves."""
-    families = importlib.import_module("invokeclone.families")
-    for info in pkgutil.iter_modules(families.__path__):
-        name = f"{families.__name__}.{info.name}.recipe"
-        if info.ispkg and importlib.util.find_spec(name):
-            importlib.import_module(name)
-
-
 def recipes() -> Mapping[BaseModelType, Recipe]:
     """Return every recipe by base; the families are looked through once."""
-    _discover()
+    for _ in discovery.modules("recipe"):
+        pass  # importing registers
     return _recipes

@@ -4,12 +4,14 @@ It does not know what a node does. Classes come in by import (`discover`), or fr
 """
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Iterable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
+
+from invokeclone.graph import discovery
 
 if TYPE_CHECKING:
     from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
@@ -80,13 +82,21 @@ def forget_pack(package: str) -> list[str]:
 
 
 def discover() -> None:
-    """Import every module that holds built-in nodes: `invokeclone.nodes.*` and `invokeclone.families.*.nodes`."""
+    """Import every module that holds built-in nodes or outputs: `invokeclone.nodes.*.*`, and those of families and components."""
     importlib.import_module("invokeclone.graph.control")
-    for info in pkgutil.iter_modules(importlib.import_module("invokeclone.nodes").__path__):
-        importlib.import_module(f"invokeclone.nodes.{info.name}")
-    for info in pkgutil.iter_modules(importlib.import_module("invokeclone.families").__path__):
-        if info.ispkg and _has_nodes(f"invokeclone.families.{info.name}"):
-            importlib.import_module(f"invokeclone.families.{info.name}.nodes")
+    for part in ("fields", "nodes"):
+        for package in discovery.modules(part):
+            _import_inside(package)
+    nodes_package = importlib.import_module("invokeclone.nodes")
+    for theme in pkgutil.iter_modules(nodes_package.__path__):
+        _import_inside(importlib.import_module(f"{nodes_package.__name__}.{theme.name}"))
+
+
+def _import_inside(package: ModuleType) -> None:
+    """Import the modules of a package, but not its subpackages, which hold what nodes import when they run."""
+    for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if not info.ispkg:
+            importlib.import_module(f"{package.__name__}.{info.name}")
 
 
 def node_validator() -> SchemaValidator:
@@ -114,10 +124,6 @@ def _may_be_used(node_type: str) -> bool:
 
 def _package(cls: type) -> str:
     return cls.__module__.partition(".")[0]
-
-
-def _has_nodes(package: str) -> bool:
-    return importlib.util.find_spec(f"{package}.nodes") is not None
 
 
 def _check_free(name: str, cls: type, present: type | None) -> None:

@@ -1,6 +1,6 @@
 """The names of the denoise schedules; what each one stands for is the engine's business."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 SCHEDULER_NAME_VALUES = Literal[
     "ddim",
@@ -35,3 +35,5 @@ SCHEDULER_NAME_VALUES = Literal[
     "lcm",
     "tcd",
 ]
+
+SCHEDULER_NAMES: tuple[str, ...] = get_args(SCHEDULER_NAME_VALUES)

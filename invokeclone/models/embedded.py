@@ -24,7 +24,7 @@ from invokeclone.tables import app_state
 
 _log = log.get("models")
 
-EMBEDDED = Path(__file__).parents[1] / "families" / "sd1" / "embedded"
+EMBEDDED = Path(__file__).parents[1] / "families" / "stable_diffusion" / "embedded"
 """Folder of the model that ships with the package (`model/`) and of what its record states (`defaults.json`)."""
 
 EMBEDDED_KEY = str(uuid.uuid5(uuid.NAMESPACE_URL, "invokeclone:embedded"))

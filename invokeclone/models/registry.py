@@ -1,35 +1,34 @@
-"""Every family's rules and record classes, found by looking through `invokeclone.families`; adding a folder is enough.
+"""Rules, record classes and architectures of every family and component, from their `spec` modules.
 
-It imports only `spec` modules, which are free of torch, and refuses to know their names.
+It imports only `spec` modules, which are free of torch. Adding a folder is enough.
 """
 
 import functools
-import importlib
-import importlib.util
-import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal, get_origin
 
+from invokeclone.graph import discovery
+from invokeclone.graph.architectures import Architecture
+from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig, Unknown_Config
 from invokeclone.models.rules import Family, Rule
-
-_FAMILIES = "invokeclone.families"
 
 
 @functools.cache
 def _specs() -> tuple[ModuleType, ...]:
-    """Return the `spec` module of every family that has one, by name of its folder."""
-    package = importlib.import_module(_FAMILIES)
-    names = sorted(
-        f"{_FAMILIES}.{module.name}.spec" for module in pkgutil.iter_modules(package.__path__) if module.ispkg
-    )
-    return tuple(importlib.import_module(name) for name in names if importlib.util.find_spec(name))
+    return tuple(discovery.modules("spec"))
 
 
 def families() -> tuple[Family, ...]:
-    """Return every family."""
+    """Return every family and component."""
     return tuple(spec.FAMILY for spec in _specs())
+
+
+@functools.cache
+def architectures() -> Mapping[BaseModelType, Architecture]:
+    """Return every architecture by its base."""
+    return {each.base: each for family in families() for each in family.architectures}
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from invokeclone.graph.architectures import Architecture
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.files import OnDisk
@@ -35,9 +36,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Family:
-    """What a family's `spec.py` gives as `FAMILY`: its rules. Its record classes are found in the module itself."""
+    """What the `spec.py` of a family or component exports as `FAMILY`. Record classes are found in the module itself."""
 
     rules: tuple[Rule, ...]
+    architectures: tuple[Architecture, ...] = ()
+    """One for each base that the family makes images for."""
 
 
 def require(condition: object, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The list of models to begin with, which `starters.yaml` holds; it knows no file and no row."""
+"""The models to begin with, listed in a `starters.yaml` beside the `spec.py` of each family and component."""
 
 import functools
 from collections.abc import Iterable
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from invokeclone.graph import discovery
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.models.defaults import ExternalApiModelDefaultSettings
 from invokeclone.models.external import ExternalModelCapabilities, ExternalModelPanelSchema
 from invokeclone.models.variants import AnyVariant
 
-FILE = Path(__file__).with_name("starters.yaml")
+FILE_NAME = "starters.yaml"
 
 
 class StarterModelWithoutDependencies(BaseModel):
@@ -70,10 +71,10 @@ class _Bundle(BaseModel):
 
 
 class _List(BaseModel):
-    """The file."""
+    """A file."""
 
     models: list[_Entry]
-    bundles: dict[str, _Bundle]
+    bundles: dict[str, _Bundle] = {}
 
 
 class Installed(NamedTuple):
@@ -85,9 +86,19 @@ class Installed(NamedTuple):
     type: str
 
 
+def files() -> list[Path]:
+    """Return the files of families and components that have one."""
+    files = [Path(str(spec.__file__)).with_name(FILE_NAME) for spec in discovery.modules("spec")]
+    return [file for file in files if file.is_file()]
+
+
 @functools.cache
 def _list() -> _List:
-    return _List.model_validate(yaml.safe_load(FILE.read_text("utf-8")))
+    lists = [_List.model_validate(yaml.safe_load(file.read_text("utf-8"))) for file in files()]
+    return _List(
+        models=[entry for each in lists for entry in each.models],
+        bundles={base: bundle for each in lists for base, bundle in each.bundles.items()},
+    )
 
 
 def starters(installed: Iterable[Installed], content: _List | None = None) -> StarterModelResponse:

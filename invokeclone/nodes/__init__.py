@@ -1,1 +1,1 @@
-"""Nodes that need no model, a file per theme; each is found by the registry."""
+"""Nodes that belong to no model family, in folders by theme; `graph/registry.py` finds them."""

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.queue import counts, generation, service, store
-from invokeclone.queue.generation import Wanted
+from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
     Batch,
     BatchStatus,
@@ -28,7 +28,7 @@ from invokeclone.queue.schemas import (
     SessionQueueItemSummary,
     ValidationRunData,
 )
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
@@ -69,13 +69,13 @@ async def enqueue_prompt(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    wanted: Annotated[Wanted, Body(description="What is known of the pictures.")],
+    request: Annotated[GenerationRequest, Body(description="What is stated of the images.")],
     prepend: Annotated[bool, Query(description="Run it before all that is pending.")] = False,
 ) -> Response:
-    """Enqueue pictures of a prompt, without a graph: model, size and the rest are chosen where they are left open."""
+    """Enqueue images of a prompt, without a graph: model, size and the rest are resolved where they are left open."""
     async with needs.database.read() as connection:
-        chosen = await generation.choose(connection, wanted)
-    batch = chosen.batch(origin="prompt")
+        resolved = await generation.resolve(connection, request)
+    batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
     return _json(result.model_dump_json())
 
@@ -143,14 +143,14 @@ async def pause(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionPr
 @router.put("/{queue_id}/cancel_all_except_current", operation_id="cancel_all_except_current")
 async def cancel_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> CancelAllExceptCurrentResult:
     """Cancel all items that wait."""
-    canceled = await service.cancel_idle(needs, Chosen(queue_id=queue_id, owner=service.scope(user)))
+    canceled = await service.cancel_idle(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
     return CancelAllExceptCurrentResult(canceled=canceled)
 
 
 @router.put("/{queue_id}/delete_all_except_current", operation_id="delete_all_except_current")
 async def delete_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> DeleteAllExceptCurrentResult:
     """Delete all items that wait."""
-    deleted = await service.delete_idle(needs, Chosen(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.delete_idle(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
     return DeleteAllExceptCurrentResult(deleted=deleted)
 
 
@@ -162,8 +162,8 @@ async def cancel_by_batch_ids(
     batch_ids: Annotated[list[str], Body(embed=True, description="The batches' ids.")],
 ) -> CancelByBatchIDsResult:
     """Cancel the items of batches."""
-    chosen = Chosen(queue_id=queue_id, batch_ids=batch_ids, owner=service.scope(user))
-    return CancelByBatchIDsResult(canceled=await service.cancel_many(needs, chosen))
+    items = ItemFilter(queue_id=queue_id, batch_ids=batch_ids, owner=service.scope(user))
+    return CancelByBatchIDsResult(canceled=await service.cancel_many(needs, items))
 
 
 @router.put("/{queue_id}/cancel_by_destination", operation_id="cancel_by_destination")
@@ -171,8 +171,8 @@ async def cancel_by_destination(
     needs: Needs, user: CurrentUser, queue_id: QueueId, destination: Destination
 ) -> CancelByDestinationResult:
     """Cancel the items with a destination."""
-    chosen = Chosen(queue_id=queue_id, destination=destination, owner=service.scope(user))
-    return CancelByDestinationResult(canceled=await service.cancel_many(needs, chosen))
+    items = ItemFilter(queue_id=queue_id, destination=destination, owner=service.scope(user))
+    return CancelByDestinationResult(canceled=await service.cancel_many(needs, items))
 
 
 @router.put("/{queue_id}/retry_items_by_id", operation_id="retry_items_by_id")
@@ -189,14 +189,14 @@ async def retry_items_by_id(
 @router.put("/{queue_id}/clear", operation_id="clear")
 async def clear(needs: Needs, user: CurrentUser, queue_id: QueueId) -> ClearResult:
     """Delete all items, canceling what is being run."""
-    deleted = await service.clear(needs, Chosen(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.clear(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
     return ClearResult(deleted=deleted)
 
 
 @router.put("/{queue_id}/prune", operation_id="prune")
 async def prune(needs: Needs, user: CurrentUser, queue_id: QueueId) -> PruneResult:
     """Delete the items that have ended."""
-    deleted = await service.prune(needs, Chosen(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.prune(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
     return PruneResult(deleted=deleted)
 
 
@@ -263,5 +263,5 @@ async def delete_by_destination(
     destination: Annotated[str, Path(description="The destination of the items.")],
 ) -> DeleteByDestinationResult:
     """Delete all items with a destination, canceling what is being run."""
-    chosen = Chosen(queue_id=queue_id, destination=destination, owner=service.scope(user))
-    return DeleteByDestinationResult(deleted=await service.delete_many(needs, chosen))
+    items = ItemFilter(queue_id=queue_id, destination=destination, owner=service.scope(user))
+    return DeleteByDestinationResult(deleted=await service.delete_many(needs, items))

@@ -1,7 +1,7 @@
-"""From what somebody says of a picture to a batch: model, size, steps, scheduler and the rest are chosen here where they are open.
+"""From a generation request to a batch: model, size, steps, scheduler and the rest are resolved here where they are left open.
 
-Every way in that isn't a graph comes through: `invokeclone generate`, the page, and the other dialects. What nodes make the
-picture is the family's recipe (`graph/recipes.py`).
+Every way in that isn't a graph comes through: `invokeclone generate`, the page, and the compatibility APIs. What nodes make
+the image is the family's recipe (`graph/recipes.py`); what a family can do is stated in its `spec.py`.
 """
 
 import secrets
@@ -12,33 +12,34 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.graph.architectures import Architecture
+from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import (
     PROMPT,
     SEED,
     VARIATION,
-    CannotBeDrawn,
-    Enlarge,
-    Keep,
-    Picture,
-    PromptLanguage,
+    CannotBuild,
+    HiresFix,
+    ImageSettings,
+    InitImage,
+    InpaintMask,
     Recipe,
-    Start,
     Variation,
-    put_within,
     recipes,
 )
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.errors import BadRequest, FailedDependency, NotFound
+from invokeclone.models import registry
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.embedded import EMBEDDED_KEY
 from invokeclone.queue.batches import Batch
 
 SEEDS = 2**32
-LEAST_SIDE = 64
-MOST_PIXELS = 4096 * 4096
-MOST_SIDE = 8192
+MIN_SIDE = 64
+MAX_PIXELS = 4096 * 4096
+MAX_SIDE = 8192
 
 
 class ModelNotFound(NotFound):
@@ -48,77 +49,77 @@ class ModelNotFound(NotFound):
         super().__init__(f"there is no main model {name!r}")
 
 
-class ModelCannotDraw(FailedDependency):
+class ModelCannotGenerate(FailedDependency):
     """The model's family has no recipe yet."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(f"{config.name}: {config.base} models cannot make pictures here yet")
+        super().__init__(f"{config.name}: {config.base} models cannot make images here yet")
 
 
-class NoModel(FailedDependency):
-    """No model that could make a picture is installed."""
+class NoModelInstalled(FailedDependency):
+    """No model that could make an image is installed."""
 
     def __init__(self) -> None:
-        super().__init__("no model that makes pictures is installed")
+        super().__init__("no model that makes images is installed")
 
 
-class NotAPicture(BadRequest):
-    """What is said of the picture makes no sense."""
+class InvalidGeneration(BadRequest):
+    """What is requested makes no sense, or the model cannot do it."""
 
 
-class SizeOverLimits(NotAPicture):
-    """A picture would be larger than any may be."""
+class SizeOverLimits(InvalidGeneration):
+    """An image would be larger than any may be."""
 
     def __init__(self, width: int, height: int) -> None:
-        super().__init__(f"{width}x{height} is too large: at most {MOST_PIXELS} pixels, and {MOST_SIDE} along a side")
+        super().__init__(f"{width}x{height} is too large: at most {MAX_PIXELS} pixels, and {MAX_SIDE} along a side")
 
 
-class Wanted(BaseModel):
-    """What a caller says of pictures. What is None is chosen: from the model's default settings, else as is usual for its base."""
+class GenerationRequest(BaseModel):
+    """What a caller states of images. What is None is resolved: from the model's default settings, else from its base's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    prompt: str = Field(description="What to draw.")
-    negative_prompt: str = Field(default="", description="What not to draw.")
-    language: PromptLanguage = Field(
-        default="native", description="Whether prompts are written in the model's own language of weights, or plain."
+    prompt: str | Prompt = Field(
+        description="What the image shows: text in the model's own prompt language, or weighted segments."
     )
+    negative_prompt: str | Prompt = Field(default="", description="What the image does not show.")
     model: str | None = Field(default=None, description="Key or name of a main model.")
-    count: int = Field(default=1, ge=1, le=1000, description="How many pictures, each with a seed of its own.")
+    count: int = Field(default=1, ge=1, le=1000, description="Number of images, each with a seed of its own.")
     seed: int | None = Field(
         default=None, ge=0, lt=SEEDS, description="The first one's seed; each next one's is one more."
     )
-    width: int | None = Field(default=None, gt=0, description="Pixels, made to fit the model's grid.")
-    height: int | None = Field(default=None, gt=0, description="Pixels, made to fit the model's grid.")
+    width: int | None = Field(default=None, gt=0, description="Pixels, rounded to the model's grid.")
+    height: int | None = Field(default=None, gt=0, description="Pixels, rounded to the model's grid.")
     steps: int | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
-    cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Classifier-free guidance scale.")
-    scheduler: SCHEDULER_NAME_VALUES | None = Field(default=None, description="The scheduler's name.")
-    clip_skip: int = Field(default=0, ge=0, le=24, description="How many of the text encoder's last layers to skip.")
+    cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Guidance scale.")
+    scheduler: SCHEDULER_NAME_VALUES | None = Field(
+        default=None, description="The scheduler's name; a model that does not have it uses its default."
+    )
+    clip_skip: int = Field(default=0, ge=0, le=24, description="Number of the text encoder's last layers to skip.")
     vae: str | None = Field(default=None, description="Key of a VAE to use instead of the model's own.")
     seamless: bool = Field(default=False, description="Whether opposite edges fit each other.")
-    start: Start | None = Field(default=None, description="The picture to begin with, and how much of it is made new.")
-    keep: Keep | None = Field(default=None, description="What of that picture stays.")
-    enlarge: Enlarge | None = Field(default=None, description="A second run over the enlarged result.")
+    init_image: InitImage | None = Field(default=None, description="The image to begin with.")
+    inpaint_mask: InpaintMask | None = Field(default=None, description="Which part of the initial image changes.")
+    hires_fix: HiresFix | None = Field(default=None, description="A second run over the enlarged result.")
     variation_seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Seed of the variation.")
-    variation_strength: float = Field(default=0.0, ge=0, le=1, description="How much of the variation is blended in.")
-    board_id: str | None = Field(default=None, description="The board to put the pictures on.")
+    variation_strength: float = Field(default=0.0, ge=0, le=1, description="Share of the variation's noise.")
+    board_id: str | None = Field(default=None, description="The board to put the images on.")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A picture with nothing left open, the seeds to make it with, and the model."""
+class ResolvedRequest:
+    """Settings with nothing left open, the seeds to make images with, and the model."""
 
-    picture: Picture
+    settings: ImageSettings
     seeds: Sequence[int]
     variation_seeds: Sequence[int]
     config: ModelConfig
 
     def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
-        """Return the batch, an item per seed. Raises NotAPicture for what the recipe or a node refuses."""
+        """Return the batch, an item per seed. Raises InvalidGeneration for what the model, its recipe or a node refuses."""
+        check_capabilities(self.settings, self.config)
         try:
-            graph = recipe_for(self.config).draw(self.picture)
-            if self.picture.within:
-                graph = put_within(graph, self.picture.within)
+            graph = recipe_for(self.config).build(self.settings)
             data = [
                 [
                     _datum(SEED, self.seeds),
@@ -127,14 +128,53 @@ class Chosen:
                 [_datum(PROMPT, [graph["nodes"][PROMPT]["value"]])],
             ]
             return Batch.model_validate({"graph": graph, "data": data, "origin": origin, "destination": destination})
-        except CannotBeDrawn as error:
-            raise NotAPicture(str(error)) from error
+        except CannotBuild as error:
+            raise InvalidGeneration(str(error)) from error
         except ValidationError as error:
-            raise NotAPicture("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+            raise InvalidGeneration("; ".join(str(problem["msg"]) for problem in error.errors())) from error
 
 
 def _datum(node: str, items: Sequence[Any]) -> dict[str, Any]:
     return {"node_path": node, "field_name": "value", "items": list(items)}
+
+
+_CAPABILITIES = {
+    "image_to_image": "initial images",
+    "inpaint": "inpainting masks",
+    "hires_fix": "a second run over the enlarged result",
+    "partial_denoise": "runs over a part of the steps",
+    "regional_prompts": "prompts for regions",
+    "clip_skip": "CLIP skip",
+    "seamless": "seamless images",
+    "variation": "variations of a seed",
+    "separate_vae": "another VAE",
+    "cfg_rescale": "guidance rescaling",
+}
+"""Names of capabilities, and what users know them by."""
+
+
+def require_capability(config: ModelConfig, name: str) -> None:
+    """Raise InvalidGeneration unless the model's architecture has the capability."""
+    architecture = architecture_of(config)
+    if not getattr(architecture.capabilities, name):
+        raise InvalidGeneration(f"{config.name}: {architecture.base} models do not support {_CAPABILITIES[name]}")
+
+
+def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
+    """Raise InvalidGeneration for the first thing in the settings that the model's architecture cannot do."""
+    needs = {
+        "image_to_image": settings.init_image,
+        "inpaint": settings.inpaint_mask,
+        "hires_fix": settings.hires_fix,
+        "clip_skip": settings.clip_skip,
+        "seamless": settings.seamless,
+        "variation": settings.variation,
+        "separate_vae": settings.vae,
+        "cfg_rescale": settings.cfg_rescale,
+    }
+    for name, needed in needs.items():
+        if needed:
+            require_capability(config, name)
 
 
 def identifier(config: ModelConfig) -> Mapping[str, Any]:
@@ -143,107 +183,142 @@ def identifier(config: ModelConfig) -> Mapping[str, Any]:
 
 
 def recipe_for(config: ModelConfig) -> Recipe:
-    """Return how the model's family makes pictures; raises ModelCannotDraw."""
-    found = recipes().get(config.base)
-    if found is None:
-        raise ModelCannotDraw(config)
-    return found
+    """Return how graphs are built for a model; raises ModelCannotGenerate."""
+    recipe = recipes().get(config.base)
+    if recipe is None:
+        raise ModelCannotGenerate(config)
+    return recipe
 
 
-async def drawing_models(connection: AsyncConnection) -> list[ModelConfig]:
-    """Return the main models that can make pictures; those that somebody installed come before the embedded one."""
-    known = await models.search(connection, type=ModelType.Main, bases=list(recipes()))
-    return sorted(known, key=lambda config: config.key == EMBEDDED_KEY)
+def architecture_of(config: ModelConfig) -> Architecture:
+    """Return what is known of a model's architecture; raises ModelCannotGenerate."""
+    architecture = registry.architectures().get(config.base)
+    if architecture is None:
+        raise ModelCannotGenerate(config)
+    return architecture
+
+
+def default_of(config: ModelConfig, name: str) -> Any:
+    """Return a setting of the model's record, else its architecture's default; None where neither states it.
+
+    Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae.
+    """
+    stated = getattr(getattr(config, "default_settings", None), name, None)
+    if stated is not None:
+        return stated
+    return getattr(architecture_of(config).defaults, "guidance" if name == "cfg_scale" else name, None)
+
+
+def supported_scheduler(config: ModelConfig, name: str) -> str:
+    """Return a scheduler, or the model's default where its architecture does not have it."""
+    known = architecture_of(config).capabilities.schedulers
+    if name in known:
+        return name
+    default = str(default_of(config, "scheduler"))
+    return default if default in known else known[0]
+
+
+async def generation_models(connection: AsyncConnection) -> list[ModelConfig]:
+    """Return the main models that can make images; those that somebody installed come before the embedded one."""
+    mains = await models.search(connection, type=ModelType.Main, bases=list(recipes()))
+    return sorted(mains, key=lambda config: config.key == EMBEDDED_KEY)
 
 
 async def find_model(connection: AsyncConnection, name: str | None) -> ModelConfig:
-    """Return the main model of this key or name (case doesn't matter), or without one the first that can make pictures.
+    """Return the main model of this key or name (case doesn't matter), or without one the first that can make images.
 
-    Raises ModelNotFound, ModelCannotDraw or NoModel.
+    Raises ModelNotFound, ModelCannotGenerate or NoModelInstalled.
     """
     if name is None:
-        known = await drawing_models(connection)
-        if not known:
-            raise NoModel
-        return known[0]
+        usable = await generation_models(connection)
+        if not usable:
+            raise NoModelInstalled
+        return usable[0]
     mains = await models.search(connection, type=ModelType.Main)
     for same in (lambda m: name == m.key, lambda m: name == m.name, lambda m: name.casefold() == m.name.casefold()):
-        if found := next(filter(same, mains), None):
-            recipe_for(found)
-            return found
+        if match := next(filter(same, mains), None):
+            recipe_for(match)
+            return match
     raise ModelNotFound(name)
 
 
-async def choose(connection: AsyncConnection, wanted: Wanted, config: ModelConfig | None = None) -> Chosen:
-    """Choose what `wanted` leaves open, the model too unless `config` is it.
+async def resolve(
+    connection: AsyncConnection, request: GenerationRequest, config: ModelConfig | None = None
+) -> ResolvedRequest:
+    """Resolve what `request` leaves open, the model too unless `config` is it.
 
-    Raises what `find_model` raises, and NotAPicture for sizes that cannot be.
+    Raises what `find_model` raises, and InvalidGeneration for sizes that cannot be and for what the model cannot do.
     """
-    config = config or await find_model(connection, wanted.model)
-    usual = recipe_for(config).usual
-    stated = getattr(config, "default_settings", None)
+    config = config or await find_model(connection, request.model)
+    architecture = architecture_of(config)
 
-    def chosen(name: str, otherwise: Any) -> Any:
-        given = getattr(wanted, name, None)
-        return next((value for value in (given, getattr(stated, name, None)) if value is not None), otherwise)
+    def value(name: str) -> Any:
+        stated = getattr(request, name, None)
+        return default_of(config, name) if stated is None else stated
 
-    width, height = legal_size(chosen("width", usual.side), chosen("height", usual.side), usual.grid)
-    first = secrets.randbelow(SEEDS) if wanted.seed is None else wanted.seed
-    seeds = [(first + number) % SEEDS for number in range(wanted.count)]
-    variation, varied = _variation(wanted)
-    picture = Picture(
+    width, height = fit_size(value("width"), value("height"), architecture.grid)
+    first = secrets.randbelow(SEEDS) if request.seed is None else request.seed
+    seeds = [(first + number) % SEEDS for number in range(request.count)]
+    variation, variation_seeds = _variation(request)
+    rescale = value("cfg_rescale_multiplier") if architecture.capabilities.cfg_rescale else None
+    settings = ImageSettings(
         model=identifier(config),
-        prompt=wanted.prompt,
-        negative_prompt=wanted.negative_prompt,
-        language=wanted.language,
+        prompt=_prompt(request.prompt),
+        negative_prompt=_prompt(request.negative_prompt),
         seed=first,
         width=width,
         height=height,
-        steps=chosen("steps", usual.steps),
-        cfg_scale=chosen("cfg_scale", usual.cfg_scale),
-        cfg_rescale=chosen("cfg_rescale_multiplier", 0.0),
-        scheduler=chosen("scheduler", usual.scheduler),
-        clip_skip=wanted.clip_skip,
-        vae=await _vae(connection, chosen("vae", None), required=wanted.vae is not None),
-        seamless=wanted.seamless,
-        start=wanted.start,
-        keep=wanted.keep,
-        enlarge=_legal_enlarge(wanted.enlarge, usual.grid),
+        steps=value("steps"),
+        guidance=value("cfg_scale"),
+        cfg_rescale=rescale or 0.0,
+        scheduler=supported_scheduler(config, value("scheduler")),
+        clip_skip=request.clip_skip,
+        vae=await _vae(connection, value("vae"), required=request.vae is not None),
+        seamless=request.seamless,
+        init_image=request.init_image,
+        inpaint_mask=request.inpaint_mask,
+        hires_fix=_fitted_hires_fix(request.hires_fix, config, architecture),
         variation=variation,
-        board_id=wanted.board_id,
+        board_id=request.board_id,
     )
-    return Chosen(picture, [first] * len(varied) if varied else seeds, varied, config)
+    check_capabilities(settings, config)
+    return ResolvedRequest(
+        settings, [first] * len(variation_seeds) if variation_seeds else seeds, variation_seeds, config
+    )
 
 
-def _variation(wanted: Wanted) -> tuple[Variation | None, list[int]]:
-    """Return the variation and a seed of it for each picture: with one, the pictures share their main seed."""
-    if not wanted.variation_strength:
+def _prompt(text: str | Prompt) -> Prompt:
+    return Prompt(native=text) if isinstance(text, str) else text
+
+
+def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]:
+    """Return the variation and a seed of it for each image: with one, the images share their main seed."""
+    if not request.variation_strength:
         return None, []
-    first = secrets.randbelow(SEEDS) if wanted.variation_seed is None else wanted.variation_seed
-    return Variation(first, wanted.variation_strength), [(first + number) % SEEDS for number in range(wanted.count)]
+    first = secrets.randbelow(SEEDS) if request.variation_seed is None else request.variation_seed
+    seeds = [(first + number) % SEEDS for number in range(request.count)]
+    return Variation(first, request.variation_strength), seeds
 
 
-def _legal_enlarge(enlarge: Enlarge | None, grid: int) -> Enlarge | None:
-    if enlarge is None:
+def _fitted_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Architecture) -> HiresFix | None:
+    if fix is None:
         return None
-    width, height = legal_size(enlarge.width, enlarge.height, grid)
-    return replace(enlarge, width=width, height=height)
+    width, height = fit_size(fix.width, fix.height, architecture.grid)
+    scheduler: Any = None if fix.scheduler is None else supported_scheduler(config, fix.scheduler)
+    return replace(fix, width=width, height=height, scheduler=scheduler)
 
 
-def legal_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
-    """Return the size made to fit the grid: to the nearest multiple, and not below the least side.
-
-    Raises NotAPicture for a size over the limits.
-    """
-    fitting = [max(LEAST_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
-    if not within_limits(*fitting):
+def fit_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
+    """Return the size rounded to the grid, and not below the least side. Raises InvalidGeneration for one over the limits."""
+    rounded = [max(MIN_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
+    if not within_limits(*rounded):
         raise SizeOverLimits(width, height)
-    return fitting[0], fitting[1]
+    return rounded[0], rounded[1]
 
 
 def within_limits(width: int, height: int) -> bool:
-    """Tell whether a picture may be so large, in pixels."""
-    return max(width, height) <= MOST_SIDE and width * height <= MOST_PIXELS
+    """Return whether an image may be so large, in pixels."""
+    return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
 async def _vae(connection: AsyncConnection, key: str | None, *, required: bool) -> Mapping[str, Any] | None:

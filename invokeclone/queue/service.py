@@ -32,7 +32,7 @@ from invokeclone.queue.schemas import (
     SessionQueueAndProcessorStatus,
     Status,
 )
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.users.current import SYSTEM, User
 
 DEFAULT_QUEUE = "default"
@@ -194,7 +194,7 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 # Many items
 
 
-async def cancel_many(resources: Resources, chosen: Chosen) -> int:
+async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
     async with resources.database.write() as connection:
         idle = await store.cancel_idle(connection, chosen)
@@ -210,7 +210,7 @@ def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, s
         resources.events.emit(QueueItemsCanceledEvent.of(queue_id, items))
 
 
-async def cancel_idle(resources: Resources, chosen: Chosen) -> int:
+async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
     async with resources.database.write() as connection:
         idle = await store.cancel_idle(connection, chosen, spare_running=True)
@@ -220,7 +220,7 @@ async def cancel_idle(resources: Resources, chosen: Chosen) -> int:
     return len(idle)
 
 
-async def delete_idle(resources: Resources, chosen: Chosen) -> int:
+async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
     async with resources.database.write() as connection:
         idle = await store.delete_many(connection, chosen, store.IDLE, spare_running=True)
@@ -230,7 +230,7 @@ async def delete_idle(resources: Resources, chosen: Chosen) -> int:
     return len(idle)
 
 
-async def delete_many(resources: Resources, chosen: Chosen) -> int:
+async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
     async with resources.database.write() as connection:
         changed = await _cancel(connection, await store.list_running(connection, chosen))
@@ -242,7 +242,7 @@ async def delete_many(resources: Resources, chosen: Chosen) -> int:
     return len(deleted)
 
 
-async def clear(resources: Resources, chosen: Chosen) -> int:
+async def clear(resources: Resources, chosen: ItemFilter) -> int:
     """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
     async with resources.database.write() as connection:
         changed = await _cancel(connection, await store.list_running(connection, chosen))
@@ -253,7 +253,7 @@ async def clear(resources: Resources, chosen: Chosen) -> int:
     return len(deleted)
 
 
-async def prune(resources: Resources, chosen: Chosen) -> int:
+async def prune(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that have ended; return how many."""
     async with resources.database.write() as connection:
         return len(await store.delete_many(connection, chosen, TERMINAL))
@@ -380,6 +380,6 @@ async def recover(resources: Resources) -> None:
         await calls.settle(connection)
         await calls.forget_devices(connection)
         if settings.clear_queue_on_startup:
-            await store.delete_many(connection, Chosen(queue_id=DEFAULT_QUEUE))
+            await store.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:
             await store.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)

@@ -34,7 +34,7 @@ class QueueItemNotFound(NotFound):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class ItemFilter:
     """Which items of a queue are meant: those of batches, of a destination, of a user, or all."""
 
     queue_id: str
@@ -303,7 +303,7 @@ def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -
     return best
 
 
-def _not_in_a_running_call(chosen: Chosen) -> ColumnElement[bool]:
+def _not_in_a_running_call(chosen: ItemFilter) -> ColumnElement[bool]:
     """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
     running = session_queue.alias("running").c
     busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
@@ -313,7 +313,7 @@ def _not_in_a_running_call(chosen: Chosen) -> ColumnElement[bool]:
 
 
 async def cancel_idle(
-    connection: AsyncConnection, chosen: Chosen, *, spare_running: bool = False
+    connection: AsyncConnection, chosen: ItemFilter, *, spare_running: bool = False
 ) -> list[tuple[int, str]]:
     """Cancel the chosen items that no worker runs; return their ids and owners.
 
@@ -330,7 +330,7 @@ async def cancel_idle(
 
 
 async def list_running(
-    connection: AsyncConnection, chosen: Chosen | None = None, device: str | None = None
+    connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
 ) -> list[int]:
     """Return the ids of items being run: the chosen ones, or those on `device`."""
     query = select(columns.item_id).where(columns.status == "in_progress", *(chosen.conditions() if chosen else ()))
@@ -349,7 +349,7 @@ async def delete_one(connection: AsyncConnection, item_id: int) -> None:
 
 async def delete_many(
     connection: AsyncConnection,
-    chosen: Chosen,
+    chosen: ItemFilter,
     statuses: Sequence[Status] | None = None,
     *,
     spare_running: bool = False,

@@ -14,9 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.settings import Settings
+from invokeclone.models import registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+PIXELS_PER_LATENT = 8
+"""Along each side, of latents of an unknown family."""
 
 
 class Engine:
@@ -55,10 +60,12 @@ class Engine:
         dtype = torch.float16 if half else torch.float32
         conversion.convert(BaseModelType(base), conversion.Checkpoint(Path(path), dtype, prediction_type), Path(target))
 
-    def preview(self, latents: Any, base: BaseModelType) -> "Image":
-        """Return a small picture of latents (batch or not, channels, height, width)."""
-        image: Image = _part("preview").preview(latents, base)
-        return image
+    def preview(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
+        """Return a small image of latents (batch or not, channels, height, width), and how many pixels each of its pixels stands for."""
+        architecture = registry.architectures().get(base)
+        space = architecture.latent_space_of(latents.shape) if architecture else None
+        image: Image = _part("preview").preview(latents, space)
+        return image, space.spatial_factor if space else PIXELS_PER_LATENT
 
     def new_stats(self) -> None:
         """Begin new counts, as for a new session."""

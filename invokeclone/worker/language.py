@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from invokeclone.families.language_models.nodes import SYSTEM_PROMPT
+from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.models import store
@@ -49,14 +49,14 @@ class Language:
         load = self._tools.engine.load
         loaded = load(config, path, None)
         tokenizer = load(config, path, SubModelType.Tokenizer)
-        pipe = importlib.import_module("invokeclone.families.language_models.pipe")
-        total = int(body.get("max_tokens") or pipe.DESCRIPTION_TOKENS)
+        pipeline = importlib.import_module("invokeclone.components.language_models.pipeline")
+        total = int(body.get("max_tokens") or pipeline.DESCRIPTION_TOKENS)
         told = _sometimes(lambda count: tell("generating", f"{count} of at most {total} tokens", count, total))
         tell("generating", "Writing", 0, total)
         with tokenizer as words, loaded as model:
             if "image" not in body:
                 system_prompt = body["system_prompt"] if body["system_prompt"] is not None else SYSTEM_PROMPT
-                made: str = pipe.write(
+                made: str = pipeline.write(
                     *(model, words, body["prompt"], system_prompt),
                     max_tokens=total,
                     seed=int(body["seed"]),
@@ -65,7 +65,7 @@ class Language:
                 )
                 return made
             with load(config, path, SubModelType.Scheduler) as processor:
-                described: str = pipe.describe(
+                described: str = pipeline.describe(
                     *(model, words, processor, _picture(Path(body["image"])), body["instruction"]),
                     device=loaded.device,
                     told=told,

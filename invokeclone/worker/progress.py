@@ -1,4 +1,4 @@
-"""The `util` face: progress, previews and the question whether to stop; it knows pictures and refuses to know latents.
+"""The `util` face: progress, previews and the question whether to stop; it sends images and is given a function that makes them of latents.
 
 Signals are neither held back nor merged: one call is one event, and the link drops them only when the server stopped reading.
 May be called from any thread a node starts.
@@ -17,11 +17,10 @@ from invokeclone.worker.events import NodeEvents
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PIXELS_PER_LATENT = 8
 JPEG_QUALITY = 75
 
-Preview = Callable[[Any, BaseModelType], "Image"]
-"""Makes a small picture of latents (batch, channels, height, width) of a model base."""
+Preview = Callable[[Any, BaseModelType], tuple["Image", int]]
+"""Makes a small image of latents (batch, channels, height, width) of a model base; with the number of pixels per latent."""
 
 
 class Progress:
@@ -67,8 +66,8 @@ class Progress:
         if self.is_canceled():
             raise CanceledException("the queue item was canceled")
         sample = state.latents if state.predicted_original is None else state.predicted_original
-        image = self._preview(sample, base)
-        size = (image.width * PIXELS_PER_LATENT, image.height * PIXELS_PER_LATENT)
+        image, factor = self._preview(sample, base)
+        size = (image.width * factor, image.height * factor)
         self.signal_progress("Denoising", share(state), image, size)
 
 

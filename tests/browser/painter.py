@@ -52,7 +52,7 @@ class Painter:
                 self.resources, item.item_id, "failed", error=("ValueError", "no paint left", "traceback")
             )
             return
-        size = (nodes["noise"]["width"], nodes["noise"]["height"])
+        size = (nodes["denoise_latents_noise"]["width"], nodes["denoise_latents_noise"]["height"])
         picture = paint(nodes["seed"]["value"], size)
         for step in range(1, 5):
             self.progress(item, nodes, picture, step / 4)

@@ -279,7 +279,7 @@ def test_a_device_has_a_cache_of_named_models_only():
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_memory_is_logged_at_each_load_and_move_where_that_is_wanted(wanted, logged):
+def test_memory_is_logged_at_each_load_and_move_where_the_setting_says_so(wanted, logged):
     cache, _ = cache_of(100, log_memory_usage=wanted)
     for _ in range(2):
         with cache.locked(cache.get("a:unet", lambda: model(20))):

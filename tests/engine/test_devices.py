@@ -1,4 +1,4 @@
-"""What the CPU wants of a model: its weights' order, and how many threads its calls are worth."""
+"""Number formats of devices; memory layout and number of threads on the CPU."""
 
 import pytest
 import torch
@@ -47,3 +47,35 @@ def test_channels_last_on_the_cpu_changes_the_order_and_not_the_result():
 
 def test_other_devices_keep_the_usual_order():
     assert devices.lay_out(torch.nn.Conv2d(4, 8, 3), "cuda").weight.is_contiguous()
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16", "float32"])
+def test_the_cpu_computes_in_float32_whatever_the_setting_says(precision: devices.Precision):
+    assert devices.choose_dtype("cpu", precision) == torch.float32
+    assert devices.choose_precision("cpu", precision) == "float32"
+    assert devices.choose_vae_dtype("cpu", fp32=False) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("auto", torch.float16),
+        ("float16", torch.float16),
+        ("bfloat16", torch.bfloat16),
+        ("float32", torch.float32),
+    ],
+)
+def test_the_setting_decides_on_other_devices(
+    precision: devices.Precision, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    for device in ("cuda", "cuda:1", "xpu", "mps"):
+        assert devices.choose_dtype(device, precision) == dtype
+        assert devices.choose_vae_dtype(device, fp32=False) == torch.float16
+        assert devices.choose_vae_dtype(device, fp32=True) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce GTX 1660 SUPER", "GeForce GTX 1650"])
+def test_cards_that_compute_nan_in_half_precision_compute_in_float32(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    assert devices.choose_dtype("cuda", "float16") == torch.float32

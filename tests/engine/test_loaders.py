@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaded import device_of
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.settings import Settings
@@ -30,16 +31,16 @@ def record(**changes: object) -> SimpleNamespace:
     return SimpleNamespace(**{**usual, **changes})
 
 
-def test_families_bring_their_loaders():
+def test_families_register_their_loaders():
     for base in (BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2):
         assert loaders.find(record(base=base))
     assert loaders.find(record(format=ModelFormat.Checkpoint))
     assert loaders.find(record(type=ModelType.VAE, format=ModelFormat.Checkpoint))
 
 
-def test_a_kind_that_nobody_loads_is_named():
-    with pytest.raises(loaders.NoLoader, match=r"thing.*sd-3 main"):
-        loaders.find(record(base=BaseModelType.StableDiffusion3))
+def test_a_kind_without_a_loader_is_named():
+    with pytest.raises(loaders.NoLoader, match=r"thing.*unknown main"):
+        loaders.find(record(base=BaseModelType.Unknown))
 
 
 def test_files_that_are_gone(cache: ModelCache, tmp_path: Path):
@@ -49,14 +50,14 @@ def test_files_that_are_gone(cache: ModelCache, tmp_path: Path):
         loaders.load_file(cache, tmp_path / "gone.safetensors")
 
 
-def test_a_loader_is_told_what_it_needs(cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_loader_gets_a_request(cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     loaders.discover()
     monkeypatch.setattr(loaders, "_loaders", dict(loaders._loaders))
-    told: list[loaders.LoadRequest] = []
+    requests: list[LoadRequest] = []
 
     @loaders.loads(type=ModelType.SpandrelImageToImage)
-    def load(request: loaders.LoadRequest) -> torch.nn.Module:
-        told.append(request)
+    def load(request: LoadRequest) -> torch.nn.Module:
+        requests.append(request)
         return torch.nn.Linear(1, 1)
 
     folder = tmp_path / "unet"
@@ -64,7 +65,7 @@ def test_a_loader_is_told_what_it_needs(cache: ModelCache, tmp_path: Path, monke
     config = record(base=BaseModelType.Unknown, type=ModelType.SpandrelImageToImage, format=ModelFormat.Unknown)
     loaded = loaders.load(cache, config, tmp_path, SubModelType.UNet)
     assert cache.keys() == [f"k:{SubModelType.UNet}"]
-    request = told[0]
+    request = requests[0]
     assert (request.config, request.path, request.submodel) == (config, tmp_path, SubModelType.UNet)
     assert (request.dtype, request.device) == (torch.float32, torch.device("cpu"))
     with loaded as model, loaded.model_on_device() as (weights, again):

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.families.sd1.recipe import prompt_for_compel
+from invokeclone.families.stable_diffusion.prompt_language import escape
 from invokeclone.graph import recipes, registry
-from invokeclone.graph.recipes import Enlarge, Keep, Start, Usual
+from invokeclone.graph.architectures import Capabilities
+from invokeclone.graph.prompts import Prompt, PromptSegment
+from invokeclone.graph.recipes import HiresFix, InitImage, InpaintMask
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.kit.database import Database
 from invokeclone.models import registry as model_registry
@@ -17,7 +19,7 @@ from invokeclone.models import store
 from invokeclone.models.embedded import EMBEDDED_KEY
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand
-from invokeclone.queue.generation import Wanted
+from invokeclone.queue.generation import GenerationRequest
 
 COMMON = {
     "path": "unused",
@@ -46,12 +48,12 @@ async def add(database: Database, key: str, **fields: Any) -> None:
         await store.add(connection, config)
 
 
-async def chosen(database: Database, **wanted: Any) -> generation.Chosen:
+async def chosen(database: Database, **wanted: Any) -> generation.ResolvedRequest:
     async with database.read() as connection:
-        return await generation.choose(connection, Wanted(**{"prompt": "a cat"} | wanted))
+        return await generation.resolve(connection, GenerationRequest(**{"prompt": "a cat"} | wanted))
 
 
-def made(choice: generation.Chosen) -> list[dict[str, Any]]:
+def made(choice: generation.ResolvedRequest) -> list[dict[str, Any]]:
     return [json.loads(item.session)["graph"]["nodes"] for item in expand(choice.batch(origin="t"), 100)]
 
 
@@ -62,7 +64,7 @@ async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
     assert [nodes["seed"]["value"] for nodes in graphs] == [7, 8]
     first = graphs[0]
     assert first["positive_prompt"]["value"] == "a cat"
-    assert (first["noise"]["width"], first["noise"]["height"]) == (128, 64)
+    assert (first["denoise_latents_noise"]["width"], first["denoise_latents_noise"]["height"]) == (128, 64)
     assert (first["denoise_latents"]["steps"], first["denoise_latents"]["scheduler"]) == (4, "euler_a")
     assert first["sd1_model_loader"]["model"]["key"] == "m"
     assert not first["canvas_output"]["is_intermediate"]
@@ -79,18 +81,18 @@ async def test_seeds_begin_again_after_the_largest(database: Database) -> None:
 async def test_what_is_open_comes_from_the_models_settings_and_then_from_its_base(database: Database) -> None:
     settings = {"steps": 9, "cfg_scale": 3.0, "scheduler": "lcm", "width": 192, "cfg_rescale_multiplier": 0.5}
     await add(database, "m", default_settings=settings)
-    picture = (await chosen(database)).picture
-    assert (picture.steps, picture.cfg_scale, picture.scheduler, picture.cfg_rescale) == (9, 3.0, "lcm", 0.5)
-    assert (picture.width, picture.height) == (192, Usual().side)
-    assert (await chosen(database, steps=2, cfg_scale=1)).picture.steps == 2
+    picture = (await chosen(database)).settings
+    assert (picture.steps, picture.guidance, picture.scheduler, picture.cfg_rescale) == (9, 3.0, "lcm", 0.5)
+    assert (picture.width, picture.height) == (192, 512)
+    assert (await chosen(database, steps=2, cfg_scale=1)).settings.steps == 2
 
 
 async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database) -> None:
     await add(database, "m", default_settings={"vae": "v"})
-    assert (await chosen(database)).picture.vae is None
+    assert (await chosen(database)).settings.vae is None
     await add(database, "v", type="vae", **dict.fromkeys(("prediction_type", "variant")))
     choice = await chosen(database)
-    assert choice.picture.vae["key"] == "v"
+    assert choice.settings.vae["key"] == "v"
     assert made(choice)[0]["vae_loader"]["vae_model"]["key"] == "v"
 
 
@@ -100,14 +102,14 @@ async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database)
 )
 async def test_sizes_are_made_to_fit(database: Database, asked, size) -> None:
     await add(database, "m")
-    picture = (await chosen(database, width=asked[0], height=asked[1])).picture
+    picture = (await chosen(database, width=asked[0], height=asked[1])).settings
     assert (picture.width, picture.height) == size
 
 
 @pytest.mark.parametrize("size", [(100_000, 1), (8192, 8192), (10**30, 64)])
 async def test_sizes_over_the_limits_are_refused(database: Database, size) -> None:
     await add(database, "m")
-    with pytest.raises(generation.NotAPicture, match="too large"):
+    with pytest.raises(generation.InvalidGeneration, match="too large"):
         await chosen(database, width=size[0], height=size[1])
 
 
@@ -122,27 +124,35 @@ async def test_models_are_found_by_key_and_by_name_and_the_embedded_one_comes_la
 
 
 async def test_without_a_model_that_can_draw_there_is_no_picture(database: Database) -> None:
-    with pytest.raises(generation.NoModel):
+    with pytest.raises(generation.NoModelInstalled):
         await chosen(database)
     flux = {"base": "cogview4", "prediction_type": None, "variant": None}
     await add(database, "other", **flux)
-    with pytest.raises(generation.NoModel):
+    with pytest.raises(generation.NoModelInstalled):
         await chosen(database)
-    with pytest.raises(generation.ModelCannotDraw, match="other"):
+    with pytest.raises(generation.ModelCannotGenerate, match="other"):
         await chosen(database, model="other")
 
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "start": {"start": Start("a.png", 0.6)},
-    "start resized": {"start": Start("a.png", 0.6, resize=True)},
-    "mask": {"start": Start("a.png"), "keep": Keep("m.png")},
-    "mask with feather": {"start": Start("a.png", resize=True), "keep": Keep("m.png", feather=4, fill="noise")},
-    "enlarged latents": {"enlarge": Enlarge(250, 256, 5)},
-    "enlarged pixels": {"enlarge": Enlarge(256, 256, 5, in_pixels=True, scheduler="ddim")},
+    "init_image": {"init_image": InitImage("a.png", 0.6)},
+    "start resized": {"init_image": InitImage("a.png", 0.6, resize=True)},
+    "mask": {"init_image": InitImage("a.png"), "inpaint_mask": InpaintMask("m.png")},
+    "mask with feather": {
+        "init_image": InitImage("a.png", resize=True),
+        "inpaint_mask": InpaintMask("m.png", feather=4, fill="noise"),
+    },
+    "enlarged latents": {"hires_fix": HiresFix(250, 256, 5)},
+    "enlarged pixels": {"hires_fix": HiresFix(256, 256, 5, in_pixels=True, scheduler="ddim")},
     "variation": {"variation_seed": 5, "variation_strength": 0.3, "count": 2},
     "seamless": {"seamless": True},
-    "all": {"start": Start("a.png"), "enlarge": Enlarge(256, 256, 5), "variation_strength": 0.3, "seamless": True},
+    "all": {
+        "init_image": InitImage("a.png"),
+        "hires_fix": HiresFix(256, 256, 5),
+        "variation_strength": 0.3,
+        "seamless": True,
+    },
 }
 
 
@@ -161,8 +171,8 @@ async def test_strength_and_fill_say_where_denoising_starts(database: Database) 
     async def start_of(**wanted: Any) -> float:
         return made(await chosen(database, **wanted))[0]["denoise_latents"]["denoising_start"]
 
-    assert await start_of(start=Start("a.png", 0.6)) == pytest.approx(0.4)
-    assert await start_of(start=Start("a.png", 0.6), keep=Keep("m.png", fill="noise")) == 0.0
+    assert await start_of(init_image=InitImage("a.png", 0.6)) == pytest.approx(0.4)
+    assert await start_of(init_image=InitImage("a.png", 0.6), inpaint_mask=InpaintMask("m.png", fill="noise")) == 0.0
 
 
 async def test_variations_share_the_seed_and_have_seeds_of_their_own(database: Database) -> None:
@@ -173,14 +183,14 @@ async def test_variations_share_the_seed_and_have_seeds_of_their_own(database: D
 
 async def test_a_mask_without_a_picture_is_refused(database: Database) -> None:
     await add(database, "m")
-    with pytest.raises(generation.NotAPicture, match="mask"):
-        (await chosen(database, keep=Keep("m.png"))).batch(origin="t")
+    with pytest.raises(generation.InvalidGeneration, match="mask"):
+        (await chosen(database, inpaint_mask=InpaintMask("m.png"))).batch(origin="t")
 
 
 def test_what_a_node_would_refuse_is_refused_at_once() -> None:
-    for wrong in ({"scheduler": "nonsense"}, {"steps": 0}, {"start": {"image": "a", "strength": 2}}, {"size": 3}):
+    for wrong in ({"scheduler": "nonsense"}, {"steps": 0}, {"init_image": {"image": "a", "strength": 2}}, {"size": 3}):
         with pytest.raises(ValidationError):
-            Wanted(prompt="a cat", **wrong)
+            GenerationRequest(prompt="a cat", **wrong)
 
 
 PLAIN = [
@@ -203,29 +213,60 @@ def test_plain_prompts_are_read_as_they_stand(prompt: str) -> None:
     """Told by compel itself: one fragment of weight 1 with every character, blanks aside."""
     from compel.prompt_parser import PromptParser
 
-    read = PromptParser().parse_conjunction(prompt_for_compel(prompt, "plain"))
+    read = PromptParser().parse_conjunction(escape(prompt))
     (part,) = read.prompts
     (fragment,) = part.children
     assert fragment.weight == 1.0
     assert fragment.text.replace(" ", "") == prompt.replace(" ", "")
 
 
-def test_native_prompts_are_left_alone() -> None:
-    assert prompt_for_compel("(a cat)1.2 dog++", "native") == "(a cat)1.2 dog++"
+async def test_native_prompts_stay_as_they_are(database: Database) -> None:
+    await add(database, "m")
+    nodes = made(await chosen(database, prompt="(a cat)1.2 dog++"))[0]
+    assert nodes["positive_prompt"]["value"] == "(a cat)1.2 dog++"
 
 
-def test_each_base_has_its_usual_values() -> None:
-    known = recipes.recipes()
-    assert known[BaseModelType.StableDiffusion1].usual.side == 512
-    assert known[BaseModelType.StableDiffusion2].usual.side == 768
+async def test_weighted_segments_are_written_in_the_models_prompt_language(database: Database) -> None:
+    await add(database, "m")
+    prompt = Prompt(((PromptSegment("a cat"), PromptSegment("red hat", 1.3)), (PromptSegment("snow (deep)"),)))
+    nodes = made(await chosen(database, prompt=prompt))[0]
+    assert nodes["positive_prompt"]["value"] == r'("a cat (red hat)1.3", "snow \(deep\)").and()'
+    as_json = {"chunks": [[{"text": "a cat"}, {"text": "hat", "weight": 0.5}]]}
+    request = GenerationRequest.model_validate({"prompt": as_json})
+    assert request.prompt == Prompt(((PromptSegment("a cat"), PromptSegment("hat", 0.5)),))
+
+
+def test_each_base_states_its_defaults() -> None:
+    known = model_registry.architectures()
+    assert known[BaseModelType.StableDiffusion1].defaults.width == 512
+    assert known[BaseModelType.StableDiffusion2].defaults.width == 768
+
+
+async def test_what_an_architecture_cannot_do_is_refused_by_name(database: Database, monkeypatch) -> None:
+    await add(database, "m")
+    usual = model_registry.architectures()[BaseModelType.StableDiffusion1]
+    limited = replace(usual, capabilities=Capabilities(schedulers=("euler", "heun")))
+    monkeypatch.setattr(model_registry, "architectures", lambda: {BaseModelType.StableDiffusion1: limited})
+    refused = {
+        "initial images": {"init_image": InitImage("a.png")},
+        "second run": {"hires_fix": HiresFix(128, 128, 5)},
+        "CLIP skip": {"clip_skip": 1},
+        "seamless": {"seamless": True},
+        "variations": {"variation_strength": 0.5},
+    }
+    for what, request in refused.items():
+        with pytest.raises(generation.InvalidGeneration, match=f"sd-1 models do not support .*{what}"):
+            await chosen(database, **request)
+    assert (await chosen(database, scheduler="heun")).settings.scheduler == "heun"
+    assert (await chosen(database, scheduler="unipc")).settings.scheduler == "euler"
 
 
 async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
     """The larger picture is the result, on the board and with the metadata; the part is a step on the way."""
     await add(database, "m")
     choice = await chosen(database, width=128, height=128, board_id="b", seed=1)
-    within = recipes.Within("whole.png", "mask.png", left=10, top=20, width=60, height=70)
-    batch = replace(choice, picture=replace(choice.picture, within=within)).batch(origin="t")
+    within = recipes.PasteTarget("whole.png", "mask.png", left=10, top=20, width=60, height=70)
+    batch = replace(choice, settings=replace(choice.settings, paste_target=within)).batch(origin="t")
     (nodes,) = [json.loads(item.session)["graph"]["nodes"] for item in expand(batch, 100)]
     output = nodes["canvas_output"]
     assert (output["type"], output["x"], output["y"], output["crop"]) == ("img_paste", 10, 20, True)
@@ -246,5 +287,5 @@ async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
 async def test_pixels_are_enlarged_as_is_said(database: Database) -> None:
     await add(database, "m")
     for how in ("lanczos", "nearest"):
-        (nodes,) = made(await chosen(database, enlarge=Enlarge(1024, 1024, 10, in_pixels=True, resample=how)))
+        (nodes,) = made(await chosen(database, hires_fix=HiresFix(1024, 1024, 10, in_pixels=True, resample=how)))
         assert nodes["enlarge"]["resample_mode"] == how

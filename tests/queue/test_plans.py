@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import counts, service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 
 
 async def _states_of_one(connection: AsyncConnection) -> None:
@@ -40,10 +40,10 @@ WRITES: dict[str, Any] = {
     "claim with models": lambda c: store.claim(c, "cpu", resident=["key"]),
     "claim in turn with models": lambda c: store.claim(c, "cpu", round_robin=True, resident=["key"]),
     "cancel one": lambda c: store.set_status(c, 1, "canceled"),
-    "cancel idle": lambda c: store.cancel_idle(c, Chosen(queue_id="default")),
-    "cancel a batch": lambda c: store.cancel_idle(c, Chosen(queue_id="default", batch_ids=["b"])),
-    "cancel a destination": lambda c: store.cancel_idle(c, Chosen(queue_id="default", destination="d")),
-    "prune": lambda c: store.delete_many(c, Chosen(queue_id="default"), ("completed",)),
+    "cancel idle": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default")),
+    "cancel a batch": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default", batch_ids=["b"])),
+    "cancel a destination": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default", destination="d")),
+    "prune": lambda c: store.delete_many(c, ItemFilter(queue_id="default"), ("completed",)),
 }
 SORTED = {"list_all", "item_ids", "next", "claim", "claim with models"}
 """What comes out of an index already in order."""

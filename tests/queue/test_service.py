@@ -11,10 +11,10 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import counts, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.users.current import User
 
-ALL = Chosen(queue_id="default")
+ALL = ItemFilter(queue_id="default")
 ALICE, BOB = User(user_id="alice"), User(user_id="bob")
 
 
@@ -271,7 +271,7 @@ class TestEvents:
         running, *waiting = await add(runs=3, batch_id="b")
         await take(resources)
         events.sent.clear()
-        assert await service.cancel_many(resources, Chosen(queue_id="default", batch_ids=["b"])) == 3
+        assert await service.cancel_many(resources, ItemFilter(queue_id="default", batch_ids=["b"])) == 3
         assert events.names() == ["queue_items_canceled", "queue_item_status_changed"]
         bulk, single = events.sent
         assert bulk.model_dump(exclude={"timestamp"}) == {
@@ -317,7 +317,7 @@ class TestEvents:
         running, *waiting = await add(runs=3, destination="d")
         await take(resources)
         events.sent.clear()
-        await service.delete_many(resources, Chosen(queue_id="default", destination="d"))
+        await service.delete_many(resources, ItemFilter(queue_id="default", destination="d"))
         assert events.names() == ["queue_item_status_changed", "queue_items_canceled"]
         assert (events.sent[0].item_id, events.sent[1].canceled_item_ids) == (running, waiting)
 
@@ -392,7 +392,7 @@ class TestRedaction:
         ids = await add(user=ALICE)
         await service.cancel_idle(resources, ALL)
         await service.retry(resources, "default", ids)
-        await service.clear(resources, Chosen(queue_id="default", owner="alice"))
+        await service.clear(resources, ItemFilter(queue_id="default", owner="alice"))
         canceled, retried, cleared = (event.redacted().model_dump(exclude={"timestamp"}) for event in events.sent[1:])
         assert (canceled["canceled_item_ids"], canceled["user_ids"], canceled["canceled_item_ids_by_user"]) == (
             [],
@@ -418,7 +418,7 @@ class TestOwners:
     async def test_bulk_actions_reach_one_s_own_items(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2)
         await add(user=BOB)
-        assert await service.cancel_idle(resources, Chosen(queue_id="default", owner=service.scope(BOB))) == 1
+        assert await service.cancel_idle(resources, ItemFilter(queue_id="default", owner=service.scope(BOB))) == 1
         assert await statuses(resources) == ["pending", "pending", "canceled"]
         assert service.scope(service.SYSTEM) is None
 

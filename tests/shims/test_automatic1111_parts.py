@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import png as png_files
 from invokeclone.kit.resources import Resources
@@ -16,8 +17,8 @@ from invokeclone.models import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import extras, infotext, inpainting, options, samplers
 from invokeclone.shims.automatic1111.options import Options
+from invokeclone.shims.automatic1111.plan import planned
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage, Upscale
-from invokeclone.shims.automatic1111.wanted import planned
 from invokeclone.shims.dialect import Refused
 from invokeclone.users.current import SYSTEM
 from tests.shims.conftest import png, red_circle_on_white
@@ -353,25 +354,28 @@ async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
         override_settings={"sd_vae": "Name v1", "CLIP_stop_at_last_layers": 3, "eta_noise_seed_delta": 31337},
     )
     plan = await planned(library, SYSTEM, request)
-    picture = plan.chosen.picture
-    assert (picture.prompt, picture.negative_prompt) == ("(a)1.21 cat", "(b)0.9091")
-    assert list(plan.chosen.seeds) == [5, 6, 7, 8]
-    assert (picture.width, picture.height, picture.steps, picture.cfg_scale) == (200, 128, 9, 3)
-    assert (picture.scheduler, picture.clip_skip, picture.seamless) == ("dpmpp_2m_k", 2, True)
-    assert picture.vae["key"] == "v1"
-    assert picture.enlarge is picture.start is None
+    settings = plan.resolved.settings
+    assert [prompt_language.write(prompt) for prompt in (settings.prompt, settings.negative_prompt)] == [
+        "(a)1.21 cat",
+        "(b)0.9091",
+    ]
+    assert list(plan.resolved.seeds) == [5, 6, 7, 8]
+    assert (settings.width, settings.height, settings.steps, settings.guidance) == (200, 128, 9, 3)
+    assert (settings.scheduler, settings.clip_skip, settings.seamless) == ("dpmpp_2m_k", 2, True)
+    assert settings.vae["key"] == "v1"
+    assert settings.hires_fix is settings.init_image is None
 
 
 async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
     plan = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, subseed_strength=0.3, n_iter=3))
-    assert (list(plan.chosen.seeds), plan.subseeds) == ([5, 5, 5], [9, 10, 11])
-    assert plan.chosen.picture.variation.strength == 0.3
+    assert (list(plan.resolved.seeds), plan.subseeds) == ([5, 5, 5], [9, 10, 11])
+    assert plan.resolved.settings.variation.strength == 0.3
     without = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, n_iter=3))
-    assert (list(without.chosen.seeds), without.subseeds) == ([5, 6, 7], [9, 10, 11])
-    assert without.chosen.picture.variation is None
-    assert (await planned(library, SYSTEM, TextToImage())).chosen.seeds != (
+    assert (list(without.resolved.seeds), without.subseeds) == ([5, 6, 7], [9, 10, 11])
+    assert without.resolved.settings.variation is None
+    assert (await planned(library, SYSTEM, TextToImage())).resolved.seeds != (
         await planned(library, SYSTEM, TextToImage())
-    ).chosen.seeds
+    ).resolved.seeds
 
 
 @pytest.mark.parametrize(
@@ -386,20 +390,20 @@ async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
 )
 async def test_hires_fix(library: Resources, fields: dict[str, Any], size: tuple[int, int], first: Any) -> None:
     plan = await planned(library, SYSTEM, TextToImage(enable_hr=True, denoising_strength=0.5, steps=10, **fields))
-    picture = plan.chosen.picture
-    assert (picture.width, picture.height) == first
-    assert (picture.enlarge.width, picture.enlarge.height) == size
-    assert (picture.enlarge.steps, picture.enlarge.strength) == (20, 0.5)  # of which half are done: 10
-    assert not picture.enlarge.in_pixels
+    settings = plan.resolved.settings
+    assert (settings.width, settings.height) == first
+    assert (settings.hires_fix.width, settings.hires_fix.height) == size
+    assert (settings.hires_fix.steps, settings.hires_fix.strength) == (20, 0.5)  # of which half are done: 10
+    assert not settings.hires_fix.in_pixels
 
 
 async def test_hires_fix_in_pixels_with_a_sampler_of_its_own(library: Resources) -> None:
     fields = {"hr_upscaler": "Nearest", "hr_sampler_name": "DDIM", "hr_second_pass_steps": 7, "denoising_strength": 1.0}
-    enlarge = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **fields))).chosen.picture.enlarge
-    assert (enlarge.in_pixels, enlarge.resample, enlarge.scheduler, enlarge.steps) == (True, "nearest", "ddim", 7)
+    fix = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **fields))).resolved.settings.hires_fix
+    assert (fix.in_pixels, fix.resample, fix.scheduler, fix.steps) == (True, "nearest", "ddim", 7)
     same = {"hr_sampler_name": "Use same sampler", "hr_scheduler": "Use same scheduler", "hr_upscaler": "None"}
-    enlarge = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **same))).chosen.picture.enlarge
-    assert (enlarge.in_pixels, enlarge.resample, enlarge.scheduler) == (True, "lanczos", None)
+    fix = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **same))).resolved.settings.hires_fix
+    assert (fix.in_pixels, fix.resample, fix.scheduler) == (True, "lanczos", None)
 
 
 HIRES = {"enable_hr": True}
@@ -431,7 +435,7 @@ HIRES = {"enable_hr": True}
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
-    with pytest.raises((Refused, generation.NotAPicture), match=named):
+    with pytest.raises((Refused, generation.InvalidGeneration), match=named):
         await planned(library, SYSTEM, TextToImage(**fields))
 
 

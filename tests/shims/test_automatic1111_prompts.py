@@ -5,13 +5,19 @@ from compel.prompt_parser import PromptParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, for_compel, read
+from invokeclone.families.stable_diffusion import prompt_language
+from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, parse
 from invokeclone.shims.dialect import Refused
+
+
+def compel(prompt: str) -> str:
+    """Return a prompt of A1111's in compel's language."""
+    return prompt_language.write(parse(prompt))
 
 
 def weights(prompt: str) -> list[tuple[str, float]]:
     """Return the pieces of a prompt of one chunk, without blanks around them."""
-    (chunk,) = read(prompt)
+    (chunk,) = parse(prompt).chunks
     return [(text, round(piece.weight, 4)) for piece in chunk if (text := piece.text.strip())]
 
 
@@ -70,22 +76,22 @@ def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
 )
 def test_what_cannot_be_said_is_refused_by_name(prompt: str, named: str) -> None:
     with pytest.raises(Refused) as refused:
-        for_compel(prompt, "negative_prompt")
+        parse(prompt, "negative_prompt")
     assert named in str(refused.value)
     assert refused.value.param == "negative_prompt"
 
 
 def test_and_and_break_are_words_when_they_are_not_alone() -> None:
-    assert for_compel("SAND and BREAKFAST", "prompt") == "SAND and BREAKFAST"
+    assert compel("SAND and BREAKFAST") == "SAND and BREAKFAST"
 
 
 def test_break_begins_a_chunk_of_its_own() -> None:
-    assert [[piece.text.strip() for piece in chunk] for chunk in read("a cat BREAK a dog BREAK x")] == [
+    assert [[piece.text.strip() for piece in chunk] for chunk in parse("a cat BREAK a dog BREAK x").chunks] == [
         ["a cat"],
         ["a dog"],
         ["x"],
     ]
-    read_back = PromptParser().parse_conjunction(for_compel('a "big" cat, x BREAK a (dog:1.2)', "prompt"))
+    read_back = PromptParser().parse_conjunction(compel('a "big" cat, x BREAK a (dog:1.2)'))
     assert read_back.weights == [1.0, 1.0]
     assert [[(part.text, part.weight) for part in prompt.children] for prompt in read_back.prompts] == [
         [('a "big" cat , x', 1.0)],
@@ -108,10 +114,10 @@ def letters(pieces: list[tuple[str, float]]) -> list[tuple[str, float | None]]:
 def test_compel_reads_what_was_meant(prompt: str) -> None:
     """Whatever is not refused comes out of compel's own parser with the same signs and weights, in the same order."""
     try:
-        chunks = read(prompt)
+        chunks = parse(prompt).chunks
     except Refused:
         return
     meant = [letters([(piece.text, piece.weight) for piece in chunk]) for chunk in chunks]
-    parsed = PromptParser().parse_conjunction(for_compel(prompt, "prompt"))
+    parsed = PromptParser().parse_conjunction(compel(prompt))
     got = [letters([(part.text, part.weight) for part in one.children]) for one in parsed.prompts]
     assert (got or [[]]) == meant

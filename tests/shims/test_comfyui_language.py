@@ -3,8 +3,14 @@
 import pytest
 from compel.prompt_parser import PromptParser
 
+from invokeclone.families.stable_diffusion import prompt_language
+from invokeclone.graph.prompts import Prompt
 from invokeclone.shims.comfyui.language import DEEPEST, parse
-from invokeclone.shims.weights import for_compel
+
+
+def compel(prompt: str) -> str:
+    """Return a prompt of ComfyUI's in compel's language."""
+    return prompt_language.write(Prompt.weighted(parse(prompt)))
 
 
 @pytest.mark.parametrize(
@@ -25,16 +31,16 @@ from invokeclone.shims.weights import for_compel
     ],
 )
 def test_round_brackets(prompt: str, expected: str) -> None:
-    assert for_compel(parse(prompt)) == expected
+    assert compel(prompt) == expected
 
 
 def test_square_brackets_mean_themselves() -> None:
-    assert for_compel(parse("a [b]")) == "a [b]"
+    assert compel("a [b]") == "a [b]"
 
 
 def test_numbers_stand_for_themselves() -> None:
-    assert for_compel(parse("(a (b:1.5):1.1)")) == "(a)1.1 (b)1.5"
-    assert for_compel(parse("((a):2)")) == "(a)2.2"
+    assert compel("(a (b:1.5):1.1)") == "(a)1.1 (b)1.5"
+    assert compel("((a):2)") == "(a)2.2"
 
 
 def test_many_brackets_are_read_in_time_and_depth() -> None:
@@ -44,7 +50,7 @@ def test_many_brackets_are_read_in_time_and_depth() -> None:
 
 
 def test_compel_reads_the_weights() -> None:
-    text = for_compel(parse("a (red:1.25) and (big) dog"))
+    text = compel("a (red:1.25) and (big) dog")
     fragments = PromptParser().parse_conjunction(text).prompts[0].children
     assert [(fragment.text, fragment.weight) for fragment in fragments] == [
         ("a", 1.0),

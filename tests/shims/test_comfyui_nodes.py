@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from invokeclone.graph import registry
-from invokeclone.graph.recipes import Drawing
+from invokeclone.graph.builder import GraphBuilder
+from invokeclone.graph.recipes import CannotBuild
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
@@ -22,8 +23,8 @@ from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.sampling import folded
 from invokeclone.shims.comfyui.record import Record
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.translate import batch_of, drawn
-from invokeclone.shims.comfyui.vocabulary import CannotDraw, Place
+from invokeclone.shims.comfyui.translate import batch_of, built
+from invokeclone.shims.comfyui.vocabulary import Place
 from invokeclone.shims.comfyui.workflow import WorkflowRefused, check
 from tests.shims.comfyui import Comfy, image_to_image, text_to_image
 from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white
@@ -63,24 +64,28 @@ CATALOG = Catalog(
 
 def nodes_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the graph's nodes by node and role: `comfy_0_denoise0` is `3.denoise0` for the node 3 at position 0."""
-    drawing = drawn(workflow, check(workflow, CATALOG), CATALOG)
+    builder = built(workflow, check(workflow, CATALOG), CATALOG)
     ids = list(workflow)
-    return {f"{record.comfy_id(ids, node)}.{node.rsplit('_', 1)[1]}": fields for node, fields in drawing.nodes.items()}
+    return {f"{record.comfy_id(ids, node)}.{role(node)}": fields for node, fields in builder.nodes.items()}
+
+
+def role(node: str) -> str:
+    return node.split("_", 2)[2]
 
 
 def edges_of(workflow: dict[str, Any]) -> set[tuple[str, str]]:
-    drawing = drawn(workflow, check(workflow, CATALOG), CATALOG)
+    builder = built(workflow, check(workflow, CATALOG), CATALOG)
     ids = list(workflow)
 
     def named(end: dict[str, str]) -> str:
-        return f"{record.comfy_id(ids, end['node_id'])}.{end['node_id'].rsplit('_', 1)[1]}.{end['field']}"
+        return f"{record.comfy_id(ids, end['node_id'])}.{role(end['node_id'])}.{end['field']}"
 
-    return {(named(edge["source"]), named(edge["destination"])) for edge in drawing.edges}
+    return {(named(edge["source"]), named(edge["destination"])) for edge in builder.edges}
 
 
 def refusal(workflow: dict[str, Any]) -> dict[str, Any]:
     with pytest.raises(WorkflowRefused) as refused:
-        drawn(workflow, check(workflow, CATALOG), CATALOG)
+        built(workflow, check(workflow, CATALOG), CATALOG)
     return refused.value.body
 
 
@@ -118,35 +123,39 @@ def test_the_schedule_of_almost_no_denoising_is_no_longer_than_schedules_are(den
 def test_a_workflow_becomes_the_nodes_that_draw_it() -> None:
     found = nodes_of(text_to_image(seed=7))
     assert {name: node["type"] for name, node in found.items()} == {
-        "4.loader": "main_model_loader",
+        "4.sd1_model_loader": "main_model_loader",
         "6.prompt": "compel",
         "7.prompt": "compel",
         "3.positive": "collect",
         "3.negative": "collect",
-        "3.noise0": "noise",
+        "3.denoise0_noise": "noise",
         "3.denoise0": "denoise_latents",
         "3.metadata0": "core_metadata",
         "8.image0": "l2i",
         "9.save0": "save_image",
     }
-    assert found["4.loader"]["model"]["key"] == "embedded tiny"
-    assert (found["3.noise0"]["seed"], found["3.noise0"]["width"], found["3.noise0"]["height"]) == (7, 128, 128)
+    assert found["4.sd1_model_loader"]["model"]["key"] == "embedded tiny"
+    assert (
+        found["3.denoise0_noise"]["seed"],
+        found["3.denoise0_noise"]["width"],
+        found["3.denoise0_noise"]["height"],
+    ) == (7, 128, 128)
     denoise = found["3.denoise0"]
     assert (denoise["steps"], denoise["cfg_scale"], denoise["scheduler"]) == (20, 8.0, "euler")
     assert (denoise["denoising_start"], denoise["denoising_end"]) == (0.0, 1.0)
     assert found["9.save0"]["is_intermediate"] is False
     assert all(node["is_intermediate"] for name, node in found.items() if name != "9.save0")
     assert edges_of(text_to_image()) == {
-        ("4.loader.clip", "6.prompt.clip"),
-        ("4.loader.clip", "7.prompt.clip"),
+        ("4.sd1_model_loader.clip", "6.prompt.clip"),
+        ("4.sd1_model_loader.clip", "7.prompt.clip"),
         ("6.prompt.conditioning", "3.positive.item"),
         ("7.prompt.conditioning", "3.negative.item"),
         ("3.positive.collection", "3.denoise0.positive_conditioning"),
         ("3.negative.collection", "3.denoise0.negative_conditioning"),
-        ("4.loader.unet", "3.denoise0.unet"),
-        ("3.noise0.noise", "3.denoise0.noise"),
+        ("4.sd1_model_loader.unet", "3.denoise0.unet"),
+        ("3.denoise0_noise.noise", "3.denoise0.noise"),
         ("3.denoise0.latents", "8.image0.latents"),
-        ("4.loader.vae", "8.image0.vae"),
+        ("4.sd1_model_loader.vae", "8.image0.vae"),
         ("8.image0.image", "9.save0.image"),
         ("3.metadata0.metadata", "9.save0.metadata"),
     }
@@ -162,19 +171,19 @@ def test_only_what_outputs_need_is_drawn() -> None:
 @pytest.mark.parametrize(("seed", "expected"), [(0, 0), (2**32 - 1, 2**32 - 1), (2**32, 1), (2**64 - 1, 0)])
 def test_seeds_fit_into_32_bits(seed: int, expected: int) -> None:
     assert folded(seed) == expected
-    assert nodes_of(text_to_image(seed=seed))["3.noise0"]["seed"] == expected
+    assert nodes_of(text_to_image(seed=seed))["3.denoise0_noise"]["seed"] == expected
 
 
 def test_a_batch_has_seeds_one_after_the_other() -> None:
     found = nodes_of(text_to_image(seed=2**32 - 1, batch_size=3))
-    assert [found[f"3.noise{index}"]["seed"] for index in range(3)] == [2**32 - 1, 0, 1]
+    assert [found[f"3.denoise{index}_noise"]["seed"] for index in range(3)] == [2**32 - 1, 0, 1]
     assert {name for name in found if name.startswith("9.")} == {"9.save0", "9.save1", "9.save2"}
 
 
 def test_with_less_denoising_all_steps_go_to_the_end() -> None:
     found = nodes_of(image_to_image("a.png", denoise=0.25))
     assert (found["3.denoise0"]["steps"], found["3.denoise0"]["denoising_start"]) == (80, 0.75)
-    assert ("5.latents0.width", "3.noise0.width") in edges_of(image_to_image("a.png"))
+    assert ("5.latents0.width", "3.denoise0_noise.width") in edges_of(image_to_image("a.png"))
     assert ("5.latents0.latents", "3.denoise0.latents") in edges_of(image_to_image("a.png"))
     assert "3.denoise0" not in nodes_of(image_to_image("a.png", denoise=0))
 
@@ -196,14 +205,14 @@ def test_what_is_left_open_is_the_model_s() -> None:
     found = nodes_of(workflow)
     denoise = found["3.denoise0"]
     assert (denoise["steps"], denoise["cfg_scale"], denoise["scheduler"]) == (12, 3.5, "unipc")
-    assert (found["3.noise0"]["width"], found["3.noise0"]["height"]) == (192, 128)
+    assert (found["3.denoise0_noise"]["width"], found["3.denoise0_noise"]["height"]) == (192, 128)
     with_inputs(workflow, "4", ckpt_name=None)
-    assert nodes_of(workflow)["4.loader"]["model"]["name"] == "Embedded Tiny"
-    assert nodes_of(workflow)["3.noise0"]["width"] == 512
+    assert nodes_of(workflow)["4.sd1_model_loader"]["model"]["name"] == "Embedded Tiny"
+    assert nodes_of(workflow)["3.denoise0_noise"]["width"] == 512
 
 
 def test_sizes_are_brought_to_the_grid() -> None:
-    noise = nodes_of(text_to_image(width=100, height=67))["3.noise0"]
+    noise = nodes_of(text_to_image(width=100, height=67))["3.denoise0_noise"]
     assert (noise["width"], noise["height"]) == (104, 64)
     assert "too large" in refusal(text_to_image(width=8192, height=8192))["error"]["details"]
 
@@ -224,7 +233,10 @@ def test_karras_is_meant() -> None:
 
 def test_models_are_found_by_name_key_and_in_other_letters() -> None:
     for name in ("Other", "other", "OTHER"):
-        assert nodes_of(with_inputs(text_to_image(), "4", ckpt_name=name))["4.loader"]["model"]["name"] == "Other"
+        assert (
+            nodes_of(with_inputs(text_to_image(), "4", ckpt_name=name))["4.sd1_model_loader"]["model"]["name"]
+            == "Other"
+        )
 
 
 def test_parts_of_models() -> None:
@@ -236,12 +248,12 @@ def test_parts_of_models() -> None:
         workflow[node]["inputs"]["clip"] = ["40", 0]
     workflow["8"]["inputs"]["vae"] = ["41", 0]
     edges = edges_of(workflow)
-    assert ("4.loader.unet", "3.denoise0.unet") in edges
-    assert ("40.loader.clip", "6.prompt.clip") in edges
+    assert ("4.sd1_model_loader.unet", "3.denoise0.unet") in edges
+    assert ("40.sd1_model_loader.clip", "6.prompt.clip") in edges
     assert ("41.vae.vae", "8.image0.vae") in edges
     assert nodes_of(workflow)["41.vae"]["vae_model"]["name"] == "Some VAE"
     workflow["41"]["inputs"]["vae_name"] = "Other"
-    assert ("41.loader.vae", "8.image0.vae") in edges_of(workflow)
+    assert ("41.sd1_model_loader.vae", "8.image0.vae") in edges_of(workflow)
 
 
 def test_prompts_are_weighed() -> None:
@@ -259,11 +271,13 @@ def test_layers_of_the_encoder_are_left_out() -> None:
     workflow["21"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["20", 0], "stop_at_clip_layer": -3}}
     workflow["6"]["inputs"]["clip"] = ["21", 0]
     found = nodes_of(workflow)
-    assert found["21.skip"]["skipped_layers"] == 2
-    assert ("4.loader.clip", "21.skip.clip") in edges_of(workflow), "counted from the last one, whatever was skipped"
+    assert found["21.clip_skip"]["skipped_layers"] == 2
+    assert ("4.sd1_model_loader.clip", "21.clip_skip.clip") in edges_of(workflow), (
+        "counted from the last one, whatever was skipped"
+    )
     assert found["3.metadata0"]["clip_skip"] == 2
     with_inputs(workflow, "21", stop_at_clip_layer=-1)
-    assert ("4.loader.clip", "6.prompt.clip") in edges_of(workflow)
+    assert ("4.sd1_model_loader.clip", "6.prompt.clip") in edges_of(workflow)
 
 
 def test_prompts_are_put_together() -> None:
@@ -391,7 +405,7 @@ def test_pictures_that_are_too_large_are_not_encoded() -> None:
     huge = replace(CATALOG, pictures={"a.png": Known(8192, 8192)})
     workflow = image_to_image("a.png")
     with pytest.raises(WorkflowRefused, match="too large"):
-        drawn(workflow, check(workflow, huge), huge)
+        built(workflow, check(workflow, huge), huge)
 
 
 def test_a_rectangle_stays_inside() -> None:
@@ -471,8 +485,8 @@ def test_models_that_cannot_be_used_are_not_in_their_lists(
     assert error["details"] == f"{listed}: 'a.safetensors' not in []"
     assert TYPES[workflow["20"]["class_type"]].published(CATALOG)["input"]["required"][listed][0] == []
     kind, inputs = next(iter(added.values()))
-    with pytest.raises(CannotDraw, match="cannot be used here yet"):
-        TYPES[kind].draw(Place(Drawing("x"), 0, CATALOG), **inputs)
+    with pytest.raises(CannotBuild, match="cannot be used here yet"):
+        TYPES[kind].draw(Place(GraphBuilder("x"), CATALOG), **inputs)
 
 
 def test_every_node_is_published_in_full() -> None:
@@ -520,7 +534,7 @@ def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
 
 
 async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = Drawing("comfyui")
+    graph = GraphBuilder("comfyui")
     record.put(graph, Record(text_to_image(), ["9"]))
     session = orjson.dumps(
         {"graph": {"nodes": graph.nodes}, "results": {}, "errors": {}, "prepared_source_mapping": {}}
@@ -621,7 +635,12 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
     workflow |= {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
     tested = {node["class_type"] for node in workflow.values()}
     absent = {name for name, kind in TYPES.items() if "Lora" in name or "Control" in name or "UpscaleModel" in name}
-    assert set(TYPES) - tested == absent | {"PrimitiveString", "PrimitiveBoolean", "ImageUpscaleWithModel"}
+    assert set(TYPES) - tested == absent | {
+        "PrimitiveString",
+        "PrimitiveBoolean",
+        "EmptySD3LatentImage",
+        "ImageUpscaleWithModel",
+    }
     entry = comfy.run(workflow)
     assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
     outputs = entry["outputs"]

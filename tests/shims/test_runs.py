@@ -13,7 +13,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.shims import runs as runs_module
 from invokeclone.shims.runs import QueueFull, Run, RunCanceled, RunFailed, Runs
 from invokeclone.users.current import SYSTEM, User
@@ -91,7 +91,7 @@ async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: 
             waiting = asyncio.ensure_future(run.pictures())
             await asyncio.sleep(0)
             if how == "clear":
-                await service.clear(resources, Chosen(queue_id="default"))
+                await service.clear(resources, ItemFilter(queue_id="default"))
             else:
                 await getattr(service, how)(resources, "default", run.item_ids[0])
             await waiting

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from invokeclone.graph import registry
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.tables import session_queue
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.context import make_context
@@ -25,7 +25,7 @@ from invokeclone.workflows import service as library
 from invokeclone.workflows.schemas import WorkflowWithoutID
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, edge, form, node
 
-EVERYTHING = Chosen(queue_id="default")
+EVERYTHING = ItemFilter(queue_id="default")
 INPUT = "saved_workflow_input::i::value"
 
 

@@ -58,9 +58,9 @@ class FakeEngine:
     def load_file(self, path: Path, loader: Any) -> Any:
         return loader(path) if loader else path
 
-    def preview(self, latents: Any, base: BaseModelType) -> Image.Image:
+    def preview(self, latents: Any, base: BaseModelType) -> tuple[Image.Image, int]:
         self.asked.append((latents, base))
-        return Image.new("RGB", (16, 8), "red")
+        return Image.new("RGB", (16, 8), "red"), 16 if base is BaseModelType.Wan else 8
 
     def new_stats(self) -> None:
         pass
@@ -318,18 +318,22 @@ def state(step: int, **fields: Any) -> PipelineIntermediateState:
     return PipelineIntermediateState(step=step, **{**known, **fields})
 
 
-async def test_a_step_is_told_with_its_preview_at_full_size(ask: Ask, channel: Any, engine: FakeEngine) -> None:
+async def test_a_step_is_reported_with_its_preview_and_the_images_size(
+    ask: Ask, channel: Any, engine: FakeEngine
+) -> None:
     def steps(context: Context) -> None:
         context.util.sd_step_callback(state(1), BaseModelType.StableDiffusion1)
         context.util.flux_step_callback(state(2, predicted_original="clean"))
         context.util.flux2_step_callback(state(4))
+        context.util.sd_step_callback(state(4), BaseModelType.Wan)
 
     await ask(steps)
-    told = [data for name, data in channel.sent if name == "invocation_progress"]
-    assert [data["percentage"] for data in told] == [0.25, 0.5, 1.0]
-    assert {data["message"] for data in told} == {"Denoising"}
-    assert {(data["image"]["width"], data["image"]["height"]) for data in told} == {(128, 64)}
-    head, _, text = told[0]["image"]["dataURL"].partition(",")
+    events = [data for name, data in channel.sent if name == "invocation_progress"]
+    assert [data["percentage"] for data in events] == [0.25, 0.5, 1.0, 1.0]
+    assert {data["message"] for data in events} == {"Denoising"}
+    sizes = [(data["image"]["width"], data["image"]["height"]) for data in events]
+    assert sizes == [(128, 64), (128, 64), (128, 64), (256, 128)]
+    head, _, text = events[0]["image"]["dataURL"].partition(",")
     assert head == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(text))) as preview:
         assert (preview.size, preview.format) == ((16, 8), "JPEG")
@@ -337,8 +341,9 @@ async def test_a_step_is_told_with_its_preview_at_full_size(ask: Ask, channel: A
         ("noisy", BaseModelType.StableDiffusion1),
         ("clean", BaseModelType.Flux),
         ("noisy", BaseModelType.Flux2),
+        ("noisy", BaseModelType.Wan),
     ]
-    assert {data["device"] for data in told} == {None}
+    assert {data["device"] for data in events} == {None}
 
 
 async def test_a_step_of_a_canceled_item_raises(ask: Ask, canceled: threading.Event) -> None:

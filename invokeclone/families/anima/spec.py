@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -74,5 +76,8 @@ FAMILY = Family(
             detects=control.SETTINGS | {"cond_in_channels": _cond_in_channels},
         ),
         loras.rule(LoRA_LyCORIS_Anima_Config, _is_lora),
-    )
+    ),
+    architectures=(
+        Architecture(BaseModelType.Anima, (latent_spaces.ANIMA,), ModelDefaults(1024, 1024), noise_type="Anima"),
+    ),
 )

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.kinds import Diffusers, MainModel
@@ -24,5 +26,10 @@ FAMILY = Family(
             recognises=forms.is_folder_of("CogView4Pipeline"),
             detects={"repo_variant": forms.repo_variant},
         ),
-    )
+    ),
+    architectures=(
+        Architecture(
+            BaseModelType.CogView4, (latent_spaces.COGVIEW4,), ModelDefaults(1024, 1024), noise_type="CogView4"
+        ),
+    ),
 )

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -32,5 +34,6 @@ FAMILY = Family(
             recognises=forms.is_folder_of("ErnieImagePipeline"),
             detects={"repo_variant": forms.repo_variant, "default_settings": _default_settings},
         ),
-    )
+    ),
+    architectures=(Architecture(BaseModelType.ErnieImage, (latent_spaces.FLUX_2,), ModelDefaults(1024, 1024)),),
 )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.files import OnDisk
@@ -195,5 +197,8 @@ FAMILY = Family(
         loras.rule(ControlLoRA_LyCORIS_FLUX_Config, _is_control_lora, default_settings=control.control_settings),
         Rule(config=IPAdapter_Checkpoint_FLUX_Config, recognises=_is_ip_adapter),
         Rule(config=FLUXRedux_Checkpoint_Config, recognises=_is_redux),
-    )
+    ),
+    architectures=(
+        Architecture(BaseModelType.Flux, (latent_spaces.FLUX,), ModelDefaults(1024, 1024), noise_type="FLUX"),
+    ),
 )

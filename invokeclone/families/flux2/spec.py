@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, Flux2VariantType, ModelFormat
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -161,5 +163,8 @@ FAMILY = Family(
         pid.rule(PiDDecoder_Checkpoint_Flux2_Config, BaseModelType.Flux2),
         loras.rule(LoRA_LyCORIS_Flux2_Config, _is_lora, variant=_variant_of_lora),
         loras.rule(LoRA_Diffusers_Flux2_Config, _is_lora, variant=_variant_of_lora),
-    )
+    ),
+    architectures=(
+        Architecture(BaseModelType.Flux2, (latent_spaces.FLUX_2,), ModelDefaults(1024, 1024), noise_type="FLUX.2"),
+    ),
 )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, Krea2VariantType, ModelFormat
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -82,5 +84,6 @@ FAMILY = Family(
         _file(Main_Checkpoint_Krea2_Config, ModelFormat.Checkpoint),
         _file(Main_GGUF_Krea2_Config, ModelFormat.GGUFQuantized),
         loras.rule(LoRA_LyCORIS_Krea2_Config, _is_lora),
-    )
+    ),
+    architectures=(Architecture(BaseModelType.Krea2, (latent_spaces.WAN,), ModelDefaults(1024, 1024)),),
 )

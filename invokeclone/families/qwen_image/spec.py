@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, QwenImageVariantType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -107,5 +109,6 @@ FAMILY = Family(
         vaes.file_rule(VAE_Checkpoint_QwenImage_Config, BaseModelType.QwenImage),
         pid.rule(PiDDecoder_Checkpoint_QwenImage_Config, BaseModelType.QwenImage),
         loras.rule(LoRA_LyCORIS_QwenImage_Config, _is_lora),
-    )
+    ),
+    architectures=(Architecture(BaseModelType.QwenImage, (latent_spaces.WAN,), ModelDefaults(1024, 1024)),),
 )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
@@ -33,5 +35,13 @@ FAMILY = Family(
             detects={"repo_variant": forms.repo_variant, "submodels": forms.submodels},
         ),
         pid.rule(PiDDecoder_Checkpoint_SD3_Config, BaseModelType.StableDiffusion3),
-    )
+    ),
+    architectures=(
+        Architecture(
+            BaseModelType.StableDiffusion3,
+            (latent_spaces.STABLE_DIFFUSION_3,),
+            ModelDefaults(1024, 1024),
+            noise_type="SD3",
+        ),
+    ),
 )

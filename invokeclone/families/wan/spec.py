@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, WanLoRAVariantType, WanVariantType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -173,5 +175,8 @@ FAMILY = Family(
             detects={"latent_channels": _latents_of_folder, "repo_variant": forms.repo_variant},
         ),
         loras.rule(LoRA_LyCORIS_Wan_Config, _is_lora_for_wan, variant=_variant_of_lora, expert=_expert),
-    )
+    ),
+    architectures=(
+        Architecture(BaseModelType.Wan, (latent_spaces.WAN, latent_spaces.WAN_TI2V), ModelDefaults(1024, 1024)),
+    ),
 )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ZImageVariantType
 from invokeclone.models.configs import ModelConfig
 from invokeclone.models.defaults import MainModelDefaultSettings
@@ -125,5 +127,8 @@ FAMILY = Family(
         Rule(config=ControlNet_Checkpoint_ZImage_Config, recognises=_is_controlnet, detects=control.SETTINGS),
         loras.rule(LoRA_LyCORIS_ZImage_Config, _is_lora),
         loras.rule(LoRA_Diffusers_ZImage_Config, _is_lora),
-    )
+    ),
+    architectures=(
+        Architecture(BaseModelType.ZImage, (latent_spaces.Z_IMAGE,), ModelDefaults(1024, 1024), noise_type="Z-Image"),
+    ),
 )

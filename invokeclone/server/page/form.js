@@ -91,7 +91,7 @@ export function wanted() {
     width: Number($("width").value), height: Number($("height").value), steps: Number($("steps").value),
     cfg_scale: Number($("cfg").value), scheduler: $("scheduler").value, count: Number($("count").value),
     seed: $("random").checked ? null : Number($("seed").value) || 0,
-    start: start && { image: start.image_name, strength: Number($("strength").value), resize: true },
+    init_image: start && { image: start.image_name, strength: Number($("strength").value), resize: true },
   };
 }
 

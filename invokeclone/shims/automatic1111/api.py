@@ -9,13 +9,13 @@ from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
-from invokeclone.queue.generation import drawing_models
+from invokeclone.queue.generation import generation_models
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import extras, generate, infotext, jobs, options, samplers
 from invokeclone.shims.automatic1111.generate import Desk
 from invokeclone.shims.automatic1111.jobs import Jobs
+from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleOne, UpscaleSeveral
-from invokeclone.shims.automatic1111.wanted import LATENT, UPSCALERS
 from invokeclone.shims.dialect import Problem, json_answer, read_json, read_object, router
 from invokeclone.shims.runs import runs_of, unless_gone
 from invokeclone.users.caller import Caller
@@ -61,7 +61,7 @@ async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Resp
 
 @ROUTER.post("/extra-single-image")
 async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Enlarge a picture."""
+    """Enlarge an image."""
     asked = await read_json(request, UpscaleOne, most=MOST_WITH_PICTURES)
     extras.refuse_unsupported(asked)
     async with needs.database.read() as connection:
@@ -71,7 +71,7 @@ async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Respons
 
 @ROUTER.post("/extra-batch-images")
 async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Enlarge several pictures."""
+    """Enlarge several images."""
     asked = await read_json(request, UpscaleSeveral, most=MOST_WITH_PICTURES)
     extras.refuse_unsupported(asked)
     async with needs.database.read() as connection:
@@ -145,7 +145,7 @@ async def set_options(request: Request, caller: Caller, needs: Needs) -> Respons
 @ROUTER.get("/sd-models")
 async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
-    return json_answer([options.listed_checkpoint(config) for config in await drawing_models(connection)])
+    return json_answer([options.listed_checkpoint(config) for config in await generation_models(connection)])
 
 
 @ROUTER.get("/sd-vae")

@@ -4,8 +4,8 @@ from PIL import Image, ImageOps
 
 from invokeclone.queue.generation import SizeOverLimits, within_limits
 from invokeclone.shims import pictures
+from invokeclone.shims.automatic1111.plan import UPSCALERS
 from invokeclone.shims.automatic1111.schemas import Upscale
-from invokeclone.shims.automatic1111.wanted import UPSCALERS
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format
 

@@ -12,8 +12,8 @@ from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
+from invokeclone.shims.automatic1111.plan import Plan, planned
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.automatic1111.wanted import Plan, planned
 from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
 from invokeclone.version import __version__
@@ -61,11 +61,11 @@ async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
         plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
     image = await _read(asked.init_images[0], "init_images")
     mask = await _read(asked.mask, "mask") if asked.mask else None
-    size = (plan.chosen.picture.width, plan.chosen.picture.height)
+    size = (plan.resolved.settings.width, plan.resolved.settings.height)
     ready = await pictures.in_thread(lambda: inpainting.arranged(image, mask, asked, size))
-    start, keep, within = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
-    picture = replace(plan.chosen.picture, start=start, keep=keep, within=within)
-    return await _answered(desk, replace(plan, chosen=replace(plan.chosen, picture=picture)), asked)
+    init_image, inpaint_mask, target = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
+    settings = replace(plan.resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask, paste_target=target)
+    return await _answered(desk, replace(plan, resolved=replace(plan.resolved, settings=settings)), asked)
 
 
 async def _read(text: str, param: str) -> Any:
@@ -97,10 +97,10 @@ async def _run(desk: Desk, plan: Plan) -> list[Made]:
 
     Raises RunFailed for the first that failed, RunCanceled when somebody else canceled.
     """
-    picture = plan.chosen.picture
-    steps = picture.steps + (plan.hires_steps if picture.enlarge else 0)
+    settings = plan.resolved.settings
+    steps = settings.steps + (plan.hires_steps if settings.hires_fix else 0)
     made: list[Made] = []
-    async with desk.runs.running(plan.chosen.batch(origin=ORIGIN), desk.user) as run:
+    async with desk.runs.running(plan.resolved.batch(origin=ORIGIN), desk.user) as run:
         with desk.jobs.opened(Job(run, steps, plan.asked.force_task_id)) as job:
             numbers = {item_id: number for number, item_id in enumerate(run.item_ids)}
             async for end in run.ends():
@@ -124,19 +124,19 @@ def _parameters(asked: Generate) -> dict[str, Any]:
 
 def _text(plan: Plan, number: int) -> str:
     """Return the text of one picture."""
-    asked, picture, how = plan.asked, plan.chosen.picture, plan.sampling
-    varied = bool(plan.chosen.variation_seeds)
+    asked, resolved, how = plan.asked, plan.resolved.settings, plan.sampling
+    varied = bool(plan.resolved.variation_seeds)
     begins = isinstance(asked, ImageToImage) or plan.hires is not None
     settings = {
-        "Steps": picture.steps,
+        "Steps": resolved.steps,
         "Sampler": how.sampler,
         "Schedule type": how.schedule,
-        "CFG scale": picture.cfg_scale,
-        "Seed": plan.chosen.seeds[number],
-        "Size": f"{picture.width}x{picture.height}",
-        "Model hash": short_hash(plan.chosen.config),
-        "Model": plan.chosen.config.name,
-        "VAE": picture.vae["name"] if picture.vae else None,
+        "CFG scale": resolved.guidance,
+        "Seed": plan.resolved.seeds[number],
+        "Size": f"{resolved.width}x{resolved.height}",
+        "Model hash": short_hash(plan.resolved.config),
+        "Model": plan.resolved.config.name,
+        "VAE": resolved.vae["name"] if resolved.vae else None,
         "Variation seed": plan.subseeds[number] if varied else None,
         "Variation seed strength": asked.subseed_strength if varied else None,
         "Denoising strength": plan.strength if begins else None,
@@ -151,10 +151,10 @@ def _text(plan: Plan, number: int) -> str:
 def _extra(plan: Plan) -> dict[str, Any]:
     """Return what only some pictures have to tell: the second run, the mask, and a schedule that is not to be had."""
     found: dict[str, Any] = {}
-    enlarge = plan.chosen.picture.enlarge
-    if enlarge:
+    hires_fix = plan.resolved.settings.hires_fix
+    if hires_fix:
         found |= {
-            "Hires resize": f"{enlarge.width}x{enlarge.height}",
+            "Hires resize": f"{hires_fix.width}x{hires_fix.height}",
             "Hires steps": plan.hires_steps,
             "Hires upscaler": plan.hires,
         }
@@ -169,9 +169,9 @@ def _extra(plan: Plan) -> dict[str, Any]:
 
 def _info(plan: Plan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
     """Return what A1111 tells of the pictures that are done; with none, of those that were planned."""
-    asked, picture = plan.asked, plan.chosen.picture
+    asked, resolved = plan.asked, plan.resolved.settings
     told = list(numbers) or list(range(plan.count))
-    seeds = [plan.chosen.seeds[number] for number in told]
+    seeds = [plan.resolved.seeds[number] for number in told]
     subseeds = [plan.subseeds[number] for number in told]
     return {
         "prompt": asked.prompt,
@@ -183,17 +183,17 @@ def _info(plan: Plan, numbers: Sequence[int], texts: list[str], stamp: str) -> d
         "subseed": subseeds[0],
         "all_subseeds": subseeds,
         "subseed_strength": asked.subseed_strength,
-        "width": picture.width,
-        "height": picture.height,
+        "width": resolved.width,
+        "height": resolved.height,
         "sampler_name": plan.sampling.sampler,
-        "cfg_scale": picture.cfg_scale,
-        "steps": picture.steps,
+        "cfg_scale": resolved.guidance,
+        "steps": resolved.steps,
         "batch_size": asked.batch_size,
         "restore_faces": False,
         "face_restoration_model": None,
-        "sd_model_name": plan.chosen.config.name,
-        "sd_model_hash": short_hash(plan.chosen.config),
-        "sd_vae_name": picture.vae["name"] if picture.vae else None,
+        "sd_model_name": plan.resolved.config.name,
+        "sd_model_hash": short_hash(plan.resolved.config),
+        "sd_vae_name": resolved.vae["name"] if resolved.vae else None,
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,

@@ -5,10 +5,10 @@ from typing import Literal
 
 from PIL import Image, ImageFilter, ImageOps, ImageStat
 
-from invokeclone.graph.recipes import Keep, Start, Within
+from invokeclone.graph.recipes import InitImage, InpaintMask, PasteTarget
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.kit.resources import Resources
-from invokeclone.queue.generation import MOST_PIXELS
+from invokeclone.queue.generation import MAX_PIXELS
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111.schemas import ImageToImage
 from invokeclone.shims.dialect import Refused
@@ -51,8 +51,8 @@ def arranged(image: Image.Image, mask: Image.Image | None, asked: ImageToImage, 
     across, down = blur_of(asked)
     soft = repainted.filter(ImageFilter.GaussianBlur((across, down)))
     if asked.inpaint_full_res and (bounds := soft.getbbox()):
-        if image.width * image.height > MOST_PIXELS:
-            raise Refused(f"{image.width}x{image.height} is over {MOST_PIXELS} pixels", "init_images")
+        if image.width * image.height > MAX_PIXELS:
+            raise Refused(f"{image.width}x{image.height} is over {MAX_PIXELS} pixels", "init_images")
         place = region(bounds, asked.inpaint_full_res_padding, image.size, size)
         part, inside = image.crop(place).resize(size, Image.Resampling.LANCZOS), repainted.crop(place)
         inside = binary(inside, size)
@@ -124,21 +124,21 @@ def filled(picture: Image.Image, hole: Image.Image) -> Image.Image:
 
 async def kept(
     resources: Resources, user: User, ready: Arranged, asked: ImageToImage, strength: float
-) -> tuple[Start, Keep | None, Within | None]:
-    """Keep the pictures as intermediates, and return what a run is told of them."""
-    start = Start(await pictures.keep(resources, ready.picture, user), strength)
+) -> tuple[InitImage, InpaintMask | None, PasteTarget | None]:
+    """Keep the images as intermediates; returns what the settings say of them."""
+    init_image = InitImage(await pictures.keep(resources, ready.picture, user), strength)
     if ready.mask is None:
-        return start, None, None
-    keep = Keep(
+        return init_image, None, None
+    inpaint_mask = InpaintMask(
         mask=await pictures.keep(resources, ready.mask, user, ImageCategory.MASK),
         feather=ready.feather,
         paste=ready.whole is None,
         fill="noise" if asked.inpainting_fill == NOISE else "original",
     )
     if ready.whole is None or ready.place is None or ready.place_mask is None:
-        return start, keep, None
+        return init_image, inpaint_mask, None
     left, top, right, bottom = ready.place
-    within = Within(
+    target = PasteTarget(
         image=await pictures.keep(resources, ready.whole, user),
         mask=await pictures.keep(resources, ready.place_mask, user, ImageCategory.MASK),
         left=left,
@@ -146,4 +146,4 @@ async def kept(
         width=right - left,
         height=bottom - top,
     )
-    return start, keep, within
+    return init_image, inpaint_mask, target

@@ -14,7 +14,7 @@ from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.errors import NotFound
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
-from invokeclone.queue.generation import ModelNotFound, drawing_models
+from invokeclone.queue.generation import ModelNotFound, generation_models
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format
 from invokeclone.users import client_state
@@ -68,19 +68,19 @@ def title(config: ModelConfig) -> str:
 def _found(known: list[ModelConfig], name: str) -> ModelConfig | None:
     """Return the record of this title, name, key, hash or file; whether letters are capitals matters only if it must."""
     for fold in (str, str.casefold):
-        wanted = fold(name.strip())
+        generation_request = fold(name.strip())
         for config in known:
             file = PurePath(config.path.replace("\\", "/"))
             digits = config.hash.rpartition(":")[2]
             names = (title(config), config.name, config.key, digits, digits[:DIGITS], config.path, file.name, file.stem)
-            if wanted in map(fold, names):
+            if generation_request in map(fold, names):
                 return config
     return None
 
 
 async def checkpoint(connection: AsyncConnection, name: str) -> ModelConfig:
     """Return the main model of a name; raises ModelNotFound."""
-    if found := _found(await drawing_models(connection), name):
+    if found := _found(await generation_models(connection), name):
         return found
     raise ModelNotFound(name)
 
@@ -142,7 +142,7 @@ async def changed(connection: AsyncConnection, options: Options, asked: Mapping[
 
 async def listed(connection: AsyncConnection, options: Options) -> dict[str, Any]:
     """Return the options in A1111's form."""
-    known = await drawing_models(connection)
+    known = await generation_models(connection)
     current = next((config for config in known if config.key == options.checkpoint), known[0] if known else None)
     own_vae = await models.get(connection, options.vae) if options.vae else None
     return {

@@ -1,4 +1,4 @@
-"""AUTOMATIC1111's prompt language, read into weighted pieces and written in compel's language.
+"""AUTOMATIC1111's prompt language, read into weighted segments.
 
 `(a)` is 1.1 times as heavy, `[a]` 1.1 times lighter, `(a:1.3)` weighs 1.3; they nest, and a backslash makes a bracket mean
 itself. `BREAK` begins a new chunk of tokens. What has no equal here is refused by name.
@@ -8,9 +8,8 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from invokeclone.shims import weights
+from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.shims.dialect import Refused
-from invokeclone.shims.weights import Piece
 
 MOST_LETTERS = 16_000
 MOST_NESTED = 32
@@ -21,20 +20,13 @@ _NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:>]+)[^>]*>", re.IGNORECASE)
 _COMPOSED = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
 
-Chunk = list[Piece]
+STEP = 1.1
+"""What a pair of brackets without a number multiplies by."""
+Chunk = list[PromptSegment]
 
 
-def for_compel(prompt: str, param: str) -> str:
-    """Return the prompt in compel's language. Raises Refused, naming `param`, for what cannot be said in it."""
-    chunks = [weights.for_compel(chunk) for chunk in read(prompt, param)]
-    if len(chunks) == 1:
-        return chunks[0]
-    quoted = ", ".join(f'"{chunk}"' for chunk in chunks)
-    return f"({quoted}).and()"
-
-
-def read(prompt: str, param: str = "prompt") -> list[Chunk]:
-    """Return the chunks that BREAK separates, each in pieces that differ in weight. Raises Refused."""
+def parse(prompt: str, param: str = "prompt") -> Prompt:
+    """Return the prompt; BREAK separates its chunks. Raises Refused, naming `param`, for what has no equal here."""
     if len(prompt) > MOST_LETTERS:
         raise Refused(f"the prompt is over {MOST_LETTERS} characters", param)
     if network := _NETWORK.search(prompt):
@@ -44,7 +36,7 @@ def read(prompt: str, param: str = "prompt") -> list[Chunk]:
         raise Refused("AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param)
     reader = _Reader(prompt, param)
     reader.read()
-    return reader.chunks()
+    return Prompt(tuple(tuple(chunk) for chunk in reader.chunks()))
 
 
 @dataclass
@@ -76,9 +68,9 @@ class _Reader:
         while position < len(self.prompt):
             position = self._next(position)
         for first in self.round:
-            self._weigh(first, weights.STEP)
+            self._weigh(first, STEP)
         for bracket in self.square:
-            self._weigh(bracket.first, 1 / weights.STEP)
+            self._weigh(bracket.first, 1 / STEP)
 
     def _next(self, position: int) -> int:
         """Read what stands at `position`; returns where it ends."""
@@ -93,7 +85,7 @@ class _Reader:
             case "(":
                 self.round.append(len(self.letters))
             case ")" if self.round:
-                self._weigh(self.round.pop(), weights.STEP)
+                self._weigh(self.round.pop(), STEP)
             case "[":
                 self.square.append(_Open(len(self.letters), len(self.round)))
             case "]" if self.square:
@@ -129,7 +121,7 @@ class _Reader:
         bracket = self.square.pop()
         if bracket.colon is not None and _WHEN.fullmatch(self.prompt, bracket.colon + 1, position):
             raise Refused("[from:to:when] (prompt editing) is not supported", self.param)
-        self._weigh(bracket.first, 1 / weights.STEP)
+        self._weigh(bracket.first, 1 / STEP)
 
     def _weigh(self, first: int, factor: float) -> None:
         if factor < 0:
@@ -147,5 +139,5 @@ class _Reader:
                 if number:
                     chunks.append([])
                 if part:
-                    chunks[-1].append(Piece(part, weight))
+                    chunks[-1].append(PromptSegment(part, weight))
         return chunks

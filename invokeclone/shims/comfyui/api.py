@@ -29,7 +29,7 @@ from invokeclone.models import workers
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.queue.store import Chosen
+from invokeclone.queue.store import ItemFilter
 from invokeclone.shims import pictures
 from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog
@@ -206,16 +206,16 @@ async def post_history(request: Request, needs: Needs, user: Caller) -> Response
     return Response()
 
 
-def _chosen(body: Mapping[str, Any], user_id: str) -> Iterator[Chosen]:
+def _chosen(body: Mapping[str, Any], user_id: str) -> Iterator[ItemFilter]:
     """Yield what `clear` and `delete` mean."""
     ids = body.get("delete", [])
     if not isinstance(ids, list) or len(ids) > MOST_IDS or not all(isinstance(one, str) for one in ids):
         raise Refused(f"must be a list of at most {MOST_IDS} ids of prompts", "delete")
     own = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
     if body.get("clear"):
-        yield Chosen(**own)
+        yield ItemFilter(**own)
     elif ids:
-        yield Chosen(**own, batch_ids=ids)
+        yield ItemFilter(**own, batch_ids=ids)
 
 
 @routes.post("/interrupt")

@@ -5,13 +5,12 @@ It is read once per request; drawing asks it and no database.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.recipes import Usual, recipes
-from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType
+from invokeclone.graph.recipes import recipes
+from invokeclone.graph.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
@@ -19,8 +18,6 @@ from invokeclone.queue import generation
 from invokeclone.tables import images
 from invokeclone.users.current import User
 
-BASES = frozenset({BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2})
-"""The bases whose nodes workflows are translated to."""
 FOLDERS = {
     "checkpoints": "checkpoints",
     "diffusion_models": "checkpoints",
@@ -81,21 +78,10 @@ def _unique(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def usual_of(config: ModelConfig) -> Usual:
-    """Return what pictures of the model's base are usually made with."""
-    return recipes()[config.base].usual
-
-
-def setting(config: ModelConfig, name: str, otherwise: Any) -> Any:
-    """Return the model's own setting, or what is usual."""
-    stated = getattr(getattr(config, "default_settings", None), name, None)
-    return otherwise if stated is None else stated
-
-
 async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = ()) -> Catalog:
     """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
-    mains = [config for config in await generation.drawing_models(connection) if config.base in BASES]
-    vaes = [config for config in await models.search(connection, type=ModelType.VAE) if config.base in BASES]
+    mains = await generation.generation_models(connection)
+    vaes = await models.search(connection, type=ModelType.VAE, bases=list(recipes()))
     newest = (
         select(images.c.image_name)
         .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)

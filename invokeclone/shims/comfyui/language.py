@@ -9,8 +9,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from invokeclone.shims.weights import STEP, Piece
+from invokeclone.graph.prompts import PromptSegment
 
+STEP = 1.1
+"""What a pair of brackets without a number multiplies by."""
 MOST = 10.0
 DEEPEST = 32
 """Brackets within brackets; those that are deeper mean themselves."""
@@ -29,7 +31,7 @@ class _Part:
     """Whether a number said so: brackets further out don't change it."""
 
 
-def parse(prompt: str) -> list[Piece]:
+def parse(prompt: str) -> list[PromptSegment]:
     """Return the pieces of a prompt, neighbours of different weight."""
     parts: list[_Part] = []
     opened: list[int] = []
@@ -58,11 +60,11 @@ def _close(parts: list[_Part], start: int) -> None:
             part.is_stated = is_stated
 
 
-def _merged(parts: list[_Part]) -> list[Piece]:
+def _merged(parts: list[_Part]) -> list[PromptSegment]:
     """Join neighbours of one weight, and leave out what is empty."""
     filled = [part for part in parts if part.text]
     return [
-        Piece("".join(part.text for part in group), weight)
+        PromptSegment("".join(part.text for part in group), weight)
         for weight, group in itertools.groupby(filled, key=lambda part: round(_sensible(part.weight), 6))
     ]
 

@@ -12,14 +12,14 @@ from typing import Any, Self
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from invokeclone.graph.recipes import Drawing
+from invokeclone.graph.builder import GraphBuilder
 from invokeclone.shims.comfyui.nodes.images import SAVED
 from invokeclone.shims.comfyui.vocabulary import PREFIX
 
 NODE = f"{PREFIX}workflow"
 PATH = f"$.graph.nodes.{NODE}.value"
 """Where SQLite finds it in a session."""
-_OURS = re.compile(rf"{PREFIX}(\d+)_(\D+)(\d*)")
+_OURS = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Record:
         return str(self.prompt[node_id]["class_type"])
 
 
-def put(drawing: Drawing, kept: Record) -> None:
+def put(builder: GraphBuilder, kept: Record) -> None:
     """Keep the workflow in a graph."""
-    drawing.node(NODE, "string", value=orjson.dumps(asdict(kept)).decode())
+    builder.node(NODE, "string", value=orjson.dumps(asdict(kept)).decode())
 
 
 def of_session(session: Mapping[str, Any]) -> Record | None:

@@ -1,53 +1,54 @@
-"""From a checked workflow to a graph of ours: each node draws its part, in the order of the links."""
+"""From a checked workflow to a graph of ours: each node builds its part, in the order of the links."""
 
 from typing import Any
 
 from pydantic import ValidationError
 
-from invokeclone.graph.recipes import Drawing
+from invokeclone.graph.builder import GraphBuilder
+from invokeclone.graph.recipes import CannotBuild
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import Record
-from invokeclone.shims.comfyui.vocabulary import CannotDraw, NodeType, Place
+from invokeclone.shims.comfyui.vocabulary import PREFIX, NodeType, Place
 from invokeclone.shims.comfyui.workflow import BadValue, Checked, Link, WorkflowRefused, converted, refused_node
 
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
-MOST_DRAWN = 2000
+MAX_NODES = 2000
 """Nodes of ours in one graph."""
 
 
 def batch_of(kept: Record, checked: Checked, catalog: Catalog, prompt_id: str) -> Batch:
     """Return the batch of a workflow: one item, whatever the number of pictures. Raises WorkflowRefused."""
-    drawing = drawn(kept.prompt, checked, catalog)
-    record.put(drawing, kept)
+    builder = built(kept.prompt, checked, catalog)
+    record.put(builder, kept)
     try:
         return Batch.model_validate(
-            {"batch_id": prompt_id, "origin": NAME, "destination": NAME, "graph": drawing.graph()}
+            {"batch_id": prompt_id, "origin": NAME, "destination": NAME, "graph": builder.graph()}
         )
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]) for problem in error.errors()[:3])
         raise WorkflowRefused("invalid_prompt", "The prompt cannot be run here", problems) from error
 
 
-def drawn(prompt: dict[str, Any], checked: Checked, catalog: Catalog) -> Drawing:
-    """Draw the nodes; raises WorkflowRefused."""
-    drawing = Drawing(NAME)
+def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog) -> GraphBuilder:
+    """Build the nodes' part of the graph, one after the other; raises WorkflowRefused."""
+    builder = GraphBuilder(NAME)
     positions = {node_id: position for position, node_id in enumerate(prompt)}
     made: dict[str, tuple[Any, ...]] = {}
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        place = Place(drawing, positions[node_id], catalog)
+        place = Place(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog)
         try:
             inputs = {name: _value(name, value, kind, made, catalog) for name, value in checked.given[node_id].items()}
             made[node_id] = kind.draw(place, **inputs)
-        except (CannotDraw, BadValue) as error:
+        except (CannotBuild, BadValue) as error:
             raise refused_node(node_id, kind.name, str(error), checked.outputs) from error
-        if len(drawing.nodes) > MOST_DRAWN:
-            raise WorkflowRefused("too_many_nodes", f"The prompt needs over {MOST_DRAWN} nodes here")
-    return drawing
+        if len(builder.nodes) > MAX_NODES:
+            raise WorkflowRefused("too_many_nodes", f"The prompt needs over {MAX_NODES} nodes here")
+    return builder
 
 
 def _value(name: str, value: Any, kind: NodeType, made: dict[str, tuple[Any, ...]], catalog: Catalog) -> Any:

@@ -6,39 +6,55 @@ A link of pictures or latents carries several of one size: each is a node of our
 from dataclasses import dataclass, replace
 from typing import Self
 
+from invokeclone.graph.builder import NodeOutput
+from invokeclone.graph.recipes import CannotBuild, ModelParts, Recipe
 from invokeclone.models.configs import ModelConfig
-from invokeclone.shims.comfyui.vocabulary import MOST_PICTURES, CannotDraw, Lead, Place
+from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, Place
 
 
 @dataclass(frozen=True)
 class Model:
-    """A denoiser."""
+    """A main model: what denoises, its text encoders, its VAE, and how its family builds graphs."""
 
-    unet: Lead
-    vae: Lead
-    """Some VAE of the model, for nodes of ours that insist on one."""
+    parts: ModelParts
     config: ModelConfig
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A text encoder."""
+    """The text encoders of a main model."""
 
-    clip: Lead
-    whole: Lead
-    """The encoder before any of its layers were skipped."""
+    model: Model
     skipped: int = 0
+    """How many layers are skipped; the model's own parts skip none."""
+    parts: ModelParts | None = None
+    """The model's parts with layers skipped."""
+
+    @property
+    def encoders(self) -> ModelParts:
+        """The parts to encode with."""
+        return self.parts or self.model.parts
+
+
+@dataclass(frozen=True)
+class Vae:
+    """A VAE, and how graphs of its architecture are built."""
+
+    vae: NodeOutput
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
 class Text:
     """An encoded prompt."""
 
-    conditioning: Lead
-    prompt: str
+    conditioning: NodeOutput
+    text: str
+    """In the prompt language of its model."""
     clip: Clip
     masked: bool = False
-    """Whether it holds in a part of the picture only."""
+    """Whether it holds in a part of the image only."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +66,14 @@ class Conditioning:
     @property
     def prompt(self) -> str:
         """All of the words."""
-        return " ".join(text.prompt for text in self.texts)
+        return " ".join(text.text for text in self.texts)
 
 
 @dataclass(frozen=True)
 class Mask:
     """An image in gray. ComfyUI's masks are white where something changes; ours are where it stays."""
 
-    image: Lead
+    image: NodeOutput
     width: int
     height: int
     white_changes: bool = True
@@ -66,25 +82,25 @@ class Mask:
         """Return the mask with the other meaning, which costs nothing."""
         return replace(self, white_changes=not self.white_changes)
 
-    def drawn(self, place: Place, role: str, *, white_changes: bool) -> Lead:
+    def drawn(self, place: Place, role: str, *, white_changes: bool) -> NodeOutput:
         """Return the image whose white means what is asked for."""
         if self.white_changes is white_changes:
             return self.image
-        return Lead(f"{place.add(role, 'tomask', image=self.image, invert=True)}.image")
+        return place.output(role, "tomask", "image", image=self.image, invert=True)
 
 
 @dataclass(frozen=True)
 class Images:
     """Pictures of one size."""
 
-    nodes: tuple[Lead, ...]
+    nodes: tuple[NodeOutput, ...]
     width: int
     height: int
-    metadata: tuple[Lead | None, ...] = ()
+    metadata: tuple[NodeOutput | None, ...] = ()
     """What says how each was made."""
 
     @property
-    def made(self) -> tuple[tuple[Lead, Lead | None], ...]:
+    def made(self) -> tuple[tuple[NodeOutput, NodeOutput | None], ...]:
         """The pictures, each with its metadata."""
         metadata = self.metadata or (None,) * len(self.nodes)
         return tuple(zip(self.nodes, metadata, strict=True))
@@ -94,34 +110,34 @@ class Images:
 class Latents:
     """Latents of one size (in pixels; None: the model's own). Without nodes they are empty, `count` of them."""
 
-    nodes: tuple[str, ...] = ()
-    """Nodes of ours with the outputs `latents`, `width` and `height`."""
+    nodes: tuple[NodeOutput, ...] = ()
+    """Outputs of nodes of ours that also have the outputs `width` and `height`."""
     count: int = 1
     width: int | None = None
     height: int | None = None
-    vae: Lead | None = None
+    vae: Vae | None = None
     """What they were encoded with."""
-    image: Lead | None = None
+    image: NodeOutput | None = None
     """The picture that they are of, for inpainting models."""
     mask: Mask | None = None
     """Where something changes."""
-    metadata: tuple[Lead | None, ...] = ()
+    metadata: tuple[NodeOutput | None, ...] = ()
 
-    def filled(self, what: str) -> tuple[str, ...]:
-        """Return the nodes; raises CannotDraw when the latents are empty."""
+    def filled(self, what: str) -> tuple[NodeOutput, ...]:
+        """Return the nodes; raises CannotBuild when the latents are empty."""
         if not self.nodes:
-            raise CannotDraw(f"{what}: the latents are empty, a sampler or an encoder must come before")
+            raise CannotBuild(f"{what}: the latents are empty, a sampler or an encoder must come before")
         return self.nodes
 
     def size(self, what: str) -> tuple[int, int]:
-        """Return the size in pixels; raises CannotDraw while only the model knows it."""
+        """Return the size in pixels; raises CannotBuild while only the model knows it."""
         if self.width is None or self.height is None:
-            raise CannotDraw(f"{what}: the size of the latents is left open")
+            raise CannotBuild(f"{what}: the size of the latents is left open")
         return self.width, self.height
 
 
 def few(count: int) -> int:
-    """Return how many pictures a link will carry; raises CannotDraw when they are too many."""
-    if count > MOST_PICTURES:
-        raise CannotDraw(f"{count} pictures at once are too many: at most {MOST_PICTURES}")
+    """Return how many pictures a link will carry; raises CannotBuild when they are too many."""
+    if count > MAX_IMAGES:
+        raise CannotBuild(f"{count} pictures at once are too many: at most {MAX_IMAGES}")
     return count

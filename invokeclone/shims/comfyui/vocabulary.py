@@ -1,4 +1,4 @@
-"""What a ComfyUI node is here: a name, typed inputs and outputs as ComfyUI publishes them, and the function that draws it.
+"""What a ComfyUI node is here: a name, typed inputs and outputs as ComfyUI publishes them, and the function that builds it.
 
 A function's arguments are the node's inputs by their ComfyUI names. What links carry is in `values.py`.
 """
@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from invokeclone.graph.recipes import Drawing
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
+from invokeclone.graph.recipes import CannotBuild
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue.generation import InvalidGeneration, require_capability
 from invokeclone.shims.comfyui.catalog import Catalog
 
 LITERAL_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-MOST_PICTURES = 16
-"""Pictures that one link may carry."""
+MAX_IMAGES = 16
+"""Images that one link may carry."""
 
 
 @dataclass(frozen=True)
@@ -86,43 +89,35 @@ def link(type_name: str, *, optional: bool = False) -> Input:
     return Input(type_name, optional=optional)
 
 
-class CannotDraw(ValueError):
-    """A node is asked for something that cannot be done here; says what."""
-
-
 @dataclass
 class Place:
-    """Where a node draws: its own corner of the graph, and what is known of models and pictures."""
+    """What a node builds with: the graph, where ids begin with the node's position, and what is known of models and images."""
 
-    drawing: Drawing
-    position: int
-    """Of the node in the workflow; ids in the graph begin with it."""
+    builder: GraphBuilder
     catalog: Catalog
 
     def add(self, role: str, node_type: str, **inputs: Any) -> str:
-        """Add a node of ours and return its id; links into it are given as `name=Lead(...)`."""
-        node_id = f"{PREFIX}{self.position}_{role}"
-        leads = {name: value for name, value in inputs.items() if isinstance(value, Lead)}
-        plain = {name: value for name, value in inputs.items() if name not in leads and value is not None}
-        self.drawing.node(node_id, node_type, **plain)
-        for name, lead in leads.items():
-            self.drawing.connect(lead.place, f"{node_id}.{name}")
-        return node_id
+        """Add a node of ours and return its id."""
+        return self.builder.node(role, node_type, **inputs)
+
+    def output(self, role: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
+        """Add a node of ours and return one of its outputs."""
+        return self.builder.output(role, node_type, output, **inputs)
+
+    def require(self, config: ModelConfig, capability: str) -> None:
+        """Raise CannotBuild unless the model can do what a node needs."""
+        try:
+            require_capability(config, capability)
+        except InvalidGeneration as error:
+            raise CannotBuild(str(error)) from error
 
     def refuse(self, message: str) -> NoReturn:
-        """Say that this cannot be drawn."""
-        raise CannotDraw(message)
+        """Raise CannotBuild."""
+        raise CannotBuild(message)
 
 
 PREFIX = "comfy_"
 """What the ids of our nodes begin with; the node's position and a role follow."""
-
-
-@dataclass(frozen=True)
-class Lead:
-    """An output of our graph, `node.field`, to be led to an input."""
-
-    place: str
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ import re
 
 from fastapi import APIRouter, Request, Response
 
+from invokeclone.graph.prompts import Prompt
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
-from invokeclone.queue.generation import Chosen, Wanted
-from invokeclone.shims import pictures, starts, usage
+from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
+from invokeclone.shims import init_images, pictures, usage
 from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, router
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
 from invokeclone.shims.runs import runs_of, unless_gone
@@ -51,7 +52,7 @@ class NotFoundHere(Refused):
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
-    return json_answer({"models": [_model(config) for config in await generation.drawing_models(connection)]})
+    return json_answer({"models": [_model(config) for config in await generation.generation_models(connection)]})
 
 
 async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
@@ -73,15 +74,14 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
     if asked.instances.image is not None:
         raise Refused("pictures are edited by generateContent", "instances.image")
     parameters = asked.parameters
-    wanted = Wanted(
-        prompt=asked.instances.prompt,
-        negative_prompt=parameters.negative_prompt,
-        language="plain",
+    generation_request = GenerationRequest(
+        prompt=Prompt.plain(asked.instances.prompt),
+        negative_prompt=Prompt.plain(parameters.negative_prompt),
         count=parameters.sample_count,
         seed=parameters.seed,
     )
-    chosen = await _choose(needs, model, wanted, parameters.aspect_ratio)
-    names = await _run(request, caller, chosen)
+    resolved = await _resolve(needs, model, generation_request, parameters.aspect_ratio)
+    names = await _run(request, caller, resolved)
     options = parameters.output_options
     files = [await pictures.packed(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names]
     predictions = [{"mimeType": options.mime_type, "bytesBase64Encoded": pictures.base64_of(file)} for file in files]
@@ -94,14 +94,14 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     config = asked.generation_config
     prompt, data = asked.prompt, asked.picture
     image = await pictures.opened(data, "contents") if data is not None else None
-    width, height = starts.within(image.size) if image else (None, None)
-    wanted = Wanted(
-        prompt=prompt, language="plain", count=config.candidate_count, seed=config.seed, width=width, height=height
+    width, height = init_images.within_edit_limit(image.size) if image else (None, None)
+    generation_request = GenerationRequest(
+        prompt=Prompt.plain(prompt), count=config.candidate_count, seed=config.seed, width=width, height=height
     )
-    chosen = await _choose(needs, model, wanted, config.image_config.aspect_ratio)
+    resolved = await _resolve(needs, model, generation_request, config.image_config.aspect_ratio)
     if image is not None:
-        chosen = await starts.begin_with(needs, caller, chosen, image, EDIT_STRENGTH)
-    names = await _run(request, caller, chosen)
+        resolved = await init_images.begin_with(needs, caller, resolved, image, EDIT_STRENGTH)
+    names = await _run(request, caller, resolved)
     files = [pictures.base64_of(await pictures.packed(needs, name)) for name in names]
     answers = [
         {
@@ -112,35 +112,41 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
         for index, file in enumerate(files)
     ]
     return json_answer(
-        {"candidates": answers, "usageMetadata": _usage(chosen, prompt, len(files)), "modelVersion": chosen.config.name}
+        {
+            "candidates": answers,
+            "usageMetadata": _usage(resolved, prompt, len(files)),
+            "modelVersion": resolved.config.name,
+        }
     )
 
 
-async def _choose(resources: Resources, model: str, wanted: Wanted, aspect: Aspect | None) -> Chosen:
-    """Choose what is open; proportions are brought to as many pixels as would be made without them."""
+async def _resolve(
+    resources: Resources, model: str, generation_request: GenerationRequest, aspect: Aspect | None
+) -> ResolvedRequest:
+    """Resolve what is left open; proportions are brought to as many pixels as would be made without them."""
     name = None if _NO_MODEL.match(model) else model
     async with resources.database.read() as connection:
         try:
             config = await generation.find_model(connection, name)
         except generation.ModelNotFound as error:
             raise NotFoundHere(f"models/{model} is not found") from error
-        chosen = await generation.choose(connection, wanted, config)
+        resolved = await generation.resolve(connection, generation_request, config)
         if aspect is None:
-            return chosen
+            return resolved
         across, down = ASPECTS[aspect]
-        unit = math.sqrt(chosen.picture.width * chosen.picture.height / (across * down))
+        unit = math.sqrt(resolved.settings.width * resolved.settings.height / (across * down))
         sides = {"width": round(across * unit), "height": round(down * unit)}
-        return await generation.choose(connection, wanted.model_copy(update=sides), config)
+        return await generation.resolve(connection, generation_request.model_copy(update=sides), config)
 
 
-async def _run(request: Request, user: User, chosen: Chosen) -> list[str]:
-    async with runs_of(request).running(chosen.batch(origin=ORIGIN), user) as run:
+async def _run(request: Request, user: User, resolved: ResolvedRequest) -> list[str]:
+    async with runs_of(request).running(resolved.batch(origin=ORIGIN), user) as run:
         return await unless_gone(request, run.pictures())
 
 
-def _usage(chosen: Chosen, prompt: str, count: int) -> dict[str, int]:
+def _usage(resolved: ResolvedRequest, prompt: str, count: int) -> dict[str, int]:
     said = usage.of_text(prompt)
-    made = count * usage.of_picture(chosen.picture.width, chosen.picture.height)
+    made = count * usage.of_picture(resolved.settings.width, resolved.settings.height)
     return {"promptTokenCount": said, "candidatesTokenCount": made, "totalTokenCount": said + made}
 
 

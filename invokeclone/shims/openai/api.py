@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from PIL import Image
 
+from invokeclone.graph.prompts import Prompt
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
-from invokeclone.queue.generation import Chosen, Wanted
-from invokeclone.shims import pictures, starts
+from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
+from invokeclone.shims import init_images, pictures
 from invokeclone.shims.dialect import Refused, json_answer, read_json, router
 from invokeclone.shims.openai import answers, links
 from invokeclone.shims.openai.answers import Form
@@ -60,7 +61,7 @@ class AddressUnknown(Refused):
 class _Job:
     """A request that is ready to run."""
 
-    chosen: Chosen
+    resolved: ResolvedRequest
     form: Form
     as_links: bool
     partial: int | None
@@ -73,7 +74,7 @@ class _Job:
 async def list_models(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
     times = await models.created(connection)
-    listed = [_model(config, times) for config in await generation.drawing_models(connection)]
+    listed = [_model(config, times) for config in await generation.generation_models(connection)]
     return json_answer({"object": "list", "data": listed})
 
 
@@ -100,8 +101,10 @@ def _model(config: ModelConfig, created: Mapping[str, datetime]) -> dict[str, An
 async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt."""
     asked = await read_json(request, Generation)
-    wanted = _wanted(asked, asked.prompt)
-    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_generation", style=asked.style)
+    generation_request = _request_of(asked, asked.prompt)
+    job = await _job(
+        needs, asked, generation_request, request.path_params.get("deployment"), "image_generation", style=asked.style
+    )
     return await _answer(request, needs, caller, job)
 
 
@@ -117,8 +120,8 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     mask = await pictures.opened(masks[0], "mask") if masks else None
     if mask is not None and mask.size != image.size:
         raise Refused(f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask")
-    wanted = _wanted(asked, asked.prompt, asked.sides or starts.within(image.size))
-    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
+    generation_request = _request_of(asked, asked.prompt, asked.sides or init_images.within_edit_limit(image.size))
+    job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, EDIT_STRENGTH[asked.input_fidelity], mask)
     return await _answer(request, needs, caller, job)
 
@@ -128,8 +131,8 @@ async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     async with request.form(max_files=32, max_part_size=2**20) as form:
         asked = Variation.model_validate(texts(form))
         image = await _only(await uploads(form, "image", "image[]"))
-    wanted = _wanted(asked, "", asked.sides or starts.within(image.size))
-    job = await _job(needs, asked, wanted, request.path_params.get("deployment"), "image_edit", inputs=1)
+    generation_request = _request_of(asked, "", asked.sides or init_images.within_edit_limit(image.size))
+    job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH)
     return await _answer(request, needs, caller, job)
 
@@ -142,14 +145,13 @@ async def _only(sent: list[bytes]) -> Image.Image:
     return await pictures.opened(sent[0], "image")
 
 
-def _wanted(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> Wanted:
+def _request_of(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> GenerationRequest:
     width, height = sides or asked.sides or (None, None)
     if width == 0 or height == 0:
         raise Refused("both sides must be at least 1", "size")
-    return Wanted(
-        prompt=prompt,
-        negative_prompt=asked.negative_prompt,
-        language="plain",
+    return GenerationRequest(
+        prompt=Prompt.plain(prompt),
+        negative_prompt=Prompt.plain(asked.negative_prompt),
         count=asked.count,
         seed=asked.seed,
         width=width,
@@ -163,31 +165,31 @@ def _wanted(asked: Common, prompt: str, sides: tuple[int, int] | None = None) ->
 async def _job(
     resources: Resources,
     asked: Common,
-    wanted: Wanted,
+    generation_request: GenerationRequest,
     deployment: str | None,
     kind: answers.Kind,
     *,
     inputs: int = 0,
     style: str | None = None,
 ) -> _Job:
-    """Choose what is open, and what quality and style mean for the model."""
+    """Resolve what is left open, and what quality and style mean for the model."""
     async with resources.database.read() as connection:
         config = await _find(connection, model_meant(deployment or asked.model))
         try:
-            chosen = await generation.choose(connection, wanted, config)
-        except generation.NotAPicture as error:
+            resolved = await generation.resolve(connection, generation_request, config)
+        except generation.InvalidGeneration as error:
             raise Refused(str(error), "size") from error
-    picture = chosen.picture
+    settings = resolved.settings
     prompted = asked if isinstance(asked, Prompted) else None
     if asked.steps is None and prompted:
-        picture = replace(picture, steps=max(1, round(picture.steps * prompted.factor)))
+        settings = replace(settings, steps=max(1, round(settings.steps * prompted.factor)))
     if asked.cfg_scale is None and style:
-        picture = replace(picture, cfg_scale=max(1.0, picture.cfg_scale * SCALE[style]))
+        settings = replace(settings, guidance=max(1.0, settings.guidance * SCALE[style]))
     form = Form(
         kind=kind,
-        prompt=wanted.prompt,
-        width=picture.width,
-        height=picture.height,
+        prompt=settings.prompt.text,
+        width=settings.width,
+        height=settings.height,
         format=prompted.format if prompted else "png",
         compression=prompted.output_compression if prompted else None,
         quality=prompted.quality if prompted else "auto",
@@ -197,19 +199,19 @@ async def _job(
         raise Refused("compression below 100 is not possible for png", "output_compression")
     stream = bool(prompted and prompted.stream)
     partial = (prompted.partial_images or 0) if prompted and stream else None
-    return _Job(replace(chosen, picture=picture), form, asked.response_format == "url", partial)
+    return _Job(replace(resolved, settings=settings), form, asked.response_format == "url", partial)
 
 
 async def _with_picture(
     resources: Resources, user: User, job: _Job, image: Image.Image, strength: float, mask: Image.Image | None = None
 ) -> _Job:
-    return replace(job, chosen=await starts.begin_with(resources, user, job.chosen, image, strength, mask))
+    return replace(job, resolved=await init_images.begin_with(resources, user, job.resolved, image, strength, mask))
 
 
 async def _answer(request: Request, resources: Resources, user: User, job: _Job) -> Response:
     """Run, wait and answer."""
     runs = runs_of(request)
-    batch = job.chosen.batch(origin=ORIGIN)
+    batch = job.resolved.batch(origin=ORIGIN)
     if job.partial is not None:
         run = await runs.enqueue(batch, user)
         events = answers.streamed(runs, run, job.form, job.partial)

@@ -72,7 +72,7 @@ class Common(BaseModel):
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """Width and height in pixels; None: chosen here."""
+        """Width and height in pixels; None: resolved here."""
         found = _SIZE.fullmatch(self.size) if self.size else None
         return (int(found[1]), int(found[2])) if found else None
 

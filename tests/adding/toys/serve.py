@@ -1,4 +1,4 @@
-"""The ordinary server and worker, with one more folder in `invokeclone.families`: what an edit of the tree would do."""
+"""The ordinary server, worker and command line, with one more folder in `invokeclone.families`: what an edit of the tree would do."""
 
 import argparse
 import sys
@@ -15,6 +15,10 @@ if __name__ == "__main__":
 
         sys.argv[1:2] = []
         sys.exit(main())
+    if sys.argv[1:2] == ["generate"]:
+        from invokeclone.cli.main import main
+
+        sys.exit(main())
     import uvicorn
 
     from invokeclone.kit.settings import Settings
@@ -23,7 +27,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", type=Path)
     parser.add_argument("--port", type=int)
-    chosen = parser.parse_args()
-    settings = Settings(root=chosen.root, device="cpu", precision="float32")
+    arguments = parser.parse_args()
+    settings = Settings(root=arguments.root, device="cpu", precision="float32")
     app = create_app(settings, worker_command=(sys.executable, str(HERE), "worker"))
-    uvicorn.run(app, port=chosen.port, log_level="warning")
+    uvicorn.run(app, port=arguments.port, log_level="warning")

@@ -3,12 +3,12 @@
 import math
 from dataclasses import replace
 
-from invokeclone.queue.generation import MOST_SIDE, SizeOverLimits, within_limits
+from invokeclone.graph.builder import NodeOutput
+from invokeclone.queue.generation import MAX_SIDE, SizeOverLimits, within_limits
 from invokeclone.shims.comfyui.values import Images, Mask, few
 from invokeclone.shims.comfyui.vocabulary import (
-    MOST_PICTURES,
+    MAX_IMAGES,
     Input,
-    Lead,
     Place,
     choice,
     integer,
@@ -56,11 +56,11 @@ def sized(place: Place, width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def each(place: Place, images: Images, role: str, node_type: str, **inputs: object) -> tuple[Lead, ...]:
+def each(place: Place, images: Images, role: str, node_type: str, **inputs: object) -> tuple[NodeOutput, ...]:
     """Draw a node of ours for each of the pictures."""
     return tuple(
-        Lead(f"{place.add(f'{role}{index}', node_type, image=lead, **inputs)}.image")
-        for index, lead in enumerate(images.nodes)
+        place.output(f"{role}{index}", node_type, "image", image=source, **inputs)
+        for index, source in enumerate(images.nodes)
     )
 
 
@@ -68,11 +68,9 @@ def each(place: Place, images: Images, role: str, node_type: str, **inputs: obje
 def load(place: Place, *, image: str) -> tuple[Images, Mask]:
     """Load a picture; the mask is white where it is transparent."""
     field, width, height = loaded(place, image)
-    picture = place.add("image", "img_conv", image=field, mode="RGB")
-    alpha = place.add("alpha", "img_chan", image=field, channel="A")
-    return Images((Lead(f"{picture}.image"),), width, height), Mask(
-        Lead(f"{alpha}.image"), width, height, white_changes=False
-    )
+    rgb = place.output("image", "img_conv", "image", image=field, mode="RGB")
+    alpha = place.output("alpha", "img_chan", "image", image=field, channel="A")
+    return Images((rgb,), width, height), Mask(alpha, width, height, white_changes=False)
 
 
 @node(
@@ -80,9 +78,9 @@ def load(place: Place, *, image: str) -> tuple[Images, Mask]:
     "EmptyImage",
     "image",
     {
-        "width": integer(512, 1, MOST_SIDE),
-        "height": integer(512, 1, MOST_SIDE),
-        "batch_size": integer(1, 1, MOST_PICTURES),
+        "width": integer(512, 1, MAX_SIDE),
+        "height": integer(512, 1, MAX_SIDE),
+        "batch_size": integer(1, 1, MAX_IMAGES),
         "color": integer(0, 0, 0xFFFFFF),
     },
     "IMAGE",
@@ -91,10 +89,9 @@ def empty(place: Place, *, width: int, height: int, batch_size: int, color: int)
     """Make pictures of one color, whose number is 0xRRGGBB."""
     sized(place, width, height)
     red, green, blue = color >> 16, color >> 8 & 255, color & 255
-    blank = place.add(
-        "blank", "blank_image", width=width, height=height, color={"r": red, "g": green, "b": blue, "a": 255}
-    )
-    return (Images((Lead(f"{blank}.image"),) * batch_size, width, height),)
+    rgba = {"r": red, "g": green, "b": blue, "a": 255}
+    blank = place.output("blank", "blank_image", "image", width=width, height=height, color=rgba)
+    return (Images((blank,) * batch_size, width, height),)
 
 
 # Sizes
@@ -107,8 +104,8 @@ def empty(place: Place, *, width: int, height: int, batch_size: int, color: int)
     {
         "image": IMAGE,
         "upscale_method": choice(*METHODS),
-        "width": integer(512, 0, MOST_SIDE),
-        "height": integer(512, 0, MOST_SIDE),
+        "width": integer(512, 0, MAX_SIDE),
+        "height": integer(512, 0, MAX_SIDE),
         "crop": choice("disabled", "center"),
     },
     "IMAGE",
@@ -176,10 +173,10 @@ def scale_to_total(place: Place, *, image: Images, upscale_method: str, megapixe
     "image/transform",
     {
         "image": IMAGE,
-        "width": integer(512, 1, MOST_SIDE),
-        "height": integer(512, 1, MOST_SIDE),
-        "x": integer(0, 0, MOST_SIDE),
-        "y": integer(0, 0, MOST_SIDE),
+        "width": integer(512, 1, MAX_SIDE),
+        "height": integer(512, 1, MAX_SIDE),
+        "x": integer(0, 0, MAX_SIDE),
+        "y": integer(0, 0, MAX_SIDE),
     },
     "IMAGE",
 )
@@ -195,8 +192,8 @@ def crop(place: Place, *, image: Images, width: int, height: int, x: int, y: int
     "image",
     {
         "image": IMAGE,
-        **{side: integer(0, 0, MOST_SIDE, step=8) for side in ("left", "top", "right", "bottom")},
-        "feathering": integer(40, 0, MOST_SIDE),
+        **{side: integer(0, 0, MAX_SIDE, step=8) for side in ("left", "top", "right", "bottom")},
+        "feathering": integer(40, 0, MAX_SIDE),
     },
     "IMAGE",
     "MASK",
@@ -210,10 +207,9 @@ def pad(
     padded = replace(image, nodes=each(place, image, "pad", "img_pad_crop", **sides), width=width, height=height)
     filled = each(place, padded, "fill", "infill_rgba", color=GRAY)
     opaque = each(place, replace(padded, nodes=filled), "opaque", "img_conv", mode="RGB")
-    kept = Lead(f"{place.add('kept', 'tomask', image=padded.nodes[0])}.image")
+    kept = place.output("kept", "tomask", "image", image=padded.nodes[0])
     if feathering:
-        fade = place.add("fade", "expand_mask_with_fade", mask=kept, threshold=0, fade_size_px=feathering)
-        kept = Lead(f"{fade}.image")
+        kept = place.output("fade", "expand_mask_with_fade", "image", mask=kept, threshold=0, fade_size_px=feathering)
     return replace(padded, nodes=opaque), Mask(kept, width, height, white_changes=False)
 
 
@@ -230,7 +226,7 @@ def invert(place: Place, *, image: Images) -> tuple[Images]:
     "RepeatImageBatch",
     "RepeatImageBatch",
     "image/batch",
-    {"image": IMAGE, "amount": integer(1, 1, MOST_PICTURES)},
+    {"image": IMAGE, "amount": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
 def repeat(place: Place, *, image: Images, amount: int) -> tuple[Images]:  # noqa: ARG001
@@ -243,7 +239,7 @@ def repeat(place: Place, *, image: Images, amount: int) -> tuple[Images]:  # noq
     "ImageFromBatch",
     "ImageFromBatch",
     "image/batch",
-    {"image": IMAGE, "batch_index": integer(0, 0, MOST_PICTURES - 1), "length": integer(1, 1, MOST_PICTURES)},
+    {"image": IMAGE, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
 def from_batch(place: Place, *, image: Images, batch_index: int, length: int) -> tuple[Images]:  # noqa: ARG001
@@ -261,7 +257,7 @@ def batch(place: Place, *, image1: Images, image2: Images) -> tuple[Images]:
         image2 = _centered(place, image2, image1.width / image1.height)
         image2 = _resized(place, image2, "bilinear", image1.width, image1.height)
     pairs = image1.made + image2.made
-    return (replace(image1, nodes=tuple(lead for lead, _ in pairs), metadata=tuple(one for _, one in pairs)),)
+    return (replace(image1, nodes=tuple(image for image, _ in pairs), metadata=tuple(one for _, one in pairs)),)
 
 
 # The end
@@ -276,17 +272,18 @@ def batch(place: Place, *, image1: Images, image2: Images) -> tuple[Images]:
 )
 def save(place: Place, *, images: Images, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
     """Keep pictures in the gallery."""
-    for index, (lead, metadata) in enumerate(images.made):
-        place.drawing.result(place.add(f"{SAVED}{index}", "save_image", image=lead, metadata=metadata), None)
+    for index, (image, metadata) in enumerate(images.made):
+        saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)
+        place.builder.result(saved, None)
     return ()
 
 
 @node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
 def preview(place: Place, *, images: Images) -> tuple[()]:
     """Show pictures without keeping them in the gallery."""
-    for index, (lead, metadata) in enumerate(images.made):
-        saved = place.add(f"{SAVED}{index}", "save_image", image=lead, metadata=metadata)
-        place.drawing.nodes[saved]["use_cache"] = False
+    for index, (image, metadata) in enumerate(images.made):
+        saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)
+        place.builder.nodes[saved]["use_cache"] = False
     return ()
 
 

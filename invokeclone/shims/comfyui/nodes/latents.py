@@ -1,13 +1,12 @@
-"""Nodes between pictures and latents, and those that reshape latents."""
+"""Nodes between images and latents, and those that reshape latents."""
 
 from dataclasses import replace
 
-from invokeclone.queue.generation import LEAST_SIDE, MOST_SIDE, NotAPicture, legal_size
-from invokeclone.shims.comfyui.values import Images, Latents, Mask, few
+from invokeclone.graph.recipes import CannotBuild
+from invokeclone.queue.generation import MAX_SIDE, MIN_SIDE, InvalidGeneration, fit_size
+from invokeclone.shims.comfyui.values import Images, Latents, Mask, Vae, few
 from invokeclone.shims.comfyui.vocabulary import (
-    MOST_PICTURES,
-    CannotDraw,
-    Lead,
+    MAX_IMAGES,
     Place,
     choice,
     integer,
@@ -28,25 +27,20 @@ METHODS = {
 SAMPLES = link("LATENT")
 
 
-def fitting(width: int, height: int) -> tuple[int, int]:
-    """Return the size on the grid; raises CannotDraw for one over the limits."""
+def fitting(width: int, height: int, grid: int = GRID) -> tuple[int, int]:
+    """Return the size on the grid; raises CannotBuild for one over the limits."""
     try:
-        return legal_size(width, height, GRID)
-    except NotAPicture as error:
-        raise CannotDraw(str(error)) from error
+        return fit_size(width, height, grid)
+    except InvalidGeneration as error:
+        raise CannotBuild(str(error)) from error
 
 
-@node(
-    "EmptyLatentImage",
-    "Empty Latent Image",
-    "latent",
-    {
-        "width": integer(512, LEAST_SIDE, MOST_SIDE, step=GRID, from_model=True),
-        "height": integer(512, LEAST_SIDE, MOST_SIDE, step=GRID, from_model=True),
-        "batch_size": integer(1, 1, MOST_PICTURES),
-    },
-    "LATENT",
-)
+SIDE = integer(512, MIN_SIDE, MAX_SIDE, step=GRID, from_model=True)
+EMPTY = {"width": SIDE, "height": SIDE, "batch_size": integer(1, 1, MAX_IMAGES)}
+
+
+@node("EmptySD3LatentImage", "EmptySD3LatentImage", "latent/sd3", EMPTY, "LATENT")
+@node("EmptyLatentImage", "Empty Latent Image", "latent", EMPTY, "LATENT")
 def empty(
     place: Place,  # noqa: ARG001
     *,
@@ -54,18 +48,18 @@ def empty(
     height: int | None,
     batch_size: int,
 ) -> tuple[Latents]:
-    """Begin with nothing; a size that is left open is the model's own."""
+    """Begin with nothing; the sampler's model determines the channels, and a size that is left open."""
     if width is not None and height is not None:
-        width, height = fitting(width, height)
+        fitting(width, height)  # refuses what is too large
     return (Latents(count=batch_size, width=width, height=height),)
 
 
-# Pictures
+# Images
 
 
 @node("VAEDecode", "VAE Decode", "latent", {"samples": SAMPLES, "vae": link("VAE")}, "IMAGE")
-def decode(place: Place, *, samples: Latents, vae: Lead) -> tuple[Images]:
-    """Decode latents into pictures."""
+def decode(place: Place, *, samples: Latents, vae: Vae) -> tuple[Images]:
+    """Decode latents into images."""
     return (_decoded(place, samples, vae),)
 
 
@@ -87,38 +81,39 @@ def decode_tiled(
     place: Place,
     *,
     samples: Latents,
-    vae: Lead,
+    vae: Vae,
     tile_size: int,
     overlap: int,  # noqa: ARG001  (the decoder has its own)
     temporal_size: int,  # noqa: ARG001  (of videos)
     temporal_overlap: int,  # noqa: ARG001  (of videos)
 ) -> tuple[Images]:
     """Decode latents tile by tile, which needs less memory. How far tiles overlap is the decoder's own affair."""
-    return (_decoded(place, samples, vae, tiled=True, tile_size=tile_size // GRID * GRID),)
+    return (_decoded(place, samples, vae, tile_size // GRID * GRID),)
 
 
-def _decoded(place: Place, samples: Latents, vae: Lead, **settings: int | bool) -> Images:
-    nodes = [
-        place.add(f"image{index}", "l2i", latents=Lead(f"{source}.latents"), vae=vae, fp32=True, **settings)
+def _decoded(place: Place, samples: Latents, vae: Vae, tile: int | None = None) -> Images:
+    images = tuple(
+        vae.recipe.decode(place.builder, f"image{index}", source, vae.vae, tile)
         for index, source in enumerate(samples.filled("decoding"))
-    ]
-    return Images(tuple(Lead(f"{one}.image") for one in nodes), *samples.size("decoding"), samples.metadata)
+    )
+    return Images(images, *samples.size("decoding"), samples.metadata)
 
 
 @node("VAEEncode", "VAE Encode", "latent", {"pixels": link("IMAGE"), "vae": link("VAE")}, "LATENT")
-def encode(place: Place, *, pixels: Images, vae: Lead) -> tuple[Latents]:
-    """Encode pictures into latents."""
+def encode(place: Place, *, pixels: Images, vae: Vae) -> tuple[Latents]:
+    """Encode images into latents."""
     return (_encoded(place, pixels, vae),)
 
 
-def _encoded(place: Place, pixels: Images, vae: Lead) -> Latents:
+def _encoded(place: Place, pixels: Images, vae: Vae) -> Latents:
     fitting(pixels.width, pixels.height)  # refuses what is too large
-    nodes = tuple(
-        place.add(f"latents{index}", "i2l", image=lead, vae=vae, fp32=True) for index, lead in enumerate(pixels.nodes)
+    latents = tuple(
+        vae.recipe.encode_image(place.builder, f"latents{index}", image, vae.vae)
+        for index, image in enumerate(pixels.nodes)
     )
     width, height = (max(GRID, side // GRID * GRID) for side in (pixels.width, pixels.height))
-    image = pixels.nodes[0] if len(nodes) == 1 else None
-    return Latents(nodes, len(nodes), width, height, vae, image)
+    image = pixels.nodes[0] if len(latents) == 1 else None
+    return Latents(latents, len(latents), width, height, vae, image)
 
 
 @node(
@@ -128,12 +123,13 @@ def _encoded(place: Place, pixels: Images, vae: Lead) -> Latents:
     {"pixels": link("IMAGE"), "vae": link("VAE"), "mask": link("MASK"), "grow_mask_by": integer(6, 0, 64)},
     "LATENT",
 )
-def encode_for_inpaint(place: Place, *, pixels: Images, vae: Lead, mask: Mask, grow_mask_by: int) -> tuple[Latents]:
-    """Encode a picture of which only a part will change; the part reaches out by some pixels, fading."""
+def encode_for_inpaint(place: Place, *, pixels: Images, vae: Vae, mask: Mask, grow_mask_by: int) -> tuple[Latents]:
+    """Encode an image of which only a part will change; the part reaches out by some pixels, fading."""
     if grow_mask_by:
         keep = mask.drawn(place, "keep", white_changes=False)
-        grown = place.add("grow", "expand_mask_with_fade", mask=keep, threshold=127, fade_size_px=grow_mask_by)
-        mask = replace(mask, image=Lead(f"{grown}.image"), white_changes=False)
+        fade = {"threshold": 127, "fade_size_px": grow_mask_by}
+        grown = place.output("grow", "expand_mask_with_fade", "image", mask=keep, **fade)
+        mask = replace(mask, image=grown, white_changes=False)
     return (replace(_encoded(place, pixels, vae), mask=mask),)
 
 
@@ -160,8 +156,8 @@ def set_noise_mask(place: Place, *, samples: Latents, mask: Mask) -> tuple[Laten
     {
         "samples": SAMPLES,
         "upscale_method": choice(*METHODS),
-        "width": integer(512, 0, MOST_SIDE, step=GRID),
-        "height": integer(512, 0, MOST_SIDE, step=GRID),
+        "width": integer(512, 0, MAX_SIDE, step=GRID),
+        "height": integer(512, 0, MAX_SIDE, step=GRID),
         "crop": choice("disabled"),
     },
     "LATENT",
@@ -199,15 +195,9 @@ def upscale_by(place: Place, *, samples: Latents, upscale_method: str, scale_by:
 
 def _resized(place: Place, samples: Latents, method: str, width: int, height: int) -> Latents:
     width, height = fitting(width, height)
+    size = {"width": width, "height": height, "mode": METHODS[method]}
     nodes = tuple(
-        place.add(
-            f"resize{index}",
-            "lresize",
-            latents=Lead(f"{source}.latents"),
-            width=width,
-            height=height,
-            mode=METHODS[method],
-        )
+        place.output(f"resize{index}", "lresize", "latents", latents=source, **size)
         for index, source in enumerate(samples.nodes)
     )
     return replace(samples, nodes=nodes, width=width, height=height, image=None)
@@ -220,7 +210,7 @@ def _resized(place: Place, samples: Latents, method: str, width: int, height: in
     "RepeatLatentBatch",
     "Repeat Latent Batch",
     "latent/batch",
-    {"samples": SAMPLES, "amount": integer(1, 1, MOST_PICTURES)},
+    {"samples": SAMPLES, "amount": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
 def repeat(place: Place, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
@@ -236,7 +226,7 @@ def repeat(place: Place, *, samples: Latents, amount: int) -> tuple[Latents]:  #
     "LatentFromBatch",
     "Latent From Batch",
     "latent/batch",
-    {"samples": SAMPLES, "batch_index": integer(0, 0, MOST_PICTURES - 1), "length": integer(1, 1, MOST_PICTURES)},
+    {"samples": SAMPLES, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
 def from_batch(place: Place, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001

@@ -1,21 +1,23 @@
 """Nodes that name models."""
 
 from invokeclone.models.configs import ModelConfig
-from invokeclone.queue.generation import identifier
-from invokeclone.shims.comfyui.values import Clip, Model
-from invokeclone.shims.comfyui.vocabulary import Lead, Place, choice, listed, node
+from invokeclone.queue.generation import identifier, recipe_for
+from invokeclone.shims.comfyui.values import Clip, Model, Vae
+from invokeclone.shims.comfyui.vocabulary import Place, choice, listed, node
 
 
-def _found(place: Place, names: str, name: str) -> ModelConfig:
-    found = place.catalog.model(names, name)
-    return found or place.refuse(f"there is no model {name!r}")
+def _named(place: Place, names: str, name: str) -> ModelConfig:
+    return place.catalog.model(names, name) or place.refuse(f"there is no model {name!r}")
 
 
-def _main(place: Place, name: str) -> tuple[Model, Clip, Lead]:
-    config = _found(place, "checkpoints", name)
-    loader = place.add("loader", "main_model_loader", model=dict(identifier(config)))
-    vae, clip = Lead(f"{loader}.vae"), Lead(f"{loader}.clip")
-    return Model(Lead(f"{loader}.unet"), vae, config), Clip(clip, clip), vae
+def _main(place: Place, name: str) -> Model:
+    config = _named(place, "checkpoints", name)
+    recipe = recipe_for(config)
+    return Model(recipe.load_model(place.builder, identifier(config)), config, recipe)
+
+
+def _vae_of(model: Model) -> Vae:
+    return Vae(model.parts.vae, model.recipe)
 
 
 @node(
@@ -27,9 +29,10 @@ def _main(place: Place, name: str) -> tuple[Model, Clip, Lead]:
     "CLIP",
     "VAE",
 )
-def load_checkpoint(place: Place, *, ckpt_name: str) -> tuple[Model, Clip, Lead]:
-    """Load a main model: what denoises, its text encoder and its VAE."""
-    return _main(place, ckpt_name)
+def load_checkpoint(place: Place, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
+    """Load a main model: what denoises, its text encoders and its VAE."""
+    model = _main(place, ckpt_name)
+    return model, Clip(model), _vae_of(model)
 
 
 @node(
@@ -42,9 +45,9 @@ def load_checkpoint(place: Place, *, ckpt_name: str) -> tuple[Model, Clip, Lead]
     },
     "MODEL",
 )
-def load_unet(place: Place, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings say it)
-    """Load what denoises, of a main model. Its precision is as the settings say."""
-    return (_main(place, unet_name)[0],)
+def load_unet(place: Place, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
+    """Load what denoises, of a main model. Its precision is as the settings state."""
+    return (_main(place, unet_name),)
 
 
 @node(
@@ -54,16 +57,16 @@ def load_unet(place: Place, *, unet_name: str, weight_dtype: str) -> tuple[Model
     {"clip_name": listed("checkpoints"), "type": choice("stable_diffusion")},
     "CLIP",
 )
-def load_clip(place: Place, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's word; there is one)
-    """Load the text encoder of a main model."""
-    return (_main(place, clip_name)[1],)
+def load_clip(place: Place, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
+    """Load the text encoders of a main model."""
+    return (Clip(_main(place, clip_name)),)
 
 
 @node("VAELoader", "Load VAE", "loaders", {"vae_name": listed("vae")}, "VAE")
-def load_vae(place: Place, *, vae_name: str) -> tuple[Lead]:
+def load_vae(place: Place, *, vae_name: str) -> tuple[Vae]:
     """Load a VAE, or that of a main model."""
-    config = _found(place, "vae", vae_name)
+    config = _named(place, "vae", vae_name)
     if config.type == "main":
-        return (_main(place, vae_name)[2],)
-    loader = place.add("vae", "vae_loader", vae_model=dict(identifier(config)))
-    return (Lead(f"{loader}.vae"),)
+        return (_vae_of(_main(place, vae_name)),)
+    loader = place.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))
+    return (Vae(loader, recipe_for(config)),)

@@ -1,9 +1,9 @@
 """Nodes of masks: white is what changes."""
 
-from invokeclone.queue.generation import MOST_SIDE
+from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims.comfyui.nodes.images import IMAGE, PICTURE, loaded, sized
 from invokeclone.shims.comfyui.values import Images, Mask
-from invokeclone.shims.comfyui.vocabulary import Lead, Place, choice, integer, link, node, number
+from invokeclone.shims.comfyui.vocabulary import Place, choice, integer, link, node, number
 
 CHANNELS = ("red", "green", "blue", "alpha")
 
@@ -18,23 +18,23 @@ CHANNELS = ("red", "green", "blue", "alpha")
 def load(place: Place, *, image: str, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask; of alpha, what is transparent is white."""
     field, width, height = loaded(place, image)
-    taken = place.add("channel", "img_chan", image=field, channel=channel[0].upper())
-    return (Mask(Lead(f"{taken}.image"), width, height, white_changes=channel != "alpha"),)
+    taken = place.output("channel", "img_chan", "image", image=field, channel=channel[0].upper())
+    return (Mask(taken, width, height, white_changes=channel != "alpha"),)
 
 
 @node("ImageToMask", "Convert Image to Mask", "mask", {"image": IMAGE, "channel": choice(*CHANNELS)}, "MASK")
 def to_mask(place: Place, *, image: Images, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask."""
-    taken = place.add("channel", "img_chan", image=image.nodes[0], channel=channel[0].upper())
-    return (Mask(Lead(f"{taken}.image"), image.width, image.height),)
+    taken = place.output("channel", "img_chan", "image", image=image.nodes[0], channel=channel[0].upper())
+    return (Mask(taken, image.width, image.height),)
 
 
 @node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
 def to_image(place: Place, *, mask: Mask) -> tuple[Images]:
     """Show a mask as a picture."""
     gray = mask.drawn(place, "gray", white_changes=True)
-    picture = place.add("picture", "img_conv", image=gray, mode="RGB")
-    return (Images((Lead(f"{picture}.image"),), mask.width, mask.height),)
+    image = place.output("image", "img_conv", "image", image=gray, mode="RGB")
+    return (Images((image,), mask.width, mask.height),)
 
 
 @node(
@@ -43,8 +43,8 @@ def to_image(place: Place, *, mask: Mask) -> tuple[Images]:
     "mask",
     {
         "value": number(1.0, 0.0, 1.0),
-        "width": integer(512, 1, MOST_SIDE),
-        "height": integer(512, 1, MOST_SIDE),
+        "width": integer(512, 1, MAX_SIDE),
+        "height": integer(512, 1, MAX_SIDE),
     },
     "MASK",
 )
@@ -53,8 +53,8 @@ def solid(place: Place, *, value: float, width: int, height: int) -> tuple[Mask]
     sized(place, width, height)
     gray = round(value * 255)
     color = {"r": gray, "g": gray, "b": gray, "a": 255}
-    blank = place.add("blank", "blank_image", width=width, height=height, color=color)
-    return (Mask(Lead(f"{blank}.image"), width, height),)
+    blank = place.output("blank", "blank_image", "image", width=width, height=height, color=color)
+    return (Mask(blank, width, height),)
 
 
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
+from invokeclone.graph.prompts import Prompt
 from invokeclone.shims.comfyui.language import parse
 from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
-from invokeclone.shims.comfyui.vocabulary import Input, Lead, Place, choice, integer, link, node, number
-from invokeclone.shims.weights import for_compel
+from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
 
 CONDITIONING = link("CONDITIONING")
-MOST_SIGNS = 50_000
+MAX_CHARACTERS = 50_000
 
 
 @node(
@@ -20,11 +20,11 @@ MOST_SIGNS = 50_000
 )
 def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
     """Encode a prompt; `(word:1.2)` weighs a word."""
-    if len(text) > MOST_SIGNS:
-        place.refuse(f"the prompt has {len(text)} signs, at most {MOST_SIGNS} are read")
-    prompt = for_compel(parse(text))
-    compel = place.add("prompt", "compel", prompt=prompt, clip=clip.clip)
-    return (Conditioning((Text(Lead(f"{compel}.conditioning"), prompt, clip),)),)
+    if len(text) > MAX_CHARACTERS:
+        place.refuse(f"the prompt has {len(text)} characters, at most {MAX_CHARACTERS} are read")
+    written = clip.model.recipe.write_prompt(Prompt.weighted(parse(text)))
+    encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
+    return (Conditioning((Text(encoded, written, clip),)),)
 
 
 @node(
@@ -37,10 +37,11 @@ def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
 def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
     """Stop at a layer of the text encoder, counted from the last one, which is -1."""
     skipped = -1 - stop_at_clip_layer
+    model = clip.model
     if not skipped:
-        return (Clip(clip.whole, clip.whole),)
-    skip = place.add("skip", "clip_skip", clip=clip.whole, skipped_layers=skipped)
-    return (Clip(Lead(f"{skip}.clip"), clip.whole, skipped),)
+        return (Clip(model),)
+    place.require(model.config, "clip_skip")
+    return (Clip(model, skipped, model.recipe.skip_clip_layers(place.builder, model.parts, skipped)),)
 
 
 @node(
@@ -85,18 +86,20 @@ def set_mask(
     conditioning: Conditioning,
     mask: Mask,
     strength: float,
-    set_cond_area: str,  # noqa: ARG001  (the mask says where, whatever its bounds)
+    set_cond_area: str,  # noqa: ARG001  (the mask states the area, whatever its bounds)
 ) -> tuple[Conditioning]:
     """Let prompts hold where a mask is white."""
     if strength != 1.0:
         place.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")
     if any(text.masked for text in conditioning.texts):
         place.refuse("a prompt that has a mask already cannot get another one")
-    tensor = place.add("tensor", "image_mask_to_tensor", image=mask.drawn(place, "region", white_changes=True))
+    region = place.output(
+        "tensor", "image_mask_to_tensor", "mask", image=mask.drawn(place, "region", white_changes=True)
+    )
     texts = []
     for index, text in enumerate(conditioning.texts):
-        compel = place.add(
-            f"prompt{index}", "compel", prompt=text.prompt, clip=text.clip.clip, mask=Lead(f"{tensor}.mask")
-        )
-        texts.append(replace(text, conditioning=Lead(f"{compel}.conditioning"), masked=True))
+        recipe = text.clip.model.recipe
+        place.require(text.clip.model.config, "regional_prompts")
+        encoded = recipe.encode_prompt(place.builder, f"prompt{index}", text.clip.encoders, text.text, region)
+        texts.append(replace(text, conditioning=encoded, masked=True))
     return (Conditioning(tuple(texts)),)

@@ -1,17 +1,19 @@
-"""The samplers: each picture gets noise of a seed of its own and a denoise node."""
+"""The samplers: each image gets a seed of its own and a denoise node."""
 
 from dataclasses import dataclass, replace
 
-from invokeclone.queue.generation import SEEDS, identifier
-from invokeclone.shims.comfyui.catalog import setting, usual_of
+from invokeclone.graph.builder import NodeOutput
+from invokeclone.graph.recipes import DenoiseRun
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue.generation import SEEDS, architecture_of, default_of, identifier, supported_scheduler
 from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fitting
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.values import Conditioning, Latents, Model
-from invokeclone.shims.comfyui.vocabulary import Input, Lead, Place, choice, integer, link, node, number
+from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
 
-MOST_STEPS = 1000
+MAX_STEPS = 1000
 SEED = Input("INT", 0, 0, 2**64 - 1)
-STEPS = integer(20, 1, MOST_STEPS, from_model=True)
+STEPS = integer(20, 1, MAX_STEPS, from_model=True)
 CFG = number(8.0, 1.0, 100.0, step=0.1, from_model=True)
 SAMPLER = choice(*SAMPLERS, from_model=True)
 SCHEDULE = choice(*SCHEDULES, from_model=True)
@@ -84,7 +86,7 @@ def sample(
         positive,
         negative,
         seed,
-        int(min(MOST_STEPS, wanted / denoise)),
+        int(min(MAX_STEPS, wanted / denoise)),
         _cfg(model, cfg),
         _scheduler(model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
@@ -158,85 +160,100 @@ def sample_advanced(
 
 
 def _steps(model: Model, steps: int | None) -> int:
-    return setting(model.config, "steps", usual_of(model.config).steps) if steps is None else steps
+    return int(default_of(model.config, "steps")) if steps is None else steps
 
 
 def _cfg(model: Model, cfg: float | None) -> float:
-    return setting(model.config, "cfg_scale", usual_of(model.config).cfg_scale) if cfg is None else cfg
+    return float(default_of(model.config, "cfg_scale")) if cfg is None else cfg
 
 
 def _scheduler(model: Model, sampler: str | None, schedule: str | None) -> str:
     if sampler is None:
-        return str(setting(model.config, "scheduler", usual_of(model.config).scheduler))
-    return scheduler_for(sampler, schedule or "normal")
+        return supported_scheduler(model.config, str(default_of(model.config, "scheduler")))
+    return supported_scheduler(model.config, scheduler_for(sampler, schedule or "normal"))
 
 
 def _sampled(place: Place, task: Task, latents: Latents) -> Latents:
-    config = task.model.config
-    side = usual_of(config).side
-    width = setting(config, "width", side) if latents.width is None else latents.width
-    height = setting(config, "height", side) if latents.height is None else latents.height
-    width, height = (width, height) if latents.nodes else fitting(width, height)
+    model, config = task.model, task.model.config
+    _check(place, task, latents)
+    width, height = _size(config, latents)
     mask = _mask(place, task, latents)
-    sides = {"positive": task.positive, "negative": task.negative}
-    guides = {f"{name}_conditioning": _guide(place, name, given) for name, given in sides.items()}
+    positive, negative = _prompts(place, task)
     made, metadata = [], []
     for index in range(latents.count):
         seed = (folded(task.seed) + index) % SEEDS
         source = latents.nodes[index] if latents.nodes else None
-        made.append(
-            place.add(
-                f"denoise{index}",
-                "denoise_latents",
-                unet=task.model.unet,
-                steps=task.steps,
-                cfg_scale=task.cfg,
-                scheduler=task.scheduler,
-                denoising_start=task.start,
-                denoising_end=task.end,
-                noise=_noise(place, index, seed, source, (width, height)) if task.noisy else None,
-                latents=Lead(f"{source}.latents") if source else None,
-                denoise_mask=mask,
-                **guides,
-            )
+        run = DenoiseRun(
+            positive,
+            negative,
+            seed,
+            NodeOutput(source.node_id, "width") if source else width,
+            NodeOutput(source.node_id, "height") if source else height,
+            task.steps,
+            task.cfg,
+            task.scheduler,
+            start=task.start,
+            end=task.end,
+            latents=source,
+            mask=mask,
+            add_noise=task.noisy,
         )
+        made.append(model.recipe.denoise(place.builder, f"denoise{index}", model.parts, run))
         metadata.append(_metadata(place, index, task, seed, latents, (width, height)))
     return replace(latents, nodes=tuple(made), width=width, height=height, metadata=tuple(metadata))
 
 
-def _guide(place: Place, side: str, given: Conditioning) -> Lead:
-    collect = place.add(side, "collect")
-    for text in given.texts:
-        place.drawing.connect(text.conditioning.place, f"{collect}.item")
-    return Lead(f"{collect}.collection")
+def _check(place: Place, task: Task, latents: Latents) -> None:
+    """Refuse what the model's family cannot do, and prompts that another family's encoder has encoded."""
+    config = task.model.config
+    if latents.nodes and task.start and task.noisy:
+        place.require(config, "image_to_image")
+    if latents.mask is not None:
+        place.require(config, "inpaint")
+    if task.end < 1.0 or not task.noisy:
+        place.require(config, "partial_denoise")
+    for text in (*task.positive.texts, *task.negative.texts):
+        other = text.clip.model.config
+        if other.base != config.base:
+            place.refuse(
+                f"{config.name} ({config.base}) does not take prompts that {other.name} ({other.base}) encodes"
+            )
 
 
-def _noise(place: Place, index: int, seed: int, source: str | None, size: tuple[int, int]) -> Lead:
-    """Draw noise of the size of the latents that it goes to."""
-    width, height = (Lead(f"{source}.width"), Lead(f"{source}.height")) if source else size
-    noise = place.add(f"noise{index}", "noise", seed=seed, use_cpu=True, width=width, height=height)
-    return Lead(f"{noise}.noise")
+def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:
+    width = int(default_of(config, "width")) if latents.width is None else latents.width
+    height = int(default_of(config, "height")) if latents.height is None else latents.height
+    return (width, height) if latents.nodes else fitting(width, height, architecture_of(config).grid)
 
 
-def _mask(place: Place, task: Task, latents: Latents) -> Lead | None:
+def _prompts(place: Place, task: Task) -> tuple[NodeOutput, NodeOutput]:
+    recipe = task.model.recipe
+    sides = {"positive": task.positive, "negative": task.negative}
+    combined = [
+        recipe.combine_prompts(place.builder, name, [text.conditioning for text in side.texts])
+        for name, side in sides.items()
+    ]
+    return combined[0], combined[1]
+
+
+def _mask(place: Place, task: Task, latents: Latents) -> NodeOutput | None:
     if latents.mask is None:
         return None
-    mask = place.add(
-        "mask",
-        "create_denoise_mask",
-        vae=latents.vae or task.model.vae,
-        image=latents.image,
-        mask=latents.mask.drawn(place, "keep", white_changes=False),
-        fp32=True,
+    keep = latents.mask.drawn(place, "keep", white_changes=False)
+    vae = latents.vae.vae if latents.vae else task.model.parts.vae
+    return task.model.recipe.denoise_mask(place.builder, "mask", keep, latents.image, vae)
+
+
+def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]) -> NodeOutput:
+    mode, prefix = (
+        "inpaint" if latents.mask else "img2img" if latents.nodes else "txt2img",
+        task.model.recipe.metadata_mode,
     )
-    return Lead(f"{mask}.denoise_mask")
-
-
-def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]) -> Lead:
-    node_id = place.add(
+    return place.output(
         f"metadata{index}",
         "core_metadata",
-        generation_mode="inpaint" if latents.mask else "img2img" if latents.nodes else "txt2img",
+        "metadata",
+        generation_mode=None if prefix is None else f"{prefix}{mode}",
         positive_prompt=task.positive.prompt,
         negative_prompt=task.negative.prompt,
         width=size[0],
@@ -250,4 +267,3 @@ def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents,
         strength=round(1.0 - task.start, 6) if latents.nodes else None,
         clip_skip=max((text.clip.skipped for text in task.positive.texts), default=0),
     )
-    return Lead(f"{node_id}.metadata")

@@ -1,0 +1,1 @@
+"""What several model families share: encoders of text and images, autoencoders, decoders: a folder each."""

@@ -1,0 +1,113 @@
+"""Images to latents and back by a diffusers autoencoder: number format, tiles, and PIL at the other end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from invokeclone.engine.patches import number_format
+
+GRID = 8
+"""Pixels per latent."""
+_HALF = 0.5
+
+
+def image_to_tensor(image: Image.Image) -> torch.Tensor:
+    """Return an image as (1, 3, height, width) in -1..1, made to fit the latent grid; transparency is dropped."""
+    array = np.asarray(fit_to_grid(image.convert("RGB")), dtype=np.float32)
+    return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)
+
+
+def mask_to_tensor(image: Image.Image) -> torch.Tensor:
+    """Return a mask image as (1, 1, height, width) in 0..1, made to fit the latent grid."""
+    array = np.asarray(fit_to_grid(image.convert("L")), dtype=np.float32)
+    return torch.from_numpy(array / 255.0)[None, None]
+
+
+def fit_to_grid(image: Image.Image) -> Image.Image:
+    """Return the image with sides that are multiples of 8, made a little smaller if need be."""
+    width, height = (max(GRID, side - side % GRID) for side in image.size)
+    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
+    """Return the first image of (batch, 3, height, width) in -1..1."""
+    array = pixels[0].float().add(1.0).mul(127.5).clamp(0, 255).round().to(device="cpu", dtype=torch.uint8)
+    return Image.fromarray(array.permute(1, 2, 0).contiguous().numpy())
+
+
+def hide_masked(pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return images (batch, 3, height, width) in -1..1 with 0 where `mask` (1, 1, any height, any width) is below one half."""
+    resized = functional.interpolate(mask.float(), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+    return pixels * (resized >= _HALF).to(pixels.dtype)
+
+
+def encode(
+    vae: Any,
+    pixels: torch.Tensor,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    tile: int | None = None,
+) -> torch.Tensor:
+    """Return scaled latents (batch, channels, height / 8, width / 8) in float32 of images in -1..1, computed in `dtype`.
+
+    `tile` is the side of the tiles in pixels, 0 the autoencoder's own, None: no tiles. The same image gives the same latents.
+    """
+    with torch.inference_mode(), number_format(vae, dtype), _tiles(vae, tile):
+        encoded = vae.encode(pixels.to(device=device, dtype=dtype))
+        if hasattr(encoded, "latent_dist"):
+            generator = torch.Generator("cpu").manual_seed(
+                0
+            )  # the reference draws without a seed, so no two runs agree
+            latents = encoded.latent_dist.sample(generator=generator)
+        else:
+            latents = encoded.latents  # a tiny autoencoder has no distribution
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        scaled: torch.Tensor = (latents.float() - shift) * vae.config.scaling_factor
+        return scaled
+
+
+def decode(
+    vae: Any,
+    latents: torch.Tensor,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    tile: int | None = None,
+) -> torch.Tensor:
+    """Return images (batch, 3, height * 8, width * 8) in about -1..1 of scaled latents; `dtype` and `tile` as in `encode`.
+
+    Half precision that overflows, as with some autoencoders, is computed once more in float32.
+    """
+    with torch.inference_mode():
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        unscaled = latents.to(device=device, dtype=torch.float32) / vae.config.scaling_factor + shift
+        with number_format(vae, dtype), _tiles(vae, tile):
+            pixels: torch.Tensor = vae.decode(unscaled.to(dtype), return_dict=False)[0]
+        if dtype != torch.float32 and not torch.isfinite(pixels).all():
+            return decode(vae, latents, device, tile=tile)
+        return pixels
+
+
+@contextmanager
+def _tiles(vae: Any, pixels: int | None) -> Iterator[None]:
+    """Let a diffusers autoencoder work in tiles of `pixels` squared (0: its own size), or not at all for None."""
+    if pixels is None:
+        yield
+        return
+    names = ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")
+    before = {name: getattr(vae, name) for name in names if hasattr(vae, name)}
+    try:
+        vae.enable_tiling()
+        if pixels:
+            vae.tile_sample_min_size = pixels
+            vae.tile_latent_min_size = max(pixels // GRID, 2)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(vae, name, value)

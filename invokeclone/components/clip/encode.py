@@ -1,0 +1,113 @@
+"""Prompts to embeddings by a CLIP text encoder; weights and the rest of the prompt language are compel's."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from invokeclone.kit import log
+
+logger = log.get("components.clip")
+_LANGUAGE = re.compile(r"[()\[\]{}\"\\<>+\-]")
+"""Characters that mean something in the prompt language (or might); a prompt without them is read as it stands."""
+
+
+def encode_prompt(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+    """Return the embeddings of a prompt, (1, n * 77, width), in the encoder's number format, on `device`.
+
+    Longer prompts become several chunks, split between sentences where that is possible.
+    Raises ValueError for a prompt that breaks the rules of its own language.
+    """
+    with torch.inference_mode():
+        # 1. a short prompt without any language, the common case: compel would do the same, but parsing costs more than encoding
+        if not _LANGUAGE.search(prompt):
+            tokens = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
+            if len(tokens) <= tokenizer.model_max_length:
+                return _plain(tokenizer, text_encoder, tokens, device)
+        # 2. everything else
+        return _weighted(tokenizer, text_encoder, prompt, device)
+
+
+def tokenization(tokenizer: Any, prompt: str) -> str:
+    """Return how a prompt is read, for a log: a line for each part of one weight, with its tokens between bars.
+
+    Raises ValueError as `encode` does.
+    """
+    lines, count = [], 0
+    for text, weight in _parts(_parsed(prompt)):
+        tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
+        count += len(tokens)
+        lines.append(f"{weight:g}: {'|'.join(tokens)}")
+    room = tokenizer.model_max_length - 2  # beginning and end
+    return "\n".join([f"{count} tokens, {room} are read at once, of the prompt {prompt!r}", *lines])
+
+
+def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
+    """Go through the texts of a parsed prompt with their weights; what is swapped comes after what it is swapped for."""
+    if hasattr(parsed, "text"):
+        if parsed.text.strip():
+            yield parsed.text, parsed.weight
+        return
+    for name in ("prompts", "children", "original", "edited"):
+        for part in getattr(parsed, name, None) or ():
+            yield from _parts(part)
+
+
+def _plain(tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.device) -> torch.Tensor:
+    padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
+    embeds: torch.Tensor = text_encoder(torch.tensor([padded], device=device))[0]
+    return embeds
+
+
+def _weighted(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+    from compel import Compel, SplitLongTextMode
+
+    compel = Compel(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        truncate_long_prompts=False,
+        split_long_text_mode=SplitLongTextMode.SENTENCES,
+        device=device,
+    )
+    embeds, options = compel.build_conditioning_tensor_for_conjunction(_parsed(prompt))
+    if options.get("cross_attention_control"):
+        logger.warning(".swap() is not supported: the prompt is used as it was before swapping")
+    return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
+
+
+def _parsed(prompt: str) -> Any:
+    from pyparsing import ParseException
+
+    parser = _parser()
+    try:
+        return parser.parse_conjunction(prompt)
+    except ParseException as error:
+        raise ValueError(f"the prompt cannot be read at character {error.column}: {prompt!r}") from error
+    except parser.ParsingException as error:
+        raise ValueError(f"the prompt {prompt!r} cannot be read: {error}") from error
+
+
+@cache
+def _parser() -> Any:
+    from compel.prompt_parser import PromptParser
+
+    return PromptParser()
+
+
+@contextmanager
+def skipped_layers(text_encoder: nn.Module, count: int) -> Iterator[None]:
+    """Leave the last `count` layers of a CLIP text encoder out (at least one stays); the final norm stays on."""
+    encoder: Any = getattr(text_encoder, "text_model", text_encoder).encoder
+    layers = encoder.layers
+    if count <= 0:
+        yield
+        return
+    encoder.layers = layers[: max(1, len(layers) - count)]
+    try:
+        yield
+    finally:
+        encoder.layers = layers

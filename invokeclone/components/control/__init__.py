@@ -1,0 +1,1 @@
+"""ControlNets, T2I-Adapters and IP-Adapters."""

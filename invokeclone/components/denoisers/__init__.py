@@ -1,0 +1,1 @@
+"""Denoisers that several families have."""

@@ -1,0 +1,12 @@
+"""A transformer as it travels along edges."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+
+
+class TransformerField(BaseModel):
+    """A diffusion transformer with its LoRAs."""
+
+    transformer: ModelIdentifierField = Field(description="The transformer")
+    loras: list[LoRAField] = Field(description="LoRAs to apply")

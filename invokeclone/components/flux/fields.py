@@ -1,0 +1,33 @@
+"""FLUX's conditioning as it travels along edges."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.descriptions import FieldDescriptions
+from invokeclone.graph.fields import OutputField, TensorField
+from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+
+
+class FluxConditioningField(BaseModel):
+    """A stored FLUX conditioning, by name, and where in the image it holds."""
+
+    conditioning_name: str = Field(description="The name of the conditioning")
+    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for; none: all")
+
+
+@invocation_output("flux_conditioning_output")
+class FluxConditioningOutput(BaseInvocationOutput):
+    """A FLUX conditioning."""
+
+    conditioning: FluxConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "FluxConditioningOutput":
+        """Return the output for a stored conditioning."""
+        return cls(conditioning=FluxConditioningField(conditioning_name=conditioning_name))
+
+
+@invocation_output("flux_conditioning_collection_output")
+class FluxConditioningCollectionOutput(BaseInvocationOutput):
+    """FLUX conditionings."""
+
+    collection: list[FluxConditioningField] = OutputField(description="The conditionings")

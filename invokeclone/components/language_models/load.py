@@ -1,0 +1,41 @@
+"""Language models, and those that see images as well, as transformers objects; no code that comes with a model is run."""
+
+from typing import Any
+
+from invokeclone.engine.load_request import LoadRequest
+from invokeclone.engine.loaders import loads
+from invokeclone.graph.taxonomy import ModelType, SubModelType
+
+
+@loads(type=ModelType.TextLLM)
+def load(request: LoadRequest) -> Any:
+    """Return the model, or its tokenizer."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if request.submodel is SubModelType.Tokenizer:
+        return transformers.AutoTokenizer.from_pretrained(request.path, local_files_only=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        request.path, dtype=request.dtype, local_files_only=True, use_safetensors=True
+    )
+    return model.eval()
+
+
+@loads(type=ModelType.LlavaOnevision)
+def load_llava(request: LoadRequest) -> Any:
+    """Return the model, its tokenizer, or (as the scheduler of what it sees) its image processor."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if request.submodel is SubModelType.Tokenizer:
+        return transformers.AutoTokenizer.from_pretrained(request.path, local_files_only=True)
+    if request.submodel is SubModelType.Scheduler:
+        from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+            LlavaOnevisionImageProcessorPil,
+        )
+
+        return LlavaOnevisionImageProcessorPil.from_pretrained(request.path, local_files_only=True)
+    model = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
+        request.path, dtype=request.dtype, local_files_only=True, use_safetensors=True
+    )
+    return model.eval()

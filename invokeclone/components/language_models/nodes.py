@@ -1,0 +1,94 @@
+"""Nodes that have a language model write."""
+
+from invokeclone.graph.context import CanceledException, InvocationContext
+from invokeclone.graph.fields import InputField, SystemPromptField, UIComponent
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.outputs import StringOutput
+from invokeclone.graph.taxonomy import Classification, ModelType, SubModelType
+
+HIGHEST_SEED = 2**32 - 1
+SYSTEM_PROMPT = (
+    "You are an expert prompt writer for AI image generation. Given a brief description, expand it into a detailed, vivid "
+    "prompt suitable for generating high-quality images. Only output the expanded prompt, nothing else."
+)
+"""Part of the published schema, so it is as clients know it."""
+
+
+def _write(
+    context: InvocationContext,
+    identifier: ModelIdentifierField,
+    prompt: str,
+    system_prompt: str,
+    max_tokens: int,
+    seed: int,
+) -> str:
+
+    from invokeclone.components.language_models import pipeline
+
+    loaded = context.models.load(identifier)
+    tokenizer = context.models.load(identifier, SubModelType.Tokenizer)
+
+    def told(count: int) -> None:
+        if context.util.is_canceled():
+            raise CanceledException
+        context.util.signal_progress("Writing", count / max_tokens)
+
+    with tokenizer as words, loaded as model:
+        device = pipeline.device_of(loaded, model)
+        return pipeline.write(
+            model, words, prompt, system_prompt, max_tokens=max_tokens, seed=seed, device=device, told=told
+        )
+
+
+@invocation(
+    "text_llm",
+    title="Text LLM",
+    tags=["llm", "text", "prompt"],
+    category="llm",
+    version="1.1.0",
+    classification=Classification.Beta,
+)
+class TextLLMInvocation(BaseInvocation):
+    """Have a language model write."""
+
+    prompt: str = InputField(default="", description="What to write about", ui_component=UIComponent.Textarea)
+    system_prompt: str = InputField(
+        default=SYSTEM_PROMPT, description="What the model is told to be", ui_component=UIComponent.Textarea
+    )
+    text_llm_model: ModelIdentifierField = InputField(
+        title="Text LLM Model", description="The language model", ui_model_type=ModelType.TextLLM
+    )
+    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Most tokens to write")
+    seed: int = InputField(default=0, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable")
+
+    def invoke(self, context: InvocationContext) -> StringOutput:
+        """Give out the text."""
+        text = _write(context, self.text_llm_model, self.prompt, self.system_prompt, self.max_tokens, self.seed)
+        return StringOutput(value=text)
+
+
+@invocation(
+    "text_llm_with_preset",
+    title="Text LLM (with System Prompt Preset)",
+    tags=["llm", "text", "prompt", "preset", "template"],
+    category="llm",
+    version="1.1.0",
+    classification=Classification.Beta,
+)
+class TextLLMWithPresetInvocation(BaseInvocation):
+    """Have a language model write, as a saved system prompt tells it."""
+
+    prompt: str = InputField(default="", description="What to write about", ui_component=UIComponent.Textarea)
+    system_prompt: SystemPromptField = InputField(description="The saved system prompt")
+    text_llm_model: ModelIdentifierField = InputField(
+        title="Text LLM Model", description="The language model", ui_model_type=ModelType.TextLLM
+    )
+    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Most tokens to write")
+    seed: int = InputField(default=0, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable")
+
+    def invoke(self, context: InvocationContext) -> StringOutput:
+        """Give out the text."""
+        system_prompt = context.presets.system_prompt(self.system_prompt.system_prompt_id)
+        text = _write(context, self.text_llm_model, self.prompt, system_prompt, self.max_tokens, self.seed)
+        return StringOutput(value=text)

@@ -1,0 +1,168 @@
+"""What language models write, and those that see images as well: encode, generate."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from invokeclone.engine.loaded import device_of as device_of
+
+Told = Callable[[int], None]
+"""Called with how many tokens there are so far; may raise to stop the model."""
+
+TEMPERATURE = 0.7
+TOP_P = 0.9
+DESCRIPTION_TOKENS = 400
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_TURN = "<|im_start|>"
+
+
+def encode(tokenizer: Any, prompt: str, system_prompt: str, device: torch.device) -> torch.Tensor:
+    """Return the tokens (1, n) of a conversation that asks for an answer, in the model's own form if it has one."""
+    text = _conversation(tokenizer, prompt, system_prompt)
+    tokens: torch.Tensor = tokenizer(text, return_tensors="pt", add_special_tokens=not text.startswith(_TURN))[
+        "input_ids"
+    ]
+    return tokens.to(device)
+
+
+def _conversation(tokenizer: Any, prompt: str, system_prompt: str) -> str:
+    plain = "\n\n".join(part for part in (system_prompt, prompt) if part)
+    if not getattr(tokenizer, "chat_template", None):
+        return f"{plain}\n\n"
+    user = [{"role": "user", "content": prompt}]
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    template = {"tokenize": False, "add_generation_prompt": True}
+    try:
+        return str(tokenizer.apply_chat_template([*system, *user], **template))
+    except Exception:  # noqa: BLE001  (some templates raise their own errors for a system's turn)
+        return str(tokenizer.apply_chat_template([{"role": "user", "content": plain}], **template))
+
+
+def see(model: Any, processor: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
+    """Return what the model sees of a picture, (n, width), a row for each of its places in the prompt."""
+    inputs = processor(images=[image.convert("RGB")], return_tensors="pt")
+    seen = model.get_image_features(
+        pixel_values=inputs["pixel_values"].to(device, model.dtype),
+        image_sizes=torch.as_tensor(inputs["image_sizes"]),
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+    )
+    features = getattr(seen, "pooler_output", seen)
+    return torch.cat(list(features), dim=0) if isinstance(features, (list, tuple)) else features.flatten(0, -2)
+
+
+def write(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    system_prompt: str,
+    *,
+    max_tokens: int,
+    seed: int,
+    device: torch.device,
+    told: Told,
+) -> str:
+    """Return the model's answer to a prompt: the same for the same seed on the same machine."""
+    with torch.inference_mode():
+        # 1. the conversation so far
+        tokens = encode(tokenizer, prompt, system_prompt, device)
+        # 2. one token after the other
+        with _seeded(seed, device):
+            made = model.generate(
+                tokens,
+                attention_mask=torch.ones_like(tokens),
+                **_how(tokenizer, max_tokens, told),
+                do_sample=True,
+                temperature=TEMPERATURE,
+                top_p=TOP_P,
+            )
+        # 3. text
+        return _text(tokenizer, made[0, tokens.shape[1] :])
+
+
+def describe(
+    model: Any,
+    tokenizer: Any,
+    processor: Any,
+    image: Image.Image,
+    instruction: str,
+    *,
+    device: torch.device,
+    told: Told,
+) -> str:
+    """Return what the model says of a picture."""
+    with torch.inference_mode():
+        # 1. the picture
+        seen = see(model, processor, image, device)
+        # 2. the conversation, with the picture in its place
+        before, after = _around_the_picture(tokenizer, instruction)
+        embed = model.get_input_embeddings()
+        parts = [
+            embed(_tokens(tokenizer, before, device)),
+            seen[None].to(model.dtype),
+            embed(_tokens(tokenizer, after, device)),
+        ]
+        embedded = torch.cat(parts, dim=1)
+        # 3. one token after the other, always the likeliest
+        made = model.generate(
+            inputs_embeds=embedded,
+            attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=device),
+            **_how(tokenizer, DESCRIPTION_TOKENS, told),
+            do_sample=False,
+        )
+        # 4. text
+        return _text(tokenizer, made[0])
+
+
+def _around_the_picture(tokenizer: Any, instruction: str) -> tuple[str, str]:
+    """Return the text before and after a picture, in the turns that the model was trained on if its tokenizer knows them."""
+    if _TURN in tokenizer.get_vocab():
+        return f"{_TURN}user ", f"\n{instruction}<|im_end|>{_TURN}assistant\n"
+    return "", f"\n{instruction}\n"
+
+
+def _tokens(tokenizer: Any, text: str, device: torch.device) -> torch.Tensor:
+    return torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]], dtype=torch.long, device=device)
+
+
+def _how(tokenizer: Any, max_tokens: int, told: Told) -> dict[str, Any]:
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return {"max_new_tokens": max_tokens, "pad_token_id": padding, "streamer": _Counter(told)}
+
+
+class _Counter:
+    """Counts tokens for `generate`, which hands in the prompt first."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._calls = 0
+
+    def put(self, _tokens: Any) -> None:
+        """Take a token."""
+        if self._calls:
+            self._told(self._calls)
+        self._calls += 1
+
+    def end(self) -> None:
+        """Nothing is left to tell."""
+
+
+def _seeded(seed: int, device: torch.device) -> Any:
+    """Lend a random number generator of its own to what knows only the one of the process."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def lent() -> Any:
+        devices = [device] if device.type not in {"cpu", "mps"} else []
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.manual_seed(seed)
+            yield
+
+    return lent()
+
+
+def _text(tokenizer: Any, tokens: torch.Tensor) -> str:
+    return _THOUGHT.sub("", str(tokenizer.decode(tokens, skip_special_tokens=True))).strip()

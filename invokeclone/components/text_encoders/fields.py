@@ -1,0 +1,20 @@
+"""Text encoders other than CLIP as they travel along edges."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+
+
+class T5EncoderField(BaseModel):
+    """A T5 text encoder with its tokenizer and LoRAs."""
+
+    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
+    text_encoder: ModelIdentifierField = Field(description="The text encoder")
+    loras: list[LoRAField] = Field(description="LoRAs to apply")
+
+
+class GlmEncoderField(BaseModel):
+    """A GLM text encoder with its tokenizer."""
+
+    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
+    text_encoder: ModelIdentifierField = Field(description="The text encoder")

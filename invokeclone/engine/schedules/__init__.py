@@ -1,0 +1,1 @@
+"""Noise schedules: which noise levels a denoise run goes through, and the solver between them."""

@@ -1,0 +1,105 @@
+"""Schedules of flow matching (rectified flow): latents are level · noise + (1 - level) · original, levels fall from 1 to 0."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from invokeclone.engine.schedules.interface import Step
+from invokeclone.engine.schedules.masks import FlowMask
+
+TRAINING_STEPS = 1000
+_LEAST_START = 1e-5
+_LEAST_REST = 1e-6
+
+
+def even_levels(steps: int) -> list[float]:
+    """Return `steps` + 1 levels from 1 to 0, evenly spaced."""
+    levels: list[float] = torch.linspace(1.0, 0.0, steps + 1).tolist()
+    return levels
+
+
+def shifted(levels: list[float], factor: float) -> list[float]:
+    """Return levels moved towards noise: factor / (factor + 1 / level - 1); 1 and 0 stay (arXiv 2403.03206, 5.3.2)."""
+    return [factor / (factor + 1.0 / level - 1.0) if level > 0.0 else 0.0 for level in levels]
+
+
+def shift_by_tokens(tokens: int, low: tuple[int, float] = (256, 0.5), high: tuple[int, float] = (4096, 1.15)) -> float:
+    """Return the factor for `shifted` that grows with the number of the image's tokens: exp of a line through two points."""
+    slope = (high[1] - low[1]) / (high[0] - low[0])
+    return math.exp(low[1] + slope * (tokens - low[0]))
+
+
+def clipped(levels: list[float], start: float, end: float) -> list[float]:
+    """Return the levels of a run from `start` to `end` (0..1), its ends exactly at the levels 1 - start and 1 - end."""
+    first, last = 1.0 - start, 1.0 - end
+    begin = max(index for index, level in enumerate(levels) if level >= first)
+    stop = max(index for index, level in enumerate(levels) if level >= last)
+    kept = [first, *levels[begin + 1 : stop + 1]]
+    if kept[-1] > last + _LEAST_REST:
+        kept.append(last)
+    return kept
+
+
+@dataclass
+class FlowSchedule:
+    """Euler's method over given levels."""
+
+    levels: torch.Tensor
+    """(calls + 1) levels in float32, the last one is where the run ends."""
+    timesteps: torch.Tensor
+    """(calls) times for the model."""
+    order: int = 1
+    training_steps: int = TRAINING_STEPS
+
+    def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return noise, or latents with the noise of the first level, or latents as they are.
+
+        Raises ValueError when both are missing, and for noise alone where the run does not begin with noise.
+        """
+        level = float(self.levels[0])
+        if noise is None:
+            if latents is None:
+                raise ValueError("denoising needs latents or noise to begin with")
+            return latents
+        if latents is None:
+            if level < 1.0 - _LEAST_START:
+                raise ValueError("denoising_start above 0 needs latents to begin with")
+            return noise
+        return level * noise + (1.0 - level) * latents
+
+    def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
+        """Return noise-free latents with the noise that is due at call `index`."""
+        level = float(self.levels[index])
+        return level * noise + (1.0 - level) * original
+
+    def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
+        """Return the latents as they are."""
+        return latents
+
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
+        """Return latents moved along the predicted velocity; summed in float32."""
+        level, following = float(self.levels[index]), float(self.levels[index + 1])
+        sample, velocity = latents.float(), prediction.float()
+        original = (sample - level * velocity).to(latents.dtype)
+        return Step((sample + (following - level) * velocity).to(latents.dtype), original)
+
+    def mask(
+        self,
+        change: torch.Tensor,
+        original: torch.Tensor,
+        noise: torch.Tensor,
+        *,
+        gradient: bool,  # noqa: ARG002  (every mask is one here)
+    ) -> FlowMask:
+        """Return what keeps the original after each call."""
+        return FlowMask(self.levels[1:], change, original, noise)
+
+
+def flow_schedule(levels: list[float], device: torch.device, times: list[float] | None = None) -> FlowSchedule:
+    """Return the schedule over `levels`; the model is given level · 1000 as time, or 1000 times the values of `times`."""
+    given = levels if times is None else times
+    return FlowSchedule(
+        torch.tensor(levels, dtype=torch.float32),
+        torch.tensor(given[: len(levels) - 1], dtype=torch.float32, device=device) * TRAINING_STEPS,
+    )

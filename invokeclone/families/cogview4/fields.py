@@ -1,0 +1,25 @@
+"""CogView4's conditioning as it travels along edges."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.descriptions import FieldDescriptions
+from invokeclone.graph.fields import OutputField
+from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+
+
+class CogView4ConditioningField(BaseModel):
+    """A stored CogView4 conditioning, by name."""
+
+    conditioning_name: str = Field(description="The name of the conditioning")
+
+
+@invocation_output("cogview4_conditioning_output")
+class CogView4ConditioningOutput(BaseInvocationOutput):
+    """A CogView4 conditioning."""
+
+    conditioning: CogView4ConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "CogView4ConditioningOutput":
+        """Return the output for a stored conditioning."""
+        return cls(conditioning=CogView4ConditioningField(conditioning_name=conditioning_name))

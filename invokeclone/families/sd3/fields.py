@@ -1,0 +1,25 @@
+"""SD3's conditioning as it travels along edges."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.descriptions import FieldDescriptions
+from invokeclone.graph.fields import OutputField
+from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+
+
+class SD3ConditioningField(BaseModel):
+    """A stored SD3 conditioning, by name."""
+
+    conditioning_name: str = Field(description="The name of the conditioning")
+
+
+@invocation_output("sd3_conditioning_output")
+class SD3ConditioningOutput(BaseInvocationOutput):
+    """An SD3 conditioning."""
+
+    conditioning: SD3ConditioningField = OutputField(description=FieldDescriptions.cond)
+
+    @classmethod
+    def build(cls, conditioning_name: str) -> "SD3ConditioningOutput":
+        """Return the output for a stored conditioning."""
+        return cls(conditioning=SD3ConditioningField(conditioning_name=conditioning_name))

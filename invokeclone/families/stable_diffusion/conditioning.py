@@ -1,0 +1,97 @@
+"""What prompts become for Stable Diffusion: tensors for nodes to hand on, and a batch of them for the UNet.
+
+Community nodes take BasicConditioningInfo and SDXLConditioningInfo apart and put them together, so their fields are a contract.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch.nn import functional
+
+from invokeclone.engine.conditioning import ConditioningTensors
+
+_HALF = 0.5
+
+
+@dataclass
+class BasicConditioningInfo(ConditioningTensors):
+    """SD1, SD2: `embeds` (1, tokens, width)."""
+
+    embeds: torch.Tensor
+
+
+@dataclass
+class SDXLConditioningInfo(BasicConditioningInfo):
+    """SDXL: pooled embeddings (1, width) and the six numbers of size and crop (1, 6) beside the tokens'."""
+
+    pooled_embeds: torch.Tensor
+    add_time_ids: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Region:
+    """A stretch of tokens and where in the image it holds."""
+
+    first: int
+    """Its first token."""
+    end: int
+    """The token after its last."""
+    mask: torch.Tensor | None
+    """(height, width), above one half where it holds; None: everywhere."""
+
+
+@dataclass(frozen=True)
+class TextConditioning:
+    """Encoded prompts, a row for each row of the latents. Implements `engine.guidance.Conditioning`."""
+
+    embeds: torch.Tensor
+    """(batch, tokens, width), shorter rows padded with zeros."""
+    lengths: tuple[int, ...]
+    """Tokens of each row that are not padding."""
+    regions: tuple[tuple[Region, ...], ...]
+    """Of each row; empty: all tokens hold everywhere."""
+
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[tuple[BasicConditioningInfo, torch.Tensor | None]]) -> Self:
+        """Return one row: prompts, each with the mask of its region if it has one, behind each other."""
+        embeds = torch.cat([info.embeds for info, _ in prompts], dim=1)
+        regions, first = [], 0
+        for info, mask in prompts:
+            end = first + info.embeds.shape[1]
+            regions.append(Region(first, end, None if mask is None else mask.reshape(mask.shape[-2:])))
+            first = end
+        regional = any(region.mask is not None for region in regions)
+        return cls(embeds, (embeds.shape[1],) * len(embeds), (tuple(regions) if regional else (),) * len(embeds))
+
+    def followed_by(self, other: Self) -> Self:
+        """Return these rows and then those of `other`."""
+        longest = max(self.embeds.shape[1], other.embeds.shape[1])
+        rows = [functional.pad(side.embeds, (0, 0, 0, longest - side.embeds.shape[1])) for side in (self, other)]
+        return type(self)(torch.cat(rows), self.lengths + other.lengths, self.regions + other.regions)
+
+    def expanded(self, batch: int) -> Self:
+        """Return a single row `batch` times; as many rows are left as they are. Raises ValueError for another number."""
+        if len(self.embeds) == batch:
+            return self
+        if len(self.embeds) != 1:
+            raise ValueError(f"there are {len(self.embeds)} prompts for {batch} latents")
+        return type(self)(self.embeds.expand(batch, -1, -1), self.lengths * batch, self.regions * batch)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Return the same with its embeddings on `device` in `dtype`."""
+        return type(self)(self.embeds.to(device=device, dtype=dtype), self.lengths, self.regions)
+
+    @property
+    def is_regional(self) -> bool:
+        """Whether any row has regions."""
+        return any(self.regions)
+
+    def token_mask(self) -> torch.Tensor | None:
+        """Return (batch, tokens), true for tokens that are not padding; None where there is no padding."""
+        tokens = self.embeds.shape[1]
+        if all(length == tokens for length in self.lengths):
+            return None
+        counts = torch.arange(tokens, device=self.embeds.device)
+        return torch.stack([counts < length for length in self.lengths])

@@ -1,0 +1,92 @@
+"""Parts of Stable Diffusion models as they travel along edges, and the outputs that carry them."""
+
+from pydantic import BaseModel, Field
+
+from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
+from invokeclone.components.clip.fields import CLIPField, CLIPOutput
+from invokeclone.graph.descriptions import FieldDescriptions
+from invokeclone.graph.fields import OutputField
+from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+
+
+class FreeUConfig(BaseModel):
+    """FreeU's four factors."""
+
+    s1: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_s1)
+    s2: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_s2)
+    b1: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_b1)
+    b2: float = Field(ge=-1, le=3, description=FieldDescriptions.freeu_b2)
+
+
+class UNetField(BaseModel):
+    """A UNet with its scheduler and what is put on it."""
+
+    unet: ModelIdentifierField = Field(description="The UNet")
+    scheduler: ModelIdentifierField = Field(description="The scheduler")
+    loras: list[LoRAField] = Field(description="LoRAs to apply")
+    seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
+    freeu_config: FreeUConfig | None = Field(default=None, description="FreeU, if any")
+
+
+@invocation_output("unet_output")
+class UNetOutput(BaseInvocationOutput):
+    """A UNet."""
+
+    unet: UNetField = OutputField(description=FieldDescriptions.unet, title="UNet")
+
+
+@invocation_output("model_loader_output")
+class ModelLoaderOutput(UNetOutput, CLIPOutput, VAEOutput):
+    """The parts of an SD1 or SD2 model."""
+
+
+@invocation_output("sdxl_model_loader_output")
+class SDXLModelLoaderOutput(BaseInvocationOutput):
+    """The parts of an SDXL model."""
+
+    unet: UNetField = OutputField(description=FieldDescriptions.unet, title="UNet")
+    clip: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP 1")
+    clip2: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP 2")
+    vae: VAEField = OutputField(description=FieldDescriptions.vae, title="VAE")
+
+
+@invocation_output("sdxl_refiner_model_loader_output")
+class SDXLRefinerModelLoaderOutput(BaseInvocationOutput):
+    """The parts of an SDXL refiner."""
+
+    unet: UNetField = OutputField(description=FieldDescriptions.unet, title="UNet")
+    clip2: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP 2")
+    vae: VAEField = OutputField(description=FieldDescriptions.vae, title="VAE")
+
+
+@invocation_output("lora_loader_output")
+class LoRALoaderOutput(BaseInvocationOutput):
+    """Model parts with LoRAs on them."""
+
+    unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
+    clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP")
+
+
+@invocation_output("sdxl_lora_loader_output")
+class SDXLLoRALoaderOutput(BaseInvocationOutput):
+    """SDXL model parts with LoRAs on them."""
+
+    unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
+    clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP 1")
+    clip2: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP 2")
+
+
+@invocation_output("clip_skip_output")
+class CLIPSkipInvocationOutput(BaseInvocationOutput):
+    """A CLIP text encoder that skips layers."""
+
+    clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP")
+
+
+@invocation_output("seamless_output")
+class SeamlessModeOutput(BaseInvocationOutput):
+    """Model parts that wrap around."""
+
+    unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
+    vae: VAEField | None = OutputField(default=None, description=FieldDescriptions.vae, title="VAE")

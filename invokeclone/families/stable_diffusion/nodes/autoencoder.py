@@ -1,0 +1,100 @@
+"""Nodes between images and latents."""
+
+from typing import Literal
+
+from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.families.stable_diffusion.nodes.prompts import NotSupportedYet
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import (
+    FieldDescriptions,
+    ImageField,
+    Input,
+    InputField,
+    LatentsField,
+    WithBoard,
+    WithMetadata,
+)
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, ImageOutput, LatentsOutput
+
+COMPENSATION_OPTIONS = Literal["None", "SDXL"]
+
+
+@invocation(
+    "l2i",
+    title="Latents to Image - SD1.5, SDXL",
+    tags=["latents", "image", "vae", "l2i"],
+    category="latents",
+    version="1.3.2",
+)
+class LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Decodes latents into an image."""
+
+    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
+    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
+    tiled: bool = InputField(default=False, description=FieldDescriptions.tiled)
+    tile_size: int = InputField(default=0, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.vae_tile_size)
+    fp32: bool = InputField(default=False, description=FieldDescriptions.fp32)
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Decode and save."""
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.stable_diffusion import pipeline
+
+        latents = context.tensors.load(self.latents.latents_name)
+        tiled = self.tiled or context.config.get().force_tiled_decode
+        vae_info = context.models.load(self.vae.vae)
+        with vae_info as vae:
+            context.util.signal_progress("Running VAE decoder")
+            image = pipeline.decode(
+                vae,
+                latents,
+                device_of(vae_info, vae),
+                fp32=self.fp32,
+                tile=self.tile_size if tiled else None,
+                seamless_axes=self.vae.seamless_axes,
+            )
+        return ImageOutput.build(context.images.save(image=image))
+
+
+@invocation(
+    "i2l",
+    title="Image to Latents - SD1.5, SDXL",
+    tags=["latents", "image", "vae", "i2l"],
+    category="latents",
+    version="1.2.0",
+)
+class ImageToLatentsInvocation(BaseInvocation):
+    """Encodes an image into latents. Seamless axes of the VAE are for decoding only."""
+
+    image: ImageField = InputField(description="The image to encode")
+    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
+    tiled: bool = InputField(default=False, description=FieldDescriptions.tiled)
+    tile_size: int = InputField(default=0, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.vae_tile_size)
+    fp32: bool = InputField(default=False, description=FieldDescriptions.fp32)
+    color_compensation: COMPENSATION_OPTIONS = InputField(
+        default="None", description="Make up for the change of colors in a model's VAE"
+    )
+
+    def invoke(self, context: InvocationContext) -> LatentsOutput:
+        """Encode."""
+        from invokeclone.components.autoencoders.vae import image_to_tensor
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.stable_diffusion import pipeline
+
+        if self.color_compensation != "None":
+            message = f"color compensation for {self.color_compensation} is not supported yet"
+            raise NotSupportedYet(message)
+        image = context.images.get_pil(self.image.image_name, mode="RGB")
+        tiled = self.tiled or context.config.get().force_tiled_decode
+        vae_info = context.models.load(self.vae.vae)
+        with vae_info as vae:
+            context.util.signal_progress("Running VAE encoder")
+            latents = pipeline.encode_image(
+                vae,
+                image_to_tensor(image),
+                device_of(vae_info, vae),
+                fp32=self.fp32,
+                tile=self.tile_size if tiled else None,
+            )
+        return LatentsOutput.build(context.tensors.save(latents), latents)

@@ -1,0 +1,223 @@
+"""The denoise nodes: they collect their inputs into one task for `pipeline.denoise`."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import field_validator
+
+from invokeclone.components.control.fields import ControlField, IPAdapterField, T2IAdapterField
+from invokeclone.families.stable_diffusion.fields import UNetField
+from invokeclone.families.stable_diffusion.nodes.prompts import NotSupportedYet, refuse_loras
+from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
+from invokeclone.graph.fields import (
+    ConditioningField,
+    DenoiseMaskField,
+    FieldDescriptions,
+    Input,
+    InputField,
+    LatentsField,
+    MetadataField,
+    WithMetadata,
+)
+from invokeclone.graph.hints import UIType
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import LatentsMetaOutput, LatentsOutput
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+
+if TYPE_CHECKING:
+    import torch
+
+    from invokeclone.families.stable_diffusion.conditioning import TextConditioning
+    from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
+
+_TAGS = ["latents", "denoise", "txt2img", "t2i", "t2l", "img2img", "i2i", "l2l"]
+
+
+@invocation("denoise_latents", title="Denoise - SD1.5, SDXL", tags=_TAGS, category="latents", version="1.6.0")
+class DenoiseLatentsInvocation(BaseInvocation):
+    """Denoises latents towards a prompt."""
+
+    positive_conditioning: ConditioningField | list[ConditioningField] = InputField(
+        description=FieldDescriptions.positive_cond, input=Input.Connection, ui_order=0
+    )
+    negative_conditioning: ConditioningField | list[ConditioningField] = InputField(
+        description=FieldDescriptions.negative_cond, input=Input.Connection, ui_order=1
+    )
+    noise: LatentsField | None = InputField(
+        default=None, description=FieldDescriptions.noise, input=Input.Connection, ui_order=3
+    )
+    steps: int = InputField(default=10, gt=0, description=FieldDescriptions.steps)
+    cfg_scale: float | list[float] = InputField(default=7.5, description=FieldDescriptions.cfg_scale, title="CFG Scale")
+    denoising_start: float = InputField(default=0.0, ge=0, le=1, description=FieldDescriptions.denoising_start)
+    denoising_end: float = InputField(default=1.0, ge=0, le=1, description=FieldDescriptions.denoising_end)
+    scheduler: SCHEDULER_NAME_VALUES = InputField(
+        default="euler", description=FieldDescriptions.scheduler, ui_type=UIType.Scheduler
+    )
+    unet: UNetField = InputField(description=FieldDescriptions.unet, input=Input.Connection, title="UNet", ui_order=2)
+    control: ControlField | list[ControlField] | None = InputField(
+        default=None, description="ControlNets to follow", input=Input.Connection, ui_order=5
+    )
+    ip_adapter: IPAdapterField | list[IPAdapterField] | None = InputField(
+        default=None, description="IP-Adapters to apply", title="IP-Adapter", input=Input.Connection, ui_order=6
+    )
+    t2i_adapter: T2IAdapterField | list[T2IAdapterField] | None = InputField(
+        default=None, description="T2I-Adapters to apply", title="T2I-Adapter", input=Input.Connection, ui_order=7
+    )
+    cfg_rescale_multiplier: float = InputField(
+        title="CFG Rescale Multiplier", default=0, ge=0, lt=1, description=FieldDescriptions.cfg_rescale_multiplier
+    )
+    latents: LatentsField | None = InputField(
+        default=None, description=FieldDescriptions.latents, input=Input.Connection, ui_order=4
+    )
+    denoise_mask: DenoiseMaskField | None = InputField(
+        default=None, description=FieldDescriptions.denoise_mask, input=Input.Connection, ui_order=8
+    )
+    hidiffusion: bool = InputField(default=False, description="Apply HiDiffusion", title="HiDiffusion")
+    hidiffusion_raunet: bool = InputField(
+        default=True, description="HiDiffusion's resolution-aware UNet", title="HiDiffusion: RAU-Net"
+    )
+    hidiffusion_window_attn: bool = InputField(
+        default=True, description="HiDiffusion's attention in windows", title="HiDiffusion: Window Attention"
+    )
+    hidiffusion_t1_ratio: float = InputField(
+        default=0.4,
+        ge=0,
+        le=1,
+        description="Share of the steps for HiDiffusion's first threshold",
+        title="HiDiffusion: T1 Ratio",
+    )
+    hidiffusion_t2_ratio: float = InputField(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps for HiDiffusion's second threshold",
+        title="HiDiffusion: T2 Ratio",
+    )
+
+    @field_validator("cfg_scale")
+    @classmethod
+    def _at_least_one(cls, value: float | list[float]) -> float | list[float]:
+        scales = value if isinstance(value, list) else [value]
+        if not scales or min(scales) < 1:
+            message = "cfg_scale must be at least 1, in every step"
+            raise ValueError(message)
+        return value
+
+    def invoke(self, context: InvocationContext) -> LatentsOutput:
+        """Denoise."""
+        latents = self._denoise(context)
+        return LatentsOutput.build(context.tensors.save(latents), latents)
+
+    def _denoise(self, context: InvocationContext) -> "torch.Tensor":
+        """Return the denoised latents, on the CPU."""
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.stable_diffusion import pipeline
+
+        self._refuse_unsupported()
+        unet_info = context.models.load(self.unet.unet)
+        scheduler_info = context.models.load(self.unet.scheduler)
+        prediction_type = getattr(unet_info.config, "prediction_type", None)
+        task = self._task(context, scheduler_info.model.config, prediction_type)
+        base = unet_info.config.base
+
+        def on_step(state: PipelineIntermediateState) -> None:
+            context.util.sd_step_callback(state, base)
+
+        with unet_info as unet:
+            return pipeline.denoise(unet, task, device_of(unet_info, unet), on_step)
+
+    def _refuse_unsupported(self) -> None:
+        refuse_loras(self.unet.loras)
+        inputs = {
+            "ControlNets": self.control,
+            "IP-Adapters": self.ip_adapter,
+            "T2I-Adapters": self.t2i_adapter,
+            "HiDiffusion": self.hidiffusion,
+        }
+        if missing := [name for name, value in inputs.items() if value]:
+            message = f"{' and '.join(missing)}: not supported yet by the denoise node"
+            raise NotSupportedYet(message)
+
+    def _task(self, context: InvocationContext, scheduler_config: Any, prediction_type: str | None) -> "DenoiseTask":
+        from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
+
+        latents = context.tensors.load(self.latents.latents_name) if self.latents else None
+        noise = context.tensors.load(self.noise.latents_name) if self.noise else None
+        seeds = [field.seed for field in (self.noise, self.latents) if field is not None and field.seed is not None]
+        mask = self.denoise_mask
+        masked = mask.masked_latents_name if mask else None
+        return DenoiseTask(
+            positive=_text_conditioning(context, self.positive_conditioning),
+            negative=_text_conditioning(context, self.negative_conditioning),
+            scheduler=self.scheduler,
+            scheduler_config=scheduler_config,
+            steps=self.steps,
+            noise=noise,
+            latents=latents,
+            cfg_scale=self.cfg_scale,
+            cfg_rescale=self.cfg_rescale_multiplier,
+            start=self.denoising_start,
+            end=self.denoising_end,
+            seeds=[seeds[0] if seeds else 0] * _rows(latents, noise),
+            prediction_type=prediction_type,
+            keep_mask=context.tensors.load(mask.mask_name) if mask else None,
+            gradient_mask=mask.gradient if mask else False,
+            masked_latents=context.tensors.load(masked) if masked else None,
+            seamless_axes=self.unet.seamless_axes,
+            free_u=self.unet.freeu_config,
+            sequential=context.config.get().sequential_guidance,
+        )
+
+
+@invocation(
+    "denoise_latents_meta", title="Denoise - SD1.5, SDXL + Metadata", tags=_TAGS, category="metadata", version="1.2.0"
+)
+class DenoiseLatentsMetaInvocation(DenoiseLatentsInvocation, WithMetadata):
+    """Denoises latents and adds the parameters to the metadata."""
+
+    def invoke(self, context: InvocationContext) -> LatentsMetaOutput:
+        """Denoise, and add to the metadata."""
+        latents = self._denoise(context)
+        output = LatentsOutput.build(context.tensors.save(latents), latents)
+        metadata = MetadataField({**(self.metadata.root if self.metadata else {}), **self._parameters(output)})
+        return LatentsMetaOutput(latents=output.latents, width=output.width, height=output.height, metadata=metadata)
+
+    def _parameters(self: Self, output: LatentsOutput) -> dict[str, Any]:
+        seeds = {"seed": self.noise.seed} if self.noise and self.noise.seed is not None else {}
+        return {
+            "width": output.width,
+            "height": output.height,
+            "steps": self.steps,
+            "cfg_scale": self.cfg_scale,
+            "cfg_rescale_multiplier": self.cfg_rescale_multiplier,
+            "denoising_start": self.denoising_start,
+            "denoising_end": self.denoising_end,
+            "scheduler": self.scheduler,
+            "model": self.unet.unet.model_dump(mode="json"),
+            **seeds,
+        }
+
+
+def _rows(*tensors: "torch.Tensor | None") -> int:
+    """Return how many images are denoised at once."""
+    return max((len(tensor) for tensor in tensors if tensor is not None), default=1)
+
+
+def _text_conditioning(
+    context: InvocationContext, fields: ConditioningField | list[ConditioningField]
+) -> "TextConditioning":
+    """Return the stored conditionings of one side, put behind each other."""
+    from invokeclone.families.stable_diffusion.conditioning import TextConditioning
+
+    listed = fields if isinstance(fields, list) else [fields]
+    if not listed:
+        message = "denoising needs at least one positive and one negative conditioning"
+        raise ValueError(message)
+    return TextConditioning.of_prompts(
+        [
+            (
+                context.conditioning.load(field.conditioning_name).conditionings[0],
+                context.tensors.load(field.mask.tensor_name) if field.mask else None,
+            )
+            for field in listed
+        ]
+    )

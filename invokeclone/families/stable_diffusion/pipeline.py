@@ -1,0 +1,199 @@
+"""Stable Diffusion in steps: encode the prompt, prepare, denoise, decode."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from invokeclone.components.autoencoders import vae as autoencoder
+from invokeclone.components.clip.encode import encode_prompt, skipped_layers
+from invokeclone.engine import denoise as loop
+from invokeclone.engine import devices, preview
+from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.latents import noise as draw_noise
+from invokeclone.engine.masks import change_mask
+from invokeclone.engine.patches import seamless
+from invokeclone.engine.schedules import discrete
+from invokeclone.engine.schedules.discrete import DiscreteSchedule
+from invokeclone.engine.schedules.interface import MaskHook
+from invokeclone.families.stable_diffusion.attention import RegionalAttention, regional_attention
+from invokeclone.families.stable_diffusion.conditioning import TextConditioning
+from invokeclone.families.stable_diffusion.denoiser import UNetDenoiser
+from invokeclone.families.stable_diffusion.fields import FreeUConfig
+
+INPAINTING_CHANNELS = 9
+"""Latents, mask, and latents of the masked image."""
+_HALF = 0.5
+
+
+def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, skip: int = 0) -> torch.Tensor:
+    """Return a prompt's embeddings (1, n * 77, width) on the CPU, without the last `skip` layers of the encoder."""
+    with skipped_layers(text_encoder, skip):
+        return encode_prompt(tokenizer, text_encoder, prompt, device).cpu()
+
+
+@dataclass
+class DenoiseTask:
+    """What a denoise run is given. Tensors may be on any device; latents and noise are (batch, 4, height, width)."""
+
+    positive: TextConditioning
+    negative: TextConditioning
+    scheduler: str
+    scheduler_config: Any
+    steps: int
+    noise: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    cfg_scale: float | list[float] = 7.5
+    cfg_rescale: float = 0.0
+    start: float = 0.0
+    end: float = 1.0
+    seeds: Sequence[int] = (0,)
+    """One for each row of the batch."""
+    prediction_type: str | None = None
+    """What the UNet's record states; None: what the sampler's configuration states."""
+    keep_mask: torch.Tensor | None = None
+    """(batch or 1, 1, any height, any width), 1 where the image stays as it is."""
+    gradient_mask: bool = False
+    masked_latents: torch.Tensor | None = None
+    """Of the image without what is to change, for inpainting models."""
+    seamless_axes: Sequence[str] = ()
+    free_u: FreeUConfig | None = None
+    sequential: bool = False
+
+
+def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
+    """Return denoised latents (batch, 4, height, width) on the CPU, in the UNet's number format.
+
+    `on_step` is called for each step and may end the run. Raises ValueError for tasks that cannot be run: neither latents nor
+    noise, sizes that differ.
+    """
+    # 1. everything in the UNet's number format, on its device
+    latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
+    if latents is not None and noise is not None and latents.shape[1:] != noise.shape[1:]:
+        raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
+    # 2. the schedule, and what it begins with
+    schedule = _schedule(task, device)
+    begun = schedule.start(latents, noise)
+    if schedule.first is None:
+        return begun.cpu()
+    # 3. what stays as it is
+    mask = _mask(unet, task, schedule, latents, noise, begun)
+    # 4. the denoiser and its guidance
+    positive, negative = (side.expanded(len(begun)).to(device, unet.dtype) for side in (task.positive, task.negative))
+    attention = None
+    if positive.is_regional or negative.is_regional:
+        attention = RegionalAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device)
+    denoiser = UNetDenoiser(unet, _extra_channels(unet, task, latents, begun), attention)
+    predict = classifier_free_guidance(
+        denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
+    )
+    # 5. the loop
+    threads = devices.fitting_threads(unet, len(begun) * begun.shape[-2] * begun.shape[-1], device)
+    colors = preview.using(getattr(unet, "latent_colors", None))
+    patches = seamless(unet, task.seamless_axes), _free_u(unet, task.free_u), regional_attention(unet, attention)
+    with patches[0], patches[1], patches[2], colors, threads:
+        return loop.run(schedule, begun, predict, on_step, mask).cpu()
+
+
+def _schedule(task: DenoiseTask, device: torch.device) -> DiscreteSchedule:
+    sampler = discrete.create(
+        task.scheduler, task.scheduler_config, prediction_type=task.prediction_type, seeds=task.seeds
+    )
+    return discrete.plan(sampler, task.steps, device, start=task.start, end=task.end, seeds=task.seeds)
+
+
+def _mask(
+    unet: Any,
+    task: DenoiseTask,
+    schedule: DiscreteSchedule,
+    latents: torch.Tensor | None,
+    noise: torch.Tensor | None,
+    begun: torch.Tensor,
+) -> MaskHook | None:
+    if task.keep_mask is None:
+        return None
+    original = torch.zeros_like(begun) if latents is None else latents
+    if noise is None:  # the latents have theirs already; what is kept needs some of its own
+        rows = [draw_noise(seed, (1, *begun.shape[1:]), devices.CPU_DEVICE) for seed in task.seeds]
+        noise = torch.cat(rows).to(begun)
+    hook = schedule.mask(change_mask(task.keep_mask, begun), original, noise, gradient=task.gradient_mask)
+    return _AfterLoopOnly(hook) if unet.config.in_channels == INPAINTING_CHANNELS else hook
+
+
+@dataclass
+class _AfterLoopOnly:
+    """The mask of an inpainting model, which sees it as a part of its input: only the finished latents get the original back."""
+
+    hook: MaskHook
+
+    def before_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
+        """Return the latents as they are."""
+        return latents
+
+    def after_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
+        """Return the latents as they are."""
+        return latents
+
+    def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return the finished latents with the original in its place."""
+        return self.hook.after_loop(latents)
+
+    def preview(self, original: torch.Tensor) -> torch.Tensor:
+        """Return the prediction as it is."""
+        return original
+
+
+def _extra_channels(
+    unet: Any, task: DenoiseTask, latents: torch.Tensor | None, begun: torch.Tensor
+) -> torch.Tensor | None:
+    """Return what an inpainting model sees beside the latents: the mask (1: change) and the masked image's latents."""
+    if unet.config.in_channels != INPAINTING_CHANNELS:
+        return None
+    if task.keep_mask is None:
+        return torch.cat([torch.ones_like(begun[:, :1]), torch.zeros_like(begun)], dim=1)
+    change = change_mask(task.keep_mask, begun).expand(len(begun), -1, -1, -1)
+    if task.masked_latents is not None:
+        masked = task.masked_latents.to(begun).expand(len(begun), -1, -1, -1)
+    else:
+        original = torch.zeros_like(begun) if latents is None else latents
+        masked = torch.where(1.0 - change < _HALF, torch.zeros_like(begun), original)
+    return torch.cat([change, masked], dim=1)
+
+
+@contextmanager
+def _free_u(unet: Any, config: FreeUConfig | None) -> Iterator[None]:
+    """Apply FreeU to a UNet, if there is a configuration."""
+    if config is None:
+        yield
+        return
+    unet.enable_freeu(s1=config.s1, s2=config.s2, b1=config.b1, b2=config.b2)
+    try:
+        yield
+    finally:
+        unet.disable_freeu()
+
+
+def decode(
+    vae: Any,
+    latents: torch.Tensor,
+    device: torch.device,
+    *,
+    fp32: bool = False,
+    tile: int | None = None,
+    seamless_axes: Sequence[str] = (),
+) -> Image.Image:
+    """Return the image of scaled latents. `tile`: side of the tiles in pixels, 0 for the autoencoder's own, None: no tiles."""
+    dtype = devices.choose_vae_dtype(device, fp32=fp32)
+    with seamless(vae, seamless_axes):
+        return autoencoder.tensor_to_image(autoencoder.decode(vae, latents, device, dtype, tile=tile))
+
+
+def encode_image(
+    vae: Any, pixels: torch.Tensor, device: torch.device, *, fp32: bool = False, tile: int | None = None
+) -> torch.Tensor:
+    """Return the scaled latents (1, 4, height / 8, width / 8) of an image (1, 3, height, width) in -1..1, on the CPU."""
+    dtype = devices.choose_vae_dtype(device, fp32=fp32)
+    return autoencoder.encode(vae, pixels, device, dtype, tile=tile).cpu()

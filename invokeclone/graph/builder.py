@@ -1,0 +1,61 @@
+"""A graph while it is built: nodes, and the edges that follow from inputs that are other nodes' outputs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class NodeOutput:
+    """An output of a node in a graph."""
+
+    node_id: str
+    field: str
+
+
+@dataclass
+class GraphBuilder:
+    """Collects nodes and edges. `scope` is put in front of the ids of nodes that are added."""
+
+    graph_id: str
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    edges: list[dict[str, dict[str, str]]] = field(default_factory=list)
+    scope: str = ""
+
+    def scoped(self, scope: str) -> "GraphBuilder":
+        """Return a builder of the same graph that puts `scope` in front of ids."""
+        return GraphBuilder(self.graph_id, self.nodes, self.edges, scope)
+
+    def node(self, node_id: str, node_type: str, **inputs: Any) -> str:
+        """Add a node whose results are intermediate; returns its id. A NodeOutput becomes an edge, None is left out."""
+        node_id = self.scope + node_id
+        node: dict[str, Any] = {"id": node_id, "type": node_type, "is_intermediate": True, "use_cache": True}
+        self.nodes[node_id] = node
+        for name, value in inputs.items():
+            if isinstance(value, NodeOutput):
+                self.connect(value, node_id, name)
+            elif value is not None:
+                node[name] = value
+        return node_id
+
+    def connect(self, source: NodeOutput, node_id: str, name: str) -> None:
+        """Lead an output to an input."""
+        self.edges.append(
+            {
+                "source": {"node_id": source.node_id, "field": source.field},
+                "destination": {"node_id": node_id, "field": name},
+            }
+        )
+
+    def output(self, node_id: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
+        """Add a node as `node` does; returns one of its outputs."""
+        return NodeOutput(self.node(node_id, node_type, **inputs), output)
+
+    def result(self, node_id: str, board_id: str | None) -> None:
+        """Let a node's image be the result: kept in the gallery, made anew each time."""
+        self.nodes[node_id] |= {"is_intermediate": False, "use_cache": False}
+        if board_id:
+            self.nodes[node_id]["board"] = {"board_id": board_id}
+
+    def graph(self) -> dict[str, Any]:
+        """Return the graph."""
+        return {"id": self.graph_id, "nodes": self.nodes, "edges": self.edges}

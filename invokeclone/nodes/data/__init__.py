@@ -1,0 +1,1 @@
+"""Values: primitives, mathematics, texts, collections, batches, workflows."""

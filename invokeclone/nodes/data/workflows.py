@@ -1,0 +1,148 @@
+"""Calling a saved workflow, and what it gives back; the call itself is the worker's, which runs it as items of their own."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import Input, InputField, OutputField, UIType
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.taxonomy import Classification
+from invokeclone.nodes.data.batch import NotExecutableNodeError
+
+
+class WorkflowReturnValueField(BaseModel):
+    """One named value that a workflow gives back."""
+
+    key: str = Field(description="The value's name")
+    value: Any = Field(default=None, description="The value")
+
+
+@invocation_output("workflow_return_value_output")
+class WorkflowReturnValueOutput(BaseInvocationOutput):
+    """One named value."""
+
+    value: WorkflowReturnValueField = OutputField(
+        description="The named value",
+        title="Return Value",
+        ui_type=UIType._CollectionItem,  # noqa: SLF001
+    )
+
+
+@invocation_output("workflow_return_output")
+class WorkflowReturnOutput(BaseInvocationOutput):
+    """Everything a workflow gives back."""
+
+    values: dict[str, Any] = OutputField(default={}, description="The values by name", ui_type=UIType.Any)
+
+
+@invocation_output("workflow_return_get_output")
+class WorkflowReturnGetOutput(BaseInvocationOutput):
+    """One of the values a workflow gave back."""
+
+    value: Any = OutputField(description="The value", ui_type=UIType.Any)
+
+
+def return_key(key: str) -> str:
+    """Return the name of a returned value, trimmed; ValueError when nothing is left."""
+    key = key.strip()
+    if not key:
+        message = "Workflow return keys must not be empty"
+        raise ValueError(message)
+    return key
+
+
+@invocation(
+    "workflow_return_value",
+    title="Workflow Return Value",
+    tags=["workflow", "return", "output"],
+    category="workflow",
+    version="1.0.0",
+    use_cache=False,
+    classification=Classification.Beta,
+)
+class WorkflowReturnValueInvocation(BaseInvocation):
+    """Name a value that the workflow gives back."""
+
+    key: str = InputField(default="", description="The value's name")
+    value: Any | None = InputField(default=None, description="The value", ui_type=UIType.Any)
+
+    def invoke(self, context: InvocationContext) -> WorkflowReturnValueOutput:
+        """Give out the named value."""
+        return WorkflowReturnValueOutput(value=WorkflowReturnValueField(key=return_key(self.key), value=self.value))
+
+
+@invocation(
+    "workflow_return",
+    title="Workflow Return",
+    tags=["workflow", "return", "output"],
+    category="workflow",
+    version="1.0.0",
+    use_cache=False,
+    classification=Classification.Beta,
+)
+class WorkflowReturnInvocation(BaseInvocation):
+    """Give values back to the graph that called this workflow."""
+
+    values: WorkflowReturnValueField | list[WorkflowReturnValueField] = InputField(
+        default=[], description="The named values", input=Input.Connection
+    )
+
+    def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
+        """Give out the values by name; ValueError when a name comes twice."""
+        given = self.values if isinstance(self.values, list) else [self.values]
+        values: dict[str, Any] = {}
+        for one in given:
+            key = return_key(one.key)
+            if key in values:
+                message = f"Workflow return key {key!r} is given twice"
+                raise ValueError(message)
+            values[key] = one.value
+        return WorkflowReturnOutput(values=values)
+
+
+@invocation(
+    "workflow_return_get",
+    title="Get Workflow Return Value",
+    tags=["workflow", "return", "input"],
+    category="workflow",
+    version="1.0.0",
+    use_cache=False,
+    classification=Classification.Beta,
+)
+class WorkflowReturnGetInvocation(BaseInvocation):
+    """Take one of the values a workflow gave back."""
+
+    values: dict[str, Any] = InputField(
+        default={}, description="The values by name", input=Input.Connection, ui_type=UIType.Any
+    )
+    key: str = InputField(default="", description="The value's name")
+
+    def invoke(self, context: InvocationContext) -> WorkflowReturnGetOutput:
+        """Give out the value; ValueError when there is none of that name."""
+        key = return_key(self.key)
+        if key not in self.values:
+            message = f"Workflow return values have no key {key!r}"
+            raise ValueError(message)
+        return WorkflowReturnGetOutput(value=self.values[key])
+
+
+@invocation(
+    "call_saved_workflow",
+    title="Call Saved Workflow",
+    tags=["workflow", "saved", "library"],
+    category="workflow",
+    version="1.0.0",
+    use_cache=False,
+    classification=Classification.Beta,
+)
+class CallSavedWorkflowInvocation(BaseInvocation):
+    """Run a workflow from the library and take what it gives back."""
+
+    workflow_id: str = InputField(default="", description="The workflow", ui_type=UIType.SavedWorkflow)
+    workflow_inputs: dict[str, Any] = InputField(default={}, description="Values for its inputs", ui_hidden=True)
+
+    def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
+        """Refuse to run: a worker makes the call in place of running the node."""
+        message = "A saved workflow can only be called from an item of the queue"
+        raise NotExecutableNodeError(message)

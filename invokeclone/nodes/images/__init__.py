@@ -1,0 +1,1 @@
+"""Nodes that make images of images, without a model."""

@@ -1,0 +1,235 @@
+"""Images changed in color spaces made after the eye: hue turned, lightness sharpened, compared, widened."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+from invokeclone.nodes.images.filters import split_alpha, with_alpha
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HUE_SPACES = Literal[
+    "HSV / HSL / RGB", "Okhsl", "Okhsv", "*Oklch / Oklab", "*LCh / CIELab", "*UPLab (w/CIELab_to_UPLab.icc)"
+]
+PARTS = {
+    "HSV / HSL / RGB": "HSV (RGB)",
+    "Okhsl": "Okhsl",
+    "Okhsv": "Okhsv",
+    "*Oklch / Oklab": "Oklch (Oklab)",
+    "*LCh / CIELab": "LCh (CIELab)",
+}
+"""The spaces under the names that blending has for them."""
+FULL_CIRCLE = 360
+
+
+def colors_of(context: InvocationContext, image: ImageField) -> "tuple[NDArray[np.float64], Image.Image | None]":
+    """Return an image's sRGB (height, width, 3) from 0 to 1, and its transparency if it has any."""
+    import numpy as np
+
+    from invokeclone.nodes.images.pixels import colors
+
+    picture, alpha = split_alpha(context.images.get_pil(image.image_name))
+    return colors.bytes_as_srgb(np.asarray(picture)), alpha
+
+
+def saved(context: InvocationContext, srgb: "NDArray[np.float64]", alpha: Image.Image | None) -> ImageOutput:
+    """Save what `colors_of` took apart."""
+    from invokeclone.nodes.images.pixels import colors
+
+    return ImageOutput.build(context.images.save(with_alpha(Image.fromarray(colors.srgb_as_bytes(srgb)), alpha)))
+
+
+@invocation(
+    "img_hue_adjust_oklch",
+    title="Adjust Image Hue (Oklch)",
+    tags=["image", "hue", "oklch"],
+    category="image",
+    version="1.0.0",
+)
+class OklchImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Turn the hue of every color by some degrees with its seen lightness kept; transparency stays."""
+
+    image: ImageField = InputField(description="The image to change")
+    hue: int = InputField(default=0, description="Degrees to turn by, 0 to 360")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Turn and save."""
+        from invokeclone.nodes.images.pixels import blends
+
+        srgb, alpha = colors_of(context, self.image)
+        turned = blends.turned(srgb, self.hue % FULL_CIRCLE / FULL_CIRCLE, "Oklch (Oklab)", blends.Gamut())
+        return saved(context, turned, alpha)
+
+
+@invocation(
+    "invokeai_img_hue_adjust_plus",
+    title="Adjust Image Hue Plus",
+    tags=["image", "hue", "oklab", "cielab", "uplab", "lch", "hsv", "hsl", "lab"],
+    category="image",
+    version="1.2.0",
+)
+class InvokeAdjustImageHuePlusInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Turn the hue of every color by some degrees in one of several color spaces; transparency stays."""
+
+    image: ImageField = InputField(description="The image to change")
+    space: HUE_SPACES = InputField(
+        default="HSV / HSL / RGB", description="The color space; UPLab needs a profile that is not part of this program"
+    )
+    degrees: float = InputField(default=0.0, description="Degrees to turn by")
+    preserve_lightness: bool = InputField(default=False, description="Whether to keep the CIELAB lightness")
+    ok_adaptive_gamut: float = InputField(
+        default=0.05,
+        ge=0,
+        description="How far the lightness may give way where sRGB has no such full color",
+    )
+    ok_high_precision: bool = InputField(default=True, description="Whether to find the limits of sRGB exactly")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Turn and save; NodeError for UPLab."""
+        from invokeclone.nodes.images.pixels import blends, colors
+
+        if self.space not in PARTS:
+            raise NodeError("UPLab needs the profile CIELab_to_UPLab.icc, which is not part of this program")
+        srgb, alpha = colors_of(context, self.image)
+        gamut = blends.Gamut(self.ok_adaptive_gamut, colors.STEPS if self.ok_high_precision else colors.FEW_STEPS)
+        turned = blends.turned(srgb, self.degrees % FULL_CIRCLE / FULL_CIRCLE, PARTS[self.space], gamut)
+        if self.preserve_lightness:
+            turned = blends.with_lightness(turned, blends.lightness(srgb), blends.Gamut(0.0, gamut.steps))
+        return saved(context, turned, alpha)
+
+
+@invocation(
+    "unsharp_mask_oklab",
+    title="Unsharp Mask (Oklab)",
+    tags=["image", "unsharp_mask", "oklab"],
+    category="image",
+    version="1.0.0",
+)
+class OklabUnsharpMaskInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Sharpen the seen lightness of an image by adding what a blur would take away; hues and transparency stay."""
+
+    image: ImageField = InputField(description="The image to sharpen")
+    radius: float = InputField(default=2, gt=0, description="Radius of the blur")
+    strength: float = InputField(default=50, ge=0, description="Percent of the difference to add")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Sharpen and save."""
+        from scipy import ndimage
+
+        from invokeclone.nodes.images.pixels import blends, colors
+
+        srgb, alpha = colors_of(context, self.image)
+        lab = colors.oklab_of(colors.linear_of(srgb))
+        radius = min(self.radius, max(srgb.shape))
+        blurred = ndimage.gaussian_filter(lab[..., 0], radius, mode="nearest")
+        lab[..., 0] += (lab[..., 0] - blurred) * (self.strength / 100)
+        lab[..., 0] = lab[..., 0].clip(0.0, 1.0)
+        return saved(context, blends.Gamut().back(colors.linear_of_oklab(lab)), alpha)
+
+
+@invocation(
+    "invokeai_ealightness",
+    title="Equivalent Achromatic Lightness",
+    tags=["image", "channel", "mask", "cielab", "lab"],
+    category="image",
+    version="1.2.0",
+)
+class InvokeEquivalentAchromaticLightnessInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make a gray image in which each pixel looks as light as its color did; full colors look lighter than they measure."""
+
+    image: ImageField = InputField(description="The image to make gray")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Convert and save."""
+        from invokeclone.nodes.images.pixels import blends, colors
+
+        srgb, _ = colors_of(context, self.image)
+        gray = blends.gray_of(colors.achromatic_lightness(srgb))
+        return ImageOutput.build(context.images.save(Image.fromarray(colors.srgb_as_bytes(gray))))
+
+
+@invocation(
+    "invokeai_img_val_thresholds",
+    title="Image Value Thresholds",
+    tags=["image", "mask", "value", "threshold"],
+    category="image",
+    version="1.2.0",
+)
+class InvokeImageValueThresholdsInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make values below a limit black and those above another limit white; transparency stays."""
+
+    image: ImageField = InputField(description="The image to change")
+    invert_output: bool = InputField(default=False, description="Whether to invert the result")
+    renormalize_values: bool = InputField(default=False, description="Whether to stretch what lies between the limits")
+    lightness_only: bool = InputField(default=False, description="Whether to change the CIELAB lightness alone")
+    threshold_upper: float = InputField(default=0.5, description="Share from which a value becomes white")
+    threshold_lower: float = InputField(default=0.5, description="Share below which a value becomes black")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Compare and save."""
+        from invokeclone.nodes.images.pixels import blends
+
+        srgb, alpha = colors_of(context, self.image)
+        if not self.lightness_only:
+            return saved(context, self._limited(srgb), alpha)
+        light = self._limited(blends.lightness(srgb))
+        return saved(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
+
+    def _limited(self, values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        import numpy as np
+
+        low, high = sorted((self.threshold_lower, self.threshold_upper))
+        between = (values - low) / (high - low) if self.renormalize_values and high > low else values
+        limited = np.select([values >= high, values < low], [1.0, 0.0], between)
+        return 1.0 - limited if self.invert_output else limited
+
+
+@invocation(
+    "invokeai_img_dilate_erode",
+    title="Image Dilate or Erode",
+    tags=["image", "mask", "dilate", "erode", "expand", "contract", "mask"],
+    category="image",
+    version="1.3.0",
+)
+class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
+    """Let what is light (or opaque) grow over what is dark, or the other way round, by a rectangle."""
+
+    image: ImageField = InputField(description="The image to change")
+    lightness_only: bool = InputField(
+        default=False, description="Whether to change the CIELAB lightness alone, rather than each channel"
+    )
+    radius_w: int = InputField(default=4, ge=0, description="How far to the left and right, in pixels")
+    radius_h: int = InputField(default=4, ge=0, description="How far up and down, in pixels")
+    mode: Literal["Dilate", "Erode"] = InputField(default="Dilate", description="Whether light or dark grows")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Grow and save; an image without colors stays without."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import blends
+
+        if self.lightness_only:
+            srgb, alpha = colors_of(context, self.image)
+            light = self._grown(blends.lightness(srgb))
+            return saved(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
+        image = context.images.get_pil(self.image.image_name)
+        if image.mode not in {"L", "RGB", "RGBA"}:
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        bands = [Image.fromarray(self._grown(np.asarray(band))) for band in image.split()]
+        return ImageOutput.build(context.images.save(Image.merge(image.mode, bands)))
+
+    def _grown(self, values: "NDArray[Any]") -> "NDArray[Any]":
+        """Return the greatest or least values (height, width) around each place."""
+        from scipy import ndimage
+
+        height, width = values.shape
+        size = 2 * min(self.radius_h, height) + 1, 2 * min(self.radius_w, width) + 1
+        change = ndimage.maximum_filter if self.mode == "Dilate" else ndimage.minimum_filter
+        grown: NDArray[Any] = change(values, size=size, mode="nearest")
+        return grown

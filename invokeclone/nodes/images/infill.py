@@ -1,0 +1,70 @@
+"""Holes in images filled, so that a model has something to begin with: transparent ones, or those of a mask."""
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+
+
+def filled(image: Image.Image, known: Image.Image) -> Image.Image:
+    """Return RGB of an image with colors flowing into what the gray image `known` has black."""
+    import numpy as np
+
+    from invokeclone.nodes.images.pixels import infill
+
+    share = np.asarray(known, dtype=np.float32) / np.float32(255)
+    return Image.fromarray(infill.flowing(np.asarray(image.convert("RGB")), share))
+
+
+@invocation("infill_tile", title="Tile Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.3")
+class InfillTileInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Fill what is transparent with squares of the rest, drawn by chance."""
+
+    image: ImageField = InputField(description="The image to fill")
+    tile_size: int = InputField(default=32, ge=1, description="Side of the squares in pixels")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the chance")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Fill and save; an image without an opaque pixel stays as it is."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import infill
+
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        ground = infill.tiled(np.asarray(image), self.tile_size, self.seed)
+        if ground is None:
+            context.logger.warning("The image has no opaque pixel to fill it with")
+            return ImageOutput.build(context.images.save(image))
+        return ImageOutput.build(context.images.save(Image.alpha_composite(Image.fromarray(ground), image)))
+
+
+@invocation("infill_cv2", title="CV2 Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.2")
+class CV2InfillInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Fill what is transparent with colors that flow in from its edge. OpenCV itself is not needed."""
+
+    image: ImageField = InputField(description="The image to fill")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Fill and save."""
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        return ImageOutput.build(context.images.save(filled(image, image.getchannel("A"))))
+
+
+@invocation("cv_inpaint", title="OpenCV Inpaint", tags=["opencv", "inpaint"], category="inpaint", version="1.3.1")
+class CvInpaintInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Paint over what a mask has not white, with colors that flow in from around it. OpenCV itself is not needed."""
+
+    image: ImageField = InputField(description="The image to paint in")
+    mask: ImageField = InputField(description="The mask: black is painted over, white stays")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Fill and save; NodeError when the sizes differ."""
+        image = context.images.get_pil(self.image.image_name, mode="RGB")
+        mask = context.images.get_pil(self.mask.image_name, mode="L")
+        if mask.size != image.size:
+            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            raise NodeError(message)
+        stays = mask.point([0] * 255 + [255])
+        return ImageOutput.build(context.images.save(filled(image, stays)))

@@ -1,0 +1,54 @@
+"""Colors of one image brought to those of another."""
+
+from typing import Literal
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+from invokeclone.nodes.images.filters import split_alpha, with_alpha
+
+MATCHED = {"RGB": (0, 1, 2), "YCbCr": (0, 1, 2), "YCbCr-Chroma": (1, 2), "YCbCr-Luma": (0,)}
+"""Which channels of each space are matched."""
+
+
+def matched(base: Image.Image, reference: Image.Image, space: str) -> Image.Image:
+    """Return RGB of `base` with the distribution of values of `reference` in each channel matched."""
+    import numpy as np
+
+    from invokeclone.nodes.images.pixels import levels
+
+    mode = "RGB" if space == "RGB" else "YCbCr"
+    bands, wanted = list(base.convert(mode).split()), reference.convert(mode).split()
+    for channel in MATCHED[space]:
+        bands[channel] = Image.fromarray(levels.matched(np.asarray(bands[channel]), np.asarray(wanted[channel])))
+    return Image.merge(mode, bands).convert("RGB")
+
+
+@invocation("color_correct", title="Color Correct", tags=["image", "color"], category="image", version="2.0.0")
+class ColorCorrectInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Give an image the distribution of another one's colors; transparency stays."""
+
+    base_image: ImageField = InputField(description="The image to correct")
+    color_reference: ImageField = InputField(description="The image whose colors are wanted, of any size")
+    mask: ImageField | None = InputField(default=None, description="White where the image stays as it was")
+    colorspace: Literal["RGB", "YCbCr", "YCbCr-Chroma", "YCbCr-Luma"] = InputField(
+        default="RGB", description="The channels to match", title="Color Space"
+    )
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Match and save; NodeError when the mask is not of the image's size."""
+        base, alpha = split_alpha(context.images.get_pil(self.base_image.image_name))
+        reference = context.images.get_pil(self.color_reference.image_name, mode="RGB")
+        corrected = matched(base, reference, self.colorspace)
+        if self.mask is not None:
+            mask = context.images.get_pil(self.mask.image_name, mode="L")
+            if mask.size != base.size:
+                message = (
+                    f"the mask, {mask.width}×{mask.height}, is not of the image's size, {base.width}×{base.height}"
+                )
+                raise NodeError(message)
+            corrected.paste(base, mask=mask)
+        return ImageOutput.build(context.images.save(with_alpha(corrected, alpha)))

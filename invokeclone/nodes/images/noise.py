@@ -1,0 +1,69 @@
+"""Noise laid over images."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import ImageOutput
+from invokeclone.nodes.images.filters import split_alpha, with_alpha
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@invocation("img_noise", title="Add Image Noise", tags=["image", "noise"], category="image", version="1.1.0")
+class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Add noise to an image; transparency stays."""
+
+    image: ImageField = InputField(description="The image to add noise to")
+    mask: ImageField | None = InputField(default=None, description="Black where noise is added, white where none is")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the noise")
+    noise_type: Literal["gaussian", "salt_and_pepper"] = InputField(
+        default="gaussian", description="Values moved by chance, or some of them replaced by the least and the greatest"
+    )
+    amount: float = InputField(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="How far values are moved, as a share of 255 (the standard deviation), or which share is replaced",
+    )
+    noise_color: bool = InputField(default=True, description="Whether each channel has its own noise")
+    size: int = InputField(default=1, ge=1, description="Side of a grain of noise in pixels")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Add and save; NodeError when the mask is not of the image's size."""
+        import numpy as np
+
+        colors, alpha = split_alpha(context.images.get_pil(self.image.image_name))
+        noisy = Image.fromarray(np.clip(np.round(self._noisy(np.asarray(colors))), 0, 255).astype(np.uint8))
+        if self.mask is not None:
+            mask = context.images.get_pil(self.mask.image_name, mode="L")
+            if mask.size != colors.size:
+                message = (
+                    f"the mask, {mask.width}×{mask.height}, is not of the image's size, {noisy.width}×{noisy.height}"
+                )
+                raise NodeError(message)
+            noisy.paste(colors, mask=mask)
+        return ImageOutput.build(context.images.save(with_alpha(noisy, alpha)))
+
+    def _noisy(self, pixels: "NDArray[np.uint8]") -> "NDArray[Any]":
+        """Return the pixels (height, width, 3) with noise; values may lie outside of 0 to 255."""
+        import numpy as np
+
+        chance = np.random.default_rng(self.seed)
+        height, width, channels = pixels.shape
+        size = min(self.size, max(height, width))
+        grains = -(-height // size), -(-width // size), channels if self.noise_color else 1
+
+        def grown(values: "NDArray[Any]") -> "NDArray[Any]":
+            return values.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
+
+        if self.noise_type == "gaussian":
+            moved: NDArray[Any] = pixels + grown(chance.standard_normal(grains) * self.amount * 255)
+            return moved
+        replaced, white = chance.random(grains) < self.amount, chance.random(grains) < 0.5  # noqa: PLR2004 - half
+        return np.where(grown(replaced), grown(white) * 255, pixels)

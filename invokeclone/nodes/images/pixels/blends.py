@@ -1,0 +1,191 @@
+"""Layers laid over each other, in several ways and color spaces. Arrays (height, width, 3) of sRGB from 0 to 1."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invokeclone.nodes.images.pixels import colors
+
+Floats = NDArray[np.float64]
+Mix = Callable[[Floats, Floats], Floats]
+
+TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Gamut:
+    """How colors that sRGB has not are brought back: `adapt` as in `colors.within`, and in how many steps of a search."""
+
+    adapt: float = 0.0
+    steps: int = colors.STEPS
+
+    def back(self, linear: Floats) -> Floats:
+        """Return sRGB of linear RGB with all colors within sRGB."""
+        lch = colors.polar(colors.oklab_of(linear))
+        return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.straight(self.held(lch)))), 0.0, 1.0)
+
+    def held(self, lch: Floats) -> Floats:
+        """Return Oklch with all colors within sRGB."""
+        return colors.within(lch, self.adapt, self.steps)
+
+
+def _oklch(srgb: Floats) -> Floats:
+    return colors.polar(colors.oklab_of(colors.linear_of(srgb)))
+
+
+def parts_of(srgb: Floats, space: str) -> Floats:
+    """Return hue, fullness and lightness in a space; hue is a share of a turn, the others depend on the space."""
+    match space:
+        case "HSV (RGB)":
+            return colors.hsv_of(srgb)
+        case "Okhsl":
+            return colors.okhsl_of(_oklch(srgb))
+        case "Okhsv":
+            return colors.okhsv_of(_oklch(srgb))
+        case "Oklch (Oklab)":
+            return _oklch(srgb)[..., ::-1]
+        case "LCh (CIELab)":
+            return colors.polar(colors.cielab_of(colors.linear_of(srgb)))[..., ::-1]
+        case _:
+            return colors.hsl_of(srgb)
+
+
+def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
+    """Undo `parts_of`, with all colors within sRGB."""
+    if space == "LCh (CIELab)":
+        return gamut.back(colors.linear_of_cielab(colors.straight(parts[..., ::-1])))
+    if space == "Oklch (Oklab)":
+        return _srgb_of_oklch(gamut.held(parts[..., ::-1]))
+    most = colors.OVERFULL if space == "Okhsl" else 1.0
+    hue, fullness, light = parts[..., 0] % 1.0, np.clip(parts[..., 1], 0.0, most), np.clip(parts[..., 2], 0.0, 1.0)
+    parts = np.stack([hue, fullness, light], axis=-1)
+    match space:
+        case "HSV (RGB)":
+            return colors.srgb_of_hsv(parts)
+        case "Okhsl":
+            return _srgb_of_oklch(colors.oklch_of_okhsl(parts))
+        case "Okhsv":
+            return _srgb_of_oklch(colors.oklch_of_okhsv(parts))
+        case _:
+            return colors.srgb_of_hsl(parts)
+
+
+def _srgb_of_oklch(lch: Floats) -> Floats:
+    return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.straight(lch))), 0.0, 1.0)
+
+
+def _screen(base: Floats, upper: Floats) -> Floats:
+    return base + upper - base * upper
+
+
+def _hard_light(base: Floats, upper: Floats) -> Floats:
+    return np.where(upper <= 0.5, 2 * base * upper, _screen(base, 2 * upper - 1))  # noqa: PLR2004 - half
+
+
+def _soft_light(base: Floats, upper: Floats) -> Floats:
+    curve = np.where(base <= 0.25, ((16 * base - 12) * base + 4) * base, np.sqrt(base))  # noqa: PLR2004 - a quarter
+    return base + (2 * upper - 1) * np.where(upper <= 0.5, base * (1 - base), curve - base)  # noqa: PLR2004 - half
+
+
+def _divide(base: Floats, upper: Floats) -> Floats:
+    return np.where(base <= TINY, 0.0, base / np.maximum(upper, TINY))
+
+
+def _burn(base: Floats, upper: Floats) -> Floats:
+    return np.where(base >= 1 - TINY, 1.0, 1 - np.minimum(1.0, (1 - base) / np.maximum(upper, TINY)))
+
+
+def _dodge(base: Floats, upper: Floats) -> Floats:
+    return np.where(base <= TINY, 0.0, np.minimum(1.0, base / np.maximum(1 - upper, TINY)))
+
+
+def _vivid_light(base: Floats, upper: Floats) -> Floats:
+    return np.where(upper <= 0.5, _burn(base, 2 * upper), _dodge(base, 2 * upper - 1))  # noqa: PLR2004 - half
+
+
+BY_VALUE: dict[str, Mix] = {
+    "Lighten Only": np.maximum,
+    "Darken Only": np.minimum,
+    "Linear Dodge (Add)": np.add,
+    "Subtract": np.subtract,
+    "Multiply": np.multiply,
+    "Divide": _divide,
+    "Screen": _screen,
+    "Overlay": lambda base, upper: _hard_light(upper, base),
+    "Linear Burn": lambda base, upper: base + upper - 1,
+    "Difference": lambda base, upper: np.abs(base - upper),
+    "Hard Light": _hard_light,
+    "Soft Light": _soft_light,
+    "Vivid Light": _vivid_light,
+    "Linear Light": lambda base, upper: base + 2 * upper - 1,
+    "Color Burn": _burn,
+    "Color Dodge": _dodge,
+}
+"""Ways that take one value of each layer: each channel of RGB, or in other spaces the lightness alone."""
+
+BY_PART = {"Hue": (0,), "Saturation": (1,), "Color": (0, 1), "Luminosity": (2,)}
+"""Ways that take some of hue, fullness and lightness from the upper layer and the rest from the base."""
+
+
+def mixed(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -> Floats:
+    """Return what is seen where both layers are opaque."""
+    if way == "Normal":
+        return upper
+    if way.endswith("(EAL)"):
+        lighter = colors.achromatic_lightness(upper) > colors.achromatic_lightness(base)
+        return np.where((lighter == way.startswith("Lighten"))[..., None], upper, base)
+    if way in BY_VALUE and space == "RGB":
+        return np.clip(BY_VALUE[way](base, upper), 0.0, 1.0)
+    if way in BY_VALUE and space == "Linear RGB":
+        found = BY_VALUE[way](colors.linear_of(base), colors.linear_of(upper))
+        return colors.srgb_of(np.clip(found, 0.0, 1.0))
+    parts, other = parts_of(base, space).copy(), parts_of(upper, space)
+    if way in BY_PART:
+        for part in BY_PART[way]:
+            parts[..., part] = other[..., part]
+    else:
+        light, over = (np.clip(layer[..., 2], 0.0, 1.0) for layer in (parts, other))
+        parts[..., 2] = np.clip(BY_VALUE[way](light, over), 0.0, 1.0)
+    return srgb_of_parts(parts, space, gamut)
+
+
+def laid_over(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -> Floats:
+    """Lay a layer over another one, both with their opacity as a fourth channel; returns four channels."""
+    below, above = base[..., 3:], upper[..., 3:]
+    whole = above + below * (1 - above)
+    both = mixed(base[..., :3], upper[..., :3], way, space, gamut)
+    layers = [upper[..., :3], both, base[..., :3]]
+    if space == "Linear RGB":
+        layers = [colors.linear_of(layer) for layer in layers]
+    seen = above * (1 - below) * layers[0] + above * below * layers[1] + (1 - above) * below * layers[2]
+    seen /= np.maximum(whole, TINY)
+    if space == "Linear RGB":
+        seen = colors.srgb_of(seen)
+    return np.concatenate([seen, whole], axis=-1)
+
+
+def turned(srgb: Floats, turn: float, space: str, gamut: Gamut) -> Floats:
+    """Return colors with their hue turned, by a share of a whole turn."""
+    parts = parts_of(srgb, space).copy()
+    parts[..., 0] = (parts[..., 0] + turn) % 1.0
+    return srgb_of_parts(parts, space, gamut)
+
+
+def lightness(srgb: Floats) -> Floats:
+    """Return the CIELAB lightness (height, width) from 0 to 1."""
+    return colors.cielab_of(colors.linear_of(srgb))[..., 0]
+
+
+def with_lightness(srgb: Floats, light: Floats, gamut: Gamut) -> Floats:
+    """Return colors with another CIELAB lightness."""
+    lab = colors.cielab_of(colors.linear_of(srgb))
+    lab[..., 0] = light
+    return gamut.back(colors.linear_of_cielab(lab))
+
+
+def gray_of(light: Floats) -> Floats:
+    """Return the gray (height, width), as a value of sRGB, of a CIELAB lightness."""
+    lab = np.stack([np.clip(light, 0.0, 1.0), np.zeros_like(light), np.zeros_like(light)], axis=-1)
+    return colors.srgb_of(colors.linear_of_cielab(lab))[..., 1]

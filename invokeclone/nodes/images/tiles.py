@@ -1,0 +1,285 @@
+"""Dividing an image into overlapping tiles, which are rectangles without pixels, and merging images of tiles."""
+
+import itertools
+from math import ceil
+from typing import Literal
+
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
+from invokeclone.graph.outputs import ImageOutput
+
+
+class TBLR(BaseModel):
+    """Four edges."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+class Tile(BaseModel):
+    """A part of an image, and how far it overlaps its neighbors."""
+
+    coords: TBLR = Field(description="Its edges in the image, in pixels; bottom and right lie outside of it")
+    overlap: TBLR = Field(description="How many pixels it shares with the neighbor at each edge")
+
+
+class TileWithImage(BaseModel):
+    """A tile and the image that fills it."""
+
+    tile: Tile
+    image: ImageField
+
+
+@invocation_output("calculate_image_tiles_output")
+class CalculateImageTilesOutput(BaseInvocationOutput):
+    """The tiles of an image."""
+
+    tiles: list[Tile] = OutputField(description="The tiles, row by row")
+
+
+@invocation_output("tile_to_properties_output")
+class TileToPropertiesOutput(BaseInvocationOutput):
+    """The numbers of a tile."""
+
+    coords_left: int = OutputField(description="Left edge, inclusive")
+    coords_right: int = OutputField(description="Right edge, exclusive")
+    coords_top: int = OutputField(description="Top edge, inclusive")
+    coords_bottom: int = OutputField(description="Bottom edge, exclusive")
+    width: int = OutputField(description="Width in pixels")
+    height: int = OutputField(description="Height in pixels")
+    overlap_top: int = OutputField(description="Overlap at the top")
+    overlap_bottom: int = OutputField(description="Overlap at the bottom")
+    overlap_left: int = OutputField(description="Overlap at the left")
+    overlap_right: int = OutputField(description="Overlap at the right")
+
+
+@invocation_output("pair_tile_image_output")
+class PairTileImageOutput(BaseInvocationOutput):
+    """A tile and its image."""
+
+    tile_with_image: TileWithImage = OutputField(description="The tile and the image that fills it")
+
+
+Span = tuple[int, int]
+"""First pixel of a tile and the first behind it, in one direction."""
+
+
+def overlapping_spans(length: int, size: int, overlap: int) -> list[Span]:
+    """Tiles of one size that overlap by so much; only the last, moved back to end with the image, may overlap more."""
+    if not 0 <= overlap < size:
+        message = "overlap must be less than the size of a tile"
+        raise ValueError(message)
+    if size > length:
+        message = "tiles must not be larger than the image"
+        raise ValueError(message)
+    count = 1 + ceil((length - size) / (size - overlap))
+    starts = [min(place * (size - overlap), length - size) for place in range(count)]
+    return [(start, start + size) for start in starts]
+
+
+def spread_spans(length: int, size: int, min_overlap: int) -> list[Span]:
+    """As few tiles of one size as overlap by at least so much, spread evenly."""
+    if min_overlap >= size:
+        message = "min_overlap must be less than the size of a tile"
+        raise ValueError(message)
+    size = min(size, length)
+    count = 1 if size == length else ceil((length - min_overlap) / (size - min_overlap))
+    if count == 1:
+        return [(0, size)]
+    starts = [round(place * (length - size) / (count - 1)) for place in range(count)]
+    return [(start, start + size) for start in starts]
+
+
+def even_spans(length: int, count: int, overlap: int) -> list[Span]:
+    """So many tiles of about one size, a multiple of 8, that overlap by about so much."""
+    if count == 1:
+        return [(0, length)]
+    size = min(length, ceil((length + overlap * (count - 1)) / count / 8) * 8)
+    if overlap >= size:
+        message = "overlap must be less than the size of a tile"
+        raise ValueError(message)
+    starts = [min(place * (size - overlap), length - size) for place in range(count)]
+    return [(start, start + size) for start in starts]
+
+
+def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
+    """Return the tiles of a grid, row by row, with what neighbors share."""
+    shared_rows, shared_columns = _shared(rows), _shared(columns)
+    return [
+        Tile(
+            coords=TBLR(top=row[0], bottom=row[1], left=column[0], right=column[1]),
+            overlap=TBLR(top=above, bottom=below, left=before, right=after),
+        )
+        for row, (above, below) in zip(rows, shared_rows, strict=True)
+        for column, (before, after) in zip(columns, shared_columns, strict=True)
+    ]
+
+
+def _shared(spans: list[Span]) -> list[Span]:
+    """How much each span shares with the one before and the one after."""
+    between = [max(0, one[1] - other[0]) for one, other in itertools.pairwise(spans)]
+    return list(zip([0, *between], [*between, 0], strict=True))
+
+
+@invocation(
+    "calculate_image_tiles",
+    title="Calculate Image Tiles",
+    tags=["tiles"],
+    category="tiles",
+    version="1.0.1",
+)
+class CalculateImageTilesInvocation(BaseInvocation):
+    """Divide an image into tiles of one size with a fixed overlap."""
+
+    image_width: int = InputField(default=1024, ge=1, description="Width of the image in pixels")
+    image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
+    tile_width: int = InputField(default=576, ge=1, description="Width of a tile in pixels")
+    tile_height: int = InputField(default=576, ge=1, description="Height of a tile in pixels")
+    overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share")
+
+    def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
+        """Give out the tiles; ValueError when they do not fit."""
+        rows = overlapping_spans(self.image_height, self.tile_height, self.overlap)
+        columns = overlapping_spans(self.image_width, self.tile_width, self.overlap)
+        return CalculateImageTilesOutput(tiles=grid(rows, columns))
+
+
+@invocation(
+    "calculate_image_tiles_even_split",
+    title="Calculate Image Tiles Even Split",
+    tags=["tiles"],
+    category="tiles",
+    version="1.1.1",
+)
+class CalculateImageTilesEvenSplitInvocation(BaseInvocation):
+    """Divide an image into a number of even tiles."""
+
+    image_width: int = InputField(default=1024, ge=1, description="Width of the image in pixels")
+    image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
+    num_tiles_x: int = InputField(default=2, ge=1, description="How many tiles side by side")
+    num_tiles_y: int = InputField(default=2, ge=1, description="How many tiles one above another")
+    overlap: int = InputField(default=128, ge=0, multiple_of=8, description="How many pixels neighbors share")
+
+    def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
+        """Give out the tiles; ValueError when they do not fit."""
+        rows = even_spans(self.image_height, self.num_tiles_y, self.overlap)
+        columns = even_spans(self.image_width, self.num_tiles_x, self.overlap)
+        return CalculateImageTilesOutput(tiles=grid(rows, columns))
+
+
+@invocation(
+    "calculate_image_tiles_min_overlap",
+    title="Calculate Image Tiles Minimum Overlap",
+    tags=["tiles"],
+    category="tiles",
+    version="1.0.1",
+)
+class CalculateImageTilesMinimumOverlapInvocation(BaseInvocation):
+    """Divide an image into tiles of one size, spread evenly, with at least some overlap."""
+
+    image_width: int = InputField(default=1024, ge=1, description="Width of the image in pixels")
+    image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
+    tile_width: int = InputField(default=576, ge=1, description="Width of a tile in pixels")
+    tile_height: int = InputField(default=576, ge=1, description="Height of a tile in pixels")
+    min_overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share at least")
+
+    def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
+        """Give out the tiles; ValueError when they do not fit."""
+        rows = spread_spans(self.image_height, self.tile_height, self.min_overlap)
+        columns = spread_spans(self.image_width, self.tile_width, self.min_overlap)
+        return CalculateImageTilesOutput(tiles=grid(rows, columns))
+
+
+@invocation(
+    "tile_to_properties",
+    title="Tile to Properties",
+    tags=["tiles"],
+    category="tiles",
+    version="1.0.1",
+)
+class TileToPropertiesInvocation(BaseInvocation):
+    """Take a tile apart into numbers."""
+
+    tile: Tile = InputField(description="The tile")
+
+    def invoke(self, context: InvocationContext) -> TileToPropertiesOutput:
+        """Give out the numbers."""
+        coords, overlap = self.tile.coords, self.tile.overlap
+        return TileToPropertiesOutput(
+            coords_left=coords.left,
+            coords_right=coords.right,
+            coords_top=coords.top,
+            coords_bottom=coords.bottom,
+            width=coords.right - coords.left,
+            height=coords.bottom - coords.top,
+            overlap_top=overlap.top,
+            overlap_bottom=overlap.bottom,
+            overlap_left=overlap.left,
+            overlap_right=overlap.right,
+        )
+
+
+@invocation(
+    "pair_tile_image",
+    title="Pair Tile with Image",
+    tags=["tiles"],
+    category="tiles",
+    version="1.0.1",
+)
+class PairTileImageInvocation(BaseInvocation):
+    """Pair a tile with the image that fills it."""
+
+    image: ImageField = InputField(description="The image")
+    tile: Tile = InputField(description="The tile")
+
+    def invoke(self, context: InvocationContext) -> PairTileImageOutput:
+        """Give out both."""
+        return PairTileImageOutput(tile_with_image=TileWithImage(tile=self.tile, image=self.image))
+
+
+@invocation(
+    "merge_tiles_to_image",
+    title="Merge Tiles to Image",
+    tags=["tiles"],
+    category="tiles",
+    version="1.1.1",
+)
+class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Put the images of overlapping tiles together to one."""
+
+    tiles_with_images: list[TileWithImage] = InputField(description="The tiles and their images")
+    blend_mode: Literal["Linear", "Seam"] = InputField(
+        default="Seam",
+        description="Where one tile goes over into the next: in the middle, or where they differ least",
+        input=Input.Direct,
+    )
+    blend_amount: int = InputField(default=32, ge=0, description="Over how many pixels of the overlap")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Merge and save; NodeError when there is no tile, or an image is not of its tile's size."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import joins
+
+        if not self.tiles_with_images:
+            raise NodeError("there are no tiles to merge")
+        pieces = []
+        for part in self.tiles_with_images:
+            image, coords = context.images.get_pil(part.image.image_name, mode="RGB"), part.tile.coords
+            size = coords.right - coords.left, coords.bottom - coords.top
+            if image.size != size or coords.left < 0 or coords.top < 0:
+                message = f"an image of {image.width}×{image.height} does not fill its tile: {coords}"
+                raise NodeError(message)
+            pieces.append(joins.Piece(coords.left, coords.top, np.asarray(image, dtype=np.float32)))
+        try:
+            whole = joins.merged(pieces, self.blend_amount, seam=self.blend_mode == "Seam")
+        except ValueError as error:
+            raise NodeError(str(error)) from error
+        merged = Image.fromarray(np.clip(np.round(whole), 0, 255).astype(np.uint8))
+        return ImageOutput.build(context.images.save(merged))

@@ -1,0 +1,1 @@
+"""Noise, and latents resized, cut and blended, for every family."""

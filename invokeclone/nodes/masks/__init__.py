@@ -1,0 +1,1 @@
+"""Masks as images and as tensors."""

@@ -1,0 +1,82 @@
+"""Masks as gray images: their edges softened, found, and measured."""
+
+from PIL import Image, ImageFilter, ImageOps
+
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import BoundingBoxField, ColorField, ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.outputs import BoundingBoxOutput, ImageOutput
+from invokeclone.graph.taxonomy import ImageCategory
+
+
+@invocation(
+    "expand_mask_with_fade", title="Expand Mask with Fade", tags=["image", "mask"], category="mask", version="1.0.1"
+)
+class ExpandMaskWithFadeInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Let the black of a mask reach further out, fading to white."""
+
+    mask: ImageField = InputField(description="The mask: black changes, white stays")
+    threshold: int = InputField(default=0, ge=0, le=255, description="The brightest value that counts as black")
+    fade_size_px: int = InputField(default=32, ge=0, description="How far the fading reaches; 0 leaves the mask as is")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Fade and save."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import masks
+
+        mask = np.asarray(context.images.get_pil(self.mask.image_name, mode="L"))
+        faded = Image.fromarray(masks.faded(mask, self.threshold, self.fade_size_px))
+        return ImageOutput.build(context.images.save(faded, image_category=ImageCategory.MASK))
+
+
+@invocation(
+    "get_image_mask_bounding_box",
+    title="Get Image Mask Bounding Box",
+    tags=["mask"],
+    category="mask",
+    version="1.0.0",
+)
+class GetMaskBoundingBoxInvocation(BaseInvocation):
+    """Find the smallest rectangle that holds all pixels of one color."""
+
+    mask: ImageField = InputField(description="The mask to look at")
+    margin: int = InputField(default=0, description="Pixels to add at each side, within the image")
+    mask_color: ColorField = InputField(default=ColorField(r=255, g=255, b=255, a=255), description="The color to find")
+
+    def invoke(self, context: InvocationContext) -> BoundingBoxOutput:
+        """Give out the rectangle; without an area, at 0, when there is no such pixel."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import masks
+
+        pixels = np.asarray(context.images.get_pil(self.mask.image_name, mode="RGBA"))
+        matches = (pixels == np.array(self.mask_color.tuple(), dtype=np.uint8)).all(axis=-1)
+        left, top, right, bottom = masks.bounds(matches, self.margin)
+        return BoundingBoxOutput(bounding_box=BoundingBoxField(x_min=left, x_max=right, y_min=top, y_max=bottom))
+
+
+@invocation("mask_edge", title="Mask Edge", tags=["image", "mask", "inpaint"], category="mask", version="1.2.2")
+class MaskEdgeInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Make a mask whose black is the edge of another mask."""
+
+    image: ImageField = InputField(description="The mask to find the edge of")
+    edge_size: int = InputField(description="Width of the edge in pixels")
+    edge_blur: int = InputField(description="How far the edge is blurred, in pixels")
+    low_threshold: int = InputField(description="The slope from which an edge goes on")
+    high_threshold: int = InputField(description="The slope from which an edge begins")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Find, widen, blur and save; NodeError when a width is negative."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import edges, masks
+
+        if self.edge_size < 0 or self.edge_blur < 0:
+            raise NodeError("edge_size and edge_blur must not be negative")
+        mask = np.asarray(context.images.get_pil(self.image.image_name, mode="L"))
+        found = np.maximum(masks.between(mask), edges.canny(mask, self.low_threshold, self.high_threshold))
+        edge = Image.fromarray(masks.widened(found, self.edge_size // 2))
+        if self.edge_blur:
+            edge = edge.filter(ImageFilter.BoxBlur(self.edge_blur))
+        return ImageOutput.build(context.images.save(ImageOps.invert(edge), image_category=ImageCategory.MASK))

@@ -1,0 +1,1 @@
+"""Metadata: written, merged and read."""

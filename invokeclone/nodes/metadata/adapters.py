@@ -1,0 +1,151 @@
+"""ControlNets, IP-Adapters and T2I-Adapters out of metadata, ready to be applied again."""
+
+from typing import Any
+
+from invokeclone.components.control.fields import (
+    ControlField,
+    ControlNetMetadataField,
+    IPAdapterField,
+    IPAdapterMetadataField,
+    T2IAdapterField,
+    T2IAdapterMetadataField,
+)
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import Input, InputField, MetadataField, OutputField, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.taxonomy import BaseModelType, Classification, ModelType
+
+IMAGE_ENCODERS = {
+    "ViT-L": "clip-vit-large-patch14",
+    "ViT-H": "ip_adapter_sd_image_encoder",
+    "ViT-G": "ip_adapter_sdxl_image_encoder",
+}
+"""The names under which the CLIP vision models of IP-Adapters are installed."""
+
+
+@invocation_output("md_control_list_output")
+class MDControlListOutput(BaseInvocationOutput):
+    """ControlNets."""
+
+    control_list: ControlField | list[ControlField] | None = OutputField(
+        description="The ControlNets", title="ControlNet-List"
+    )
+
+
+@invocation_output("md_ip_adapter_list_output")
+class MDIPAdapterListOutput(BaseInvocationOutput):
+    """IP-Adapters."""
+
+    ip_adapter_list: IPAdapterField | list[IPAdapterField] | None = OutputField(
+        description="The IP-Adapters", title="IP-Adapter-List"
+    )
+
+
+@invocation_output("md_ip_adapters_output")
+class MDT2IAdapterListOutput(BaseInvocationOutput):
+    """T2I-Adapters."""
+
+    t2i_adapter_list: T2IAdapterField | list[T2IAdapterField] | None = OutputField(
+        description="The T2I-Adapters", title="T2I Adapter-List"
+    )
+
+
+def records(metadata: MetadataField | None, label: str) -> list[Any]:
+    """Return what metadata says under a label."""
+    return (metadata.root if metadata else {}).get(label) or []
+
+
+def listed(given: Any) -> list[Any]:
+    """One or several or none, as a list."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, list) else [given]
+
+
+def image_encoder(context: InvocationContext, name: str) -> ModelIdentifierField:
+    """Return the CLIP vision model of an IP-Adapter; ValueError when it is not installed."""
+    found = context.models.search_by_attrs(name=IMAGE_ENCODERS[name], base=BaseModelType.Any, type=ModelType.CLIPVision)
+    if not found:
+        message = f"The CLIP vision model {IMAGE_ENCODERS[name]} is not installed"
+        raise ValueError(message)
+    config = found[0]
+    return ModelIdentifierField(key=config.key, hash=config.hash, name=config.name, base=config.base, type=config.type)
+
+
+@invocation(
+    "metadata_to_controlnets",
+    title="Metadata To ControlNets",
+    tags=["metadata"],
+    category="metadata",
+    version="1.2.0",
+    classification=Classification.Beta,
+)
+class MetadataToControlnetsInvocation(BaseInvocation, WithMetadata):
+    """Read the ControlNets from metadata."""
+
+    control_list: ControlField | list[ControlField] | None = InputField(
+        default=None, description="ControlNets to add to those found", title="ControlNet-List", input=Input.Connection
+    )
+
+    def invoke(self, context: InvocationContext) -> MDControlListOutput:
+        """Give out all ControlNets."""
+        found = listed(self.control_list)
+        for record in records(self.metadata, "controlnets"):
+            one = ControlNetMetadataField.model_validate(record)
+            fields = one.model_dump(exclude={"processed_image"})
+            fields["image"] = one.processed_image or one.image
+            found.append(ControlField.model_validate(fields))
+        return MDControlListOutput(control_list=found)
+
+
+@invocation(
+    "metadata_to_ip_adapters",
+    title="Metadata To IP-Adapters",
+    tags=["metadata"],
+    category="metadata",
+    version="1.2.0",
+    classification=Classification.Beta,
+)
+class MetadataToIPAdaptersInvocation(BaseInvocation, WithMetadata):
+    """Read the IP-Adapters from metadata."""
+
+    ip_adapter_list: IPAdapterField | list[IPAdapterField] | None = InputField(
+        default=None, description="IP-Adapters to add to those found", title="IP-Adapter-List", input=Input.Connection
+    )
+
+    def invoke(self, context: InvocationContext) -> MDIPAdapterListOutput:
+        """Give out all IP-Adapters."""
+        found = listed(self.ip_adapter_list)
+        for record in records(self.metadata, "ipAdapters"):
+            one = IPAdapterMetadataField.model_validate(record)
+            fields = one.model_dump(exclude={"clip_vision_model"})
+            encoder = image_encoder(context, one.clip_vision_model)
+            found.append(IPAdapterField.model_validate({**fields, "image_encoder_model": encoder}))
+        return MDIPAdapterListOutput(ip_adapter_list=found)
+
+
+@invocation(
+    "metadata_to_t2i_adapters",
+    title="Metadata To T2I-Adapters",
+    tags=["metadata"],
+    category="metadata",
+    version="1.2.0",
+    classification=Classification.Beta,
+)
+class MetadataToT2IAdaptersInvocation(BaseInvocation, WithMetadata):
+    """Read the T2I-Adapters from metadata."""
+
+    t2i_adapter_list: T2IAdapterField | list[T2IAdapterField] | None = InputField(
+        default=None, description="T2I-Adapters to add to those found", title="T2I-Adapter", input=Input.Connection
+    )
+
+    def invoke(self, context: InvocationContext) -> MDT2IAdapterListOutput:
+        """Give out all T2I-Adapters."""
+        found = listed(self.t2i_adapter_list)
+        for record in records(self.metadata, "t2iAdapters"):
+            one = T2IAdapterMetadataField.model_validate(record)
+            fields = one.model_dump(exclude={"processed_image"})
+            fields["image"] = one.processed_image or one.image
+            found.append(T2IAdapterField.model_validate(fields))
+        return MDT2IAdapterListOutput(t2i_adapter_list=found)

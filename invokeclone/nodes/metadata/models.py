@@ -1,0 +1,71 @@
+"""VAEs and LoRAs out of metadata, for models of any family."""
+
+from typing import Literal
+
+from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import Input, InputField, OutputField, WithMetadata
+from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.metadata import recorded_loras, recorded_model, recorded_value
+from invokeclone.graph.model_fields import LoRAField
+from invokeclone.graph.taxonomy import Classification
+
+
+@invocation_output("metadata_to_lora_collection_output")
+class MetadataToLorasCollectionOutput(BaseInvocationOutput):
+    """LoRAs and their weights."""
+
+    lora: list[LoRAField] = OutputField(description="The LoRAs and their weights", title="LoRAs")
+
+
+@invocation(
+    "metadata_to_vae",
+    title="Metadata To VAE",
+    tags=["metadata"],
+    category="metadata",
+    version="1.2.1",
+    classification=Classification.Beta,
+)
+class MetadataToVAEInvocation(BaseInvocation, WithMetadata):
+    """Read the VAE from metadata."""
+
+    label: Literal["* CUSTOM LABEL *", "vae"] = InputField(
+        default="vae", description="The label to look for", input=Input.Direct
+    )
+    custom_label: str | None = InputField(
+        default=None, description="The label, when it is a custom one", input=Input.Direct
+    )
+    default_value: VAEField = InputField(description="The VAE when there is none of that label")
+
+    def invoke(self, context: InvocationContext) -> VAEOutput:
+        """Give out the VAE."""
+        found = recorded_value(self.metadata, self.label, self.custom_label, self.default_value)
+        if isinstance(found, VAEField):
+            return VAEOutput(vae=found)
+        return VAEOutput(vae=VAEField(vae=recorded_model(context, found.get("vae", found))))
+
+
+@invocation(
+    "metadata_to_lora_collection",
+    title="Metadata To LoRA Collection",
+    tags=["metadata"],
+    category="metadata",
+    version="1.1.0",
+    classification=Classification.Beta,
+)
+class MetadataToLorasCollectionInvocation(BaseInvocation, WithMetadata):
+    """Read the LoRAs from metadata."""
+
+    custom_label: str = InputField(default="loras", description="The label to look for", input=Input.Direct)
+    loras: LoRAField | list[LoRAField] | None = InputField(
+        default=[], description="LoRAs to add to those found", title="LoRAs"
+    )
+
+    def invoke(self, context: InvocationContext) -> MetadataToLorasCollectionOutput:
+        """Give out all LoRAs, each once."""
+        given = self.loras if isinstance(self.loras, list) else [self.loras] if self.loras else []
+        found = recorded_loras(context, self.metadata, self.custom_label)
+        by_key: dict[str, LoRAField] = {}
+        for one in [*given, *found]:
+            by_key.setdefault(one.lora.key, one)
+        return MetadataToLorasCollectionOutput(lora=list(by_key.values()))

@@ -1,0 +1,1 @@
+"""Nodes that name models of any family."""

@@ -1,0 +1,52 @@
+"""Nodes that name a model of any family; nothing is loaded here."""
+
+from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import FieldDescriptions, InputField
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.outputs import ModelIdentifierOutput
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+
+
+@invocation("model_identifier", title="Any Model", tags=["model"], category="model", version="1.0.1")
+class ModelIdentifierInvocation(BaseInvocation):
+    """Selects any model."""
+
+    model: ModelIdentifierField = InputField(description="The model to select", title="Model")
+
+    def invoke(self, context: InvocationContext) -> ModelIdentifierOutput:
+        """Pass the model on, after a look whether it exists."""
+        check_exists(context, self.model)
+        return ModelIdentifierOutput(model=self.model)
+
+
+@invocation(
+    "vae_loader",
+    title="VAE Model - SD1.5, SD2, SDXL, SD3, FLUX",
+    tags=["vae", "model"],
+    category="model",
+    version="1.0.4",
+)
+class VAELoaderInvocation(BaseInvocation):
+    """Selects a VAE."""
+
+    vae_model: ModelIdentifierField = InputField(
+        description=FieldDescriptions.vae_model,
+        title="VAE",
+        ui_model_base=[
+            BaseModelType.StableDiffusion1,
+            BaseModelType.StableDiffusion2,
+            BaseModelType.StableDiffusionXL,
+            BaseModelType.StableDiffusion3,
+            BaseModelType.Flux,
+            BaseModelType.Flux2,
+        ],
+        ui_model_type=ModelType.VAE,
+    )
+
+    def invoke(self, context: InvocationContext) -> VAEOutput:
+        """Name the VAE."""
+        check_exists(context, self.vae_model)
+        return VAEOutput(vae=VAEField(vae=self.vae_model))

@@ -1,0 +1,46 @@
+"""The prompt_template node, and the face that it asks."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from invokeclone.graph.fields import StylePresetField
+from invokeclone.graph.invocation import MissingInputException
+from invokeclone.nodes.data.prompt_template import PromptTemplateInvocation
+from tests.fakes_context import FakeContext
+
+
+def put(positive: str, negative: str, preset: tuple[str, str]) -> tuple[str, str]:
+    asked: list[str] = []
+
+    def style_preset(preset_id: str) -> Any:
+        asked.append(preset_id)
+        return SimpleNamespace(positive_prompt=preset[0], negative_prompt=preset[1])
+
+    node = PromptTemplateInvocation(
+        id="n", style_preset=StylePresetField(style_preset_id="p"), positive_prompt=positive, negative_prompt=negative
+    )
+    output = node.invoke_checked(FakeContext(presets=SimpleNamespace(style_preset=style_preset)))
+    assert asked == ["p"]
+    return output.positive_prompt, output.negative_prompt
+
+
+def test_prompts_go_where_the_preset_has_its_placeholder() -> None:
+    assert put("a cat", "blur", ("photo of {prompt}, {prompt}!", "{prompt}, noise")) == (
+        "photo of a cat, a cat!",
+        "blur, noise",
+    )
+
+
+def test_without_a_placeholder_the_preset_stands_alone() -> None:
+    assert put("a cat", "", ("photo", "")) == ("photo", "")
+
+
+def test_braces_in_a_prompt_are_plain_text() -> None:
+    assert put("{prompt} {0} \\1", "", ("<{prompt}>", "")) == ("<{prompt} {0} \\1>", "")
+
+
+def test_the_preset_is_needed_when_it_runs() -> None:
+    with pytest.raises(MissingInputException):
+        PromptTemplateInvocation(id="n").invoke_checked(FakeContext())

@@ -1,0 +1,116 @@
+"""Strings, prompts, workflow values and nodes that never run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invokeclone.graph import registry
+from invokeclone.nodes.data import batch, prompts, strings, workflows
+
+NOTHING: Any = None
+
+
+def test_join() -> None:
+    joined = strings.StringJoinInvocation(string_left="a", string_right="b").invoke(NOTHING)
+    assert joined.value == "ab"
+    three = strings.StringJoinThreeInvocation(string_left="a", string_middle="b", string_right="c").invoke(NOTHING)
+    assert three.value == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "parts"), [("a,b,c", ",", ("a", "b,c")), ("abc", ",", ("abc", "")), ("", ",", ("", ""))]
+)
+def test_split(text: str, delimiter: str, parts: tuple[str, str]) -> None:
+    output = strings.StringSplitInvocation(string=text, delimiter=delimiter).invoke(NOTHING)
+    assert (output.string_1, output.string_2) == parts
+
+
+def test_split_needs_a_delimiter() -> None:
+    with pytest.raises(ValueError, match="empty separator"):
+        strings.StringSplitInvocation(string="abc").invoke(NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "positive", "negative"),
+    [
+        ("a cat", "a cat", ""),
+        ("a [dog] cat", "a  cat", " dog"),
+        ("a [dog [big]] cat [x]", "a  cat ", " dog  big x"),
+        (r"a \[dog\] cat", r"a \[dog\] cat", ""),
+        ("a] b", "a b", ""),
+    ],
+)
+def test_split_negative(prompt: str, positive: str, negative: str) -> None:
+    output = strings.StringSplitNegInvocation(string=prompt).invoke(NOTHING)
+    assert (output.positive_string, output.negative_string) == (positive, negative)
+
+
+@pytest.mark.parametrize(
+    ("text", "search", "replacement", "regex", "result"),
+    [
+        ("A cat, a CAT", "cat", "dog", False, "A dog, a dog"),
+        ("a.b", ".", r"\1", False, r"a\1b"),
+        ("abc", "", "x", False, "abc"),
+        ("abc", "", "x", True, "abc"),
+        ("a1b22", r"(\d+)", r"<\1>", True, "a<1>b<22>"),
+        ("A a", "a", "x", True, "A x"),
+    ],
+)
+def test_replace(text: str, search: str, replacement: str, regex: bool, result: str) -> None:
+    node = strings.StringReplaceInvocation(
+        string=text, search_string=search, replace_string=replacement, use_regex=regex
+    )
+    assert node.invoke(NOTHING).value == result
+
+
+def test_dynamic_prompts() -> None:
+    node = prompts.DynamicPromptInvocation(prompt="a {red|green} {cat|dog}", max_prompts=10, combinatorial=True)
+    assert node.invoke(NOTHING).collection == ["a red cat", "a red dog", "a green cat", "a green dog"]
+    node = prompts.DynamicPromptInvocation(prompt="a {red|green} cat")
+    (one,) = node.invoke(NOTHING).collection
+    assert one in ("a red cat", "a green cat")
+    assert node.use_cache is False
+    assert prompts.DynamicPromptInvocation(prompt="").invoke(NOTHING).collection == [""]
+
+
+def test_prompts_from_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("one\n  two \n\nfour é\n", encoding="utf-8")
+
+    def read(**arguments: Any) -> list[str]:
+        return prompts.PromptsFromFileInvocation(file_path=str(path), **arguments).invoke(NOTHING).collection
+
+    assert read() == ["one"]
+    assert read(max_prompts=0) == ["one", "two", "", "four é"]
+    assert read(start_line=2, max_prompts=1, pre_prompt="<", post_prompt=">") == ["<two>"]
+    assert read(start_line=9, max_prompts=0) == []
+
+
+@pytest.mark.parametrize("kind", ["image", "string", "integer", "float"])
+@pytest.mark.parametrize("what", ["batch", "generator"])
+def test_batch_nodes_never_run(kind: str, what: str) -> None:
+    values = {"image": {"image_name": "x"}, "string": "x", "integer": 1, "float": 1.0}
+    inputs: dict[str, Any] = {f"{kind}s": [values[kind]]} if what == "batch" else {"generator": {}}
+    node = registry.get(f"{kind}_{what}").model_validate(inputs)
+    with pytest.raises(batch.NotExecutableNodeError):
+        node.invoke_checked(NOTHING)
+
+
+def test_workflow_values() -> None:
+    one = workflows.WorkflowReturnValueInvocation(key=" a ", value=[1]).invoke(NOTHING).value
+    assert (one.key, one.value) == ("a", [1])
+    other = workflows.WorkflowReturnValueField(key="b", value=2)
+    returned = workflows.WorkflowReturnInvocation(values=[one, other]).invoke(NOTHING)
+    assert returned.values == {"a": [1], "b": 2}
+    assert workflows.WorkflowReturnInvocation(values=other).invoke(NOTHING).values == {"b": 2}
+    assert workflows.WorkflowReturnGetInvocation(values=returned.values, key="b").invoke(NOTHING).value == 2
+    for node in (
+        workflows.WorkflowReturnValueInvocation(key=" "),
+        workflows.WorkflowReturnInvocation(values=[one, one]),
+        workflows.WorkflowReturnGetInvocation(values={}, key="b"),
+    ):
+        with pytest.raises(ValueError, match="key"):
+            node.invoke(NOTHING)
+    with pytest.raises(batch.NotExecutableNodeError):
+        workflows.CallSavedWorkflowInvocation(workflow_id="x").invoke(NOTHING)

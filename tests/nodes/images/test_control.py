@@ -1,0 +1,139 @@
+"""Nodes that make images for control networks, and lines that stay lines in any size."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from invokeclone.nodes.images import control
+from invokeclone.nodes.images.pixels import edges, sizes
+from tests.fakes_context import FakeContext
+from tests.rooms import picture
+
+
+@pytest.fixture
+def context() -> FakeContext:
+    return FakeContext()
+
+
+def run(context: FakeContext, node: Any) -> Image.Image:
+    node.invoke(context)
+    return context.images.last()
+
+
+def drawing(size: tuple[int, int] = (128, 96)) -> Image.Image:
+    """Return a closed line one pixel wide."""
+    image = Image.new("RGB", size)
+    ImageDraw.Draw(image).ellipse((10, 10, size[0] - 20, size[1] - 20), outline="white")
+    return image
+
+
+def test_canny_draws_the_outline(context: FakeContext) -> None:
+    image = Image.new("RGBA", (60, 40), (10, 10, 10, 255))
+    image.paste((240, 30, 30, 255), (20, 10, 40, 30))
+    named = context.images.put(image)
+    made = run(context, control.CannyEdgeDetectionInvocation(image=named))
+    assert (made.mode, made.size) == ("RGB", (60, 40))
+    found = np.asarray(made.convert("L")) > 0
+    assert set(np.unique(np.asarray(made))) == {0, 255}
+    assert not found[13:27, 23:37].any()
+    assert not found[:8].any()
+    assert 60 <= found.sum() <= 90
+    assert ndimage.label(found, np.ones((3, 3)))[1] == 1
+    blind = run(
+        context,
+        control.CannyEdgeDetectionInvocation(
+            image=context.images.put(Image.new("RGB", (9, 9))), low_threshold=0, high_threshold=0
+        ),
+    )
+    assert blind.getextrema() == ((0, 0),) * 3
+
+
+@pytest.mark.parametrize(("tile", "colors"), [(16, 6), (48, 1), (1000, 1)])
+def test_color_map_is_made_of_squares(context: FakeContext, tile: int, colors: int) -> None:
+    made = run(context, control.ColorMapInvocation(image=context.images.put(picture()), tile_size=tile))
+    assert made.size == (48, 32)
+    assert len(made.getcolors()) == colors
+    if tile == 16:
+        assert made.crop((0, 0, 16, 16)).getcolors() == [(256, made.getpixel((3, 3)))]
+
+
+@pytest.mark.parametrize("scale", [0, 1, 16, 2**40])
+def test_shuffle_keeps_the_colors_and_not_the_places(context: FakeContext, scale: int) -> None:
+    image = Image.new("RGB", (64, 48), (200, 0, 0))
+    image.paste((0, 0, 200), (32, 0, 64, 48))
+    node = control.ContentShuffleInvocation(image=context.images.put(image), scale_factor=scale)
+    made = run(context, node)
+    assert (made.mode, made.size) == ("RGB", (64, 48))
+    values = np.asarray(made, dtype=int)
+    assert not values[..., 1].any()
+    assert np.abs(values[..., 0] + values[..., 2] - 200).max() <= 2
+    if scale < 100:
+        assert made.tobytes() != image.tobytes()
+        assert (values[..., 0] > 150).any()
+        assert (values[..., 2] > 150).any()
+
+
+class TestHeuristicResize:
+    def made(self, context: FakeContext, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        node = control.HeuristicResizeInvocation(image=context.images.put(image), width=size[0], height=size[1])
+        made = run(context, node)
+        assert made.size == size
+        return made
+
+    @pytest.mark.parametrize("size", [(256, 192), (64, 48), (300, 100), (40, 90), (129, 95), (20, 300)])
+    def test_a_line_stays_one_thin_line(self, context: FakeContext, size: tuple[int, int]) -> None:
+        made = np.asarray(self.made(context, drawing(), size))
+        assert set(np.unique(made)) == {0, 255}
+        line = made[..., 0] > 0
+        assert sizes.is_thin(line)
+        assert ndimage.label(line, np.ones((3, 3)))[1] == 1
+        assert ndimage.label(~line)[1] == 2, "still closed: an inside and an outside"
+
+    def test_black_and_white_stays_so(self, context: FakeContext) -> None:
+        image = Image.new("RGB", (40, 40))
+        image.paste((255, 255, 255), (0, 0, 20, 40))
+        for size in ((17, 33), (90, 55)):
+            made = np.asarray(self.made(context, image, size))
+            assert set(np.unique(made)) == {0, 255}
+            assert (made > 0).mean() == pytest.approx(0.5, abs=0.05)
+
+    def test_maps_get_no_new_colors(self, context: FakeContext) -> None:
+        image = Image.new("RGB", (40, 40), (9, 8, 7))
+        for place in range(5):
+            image.paste((place * 50, 100, 255 - place * 50), (place * 8, 0, place * 8 + 8, 20))
+        there = {color for _, color in image.getcolors()}
+        for size in ((17, 33), (90, 55)):
+            assert {color for _, color in self.made(context, image, size).getcolors()} == there
+
+    def test_images_are_mixed_and_transparency_too(self, context: FakeContext) -> None:
+        small = self.made(context, Image.effect_noise((200, 200), 80).convert("RGB").copy(), (10, 10))
+        assert np.asarray(small).std() < 20
+        noise = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])
+        assert np.asarray(self.made(context, noise, (8, 8)), dtype=float).std() < np.asarray(noise).std() / 3
+        noise.putalpha(Image.linear_gradient("L").resize((64, 64)))
+        made = self.made(context, noise, (32, 16))
+        assert made.mode == "RGBA"
+        alpha = np.asarray(made, dtype=int)[:, 5, 3]
+        assert alpha[0] < 30
+        assert alpha[-1] > 220
+
+    @pytest.mark.parametrize(
+        "image", [drawing(), picture(), Image.new("RGB", (9, 9)), Image.new("RGB", (1, 1), "white")]
+    )
+    def test_the_same_size_changes_nothing(self, context: FakeContext, image: Image.Image) -> None:
+        assert self.made(context, image, image.size).tobytes() == image.tobytes()
+        self.made(context, image, (5, 7))
+
+
+def test_thinning_keeps_what_is_joined() -> None:
+    thick = np.zeros((40, 60), dtype=bool)
+    thick[5:35, 10:15] = thick[18:23, 10:50] = True
+    thin = edges.thinned(thick)
+    assert not (thin & ~thick).any()
+    assert sizes.is_thin(thin)
+    assert ndimage.label(thin, np.ones((3, 3)))[1] == 1
+    assert thin.sum() == pytest.approx(30 + 35, abs=10)
+    assert not edges.thinned(np.zeros((3, 3), dtype=bool)).any()

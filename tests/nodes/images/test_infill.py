@@ -1,0 +1,114 @@
+"""Nodes that fill holes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invokeclone.graph.invocation import NodeError
+from invokeclone.nodes.images import infill as infill_nodes
+from invokeclone.nodes.images.pixels import infill
+from tests.fakes_context import FakeContext
+from tests.rooms import picture
+
+RED, BLUE, CLEAR = (255, 0, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)
+
+
+@pytest.fixture
+def context() -> FakeContext:
+    return FakeContext()
+
+
+def run(context: FakeContext, node: Any) -> Image.Image:
+    node.invoke(context)
+    return context.images.last()
+
+
+def holed(size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """Return a picture with a transparent middle."""
+    image = picture("RGBA", size)
+    image.paste(CLEAR, (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
+    return image
+
+
+class TestTiles:
+    def test_holes_are_filled_from_the_rest_and_nothing_else_changes(self, context: FakeContext) -> None:
+        image = holed()
+        named = context.images.put(image)
+        made = run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=8))
+        before, after = np.asarray(image), np.asarray(made)
+        assert (after[..., 3] == 255).all()
+        opaque = before[..., 3] == 255
+        assert (after[opaque] == before[opaque]).all()
+        there = {tuple(color) for color in before[opaque].tolist()}
+        assert {tuple(color) for color in after[~opaque].tolist()} <= there
+
+    def test_the_seed_decides(self, context: FakeContext) -> None:
+        named = context.images.put(holed())
+        made = [run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=4, seed=s)) for s in (1, 1, 2)]
+        assert made[0].tobytes() == made[1].tobytes() != made[2].tobytes()
+
+    @pytest.mark.parametrize("size", [1, 3, 32, 1000])
+    def test_tiles_too_large_become_smaller(self, context: FakeContext, size: int) -> None:
+        image = Image.new("RGBA", (50, 30), CLEAR)
+        image.paste(RED, (7, 5, 10, 9))
+        made = run(context, infill_nodes.InfillTileInvocation(image=context.images.put(image), tile_size=size))
+        assert made.getcolors() == [(1500, RED)]
+
+    def test_nothing_to_fill_with(self, context: FakeContext) -> None:
+        named = context.images.put(Image.new("RGBA", (5, 5), CLEAR))
+        assert run(context, infill_nodes.InfillTileInvocation(image=named)).getcolors() == [(25, CLEAR)]
+        assert context.logger.lines[0][0] == "warning"
+
+    def test_squares_keep_their_pixels(self) -> None:
+        image = np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4)
+        image[..., 3] = 255
+        squares = infill.tiles_of(image, 2)
+        assert squares.shape == (6, 2, 2, 4)
+        assert (squares[4] == image[2:4, 2:4]).all()
+
+
+class TestFlow:
+    def test_a_hole_in_one_color_is_of_that_color(self, context: FakeContext) -> None:
+        image = Image.new("RGBA", (37, 23), RED)
+        image.paste(CLEAR, (5, 4, 30, 20))
+        made = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image)))
+        assert (made.mode, made.size) == ("RGB", (37, 23))
+        assert made.getcolors() == [(37 * 23, (255, 0, 0))]
+
+    def test_what_is_there_stays_and_the_hole_lies_between(self, context: FakeContext) -> None:
+        image = Image.new("RGBA", (64, 32), CLEAR)
+        image.paste(RED, (0, 0, 16, 32))
+        image.paste(BLUE, (48, 0, 64, 32))
+        made = np.asarray(run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image))), dtype=int)
+        assert (made[:, :16] == (255, 0, 0)).all()
+        assert (made[:, 48:] == (0, 0, 255)).all()
+        row = made[16]
+        assert row[18, 0] > row[45, 0]
+        assert row[18, 2] < row[45, 2]
+        assert row[32, 0] == pytest.approx(row[31, 2], abs=40)
+        assert (made.sum(axis=-1) >= 250).all()
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3)])
+    def test_small_and_empty_images(self, context: FakeContext, size: tuple[int, int]) -> None:
+        named = context.images.put(Image.new("RGBA", size, CLEAR))
+        made = run(context, infill_nodes.CV2InfillInvocation(image=named))
+        assert made.size == size
+        assert made.getextrema() == ((0, 0),) * 3
+
+    def test_an_opaque_image_stays_as_it_is(self, context: FakeContext) -> None:
+        made = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(picture())))
+        assert made.tobytes() == picture().tobytes()
+
+    def test_by_mask(self, context: FakeContext) -> None:
+        image = Image.new("RGB", (40, 30), (0, 200, 0))
+        image.paste((255, 0, 0), (10, 10, 20, 20))
+        mask = Image.new("L", (40, 30), 255)
+        mask.paste(0, (10, 10, 20, 20))
+        mask.paste(120, (10, 10, 20, 11))
+        node = infill_nodes.CvInpaintInvocation(image=context.images.put(image), mask=context.images.put(mask))
+        assert run(context, node).getcolors() == [(1200, (0, 200, 0))]
+        other = context.images.put(Image.new("L", (4, 4)))
+        with pytest.raises(NodeError, match="4×4"):
+            infill_nodes.CvInpaintInvocation(image=context.images.put(image), mask=other).invoke(context)

@@ -1,0 +1,71 @@
+"""The node that matches an image's colors to a reference."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invokeclone.graph.invocation import NodeError
+from invokeclone.nodes.images import match
+from invokeclone.nodes.images.pixels import levels
+from tests.fakes_context import FakeContext
+from tests.rooms import picture
+
+
+@pytest.fixture
+def context() -> FakeContext:
+    return FakeContext()
+
+
+def run(context: FakeContext, node: Any) -> Image.Image:
+    node.invoke(context)
+    return context.images.last()
+
+
+class TestMatch:
+    @pytest.mark.parametrize("space", ["RGB", "YCbCr", "YCbCr-Chroma", "YCbCr-Luma"])
+    def test_like_itself_it_stays(self, context: FakeContext, space: str) -> None:
+        named = context.images.put(picture())
+        node = match.ColorCorrectInvocation(base_image=named, color_reference=named, colorspace=space)
+        change = np.abs(np.asarray(run(context, node), dtype=int) - np.asarray(picture(), dtype=int))
+        assert change.max() <= (0 if space == "RGB" else 3)
+
+    def test_it_gets_the_colors_of_the_other(self, context: FakeContext) -> None:
+        dark = picture().point([value // 2 for value in range(256)] * 3)
+        base, reference = context.images.put(dark), context.images.put(picture(size=(100, 90)))
+        made = run(context, match.ColorCorrectInvocation(base_image=base, color_reference=reference))
+        assert made.size == dark.size
+        assert np.asarray(made).mean() == pytest.approx(np.asarray(picture(size=(100, 90))).mean(), abs=3)
+
+    def test_luma_and_chroma_alone(self, context: FakeContext) -> None:
+        base = context.images.put(Image.new("RGB", (8, 8), (200, 40, 40)))
+        gray = context.images.put(Image.new("RGB", (8, 8), (30, 30, 30)))
+
+        def made(space: str) -> tuple[int, ...]:
+            node = match.ColorCorrectInvocation(base_image=base, color_reference=gray, colorspace=space)
+            return run(context, node).convert("YCbCr").getpixel((0, 0))
+
+        y = Image.new("RGB", (1, 1), (200, 40, 40)).convert("YCbCr").getpixel((0, 0))[0]
+        assert made("YCbCr-Chroma") == pytest.approx((y, 128, 128), abs=2)
+        assert made("YCbCr") == pytest.approx((30, 128, 128), abs=2)
+        dark = made("YCbCr-Luma")
+        assert dark[0] < y / 2
+        assert dark[2] > 140
+
+    def test_the_mask_brings_the_old_back_and_transparency_stays(self, context: FakeContext) -> None:
+        base = context.images.put(Image.new("RGBA", (8, 8), (10, 20, 30, 40)))
+        reference = context.images.put(Image.new("RGB", (3, 3), (200, 100, 50)))
+        mask = Image.new("L", (8, 8), 0)
+        mask.paste(255, (0, 0, 4, 8))
+        node = match.ColorCorrectInvocation(base_image=base, color_reference=reference, mask=context.images.put(mask))
+        made = run(context, node)
+        assert made.getpixel((0, 0)) == (10, 20, 30, 40)
+        assert made.getpixel((7, 0)) == (200, 100, 50, 40)
+        node.mask = reference
+        with pytest.raises(NodeError, match="3×3"):
+            node.invoke(context)
+
+    def test_ranks(self) -> None:
+        base = np.array([[0, 1], [2, 3]], dtype=np.uint8)
+        assert levels.matched(base, base * 50).tolist() == [[0, 50], [100, 150]]

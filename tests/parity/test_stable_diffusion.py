@@ -1,0 +1,109 @@
+"""InvokeAI's own images of Stable Diffusion 1 and 2 by the same graphs and weights (README.md)."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.parity import models
+from tests.server_process import Server
+
+HERE = Path(__file__).parent
+CASES: dict[str, dict[str, Any]] = json.loads((HERE / "cases.json").read_text())
+FLOOR = 55.0
+"""dB that a case must reach."""
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).astype(np.float64)
+
+
+def golden(name: str) -> np.ndarray:
+    return pixels(Image.open(HERE / "golden" / f"{name}.png"))
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    if first.shape != second.shape:
+        return 0.0
+    error = float(np.mean((first - second) ** 2))
+    return 99.0 if error == 0 else 10.0 * float(np.log10(255.0**2 / error))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("parity")
+    models.make(folder)
+    running = Server(tmp_path_factory.mktemp("server") / "root").start()
+    for model in sorted(folder.iterdir()):
+        source = {"source": str(model), "inplace": True}
+        running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
+    yield running
+    running.client.close()
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def images(server: Server) -> dict[str, np.ndarray | str]:
+    """Run every case; returns the image of each, or the error of the item."""
+
+    def installed() -> dict[str, Any]:
+        known = {model["name"]: model for model in server.client.get("/api/v2/models/").json()["models"]}
+        return known if len(known) > 5 else {}
+
+    identifiers = {
+        f"@{name}": {field: model[field] for field in ("key", "hash", "name", "base", "type")}
+        for name, model in server.wait_for(installed, "the models").items()
+    }
+    uploads = {f"@{file.stem}": upload(server, file) for file in (HERE / "input").glob("*.png")}
+    items = {
+        name: server.enqueue({"batch": {"graph": graph(case, identifiers | uploads), "runs": 1}})[0]
+        for name, case in CASES.items()
+    }
+    return {name: result(server, item_id) for name, item_id in items.items()}
+
+
+def upload(server: Server, file: Path) -> str:
+    query = {"image_category": "user", "is_intermediate": True}
+    files = {"file": (file.name, file.read_bytes(), "image/png")}
+    return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
+
+
+def graph(case: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    """Return a case's graph, with the names of models and images that begin with @ resolved."""
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: resolved(inner) for key, inner in value.items()}
+        return names[value] if isinstance(value, str) and value.startswith("@") else value
+
+    def end(text: str) -> dict[str, str]:
+        node, _, field = text.partition(".")
+        return {"node_id": node, "field": field}
+
+    edges = [dict(zip(("source", "destination"), map(end, edge.split(" > ")), strict=True)) for edge in case["edges"]]
+    return {"id": "parity", "nodes": resolved(case["nodes"]), "edges": edges}
+
+
+def result(server: Server, item_id: int) -> np.ndarray | str:
+    item = server.finished(item_id)
+    if item["status"] != "completed":
+        return str(item["error_message"])
+    image = server.picture_of(item, "out")
+    return pixels(Image.open(io.BytesIO(server.client.get("/" + image["image_url"]).content)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_image_is_the_references(name: str, images: dict[str, np.ndarray | str]) -> None:
+    image = images[name]
+    assert isinstance(image, np.ndarray), image
+    assert psnr(image, golden(name)) >= FLOOR
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["unlike"] in CASES])
+def test_a_case_shows_its_feature(name: str) -> None:
+    assert psnr(golden(name), golden(CASES[name]["unlike"])) < FLOOR
