@@ -81,11 +81,6 @@ def _half_is_broken(device: torch.device) -> bool:
     return bool(torch.cuda.get_device_name(device).removeprefix("NVIDIA ").startswith(_HALF_IS_BROKEN))
 
 
-def choose_vae_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
-    """Return the number format that Stable Diffusion's autoencoders compute in: half precision on devices, unless `fp32`."""
-    return torch.float32 if fp32 or torch.device(device).type == "cpu" else torch.float16
-
-
 def choose_precision(device: torch.device | str, precision: Precision = "auto") -> str:
     """Return the name of what `choose_dtype` chooses, as `float16`."""
     return str(choose_dtype(device, precision)).removeprefix("torch.")

@@ -53,7 +53,6 @@ def test_other_devices_keep_the_usual_order():
 def test_the_cpu_computes_in_float32_whatever_the_setting_says(precision: devices.Precision):
     assert devices.choose_dtype("cpu", precision) == torch.float32
     assert devices.choose_precision("cpu", precision) == "float32"
-    assert devices.choose_vae_dtype("cpu", fp32=False) == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -71,8 +70,6 @@ def test_the_setting_decides_on_other_devices(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
     for device in ("cuda", "cuda:1", "xpu", "mps"):
         assert devices.choose_dtype(device, precision) == dtype
-        assert devices.choose_vae_dtype(device, fp32=False) == torch.float16
-        assert devices.choose_vae_dtype(device, fp32=True) == torch.float32
 
 
 @pytest.mark.parametrize("name", ["NVIDIA GeForce GTX 1660 SUPER", "GeForce GTX 1650"])

@@ -16,6 +16,11 @@ GRID = 8
 _HALF = 0.5
 
 
+def choose_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
+    """Return the number format that Stable Diffusion's autoencoders compute in: half precision on devices, unless `fp32`."""
+    return torch.float32 if fp32 or torch.device(device).type == "cpu" else torch.float16
+
+
 def image_to_tensor(image: Image.Image) -> torch.Tensor:
     """Return an image as (1, 3, height, width) in -1..1, made to fit the latent grid; transparency is dropped."""
     array = np.asarray(fit_to_grid(image.convert("RGB")), dtype=np.float32)

@@ -108,7 +108,7 @@ def create(
 
 
 def _as_in_a_pipeline(sampler: Any) -> Any:
-    """Return the sampler with the two settings changed that diffusers' StableDiffusionPipeline changes in its constructor."""
+    """Return the sampler with the two settings changed that diffusers' own pipeline changes in its constructor."""
     if getattr(sampler.config, "clip_sample", False) is True:
         sampler.register_to_config(clip_sample=False)
     if getattr(sampler.config, "steps_offset", 1) != 1:

@@ -186,7 +186,7 @@ def decode(
     seamless_axes: Sequence[str] = (),
 ) -> Image.Image:
     """Return the image of scaled latents. `tile`: side of the tiles in pixels, 0 for the autoencoder's own, None: no tiles."""
-    dtype = devices.choose_vae_dtype(device, fp32=fp32)
+    dtype = autoencoder.choose_dtype(device, fp32=fp32)
     with seamless(vae, seamless_axes):
         return autoencoder.tensor_to_image(autoencoder.decode(vae, latents, device, dtype, tile=tile))
 
@@ -195,5 +195,5 @@ def encode_image(
     vae: Any, pixels: torch.Tensor, device: torch.device, *, fp32: bool = False, tile: int | None = None
 ) -> torch.Tensor:
     """Return the scaled latents (1, 4, height / 8, width / 8) of an image (1, 3, height, width) in -1..1, on the CPU."""
-    dtype = devices.choose_vae_dtype(device, fp32=fp32)
+    dtype = autoencoder.choose_dtype(device, fp32=fp32)
     return autoencoder.encode(vae, pixels, device, dtype, tile=tile).cpu()

@@ -17,6 +17,13 @@ def vae(sd1_parts: dict[str, Any]) -> Any:
     return sd1_parts["vae"]
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "xpu", "mps"])
+def test_half_precision_on_devices_unless_fp32_is_asked_for(device: str):
+    assert autoencoder.choose_dtype(device, fp32=False) == torch.float16
+    assert autoencoder.choose_dtype(device, fp32=True) == torch.float32
+    assert autoencoder.choose_dtype("cpu", fp32=False) == torch.float32
+
+
 def test_images_become_tensors_that_fit_the_latent_grid():
     image = Image.new("RGBA", (13, 20), (0, 255, 102, 0))
     pixels = autoencoder.image_to_tensor(image)
