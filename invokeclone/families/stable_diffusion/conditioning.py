@@ -4,7 +4,7 @@ Community nodes take BasicConditioningInfo and SDXLConditioningInfo apart and pu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -52,10 +52,21 @@ class TextConditioning:
     """Tokens of each row that are not padding."""
     regions: tuple[tuple[Region, ...], ...]
     """Of each row; empty: all tokens hold everywhere."""
+    positive: tuple[bool, ...]
+    """Whether each row is what the image shall show; else what it shall not."""
+    pooled: torch.Tensor | None = None
+    """(batch, width), of SDXL and its refiner."""
+    time_ids: torch.Tensor | None = None
+    """(batch, 6 or 5), SDXL's sizes and crops, the refiner's sizes, crops and aesthetic score."""
 
     @classmethod
-    def of_prompts(cls, prompts: Sequence[tuple[BasicConditioningInfo, torch.Tensor | None]]) -> Self:
-        """Return one row: prompts, each with the mask of its region if it has one, behind each other."""
+    def of_prompts(
+        cls, prompts: Sequence[tuple[BasicConditioningInfo, torch.Tensor | None]], *, positive: bool = True
+    ) -> Self:
+        """Return one row: prompts, each with the mask of its region if it has one, behind each other.
+
+        SDXL's pooled embeddings and sizes are those of the last prompt without a mask, else of the first.
+        """
         embeds = torch.cat([info.embeds for info, _ in prompts], dim=1)
         regions, first = [], 0
         for info, mask in prompts:
@@ -63,13 +74,25 @@ class TextConditioning:
             regions.append(Region(first, end, None if mask is None else mask.reshape(mask.shape[-2:])))
             first = end
         regional = any(region.mask is not None for region in regions)
-        return cls(embeds, (embeds.shape[1],) * len(embeds), (tuple(regions) if regional else (),) * len(embeds))
+        whole = next((info for info, mask in reversed(prompts) if mask is None), prompts[0][0])
+        pooled, ids = (
+            (whole.pooled_embeds, whole.add_time_ids) if isinstance(whole, SDXLConditioningInfo) else (None, None)
+        )
+        rows, held = len(embeds), tuple(regions) if regional else ()
+        return cls(embeds, (embeds.shape[1],) * rows, (held,) * rows, (positive,) * rows, pooled, ids)
 
     def followed_by(self, other: Self) -> Self:
         """Return these rows and then those of `other`."""
         longest = max(self.embeds.shape[1], other.embeds.shape[1])
         rows = [functional.pad(side.embeds, (0, 0, 0, longest - side.embeds.shape[1])) for side in (self, other)]
-        return type(self)(torch.cat(rows), self.lengths + other.lengths, self.regions + other.regions)
+        return type(self)(
+            torch.cat(rows),
+            self.lengths + other.lengths,
+            self.regions + other.regions,
+            self.positive + other.positive,
+            _joined(self.pooled, other.pooled),
+            _joined(self.time_ids, other.time_ids),
+        )
 
     def expanded(self, batch: int) -> Self:
         """Return a single row `batch` times; as many rows are left as they are. Raises ValueError for another number."""
@@ -77,11 +100,22 @@ class TextConditioning:
             return self
         if len(self.embeds) != 1:
             raise ValueError(f"there are {len(self.embeds)} prompts for {batch} latents")
-        return type(self)(self.embeds.expand(batch, -1, -1), self.lengths * batch, self.regions * batch)
+        pooled, ids = (None if t is None else t.expand(batch, -1) for t in (self.pooled, self.time_ids))
+        embeds = self.embeds.expand(batch, -1, -1)
+        return type(self)(embeds, self.lengths * batch, self.regions * batch, self.positive * batch, pooled, ids)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return the same with its embeddings on `device` in `dtype`."""
-        return type(self)(self.embeds.to(device=device, dtype=dtype), self.lengths, self.regions)
+        """Return the same with its tensors on `device` in `dtype`."""
+        names = ("embeds", "pooled", "time_ids")
+        tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **{name: value.to(device=device, dtype=dtype) for name, value in tensors.items()})
+
+    @property
+    def added(self) -> dict[str, torch.Tensor] | None:
+        """What SDXL's UNet gets beside the embeddings; None for others."""
+        if self.pooled is None or self.time_ids is None:
+            return None
+        return {"text_embeds": self.pooled, "time_ids": self.time_ids}
 
     @property
     def is_regional(self) -> bool:
@@ -95,3 +129,9 @@ class TextConditioning:
             return None
         counts = torch.arange(tokens, device=self.embeds.device)
         return torch.stack([counts < length for length in self.lengths])
+
+
+def _joined(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
+    if first is None or second is None:
+        return None
+    return torch.cat([first, second])

@@ -21,7 +21,7 @@ from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import MaskHook
 from invokeclone.families.stable_diffusion.attention import RegionalAttention, regional_attention
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
-from invokeclone.families.stable_diffusion.denoiser import UNetDenoiser
+from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
 
 INPAINTING_CHANNELS = 9
@@ -62,6 +62,7 @@ class DenoiseTask:
     seamless_axes: Sequence[str] = ()
     free_u: FreeUConfig | None = None
     sequential: bool = False
+    controls: Sequence[Control] = ()
 
 
 def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
@@ -86,7 +87,13 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     attention = None
     if positive.is_regional or negative.is_regional:
         attention = RegionalAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device)
-    denoiser = UNetDenoiser(unet, _extra_channels(unet, task, latents, begun), attention)
+    denoiser = UNetDenoiser(
+        unet,
+        _extra_channels(unet, task, latents, begun),
+        attention,
+        task.controls,
+        len(schedule.timesteps),
+    )
     predict = classifier_free_guidance(
         denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
     )
@@ -95,7 +102,7 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     colors = preview.using(getattr(unet, "latent_colors", None))
     patches = seamless(unet, task.seamless_axes), _free_u(unet, task.free_u), regional_attention(unet, attention)
     with patches[0], patches[1], patches[2], colors, threads:
-        return loop.run(schedule, begun, predict, on_step, mask).cpu()
+        return loop.run(schedule, begun, predict, denoiser.counting(on_step), mask).cpu()
 
 
 def _schedule(task: DenoiseTask, device: torch.device) -> DiscreteSchedule:

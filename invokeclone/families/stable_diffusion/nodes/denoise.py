@@ -1,5 +1,6 @@
 """The denoise nodes: they collect their inputs into one task for `pipeline.denoise`."""
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import field_validator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from invokeclone.families.stable_diffusion.conditioning import TextConditioning
+    from invokeclone.families.stable_diffusion.denoiser import Control
     from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 
 _TAGS = ["latents", "denoise", "txt2img", "t2i", "t2l", "img2img", "i2i", "l2l"]
@@ -122,8 +124,18 @@ class DenoiseLatentsInvocation(BaseInvocation):
         def on_step(state: PipelineIntermediateState) -> None:
             context.util.sd_step_callback(state, base)
 
-        with unet_info as unet:
-            return pipeline.denoise(unet, task, device_of(unet_info, unet), on_step)
+        with ExitStack() as stack:
+            # 1. the UNet and what is put on it
+            unet = stack.enter_context(unet_info)
+            device = device_of(unet_info, unet)
+            # 2. what steers it
+            task.controls = self._controls(context, stack, device)
+            # 3. the loop
+            return pipeline.denoise(unet, task, device, on_step)
+
+    def _controls(self, context: InvocationContext, stack: ExitStack, device: "torch.device") -> "list[Control]":
+        """Return the controls; what must stay loaded while they work is entered into `stack`."""
+        return []
 
     def _refuse_unsupported(self) -> None:
         refuse_loras(self.unet.loras)
@@ -147,7 +159,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
         masked = mask.masked_latents_name if mask else None
         return DenoiseTask(
             positive=_text_conditioning(context, self.positive_conditioning),
-            negative=_text_conditioning(context, self.negative_conditioning),
+            negative=_text_conditioning(context, self.negative_conditioning, positive=False),
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
             steps=self.steps,
@@ -203,7 +215,7 @@ def _rows(*tensors: "torch.Tensor | None") -> int:
 
 
 def _text_conditioning(
-    context: InvocationContext, fields: ConditioningField | list[ConditioningField]
+    context: InvocationContext, fields: ConditioningField | list[ConditioningField], *, positive: bool = True
 ) -> "TextConditioning":
     """Return the stored conditionings of one side, put behind each other."""
     from invokeclone.families.stable_diffusion.conditioning import TextConditioning
@@ -219,5 +231,6 @@ def _text_conditioning(
                 context.tensors.load(field.mask.tensor_name) if field.mask else None,
             )
             for field in listed
-        ]
+        ],
+        positive=positive,
     )
