@@ -1,6 +1,6 @@
 """Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects] [--out FILE.json]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora] [--out FILE.json]
 
 A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
 operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
@@ -284,12 +284,68 @@ def measure_dialects(count: int = 40) -> dict[str, float]:
         return result
 
 
+def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str, float]:
+    """Measure a LoRA on one transformer block of SDXL's deepest level: what it costs in each call, and to merge it.
+
+    On the GPU if there is one (weights are merged there; wall time), else on the CPU (computed beside them; CPU time).
+    """
+    import torch
+    from diffusers.models.attention import BasicTransformerBlock
+
+    from invokeclone.engine.lora import apply
+    from invokeclone.engine.lora.layers import LoRA
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    block = (
+        BasicTransformerBlock(1280, 20, 64, cross_attention_dim=2048, activation_fn="geglu").to(device, dtype).eval()
+    )
+    linear = {n.replace(".", "_"): m for n, m in block.named_modules() if isinstance(m, torch.nn.Linear)}
+    matrices = {
+        name: LoRA(torch.randn(module.out_features, rank), torch.randn(rank, module.in_features), None, 0.001)
+        for name, module in linear.items()
+    }
+    lora = apply.AppliedLoRA("rank", matrices, 1.0)
+    states, text = (torch.randn(2, *shape, device=device, dtype=dtype) for shape in ((tokens, 1280), (77, 2048)))
+
+    def timed(work: Callable[[], Any], count: int = calls) -> float:
+        work()
+        times = []
+        for _ in range(count):
+            started = clock()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(1000 * (clock() - started))
+        return statistics.median(times)
+
+    def put_on_and_off() -> None:
+        with apply.applied(block, [lora], device):
+            pass
+
+    def call() -> None:
+        with torch.inference_mode():
+            block(states, encoder_hidden_states=text)
+
+    plain = timed(call)
+    with apply.applied(block, [lora], device):
+        with_lora = timed(call)
+    result = {"block_ms": plain, "block_with_lora_ms": with_lora, "ratio": with_lora / plain}
+    result["put_on_ms"] = timed(put_on_and_off)
+    if device.type == "cpu":  # as if the weights lay on a device
+        apply._is_on_device = lambda _weight: True  # noqa: SLF001
+        result["merge_on_cpu_ms"] = timed(put_on_and_off)
+    return result
+
+
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "start": measure_start,
     "generation": measure_generation,
     "load": measure_load,
     "queue": measure_queue,
     "dialects": measure_dialects,
+    "lora": measure_lora,
 }
 
 

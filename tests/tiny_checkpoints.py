@@ -7,7 +7,7 @@ import torch
 
 from invokeclone.components.autoencoders.load import PREFIX as VAE_PREFIX
 from invokeclone.components.clip import open_clip
-from invokeclone.families.stable_diffusion.load import SD1_TEXT_PREFIX, UNET_PREFIX
+from invokeclone.families.stable_diffusion.single_files import SD1_TEXT_PREFIX, UNET_PREFIX
 
 _RESNET = {
     "norm1": "in_layers.0",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from invokeclone.engine.schedules.interface import MaskHook, Schedule
+from invokeclone.engine.schedules.interface import MaskHook, Solver
 from invokeclone.graph.context import PipelineIntermediateState
 
 Predict = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -14,7 +14,7 @@ OnStep = Callable[[PipelineIntermediateState], None]
 
 
 def run(
-    schedule: Schedule, latents: torch.Tensor, predict: Predict, on_step: OnStep, mask: MaskHook | None = None
+    schedule: Solver, latents: torch.Tensor, predict: Predict, on_step: OnStep, mask: MaskHook | None = None
 ) -> torch.Tensor:
     """Return denoised latents (batch, channels, height, width)."""
     with torch.inference_mode():

@@ -17,7 +17,7 @@ from invokeclone.graph import discovery
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 SEED = "seed"
 """The id of the integer node that holds the seed; batches put other seeds there."""
@@ -33,6 +33,8 @@ PASTED = "part"
 Fill = Literal["original", "noise"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(gt=0)]
+ControlMode = Literal["balanced", "more_prompt", "more_control", "unbalanced"]
+ControlResize = Literal["just_resize", "crop_resize", "fill_resize", "just_resize_simple"]
 Model = Mapping[str, Any]
 """key, hash, name, base and type of a model record."""
 
@@ -103,6 +105,34 @@ class Variation:
 
 
 @dataclass(frozen=True)
+class AppliedLoRA:
+    """A LoRA and how strongly it is applied."""
+
+    model: Model
+    weight: float = 1.0
+    """On the denoiser, and on the text encoders unless those have their own."""
+    text_weight: float | None = None
+    """On the text encoders; None: as on the denoiser."""
+
+
+@dataclass(frozen=True)
+class AppliedControl:
+    """A control model (its type says which kind) and the image that it follows."""
+
+    model: Model
+    image: str
+    """Its name among the images."""
+    weight: float = 1.0
+    begin: Share = 0.0
+    """When it starts, as a fraction of the steps."""
+    end: Share = 1.0
+    mode: ControlMode = "balanced"
+    """Whether the prompt or the image matters more; ControlNets only."""
+    resize: ControlResize = "just_resize"
+    """How the image is made to fit."""
+
+
+@dataclass(frozen=True)
 class ImageSettings:
     """Everything about an image before it is made; nothing is left open. Sizes in pixels."""
 
@@ -119,6 +149,8 @@ class ImageSettings:
     clip_skip: int = 0
     vae: Model | None = None
     seamless: bool = False
+    loras: Sequence[AppliedLoRA] = ()
+    controls: Sequence[AppliedControl] = ()
     init_image: InitImage | None = None
     inpaint_mask: InpaintMask | None = None
     hires_fix: HiresFix | None = None
@@ -162,6 +194,8 @@ class DenoiseRun:
     add_noise: bool = True
     """Whether latents get noise; if not, they have theirs."""
     variation: Variation | None = None
+    controls: Sequence[AppliedControl] = ()
+    """Empty where the family's capabilities have no control."""
 
 
 class Recipe(ABC):
@@ -237,6 +271,14 @@ class Recipe(ABC):
             return parts
         raise CannotBuild(f"{self.name}: CLIP skip is not supported")
 
+    def apply_loras(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
+    ) -> ModelParts:
+        """Apply LoRAs to the denoiser and the text encoders."""
+        if not loras:
+            return parts
+        raise CannotBuild(f"{self.name}: LoRAs are not supported")
+
     def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
         """Let opposite edges of the image fit each other."""
         raise CannotBuild(f"{self.name}: seamless images are not supported")
@@ -283,6 +325,7 @@ class _Build:
         parts = self.recipe.skip_clip_layers(builder, parts, settings.clip_skip)
         if settings.vae is not None:
             parts = self.recipe.use_vae(builder, parts, settings.vae)
+        parts = self.recipe.apply_loras(builder, "loras", parts, settings.loras)
         return self.recipe.make_seamless(builder, parts) if settings.seamless else parts
 
     def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput]:
@@ -313,6 +356,7 @@ class _Build:
             settings.scheduler,
             settings.cfg_rescale,
             variation=variation,
+            controls=settings.controls,
         )
 
     def _begin_with(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
@@ -402,10 +446,31 @@ class _Build:
             cfg_rescale_multiplier=settings.cfg_rescale,
             scheduler=settings.scheduler,
             clip_skip=settings.clip_skip,
+            loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in settings.loras] or None,
             seamless_x=settings.seamless,
             seamless_y=settings.seamless,
+            **_recorded_controls(settings.controls),
             **begun,
         )
+
+
+def _recorded_controls(controls: Sequence[AppliedControl]) -> dict[str, Any]:
+    """Return what an image's metadata says of its ControlNets and T2I-Adapters."""
+    recorded: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": []}
+    for control in controls:
+        common = {
+            "image": {"image_name": control.image},
+            "begin_step_percent": control.begin,
+            "end_step_percent": control.end,
+            "resize_mode": control.resize,
+        }
+        if control.model["type"] == ModelType.T2IAdapter:
+            own = {"t2i_adapter_model": dict(control.model), "weight": control.weight}
+            recorded["t2iAdapters"].append(common | own)
+        else:
+            own = {"control_model": dict(control.model), "control_weight": control.weight, "control_mode": control.mode}
+            recorded["controlnets"].append(common | own)
+    return {name: entries for name, entries in recorded.items() if entries}
 
 
 def _pasted(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:

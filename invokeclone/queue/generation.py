@@ -7,6 +7,7 @@ the image is the family's recipe (`graph/recipes.py`); what a family can do is s
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,7 +19,11 @@ from invokeclone.graph.recipes import (
     PROMPT,
     SEED,
     VARIATION,
+    AppliedControl,
+    AppliedLoRA,
     CannotBuild,
+    ControlMode,
+    ControlResize,
     HiresFix,
     ImageSettings,
     InitImage,
@@ -40,6 +45,8 @@ SEEDS = 2**32
 MIN_SIDE = 64
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 8192
+MAX_LORAS = 32
+MAX_CONTROLS = 16
 
 
 class ModelNotFound(NotFound):
@@ -47,6 +54,20 @@ class ModelNotFound(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no main model {name!r}")
+
+
+class LoRANotFound(NotFound):
+    """No LoRA goes by this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no LoRA {name!r}: install it, or take it out of the request")
+
+
+class ControlModelNotFound(NotFound):
+    """No ControlNet or T2I-Adapter goes by this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no ControlNet or T2I-Adapter {name!r}: install it, or take it out of the request")
 
 
 class ModelCannotGenerate(FailedDependency):
@@ -74,6 +95,37 @@ class SizeOverLimits(InvalidGeneration):
         super().__init__(f"{width}x{height} is too large: at most {MAX_PIXELS} pixels, and {MAX_SIDE} along a side")
 
 
+class LoRAChoice(BaseModel):
+    """A LoRA and how strongly it is applied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Key or name of a LoRA.")
+    weight: float = Field(default=1.0, ge=-10, le=10, description="How strongly it is applied.")
+    text_weight: float | None = Field(
+        default=None,
+        ge=-10,
+        le=10,
+        description="How strongly it is applied to the text encoders; the same if left out.",
+    )
+
+
+class ControlChoice(BaseModel):
+    """A ControlNet or a T2I-Adapter, and the image that it follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="Key or name of a ControlNet or a T2I-Adapter.")
+    image: str = Field(description="Name of the image that it follows, as its model expects it: edges, depth, poses …")
+    weight: float = Field(default=1.0, ge=-1, le=2, description="How strongly it is applied; T2I-Adapters from 0.")
+    begin: float = Field(default=0.0, ge=0, le=1, description="When it starts, as a fraction of the steps.")
+    end: float = Field(default=1.0, ge=0, le=1, description="When it stops, as a fraction of the steps.")
+    mode: ControlMode = Field(
+        default="balanced", description="Whether the prompt or the image matters more; ControlNets only."
+    )
+    resize: ControlResize = Field(default="just_resize", description="How the image is made to fit.")
+
+
 class GenerationRequest(BaseModel):
     """What a caller states of images. What is None is resolved: from the model's default settings, else from its base's."""
 
@@ -97,6 +149,10 @@ class GenerationRequest(BaseModel):
     )
     clip_skip: int = Field(default=0, ge=0, le=24, description="Number of the text encoder's last layers to skip.")
     vae: str | None = Field(default=None, description="Key of a VAE to use instead of the model's own.")
+    loras: list[LoRAChoice] = Field(default=[], max_length=MAX_LORAS, description="LoRAs to apply, in this order.")
+    controls: list[ControlChoice] = Field(
+        default=[], max_length=MAX_CONTROLS, description="ControlNets and T2I-Adapters to follow; they add up."
+    )
     seamless: bool = Field(default=False, description="Whether opposite edges fit each other.")
     init_image: InitImage | None = Field(default=None, description="The image to begin with.")
     inpaint_mask: InpaintMask | None = Field(default=None, description="Which part of the initial image changes.")
@@ -143,6 +199,8 @@ _CAPABILITIES = {
     "inpaint": "inpainting masks",
     "hires_fix": "a second run over the enlarged result",
     "partial_denoise": "runs over a part of the steps",
+    "lora": "LoRAs",
+    "control": "ControlNets and T2I-Adapters",
     "regional_prompts": "prompts for regions",
     "clip_skip": "CLIP skip",
     "seamless": "seamless images",
@@ -166,6 +224,8 @@ def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
         "image_to_image": settings.init_image,
         "inpaint": settings.inpaint_mask,
         "hires_fix": settings.hires_fix,
+        "lora": settings.loras,
+        "control": settings.controls,
         "clip_skip": settings.clip_skip,
         "seamless": settings.seamless,
         "variation": settings.variation,
@@ -275,6 +335,8 @@ async def resolve(
         clip_skip=request.clip_skip,
         vae=await _vae(connection, value("vae"), required=request.vae is not None),
         seamless=request.seamless,
+        loras=await _loras(connection, request.loras, config),
+        controls=await _controls(connection, request.controls, config),
         init_image=request.init_image,
         inpaint_mask=request.inpaint_mask,
         hires_fix=_fitted_hires_fix(request.hires_fix, config, architecture),
@@ -319,6 +381,64 @@ def fit_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
 def within_limits(width: int, height: int) -> bool:
     """Return whether an image may be so large, in pixels."""
     return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
+
+
+async def _loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
+    """Return LoRAs by their keys or names; raises LoRANotFound, and InvalidGeneration for one that does not fit the model."""
+    if not choices:
+        return []
+    known = await models.search(connection, type=ModelType.LoRA)
+    loras: dict[str, AppliedLoRA] = {}
+    for choice in choices:
+        lora = by_name(known, choice.model, str(config.base))
+        if lora is None:
+            raise LoRANotFound(choice.model)
+        if lora.base != config.base:
+            raise InvalidGeneration(f"the LoRA {lora.name} is for {lora.base} models, {config.name} is {config.base}")
+        if lora.key in loras:
+            raise InvalidGeneration(f"the LoRA {lora.name} is there twice: state it once, with one weight")
+        loras[lora.key] = AppliedLoRA(identifier(lora), choice.weight, choice.text_weight)
+    return list(loras.values())
+
+
+async def _controls(
+    connection: AsyncConnection, choices: Sequence[ControlChoice], config: ModelConfig
+) -> list[AppliedControl]:
+    """Return control models by their keys or names.
+
+    Raises ControlModelNotFound, and InvalidGeneration for one that does not fit the model or what is stated of it.
+    """
+    if not choices:
+        return []
+    kinds = (ModelType.ControlNet, ModelType.T2IAdapter)
+    known = [model for kind in kinds for model in await models.search(connection, type=kind)]
+    controls = []
+    for choice in choices:
+        model = by_name(known, choice.model, str(config.base))
+        if model is None:
+            raise ControlModelNotFound(choice.model)
+        if model.base != config.base:
+            raise InvalidGeneration(f"{model.name} is for {model.base} models, {config.name} is {config.base}")
+        if choice.begin >= choice.end:
+            raise InvalidGeneration(f"{model.name}: it must begin before it ends, not at {choice.begin}")
+        if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
+            raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight is at least 0, and it has no mode")
+        made = identifier(model), choice.image, choice.weight, choice.begin, choice.end, choice.mode, choice.resize
+        controls.append(AppliedControl(*made))
+    return controls
+
+
+def by_name(known: Sequence[ModelConfig], name: str, base: str) -> ModelConfig | None:
+    """Return the model of this key, name or file name (case does not matter), rather one of `base`; None if there is none."""
+    fitting = sorted(known, key=lambda model: model.base != base)
+    plain = name.casefold()
+    for names in (
+        lambda model: (model.key, model.name),
+        lambda model: (model.name.casefold(), PurePath(model.path).stem.casefold()),
+    ):
+        if found := next((model for model in fitting if {name, plain} & set(names(model))), None):
+            return found
+    return None
 
 
 async def _vae(connection: AsyncConnection, key: str | None, *, required: bool) -> Mapping[str, Any] | None:

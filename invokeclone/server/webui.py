@@ -25,7 +25,7 @@ VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}([a-z]+[0-9]+)?(\.post[0-9]+)?")
 NOT_PAGES = frozenset(
     {
         *("api", "ws", "page", "health", "openapi.json", "docs", "redoc"),  # ours
-        *("v1", "v1beta", "openai", "sdapi", "internal", "prompt", "queue", "history"),  # other dialects'
+        *("v1", "v1beta", "openai", "sdapi", "controlnet", "internal", "prompt", "queue", "history"),  # other dialects'
         *("comfyui", "object_info", "system_stats", "view", "upload", "interrupt", "free", "embeddings"),  # ComfyUI's
         *("models", "extensions", "features"),  # likewise
     }

@@ -11,6 +11,7 @@ from invokeclone.shims.openai import errors as openai_errors
 
 ROUTERS: tuple[APIRouter, ...] = (
     automatic1111.ROUTER,
+    automatic1111.CONTROLNET,
     comfyui.router,
     gemini.ROUTER,
     openai.ROUTER,
@@ -25,7 +26,7 @@ _COMFYUI = ("/prompt", "/queue", "/history", "/interrupt", "/free", "/upload/")
 _WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
     (("/v1beta/",), gemini.render),
     (("/v1/", "/openai/"), openai_errors.render),
-    (("/sdapi/",), automatic1111.render),
+    (("/sdapi/", "/controlnet/"), automatic1111.render),
     (("/comfyui/", *(f"{prefix}{path}" for prefix in ("", "/api") for path in _COMFYUI)), comfyui.render),
 )
 

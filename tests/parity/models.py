@@ -1,11 +1,12 @@
 """The tiny Stable Diffusion models of the parity cases, made with weights that follow from names and shapes."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.parity.weights import certain, fill
+from tests.parity.weights import certain, fill, tensor
 
 VOCABULARY = Path(__file__).parent / "clip_tokenizer"
 END = 1049
@@ -19,6 +20,21 @@ UNET = {
     "attention_head_dim": 8,
     "down_block_types": (*CROSS, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+}
+XL_UNET = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (32, 64, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 8,
+    "transformer_layers_per_block": 1,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 32,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
 }
 FULL_UNET = {
     "sample_size": 64,
@@ -53,51 +69,106 @@ def make(folder: Path) -> None:
 
     _stable_diffusion(folder / "p-sd15", 768)
     _stable_diffusion(folder / "p-sd15-inpaint", 768, in_channels=9)
+    _stable_diffusion_xl(folder / "p-sdxl", 2048)
+    _stable_diffusion_xl(folder / "p-refiner", 1280, refiner=True)
     _stable_diffusion(folder / "p-sd21", 1024, prediction="v_prediction")
     shutil.copytree(folder / "p-sd15", folder / "p-sd15-full", ignore=shutil.ignore_patterns("unet"))
     unet = UNet2DConditionModel(**FULL_UNET)
     fill(unet, salt="p-sd15-full/unet").save_pretrained(folder / "p-sd15-full" / "unet")
     _published(folder)
+    _controls(folder)
+    _image_prompts(folder)
 
 
 def _stable_diffusion(folder: Path, width: int, in_channels: int = 4, prediction: str = "epsilon") -> None:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
-    end = "<|endoftext|>"
-    text = CLIPTextConfig(
-        vocab_size=1050, hidden_size=width, intermediate_size=width, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=width, bos_token_id=END - 1,
-        eos_token_id=END, pad_token_id=END,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 32, 32), layers_per_block=1,
-        norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=512, scaling_factor=0.18215,
-    )  # fmt: skip
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
         skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False, prediction_type=prediction,
     )  # fmt: skip
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(**UNET, in_channels=in_channels, cross_attention_dim=width),
-        "vae": vae,
-        "text_encoder": CLIPTextModel(text),
-        "tokenizer": CLIPTokenizer(
-            str(VOCABULARY / "vocab.json"), str(VOCABULARY / "merges.txt"), model_max_length=77,
-            unk_token=end, bos_token="<|startoftext|>", eos_token=end, pad_token=end,
-        ),
-    }  # fmt: skip
-    for name in ("unet", "vae", "text_encoder"):
-        fill(parts[name], salt=f"{folder.name}/{name}")
-    certain(vae)
+        "vae": _vae(0.18215),
+        "text_encoder": CLIPTextModel(_text_config(width)),
+        "tokenizer": _tokenizer(),
+    }
+    _fill(parts, folder.name)
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     StableDiffusionPipeline(**parts, scheduler=scheduler, **none).save_pretrained(folder)
-    for file in ("vocab.json", "merges.txt"):
-        shutil.copy(VOCABULARY / file, folder / "tokenizer" / file)
+    _copy_vocabulary(folder)
+
+
+def _stable_diffusion_xl(folder: Path, width: int, *, refiner: bool = False) -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
+        steps_offset=1, timestep_spacing="leading",
+    )  # fmt: skip
+    time_ids = 5 if refiner else 6
+    parts: dict[str, Any] = {
+        "unet": UNet2DConditionModel(
+            **XL_UNET, cross_attention_dim=width, projection_class_embeddings_input_dim=time_ids * 32 + 1280
+        ),
+        "vae": _vae(0.13025),
+        "text_encoder": None if refiner else CLIPTextModel(_text_config(768)),
+        "tokenizer": None if refiner else _tokenizer(),
+        "text_encoder_2": CLIPTextModelWithProjection(_text_config(1280)),
+        "tokenizer_2": _tokenizer(),
+    }
+    _fill(parts, folder.name)
+    StableDiffusionXLPipeline(**parts, scheduler=scheduler).save_pretrained(folder)
+    _copy_vocabulary(folder)
+
+
+def _fill(parts: dict[str, Any], name: str) -> None:
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if parts.get(part) is not None:
+            fill(parts[part], salt=f"{name}/{part}")
+    certain(parts["vae"])
+
+
+def _vae(scaling_factor: float) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32, 32, 32), layers_per_block=1,
+        norm_num_groups=8, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        sample_size=512, scaling_factor=scaling_factor,
+    )  # fmt: skip
+
+
+def _text_config(width: int) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=1050, hidden_size=width, intermediate_size=width, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=width, bos_token_id=END - 1,
+        eos_token_id=END, pad_token_id=END,
+    )  # fmt: skip
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    end = "<|endoftext|>"
+    return CLIPTokenizer(
+        str(VOCABULARY / "vocab.json"), str(VOCABULARY / "merges.txt"), model_max_length=77,
+        unk_token=end, bos_token="<|startoftext|>", eos_token=end, pad_token=end,
+    )  # fmt: skip
+
+
+def _copy_vocabulary(folder: Path) -> None:
+    for tokenizer in folder.glob("tokenizer*"):
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(VOCABULARY / file, tokenizer / file)
 
 
 def _published(folder: Path) -> None:
@@ -105,3 +176,54 @@ def _published(folder: Path) -> None:
     shutil.copytree(folder / "p-sd15", folder / "p-sd15-published")
     file = folder / "p-sd15-published" / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(PUBLISHED_SAMPLER))
+
+
+def _controls(folder: Path) -> None:
+    """Write ControlNets of p-sd15 and p-sdxl, and a T2I-Adapter."""
+    import torch
+    from diffusers.models.adapter import T2IAdapter
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    for name in ("sd15", "sdxl"):
+        unet = UNet2DConditionModel.from_pretrained(folder / f"p-{name}" / "unet")
+        net = fill(ControlNetModel.from_unet(unet), salt=f"p-controlnet-{name}")
+        with torch.no_grad():
+            for weight in (*net.controlnet_down_blocks.parameters(), *net.controlnet_mid_block.parameters()):
+                weight.mul_(0.5)
+        net.save_pretrained(folder / f"p-controlnet-{name}")
+    adapter = T2IAdapter(channels=[32, 64, 64, 64], num_res_blocks=1, adapter_type="full_adapter")
+    fill(adapter, salt="t2i").save_pretrained(folder / "p-t2i-sd15")
+
+
+def _image_prompts(folder: Path) -> None:
+    """Write an image encoder, and an IP-Adapter of p-sd15 in the layout of the published ones."""
+    import torch
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=224, patch_size=32,
+        projection_dim=1024,
+    )  # fmt: skip
+    encoder = fill(CLIPVisionModelWithProjection(vision), salt="vision")
+    encoder.save_pretrained(folder / "IP Adapter SD1.5 Image Encoder")
+    counted = itertools.count(1)
+
+    def noise(*shape: int, scale: float = 0.4) -> torch.Tensor:
+        return tensor(f"noise {next(counted)}", shape, scale)
+
+    weights = {
+        "image_proj.proj.weight": noise(4 * 768, 1024),
+        "image_proj.proj.bias": noise(4 * 768),
+        "image_proj.norm.weight": torch.ones(768),
+        "image_proj.norm.bias": torch.zeros(768),
+    }
+    unet = UNet2DConditionModel.from_pretrained(folder / "p-sd15" / "unet")
+    for number, name in enumerate(unet.attn_processors):
+        if ".attn2." in name:
+            width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            weights[f"ip_adapter.{number}.to_k_ip.weight"] = noise(width, 768)
+            weights[f"ip_adapter.{number}.to_v_ip.weight"] = noise(width, 768, scale=1.0)
+    save_file(weights, folder / "p-ip-sd15.safetensors")

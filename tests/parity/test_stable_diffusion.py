@@ -39,25 +39,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("parity")
     models.make(folder)
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    for model in sorted(folder.iterdir()):
+    made = sorted(folder.iterdir())
+    for model in made:
         source = {"source": str(model), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
+    running.wait_for(
+        lambda: {model.name for model in made} <= {model["name"] for model in models_of(running)}, "the models"
+    )
     yield running
     running.client.close()
     running.stop()
 
 
+def models_of(server: Server) -> list[dict[str, Any]]:
+    return list(server.client.get("/api/v2/models/").json()["models"])
+
+
 @pytest.fixture(scope="module")
 def images(server: Server) -> dict[str, np.ndarray | str]:
     """Run every case; returns the image of each, or the error of the item."""
-
-    def installed() -> dict[str, Any]:
-        known = {model["name"]: model for model in server.client.get("/api/v2/models/").json()["models"]}
-        return known if len(known) > 5 else {}
-
     identifiers = {
-        f"@{name}": {field: model[field] for field in ("key", "hash", "name", "base", "type")}
-        for name, model in server.wait_for(installed, "the models").items()
+        f"@{model['name']}": {field: model[field] for field in ("key", "hash", "name", "base", "type")}
+        for model in models_of(server)
     }
     uploads = {f"@{file.stem}": upload(server, file) for file in (HERE / "input").glob("*.png")}
     items = {

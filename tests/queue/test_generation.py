@@ -156,10 +156,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("base", ["sd-1", "sdxl"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, way: str) -> None:
+async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, way: str, base: str) -> None:
     """A batch validates its graph: node types, fields, edges and their types."""
-    await add(database, "m")
+    await add(database, "m", base=base)
     nodes = made(await chosen(database, **WAYS[way]))[0]
     assert nodes[recipes.OUTPUT]["type"] in ("l2i", "img_paste")
     assert sum(not node["is_intermediate"] for node in nodes.values()) == 1
@@ -234,6 +235,66 @@ async def test_weighted_segments_are_written_in_the_models_prompt_language(datab
     as_json = {"chunks": [[{"text": "a cat"}, {"text": "hat", "weight": 0.5}]]}
     request = GenerationRequest.model_validate({"prompt": as_json})
     assert request.prompt == Prompt(((PromptSegment("a cat"), PromptSegment("hat", 0.5)),))
+
+
+async def test_both_text_encoders_of_sdxl_get_the_prompt_and_skip_layers(database: Database) -> None:
+    await add(database, "m", base="sdxl")
+    batch = (await chosen(database, clip_skip=2)).batch(origin="t")
+    graph = json.loads(next(iter(expand(batch, 100))).session)["graph"]
+    edges = {tuple(f"{end['node_id']}.{end['field']}" for end in edge.values()) for edge in graph["edges"]}
+    for name in ("clip", "clip2"):
+        assert (f"sdxl_model_loader.{name}", f"{name}_skip.clip") in edges
+        assert graph["nodes"][f"{name}_skip"]["skipped_layers"] == 2
+        assert {(f"{name}_skip.clip", f"{side}_cond.{name}") for side in ("pos", "neg")} <= edges
+    assert {("positive_prompt.value", f"pos_cond.{field}") for field in ("prompt", "style")} <= edges
+    assert graph["nodes"]["core_metadata"]["generation_mode"] == "sdxl_txt2img"
+    assert graph["nodes"]["denoise_latents_noise"]["width"] == 1024
+
+
+LORA = {"type": "lora", "format": "lycoris", "prediction_type": None, "variant": None, "repo_variant": None}
+
+
+async def graph_of(database: Database, **wanted: Any) -> dict[str, Any]:
+    return json.loads(next(iter(expand((await chosen(database, **wanted)).batch(origin="t"), 100))).session)["graph"]
+
+
+@pytest.mark.parametrize(
+    ("base", "kind"), [("sd-1", "lora_collection_loader"), ("sdxl", "sdxl_lora_collection_loader")]
+)
+async def test_loras_are_applied_to_the_denoiser_and_the_text_encoders(
+    database: Database, base: str, kind: str
+) -> None:
+    await add(database, "m", base=base)
+    await add(database, "style", base=base, **LORA)
+    await add(database, "face", base=base, path="folder/My Face.safetensors", **LORA)
+    loras = [{"model": "STYLE", "weight": 0.5}, {"model": "my face"}]
+    graph = await graph_of(database, loras=loras)
+    node = graph["nodes"]["loras"]
+    assert node["type"] == kind
+    assert [(lora["lora"]["key"], lora["weight"]) for lora in node["loras"]] == [("style", 0.5), ("face", 1.0)]
+    recorded = graph["nodes"]["core_metadata"]["loras"]
+    assert [(lora["model"]["key"], lora["weight"]) for lora in recorded] == [("style", 0.5), ("face", 1.0)]
+    edges = {tuple(f"{end['node_id']}.{end['field']}" for end in edge.values()) for edge in graph["edges"]}
+    assert {("loras.unet", "denoise_latents.unet"), ("loras.clip", "pos_cond.clip")} <= edges
+    graph = await graph_of(database, loras=[{"model": "style", "weight": 0.5, "text_weight": 0.0}])
+    assert [graph["nodes"][name]["loras"][0]["weight"] for name in ("loras", "loras_text")] == [0.5, 0.0]
+
+
+async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> None:
+    await add(database, "m")
+    await add(database, "other", base="sdxl", **LORA)
+    with pytest.raises(generation.LoRANotFound, match="nothing"):
+        await chosen(database, loras=[{"model": "nothing"}])
+    with pytest.raises(generation.InvalidGeneration, match="the LoRA other is for sdxl models, m is sd-1"):
+        await chosen(database, loras=[{"model": "other"}])
+    await add(database, "style", **LORA)
+    with pytest.raises(generation.InvalidGeneration, match="there twice"):
+        await chosen(database, loras=[{"model": "style"}, {"model": "style", "weight": 0.5}])
+    await add(database, "same", name="other", **LORA)
+    lora = (await chosen(database, loras=[{"model": "other"}])).settings.loras[0]
+    assert lora.model["key"] == "same", "of two with the name, the one that fits"
+    with pytest.raises(ValidationError):
+        await chosen(database, loras=[{"model": "style", "weight": float("nan")}])
 
 
 def test_each_base_states_its_defaults() -> None:

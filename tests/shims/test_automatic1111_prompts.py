@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invokeclone.families.stable_diffusion import prompt_language
-from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, parse
+from invokeclone.queue.generation import LoRAChoice
+from invokeclone.shims.automatic1111.prompts import MOST_LETTERS, MOST_NESTED, parse, take_loras
 from invokeclone.shims.dialect import Refused
 
 
@@ -60,9 +61,9 @@ def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
 @pytest.mark.parametrize(
     ("prompt", "named"),
     [
-        ("a <lora:thing:0.8>", "<lora:thing>"),
-        ("a <lyco:thing:1:2>", "<lyco:thing>"),
-        ("a <hypernet:thing:1>", "<hypernet:thing>"),
+        ("a <lora:thing:0.8>", "<lora:thing:0.8>"),
+        ("a <lyco:thing:1:2>", "<lyco:thing:1:2>"),
+        ("a <hypernet:thing:1>", "<hypernet:thing:1>"),
         ("a cat AND a dog", "AND"),
         ("[a:b:0.5]", "[from:to:when]"),
         ("[a:10]", "[from:to:when]"),
@@ -121,3 +122,40 @@ def test_compel_reads_what_was_meant(prompt: str) -> None:
     parsed = PromptParser().parse_conjunction(compel(prompt))
     got = [letters([(part.text, part.weight) for part in one.children]) for one in parsed.prompts]
     assert (got or [[]]) == meant
+
+
+@pytest.mark.parametrize(
+    ("network", "weight", "text_weight"),
+    [
+        ("<lora:thing>", 1.0, None),
+        ("<lora:thing:0.8>", 0.8, None),
+        ("<LORA: thing :.8>", 0.8, None),
+        ("<lyco:thing:1:2>", 2.0, 1.0),
+        ("<lora:thing:0.5:0.5>", 0.5, None),
+        ("<lora:thing:-1>", -1.0, None),
+        ("<lora:thing:unet=0.5:te=0.7>", 0.5, 0.7),
+        ("<lora:thing:te=0.7>", 0.7, None),
+        ("<lora:thing:0.7:dyn=4>", 0.7, None),
+        ("<lora:thing:0.7:0.6:4>", 0.6, 0.7),
+    ],
+)
+def test_loras_are_taken_out_of_the_prompt(network: str, weight: float, text_weight: float | None) -> None:
+    rest, choices = take_loras(f"a {network}cat")
+    assert rest == "a cat"
+    assert choices == [LoRAChoice(model="thing", weight=weight, text_weight=text_weight)]
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        ("<hypernet:thing:1>", "hypernetworks"),
+        ("<lora:thing:much>", "number"),
+        ("<lora:thing:1000>", "10"),
+        ("<lora:thing:nan>", "10"),
+    ],
+)
+def test_what_is_no_lora_is_refused(network: str, named: str) -> None:
+    with pytest.raises(Refused) as refused:
+        take_loras(network)
+    assert network in str(refused.value)
+    assert named in str(refused.value)

@@ -43,10 +43,16 @@ class Settings:
 class Config:
     """A model record, as far as translating needs it."""
 
-    def __init__(self, name: str, kind: str = "main", settings: Any = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str = "main",
+        settings: Any = None,
+        base: BaseModelType = BaseModelType.StableDiffusion1,
+    ) -> None:
         self.key = self.hash = name.lower()
         self.name = name
-        self.base = BaseModelType.StableDiffusion1
+        self.base = base
         self.type = kind
         self.default_settings = settings
 
@@ -58,6 +64,9 @@ def models(*configs: Config) -> list[ModelConfig]:
 CATALOG = Catalog(
     mains=models(Config("Embedded Tiny"), Config("Other", settings=Settings())),
     vaes=models(Config("Some VAE", "vae")),
+    loras=models(
+        Config("style", "lora"), Config("face", "lora"), Config("xl", "lora", base=BaseModelType.StableDiffusionXL)
+    ),
     pictures={"a.png": Known(100, 60), "big.png": Known(8000, 2000)},
 )
 
@@ -440,17 +449,77 @@ def test_pictures_that_are_not_there_are_refused() -> None:
     assert nodes_of(image_to_image("a.png [input]"))["10.image"]["image"] == {"image_name": "a.png"}
 
 
+# LoRAs
+
+
+def with_lora(name: str = "style", **more: Any) -> dict[str, Any]:
+    """Return a workflow whose sampler and prompts go through a LoraLoader, node 20."""
+    workflow = text_to_image()
+    inputs = {"lora_name": name, "model": ["4", 0], "clip": ["4", 1], "strength_model": 0.8, "strength_clip": 0.8}
+    workflow["20"] = {"class_type": "LoraLoader", "inputs": inputs | more}
+    workflow["3"]["inputs"]["model"] = ["20", 0]
+    for prompt in ("6", "7"):
+        workflow[prompt]["inputs"]["clip"] = ["20", 1]
+    return workflow
+
+
+def lora_field(name: str, weight: float) -> dict[str, Any]:
+    return {"lora": {"key": name, "hash": name, "name": name, "base": "sd-1", "type": "lora"}, "weight": weight}
+
+
+def test_a_lora_is_applied_to_the_denoiser_and_the_prompts() -> None:
+    workflow = with_lora()
+    node = nodes_of(workflow)["20.lora"]
+    assert (node["type"], node["loras"]) == ("lora_collection_loader", [lora_field("style", 0.8)])
+    edges = edges_of(workflow)
+    assert {
+        ("20.lora.unet", "3.denoise0.unet"),
+        ("20.lora.clip", "6.prompt.clip"),
+        ("20.lora.clip", "7.prompt.clip"),
+    } <= edges
+    assert not {edge for edge in edges if edge[1] == "3.denoise0.unet"} - {("20.lora.unet", "3.denoise0.unet")}
+
+
+def test_a_lora_with_two_strengths_is_two_nodes() -> None:
+    workflow = with_lora(strength_clip=0.5)
+    nodes, edges = nodes_of(workflow), edges_of(workflow)
+    assert nodes["20.lora"]["loras"] == [lora_field("style", 0.8)]
+    assert nodes["20.lora_text"]["loras"] == [lora_field("style", 0.5)]
+    assert {("20.lora.unet", "3.denoise0.unet"), ("20.lora_text.clip", "6.prompt.clip")} <= edges
+
+
+def test_loras_follow_each_other_and_layers_are_skipped_before_and_after() -> None:
+    workflow = with_lora()
+    workflow["21"] = {
+        "class_type": "LoraLoaderModelOnly",
+        "inputs": {"lora_name": "face", "model": ["20", 0], "strength_model": 0.3},
+    }
+    workflow["3"]["inputs"]["model"] = ["21", 0]
+    workflow["22"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["20", 1], "stop_at_clip_layer": -2}}
+    workflow["6"]["inputs"]["clip"] = ["22", 0]
+    edges = edges_of(workflow)
+    assert {("20.lora.unet", "21.lora.unet"), ("21.lora.unet", "3.denoise0.unet")} <= edges
+    assert {("20.lora.clip", "22.clip_skip.clip"), ("22.clip_skip.clip", "6.prompt.clip")} <= edges
+    workflow["22"]["inputs"]["clip"] = ["4", 1]
+    workflow["20"]["inputs"]["clip"] = ["22", 0]
+    workflow["6"]["inputs"]["clip"] = ["20", 1]
+    edges = edges_of(workflow)
+    assert {("20.lora.clip", "20.clip_skip.clip"), ("20.clip_skip.clip", "6.prompt.clip")} <= edges
+
+
+def test_a_lora_of_another_base_is_refused() -> None:
+    assert "the LoRA xl is for sdxl models, Embedded Tiny is sd-1" in refusal(with_lora("xl"))["error"]["details"]
+
+
 # What cannot be done
 
 
-LORA = {"lora_name": "a.safetensors", "model": ["4", 0], "clip": ["4", 1], "strength_model": 1, "strength_clip": 1}
 CONTROL = {"conditioning": ["6", 0], "control_net": ["20", 0], "image": ["22", 0], "strength": 1}
 
 
 @pytest.mark.parametrize(
     ("listed", "added", "user", "field"),
     [
-        ("lora_name", {"20": ("LoraLoader", LORA)}, "3", "model"),
         (
             "control_net_name",
             {

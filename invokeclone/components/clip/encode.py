@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from invokeclone.components.clip import textual_inversion
 from invokeclone.kit import log
 
 logger = log.get("components.clip")
@@ -16,8 +17,12 @@ _LANGUAGE = re.compile(r"[()\[\]{}\"\\<>+\-]")
 """Characters that mean something in the prompt language (or might); a prompt without them is read as it stands."""
 
 
-def encode_prompt(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+def encode_prompt(
+    tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, *, penultimate: bool = False
+) -> torch.Tensor:
     """Return the embeddings of a prompt, (1, n * 77, width), in the encoder's number format, on `device`.
+
+    They are the last hidden state after the final norm, or with `penultimate` the one before it, without the norm.
 
     Longer prompts become several chunks, split between sentences where that is possible.
     Raises ValueError for a prompt that breaks the rules of its own language.
@@ -27,9 +32,24 @@ def encode_prompt(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.
         if not _LANGUAGE.search(prompt):
             tokens = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
             if len(tokens) <= tokenizer.model_max_length:
-                return _plain(tokenizer, text_encoder, tokens, device)
+                return _plain(tokenizer, text_encoder, tokens, device, penultimate=penultimate)
         # 2. everything else
-        return _weighted(tokenizer, text_encoder, prompt, device)
+        return _weighted(tokenizer, text_encoder, prompt, device, penultimate=penultimate)
+
+
+def pooled_embedding(tokenizer: Any, text_encoder: Any, text: str, device: torch.device) -> torch.Tensor:
+    """Return the projected embedding of a text's end, (1, width), of a CLIPTextModelWithProjection.
+
+    The text is taken as it stands, with all prompt language in it, and cut to one chunk.
+    """
+    with torch.inference_mode():
+        tokens = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True)["input_ids"]
+        if manager := textual_inversion.manager_of(tokenizer):
+            expanded = manager.expand_textual_inversion_token_ids_if_necessary(tokens[1:-1])
+            tokens = [tokens[0], *expanded[: tokenizer.model_max_length - 2], tokens[-1]]
+        padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
+        embedding: torch.Tensor = text_encoder(torch.tensor([padded], device=device)).text_embeds
+        return embedding
 
 
 def tokenization(tokenizer: Any, prompt: str) -> str:
@@ -57,21 +77,31 @@ def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
             yield from _parts(part)
 
 
-def _plain(tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.device) -> torch.Tensor:
+def _plain(
+    tokenizer: Any, text_encoder: Any, tokens: list[int], device: torch.device, *, penultimate: bool
+) -> torch.Tensor:
     padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
-    embeds: torch.Tensor = text_encoder(torch.tensor([padded], device=device))[0]
+    output = text_encoder(torch.tensor([padded], device=device), output_hidden_states=penultimate)
+    embeds: torch.Tensor = output.hidden_states[-2] if penultimate else output[0]
     return embeds
 
 
-def _weighted(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
-    from compel import Compel, SplitLongTextMode
+def _weighted(
+    tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, *, penultimate: bool = False
+) -> torch.Tensor:
+    from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
 
+    kinds = ReturnedEmbeddingsType
     compel = Compel(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
+        textual_inversion_manager=textual_inversion.manager_of(tokenizer),
         truncate_long_prompts=False,
         split_long_text_mode=SplitLongTextMode.SENTENCES,
         device=device,
+        returned_embeddings_type=kinds.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
+        if penultimate
+        else kinds.LAST_HIDDEN_STATES_NORMALIZED,
     )
     embeds, options = compel.build_conditioning_tensor_for_conjunction(_parsed(prompt))
     if options.get("cross_attention_control"):

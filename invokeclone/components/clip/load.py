@@ -7,10 +7,22 @@ from typing import Any
 import torch
 
 from invokeclone.components.clip import open_clip
-from invokeclone.engine.files import read_json, read_tensors
+from invokeclone.engine.files import load_folder, read_json, read_tensors
+from invokeclone.engine.load_request import LoadRequest
+from invokeclone.engine.loaders import loads
+from invokeclone.graph.taxonomy import ModelFormat, ModelType
 
 _MERGES = Path(__file__).parent / "tokenizer" / "merges.txt.gz"
 """See NOTICE.md beside it."""
+
+
+@loads(type=ModelType.CLIPVision, format=ModelFormat.Diffusers)
+def load_vision(request: LoadRequest) -> Any:
+    """Return the image encoder of a folder, which may hold a text encoder too."""
+    from transformers import CLIPVisionModelWithProjection
+
+    variant = getattr(request.config, "repo_variant", None)
+    return load_folder(request.path, CLIPVisionModelWithProjection, request.dtype, variant)
 
 
 def load_text_encoder_file(path: Path, dtype: torch.dtype, config: Path, prefix: str) -> Any:

@@ -20,8 +20,12 @@ _MIN_WEIGHT, _MAX_WEIGHT = -1, 2
 
 
 def check_weights(weights: float | list[float]) -> None:
-    """Raise ValueError when a control weight lies outside -1..2."""
-    for weight in weights if isinstance(weights, list) else [weights]:
+    """Raise ValueError when a control weight lies outside -1..2, or when a list has none."""
+    listed = weights if isinstance(weights, list) else [weights]
+    if not listed:
+        message = "A list of control weights needs at least one"
+        raise ValueError(message)
+    for weight in listed:
         if not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
             message = f"Control weights must be within {_MIN_WEIGHT} to {_MAX_WEIGHT}, not {weight}"
             raise ValueError(message)

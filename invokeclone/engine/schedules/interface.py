@@ -28,8 +28,8 @@ class MaskHook(Protocol):
         """Return predicted finished latents for showing."""
 
 
-class Schedule(Protocol):
-    """The calls of the model in one denoise run, the noise level of each, and the solver. Belongs to that run."""
+class Solver(Protocol):
+    """The calls of the model in one denoise run and what becomes of their results. Belongs to that run."""
 
     @property
     def order(self) -> int:
@@ -43,17 +43,21 @@ class Schedule(Protocol):
     def training_steps(self) -> int:
         """The time of pure noise."""
 
-    def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return what the first call begins with; raises ValueError for what cannot be begun with."""
-
-    def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-        """Return noise-free latents with the noise that is due at call `index`."""
-
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
         """Return the latents as the model takes them at call `index`."""
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
         """Return the result of call `index`, whose unscaled input was `latents`."""
+
+
+class Schedule(Solver, Protocol):
+    """A solver with the noise level of each call."""
+
+    def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
+        """Return what the first call begins with; raises ValueError for what cannot be begun with."""
+
+    def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
+        """Return noise-free latents with the noise that is due at call `index`."""
 
     def mask(
         self, change: torch.Tensor, original: torch.Tensor, noise: torch.Tensor, *, gradient: bool

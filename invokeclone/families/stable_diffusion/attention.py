@@ -1,6 +1,9 @@
-"""Cross-attention in which each location attends to the prompts of its regions only."""
+"""Cross-attention to regions and images: each location attends to the prompts of its regions only, and to image prompts.
 
-from collections.abc import Iterator
+Image prompts are attended to beside the text: what comes of both is added (arXiv 2308.06721).
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,39 +11,82 @@ import torch
 from torch.nn import functional
 
 from invokeclone.families.stable_diffusion.conditioning import Region, TextConditioning
+from invokeclone.families.stable_diffusion.denoiser import is_active, weight_at
+from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 
 _HIDDEN = -10000.0
 """Added to the attention score of what a location is not to attend to."""
 _HALF = 0.5
 
 
-class RegionalAttention:
-    """Diffusers' attention with a score per location and token. Made for one denoise run over latents of one size."""
+class CrossAttention:
+    """What the UNet's cross-attention attends to. Made for one denoise run over latents of one size."""
 
-    def __init__(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        image_prompts: Sequence[ImagePrompt] = (),
+    ) -> None:
         """Serve latents of `height` by `width`."""
-        from diffusers.models.attention_processor import AttnProcessor2_0
-
-        self.conditioning: TextConditioning | None = None
-        """Of the present call of the UNet."""
+        self._conditioning: TextConditioning | None = None
+        self._weights: list[float] = [0.0] * len(image_prompts)
         self._size = (height, width)
         self._dtype, self._device = dtype, device
-        self._attend = AttnProcessor2_0()
+        self._prompts = image_prompts
         self._scores: dict[tuple[int, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int], torch.Tensor] = {}
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        temb: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Attend; called by diffusers."""
-        if encoder_hidden_states is not None and self.conditioning is not None and self.conditioning.is_regional:
-            attention_mask = self._score(self.conditioning, hidden_states.shape[1])
-        result: torch.Tensor = self._attend(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        return result
+    def prepare(self, conditioning: TextConditioning, index: int = 0, count: int = 1) -> None:
+        """Note what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
+        self._conditioning = conditioning
+        self._weights = [
+            weight_at(prompt.weight, index) if is_active(index, count, prompt.begin, prompt.end) else 0.0
+            for prompt in self._prompts
+        ]
+
+    def text_score(self, locations: int, otherwise: torch.Tensor | None) -> torch.Tensor | None:
+        """Return what is added to the scores of the text's tokens; `otherwise` where there are no regions."""
+        if self._conditioning is None or not self._conditioning.is_regional:
+            return otherwise
+        return self._score(self._conditioning, locations)
+
+    def attended_images(self, attend: "_Attend", layer: str, number: int, locations: int) -> Iterator[torch.Tensor]:
+        """Yield what `attend` returns for each image prompt that works in a layer, weighted and masked."""
+        if self._conditioning is None:
+            return
+        for prompt, weight in zip(self._prompts, self._weights, strict=True):
+            if weight and prompt.works_in(layer):
+                keys, values = self._keys_and_values(prompt, layer, number, self._conditioning.positive)
+                attended = weight * attend(keys, values)
+                yield attended if prompt.mask is None else attended * self._mask(prompt, prompt.mask, locations)
+
+    @staticmethod
+    def _keys_and_values(
+        prompt: ImagePrompt, layer: str, number: int, positive: Sequence[bool]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values (batch, tokens, width) of an image prompt for the rows of a call."""
+        if number not in prompt.images:
+            raise ValueError(f"the IP-Adapter does not fit this model: it has no layer {number} for {layer}")
+        image, nothing = prompt.images[number], prompt.nothing[number]
+        if not prompt.is_opposed_in(layer):
+            rows = [image if is_positive else nothing for is_positive in positive]
+            return torch.cat([row.keys for row in rows]), torch.cat([row.values for row in rows])
+        zeros = torch.zeros_like(image.values)  # what comes of attending to zeros is zero
+        return (
+            image.keys.expand(len(positive), -1, -1),
+            torch.cat([zeros if is_positive else image.values for is_positive in positive]),
+        )
+
+    def _mask(self, prompt: ImagePrompt, mask: torch.Tensor, locations: int) -> torch.Tensor:
+        """Return the mask of an image prompt (locations, 1)."""
+        key = (id(prompt), locations)
+        if key not in self._masks:
+            level = _at_level(mask, self._size, locations).reshape(locations, 1)
+            self._masks[key] = level.to(device=self._device, dtype=self._dtype)
+        return self._masks[key]
 
     def _score(self, conditioning: TextConditioning, locations: int) -> torch.Tensor:
         """Return what is added to the attention scores, (batch, locations, tokens)."""
@@ -76,14 +122,61 @@ def _at_level(mask: torch.Tensor, size: tuple[int, int], locations: int) -> torc
     return level.reshape(locations)
 
 
+class _Attend:
+    """Attention of one layer's queries to any keys and values (batch, tokens, width)."""
+
+    def __init__(self, query: torch.Tensor, heads: int) -> None:
+        self._heads = heads
+        self._query = self._split(query)
+
+    def __call__(self, keys: torch.Tensor, values: torch.Tensor, score: torch.Tensor | None = None) -> torch.Tensor:
+        score = None if score is None else score[:, None]
+        attended = functional.scaled_dot_product_attention(self._query, self._split(keys), self._split(values), score)
+        return attended.transpose(1, 2).flatten(2)
+
+    def _split(self, values: torch.Tensor) -> torch.Tensor:
+        return values.unflatten(-1, (self._heads, -1)).transpose(1, 2)
+
+
+class _Processor:
+    """What diffusers calls for one layer of cross-attention."""
+
+    def __init__(self, attention: CrossAttention, layer: str, number: int) -> None:
+        self._attention, self._layer, self._number = attention, layer, number
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the layer's output (batch, locations, width)."""
+        locations = hidden_states.shape[1]
+        attend = _Attend(attn.to_q(hidden_states), attn.heads)
+        # 1. the text
+        keys, values = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        result = attend(keys, values, self._attention.text_score(locations, attention_mask))
+        # 2. images
+        for attended in self._attention.attended_images(attend, self._layer, self._number, locations):
+            result = result + attended
+        projected: torch.Tensor = attn.to_out[1](attn.to_out[0](result))
+        return projected
+
+
 @contextmanager
-def regional_attention(unet: Any, attention: RegionalAttention | None) -> Iterator[None]:
+def cross_attention(unet: Any, attention: CrossAttention | None) -> Iterator[None]:
     """Let a UNet's cross-attention go through `attention`, if there is one."""
     if attention is None:
         yield
         return
     before = unet.attn_processors
-    unet.set_attn_processor({n: attention if ".attn2." in n else processor for n, processor in before.items()})
+    unet.set_attn_processor(
+        {
+            name: _Processor(attention, name, number) if ".attn2." in name else processor
+            for number, (name, processor) in enumerate(before.items())
+        }
+    )
     try:
         yield
     finally:

@@ -94,6 +94,19 @@ class TextConditioning:
             _joined(self.time_ids, other.time_ids),
         )
 
+    def selected(self, rows: Sequence[int]) -> Self:
+        """Return these rows only, without padding that none of them needs."""
+        lengths = tuple(self.lengths[row] for row in rows)
+        index = list(rows)
+        return type(self)(
+            self.embeds[index, : max(lengths)],
+            lengths,
+            tuple(self.regions[row] for row in rows),
+            tuple(self.positive[row] for row in rows),
+            None if self.pooled is None else self.pooled[index],
+            None if self.time_ids is None else self.time_ids[index],
+        )
+
     def expanded(self, batch: int) -> Self:
         """Return a single row `batch` times; as many rows are left as they are. Raises ValueError for another number."""
         if len(self.embeds) == batch:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from invokeclone.engine.denoise import OnStep
-from invokeclone.families.stable_diffusion.attention import RegionalAttention
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 from invokeclone.graph.context import PipelineIntermediateState
 
@@ -57,6 +56,13 @@ class UNetCall:
         self.features = tuple(features if before is None else [a + b for a, b in zip(before, features, strict=True)])
 
 
+class Attention(Protocol):
+    """What the UNet's cross-attention goes through."""
+
+    def prepare(self, conditioning: TextConditioning, index: int, count: int) -> None:
+        """Note what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
+
+
 class Control(Protocol):
     """Something that steers a run: a ControlNet or an adapter with its image."""
 
@@ -81,7 +87,7 @@ class UNetDenoiser:
     unet: Any
     extra: torch.Tensor | None = None
     """(batch or 1, channels, height, width) beside the latents, for inpainting models."""
-    attention: RegionalAttention | None = None
+    attention: Attention | None = None
     controls: Sequence[Control] = ()
     count: int = 1
     """Calls of the whole run."""
@@ -116,7 +122,7 @@ class UNetDenoiser:
         # 3. what it attends to
         mask = conditioning.token_mask()
         if self.attention is not None:
-            self.attention.conditioning = conditioning
+            self.attention.prepare(conditioning, self.index, self.count)
             mask = None if conditioning.is_regional else mask
         prediction: torch.Tensor = self.unet(
             inputs,

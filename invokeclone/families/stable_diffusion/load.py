@@ -1,5 +1,6 @@
 """Parts of Stable Diffusion models as diffusers and transformers objects, from folders and single files."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,29 +8,52 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.autoencoders.vae import encode
-from invokeclone.components.clip.load import load_open_clip_file, load_text_encoder_file, tokenizer
+from invokeclone.components.clip import textual_inversion
 from invokeclone.engine import devices, preview
-from invokeclone.engine.files import load_part, read_json, read_tensors
+from invokeclone.engine.files import load_part, read_json
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaders import loads
+from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.preview import LatentColors
+from invokeclone.families.stable_diffusion import control_models, ip_adapter, lora_keys, single_files
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 
-CONFIGS = Path(__file__).parent / "configs"
-"""Per base a folder with the configurations of what its single files hold: sizes, and the published scheduler settings."""
-SD1, SD2 = CONFIGS / "sd1", CONFIGS / "sd2"
-UNET_PREFIX = "model.diffusion_model."
-SD1_TEXT_PREFIX = "cond_stage_model.transformer."
-SD2_TEXT_PREFIX = "cond_stage_model.model."
-_FIRST_WEIGHT = f"{UNET_PREFIX}input_blocks.0.0.weight"
 _CLASSES = {
     SubModelType.UNet: "diffusers.UNet2DConditionModel",
     SubModelType.TextEncoder: "transformers.CLIPTextModel",
+    SubModelType.TextEncoder2: "transformers.CLIPTextModelWithProjection",
     SubModelType.Tokenizer: "transformers.CLIPTokenizer",
+    SubModelType.Tokenizer2: "transformers.CLIPTokenizer",
 }
+_WITH_VAES = (BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2, BaseModelType.StableDiffusionXL)
 _PUBLISHED_VAE = [128, 256, 512, 512]
 _SMALL_VAE = 50 * 2**20
 """Bytes up to which an autoencoder of other sizes is read to fit a preview to it."""
+
+
+_Loader = Callable[[LoadRequest], Any]
+
+
+def _loads_main(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
+    """Register a loader for the main models of the four bases."""
+    bases = (*_WITH_VAES, BaseModelType.StableDiffusionXLRefiner)
+    return _registered(ModelType.Main, file_format, bases)
+
+
+def _loads_vae(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
+    """Register a loader for autoencoders of their own."""
+    return _registered(ModelType.VAE, file_format, _WITH_VAES)
+
+
+def _registered(
+    model_type: ModelType, file_format: ModelFormat, bases: Iterable[BaseModelType]
+) -> Callable[[_Loader], _Loader]:
+    def register(loader: _Loader) -> _Loader:
+        for base in bases:
+            loads(base=base, type=model_type, format=file_format)(loader)
+        return loader
+
+    return register
 
 
 def warm_up() -> None:
@@ -43,10 +67,9 @@ def warm_up() -> None:
     _ = (transformers.CLIPTextModel, transformers.CLIPTokenizer)  # they are lazy
 
 
-@loads(base=BaseModelType.StableDiffusion1, type=ModelType.Main, format=ModelFormat.Diffusers)
-@loads(base=BaseModelType.StableDiffusion2, type=ModelType.Main, format=ModelFormat.Diffusers)
+@_loads_main(ModelFormat.Diffusers)
 def load(request: LoadRequest) -> Any:
-    """Return a part of a folder: unet, vae, text_encoder, tokenizer or scheduler."""
+    """Return a part of a folder: unet, vae, scheduler, a text encoder or a tokenizer."""
     match request.submodel:
         case SubModelType.UNet:
             unet = devices.lay_out(load_part(request, _CLASSES[SubModelType.UNet]), request.device)
@@ -54,72 +77,84 @@ def load(request: LoadRequest) -> Any:
             return unet
         case SubModelType.VAE:
             return _vae(request, request.path / "vae")
-        case SubModelType.TextEncoder | SubModelType.Tokenizer:
-            return load_part(request, _CLASSES[request.submodel])
         case SubModelType.Scheduler:
             return _scheduler(request.path / "scheduler")
+        case part if part in _CLASSES:
+            return load_part(request, _CLASSES[part])
         case _:
             raise _no_such_part(request)
 
 
-@loads(base=BaseModelType.StableDiffusion1, type=ModelType.Main, format=ModelFormat.Checkpoint)
+@_loads_main(ModelFormat.Checkpoint)
 def load_checkpoint(request: LoadRequest) -> Any:
     """Return a part of a single file."""
-    match request.submodel:
-        case SubModelType.UNet:
-            return devices.lay_out(load_unet_file(request.path, request.dtype, SD1), request.device)
-        case SubModelType.VAE:
-            return devices.lay_out(load_kl_file(request.path, request.dtype, SD1), request.device)
-        case SubModelType.TextEncoder:
-            return load_text_encoder_file(
-                request.path, request.dtype, SD1 / "text_encoder" / "config.json", SD1_TEXT_PREFIX
-            )
-        case SubModelType.Tokenizer:
-            return tokenizer()
-        case SubModelType.Scheduler:
-            return _scheduler(SD1 / "scheduler")
-        case _:
-            raise _no_such_part(request)
+    base = request.config.base
+    if request.submodel == SubModelType.Scheduler:
+        return _scheduler(single_files.configs_of(base) / "scheduler")
+    parts = single_files.parts(base, request.path, request.dtype)
+    if request.submodel is None or request.submodel not in parts:
+        raise _no_such_part(request)
+    part = parts[request.submodel]()
+    is_network = request.submodel in (SubModelType.UNet, SubModelType.VAE)
+    return devices.lay_out(part, request.device) if is_network else part
 
 
-@loads(base=BaseModelType.StableDiffusion1, type=ModelType.VAE, format=ModelFormat.Diffusers)
-@loads(base=BaseModelType.StableDiffusion2, type=ModelType.VAE, format=ModelFormat.Diffusers)
+@_loads_vae(ModelFormat.Diffusers)
 def load_vae(request: LoadRequest) -> Any:
     """Return an autoencoder from a folder of its own."""
     return _vae(request, request.path)
 
 
-@loads(base=BaseModelType.StableDiffusion1, type=ModelType.VAE, format=ModelFormat.Checkpoint)
-@loads(base=BaseModelType.StableDiffusion2, type=ModelType.VAE, format=ModelFormat.Checkpoint)
+@_loads_vae(ModelFormat.Checkpoint)
 def load_vae_checkpoint(request: LoadRequest) -> Any:
     """Return an autoencoder from a single file."""
-    return devices.lay_out(load_kl_file(request.path, request.dtype, SD1), request.device)
+    configs = single_files.configs_of(request.config.base)
+    return devices.lay_out(load_kl_file(request.path, request.dtype, configs), request.device)
 
 
-def load_unet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the UNet of a checkpoint; whether it is an inpainting model follows from its first weight.
-
-    Raises ValueError for a file without one.
-    """
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    weights = read_tensors(path, [UNET_PREFIX])
-    if _FIRST_WEIGHT not in weights:
-        raise ValueError(f"{path.name} holds no UNet of Stable Diffusion: {_FIRST_WEIGHT} is missing")
-    unet = UNet2DConditionModel.from_single_file(
-        weights,
-        config=str(configs),
-        subfolder="unet",
-        in_channels=weights[_FIRST_WEIGHT].shape[1],
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
-    return unet.eval()
+@_registered(ModelType.ControlNet, ModelFormat.Diffusers, _WITH_VAES)
+def load_controlnet(request: LoadRequest) -> Any:
+    """Return a ControlNet from a folder."""
+    variant = getattr(request.config, "repo_variant", None)
+    net = control_models.load_controlnet_folder(request.path, request.dtype, variant)
+    return devices.lay_out(net, request.device)
 
 
-def load_sd2_text_encoder_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the text encoder of a Stable Diffusion 2 checkpoint."""
-    return load_open_clip_file(path, dtype, configs / "text_encoder" / "config.json", SD2_TEXT_PREFIX, projection=False)
+@_registered(ModelType.ControlNet, ModelFormat.Checkpoint, _WITH_VAES)
+def load_controlnet_checkpoint(request: LoadRequest) -> Any:
+    """Return a ControlNet from a single file."""
+    configs = single_files.configs_of(request.config.base)
+    return devices.lay_out(control_models.load_controlnet_file(request.path, request.dtype, configs), request.device)
+
+
+@_registered(ModelType.T2IAdapter, ModelFormat.Diffusers, _WITH_VAES)
+def load_t2i_adapter(request: LoadRequest) -> Any:
+    """Return a T2I-Adapter from a folder."""
+    variant = getattr(request.config, "repo_variant", None)
+    net = control_models.load_t2i_adapter_folder(request.path, request.dtype, variant)
+    return devices.lay_out(net, request.device)
+
+
+@_registered(ModelType.IPAdapter, ModelFormat.Checkpoint, _WITH_VAES)
+@_registered(ModelType.IPAdapter, ModelFormat.InvokeAI, _WITH_VAES)
+def load_ip_adapter(request: LoadRequest) -> Any:
+    """Return an IP-Adapter from a file or a folder."""
+    return ip_adapter.load(request.path, request.dtype)
+
+
+@_registered(ModelType.LoRA, ModelFormat.LyCORIS, _WITH_VAES)
+@_registered(ModelType.LoRA, ModelFormat.OMI, _WITH_VAES)
+@_registered(ModelType.LoRA, ModelFormat.Diffusers, _WITH_VAES)
+def load_lora(request: LoadRequest) -> Any:
+    """Return a LoRA from a file or a folder."""
+    return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
+
+
+@_registered(ModelType.TextualInversion, ModelFormat.EmbeddingFile, _WITH_VAES)
+@_registered(ModelType.TextualInversion, ModelFormat.EmbeddingFolder, _WITH_VAES)
+def load_textual_inversion(request: LoadRequest) -> Any:
+    """Return a textual inversion from a file or a folder."""
+    return textual_inversion.load_textual_inversion(request.path)
 
 
 def _vae(request: LoadRequest, folder: Path) -> Any:

@@ -19,10 +19,12 @@ from invokeclone.engine.patches import seamless
 from invokeclone.engine.schedules import discrete
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import MaskHook
-from invokeclone.families.stable_diffusion.attention import RegionalAttention, regional_attention
+from invokeclone.families.stable_diffusion.attention import CrossAttention, cross_attention
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
+from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion, Patches, hidiffusion
+from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 
 INPAINTING_CHANNELS = 9
 """Latents, mask, and latents of the masked image."""
@@ -63,6 +65,8 @@ class DenoiseTask:
     free_u: FreeUConfig | None = None
     sequential: bool = False
     controls: Sequence[Control] = ()
+    image_prompts: Sequence[ImagePrompt] = ()
+    hidiffusion: HiDiffusion | None = None
 
 
 def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
@@ -71,38 +75,51 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     `on_step` is called for each step and may end the run. Raises ValueError for tasks that cannot be run: neither latents nor
     noise, sizes that differ.
     """
-    # 1. everything in the UNet's number format, on its device
-    latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
-    if latents is not None and noise is not None and latents.shape[1:] != noise.shape[1:]:
-        raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
-    # 2. the schedule, and what it begins with
-    schedule = _schedule(task, device)
-    begun = schedule.start(latents, noise)
+    # 1. the schedule, and what it begins with
+    schedule, begun, latents, noise = begin(unet, task, device)
     if schedule.first is None:
         return begun.cpu()
-    # 3. what stays as it is
+    # 2. what stays as it is
     mask = _mask(unet, task, schedule, latents, noise, begun)
-    # 4. the denoiser and its guidance
+    # 3. the denoiser and its guidance
     positive, negative = (side.expanded(len(begun)).to(device, unet.dtype) for side in (task.positive, task.negative))
     attention = None
-    if positive.is_regional or negative.is_regional:
-        attention = RegionalAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device)
-    denoiser = UNetDenoiser(
-        unet,
-        _extra_channels(unet, task, latents, begun),
-        attention,
-        task.controls,
-        len(schedule.timesteps),
-    )
+    if positive.is_regional or negative.is_regional or task.image_prompts:
+        images = [prompt.to(device, unet.dtype) for prompt in task.image_prompts]
+        attention = CrossAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device, images)
+    larger = None if task.hidiffusion is None else Patches(unet, task.hidiffusion, task.seeds[0])
+    controls = task.controls if larger is None else [*task.controls, larger]  # it fits what the others add
+    extra = _extra_channels(unet, task, latents, begun)
+    denoiser = UNetDenoiser(unet, extra, attention, controls, len(schedule.timesteps))
     predict = classifier_free_guidance(
         denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
     )
-    # 5. the loop
+    # 4. the loop
     threads = devices.fitting_threads(unet, len(begun) * begun.shape[-2] * begun.shape[-1], device)
     colors = preview.using(getattr(unet, "latent_colors", None))
-    patches = seamless(unet, task.seamless_axes), _free_u(unet, task.free_u), regional_attention(unet, attention)
-    with patches[0], patches[1], patches[2], colors, threads:
+    with (
+        seamless(unet, task.seamless_axes),
+        _free_u(unet, task.free_u),
+        cross_attention(unet, attention),
+        hidiffusion(unet, larger),
+        colors,
+        threads,
+    ):
         return loop.run(schedule, begun, predict, denoiser.counting(on_step), mask).cpu()
+
+
+def begin(
+    unet: Any, task: DenoiseTask, device: torch.device
+) -> tuple[DiscreteSchedule, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Return a task's schedule, what its loop begins with, and its latents and noise, in the UNet's number format on `device`.
+
+    Raises ValueError when both are missing or differ in size.
+    """
+    latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
+    if latents is not None and noise is not None and latents.shape[1:] != noise.shape[1:]:
+        raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
+    schedule = _schedule(task, device)
+    return schedule, schedule.start(latents, noise), latents, noise
 
 
 def _schedule(task: DenoiseTask, device: torch.device) -> DiscreteSchedule:
@@ -196,6 +213,11 @@ def decode(
     dtype = autoencoder.choose_dtype(device, fp32=fp32)
     with seamless(vae, seamless_axes):
         return autoencoder.tensor_to_image(autoencoder.decode(vae, latents, device, dtype, tile=tile))
+
+
+def compensated(pixels: torch.Tensor) -> torch.Tensor:
+    """Return an image in -1..1 with the colors that SDXL's autoencoder takes away added beforehand."""
+    return pixels * 1.015 - 0.002
 
 
 def encode_image(

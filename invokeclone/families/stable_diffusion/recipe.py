@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
-from invokeclone.graph.recipes import DenoiseRun, Model, ModelParts, Recipe, recipe
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, DenoiseRun, Model, ModelParts, Recipe, recipe
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 Image = Mapping[str, str] | NodeOutput
+_CONTROL_NODES = {ModelType.ControlNet: ("controlnet", "control"), ModelType.T2IAdapter: ("t2i_adapter", "t2i_adapter")}
+"""Per kind of control model its node and that node's output."""
 
 
 @recipe(BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2)
@@ -18,6 +21,8 @@ class StableDiffusionRecipe(Recipe):
 
     name = "sd1"
     metadata_mode = ""
+    lora_node = "lora_collection_loader"
+    """The node that applies LoRAs, whose inputs and outputs are the UNet and the text encoders."""
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load UNet, CLIP and VAE."""
@@ -32,6 +37,38 @@ class StableDiffusionRecipe(Recipe):
             parts,
             text_encoders={"clip": builder.output("clip_skip", "clip_skip", "clip", clip=clip, skipped_layers=count)},
         )
+
+    def apply_loras(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
+    ) -> ModelParts:
+        """Apply LoRAs by one node, or by two where the text encoders have weights of their own."""
+        if not loras:
+            return parts
+        encoders = dict(parts.text_encoders)
+        weights = [lora.weight for lora in loras]
+        text_weights = [lora.weight if lora.text_weight is None else lora.text_weight for lora in loras]
+        if weights == text_weights:
+            node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser, **encoders})
+            text_node = node
+        else:
+            node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser})
+            text_node = self._lora_node(builder, f"{name}_text", loras, text_weights, encoders)
+        return replace(
+            parts,
+            denoiser=NodeOutput(node, "unet"),
+            text_encoders={encoder: NodeOutput(text_node, encoder) for encoder in encoders},
+        )
+
+    def _lora_node(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        loras: Sequence[AppliedLoRA],
+        weights: Sequence[float],
+        inputs: Mapping[str, NodeOutput],
+    ) -> str:
+        listed = [{"lora": dict(lora.model), "weight": weight} for lora, weight in zip(loras, weights, strict=True)]
+        return builder.node(name, self.lora_node, loras=listed, **inputs)
 
     def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
         """Wrap UNet and VAE around in both directions."""
@@ -74,6 +111,8 @@ class StableDiffusionRecipe(Recipe):
             noise=self._noise(builder, f"{name}_noise", run) if run.add_noise else None,
             latents=run.latents,
             denoise_mask=run.mask,
+            control=self._controls(builder, name, run, ModelType.ControlNet),
+            t2i_adapter=self._controls(builder, name, run, ModelType.T2IAdapter),
             steps=run.steps,
             cfg_scale=run.guidance,
             cfg_rescale_multiplier=run.cfg_rescale,
@@ -81,6 +120,18 @@ class StableDiffusionRecipe(Recipe):
             denoising_start=run.start,
             denoising_end=run.end,
         )
+
+    def _controls(self, builder: GraphBuilder, name: str, run: DenoiseRun, kind: ModelType) -> NodeOutput | None:
+        """Return the run's control models of a kind in one list; None where there is none."""
+        node, field = _CONTROL_NODES[kind]
+        controls = [control for control in run.controls if control.model["type"] == kind]
+        if not controls:
+            return None
+        collect = builder.node(f"{name}_{node}_collect", "collect")
+        for number, control in enumerate(controls):
+            output = builder.output(f"{name}_{node}_{number}", node, field, **_control_inputs(control))
+            builder.connect(output, collect, "item")
+        return NodeOutput(collect, "collection")
 
     def _noise(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput:
         size = {"width": run.width, "height": run.height}
@@ -107,3 +158,58 @@ class StableDiffusionRecipe(Recipe):
     ) -> NodeOutput:
         """Make the mask, and the masked image's latents for inpainting models."""
         return builder.output(name, "create_denoise_mask", "denoise_mask", mask=mask, image=image, vae=vae, fp32=True)
+
+
+def _control_inputs(control: AppliedControl) -> dict[str, Any]:
+    """Return the inputs of the node of a ControlNet or a T2I-Adapter."""
+    own: dict[str, Any]
+    if control.model["type"] == ModelType.T2IAdapter:
+        own = {"t2i_adapter_model": dict(control.model), "weight": control.weight}
+    else:
+        own = {"control_model": dict(control.model), "control_weight": control.weight, "control_mode": control.mode}
+    return {
+        **own,
+        "image": {"image_name": control.image},
+        "begin_step_percent": control.begin,
+        "end_step_percent": control.end,
+        "resize_mode": control.resize,
+    }
+
+
+@recipe(BaseModelType.StableDiffusionXL)
+class StableDiffusionXLRecipe(StableDiffusionRecipe):
+    """Stable Diffusion XL, whose two text encoders get the same prompt."""
+
+    name = "sdxl"
+    metadata_mode = "sdxl_"
+    lora_node = "sdxl_lora_collection_loader"
+
+    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+        """Load UNet, both text encoders and VAE."""
+        loader = builder.node("sdxl_model_loader", "sdxl_model_loader", model=dict(model))
+        unet, clip, clip2, vae = (NodeOutput(loader, name) for name in ("unet", "clip", "clip2", "vae"))
+        return ModelParts(unet, {"clip": clip, "clip2": clip2}, vae)
+
+    def skip_clip_layers(self, builder: GraphBuilder, parts: ModelParts, count: int) -> ModelParts:
+        """Skip layers of both encoders."""
+        if not count:
+            return parts
+        skipped = {
+            name: builder.output(f"{name}_skip", "clip_skip", "clip", clip=encoder, skipped_layers=count)
+            for name, encoder in parts.text_encoders.items()
+        }
+        return replace(parts, text_encoders=skipped)
+
+    def encode_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode with compel; the sizes stay as the model was trained, as InvokeAI's page has them."""
+        encoders = dict(parts.text_encoders)
+        return builder.output(
+            name, "sdxl_compel_prompt", "conditioning", prompt=text, style=text, mask=region, **encoders
+        )

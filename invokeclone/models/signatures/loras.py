@@ -15,8 +15,10 @@ _PREFIXES = ("lora_te_", "lora_te1_", "lora_te2_", "lora_unet_", "lora_transform
 _SUFFIXES = (
     "to_k_lora.up.weight", "to_q_lora.down.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight",
     "lora_up.weight", "lokr_w1", "lokr_w2", "hada_w1_a", "hada_w2_a", "lora_A.default.weight", "lora_B.default.weight",
+    ".lora.up.weight", ".lora.down.weight", "lora_linear_layer.up.weight", "lora_linear_layer.down.weight",
 )  # fmt: skip
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", "_lora.down.weight", ".lora.down.weight")
+_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", "_lora.down.weight", ".lora.down.weight",
+         ".diff")  # fmt: skip
 _PARTS_OF_LOHA, _PARTS_OF_LOKR = ".hada_w1_b", (".lokr_w1", ".lokr_w2", ".lokr_w2_b")
 _OMI_BASES = {
     "stable-diffusion-xl-v1-base": BaseModelType.StableDiffusionXL,

@@ -90,10 +90,11 @@ class HeuristicResizeInvocation(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Resize and save; transparency is resized too."""
-        from invokeclone.nodes.images.filters import split_alpha, with_alpha
-        from invokeclone.nodes.images.pixels import sizes
+        import numpy as np
 
-        colors, alpha = split_alpha(context.images.get_pil(self.image.image_name))
-        size = self.width, self.height
-        made = with_alpha(sizes.resized(colors, size), alpha and alpha.resize(size))
-        return ImageOutput.build(context.images.save(made))
+        from invokeclone.components.control.resize import heuristic_resize
+
+        image = context.images.get_pil(self.image.image_name)
+        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        resized = heuristic_resize(pixels, (self.width, self.height))
+        return ImageOutput.build(context.images.save(Image.fromarray(resized)))

@@ -10,18 +10,11 @@ from invokeclone.components.control.fields import (
     T2IAdapterField,
     T2IAdapterMetadataField,
 )
+from invokeclone.components.control.image_encoders import find_image_encoder
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import Input, InputField, MetadataField, OutputField, WithMetadata
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, Classification, ModelType
-
-IMAGE_ENCODERS = {
-    "ViT-L": "clip-vit-large-patch14",
-    "ViT-H": "ip_adapter_sd_image_encoder",
-    "ViT-G": "ip_adapter_sdxl_image_encoder",
-}
-"""The names under which the CLIP vision models of IP-Adapters are installed."""
+from invokeclone.graph.taxonomy import Classification
 
 
 @invocation_output("md_control_list_output")
@@ -61,16 +54,6 @@ def listed(given: Any) -> list[Any]:
     if given is None:
         return []
     return list(given) if isinstance(given, list) else [given]
-
-
-def image_encoder(context: InvocationContext, name: str) -> ModelIdentifierField:
-    """Return the CLIP vision model of an IP-Adapter; ValueError when it is not installed."""
-    found = context.models.search_by_attrs(name=IMAGE_ENCODERS[name], base=BaseModelType.Any, type=ModelType.CLIPVision)
-    if not found:
-        message = f"The CLIP vision model {IMAGE_ENCODERS[name]} is not installed"
-        raise ValueError(message)
-    config = found[0]
-    return ModelIdentifierField(key=config.key, hash=config.hash, name=config.name, base=config.base, type=config.type)
 
 
 @invocation(
@@ -120,7 +103,7 @@ class MetadataToIPAdaptersInvocation(BaseInvocation, WithMetadata):
         for record in records(self.metadata, "ipAdapters"):
             one = IPAdapterMetadataField.model_validate(record)
             fields = one.model_dump(exclude={"clip_vision_model"})
-            encoder = image_encoder(context, one.clip_vision_model)
+            encoder = find_image_encoder(context, one.clip_vision_model)
             found.append(IPAdapterField.model_validate({**fields, "image_encoder_model": encoder}))
         return MDIPAdapterListOutput(ip_adapter_list=found)
 

@@ -5,8 +5,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import FieldDescriptions, InputField
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.metadata import check_exists
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.outputs import ModelIdentifierOutput
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.outputs import LoRASelectorOutput, ModelIdentifierOutput
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 
@@ -50,3 +50,18 @@ class VAELoaderInvocation(BaseInvocation):
         """Name the VAE."""
         check_exists(context, self.vae_model)
         return VAEOutput(vae=VAEField(vae=self.vae_model))
+
+
+@invocation("lora_selector", title="Select LoRA", tags=["model"], category="model", version="1.0.3")
+class LoRASelectorInvocation(BaseInvocation):
+    """Selects a LoRA and how strongly it is applied."""
+
+    lora: ModelIdentifierField = InputField(
+        description=FieldDescriptions.lora_model, title="LoRA", ui_model_type=ModelType.LoRA
+    )
+    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
+
+    def invoke(self, context: InvocationContext) -> LoRASelectorOutput:
+        """Name the LoRA."""
+        check_exists(context, self.lora)
+        return LoRASelectorOutput(lora=LoRAField(lora=self.lora, weight=self.weight))

@@ -11,7 +11,7 @@ from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue.generation import generation_models
 from invokeclone.shims import pictures
-from invokeclone.shims.automatic1111 import extras, generate, infotext, jobs, options, samplers
+from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers
 from invokeclone.shims.automatic1111.generate import Desk
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
@@ -36,6 +36,10 @@ def render(problem: Problem) -> Response:
 
 
 ROUTER = router(render, prefix="/sdapi/v1")
+CONTROLNET = router(render, prefix="/controlnet")
+CONTROLNET.get("/model_list")(controlnet.list_models)
+CONTROLNET.get("/module_list")(controlnet.list_modules)
+CONTROLNET.get("/version")(controlnet.get_version)
 
 
 def _desk(request: Request, needs: Resources, user: User) -> Desk:
@@ -48,7 +52,7 @@ def _desk(request: Request, needs: Resources, user: User) -> Desk:
 @ROUTER.post("/txt2img")
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt."""
-    asked = await read_json(request, TextToImage)
+    asked = await read_json(request, TextToImage, most=MOST_WITH_PICTURES)
     return json_answer(await unless_gone(request, generate.text_to_image(_desk(request, needs, caller), asked)))
 
 
@@ -158,7 +162,7 @@ async def list_vaes(_caller: Caller, connection: Read) -> Response:
 
 @ROUTER.get("/loras")
 async def list_loras(_caller: Caller, connection: Read) -> Response:
-    """List the LoRAs; prompts cannot apply them yet."""
+    """List the LoRAs, which prompts apply as `<lora:name:weight>`."""
     known = await models.search(connection, type=ModelType.LoRA)
     return json_answer(
         [{"name": config.name, "alias": config.name, "path": config.path, "metadata": {}} for config in known]
@@ -220,8 +224,8 @@ async def list_nothing(_caller: Caller) -> Response:
 
 @ROUTER.get("/scripts")
 async def list_scripts(_caller: Caller) -> Response:
-    """List the scripts: there are none."""
-    return json_answer({"txt2img": [], "img2img": []})
+    """List the scripts."""
+    return json_answer({"txt2img": [controlnet.SCRIPT], "img2img": [controlnet.SCRIPT]})
 
 
 @ROUTER.post("/refresh-checkpoints")

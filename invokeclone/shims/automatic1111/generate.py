@@ -9,7 +9,7 @@ from invokeclone.images import service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
 from invokeclone.shims import pictures
-from invokeclone.shims.automatic1111 import infotext, inpainting
+from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
 from invokeclone.shims.automatic1111.plan import Plan, planned
@@ -49,14 +49,14 @@ class Desk:
 
 async def text_to_image(desk: Desk, asked: TextToImage) -> dict[str, Any]:
     """Make pictures of a prompt; returns the answer."""
-    return await _answered(desk, await planned(desk.resources, desk.user, asked), asked)
+    return await _answered(desk, await _planned(desk, asked), asked)
 
 
 async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     """Make pictures of a prompt and a picture; with a mask only what is white in it changes. Returns the answer."""
     if not asked.init_images:
         raise NoPicture
-    plan = await planned(desk.resources, desk.user, asked)
+    plan = await _planned(desk, asked)
     if asked.mask and asked.inpainting_fill == inpainting.NOISE:
         plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
     image = await _read(asked.init_images[0], "init_images")
@@ -66,6 +66,12 @@ async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     init_image, inpaint_mask, target = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
     settings = replace(plan.resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask, paste_target=target)
     return await _answered(desk, replace(plan, resolved=replace(plan.resolved, settings=settings)), asked)
+
+
+async def _planned(desk: Desk, asked: Generate) -> Plan:
+    """Return the plan, with the images of its ControlNets."""
+    plan = await planned(desk.resources, desk.user, asked)
+    return replace(plan, resolved=await controlnet.with_images(desk.resources, desk.user, plan.resolved, asked))
 
 
 async def _read(text: str, param: str) -> Any:
@@ -162,6 +168,7 @@ def _extra(plan: Plan) -> dict[str, Any]:
         found["Mask blur"] = max(inpainting.blur_of(plan.asked))
         if plan.asked.inpaint_full_res:
             found |= {"Inpaint area": "Only masked", "Masked area padding": plan.asked.inpaint_full_res_padding}
+    found |= controlnet.description(plan.resolved)
     if plan.sampling.instead_of:
         found["Schedule type instead of"] = plan.sampling.instead_of
     return found

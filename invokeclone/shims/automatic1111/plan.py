@@ -8,9 +8,10 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
+from invokeclone.shims.automatic1111 import controlnet
 from invokeclone.shims.automatic1111 import options as options_of
 from invokeclone.shims.automatic1111.options import Options
-from invokeclone.shims.automatic1111.prompts import parse
+from invokeclone.shims.automatic1111.prompts import parse, take_loras
 from invokeclone.shims.automatic1111.samplers import Sampling, sampling
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
 from invokeclone.shims.dialect import Refused
@@ -69,8 +70,11 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
         options = await options_of.changed(connection, kept, asked.override_settings)
         config = await generation.find_model(connection, options.checkpoint)
         capabilities = generation.architecture_of(config).capabilities
+        prompt, loras = take_loras(asked.prompt)
         generation_request = GenerationRequest(
-            prompt=parse(asked.prompt, "prompt"),
+            prompt=parse(prompt, "prompt"),
+            loras=loras,
+            controls=controlnet.choices(asked),
             negative_prompt=parse(asked.negative_prompt, "negative_prompt"),
             count=count,
             seed=_seed(asked.seed),
@@ -121,7 +125,11 @@ def refuse_unsupported(asked: Generate) -> None:
 def _unsupported(asked: Generate) -> list[tuple[str, Any, str]]:
     """Return every field that may ask for what is not there, whether it does, and what to say then."""
     styles = [name for name in asked.styles if name]
-    scripts = [name for name, said in asked.alwayson_scripts.items() if _says_something(said)]
+    scripts = [
+        name
+        for name, said in asked.alwayson_scripts.items()
+        if _says_something(said) and name.casefold() != controlnet.SCRIPT
+    ]
     common = [
         ("restore_faces", asked.restore_faces, "faces cannot be restored, there is no model for it"),
         ("styles", styles, f"there is no style {', '.join(styles)!r}"),

@@ -1,6 +1,6 @@
 """AUTOMATIC1111's prompt language, read into weighted segments.
 
-`(a)` is 1.1 times as heavy, `[a]` 1.1 times lighter, `(a:1.3)` weighs 1.3; they nest, and a backslash makes a bracket mean
+`<lora:name:0.8>` applies a LoRA. `(a)` is 1.1 times as heavy, `[a]` 1.1 times lighter, `(a:1.3)` weighs 1.3; they nest, and a backslash makes a bracket mean
 itself. `BREAK` begins a new chunk of tokens. What has no equal here is refused by name.
 """
 
@@ -8,7 +8,10 @@ import itertools
 import re
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from invokeclone.graph.prompts import Prompt, PromptSegment
+from invokeclone.queue.generation import LoRAChoice
 from invokeclone.shims.dialect import Refused
 
 MOST_LETTERS = 16_000
@@ -16,7 +19,7 @@ MOST_NESTED = 32
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
 _WHEN = re.compile(rf"\s*{_NUMBER}\s*")
-_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:>]+)[^>]*>", re.IGNORECASE)
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:>]+)((?::[^:>]*)*)>", re.IGNORECASE)
 _COMPOSED = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
 
@@ -30,13 +33,47 @@ def parse(prompt: str, param: str = "prompt") -> Prompt:
     if len(prompt) > MOST_LETTERS:
         raise Refused(f"the prompt is over {MOST_LETTERS} characters", param)
     if network := _NETWORK.search(prompt):
-        kind, name = network.groups()
-        raise Refused(f"<{kind}:{name}>: extra networks (LoRA, hypernetworks) cannot be applied yet", param)
+        raise Refused(f"{network[0]}: LoRAs and hypernetworks are applied by the prompt alone; write it there", param)
     if _COMPOSED.search(prompt):
         raise Refused("AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param)
     reader = _Reader(prompt, param)
     reader.read()
     return Prompt(tuple(tuple(chunk) for chunk in reader.chunks()))
+
+
+def take_loras(prompt: str, param: str = "prompt") -> tuple[str, list[LoRAChoice]]:
+    """Return the prompt without what stands in `<lora:…>`, and the LoRAs of it.
+
+    `<lora:name:0.8>` is the weight; `<lora:name:0.8:0.5>` or `te=`, `unet=` set the text encoders' and the denoiser's apart.
+    Raises Refused for hypernetworks and for what is no weight.
+    """
+    choices = []
+    for network in _NETWORK.finditer(prompt):
+        kind, name, rest = network.groups()
+        if kind.casefold() == "hypernet":
+            raise Refused(f"{network[0]}: hypernetworks are not supported", param)
+        text, denoiser = _network_weights(network[0], rest, param)
+        try:
+            choices.append(
+                LoRAChoice(model=name.strip(), weight=denoiser, text_weight=None if text == denoiser else text)
+            )
+        except ValidationError as error:
+            raise Refused(f"{network[0]}: {error.errors()[0]['msg']}", param) from error
+    return _NETWORK.sub("", prompt), choices
+
+
+def _network_weights(network: str, rest: str, param: str) -> tuple[float, float]:
+    """Return the weights on the text encoders and on the denoiser."""
+    values = {"te": "", "unet": "", "dyn": ""}
+    places = iter(("te", "unet", "dyn"))
+    for part in rest.split(":")[1:]:
+        name, equals, value = part.rpartition("=")
+        values[name.strip() if equals else next(places, "dyn")] = value.strip()
+    try:
+        text = float(values["te"] or 1.0)
+        return text, float(values["unet"] or text)
+    except ValueError as error:
+        raise Refused(f"{network}: a weight is a number, as in <lora:name:0.8>", param) from error
 
 
 @dataclass

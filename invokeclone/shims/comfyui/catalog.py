@@ -49,17 +49,20 @@ class Catalog:
 
     mains: Sequence[ModelConfig] = ()
     vaes: Sequence[ModelConfig] = ()
+    loras: Sequence[ModelConfig] = ()
     recent: Sequence[str] = ()
     pictures: Mapping[str, Known] = field(default_factory=dict)
 
     def names(self, listed: str) -> list[str]:
-        """Return the names in a list. LoRAs, ControlNets and upscalers cannot be used yet, so theirs are empty."""
+        """Return the names in a list. ControlNets and upscalers cannot be used yet, so theirs are empty."""
         mains = [config.name for config in self.mains]
         match listed:
             case "checkpoints":
                 return _unique(mains)
             case "vae":
                 return _unique([*(config.name for config in self.vaes), *mains])
+            case "loras":
+                return _unique([config.name for config in self.loras])
             case "images":
                 return list(self.recent)
             case _:
@@ -67,7 +70,8 @@ class Catalog:
 
     def model(self, listed: str, name: str) -> ModelConfig | None:
         """Return the model of a list that has this name or key (case doesn't matter where nothing else fits)."""
-        known = [*self.vaes, *self.mains] if listed == "vae" else self.mains if listed == "checkpoints" else []
+        lists = {"vae": [*self.vaes, *self.mains], "checkpoints": self.mains, "loras": self.loras}
+        known = lists.get(listed, ())
         for same in (lambda m: name in (m.key, m.name), lambda m: name.casefold() == m.name.casefold()):
             if found := next(filter(same, known), None):
                 return found
@@ -82,6 +86,7 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
     """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
     mains = await generation.generation_models(connection)
     vaes = await models.search(connection, type=ModelType.VAE, bases=list(recipes()))
+    loras = await models.search(connection, type=ModelType.LoRA, bases=list(recipes()))
     newest = (
         select(images.c.image_name)
         .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
@@ -91,6 +96,7 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
     return Catalog(
         mains,
         vaes,
+        loras,
         list(await connection.scalars(newest)),
         await _pictures(connection, user, list(dict.fromkeys(wanted))),
     )

@@ -31,6 +31,13 @@ class Clip:
     parts: ModelParts | None = None
     """The model's parts with layers skipped."""
 
+    def skipping(self, place: Place, count: int) -> Self:
+        """Return the text encoders without their last `count` layers, instead of what is skipped now."""
+        model = self.model
+        if not count:
+            return type(self)(model)
+        return type(self)(model, count, model.recipe.skip_clip_layers(place.builder, model.parts, count))
+
     @property
     def encoders(self) -> ModelParts:
         """The parts to encode with."""

@@ -16,11 +16,12 @@ def clip(sd1_parts: dict[str, Any]) -> tuple[Any, Any]:
     return sd1_parts["tokenizer"], sd1_parts["text_encoder"]
 
 
-def test_prompts_without_language_are_encoded_as_by_compel(clip: tuple[Any, Any]):
+@pytest.mark.parametrize("penultimate", [False, True])
+def test_prompts_without_language_are_encoded_as_by_compel(penultimate: bool, clip: tuple[Any, Any]):
     for prompt in ("", "a cat", "A Cat, sitting on a mat. It's 7 o'clock!"):
         with torch.inference_mode():
-            short = encode.encode_prompt(*clip, prompt, CPU)
-            by_compel = encode._weighted(*clip, prompt, CPU)
+            short = encode.encode_prompt(*clip, prompt, CPU, penultimate=penultimate)
+            by_compel = encode._weighted(*clip, prompt, CPU, penultimate=penultimate)
         assert short.shape == (1, 77, 32)
         assert torch.allclose(short, by_compel, atol=1e-6)
 

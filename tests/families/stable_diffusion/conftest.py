@@ -1,6 +1,7 @@
 """Denoise tasks for the tiny UNet, and a context and inputs for nodes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def encode(sd1_parts: dict[str, Any]) -> Encode:
 @pytest.fixture
 def make_task(encode: Encode) -> MakeTask:
     """Make a task of four steps from noise, with changes."""
-    prompts = encode("a red circle"), encode("")
+    prompts = encode("a red circle"), replace(encode(""), positive=(False,))
 
     def make(**changes: Any) -> DenoiseTask:
         defaults = {

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from invokeclone.engine import conversion
 from invokeclone.engine.conversion import CannotConvert, Checkpoint
 from invokeclone.families.stable_diffusion import conversion as stable_diffusion
-from invokeclone.families.stable_diffusion.load import SD2, SD2_TEXT_PREFIX
+from invokeclone.families.stable_diffusion import single_files
+from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.kit.settings import Settings
 from invokeclone.models.files import header
@@ -66,7 +67,7 @@ def test_stable_diffusion_1(sd1_parts: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = write(
         tmp_path, weights, unet=sd1_parts["unet"], vae=sd1_parts["vae"], text_encoder=sd1_parts["text_encoder"].config
     )
-    folder = convert(stable_diffusion.sd1_parts(checkpoint, tmp_path), tmp_path / "out")
+    folder = convert(stable_diffusion.sd1_pipeline(checkpoint, tmp_path), tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {
         "model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler",
     }  # fmt: skip
@@ -84,7 +85,7 @@ def test_stable_diffusion_2(sd1_parts: dict[str, Any], tmp_path: Path) -> None:
     # The original has one layer more, which Stable Diffusion 2 does not use.
     weights[f"{SD2_TEXT_PREFIX}transformer.resblocks.2.ln_1.weight"] = torch.ones(16)
     checkpoint = write(tmp_path, weights, unet=sd1_parts["unet"], vae=sd1_parts["vae"], text_encoder=text.config)
-    folder = convert(stable_diffusion.sd2_parts(checkpoint, tmp_path), tmp_path / "out")
+    folder = convert(stable_diffusion.sd2_pipeline(checkpoint, tmp_path), tmp_path / "out")
     assert same_weights(CLIPTextModel.from_pretrained(folder / "text_encoder"), text)
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
 
@@ -98,18 +99,18 @@ def test_stable_diffusion_xl_and_its_refiner(sd1_parts: dict[str, Any], tmp_path
     torch.manual_seed(1)
     second = CLIPTextModelWithProjection(text_config()).eval()
     weights = unet_weights(unet) | vae_weights(sd1_parts["vae"])
-    prefix = stable_diffusion.REFINER_CLIP_G_PREFIX if refiner else stable_diffusion.CLIP_G_PREFIX
+    prefix = single_files.REFINER_CLIP_G_PREFIX if refiner else single_files.CLIP_G_PREFIX
     weights |= open_clip_weights(second, prefix)
     configs = {"unet": unet, "vae": sd1_parts["vae"], "text_encoder_2": second.config}
     if not refiner:
         first = sd1_parts["text_encoder"]
         configs["text_encoder"] = first.config
-        weights |= clip_weights(first, stable_diffusion.CLIP_L_PREFIX)
+        weights |= clip_weights(first, single_files.CLIP_L_PREFIX)
     checkpoint = write(tmp_path, weights, **configs)
     made = (
-        stable_diffusion.refiner_parts(checkpoint, tmp_path)
+        stable_diffusion.refiner_pipeline(checkpoint, tmp_path)
         if refiner
-        else stable_diffusion.sdxl_parts(checkpoint, tmp_path, tmp_path)
+        else stable_diffusion.sdxl_pipeline(checkpoint, tmp_path, tmp_path)
     )
     folder = convert(made, tmp_path / "out")
     kind = StableDiffusionXLImg2ImgPipeline if refiner else StableDiffusionXLPipeline
@@ -122,20 +123,20 @@ def test_stable_diffusion_xl_and_its_refiner(sd1_parts: dict[str, Any], tmp_path
 
 
 @pytest.mark.parametrize(
-    ("folder", "part", "size"),
+    ("base", "part", "size"),
     [
-        (SD2, "unet", 865_910_724),
-        (stable_diffusion.SDXL, "unet", 2_567_463_684),
-        (stable_diffusion.SDXL, "text_encoder_2", 694_659_840),
-        (SD2, "text_encoder", 340_387_840),
+        (BaseModelType.StableDiffusion2, "unet", 865_910_724),
+        (BaseModelType.StableDiffusionXL, "unet", 2_567_463_684),
+        (BaseModelType.StableDiffusionXL, "text_encoder_2", 694_659_840),
+        (BaseModelType.StableDiffusion2, "text_encoder", 340_387_840),
     ],
 )
-def test_the_configurations_are_those_of_the_published_models(folder: Path, part: str, size: int) -> None:
+def test_the_configurations_are_those_of_the_published_models(base: BaseModelType, part: str, size: int) -> None:
     """The numbers of weights tell: they are well known, and no other sizes of layers give them."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = json.loads((folder / part / "config.json").read_text())
+    config = json.loads((single_files.configs_of(base) / part / "config.json").read_text())
     with torch.device("meta"):
         if part == "unet":
             model = UNet2DConditionModel.from_config(config)
@@ -151,7 +152,7 @@ def test_what_lacks_a_part_cannot_be_converted(sd1_parts: dict[str, Any], tmp_pa
         tmp_path, weights, unet=sd1_parts["unet"], vae=sd1_parts["vae"], text_encoder=sd1_parts["text_encoder"].config
     )
     with pytest.raises(CannotConvert, match="text_encoder"):
-        convert(stable_diffusion.sd1_parts(checkpoint, tmp_path), tmp_path / "out")
+        convert(stable_diffusion.sd1_pipeline(checkpoint, tmp_path), tmp_path / "out")
     with pytest.raises(CannotConvert, match="flux cannot be converted"):
         conversion.convert(BaseModelType.Flux, checkpoint, tmp_path / "out")
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from invokeclone.components.control.fields import ControlField
+from invokeclone.components.autoencoders.vae import image_to_tensor
 from invokeclone.families.stable_diffusion import pipeline
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.autoencoder import ImageToLatentsInvocation, LatentsToImageInvocation
@@ -22,11 +22,11 @@ from invokeclone.families.stable_diffusion.nodes.models import (
     SeamlessModeInvocation,
     ideal_size,
 )
-from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation, NotSupportedYet
+from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.fields import ImageField, LatentsField, MetadataField, TensorField
 from invokeclone.graph.metadata import UnknownModel
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, latents_of, settings
@@ -182,21 +182,9 @@ class TestDenoise:
         unet = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
         assert unet.locks == 0
 
-    def test_inputs_that_are_not_supported_yet_are_refused_by_name(
-        self,
-        context: FakeContext,
-        denoise_node: Any,
-        model: ModelLoaderOutput,
-        sd1_identifier: ModelIdentifierField,
-    ):
-        lora = LoRAField(lora=sd1_identifier.model_copy(update={"name": "frame"}), weight=0.5)
-        with pytest.raises(NotSupportedYet, match="frame"):
-            denoise_node(unet=model.unet.model_copy(update={"loras": [lora]})).invoke(context)
-        with pytest.raises(NotSupportedYet, match="LoRA"):
-            CompelInvocation(clip=model.clip.model_copy(update={"loras": [lora]})).invoke(context)
-        control = ControlField(image=ImageField(image_name="x"), control_model=sd1_identifier)
-        with pytest.raises(NotSupportedYet, match="ControlNets and HiDiffusion"):
-            denoise_node(control=control, hidiffusion=True).invoke(context)
+    def test_hidiffusion_is_for_unets_of_the_published_structure(self, context: FakeContext, denoise_node: Any):
+        with pytest.raises(ValueError, match="turn it off for this model"):
+            denoise_node(hidiffusion=True).invoke(context)
 
     @pytest.mark.parametrize("scale", [0.5, [2.0, 0.9], []])
     def test_guidance_below_one_is_refused(self, denoise_node: Any, scale: Any):
@@ -259,10 +247,25 @@ class TestAutoencoder:
         assert not torch.equal(forced[0], whole[0])
         assert forced[1] != whole[1]
 
-    def test_color_compensation_is_not_supported_yet(self, context: FakeContext, model: ModelLoaderOutput):
-        node = ImageToLatentsInvocation(image=ImageField(image_name="x"), vae=model.vae, color_compensation="SDXL")
-        with pytest.raises(NotSupportedYet, match="SDXL"):
-            node.invoke(context)
+    def test_color_compensation_is_for_sdxl(
+        self,
+        context: FakeContext,
+        model: ModelLoaderOutput,
+        sd1_parts: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        image = context.images.put(Image.new("RGB", (16, 16), (200, 100, 50)))
+
+        def encoded(choice: str) -> torch.Tensor:
+            node = ImageToLatentsInvocation(image=image, vae=model.vae, fp32=True, color_compensation=choice)
+            return latents_of(context, node.invoke(context))
+
+        assert torch.equal(encoded("None"), encoded("SDXL")), "not for other bases"
+        monkeypatch.setattr(context.models.record, "base", BaseModelType.StableDiffusionXL)
+        pixels = image_to_tensor(Image.new("RGB", (16, 16), (200, 100, 50))) * 1.015 - 0.002
+        expected = pipeline.encode_image(sd1_parts["vae"], pixels, CPU, fp32=True)
+        assert torch.allclose(encoded("SDXL"), expected, atol=1e-5)
+        assert not torch.allclose(encoded("SDXL"), encoded("None"), atol=1e-5)
 
 
 def test_nodes_do_not_import_torch_before_they_run():

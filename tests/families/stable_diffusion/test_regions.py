@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from invokeclone.families.stable_diffusion.attention import RegionalAttention, regional_attention
+from invokeclone.families.stable_diffusion.attention import CrossAttention, cross_attention
 from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import UNetDenoiser
 from tests.families.stable_diffusion.conftest import CPU, Denoise, Encode
@@ -22,7 +22,7 @@ def conditioning(*masks: torch.Tensor | None, tokens: int = 2) -> TextConditioni
 
 
 def scores(given: TextConditioning, size: tuple[int, int], locations: int) -> torch.Tensor:
-    return RegionalAttention(*size, torch.float32, CPU)._score(given, locations)
+    return CrossAttention(*size, torch.float32, CPU)._score(given, locations)
 
 
 def attended(given: TextConditioning, size: tuple[int, int], level: tuple[int, int], token: int) -> list[list[int]]:
@@ -103,8 +103,8 @@ def test_the_unet_attends_as_by_hand(sd1_parts: dict[str, Any]):
             expected = unet(latents, timestep, encoder_hidden_states=given.embeds).sample
         finally:
             unet.set_attn_processor(dict(before))
-        attention = RegionalAttention(8, 8, torch.float32, CPU)
-        with regional_attention(unet, attention):
+        attention = CrossAttention(8, 8, torch.float32, CPU)
+        with cross_attention(unet, attention):
             result = UNetDenoiser(unet, attention=attention)(latents, timestep, given)
         assert unet.attn_processors == before
         plain = UNetDenoiser(unet)(latents, timestep, given)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
-from invokeclone.families.stable_diffusion import load
+from invokeclone.families.stable_diffusion import single_files
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from tests.tiny_checkpoints import same_weights, unet_weights
 from tests.tiny_models import make_unet
@@ -30,7 +30,7 @@ def record() -> SimpleNamespace:
 
 
 def test_the_unet(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):
-    unet = load.load_unet_file(sd1_checkpoint, torch.float32, sd1_configs)
+    unet = single_files.load_unet_file(sd1_checkpoint, torch.float32, sd1_configs)
     assert same_weights(unet, sd1_parts["unet"])
     assert not unet.training
 
@@ -38,7 +38,7 @@ def test_the_unet(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, 
 def test_an_inpainting_unet_is_known_by_its_first_weight(sd1_configs: Path, tmp_path: Path):
     unet = make_unet(in_channels=9)
     save_file(unet_weights(unet), tmp_path / "inpainting.safetensors")
-    loaded = load.load_unet_file(tmp_path / "inpainting.safetensors", torch.float32, sd1_configs)
+    loaded = single_files.load_unet_file(tmp_path / "inpainting.safetensors", torch.float32, sd1_configs)
     assert loaded.config.in_channels == 9
     assert same_weights(loaded, unet)
 
@@ -46,7 +46,7 @@ def test_an_inpainting_unet_is_known_by_its_first_weight(sd1_configs: Path, tmp_
 def test_a_file_without_a_unet(sd1_configs: Path, tmp_path: Path):
     save_file({"nothing": torch.zeros(1)}, tmp_path / "empty.safetensors")
     with pytest.raises(ValueError, match=r"empty\.safetensors holds no UNet"):
-        load.load_unet_file(tmp_path / "empty.safetensors", torch.float32, sd1_configs)
+        single_files.load_unet_file(tmp_path / "empty.safetensors", torch.float32, sd1_configs)
 
 
 def test_every_part_is_loaded_by_the_record(
@@ -57,7 +57,7 @@ def test_every_part_is_loaded_by_the_record(
     model_cache: ModelCache,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(load, "SD1", sd1_configs)
+    monkeypatch.setattr(single_files, "configs_of", lambda _: sd1_configs)
     for name in (SubModelType.UNet, SubModelType.VAE, SubModelType.TextEncoder):
         assert same_weights(loaders.load(model_cache, record, sd1_checkpoint, name).model, sd1_parts[name])
 
@@ -93,7 +93,7 @@ def test_the_configurations_are_those_of_stable_diffusion_1():
         return sum(parameter.numel() for parameter in model.parameters())
 
     def config(name: str) -> dict[str, Any]:
-        return json.loads((load.SD1 / name / "config.json").read_text())
+        return json.loads((single_files.configs_of(BaseModelType.StableDiffusion1) / name / "config.json").read_text())
 
     with torch.device("meta"):
         assert count(UNet2DConditionModel.from_config(config("unet"))) == 859_520_964

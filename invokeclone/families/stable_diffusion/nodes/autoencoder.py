@@ -3,7 +3,6 @@
 from typing import Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
-from invokeclone.families.stable_diffusion.nodes.prompts import NotSupportedYet
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import (
     FieldDescriptions,
@@ -16,6 +15,7 @@ from invokeclone.graph.fields import (
 )
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, ImageOutput, LatentsOutput
+from invokeclone.graph.taxonomy import BaseModelType
 
 COMPENSATION_OPTIONS = Literal["None", "SDXL"]
 
@@ -73,7 +73,7 @@ class ImageToLatentsInvocation(BaseInvocation):
     tile_size: int = InputField(default=0, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.vae_tile_size)
     fp32: bool = InputField(default=False, description=FieldDescriptions.fp32)
     color_compensation: COMPENSATION_OPTIONS = InputField(
-        default="None", description="Make up for the change of colors in a model's VAE"
+        default="None", description="Make up for the change of colors in SDXL's VAE; does nothing for others"
     )
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
@@ -82,17 +82,17 @@ class ImageToLatentsInvocation(BaseInvocation):
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
 
-        if self.color_compensation != "None":
-            message = f"color compensation for {self.color_compensation} is not supported yet"
-            raise NotSupportedYet(message)
         image = context.images.get_pil(self.image.image_name, mode="RGB")
         tiled = self.tiled or context.config.get().force_tiled_decode
         vae_info = context.models.load(self.vae.vae)
         with vae_info as vae:
             context.util.signal_progress("Running VAE encoder")
+            pixels = image_to_tensor(image)
+            if self.color_compensation == "SDXL" and vae_info.config.base == BaseModelType.StableDiffusionXL:
+                pixels = pipeline.compensated(pixels)
             latents = pipeline.encode_image(
                 vae,
-                image_to_tensor(image),
+                pixels,
                 device_of(vae_info, vae),
                 fp32=self.fp32,
                 tile=self.tile_size if tiled else None,

@@ -7,7 +7,8 @@ from pydantic import field_validator
 
 from invokeclone.components.control.fields import ControlField, IPAdapterField, T2IAdapterField
 from invokeclone.families.stable_diffusion.fields import UNetField
-from invokeclone.families.stable_diffusion.nodes.prompts import NotSupportedYet, refuse_loras
+from invokeclone.families.stable_diffusion.nodes.controls import controlnets, t2i_adapters
+from invokeclone.families.stable_diffusion.nodes.ip_adapter import image_prompts
 from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
 from invokeclone.graph.fields import (
     ConditioningField,
@@ -23,12 +24,14 @@ from invokeclone.graph.hints import UIType
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import LatentsMetaOutput, LatentsOutput
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.taxonomy import BaseModelType
 
 if TYPE_CHECKING:
     import torch
 
     from invokeclone.families.stable_diffusion.conditioning import TextConditioning
     from invokeclone.families.stable_diffusion.denoiser import Control
+    from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion
     from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 
 _TAGS = ["latents", "denoise", "txt2img", "t2i", "t2l", "img2img", "i2i", "l2l"]
@@ -98,11 +101,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
     @field_validator("cfg_scale")
     @classmethod
     def _at_least_one(cls, value: float | list[float]) -> float | list[float]:
-        scales = value if isinstance(value, list) else [value]
-        if not scales or min(scales) < 1:
-            message = "cfg_scale must be at least 1, in every step"
-            raise ValueError(message)
-        return value
+        return at_least_one(value)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
         """Denoise."""
@@ -113,13 +112,15 @@ class DenoiseLatentsInvocation(BaseInvocation):
         """Return the denoised latents, on the CPU."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
+        from invokeclone.families.stable_diffusion.loras import applied_loras
 
-        self._refuse_unsupported()
         unet_info = context.models.load(self.unet.unet)
         scheduler_info = context.models.load(self.unet.scheduler)
         prediction_type = getattr(unet_info.config, "prediction_type", None)
         task = self._task(context, scheduler_info.model.config, prediction_type)
         base = unet_info.config.base
+        task.image_prompts = image_prompts(context, self.ip_adapter, base)
+        task.hidiffusion = self._hidiffusion(unet_info.config)
 
         def on_step(state: PipelineIntermediateState) -> None:
             context.util.sd_step_callback(state, base)
@@ -128,26 +129,31 @@ class DenoiseLatentsInvocation(BaseInvocation):
             # 1. the UNet and what is put on it
             unet = stack.enter_context(unet_info)
             device = device_of(unet_info, unet)
+            stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
             # 2. what steers it
-            task.controls = self._controls(context, stack, device)
+            task.controls = self._controls(context, stack, base)
             # 3. the loop
             return pipeline.denoise(unet, task, device, on_step)
 
-    def _controls(self, context: InvocationContext, stack: ExitStack, device: "torch.device") -> "list[Control]":
+    def _controls(self, context: InvocationContext, stack: ExitStack, base: BaseModelType) -> "list[Control]":
         """Return the controls; what must stay loaded while they work is entered into `stack`."""
-        return []
+        return [
+            *controlnets(context, stack, self.control, base),
+            *t2i_adapters(context, stack, self.t2i_adapter, base),
+        ]
 
-    def _refuse_unsupported(self) -> None:
-        refuse_loras(self.unet.loras)
-        inputs = {
-            "ControlNets": self.control,
-            "IP-Adapters": self.ip_adapter,
-            "T2I-Adapters": self.t2i_adapter,
-            "HiDiffusion": self.hidiffusion,
-        }
-        if missing := [name for name, value in inputs.items() if value]:
-            message = f"{' and '.join(missing)}: not supported yet by the denoise node"
-            raise NotSupportedYet(message)
+    def _hidiffusion(self, config: Any) -> "HiDiffusion | None":
+        from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion
+
+        if not self.hidiffusion:
+            return None
+        return HiDiffusion(
+            raunet=self.hidiffusion_raunet,
+            windows=self.hidiffusion_window_attn,
+            first=self.hidiffusion_t1_ratio,
+            second=self.hidiffusion_t2_ratio,
+            source=str(getattr(config, "source", "")),
+        )
 
     def _task(self, context: InvocationContext, scheduler_config: Any, prediction_type: str | None) -> "DenoiseTask":
         from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
@@ -158,8 +164,8 @@ class DenoiseLatentsInvocation(BaseInvocation):
         mask = self.denoise_mask
         masked = mask.masked_latents_name if mask else None
         return DenoiseTask(
-            positive=_text_conditioning(context, self.positive_conditioning),
-            negative=_text_conditioning(context, self.negative_conditioning, positive=False),
+            positive=text_conditioning(context, self.positive_conditioning),
+            negative=text_conditioning(context, self.negative_conditioning, positive=False),
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
             steps=self.steps,
@@ -169,7 +175,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
             cfg_rescale=self.cfg_rescale_multiplier,
             start=self.denoising_start,
             end=self.denoising_end,
-            seeds=[seeds[0] if seeds else 0] * _rows(latents, noise),
+            seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
             prediction_type=prediction_type,
             keep_mask=context.tensors.load(mask.mask_name) if mask else None,
             gradient_mask=mask.gradient if mask else False,
@@ -209,12 +215,21 @@ class DenoiseLatentsMetaInvocation(DenoiseLatentsInvocation, WithMetadata):
         }
 
 
-def _rows(*tensors: "torch.Tensor | None") -> int:
+def at_least_one(scale: float | list[float]) -> float | list[float]:
+    """Return a guidance scale, or one per step. Raises ValueError where one is below 1."""
+    scales = scale if isinstance(scale, list) else [scale]
+    if not scales or min(scales) < 1:
+        message = "cfg_scale must be at least 1, in every step"
+        raise ValueError(message)
+    return scale
+
+
+def rows_of(*tensors: "torch.Tensor | None") -> int:
     """Return how many images are denoised at once."""
     return max((len(tensor) for tensor in tensors if tensor is not None), default=1)
 
 
-def _text_conditioning(
+def text_conditioning(
     context: InvocationContext, fields: ConditioningField | list[ConditioningField], *, positive: bool = True
 ) -> "TextConditioning":
     """Return the stored conditionings of one side, put behind each other."""

@@ -4,20 +4,7 @@ from invokeclone.components.clip.fields import CLIPField
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ConditioningField, FieldDescriptions, InputField, TensorField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.model_fields import LoRAField
 from invokeclone.graph.outputs import ConditioningOutput
-
-
-class NotSupportedYet(ValueError):
-    """A node was given something that this version cannot do."""
-
-
-def refuse_loras(loras: list[LoRAField]) -> None:
-    """Raise NotSupportedYet when there are LoRAs."""
-    if loras:
-        names = ", ".join(lora.lora.name for lora in loras)
-        message = f"LoRAs are not supported yet: take {names} out of the graph"
-        raise NotSupportedYet(message)
 
 
 @invocation("compel", title="Prompt - SD1.5", tags=["prompt", "compel"], category="prompt", version="1.2.1")
@@ -39,8 +26,9 @@ class CompelInvocation(BaseInvocation):
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
         from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo
+        from invokeclone.families.stable_diffusion.loras import applied_loras
+        from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
 
-        refuse_loras(self.clip.loras)
         text_encoder_info = context.models.load(self.clip.text_encoder)
         tokenizer_info = context.models.load(self.clip.tokenizer)
         with text_encoder_info as text_encoder, tokenizer_info as tokenizer:
@@ -48,6 +36,11 @@ class CompelInvocation(BaseInvocation):
                 context.logger.info(tokenization(tokenizer, self.prompt))
             context.util.signal_progress("Building conditioning")
             device = device_of(text_encoder_info, text_encoder)
-            embeds = pipeline.encode(tokenizer, text_encoder, self.prompt, device, self.clip.skipped_layers)
+            base = text_encoder_info.config.base
+            with (
+                applied_loras(context, self.clip.loras, text_encoder, "clip"),
+                with_embeddings(context, self.prompt, tokenizer, text_encoder, base) as extended,
+            ):
+                embeds = pipeline.encode(extended, text_encoder, self.prompt, device, self.clip.skipped_layers)
         name = context.conditioning.save(ConditioningFieldData(conditionings=[BasicConditioningInfo(embeds=embeds)]))
         return ConditioningOutput(conditioning=ConditioningField(conditioning_name=name, mask=self.mask))

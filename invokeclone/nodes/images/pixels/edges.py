@@ -1,4 +1,4 @@
-"""Edges in pictures: Canny's detector, and lines made thin."""
+"""Edges in images: Canny's detector."""
 
 from typing import Any
 
@@ -59,30 +59,3 @@ def _neighbors(slope: NDArray[Any], across: NDArray[Any], down: NDArray[Any]) ->
     behind = np.select([flat, steep, falling], [moved(-1, 0), moved(0, -1), moved(-1, -1)], moved(1, -1))
     ahead = np.select([flat, steep, falling], [moved(1, 0), moved(0, 1), moved(1, 1) + 1], moved(-1, 1) + 1)
     return ahead, behind
-
-
-def thinned(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return lines (height, width) worn down from both sides in turn until they are one pixel wide (Zhang and Suen, 1984)."""
-    lines = lines.copy()
-    while True:
-        worn = _wear(lines, (0, 2, 4), (2, 4, 6)) | _wear(lines, (0, 2, 6), (0, 4, 6))
-        if not worn:
-            return lines
-
-
-def _wear(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool:
-    """Take pixels off the edge that join nothing and have an empty neighbor on each of `sides`; whether there were any.
-
-    Neighbors are counted clockwise from the one above, 0 to 7.
-    """
-    height, width = lines.shape
-    wide = np.pad(lines, 1).astype(np.int8)
-    places = ((0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0))
-    around = [wide[top : top + height, left : left + width] for top, left in places]
-    count = sum(around)
-    turns = sum((one == 0) & (other == 1) for one, other in zip(around, [*around[1:], around[0]], strict=True))
-    loose = lines & (count >= 2) & (count <= 6) & (turns == 1)  # noqa: PLR2004 - neither an end nor inside
-    for side in sides:
-        loose &= np.minimum.reduce([around[place] for place in side]) == 0
-    lines[loose] = False
-    return bool(loose.any())

@@ -5,10 +5,6 @@ from typing import Any
 
 from invokeclone.shims.comfyui.vocabulary import Input, Place, link, listed, node, number
 
-LORA = {
-    "lora_name": listed("loras"),
-    "strength_model": number(1.0, -100.0, 100.0),
-}
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
 
 
@@ -21,16 +17,6 @@ def absent(what: str, name: str, title: str, category: str, inputs: dict[str, In
         return place.refuse(f"{what} cannot be used here yet")
 
 
-absent(
-    "LoRAs",
-    "LoraLoader",
-    "Load LoRA",
-    "loaders",
-    {"model": link("MODEL"), "clip": link("CLIP"), **LORA, "strength_clip": number(1.0, -100.0, 100.0)},
-    "MODEL",
-    "CLIP",
-)
-absent("LoRAs", "LoraLoaderModelOnly", "LoraLoaderModelOnly", "loaders", {"model": link("MODEL"), **LORA}, "MODEL")
 absent(
     "ControlNets",
     "ControlNetLoader",

@@ -37,11 +37,9 @@ def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
 def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
     """Stop at a layer of the text encoder, counted from the last one, which is -1."""
     skipped = -1 - stop_at_clip_layer
-    model = clip.model
-    if not skipped:
-        return (Clip(model),)
-    place.require(model.config, "clip_skip")
-    return (Clip(model, skipped, model.recipe.skip_clip_layers(place.builder, model.parts, skipped)),)
+    if skipped:
+        place.require(clip.model.config, "clip_skip")
+    return (clip.skipping(place, skipped),)
 
 
 @node(

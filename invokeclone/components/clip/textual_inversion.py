@@ -1,0 +1,122 @@
+"""Textual inversions: vectors of their own for new tokens of a CLIP text encoder, read from files and added for one use."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from invokeclone.engine.files import read_tensors
+
+_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
+_EXPANSIONS = "vectors_by_token"
+"""The attribute of an extended tokenizer: the tokens of a textual inversion by its first one."""
+
+
+@dataclass(frozen=True)
+class TextualInversion:
+    """The vectors of a textual inversion, (tokens, width): one entry, or one for each text encoder, of different widths."""
+
+    vectors: tuple[torch.Tensor, ...]
+
+    def of_width(self, width: int) -> torch.Tensor | None:
+        """Return the vectors for a text encoder of this width, None where there are none."""
+        return next((tensor for tensor in self.vectors if tensor.shape[-1] == width), None)
+
+    def calc_size(self) -> int:
+        """Return the bytes that it takes, for the model cache."""
+        return sum(tensor.nbytes for tensor in self.vectors)
+
+
+def load_textual_inversion(path: Path) -> TextualInversion:
+    """Return the textual inversion in a file or folder.
+
+    Raises ValueError for files that cannot be read, hold no vectors, or values that are no numbers.
+    """
+    file = next((path / name for name in _FILES if (path / name).is_file()), path)
+    try:
+        with torch.serialization.safe_globals([nn.ParameterDict]):
+            content = read_tensors(file)
+    except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
+        raise ValueError(f"the embedding {file.name} cannot be read; download it again ({error})") from error
+    vectors = tuple(torch.atleast_2d(tensor.detach()) for tensor in _vectors(content))
+    if not vectors or any(tensor.ndim != 2 for tensor in vectors):  # noqa: PLR2004 - tokens and width
+        raise ValueError(f"the embedding {file.name} holds no vectors")
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in vectors):
+        raise ValueError(f"the embedding {file.name} is damaged: it has values that are no numbers (NaN, infinity)")
+    return TextualInversion(vectors)
+
+
+def _vectors(content: Mapping[str, Any]) -> Sequence[torch.Tensor]:
+    """Return the tensors of the layouts of AUTOMATIC1111, of trainers for SDXL, and of diffusers."""
+    if "string_to_param" in content:
+        return [next(iter(content["string_to_param"].values()))]
+    if "emb_params" in content:
+        return [content["emb_params"]]
+    if "clip_g" in content and "clip_l" in content:
+        return [content["clip_l"], content["clip_g"]]
+    return [value for value in content.values() if isinstance(value, torch.Tensor)][:1]
+
+
+@contextmanager
+def extended(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.Tensor]) -> Iterator[Any]:
+    """Yield a copy of the tokenizer that knows `inversions`, (tokens, width) by trigger, while the text encoder has their vectors.
+
+    `encode_prompt` reads a trigger as all of its vectors. Raises ValueError for vectors of another width than the encoder's.
+    """
+    if not inversions:
+        yield tokenizer
+        return
+    weight: nn.Parameter = text_encoder.get_input_embeddings().weight
+    for trigger, vectors in inversions.items():
+        if vectors.shape[1] != weight.shape[1]:
+            raise ValueError(
+                f"the embedding {trigger} has vectors of width {vectors.shape[1]}, the text encoder's have {weight.shape[1]}:"
+                " it was made for another base"
+            )
+    # 1. a token for each vector
+    own = copy.deepcopy(tokenizer)
+    expansions: dict[int, list[int]] = {}
+    rows: dict[int, torch.Tensor] = {}
+    for trigger, vectors in inversions.items():
+        tokens = [trigger, *(f"{trigger[:-1]}-!pad-{index}>" for index in range(1, len(vectors)))]
+        own.add_tokens(tokens)
+        numbers = own.convert_tokens_to_ids(tokens)
+        expansions[numbers[0]] = numbers
+        rows.update(zip(numbers, vectors, strict=True))
+    setattr(own, _EXPANSIONS, expansions)
+    # 2. the vectors behind those of the vocabulary
+    original = weight.data
+    with torch.inference_mode(mode=False):
+        larger = original.new_zeros((max(len(original), max(rows) + 1), original.shape[1]))
+        larger[: len(original)] = original
+        for number, row in rows.items():
+            larger[number] = row.to(original)
+        weight.data = larger
+    try:
+        yield own
+    finally:
+        with torch.inference_mode(mode=False):
+            weight.data = original
+
+
+def manager_of(tokenizer: Any) -> Any:
+    """Return compel's textual inversion manager for an extended tokenizer, None for any other."""
+    by_token: dict[int, list[int]] = getattr(tokenizer, _EXPANSIONS, {})
+    if not by_token:
+        return None
+    from compel.embeddings_provider import BaseTextualInversionManager
+
+    limit = tokenizer.model_max_length - 2  # beginning and end
+    several = any(len(numbers) > 1 for numbers in by_token.values())
+
+    class Manager(BaseTextualInversionManager):  # type: ignore[misc]  # compel has no types
+        def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
+            numbers = [number for token in token_ids for number in by_token.get(token, [token])]
+            return numbers[:limit] if several else numbers
+
+    return Manager()

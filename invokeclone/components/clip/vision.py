@@ -1,0 +1,48 @@
+"""Images as CLIP's vision models take them, and what those make of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+SIDE = 224
+"""Pixels of a side of what is looked at."""
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+_WHITE = 255.0
+
+
+def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Return the middle of each image, (number, 3, 224, 224), normalized as CLIP was trained.
+
+    The shorter side is made 224 pixels long (bicubic, in whole levels); what is outside of the middle square is cut off.
+    """
+    middles = torch.cat([_middle(image.convert("RGB")) for image in images]).float()
+    mean, deviation = (torch.tensor(values).reshape(3, 1, 1) * _WHITE for values in (_MEAN, _DEVIATION))
+    return (middles - mean) / deviation
+
+
+def _middle(image: Image.Image) -> torch.Tensor:
+    """Return the middle square (1, 3, 224, 224), 0..255."""
+    short, long = min(image.size), max(image.size)
+    longer = SIDE * long // short
+    size = (longer, SIDE) if image.width <= image.height else (SIDE, longer)
+    levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].contiguous()
+    resized = functional.interpolate(levels, size=size, mode="bicubic", antialias=True)
+    top, left = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
+    return resized[..., top : top + SIDE, left : left + SIDE]
+
+
+def image_embeds(encoder: Any, given: torch.Tensor) -> torch.Tensor:
+    """Return an embedding for each image (number, projection width) of `pixels`."""
+    embeds: torch.Tensor = encoder(given.to(encoder.dtype)).image_embeds
+    return embeds
+
+
+def penultimate(encoder: Any, given: torch.Tensor) -> torch.Tensor:
+    """Return the output of the last but one layer (number, patches + 1, width) for `pixels`."""
+    states: torch.Tensor = encoder(given.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]
+    return states

@@ -1,0 +1,63 @@
+"""Control images as a network takes them: made to fit the latents of a run."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from invokeclone.components.control.fields import CONTROLNET_RESIZE_VALUES
+from invokeclone.components.control.resize import Bytes, heuristic_resize
+
+GRAY_MODES = ("1", "L", "I", "F", "I;16")
+_WHITE = 255.0
+
+
+def prepare(image: Image.Image, size: tuple[int, int], mode: CONTROLNET_RESIZE_VALUES) -> NDArray[np.float32]:
+    """Return a control image (height, width, 3) of a size (width, height) in 0..1.
+
+    `just_resize` changes its proportions, `crop_resize` cuts off what is too much, `fill_resize` adds a border in the color of the
+    image's own; `just_resize_simple` is `just_resize` by Lanczos, which knows nothing of lines and flat colors.
+    """
+    if mode == "just_resize_simple":
+        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+    elif mode == "crop_resize":
+        pixels = _crop(_on_white(image), size)
+    elif mode == "fill_resize":
+        pixels = _fill(_on_white(image), size)
+    else:
+        pixels = heuristic_resize(_on_white(image), size)
+    return pixels.astype(np.float32) / np.float32(_WHITE)
+
+
+def _on_white(image: Image.Image) -> Bytes:
+    """Return an image (height, width, 3), what is transparent on white."""
+    if not image.has_transparency_data:
+        colors = image.convert("L").convert("RGB") if image.mode in GRAY_MODES else image.convert("RGB")
+        return np.asarray(colors)
+    pixels = np.asarray(image.convert("RGBA"), dtype=np.float32)
+    alpha = pixels[..., 3:] / np.float32(_WHITE)
+    mixed = pixels[..., :3] * alpha + np.float32(_WHITE) * (1 - alpha)
+    return np.asarray(np.clip(mixed, 0, _WHITE), dtype=np.uint8)
+
+
+def _scaled(pixels: Bytes, factor: float) -> Bytes:
+    height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    return heuristic_resize(pixels, (width, height))
+
+
+def _crop(pixels: Bytes, size: tuple[int, int]) -> Bytes:
+    """Return the middle of the image, scaled so that it covers the size."""
+    width, height = size
+    scaled = _scaled(pixels, max(height / pixels.shape[0], width / pixels.shape[1]))
+    top, left = (max(0, (side - target) // 2) for side, target in zip(scaled.shape[:2], (height, width), strict=True))
+    return scaled[top : top + height, left : left + width]
+
+
+def _fill(pixels: Bytes, size: tuple[int, int]) -> Bytes:
+    """Return the whole image in the middle of a background in the median color of its border."""
+    width, height = size
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    background = np.tile(np.median(border, axis=0).astype(np.uint8), (height, width, 1))
+    scaled = _scaled(pixels, min(height / pixels.shape[0], width / pixels.shape[1]))
+    top, left = (max(0, (target - side) // 2) for side, target in zip(scaled.shape[:2], (height, width), strict=True))
+    background[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    return background

@@ -1,0 +1,239 @@
+"""Putting LoRAs on a model for the time of one use, and taking them off exactly.
+
+Layers whose weights lie on the device get new weights. Linear layers on the CPU, and those whose weights are streamed to the
+device or stored in a compact format, keep theirs: the change is computed beside them. The original tensors come back as the
+same objects, also after an error.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
+from invokeclone.engine.lora.layers import LayerChange, LoRA
+from invokeclone.kit import log
+
+logger = log.get("engine.lora")
+_COMPUTABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Number formats in which weights can be changed; others are only stored in."""
+_LINEAR = (nn.Linear, nn.Conv2d)
+"""Layers whose output is linear in their weight: a change can be computed beside them."""
+_SHARE_OF_FREE_MEMORY = 0.5
+"""Of the device's free memory that changed weights may take; what is left is the model's to compute in."""
+
+
+@dataclass(frozen=True)
+class AppliedLoRA:
+    """A LoRA's layers for one model, by their flat names, and how strongly they are applied."""
+
+    name: str
+    layers: Mapping[str, LayerChange]
+    weight: float
+
+
+Change = tuple[LayerChange, float]
+
+
+@contextmanager
+def applied(
+    model: nn.Module, loras: Sequence[AppliedLoRA], device: torch.device, *, optional_prefix: str = ""
+) -> Iterator[None]:
+    """Put LoRAs on `model`, which computes on `device`. `optional_prefix`: of layers' names, which the model may not have.
+
+    Layers that the model does not have are reported in the log. Raises ValueError for a LoRA that fits no layer at all.
+    """
+    active = [lora for lora in loras if lora.weight and lora.layers]
+    if not active:
+        yield
+        return
+    with ExitStack() as stack:
+        patcher = _Patcher(device, stack)
+        with torch.no_grad(), torch.inference_mode(mode=False):
+            for module, changes in _assign(model, active, optional_prefix).items():
+                patcher.put(module, changes)
+        yield
+
+
+def _assign(model: nn.Module, loras: Sequence[AppliedLoRA], optional_prefix: str) -> dict[nn.Module, list[Change]]:
+    """Return the changes of each module, in the order of the LoRAs."""
+    modules = _modules_by_flat_name(model, optional_prefix)
+    assigned: dict[nn.Module, list[Change]] = {}
+    for lora in loras:
+        fitting = {
+            name: module
+            for name, change in lora.layers.items()
+            if (module := modules.get(name)) is not None and _fits(change, module)
+        }
+        if not fitting:
+            raise ValueError(
+                f"the LoRA {lora.name} fits no layer of this model: it was made for another base"
+                f" (its first layer is {next(iter(lora.layers))})"
+            )
+        if left := [name for name in lora.layers if name not in fitting]:
+            logger.warning("LoRA %s: %s layers do not fit and are left out, as %s", lora.name, len(left), left[0])
+        for name, module in fitting.items():
+            assigned.setdefault(module, []).append((lora.layers[name], lora.weight))
+    return assigned
+
+
+def _modules_by_flat_name(model: nn.Module, optional_prefix: str) -> dict[str, nn.Module]:
+    modules: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        if isinstance(getattr(module, "weight", None), torch.Tensor):
+            flat = path.replace(".", "_")
+            modules.setdefault(flat, module)
+            if optional_prefix:
+                modules.setdefault(optional_prefix + flat, module)
+    return modules
+
+
+def _fits(change: LayerChange, module: Any) -> bool:
+    delta, bias = change.bias_delta(), getattr(module, "bias", None)
+    return change.fits(module.weight.shape) and (delta is None or (bias is not None and delta.numel() == bias.numel()))
+
+
+class _Patcher:
+    """Changes modules and leaves their restoring to an ExitStack."""
+
+    def __init__(self, device: torch.device, stack: ExitStack) -> None:
+        self._device = device
+        self._stack = stack
+        self._budget = DeviceMemory(device).free() * _SHARE_OF_FREE_MEMORY if device.type != "cpu" else float("inf")
+
+    def put(self, module: Any, changes: Sequence[Change]) -> None:
+        """Change one module."""
+        weight: torch.Tensor = module.weight
+        if not self._is_beside(module):
+            try:
+                self._merge(module, changes)
+            except Exception as error:
+                if not is_out_of_memory(error) or not isinstance(module, _LINEAR):
+                    raise
+            else:
+                if _is_on_device(weight):
+                    self._budget -= weight.nbytes
+                return
+        self._compute_beside(module, changes)
+
+    def _is_beside(self, module: Any) -> bool:
+        """Whether a module keeps its weight. Streamed weights lie in RAM between two uses."""
+        weight: torch.Tensor = module.weight
+        if weight.dtype not in _COMPUTABLE:
+            return True
+        if not _is_on_device(weight):
+            return isinstance(module, nn.Linear)
+        return isinstance(module, _LINEAR) and weight.nbytes > self._budget
+
+    def _merge(self, module: Any, changes: Sequence[Change]) -> None:
+        """Give a module new weights: from the original ones on the CPU, one change after the other on a device."""
+        if not _is_on_device(module.weight):
+            weight = module.weight.data + _sum_of_deltas(module.weight.data, changes, self._device)
+        else:
+            weight = module.weight.data
+            for change, strength in changes:
+                delta = _delta(change, weight, torch.float32, weight.device)
+                weight = weight if delta is None else weight + (delta * strength).to(weight.dtype)
+        delta = _sum_of_biases(module, changes)
+        bias = None if delta is None else module.bias.data + delta
+        self._replace(module.weight, weight)
+        if bias is not None:
+            self._replace(module.bias, bias)
+
+    def _replace(self, parameter: nn.Parameter, value: torch.Tensor) -> None:
+        original = parameter.data
+
+        def restore() -> None:
+            with torch.inference_mode(mode=False):
+                parameter.data = original
+
+        self._stack.callback(restore)
+        parameter.data = value
+
+    def _compute_beside(self, module: Any, changes: Sequence[Change]) -> None:
+        if isinstance(module, nn.Linear):
+            branch = _linear_branch(module, changes, self._device)
+        elif isinstance(module, nn.Conv2d):
+            branch = _convolution_branch(module, changes, self._device)
+        else:
+            logger.warning("a %s with weights in %s cannot be changed", type(module).__name__, module.weight.dtype)
+            return
+
+        def add(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            return branch(inputs[0], output)
+
+        self._stack.callback(module.register_forward_hook(add).remove)
+
+
+def _is_on_device(weight: torch.Tensor) -> bool:
+    """Whether a weight lies on a device of its own; those that are streamed to one lie in RAM."""
+    return bool(weight.device.type != "cpu")
+
+
+Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a layer's input and output to the output with the change. The output is the layer's alone, so it is changed in place."""
+
+
+def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
+    """Return what is added to a linear layer's output: products through the low rank, and one matrix for everything else."""
+    products, others = [], []
+    for change, strength in changes:
+        if isinstance(change, LoRA) and change.is_two_matrices:
+            down, up = (side.flatten(1).to(device) for side in (change.down, change.up))
+            products.append((down, up, strength * change.scale))
+        else:
+            others.append((change, strength))
+    delta = _sum_of_deltas(module.weight.data, others, device) if others else None
+    bias = _sum_of_biases(module, changes)
+
+    def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        rows, total = inputs.reshape(-1, inputs.shape[-1]), output.reshape(-1, output.shape[-1])
+        for down, up, scale in products:
+            total.addmm_(functional.linear(rows, down.to(rows)) * scale, up.to(rows).T)
+        if delta is not None:
+            total.addmm_(rows, delta.to(rows).T)
+        if bias is not None:
+            total.add_(bias.to(total))
+        return total.reshape(output.shape)
+
+    return branch
+
+
+def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: torch.device) -> Branch:
+    """Return what is added to a convolution's output; padding is the module's, wrap-around included."""
+    delta, bias = _sum_of_deltas(module.weight.data, changes, device), _sum_of_biases(module, changes)
+
+    def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        own_bias = None if bias is None else bias.to(inputs)
+        return output.add_(module._conv_forward(inputs, delta.to(inputs), own_bias))  # noqa: SLF001
+
+    return branch
+
+
+def _sum_of_deltas(weight: torch.Tensor, changes: Sequence[Change], device: torch.device) -> torch.Tensor:
+    """Return the sum of all changes to a weight, each from the unchanged one, where the weight lies; computed on `device`."""
+    dtype = weight.dtype if weight.dtype in _COMPUTABLE and device.type == "cpu" else torch.float32
+    total = torch.zeros(weight.shape, dtype=dtype, device=device)
+    for change, strength in changes:
+        delta = _delta(change, weight, dtype, device)
+        total = total if delta is None else total + delta * strength
+    stored = weight.dtype if weight.dtype in _COMPUTABLE else torch.float16 if device.type != "cpu" else dtype
+    return total.to(weight.device, stored)
+
+
+def _delta(change: LayerChange, weight: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor | None:
+    return change.to(device, dtype).weight_delta(weight.to(device, dtype))
+
+
+def _sum_of_biases(module: Any, changes: Sequence[Change]) -> torch.Tensor | None:
+    if getattr(module, "bias", None) is None:
+        return None
+    deltas = [(delta, strength) for change, strength in changes if (delta := change.bias_delta()) is not None]
+    if not deltas:
+        return None
+    bias: torch.Tensor = module.bias.data
+    return torch.stack([delta.to(bias).reshape(bias.shape) * strength for delta, strength in deltas]).sum(dim=0)

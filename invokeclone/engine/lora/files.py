@@ -1,0 +1,133 @@
+"""Reading LoRA files: one file of tensors, or a folder as diffusers and PEFT save it, whatever names its tensors have."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from invokeclone.engine.files import read_tensors
+from invokeclone.engine.lora.keys import KeyLayout, TensorName, adapter_names, read_name
+from invokeclone.engine.lora.layers import LayerChange, UnknownLayer, read_layer
+
+_WEIGHTS = (
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+)
+_PEFT_CONFIG = "adapter_config.json"
+_DIFFUSERS_CONFIG = "lora_adapter_metadata"
+"""The entry of a safetensors header where diffusers keeps PEFT's configuration."""
+
+
+@dataclass
+class LoRAWeights:
+    """What a LoRA changes: per part of the model its layers, by their flat names."""
+
+    parts: dict[str, dict[str, LayerChange]]
+    size: int = field(default=0)
+    """Bytes of its tensors."""
+
+    def calc_size(self) -> int:
+        """Return the bytes that it takes, for the model cache."""
+        return self.size
+
+
+def load_lora(path: Path, layout: KeyLayout, dtype: torch.dtype) -> LoRAWeights:
+    """Return the LoRA in a file or folder, its tensors in `dtype`.
+
+    Raises ValueError for files that cannot be read, have values that are no numbers, or layers of an unknown kind.
+    """
+    file = _weights_file(path)
+    try:
+        tensors = read_tensors(file)
+    except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
+        raise ValueError(f"the LoRA {file.name} cannot be read; download it again ({error})") from error
+    if not tensors:
+        raise ValueError(f"the LoRA {file.name} holds no tensors")
+    if len(names := adapter_names(tensors)) > 1:
+        raise ValueError(f"the LoRA {file.name} holds several adapters, save one by itself: {', '.join(sorted(names))}")
+    layers = _group(tensors, layout)
+    _add_alphas(layers, _peft_config(path, file), layout)
+    return _build(layers, file.name, dtype)
+
+
+def _weights_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in _WEIGHTS:
+        if (path / name).is_file():
+            return path / name
+    raise ValueError(f"the folder {path.name} holds no LoRA: none of {', '.join(_WEIGHTS)} is there")
+
+
+Layers = dict[tuple[str, str], dict[str, torch.Tensor]]
+"""Tensors by (part, layer) and kind."""
+
+
+def _group(tensors: Mapping[str, torch.Tensor], layout: KeyLayout) -> Layers:
+    layers: Layers = defaultdict(dict)
+    for name, tensor in tensors.items():
+        meaning: TensorName | None = read_name(name, layout)
+        if meaning is not None:
+            layers[meaning.part, meaning.layer][meaning.kind] = tensor
+    return layers
+
+
+def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
+    weights = LoRAWeights({})
+    for (part, layer), tensors in layers.items():
+        if tensors.keys() == {"alpha"}:
+            continue
+        converted = {kind: _convert(tensor, kind, dtype) for kind, tensor in tensors.items()}
+        if not _all_finite(converted.values()):
+            raise ValueError(
+                f"the LoRA {name} is damaged: layer {layer} has values that are no numbers (NaN, infinity)"
+            )
+        try:
+            weights.parts.setdefault(part, {})[layer] = read_layer(converted)
+        except (UnknownLayer, KeyError, RuntimeError) as error:
+            raise ValueError(f"the LoRA {name} cannot be used: layer {layer}: {error}") from error
+        weights.size += sum(tensor.nbytes for tensor in converted.values())
+    return weights
+
+
+def _convert(tensor: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor in the number format to compute in; counts and indices stay as they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() and kind != "alpha" else tensor
+
+
+def _all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
+
+
+def _peft_config(path: Path, file: Path) -> dict[str, object]:
+    """Return PEFT's configuration, of the folder or of the file's header, with names as `unet.lora_alpha` or `lora_alpha`."""
+    text = None
+    if path.is_dir() and (path / _PEFT_CONFIG).is_file():
+        text = (path / _PEFT_CONFIG).read_text(encoding="utf-8")
+    elif file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as opened:
+            text = (opened.metadata() or {}).get(_DIFFUSERS_CONFIG)
+    try:
+        config = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _add_alphas(layers: Layers, config: Mapping[str, object], layout: KeyLayout) -> None:
+    """Give layers without an alpha the one of PEFT's configuration."""
+    for name, value in config.items():
+        prefix, dot, last = name.rpartition(".")
+        if last != "lora_alpha" or not isinstance(value, int | float):
+            continue
+        meaning = read_name(f"{prefix}{dot}x.lora_A.weight", layout)
+        for (part, _), tensors in layers.items():
+            if meaning is not None and meaning.part == part and "lora_down.weight" in tensors:
+                tensors.setdefault("alpha", torch.tensor(float(value)))

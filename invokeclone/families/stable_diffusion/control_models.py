@@ -1,0 +1,161 @@
+"""ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invokeclone.engine.files import load_folder, read_json, read_tensors
+
+Weights = dict[str, torch.Tensor]
+
+ORIGINAL_PREFIX = "control_model."
+"""Before the names of a ControlNet's tensors in a file in the original layout, which may hold a whole model beside it."""
+_DIFFUSERS_PREFIXES = (
+    "controlnet_", "conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block.",
+)  # fmt: skip
+_ORIGINAL_PREFIXES = (
+    "input_blocks.", "middle_block", "time_embed.", "label_emb.", "zero_convs.", "input_hint_block.",
+)  # fmt: skip
+_SIZE_EMBEDDING = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
+"""SDXL's embedding of pooled prompt and sizes: the original names and diffusers'."""
+_HEAD_WIDTH = 64
+"""Channels of each attention head in Stable Diffusion 2 and XL."""
+
+
+class UnusableModel(ValueError):
+    """A model's files are incomplete or damaged."""
+
+
+def load_controlnet_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """Return the ControlNetModel in a folder. Raises UnusableModel."""
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    with _reading(folder):
+        return _checked(load_folder(folder, ControlNetModel, dtype, variant), folder)
+
+
+def load_t2i_adapter_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """Return the T2IAdapter in a folder. Raises UnusableModel."""
+    from diffusers.models.adapter import T2IAdapter
+
+    with _reading(folder):
+        return _checked(load_folder(folder, T2IAdapter, dtype, variant), folder)
+
+
+def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
+    """Return the ControlNetModel of a file in diffusers' or the original layout; `configs` has its config.json in `controlnet/`.
+
+    All sizes are those of the tensors, only what tensors do not show is read from the configuration. Raises UnusableModel.
+    """
+    from diffusers.models.controlnets.controlnet import ControlNetModel
+
+    with _reading(path):
+        stored = read_tensors(path, (ORIGINAL_PREFIX, *_DIFFUSERS_PREFIXES, *_ORIGINAL_PREFIXES))
+    weights = _diffusers_names(stored)
+    if "controlnet_cond_embedding.conv_in.weight" not in weights:
+        raise UnusableModel(
+            f"{path.name} holds no ControlNet of Stable Diffusion: it has no layer for the control image"
+        )
+    with _reading(path), torch.device("meta"):
+        net = ControlNetModel.from_config(_config(weights, read_json(configs / "controlnet" / "config.json")))
+    with _reading(path):
+        net.load_state_dict(weights, assign=True)
+    return _checked(net.to(dtype).eval(), path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raise UnusableModel with the model's name for what goes wrong while its files are read."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UnusableModel:
+        raise
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        message = f"{path.name} cannot be loaded, its files may be incomplete: install it again ({reason})"
+        raise UnusableModel(message) from error
+
+
+def _checked(net: Any, path: Path) -> Any:
+    """Return a network all of whose weights are there and finite, else raise UnusableModel."""
+    for name, weight in net.named_parameters():
+        if weight.is_meta:
+            raise UnusableModel(f"{path.name} is incomplete, {name} is missing: install it again")
+        if not bool(torch.isfinite(weight).all()):
+            raise UnusableModel(f"{path.name} is damaged, {name} holds values that are not finite: install it again")
+    return net
+
+
+def _diffusers_names(stored: Weights) -> Weights:
+    """Return a ControlNet's tensors by diffusers' names."""
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+    original = {n.removeprefix(ORIGINAL_PREFIX): value for n, value in stored.items() if n.startswith(ORIGINAL_PREFIX)}
+    original = original or stored
+    if "time_embed.0.weight" not in original:
+        return {name: value for name, value in stored.items() if name.startswith(_DIFFUSERS_PREFIXES)}
+    first_downsampler = (n for n in range(1, 100) if f"input_blocks.{n}.0.op.weight" in original)
+    layers = next(first_downsampler, 3) - 1
+    weights: Weights = convert_controlnet_checkpoint(dict(original), {"layers_per_block": layers})
+    for theirs, ours in _SIZE_EMBEDDING.items():
+        for name in original:
+            if name.startswith(theirs):
+                weights[ours + name.removeprefix(theirs)] = original[name]
+    return {name: value for name, value in weights.items() if value is not None}
+
+
+def _config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the network that these tensors are of."""
+    blocks = range(_count(weights, "down_blocks"))
+    channels = [weights[f"down_blocks.{block}.resnets.0.conv1.weight"].shape[0] for block in blocks]
+    depths = [_depth(weights, f"down_blocks.{block}") for block in blocks]
+    mid_depth = _depth(weights, "mid_block")
+    attention = next((v for n, v in weights.items() if n.endswith("attn2.to_k.weight")), None)
+    projection = next((v for n, v in weights.items() if n.endswith("attentions.0.proj_in.weight")), None)
+    heads = published["attention_head_dim"]
+    config = {
+        **published,
+        "in_channels": weights["conv_in.weight"].shape[1],
+        "block_out_channels": channels,
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if mid_depth else "UNetMidBlock2D",
+        "layers_per_block": _count(weights, "down_blocks.0.resnets"),
+        "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), depths[-1] or mid_depth or 1],
+        "attention_head_dim": [max(1, c // _HEAD_WIDTH) for c in channels] if isinstance(heads, list) else heads,
+        "use_linear_projection": projection is not None and projection.ndim == 2,  # noqa: PLR2004 - else a convolution
+        **_image_sizes(weights),
+    }
+    if attention is not None:
+        config["cross_attention_dim"] = attention.shape[1]
+    if (size := weights.get("add_embedding.linear_1.weight")) is not None:
+        config["projection_class_embeddings_input_dim"] = size.shape[1]
+    return config
+
+
+def _image_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the sizes of the layers that the control image goes through."""
+    first = weights["controlnet_cond_embedding.conv_in.weight"]
+    levels = range(_count(weights, "controlnet_cond_embedding.blocks") // 2)
+    rest = [weights[f"controlnet_cond_embedding.blocks.{2 * level + 1}.weight"].shape[0] for level in levels]
+    return {
+        "conditioning_channels": first.shape[1],
+        "conditioning_embedding_out_channels": [first.shape[0], *rest],
+    }
+
+
+def _count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:
+    """Return how many numbered modules are directly below `prefix`."""
+    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
+    return len({match[1] for name in weights if (match := pattern.match(name))})
+
+
+def _depth(weights: Mapping[str, torch.Tensor], block: str) -> int:
+    """Return the transformer layers of a block's first attention, 0 for a block without."""
+    return _count(weights, f"{block}.attentions.0.transformer_blocks")

@@ -1,0 +1,304 @@
+"""HiDiffusion: larger images than a UNet was trained for (arXiv 2311.17528), of Stable Diffusion 1, 2 and XL.
+
+In the first steps some feature maps are made smaller than the UNet was built for (the paper's resolution-aware UNet), so that
+it sees the whole of an image; and some self-attention is done in four windows whose place changes from call to call.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from invokeclone.engine.files import read_json
+from invokeclone.families.stable_diffusion.denoiser import UNetCall
+from invokeclone.families.stable_diffusion.single_files import CONFIGS
+
+TURBO = "stabilityai/sdxl-turbo"
+"""The one model whose steps are divided in a way of its own."""
+_BASES = {"sd1": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
+_STRUCTURE = ("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block")
+"""What the names of a UNet's modules follow from."""
+_QUARTER = 0.25
+_LARGE = 512
+"""Latents from which on SDXL's steps are divided otherwise."""
+_AGGRESSIVE = 8, 50
+"""The share of the steps in which smaller latents are made smaller the other way."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HiDiffusion:
+    """What a run is to be given."""
+
+    raunet: bool = True
+    """The resolution-aware UNet."""
+    windows: bool = True
+    """Self-attention in windows."""
+    first: float = 0.4
+    """Share of the steps up to the first threshold."""
+    second: float = 0.0
+    """Share of the steps up to the second one."""
+    source: str = ""
+    """Where the model is from."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Which modules of a UNet change."""
+
+    convolution: int
+    """Number of the down block whose downsampler makes a quarter of its input, not a half."""
+    pool: int
+    """Number of the down block that is pooled after its first layer."""
+    unpool: int
+    """Number of the up block that is enlarged after its second layer."""
+    windows: tuple[str, ...]
+    """Names of the self-attentions."""
+
+
+_KINDS = {
+    "sd1": _Kind(
+        convolution=0,
+        pool=1,
+        unpool=2,
+        windows=tuple(
+            f"{block}.attentions.{layer}.transformer_blocks.0.attn1"
+            for block, layers in (("down_blocks.0", 2), ("up_blocks.3", 3))
+            for layer in range(layers)
+        ),
+    ),
+    "sdxl": _Kind(
+        convolution=1,
+        pool=1,
+        unpool=1,
+        windows=tuple(
+            f"{block}.attentions.{layer}.transformer_blocks.{number}.attn1"
+            for block, layers in (("down_blocks.1", 2), ("up_blocks.1", 3))
+            for layer in range(layers)
+            for number in range(2)
+        ),
+    ),
+}
+
+
+def _structure(config: Any) -> dict[str, list[Any]]:
+    blocks = len(config["down_block_types"])
+    found = {name: config.get(name, 1) for name in _STRUCTURE}
+    return {n: list(v) if isinstance(v, list | tuple) else [v] * blocks for n, v in found.items()}
+
+
+@lru_cache
+def _published(base: str) -> dict[str, list[Any]]:
+    return _structure(read_json(CONFIGS / base / "unet" / "config.json"))
+
+
+def _kind_of(unet: Any) -> str:
+    """Return the key of the UNet's kind; ValueError for a UNet that is built otherwise."""
+    structure = _structure(unet.config)
+    for base in _KINDS:
+        if structure == _published(base):
+            return base
+    names = " and ".join(_BASES.values())
+    raise ValueError(f"HiDiffusion is for UNets built like those of {names}: turn it off for this model")
+
+
+class Patches:
+    """HiDiffusion's state in one run. As a Control it hears of each call, and fits what other controls add to the UNet."""
+
+    def __init__(self, unet: Any, settings: HiDiffusion, seed: int) -> None:
+        """Serve one UNet. Raises ValueError for a UNet that is built otherwise than those of SD 1.5 and XL."""
+        self.base = _kind_of(unet)
+        self.kind = _KINDS[self.base]
+        self.settings = settings
+        self.unet = unet
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self._size: Size = (0, 0)
+        self._index, self._count = 0, 1
+        self._before_pool: Size = (0, 0)
+
+    def __call__(self, call: UNetCall) -> None:
+        """Note where the run is, and resize what controls add to the feature maps."""
+        self._size = (call.latents.shape[-2], call.latents.shape[-1])
+        self._index, self._count = call.index, call.count
+        if not self.settings.raunet:
+            return
+        skips, blocks = self._sizes()
+        if call.down is not None and call.mid is not None:
+            call.down = tuple(_resized(value, size) for value, size in zip(call.down, skips, strict=True))
+            call.mid = _resized(call.mid, skips[-1])
+        if call.features is not None:
+            call.features = tuple(_resized(value, size) for value, size in zip(call.features, blocks, strict=False))
+
+    def _sizes(self) -> tuple[list[Size], list[Size]]:
+        """Return the sizes of the skip connections, and of what adapters add to in each down block."""
+        size, skips, blocks = self._size, [self._size], []
+        for number, block in enumerate(self.unet.down_blocks):
+            for layer in range(len(block.resnets)):
+                if (number, layer) == (self.kind.pool, 0) and self.pools:
+                    size = _divided(size, 2)
+                skips.append(size)
+            inside = size
+            if block.downsamplers:
+                quartered = number == self.kind.convolution and self.quarters
+                size = _divided(size, 4 if quartered else 2)
+                skips.append(size)
+            blocks.append(inside if getattr(block, "has_cross_attention", False) else size)
+        return skips, blocks
+
+    def _before(self, share: float) -> bool:
+        return self._index < int(self._count * share)
+
+    @property
+    def quarters(self) -> bool:
+        """Whether the convolution makes a quarter of its input in this call."""
+        first, second = self.settings.first, self.settings.second
+        if self.base == "sd1":
+            return self._before(first)
+        if self.settings.source == TURBO:
+            return False
+        return self._index < self._aggressive if self._is_small else self._before(second)
+
+    @property
+    def pools(self) -> bool:
+        """Whether the block is pooled in this call."""
+        first, second = self.settings.first, self.settings.second
+        if self.base == "sd1":
+            return self._before(second)
+        if self._is_small and self.settings.source != TURBO and self._index < self._aggressive:
+            return False
+        return self._before(first)
+
+    @property
+    def _is_small(self) -> bool:
+        return min(self._size) < _LARGE
+
+    @property
+    def _aggressive(self) -> int:
+        calls, of = _AGGRESSIVE
+        return int(calls * self._count / of)
+
+    def pool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return a down block's first feature map at half its size."""
+        (features,) = output
+        self._before_pool = (features.shape[-2], features.shape[-1])
+        return (functional.avg_pool2d(features, 2, ceil_mode=True),) if self.pools else output
+
+    def unpool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return an up block's second feature map at the size that the first one of the down block had."""
+        return (_resized(output[0], self._before_pool),) if self.pools else output
+
+    def shift(self) -> int:
+        """Return by how many quarters of a window the windows of the next attention are shifted."""
+        drawn = float(torch.rand(1, generator=self._generator))
+        return min(3, max(0, math.ceil(drawn / _QUARTER) - 1))
+
+    def grid(self, locations: int) -> Size:
+        """Return height and width of the feature map with so many locations."""
+        ratio = round(math.sqrt(self._size[0] * self._size[1] / locations))
+        return _divided(self._size, max(1, ratio))
+
+
+def _divided(size: Size, by: int) -> Size:
+    return -(-size[0] // by), -(-size[1] // by)
+
+
+def _resized(features: torch.Tensor, size: Size) -> torch.Tensor:
+    """Return a feature map (batch, channels, height, width) of this size."""
+    if (features.shape[-2], features.shape[-1]) == size:
+        return features
+    return functional.interpolate(features, size=size, mode="bicubic")
+
+
+class _Windows:
+    """Four windows of a feature map (batch, locations, channels) for one call of an attention."""
+
+    def __init__(self, patches: Patches, features: torch.Tensor) -> None:
+        self._grid = patches.grid(features.shape[1])
+        self._window = _divided(self._grid, 2)
+        quarters = patches.shift()
+        self._shift = tuple(quarters * (side // 4) for side in self._window)
+
+    def split(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the windows behind each other in the batch."""
+        (rows, columns), channels = self._window, features.shape[-1]
+        image = _resized(features.transpose(1, 2).unflatten(2, self._grid), (2 * rows, 2 * columns)).movedim(1, -1)
+        if self._shift[0] > 0:
+            image = image.roll((-self._shift[0], -self._shift[1]), (1, 2))
+        windows = image.reshape(-1, 2, rows, 2, columns, channels).transpose(2, 3)
+        return windows.reshape(-1, rows * columns, channels)
+
+    def join(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the feature map that was split."""
+        (rows, columns), channels = self._window, windows.shape[-1]
+        image = windows.reshape(-1, 2, 2, rows, columns, channels).transpose(2, 3)
+        image = image.reshape(-1, 2 * rows, 2 * columns, channels)
+        if self._shift[0] > 0:
+            image = image.roll(self._shift, (1, 2))
+        return _resized(image.movedim(-1, 1), self._grid).flatten(2).transpose(1, 2)
+
+
+@contextmanager
+def hidiffusion(unet: Any, patches: Patches | None) -> Iterator[None]:
+    """Let a UNet compute as `patches` say, if there are any; leaves it as it was."""
+    with ExitStack() as stack:
+        if patches is not None and patches.settings.raunet:
+            _patch_sizes(stack, unet, patches)
+        if patches is not None and patches.settings.windows:
+            for name in patches.kind.windows:
+                _patch_attention(stack, unet.get_submodule(name), patches)
+        yield
+
+
+def _patch_sizes(stack: ExitStack, unet: Any, patches: Patches) -> None:
+    kind = patches.kind
+    # 1. upsamplers enlarge to the size of the skip connection: diffusers does so for latents of sides that are no multiples
+    # of what this number of halvings makes
+    stack.callback(setattr, unet, "num_upsamplers", unet.num_upsamplers)
+    unet.num_upsamplers = 62
+    # 2. a downsampler makes a quarter, not a half
+    _patch_convolution(stack, unet.down_blocks[kind.convolution].downsamplers[0].conv, lambda: patches.quarters)
+    # 3. a block pools, and another undoes it
+    pooled, enlarged = unet.down_blocks[kind.pool].attentions[0], unet.up_blocks[kind.unpool].attentions[1]
+    stack.callback(pooled.register_forward_hook(patches.pool).remove)
+    stack.callback(enlarged.register_forward_hook(patches.unpool).remove)
+
+
+def _patch_convolution(stack: ExitStack, convolution: Any, is_changed: Callable[[], bool]) -> None:
+    """Let a 3 x 3 convolution of stride 2 have stride 4 and dilation 2 while `is_changed`."""
+    names = ("stride", "padding", "dilation")
+    before = {name: getattr(convolution, name) for name in names}
+
+    def change(_module: Any, _inputs: Any) -> None:
+        if is_changed():
+            for name, value in zip(names, ((4, 4), (2, 2), (2, 2)), strict=True):
+                setattr(convolution, name, value)
+
+    def restore(*_: Any) -> None:
+        for name, value in before.items():
+            setattr(convolution, name, value)
+
+    stack.callback(restore)
+    stack.callback(convolution.register_forward_pre_hook(change).remove)
+    stack.callback(convolution.register_forward_hook(restore, always_call=True).remove)
+
+
+def _patch_attention(stack: ExitStack, attention: Any, patches: Patches) -> None:
+    """Let a self-attention attend within windows."""
+    current: list[_Windows] = []
+
+    def split(_module: Any, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        features, *others = inputs
+        current[:] = [_Windows(patches, features)]
+        return current[0].split(features), *others
+
+    def join(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return current[0].join(output)
+
+    stack.callback(attention.register_forward_pre_hook(split).remove)
+    stack.callback(attention.register_forward_hook(join).remove)

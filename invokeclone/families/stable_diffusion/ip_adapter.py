@@ -1,0 +1,145 @@
+"""IP-Adapters: images as prompts that the UNet attends to beside the text (arXiv 2308.06721)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from torch import nn
+
+from invokeclone.components.clip.vision import pixels
+from invokeclone.components.control.image_projections import ImageProjection, load_projection
+from invokeclone.engine.files import read_tensors
+
+_FILE_IN_FOLDER = "ip_adapter.bin"
+_LAYER = re.compile(r"(\d+)\.(to_k_ip|to_v_ip)\.weight")
+_PROJECTION, _LAYERS = "image_proj.", "ip_adapter."
+_UNUSED = ("image_proj_model.", "adapter_modules.")
+
+
+class ImageLayer(nn.Module):  # type: ignore[misc]
+    """What one attention layer makes keys and values of image tokens with."""
+
+    def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Take the weights, (layer's width, tokens' width)."""
+        super().__init__()
+        self.to_k, self.to_v = nn.Parameter(key, requires_grad=False), nn.Parameter(value, requires_grad=False)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values."""
+        return tokens @ self.to_k.T, tokens @ self.to_v.T
+
+
+class IPAdapter(nn.Module):  # type: ignore[misc]
+    """An image projection, and a layer for each cross-attention of the UNet by its number among all attention layers."""
+
+    def __init__(self, projection: ImageProjection, layers: Mapping[int, ImageLayer]) -> None:
+        """Put them together."""
+        super().__init__()
+        self.projection = projection
+        self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
+
+
+def load(path: Path, dtype: torch.dtype) -> IPAdapter:
+    """Return the IP-Adapter of a file, or of a folder with ip_adapter.bin. Raises ValueError for other files."""
+    file = path / _FILE_IN_FOLDER if path.is_dir() else path
+    tensors = _flat(read_tensors(file))
+    unknown = next((n for n in tensors if not n.startswith((_PROJECTION, _LAYERS, *_UNUSED))), None)
+    if unknown is not None:
+        raise ValueError(f"{file.name} is no IP-Adapter that Stable Diffusion can use: it has a tensor {unknown}")
+    try:
+        adapter = IPAdapter(load_projection(_inside(tensors, _PROJECTION), dtype), _layers(tensors, dtype))
+    except ValueError as error:
+        raise ValueError(f"{file.name} is no IP-Adapter that Stable Diffusion can use: {error}") from error
+    adapter.eval()
+    return adapter
+
+
+def _flat(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return tensors, some of which lie in dictionaries, under names joined by dots."""
+    result: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        if isinstance(value, Mapping):
+            result |= {f"{name}.{inner}": tensor for inner, tensor in value.items()}
+        else:
+            result[name] = value
+    return result
+
+
+def _inside(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _layers(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[int, ImageLayer]:
+    parts: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _inside(tensors, _LAYERS).items():
+        if not (match := _LAYER.fullmatch(name)):
+            raise ValueError(f"it has a tensor {_LAYERS}{name}")
+        parts.setdefault(int(match[1]), {})[match[2]] = value.to(dtype)
+    if incomplete := next((number for number, part in parts.items() if len(part) != 2), None):  # noqa: PLR2004
+        raise ValueError(f"its layer {incomplete} is not complete")
+    return {number: ImageLayer(part["to_k_ip"], part["to_v_ip"]) for number, part in sorted(parts.items())}
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Of image tokens in one attention layer, each (1, tokens, layer's width)."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Return the same on `device` in `dtype`."""
+        return type(self)(self.keys.to(device, dtype), self.values.to(device, dtype))
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """Images, ready to be attended to in a run."""
+
+    images: Mapping[int, KeysValues]
+    """By the number of the attention layer."""
+    nothing: Mapping[int, KeysValues]
+    """The same for no image, which the negative prompt attends to."""
+    weight: float | Sequence[float] = 1.0
+    """One number, or one for each call of the loop."""
+    begin: float = 0.0
+    """When it starts, as a share of the run."""
+    end: float = 1.0
+    blocks: Sequence[str] = ()
+    """It works in layers whose names have one of these in them; none: in all."""
+    opposed: Sequence[str] = ()
+    """Here the negative prompt attends to the images and the positive one to nothing."""
+    mask: torch.Tensor | None = None
+    """(height, width), above one half where it works; None: everywhere."""
+
+    def works_in(self, layer: str) -> bool:
+        """Tell whether it works in the layer of this name."""
+        return not self.blocks or any(block in layer for block in self.blocks)
+
+    def is_opposed_in(self, layer: str) -> bool:
+        """Tell whether it steers the negative prompt in the layer of this name."""
+        return any(block in layer for block in self.opposed)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Return the same on `device` in `dtype`."""
+        images, nothing = (
+            {number: pair.to(device, dtype) for number, pair in side.items()} for side in (self.images, self.nothing)
+        )
+        return replace(self, images=images, nothing=nothing)
+
+
+def encode(
+    adapter: IPAdapter, encoder: Any, images: Sequence[Image.Image], device: torch.device
+) -> tuple[dict[int, KeysValues], dict[int, KeysValues]]:
+    """Return keys and values of images for each layer, and those of no image. Raises ValueError for another image encoder."""
+    with torch.inference_mode():
+        # 1. tokens; those of several images are behind each other
+        sides = [side.flatten(0, 1)[None] for side in adapter.projection.tokens(encoder, pixels(images).to(device))]
+        # 2. what each layer attends to
+        layers = {int(number): layer for number, layer in adapter.layers.items()}
+        first, second = ({number: KeysValues(*layer(side)) for number, layer in layers.items()} for side in sides)
+    return first, second

@@ -1,0 +1,35 @@
+"""LoRAs on the parts of Stable Diffusion models."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+from invokeclone.engine.loaded import device_of
+from invokeclone.engine.lora.apply import AppliedLoRA, applied
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.model_fields import LoRAField
+
+Part = Literal["unet", "clip", "clip2"]
+_TEXT_PREFIX = "text_model_"
+"""Of text encoders' layers in files; transformers' CLIPTextModel has no such module."""
+
+
+@contextmanager
+def applied_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: Part) -> Iterator[None]:
+    """Put LoRAs on a UNet or text encoder that is ready to compute ("clip2": the second one of SDXL).
+
+    Raises ValueError for a file that cannot be read, or that fits no layer of the model.
+    """
+    active = [field for field in loras if field.weight]
+    if not active:
+        yield
+        return
+    with ExitStack() as stack:
+        infos = [context.models.load(field.lora) for field in active]
+        device = device_of(infos[0], model)
+        changes = [
+            AppliedLoRA(field.lora.name, stack.enter_context(info).parts.get(part, {}), field.weight)
+            for field, info in zip(active, infos, strict=True)
+        ]
+        stack.enter_context(applied(model, changes, device, optional_prefix=_TEXT_PREFIX))
+        yield

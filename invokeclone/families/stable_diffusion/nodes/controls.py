@@ -1,0 +1,201 @@
+"""Nodes that put a control model and its image together; no model is loaded here."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator
+
+from invokeclone.components.control.fields import (
+    CONTROLNET_MODE_VALUES,
+    CONTROLNET_RESIZE_VALUES,
+    ControlField,
+    ControlOutput,
+    T2IAdapterField,
+    T2IAdapterOutput,
+    check_weights,
+)
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import ImageField, InputField
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+
+if TYPE_CHECKING:
+    from invokeclone.families.stable_diffusion.controlnet import ControlNet
+    from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
+
+_BEGIN = "When it starts, as a fraction of the steps"
+_END = "When it stops, as a fraction of the steps"
+_RESIZE = "How the image is made to fit"
+
+
+@invocation(
+    "controlnet",
+    title="ControlNet - SD1.5, SD2, SDXL",
+    tags=["controlnet"],
+    category="conditioning",
+    version="1.1.3",
+)
+class ControlNetInvocation(BaseInvocation):
+    """Puts a ControlNet and its image together, for the denoise node."""
+
+    image: ImageField = InputField(description="The control image")
+    control_model: ModelIdentifierField = InputField(
+        description="The ControlNet, of the main model's base",
+        ui_model_base=[
+            BaseModelType.StableDiffusion1,
+            BaseModelType.StableDiffusion2,
+            BaseModelType.StableDiffusionXL,
+        ],
+        ui_model_type=ModelType.ControlNet,
+    )
+    control_weight: float | list[float] = InputField(
+        default=1.0, description="Weight within -1 to 2, or a weight for each step"
+    )
+    begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
+    end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
+    control_mode: CONTROLNET_MODE_VALUES = InputField(
+        default="balanced", description="Whether the prompt or the image matters more"
+    )
+    resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description=_RESIZE)
+
+    @field_validator("control_weight")
+    @classmethod
+    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
+        check_weights(value)
+        return value
+
+    def invoke(self, context: InvocationContext) -> ControlOutput:
+        """Put together; raises for an image that is not there."""
+        context.images.get_dto(self.image.image_name)
+        return ControlOutput(
+            control=ControlField(
+                image=self.image,
+                control_model=self.control_model,
+                control_weight=self.control_weight,
+                begin_step_percent=self.begin_step_percent,
+                end_step_percent=self.end_step_percent,
+                control_mode=self.control_mode,
+                resize_mode=self.resize_mode,
+            )
+        )
+
+
+@invocation(
+    "t2i_adapter",
+    title="T2I-Adapter - SD1.5, SDXL",
+    tags=["t2i_adapter", "control"],
+    category="conditioning",
+    version="1.0.4",
+)
+class T2IAdapterInvocation(BaseInvocation):
+    """Puts a T2I-Adapter and its image together, for the denoise node."""
+
+    image: ImageField = InputField(description="The control image")
+    t2i_adapter_model: ModelIdentifierField = InputField(
+        description="The T2I-Adapter, of the main model's base",
+        title="T2I-Adapter Model",
+        ui_model_base=[BaseModelType.StableDiffusion1, BaseModelType.StableDiffusionXL],
+        ui_model_type=ModelType.T2IAdapter,
+        ui_order=-1,
+    )
+    weight: float | list[float] = InputField(default=1, description="Weight within 0 to 2, or a weight for each step")
+    begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
+    end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
+    resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description=_RESIZE)
+
+    @field_validator("weight")
+    @classmethod
+    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
+        check_weights(value)
+        if min(value if isinstance(value, list) else [value], default=0) < 0:
+            message = "the weight of a T2I-Adapter must be at least 0"
+            raise ValueError(message)
+        return value
+
+    def invoke(self, context: InvocationContext) -> T2IAdapterOutput:
+        """Put together; raises for an image that is not there."""
+        context.images.get_dto(self.image.image_name)
+        return T2IAdapterOutput(
+            t2i_adapter=T2IAdapterField(
+                image=self.image,
+                t2i_adapter_model=self.t2i_adapter_model,
+                weight=self.weight,
+                begin_step_percent=self.begin_step_percent,
+                end_step_percent=self.end_step_percent,
+                resize_mode=self.resize_mode,
+            )
+        )
+
+
+def controlnets(
+    context: InvocationContext,
+    stack: ExitStack,
+    fields: ControlField | Sequence[ControlField] | None,
+    base: BaseModelType,
+) -> "list[ControlNet]":
+    """Return the ControlNets of a run with a main model of `base`; `stack` holds them on the device.
+
+    Raises ValueError for one of another base, and what the context raises for images and models that are not there.
+    """
+    from invokeclone.families.stable_diffusion.control_image import ControlImage
+    from invokeclone.families.stable_diffusion.controlnet import ControlNet
+
+    controls = []
+    for field in [fields] if isinstance(fields, ControlField) else fields or []:
+        image = ControlImage(context.images.get_pil(field.image.image_name), field.resize_mode)
+        controls.append(
+            ControlNet(
+                _entered(context, stack, field.control_model, base, "ControlNet"),
+                image,
+                field.control_weight,
+                field.begin_step_percent,
+                field.end_step_percent,
+                field.control_mode,
+            )
+        )
+    return controls
+
+
+def t2i_adapters(
+    context: InvocationContext,
+    stack: ExitStack,
+    fields: T2IAdapterField | Sequence[T2IAdapterField] | None,
+    base: BaseModelType,
+) -> "list[T2IAdapter]":
+    """Return the T2I-Adapters of a run with a main model of `base`; `stack` holds them on the device.
+
+    Raises ValueError for one of another base, and what the context raises for images and models that are not there.
+    """
+    from invokeclone.families.stable_diffusion.control_image import ControlImage
+    from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
+
+    controls = []
+    for field in [fields] if isinstance(fields, T2IAdapterField) else fields or []:
+        image = context.images.get_pil(field.image.image_name).convert("RGB")
+        controls.append(
+            T2IAdapter(
+                _entered(context, stack, field.t2i_adapter_model, base, "T2I-Adapter"),
+                base,
+                ControlImage(image, field.resize_mode),
+                field.weight,
+                field.begin_step_percent,
+                field.end_step_percent,
+            )
+        )
+    return controls
+
+
+def _entered(
+    context: InvocationContext, stack: ExitStack, model: ModelIdentifierField, base: BaseModelType, kind: str
+) -> Any:
+    """Return a model on the device, where it stays as long as `stack`; raises ValueError for one of another base."""
+    config = context.models.get_config(model.key)
+    if config.base != base:
+        message = (
+            f"The {kind} {config.name} is for {config.base} and the main model is {base}: "
+            f"choose a {kind} for {base}, or a main model of {config.base}"
+        )
+        raise ValueError(message)
+    return stack.enter_context(context.models.load(model))

@@ -1,0 +1,156 @@
+"""Nodes that note LoRAs on the parts of Stable Diffusion models; no model is loaded here."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from invokeclone.components.clip.fields import CLIPField
+from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLLoRALoaderOutput, UNetField
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import FieldDescriptions, Input, InputField
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+
+_UNET, _CLIP = FieldDescriptions.unet, FieldDescriptions.clip
+
+Target = TypeVar("Target", UNetField, CLIPField)
+
+
+class LoRANotApplicable(ValueError):
+    """A LoRA cannot be put on a model: it is there already, or made for another base."""
+
+
+@invocation("lora_loader", title="Apply LoRA - SD1.5", tags=["model"], category="model", version="1.0.4")
+class LoRALoaderInvocation(BaseInvocation):
+    """Applies a LoRA to a UNet and a text encoder."""
+
+    lora: ModelIdentifierField = InputField(
+        description=FieldDescriptions.lora_model,
+        title="LoRA",
+        ui_model_base=BaseModelType.StableDiffusion1,
+        ui_model_type=ModelType.LoRA,
+    )
+    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
+    unet: UNetField | None = InputField(default=None, description=_UNET, input=Input.Connection, title="UNet")
+    clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP")
+
+    def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
+        """Note the LoRA on both."""
+        loras = [LoRAField(lora=self.lora, weight=self.weight)]
+        unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
+        return LoRALoaderOutput(unet=unet, clip=clip)
+
+
+@invocation(
+    "lora_collection_loader", title="Apply LoRA Collection - SD1.5", tags=["model"], category="model", version="1.1.3"
+)
+class LoRACollectionLoader(BaseInvocation):
+    """Applies several LoRAs to a UNet and a text encoder."""
+
+    loras: LoRAField | list[LoRAField] | None = InputField(
+        default=None,
+        description=FieldDescriptions.lora_collection,
+        title="LoRAs",
+        ui_model_base=[BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2],
+        ui_model_type=ModelType.LoRA,
+    )
+    unet: UNetField | None = InputField(default=None, description=_UNET, input=Input.Connection, title="UNet")
+    clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP")
+
+    def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
+        """Note the LoRAs on both."""
+        loras = _listed(self.loras)
+        unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
+        return LoRALoaderOutput(unet=unet, clip=clip)
+
+
+@invocation("sdxl_lora_loader", title="Apply LoRA - SDXL", tags=["lora", "model"], category="model", version="1.0.5")
+class SDXLLoRALoaderInvocation(BaseInvocation):
+    """Applies a LoRA to an SDXL UNet and its text encoders."""
+
+    lora: ModelIdentifierField = InputField(
+        description=FieldDescriptions.lora_model,
+        title="LoRA",
+        ui_model_base=BaseModelType.StableDiffusionXL,
+        ui_model_type=ModelType.LoRA,
+    )
+    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
+    unet: UNetField | None = InputField(default=None, description=_UNET, input=Input.Connection, title="UNet")
+    clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP 1")
+    clip2: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP 2")
+
+    def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
+        """Note the LoRA on all three."""
+        loras = [LoRAField(lora=self.lora, weight=self.weight)]
+        return SDXLLoRALoaderOutput(
+            unet=with_loras(context, self.unet, loras),
+            clip=with_loras(context, self.clip, loras),
+            clip2=with_loras(context, self.clip2, loras),
+        )
+
+
+@invocation(
+    "sdxl_lora_collection_loader",
+    title="Apply LoRA Collection - SDXL",
+    tags=["model"],
+    category="model",
+    version="1.1.3",
+)
+class SDXLLoRACollectionLoader(BaseInvocation):
+    """Applies several LoRAs to an SDXL UNet and its text encoders."""
+
+    loras: LoRAField | list[LoRAField] | None = InputField(
+        default=None,
+        description=FieldDescriptions.lora_collection,
+        title="LoRAs",
+        ui_model_base=BaseModelType.StableDiffusionXL,
+        ui_model_type=ModelType.LoRA,
+    )
+    unet: UNetField | None = InputField(default=None, description=_UNET, input=Input.Connection, title="UNet")
+    clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP")
+    clip2: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP 2")
+
+    def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
+        """Note the LoRAs on all three."""
+        loras = _listed(self.loras)
+        return SDXLLoRALoaderOutput(
+            unet=with_loras(context, self.unet, loras),
+            clip=with_loras(context, self.clip, loras),
+            clip2=with_loras(context, self.clip2, loras),
+        )
+
+
+def _listed(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
+    if loras is None:
+        return []
+    return loras if isinstance(loras, list) else [loras]
+
+
+def with_loras(context: InvocationContext, target: Target | None, loras: Sequence[LoRAField]) -> Target | None:
+    """Return a model part with LoRAs noted on it; None stays None.
+
+    Raises UnknownModel for a LoRA that is not installed, LoRANotApplicable for one that is there already or of another base.
+    """
+    for field in loras:
+        check_exists(context, field.lora)
+    if target is None:
+        return None
+    model = target.unet if isinstance(target, UNetField) else target.text_encoder
+    applied = list(target.loras)
+    for field in loras:
+        if any(one.lora.key == field.lora.key for one in applied):
+            message = f"the LoRA {field.lora.name} is applied twice: take one of the two out of the graph"
+            raise LoRANotApplicable(message)
+        _check_base(context, field.lora, model)
+        applied.append(field)
+    return target.model_copy(update={"loras": applied})
+
+
+def _check_base(context: InvocationContext, lora: ModelIdentifierField, model: ModelIdentifierField) -> None:
+    own, other = context.models.get_config(lora).base, context.models.get_config(model).base
+    if own != other:
+        message = (
+            f"the LoRA {lora.name} is for {own} models, {model.name} is a {other} model: select one of the same base"
+        )
+        raise LoRANotApplicable(message)

@@ -1,0 +1,183 @@
+"""Nodes of Stable Diffusion XL and its refiner: model parts and prompts."""
+
+from typing import TYPE_CHECKING
+
+from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.clip.fields import CLIPField
+from invokeclone.families.stable_diffusion.fields import (
+    SDXLModelLoaderOutput,
+    SDXLRefinerModelLoaderOutput,
+    UNetField,
+)
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.fields import (
+    ConditioningField,
+    FieldDescriptions,
+    Input,
+    InputField,
+    TensorField,
+    UIComponent,
+)
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.outputs import ConditioningOutput
+from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
+
+if TYPE_CHECKING:
+    from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo
+    from invokeclone.families.stable_diffusion.loras import Part
+    from invokeclone.families.stable_diffusion.prompts import EncodedText
+
+_TAGS = ["sdxl", "compel", "prompt"]
+
+
+def _unet(model: ModelIdentifierField) -> UNetField:
+    return UNetField(unet=model.part(SubModelType.UNet), scheduler=model.part(SubModelType.Scheduler), loras=[])
+
+
+def _clip(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
+    return CLIPField(tokenizer=model.part(tokenizer), text_encoder=model.part(text_encoder), loras=[], skipped_layers=0)
+
+
+@invocation("sdxl_model_loader", title="Main Model - SDXL", tags=["model", "sdxl"], category="model", version="1.0.4")
+class SDXLModelLoaderInvocation(BaseInvocation):
+    """Takes an SDXL model apart into UNet, two text encoders and VAE."""
+
+    model: ModelIdentifierField = InputField(
+        description=FieldDescriptions.sdxl_main_model,
+        ui_model_base=BaseModelType.StableDiffusionXL,
+        ui_model_type=ModelType.Main,
+    )
+
+    def invoke(self, context: InvocationContext) -> SDXLModelLoaderOutput:
+        """Name the parts."""
+        check_exists(context, self.model)
+        return SDXLModelLoaderOutput(
+            unet=_unet(self.model),
+            clip=_clip(self.model, SubModelType.Tokenizer, SubModelType.TextEncoder),
+            clip2=_clip(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
+            vae=VAEField(vae=self.model.part(SubModelType.VAE)),
+        )
+
+
+@invocation(
+    "sdxl_refiner_model_loader",
+    title="Refiner Model - SDXL",
+    tags=["model", "sdxl", "refiner"],
+    category="model",
+    version="1.0.4",
+)
+class SDXLRefinerModelLoaderInvocation(BaseInvocation):
+    """Takes an SDXL refiner apart into UNet, text encoder and VAE."""
+
+    model: ModelIdentifierField = InputField(
+        description=FieldDescriptions.sdxl_refiner_model,
+        ui_model_base=BaseModelType.StableDiffusionXLRefiner,
+        ui_model_type=ModelType.Main,
+    )
+
+    def invoke(self, context: InvocationContext) -> SDXLRefinerModelLoaderOutput:
+        """Name the parts."""
+        check_exists(context, self.model)
+        return SDXLRefinerModelLoaderOutput(
+            unet=_unet(self.model),
+            clip2=_clip(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
+            vae=VAEField(vae=self.model.part(SubModelType.VAE)),
+        )
+
+
+@invocation("sdxl_compel_prompt", title="Prompt - SDXL", tags=_TAGS, category="prompt", version="1.2.1")
+class SDXLCompelPromptInvocation(BaseInvocation):
+    """Turns a prompt and a style, with compel's weights and operators, into conditioning."""
+
+    prompt: str = InputField(
+        default="", description="The prompt, in compel's language", ui_component=UIComponent.Textarea
+    )
+    style: str = InputField(
+        default="",
+        description="The second text encoder's prompt; blank: the prompt",
+        ui_component=UIComponent.Textarea,
+    )
+    original_width: int = InputField(default=1024, description="Width of the image that the model is to imagine")
+    original_height: int = InputField(default=1024, description="Height of the image that the model is to imagine")
+    crop_top: int = InputField(default=0, description="How much of it is cut off at the top, in pixels")
+    crop_left: int = InputField(default=0, description="How much of it is cut off at the left, in pixels")
+    target_width: int = InputField(default=1024, description="Width of what is left of it")
+    target_height: int = InputField(default=1024, description="Height of what is left of it")
+    clip: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP 1")
+    clip2: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP 2")
+    mask: TensorField | None = InputField(
+        default=None, description="Mask of the region that the prompt holds for; none: the whole image"
+    )
+
+    def invoke(self, context: InvocationContext) -> ConditioningOutput:
+        """Encode the texts."""
+        from invokeclone.families.stable_diffusion import prompts
+
+        style = self.style if self.style.strip() else self.prompt
+        texts = [
+            _encode(context, self.clip, self.prompt, "clip"),
+            _encode(context, self.clip2, style, "clip2"),
+        ]
+        numbers = (
+            *(self.original_height, self.original_width),
+            *(self.crop_top, self.crop_left),
+            *(self.target_height, self.target_width),
+        )
+        return _saved(context, prompts.conditioning(texts, numbers), self.mask)
+
+
+@invocation("sdxl_refiner_compel_prompt", title="Prompt - SDXL Refiner", tags=_TAGS, category="prompt", version="1.1.2")
+class SDXLRefinerCompelPromptInvocation(BaseInvocation):
+    """Turns a prompt, with compel's weights and operators, into conditioning for the refiner."""
+
+    style: str = InputField(
+        default="", description="The prompt, in compel's language", ui_component=UIComponent.Textarea
+    )
+    original_width: int = InputField(default=1024, description="Width of the image that the model is to imagine")
+    original_height: int = InputField(default=1024, description="Height of the image that the model is to imagine")
+    crop_top: int = InputField(default=0, description="How much of it is cut off at the top, in pixels")
+    crop_left: int = InputField(default=0, description="How much of it is cut off at the left, in pixels")
+    aesthetic_score: float = InputField(default=6.0, description="How beautiful the image is to be, about 1 to 10")
+    clip2: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection)
+
+    def invoke(self, context: InvocationContext) -> ConditioningOutput:
+        """Encode the text."""
+        from invokeclone.families.stable_diffusion import prompts
+
+        text = _encode(context, self.clip2, self.style, None)
+        numbers = (self.original_height, self.original_width, self.crop_top, self.crop_left, self.aesthetic_score)
+        return _saved(context, prompts.conditioning([text], numbers), None)
+
+
+def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part | None") -> "EncodedText":
+    """Encode a text with one of the encoders; `part` None is the refiner's, which has no LoRAs and no zeros for no text."""
+    from invokeclone.components.clip.encode import tokenization
+    from invokeclone.engine.loaded import device_of
+    from invokeclone.families.stable_diffusion import prompts
+    from invokeclone.families.stable_diffusion.loras import applied_loras
+    from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
+
+    text_encoder_info, tokenizer_info = context.models.load(clip.text_encoder), context.models.load(clip.tokenizer)
+    pooled = part != "clip"
+    with text_encoder_info as text_encoder, tokenizer_info as tokenizer:
+        if part is not None and not text:
+            return prompts.empty_text(text_encoder, pooled=pooled)
+        if context.config.get().log_tokenization:
+            context.logger.info(tokenization(tokenizer, text))
+        context.util.signal_progress("Building conditioning")
+        device = device_of(text_encoder_info, text_encoder)
+        base = text_encoder_info.config.base
+        with (
+            applied_loras(context, clip.loras if part else [], text_encoder, part or "clip2"),
+            with_embeddings(context, text, tokenizer, text_encoder, base) as extended,
+        ):
+            return prompts.encode_text(extended, text_encoder, text, device, clip.skipped_layers, pooled=pooled)
+
+
+def _saved(context: InvocationContext, info: "SDXLConditioningInfo", mask: TensorField | None) -> ConditioningOutput:
+    from invokeclone.engine.conditioning import ConditioningFieldData
+
+    name = context.conditioning.save(ConditioningFieldData(conditionings=[info]))
+    return ConditioningOutput(conditioning=ConditioningField(conditioning_name=name, mask=mask))

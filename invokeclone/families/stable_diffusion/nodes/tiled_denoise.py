@@ -1,0 +1,121 @@
+"""The node that denoises in overlapping tiles."""
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator
+
+from invokeclone.components.control.fields import ControlField
+from invokeclone.families.stable_diffusion.fields import UNetField
+from invokeclone.families.stable_diffusion.nodes.controls import controlnets
+from invokeclone.families.stable_diffusion.nodes.denoise import at_least_one, rows_of, text_conditioning
+from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
+from invokeclone.graph.fields import ConditioningField, FieldDescriptions, Input, InputField, LatentsField
+from invokeclone.graph.hints import UIType
+from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, LatentsOutput
+from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
+
+
+@invocation(
+    "tiled_multi_diffusion_denoise_latents",
+    title="Tiled Multi-Diffusion Denoise - SD1.5, SDXL",
+    tags=["upscale", "denoise"],
+    category="latents",
+    version="1.0.1",
+)
+class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
+    """Denoises large latents in tiles that are blended after every step."""
+
+    positive_conditioning: ConditioningField = InputField(
+        description=FieldDescriptions.positive_cond, input=Input.Connection
+    )
+    negative_conditioning: ConditioningField = InputField(
+        description=FieldDescriptions.negative_cond, input=Input.Connection
+    )
+    noise: LatentsField | None = InputField(default=None, description=FieldDescriptions.noise, input=Input.Connection)
+    latents: LatentsField | None = InputField(
+        default=None, description=FieldDescriptions.latents, input=Input.Connection
+    )
+    tile_height: int = InputField(
+        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Height of a tile, in pixels"
+    )
+    tile_width: int = InputField(
+        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Width of a tile, in pixels"
+    )
+    tile_overlap: int = InputField(
+        default=32, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="How far neighbors overlap at least, in pixels"
+    )
+    steps: int = InputField(default=18, gt=0, description=FieldDescriptions.steps)
+    cfg_scale: float | list[float] = InputField(default=6.0, description=FieldDescriptions.cfg_scale, title="CFG Scale")
+    denoising_start: float = InputField(default=0.0, ge=0, le=1, description=FieldDescriptions.denoising_start)
+    denoising_end: float = InputField(default=1.0, ge=0, le=1, description=FieldDescriptions.denoising_end)
+    scheduler: SCHEDULER_NAME_VALUES = InputField(
+        default="euler", description=FieldDescriptions.scheduler, ui_type=UIType.Scheduler
+    )
+    unet: UNetField = InputField(description=FieldDescriptions.unet, input=Input.Connection, title="UNet")
+    cfg_rescale_multiplier: float = InputField(
+        title="CFG Rescale Multiplier", default=0, ge=0, lt=1, description=FieldDescriptions.cfg_rescale_multiplier
+    )
+    control: ControlField | list[ControlField] | None = InputField(
+        default=None, description="ControlNets to follow", input=Input.Connection
+    )
+
+    @field_validator("cfg_scale")
+    @classmethod
+    def _at_least_one(cls, value: float | list[float]) -> float | list[float]:
+        return at_least_one(value)
+
+    def invoke(self, context: InvocationContext) -> LatentsOutput:
+        """Denoise."""
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.stable_diffusion import multi_diffusion
+        from invokeclone.families.stable_diffusion.loras import applied_loras
+
+        unet_info = context.models.load(self.unet.unet)
+        base = unet_info.config.base
+        sampler = context.models.load(self.unet.scheduler).model.config
+        task = self._task(context, sampler, getattr(unet_info.config, "prediction_type", None))
+        sides = (side // LATENT_SCALE_FACTOR for side in (self.tile_height, self.tile_width, self.tile_overlap))
+        tiling = multi_diffusion.Tiling(*sides)
+
+        def on_step(state: PipelineIntermediateState) -> None:
+            context.util.sd_step_callback(state, base)
+
+        with ExitStack() as stack:
+            # 1. the UNet and what is put on it
+            unet = stack.enter_context(unet_info)
+            stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
+            # 2. what steers it
+            task.controls = controlnets(context, stack, self.control, base)
+            # 3. the loop
+            latents = multi_diffusion.denoise(unet, task, tiling, device_of(unet_info, unet), on_step)
+        return LatentsOutput.build(context.tensors.save(latents), latents)
+
+    def _task(self, context: InvocationContext, sampler: "Any", prediction_type: str | None) -> "DenoiseTask":
+        from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
+
+        latents = context.tensors.load(self.latents.latents_name) if self.latents else None
+        noise = context.tensors.load(self.noise.latents_name) if self.noise else None
+        seeds = [field.seed for field in (self.noise, self.latents) if field is not None and field.seed is not None]
+        return DenoiseTask(
+            positive=text_conditioning(context, self.positive_conditioning),
+            negative=text_conditioning(context, self.negative_conditioning, positive=False),
+            scheduler=self.scheduler,
+            scheduler_config=sampler,
+            steps=self.steps,
+            noise=noise,
+            latents=latents,
+            cfg_scale=self.cfg_scale,
+            cfg_rescale=self.cfg_rescale_multiplier,
+            start=self.denoising_start,
+            end=self.denoising_end,
+            seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
+            prediction_type=prediction_type,
+            sequential=context.config.get().sequential_guidance,
+        )

@@ -1,0 +1,55 @@
+"""Prompts to what SDXL's UNets are conditioned on: two text encoders, pooled embeddings, sizes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from invokeclone.components.clip.encode import encode_prompt, pooled_embedding, skipped_layers
+from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo
+
+CHUNK = 77
+"""Tokens that are encoded at once."""
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text as one of SDXL's encoders gives it, on the CPU."""
+
+    embeds: torch.Tensor
+    """(1, n * 77, width)"""
+    pooled: torch.Tensor | None
+    """(1, width) of the second encoder, None of the first."""
+
+
+def encode_text(
+    tokenizer: Any, text_encoder: Any, text: str, device: torch.device, skip: int = 0, *, pooled: bool
+) -> EncodedText:
+    """Encode a text without the last `skip` layers of the encoder; raises ValueError for a text that cannot be read."""
+    with skipped_layers(text_encoder, skip):
+        embeds = encode_prompt(tokenizer, text_encoder, text, device, penultimate=True).cpu()
+        return EncodedText(embeds, pooled_embedding(tokenizer, text_encoder, text, device).cpu() if pooled else None)
+
+
+def empty_text(text_encoder: Any, *, pooled: bool) -> EncodedText:
+    """Return what stands for no text at all: zeros."""
+    width, dtype = text_encoder.config.hidden_size, text_encoder.dtype
+    embeds = torch.zeros((1, CHUNK, width), dtype=dtype)
+    return EncodedText(embeds, torch.zeros((1, width), dtype=dtype) if pooled else None)
+
+
+def conditioning(texts: Sequence[EncodedText], numbers: Sequence[float]) -> SDXLConditioningInfo:
+    """Return the texts of one or two encoders side by side, the shorter filled with zeros, with the last one's pooled.
+
+    `numbers`: height and width of the original, top and left of its crop, height and width of the target; of the refiner the
+    first four and the aesthetic score. Raises ValueError where the last text has no pooled embedding.
+    """
+    longest = max(text.embeds.shape[1] for text in texts)
+    sides = [functional.pad(text.embeds, (0, 0, 0, longest - text.embeds.shape[1])) for text in texts]
+    pooled = texts[-1].pooled
+    if pooled is None:
+        raise ValueError("the second text encoder's pooled embedding is missing")
+    embeds = torch.cat(sides, dim=-1)
+    return SDXLConditioningInfo(embeds, pooled, torch.tensor([list(numbers)], dtype=embeds.dtype))

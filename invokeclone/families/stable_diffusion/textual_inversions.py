@@ -1,0 +1,62 @@
+"""Textual inversions that prompts name, as <name>, on the text encoders of Stable Diffusion."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from invokeclone.components.clip.textual_inversion import extended
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+
+_TRIGGER = re.compile(r"<(?P<name>[a-zA-Z0-9., _-]+)>")
+
+
+@contextmanager
+def with_embeddings(
+    context: InvocationContext, prompt: str, tokenizer: Any, text_encoder: Any, base: BaseModelType
+) -> Iterator[Any]:
+    """Yield a tokenizer for the prompt, while the text encoder has the textual inversions that the prompt names.
+
+    A trigger holds a model's key or name. Those that are not installed, or made for another base, stay plain text and are
+    reported in the log. Raises ValueError for files that cannot be read, or vectors of another width.
+    """
+    records = _named_inversions(context, prompt, base)
+    if not records:
+        yield tokenizer
+        return
+    width = text_encoder.get_input_embeddings().weight.shape[1]
+    with ExitStack() as stack:
+        vectors = {}
+        for trigger, record in records.items():
+            inversion = stack.enter_context(context.models.load(record.key))
+            own = inversion.of_width(width)
+            vectors[trigger] = inversion.vectors[0] if own is None else own
+        yield stack.enter_context(extended(tokenizer, text_encoder, vectors))
+
+
+def _named_inversions(context: InvocationContext, prompt: str, base: BaseModelType) -> dict[str, Any]:
+    """Return the records of the textual inversions that a prompt names, by trigger."""
+    records = {}
+    for match in dict.fromkeys(_TRIGGER.findall(prompt)):
+        record = _record(context, match, base)
+        if record is not None:
+            records[f"<{match}>"] = record
+    return records
+
+
+def _record(context: InvocationContext, name: str, base: BaseModelType) -> Any:
+    if context.models.exists(name):
+        record = context.models.get_config(name)
+        if record.type == ModelType.TextualInversion and record.base == base:
+            return record
+        context.logger.warning(
+            f"<{name}> stays text: {record.name} is no embedding for {base} but of type {record.type} for {record.base}"
+        )
+        return None
+    if found := context.models.search_by_attrs(name=name, base=base, type=ModelType.TextualInversion):
+        return found[0]
+    others = context.models.search_by_attrs(name=name, type=ModelType.TextualInversion)
+    reason = f"the embedding of this name is for {others[0].base} models" if others else "no embedding has this name"
+    context.logger.warning(f"<{name}> stays text: {reason}")
+    return None
