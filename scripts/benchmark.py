@@ -306,7 +306,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
         name: LoRA(torch.randn(module.out_features, rank), torch.randn(rank, module.in_features), None, 0.001)
         for name, module in linear.items()
     }
-    lora = apply.AppliedLoRA("rank", matrices, 1.0)
+    lora = apply.LoRAPatch("rank", matrices, 1.0)
     states, text = (torch.randn(2, *shape, device=device, dtype=dtype) for shape in ((tokens, 1280), (77, 2048)))
 
     def timed(work: Callable[[], Any], count: int = calls) -> float:

@@ -120,8 +120,8 @@ class AppliedControl:
     """A control model (its type says which kind) and the image that it follows."""
 
     model: Model
-    image: str
-    """Its name among the images."""
+    image: str | NodeOutput
+    """Its name among the images, or where it comes out."""
     weight: float = 1.0
     begin: Share = 0.0
     """When it starts, as a fraction of the steps."""

@@ -412,7 +412,8 @@ def bomb() -> str:
 
 
 WRONG: list[tuple[str, dict[str, Any], int]] = [
-    ("txt2img", {"prompt": BIG}, 413),
+    ("options", {"samples_format": BIG}, 413),
+    ("txt2img", {"prompt": BIG}, 400),
     ("txt2img", {"prompt": "x" * 100_000}, 400),
     ("txt2img", {"prompt": 5}, 400),
     ("txt2img", {"prompt": ["a"]}, 400),
@@ -630,11 +631,14 @@ def test_with_several_users_a_key_is_needed(shared: Server) -> None:
                 assert answer.status_code == 401, path
                 assert answer.headers["www-authenticate"].startswith("Basic")
                 assert answer.json()["error"] == "HTTPException"
+    controlnet = [f"/controlnet/{path}" for path in ("model_list", "module_list", "version")]
+    assert {client.get(path).status_code for path in controlnet} == {401}
     first = httpx.Client(base_url=shared.url, auth=("anything", key_of(shared, "a@example.com")), timeout=PATIENCE)
     second = httpx.Client(base_url=shared.url, auth=("", key_of(shared, "b@example.com")), timeout=PATIENCE)
     with first, second:
         for path in GET:
             assert first.get(f"{API}/{path}").status_code == 200, path
+        assert {first.get(path).status_code for path in controlnet} == {200}
         first.post(f"{API}/options", json={"samples_format": "webp"}).raise_for_status()
         assert second.get(f"{API}/options").json()["samples_format"] == "png"
         (image,), _ = txt2img(second, **QUICK)

@@ -67,6 +67,12 @@ CATALOG = Catalog(
     loras=models(
         Config("style", "lora"), Config("face", "lora"), Config("xl", "lora", base=BaseModelType.StableDiffusionXL)
     ),
+    embeddings=models(Config("scribble", "embedding")),
+    controls=models(
+        Config("edges", "controlnet"),
+        Config("depth", "t2i_adapter"),
+        Config("xl edges", "controlnet", base=BaseModelType.StableDiffusionXL),
+    ),
     pictures={"a.png": Known(100, 60), "big.png": Known(8000, 2000)},
 )
 
@@ -511,25 +517,71 @@ def test_a_lora_of_another_base_is_refused() -> None:
     assert "the LoRA xl is for sdxl models, Embedded Tiny is sd-1" in refusal(with_lora("xl"))["error"]["details"]
 
 
+def test_embeddings_are_named_in_prompts() -> None:
+    workflow = with_inputs(text_to_image(), "6", text="a cat, (embedding:scribble:1.2)")
+    assert nodes_of(workflow)["6.prompt"]["prompt"] == "a cat, (<scribble>)1.2"
+
+
+# ControlNets
+
+
+def with_controls(*names: str, **more: Any) -> dict[str, Any]:
+    """Return a workflow in which each of the control models follows the picture a.png; their nodes are 31, 33 and so on."""
+    workflow = text_to_image()
+    workflow["20"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}}
+    sides = {"positive": ["6", 0], "negative": ["7", 0]}
+    for number, name in enumerate(names):
+        loader, applied = str(30 + 2 * number), str(31 + 2 * number)
+        workflow[loader] = {"class_type": "ControlNetLoader", "inputs": {"control_net_name": name}}
+        inputs = {
+            "control_net": [loader, 0],
+            "image": ["20", 0],
+            "strength": 0.7,
+            "start_percent": 0.1,
+            "end_percent": 0.6,
+        }
+        workflow[applied] = {"class_type": "ControlNetApplyAdvanced", "inputs": inputs | sides | more}
+        sides = {"positive": [applied, 0], "negative": [applied, 1]}
+    workflow["3"]["inputs"] |= sides
+    return workflow
+
+
+def test_control_models_steer_the_sampler() -> None:
+    workflow = with_controls("edges", "depth")
+    nodes, edges = nodes_of(workflow), edges_of(workflow)
+    net = nodes["3.denoise0_controlnet_0"]
+    assert (net["type"], net["control_model"]["key"], net["control_weight"]) == ("controlnet", "edges", 0.7)
+    assert (net["begin_step_percent"], net["end_step_percent"]) == (0.1, 0.6)
+    adapter = nodes["3.denoise0_t2i_adapter_0"]
+    assert (adapter["t2i_adapter_model"]["key"], adapter["weight"]) == ("depth", 0.7)
+    assert {("20.image.image", f"3.denoise0_{name}_0.image") for name in ("controlnet", "t2i_adapter")} <= edges
+
+
+def test_an_old_control_node_steers_all_steps() -> None:
+    workflow = with_controls("edges")
+    inputs = {"conditioning": ["6", 0], "control_net": ["30", 0], "image": ["20", 0], "strength": 1.0}
+    workflow["31"] = {"class_type": "ControlNetApply", "inputs": inputs}
+    workflow["3"]["inputs"] |= {"positive": ["31", 0], "negative": ["7", 0]}
+    net = nodes_of(workflow)["3.denoise0_controlnet_0"]
+    assert (net["control_weight"], net["begin_step_percent"], net["end_step_percent"]) == (1.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("off", [{"strength": 0.0}, {"start_percent": 0.6}])
+def test_what_is_off_steers_nothing(off: dict[str, float]) -> None:
+    assert not [name for name in nodes_of(with_controls("edges", **off)) if "controlnet" in name]
+
+
+def test_control_models_that_do_not_fit_are_refused() -> None:
+    assert "xl edges is for sdxl models" in refusal(with_controls("xl edges"))["error"]["details"]
+    assert "at most 2, not 3" in refusal(with_controls("edges", strength=3.0))["error"]["details"]
+
+
 # What cannot be done
-
-
-CONTROL = {"conditioning": ["6", 0], "control_net": ["20", 0], "image": ["22", 0], "strength": 1}
 
 
 @pytest.mark.parametrize(
     ("listed", "added", "user", "field"),
     [
-        (
-            "control_net_name",
-            {
-                "21": ("ControlNetApply", CONTROL),
-                "20": ("ControlNetLoader", {"control_net_name": "a.safetensors"}),
-                "22": ("LoadImage", {"image": "a.png"}),
-            },
-            "3",
-            "positive",
-        ),
         (
             "model_name",
             {

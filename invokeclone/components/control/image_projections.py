@@ -20,13 +20,13 @@ class ImageProjection(nn.Module):  # type: ignore[misc]
 
     def tokens(self, encoder: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens of images (number, 3, height, width) and as many of no image; ValueError for another encoder."""
-        states, nothing = self.features(encoder, pixels)
+        states, no_image = self.features(encoder, pixels)
         if states.shape[-1] != self.width_taken:
             raise ValueError(
                 f"the IP-Adapter takes {self.width_taken} values per image feature, but its image encoder has "
                 f"{states.shape[-1]}: choose the image encoder that it was trained with"
             )
-        return self(states), self(nothing)
+        return self(states), self(no_image)
 
     def features(self, encoder: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what the projection is given for the images, and for no image."""

@@ -28,7 +28,7 @@ _SHARE_OF_FREE_MEMORY = 0.5
 
 
 @dataclass(frozen=True)
-class AppliedLoRA:
+class LoRAPatch:
     """A LoRA's layers for one model, by their flat names, and how strongly they are applied."""
 
     name: str
@@ -41,7 +41,7 @@ Change = tuple[LayerChange, float]
 
 @contextmanager
 def applied(
-    model: nn.Module, loras: Sequence[AppliedLoRA], device: torch.device, *, optional_prefix: str = ""
+    model: nn.Module, loras: Sequence[LoRAPatch], device: torch.device, *, optional_prefix: str = ""
 ) -> Iterator[None]:
     """Put LoRAs on `model`, which computes on `device`. `optional_prefix`: of layers' names, which the model may not have.
 
@@ -59,7 +59,7 @@ def applied(
         yield
 
 
-def _assign(model: nn.Module, loras: Sequence[AppliedLoRA], optional_prefix: str) -> dict[nn.Module, list[Change]]:
+def _assign(model: nn.Module, loras: Sequence[LoRAPatch], optional_prefix: str) -> dict[nn.Module, list[Change]]:
     """Return the changes of each module, in the order of the LoRAs."""
     modules = _modules_by_flat_name(model, optional_prefix)
     assigned: dict[nn.Module, list[Change]] = {}
@@ -179,7 +179,7 @@ Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return what is added to a linear layer's output: products through the low rank, and one matrix for everything else."""
+    """Return the branch beside a linear layer: products through the low rank, and one matrix for everything else."""
     products, others = [], []
     for change, strength in changes:
         if isinstance(change, LoRA) and change.is_two_matrices:
@@ -204,7 +204,7 @@ def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.d
 
 
 def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return what is added to a convolution's output; padding is the module's, wrap-around included."""
+    """Return the branch beside a convolution; padding is the module's, wrap-around included."""
     delta, bias = _sum_of_deltas(module.weight.data, changes, device), _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ class CrossAttention:
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
 
     def prepare(self, conditioning: TextConditioning, index: int = 0, count: int = 1) -> None:
-        """Note what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
+        """Set what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
         self._conditioning = conditioning
         self._weights = [
             weight_at(prompt.weight, index) if is_active(index, count, prompt.begin, prompt.end) else 0.0
@@ -54,11 +54,11 @@ class CrossAttention:
         return self._score(self._conditioning, locations)
 
     def attended_images(self, attend: "_Attend", layer: str, number: int, locations: int) -> Iterator[torch.Tensor]:
-        """Yield what `attend` returns for each image prompt that works in a layer, weighted and masked."""
+        """Yield what `attend` returns for each image prompt that is for a layer, weighted and masked."""
         if self._conditioning is None:
             return
         for prompt, weight in zip(self._prompts, self._weights, strict=True):
-            if weight and prompt.works_in(layer):
+            if weight and prompt.is_for(layer):
                 keys, values = self._keys_and_values(prompt, layer, number, self._conditioning.positive)
                 attended = weight * attend(keys, values)
                 yield attended if prompt.mask is None else attended * self._mask(prompt, prompt.mask, locations)
@@ -68,11 +68,11 @@ class CrossAttention:
         prompt: ImagePrompt, layer: str, number: int, positive: Sequence[bool]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values (batch, tokens, width) of an image prompt for the rows of a call."""
-        if number not in prompt.images:
+        if number not in prompt.positive:
             raise ValueError(f"the IP-Adapter does not fit this model: it has no layer {number} for {layer}")
-        image, nothing = prompt.images[number], prompt.nothing[number]
-        if not prompt.is_opposed_in(layer):
-            rows = [image if is_positive else nothing for is_positive in positive]
+        image, no_image = prompt.positive[number], prompt.negative[number]
+        if not prompt.is_negative_in(layer):
+            rows = [image if is_positive else no_image for is_positive in positive]
             return torch.cat([row.keys for row in rows]), torch.cat([row.values for row in rows])
         zeros = torch.zeros_like(image.values)  # what comes of attending to zeros is zero
         return (

@@ -60,7 +60,7 @@ class Attention(Protocol):
     """What the UNet's cross-attention goes through."""
 
     def prepare(self, conditioning: TextConditioning, index: int, count: int) -> None:
-        """Note what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
+        """Set what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
 
 
 class Control(Protocol):

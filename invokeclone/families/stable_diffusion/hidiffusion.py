@@ -34,15 +34,15 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class HiDiffusion:
-    """What a run is to be given."""
+    """Settings of a run."""
 
     raunet: bool = True
     """The resolution-aware UNet."""
     windows: bool = True
     """Self-attention in windows."""
-    first: float = 0.4
+    t1: float = 0.4
     """Share of the steps up to the first threshold."""
-    second: float = 0.0
+    t2: float = 0.0
     """Share of the steps up to the second one."""
     source: str = ""
     """Where the model is from."""
@@ -108,8 +108,8 @@ def _kind_of(unet: Any) -> str:
     raise ValueError(f"HiDiffusion is for UNets built like those of {names}: turn it off for this model")
 
 
-class Patches:
-    """HiDiffusion's state in one run. As a Control it hears of each call, and fits what other controls add to the UNet."""
+class HiDiffusionState:
+    """HiDiffusion's state in one run. A Control that comes after all others, whose feature maps it resizes."""
 
     def __init__(self, unet: Any, settings: HiDiffusion, seed: int) -> None:
         """Serve one UNet. Raises ValueError for a UNet that is built otherwise than those of SD 1.5 and XL."""
@@ -123,7 +123,7 @@ class Patches:
         self._before_pool: Size = (0, 0)
 
     def __call__(self, call: UNetCall) -> None:
-        """Note where the run is, and resize what controls add to the feature maps."""
+        """Set the number of the call, and resize what controls add to the feature maps."""
         self._size = (call.latents.shape[-2], call.latents.shape[-1])
         self._index, self._count = call.index, call.count
         if not self.settings.raunet:
@@ -157,7 +157,7 @@ class Patches:
     @property
     def quarters(self) -> bool:
         """Whether the convolution makes a quarter of its input in this call."""
-        first, second = self.settings.first, self.settings.second
+        first, second = self.settings.t1, self.settings.t2
         if self.base == "sd1":
             return self._before(first)
         if self.settings.source == TURBO:
@@ -167,7 +167,7 @@ class Patches:
     @property
     def pools(self) -> bool:
         """Whether the block is pooled in this call."""
-        first, second = self.settings.first, self.settings.second
+        first, second = self.settings.t1, self.settings.t2
         if self.base == "sd1":
             return self._before(second)
         if self._is_small and self.settings.source != TURBO and self._index < self._aggressive:
@@ -218,10 +218,10 @@ def _resized(features: torch.Tensor, size: Size) -> torch.Tensor:
 class _Windows:
     """Four windows of a feature map (batch, locations, channels) for one call of an attention."""
 
-    def __init__(self, patches: Patches, features: torch.Tensor) -> None:
-        self._grid = patches.grid(features.shape[1])
+    def __init__(self, state: HiDiffusionState, features: torch.Tensor) -> None:
+        self._grid = state.grid(features.shape[1])
         self._window = _divided(self._grid, 2)
-        quarters = patches.shift()
+        quarters = state.shift()
         self._shift = tuple(quarters * (side // 4) for side in self._window)
 
     def split(self, features: torch.Tensor) -> torch.Tensor:
@@ -244,29 +244,29 @@ class _Windows:
 
 
 @contextmanager
-def hidiffusion(unet: Any, patches: Patches | None) -> Iterator[None]:
-    """Let a UNet compute as `patches` say, if there are any; leaves it as it was."""
+def hidiffusion(unet: Any, state: HiDiffusionState | None) -> Iterator[None]:
+    """Let a UNet compute as `state` say, if there are any; leaves it as it was."""
     with ExitStack() as stack:
-        if patches is not None and patches.settings.raunet:
-            _patch_sizes(stack, unet, patches)
-        if patches is not None and patches.settings.windows:
-            for name in patches.kind.windows:
-                _patch_attention(stack, unet.get_submodule(name), patches)
+        if state is not None and state.settings.raunet:
+            _patch_sizes(stack, unet, state)
+        if state is not None and state.settings.windows:
+            for name in state.kind.windows:
+                _patch_attention(stack, unet.get_submodule(name), state)
         yield
 
 
-def _patch_sizes(stack: ExitStack, unet: Any, patches: Patches) -> None:
-    kind = patches.kind
+def _patch_sizes(stack: ExitStack, unet: Any, state: HiDiffusionState) -> None:
+    kind = state.kind
     # 1. upsamplers enlarge to the size of the skip connection: diffusers does so for latents of sides that are no multiples
     # of what this number of halvings makes
     stack.callback(setattr, unet, "num_upsamplers", unet.num_upsamplers)
     unet.num_upsamplers = 62
     # 2. a downsampler makes a quarter, not a half
-    _patch_convolution(stack, unet.down_blocks[kind.convolution].downsamplers[0].conv, lambda: patches.quarters)
+    _patch_convolution(stack, unet.down_blocks[kind.convolution].downsamplers[0].conv, lambda: state.quarters)
     # 3. a block pools, and another undoes it
     pooled, enlarged = unet.down_blocks[kind.pool].attentions[0], unet.up_blocks[kind.unpool].attentions[1]
-    stack.callback(pooled.register_forward_hook(patches.pool).remove)
-    stack.callback(enlarged.register_forward_hook(patches.unpool).remove)
+    stack.callback(pooled.register_forward_hook(state.pool).remove)
+    stack.callback(enlarged.register_forward_hook(state.unpool).remove)
 
 
 def _patch_convolution(stack: ExitStack, convolution: Any, is_changed: Callable[[], bool]) -> None:
@@ -288,13 +288,13 @@ def _patch_convolution(stack: ExitStack, convolution: Any, is_changed: Callable[
     stack.callback(convolution.register_forward_hook(restore, always_call=True).remove)
 
 
-def _patch_attention(stack: ExitStack, attention: Any, patches: Patches) -> None:
+def _patch_attention(stack: ExitStack, attention: Any, state: HiDiffusionState) -> None:
     """Let a self-attention attend within windows."""
     current: list[_Windows] = []
 
     def split(_module: Any, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         features, *others = inputs
-        current[:] = [_Windows(patches, features)]
+        current[:] = [_Windows(state, features)]
         return current[0].split(features), *others
 
     def join(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:

@@ -100,36 +100,36 @@ class KeysValues:
 class ImagePrompt:
     """Images, ready to be attended to in a run."""
 
-    images: Mapping[int, KeysValues]
-    """By the number of the attention layer."""
-    nothing: Mapping[int, KeysValues]
-    """The same for no image, which the negative prompt attends to."""
+    positive: Mapping[int, KeysValues]
+    """Of the images, by the number of the attention layer."""
+    negative: Mapping[int, KeysValues]
+    """Of no image, which the rows of the negative prompt attend to."""
     weight: float | Sequence[float] = 1.0
     """One number, or one for each call of the loop."""
     begin: float = 0.0
     """When it starts, as a share of the run."""
     end: float = 1.0
     blocks: Sequence[str] = ()
-    """It works in layers whose names have one of these in them; none: in all."""
-    opposed: Sequence[str] = ()
-    """Here the negative prompt attends to the images and the positive one to nothing."""
+    """Parts of the names of the layers that it is for; none: all layers."""
+    negative_blocks: Sequence[str] = ()
+    """In these the rows of the negative prompt attend to the images, and those of the positive one to zeros."""
     mask: torch.Tensor | None = None
-    """(height, width), above one half where it works; None: everywhere."""
+    """(height, width), above one half where it holds; None: everywhere."""
 
-    def works_in(self, layer: str) -> bool:
-        """Tell whether it works in the layer of this name."""
+    def is_for(self, layer: str) -> bool:
+        """Tell whether it is for the layer of this name."""
         return not self.blocks or any(block in layer for block in self.blocks)
 
-    def is_opposed_in(self, layer: str) -> bool:
-        """Tell whether it steers the negative prompt in the layer of this name."""
-        return any(block in layer for block in self.opposed)
+    def is_negative_in(self, layer: str) -> bool:
+        """Tell whether the images are for the negative prompt in the layer of this name."""
+        return any(block in layer for block in self.negative_blocks)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Return the same on `device` in `dtype`."""
-        images, nothing = (
-            {number: pair.to(device, dtype) for number, pair in side.items()} for side in (self.images, self.nothing)
+        positive, negative = (
+            {number: pair.to(device, dtype) for number, pair in side.items()} for side in (self.positive, self.negative)
         )
-        return replace(self, images=images, nothing=nothing)
+        return replace(self, positive=positive, negative=negative)
 
 
 def encode(

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from invokeclone.engine.loaded import device_of
-from invokeclone.engine.lora.apply import AppliedLoRA, applied
+from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.model_fields import LoRAField
 
@@ -28,7 +28,7 @@ def applied_loras(context: InvocationContext, loras: Sequence[LoRAField], model:
         infos = [context.models.load(field.lora) for field in active]
         device = device_of(infos[0], model)
         changes = [
-            AppliedLoRA(field.lora.name, stack.enter_context(info).parts.get(part, {}), field.weight)
+            LoRAPatch(field.lora.name, stack.enter_context(info).parts.get(part, {}), field.weight)
             for field, info in zip(active, infos, strict=True)
         ]
         stack.enter_context(applied(model, changes, device, optional_prefix=_TEXT_PREFIX))

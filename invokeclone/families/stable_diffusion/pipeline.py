@@ -23,7 +23,7 @@ from invokeclone.families.stable_diffusion.attention import CrossAttention, cros
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
-from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion, Patches, hidiffusion
+from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion, HiDiffusionState, hidiffusion
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 
 INPAINTING_CHANNELS = 9
@@ -87,8 +87,8 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     if positive.is_regional or negative.is_regional or task.image_prompts:
         images = [prompt.to(device, unet.dtype) for prompt in task.image_prompts]
         attention = CrossAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device, images)
-    larger = None if task.hidiffusion is None else Patches(unet, task.hidiffusion, task.seeds[0])
-    controls = task.controls if larger is None else [*task.controls, larger]  # it fits what the others add
+    state = None if task.hidiffusion is None else HiDiffusionState(unet, task.hidiffusion, task.seeds[0])
+    controls = task.controls if state is None else [*task.controls, state]  # it resizes what the others add
     extra = _extra_channels(unet, task, latents, begun)
     denoiser = UNetDenoiser(unet, extra, attention, controls, len(schedule.timesteps))
     predict = classifier_free_guidance(
@@ -101,7 +101,7 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
         seamless(unet, task.seamless_axes),
         _free_u(unet, task.free_u),
         cross_attention(unet, attention),
-        hidiffusion(unet, larger),
+        hidiffusion(unet, state),
         colors,
         threads,
     ):

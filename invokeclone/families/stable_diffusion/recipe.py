@@ -169,7 +169,7 @@ def _control_inputs(control: AppliedControl) -> dict[str, Any]:
         own = {"control_model": dict(control.model), "control_weight": control.weight, "control_mode": control.mode}
     return {
         **own,
-        "image": {"image_name": control.image},
+        "image": {"image_name": control.image} if isinstance(control.image, str) else control.image,
         "begin_step_percent": control.begin,
         "end_step_percent": control.end,
         "resize_mode": control.resize,

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from invokeclone.graph.recipes import recipes
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
@@ -171,9 +172,12 @@ async def list_loras(_caller: Caller, connection: Read) -> Response:
 
 @ROUTER.get("/embeddings")
 async def list_embeddings(_caller: Caller, connection: Read) -> Response:
-    """List the textual inversions: all of them as skipped, as prompts cannot apply them yet."""
+    """List the textual inversions, which prompts apply by their names; those of bases that cannot make images are skipped."""
     known = await models.search(connection, type=ModelType.TextualInversion)
-    return json_answer({"loaded": {}, "skipped": {config.name: _embedding(config) for config in known}})
+    listed: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
+    for config in known:
+        listed["loaded" if config.base in recipes() else "skipped"][config.name] = _embedding(config)
+    return json_answer(listed)
 
 
 def _embedding(config: ModelConfig) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from invokeclone.graph.recipes import HiresFix
+from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.resources import Resources
+from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
+from invokeclone.shims import embeddings
 from invokeclone.shims.automatic1111 import controlnet
 from invokeclone.shims.automatic1111 import options as options_of
 from invokeclone.shims.automatic1111.options import Options
@@ -71,11 +74,13 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
         config = await generation.find_model(connection, options.checkpoint)
         capabilities = generation.architecture_of(config).capabilities
         prompt, loras = take_loras(asked.prompt)
+        inversions = await models.search(connection, type=ModelType.TextualInversion)
+        known = embeddings.triggers(inversions, str(config.base))
         generation_request = GenerationRequest(
-            prompt=parse(prompt, "prompt"),
+            prompt=parse(embeddings.by_words(prompt, known), "prompt"),
             loras=loras,
             controls=controlnet.choices(asked),
-            negative_prompt=parse(asked.negative_prompt, "negative_prompt"),
+            negative_prompt=parse(embeddings.by_words(asked.negative_prompt, known), "negative_prompt"),
             count=count,
             seed=_seed(asked.seed),
             width=asked.width,

@@ -263,9 +263,14 @@ async def models_in(user: Caller, connection: Read, folder: str) -> Response:
 
 
 @routes.get("/embeddings")
+async def list_embeddings(user: Caller, connection: Read) -> Response:
+    """List the textual inversions, which prompts apply as `embedding:name`."""
+    return json_answer((await catalog.read(connection, user)).names("embeddings"))
+
+
 @routes.get("/extensions")
-async def nothing(_user: Caller) -> Response:
-    """List embeddings, or extensions of the page: there are none."""
+async def list_extensions(_user: Caller) -> Response:
+    """List extensions of the page: there are none."""
     return json_answer([])
 
 

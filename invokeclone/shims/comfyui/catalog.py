@@ -50,32 +50,35 @@ class Catalog:
     mains: Sequence[ModelConfig] = ()
     vaes: Sequence[ModelConfig] = ()
     loras: Sequence[ModelConfig] = ()
+    embeddings: Sequence[ModelConfig] = ()
+    controls: Sequence[ModelConfig] = ()
+    """ControlNets and T2I-Adapters."""
     recent: Sequence[str] = ()
     pictures: Mapping[str, Known] = field(default_factory=dict)
 
     def names(self, listed: str) -> list[str]:
-        """Return the names in a list. ControlNets and upscalers cannot be used yet, so theirs are empty."""
-        mains = [config.name for config in self.mains]
-        match listed:
-            case "checkpoints":
-                return _unique(mains)
-            case "vae":
-                return _unique([*(config.name for config in self.vaes), *mains])
-            case "loras":
-                return _unique([config.name for config in self.loras])
-            case "images":
-                return list(self.recent)
-            case _:
-                return []
+        """Return the names in a list. Upscalers cannot be used yet, so theirs is empty."""
+        if listed == "images":
+            return list(self.recent)
+        return _unique([config.name for config in self._models(listed)])
 
     def model(self, listed: str, name: str) -> ModelConfig | None:
         """Return the model of a list that has this name or key (case doesn't matter where nothing else fits)."""
-        lists = {"vae": [*self.vaes, *self.mains], "checkpoints": self.mains, "loras": self.loras}
-        known = lists.get(listed, ())
+        known = self._models(listed)
         for same in (lambda m: name in (m.key, m.name), lambda m: name.casefold() == m.name.casefold()):
             if found := next(filter(same, known), None):
                 return found
         return None
+
+    def _models(self, listed: str) -> Sequence[ModelConfig]:
+        lists: dict[str, Sequence[ModelConfig]] = {
+            "checkpoints": self.mains,
+            "vae": [*self.vaes, *self.mains],
+            "loras": self.loras,
+            "controlnet": self.controls,
+            "embeddings": self.embeddings,
+        }
+        return lists.get(listed, ())
 
 
 def _unique(names: list[str]) -> list[str]:
@@ -87,6 +90,12 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
     mains = await generation.generation_models(connection)
     vaes = await models.search(connection, type=ModelType.VAE, bases=list(recipes()))
     loras = await models.search(connection, type=ModelType.LoRA, bases=list(recipes()))
+    embeddings = await models.search(connection, type=ModelType.TextualInversion, bases=list(recipes()))
+    controls = [
+        config
+        for kind in (ModelType.ControlNet, ModelType.T2IAdapter)
+        for config in await models.search(connection, type=kind, bases=list(recipes()))
+    ]
     newest = (
         select(images.c.image_name)
         .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
@@ -97,6 +106,8 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
         mains,
         vaes,
         loras,
+        embeddings,
+        controls,
         list(await connection.scalars(newest)),
         await _pictures(connection, user, list(dict.fromkeys(wanted))),
     )

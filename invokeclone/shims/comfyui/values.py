@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.graph.recipes import CannotBuild, ModelParts, Recipe
+from invokeclone.graph.recipes import AppliedControl, CannotBuild, ModelParts, Recipe
 from invokeclone.models.configs import ModelConfig
 from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, Place
 
@@ -45,6 +45,13 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class ControlNet:
+    """A ControlNet or a T2I-Adapter."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
 class Vae:
     """A VAE, and how graphs of its architecture are built."""
 
@@ -69,6 +76,13 @@ class Conditioning:
     """Encoded prompts, put behind each other."""
 
     texts: tuple[Text, ...]
+    controls: tuple[AppliedControl, ...] = ()
+    """What steers the sampling with them."""
+
+    def followed_by(self, other: Self) -> Self:
+        """Return these prompts and then those of `other`; a control of both is there once."""
+        more = tuple(control for control in other.controls if control not in self.controls)
+        return type(self)(self.texts + other.texts, self.controls + more)
 
     @property
     def prompt(self) -> str:

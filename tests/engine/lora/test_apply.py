@@ -11,7 +11,7 @@ from torch import nn
 from invokeclone.engine import placement
 from invokeclone.engine.devices import DeviceMemory
 from invokeclone.engine.lora import apply
-from invokeclone.engine.lora.apply import AppliedLoRA, applied
+from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.engine.lora.layers import LayerChange, read_layer
 from invokeclone.engine.patches import seamless
 
@@ -54,8 +54,8 @@ DORA = read_layer({"lora_up.weight": drawn(6, 2), "lora_down.weight": drawn(2, 6
 TOKENS = torch.tensor([[1, 5, 7, 0]])
 
 
-def lora(weight: float = 0.5, name: str = "style", **layers: LayerChange) -> AppliedLoRA:
-    return AppliedLoRA(name, layers or CHANGES, weight)
+def lora(weight: float = 0.5, name: str = "style", **layers: LayerChange) -> LoRAPatch:
+    return LoRAPatch(name, layers or CHANGES, weight)
 
 
 def merged(weight: float, layers: dict[str, LayerChange] = CHANGES) -> nn.Module:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from invokeclone.families.stable_diffusion import pipeline
 from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import UNetCall, UNetDenoiser
-from invokeclone.families.stable_diffusion.hidiffusion import TURBO, HiDiffusion, Patches, hidiffusion
+from invokeclone.families.stable_diffusion.hidiffusion import TURBO, HiDiffusion, HiDiffusionState, hidiffusion
 from tests.families.stable_diffusion.conftest import CPU, MakeTask
 from tests.tiny_models import make_unet, noise_of
 
@@ -51,10 +51,10 @@ def predict(
     count: int = 10,
     controls: Any = (),
 ) -> torch.Tensor:
-    patches = None if settings is None else Patches(unet, settings, 5)
-    steering = [*controls, *([patches] if patches else [])]
+    state = None if settings is None else HiDiffusionState(unet, settings, 5)
+    steering = [*controls, *([state] if state else [])]
     denoiser = UNetDenoiser(unet, controls=steering, index=index, count=count)
-    with torch.inference_mode(), hidiffusion(unet, patches):
+    with torch.inference_mode(), hidiffusion(unet, state):
         return denoiser(noise_of(1, 1, 4, *size), torch.tensor(500), prompt())
 
 
@@ -85,7 +85,7 @@ def sizes_of(unet: Any, run: Callable[[], Any]) -> dict[str, tuple[int, int]]:
 
 class TestSizes:
     def test_sd1_makes_a_quarter_up_to_the_first_threshold_and_pools_up_to_the_second(self, unets: dict[str, Any]):
-        unet, settings = unets["sd1"], HiDiffusion(windows=False, first=0.7, second=0.4)
+        unet, settings = unets["sd1"], HiDiffusion(windows=False, t1=0.7, t2=0.4)
         found = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 3, 4, 6, 7)]
         assert [sizes["convolution"] for sizes in found] == [(8, 6)] * 4 + [(16, 12)]
         assert [sizes["first"] for sizes in found] == [(4, 3), (4, 3), (8, 6), (8, 6), (16, 12)]
@@ -109,12 +109,12 @@ class TestSizes:
     def test_when_sdxl_does_what(
         self, unets: dict[str, Any], size: tuple[int, int], source: str, quarters: range, pools: range
     ):
-        patches = Patches(unets["sdxl"], HiDiffusion(source=source, first=0.4, second=0.2), 0)
+        state = HiDiffusionState(unets["sdxl"], HiDiffusion(source=source, t1=0.4, t2=0.2), 0)
         found: tuple[list[int], list[int]] = ([], [])
         for index in range(50):
             latents = SimpleNamespace(shape=(1, 4, *size))
-            patches(SimpleNamespace(latents=latents, index=index, count=50, down=None, mid=None, features=None))
-            for flag, indices in zip((patches.quarters, patches.pools), found, strict=True):
+            state(SimpleNamespace(latents=latents, index=index, count=50, down=None, mid=None, features=None))
+            for flag, indices in zip((state.quarters, state.pools), found, strict=True):
                 if flag:
                     indices.append(index)
         assert found == (list(quarters), list(pools))
@@ -134,7 +134,7 @@ class TestSizes:
     @pytest.mark.parametrize("size", [(33, 29), (40, 17)])
     def test_any_size(self, unets: dict[str, Any], base: str, size: tuple[int, int]):
         for index in (0, 1, 9):
-            result = predict(unets[base], HiDiffusion(first=0.6, second=0.5), size, index)
+            result = predict(unets[base], HiDiffusion(t1=0.6, t2=0.5), size, index)
             assert result.shape[-2:] == size
             assert result.isfinite().all()
 
@@ -164,17 +164,17 @@ class TestWindows:
                     result[..., top : top + rows, left : left + columns] = placed
             result = result.roll((down, right), (2, 3)) if down else result
             expected = functional.interpolate(result, size=size, mode="bicubic").flatten(2).transpose(1, 2)
-            patches = Patches(unet, HiDiffusion(), 5)
+            state = HiDiffusionState(unet, HiDiffusion(), 5)
             latents = torch.zeros(1, 4, *size)
-            patches(UNetCall(latents, torch.tensor(1), prompt(), 0, 1, size))
-            with hidiffusion(unet, patches):
+            state(UNetCall(latents, torch.tensor(1), prompt(), 0, 1, size))
+            with hidiffusion(unet, state):
                 found = attention(features)
             plain = attention(features)
         assert torch.allclose(found, expected, atol=1e-6)
         assert not torch.allclose(found, plain, atol=1e-4)
 
     def test_shifts_follow_from_the_seed(self, unets: dict[str, Any]):
-        shifts = [[Patches(unets["sd1"], HiDiffusion(), seed).shift() for _ in range(2)] for seed in range(40)]
+        shifts = [[HiDiffusionState(unets["sd1"], HiDiffusion(), seed).shift() for _ in range(2)] for seed in range(40)]
         assert {shift for pair in shifts for shift in pair} == {0, 1, 2, 3}
         draws = [float(torch.rand(1, generator=torch.Generator().manual_seed(seed))) for seed in range(40)]
         assert [pair[0] for pair in shifts] == [int(draw * 4) for draw in draws]
@@ -182,8 +182,8 @@ class TestWindows:
     @pytest.mark.parametrize("base", ["sd1", "sdxl"])
     def test_only_the_layers_of_the_largest_maps_have_windows(self, unets: dict[str, Any], base: str):
         unet = unets[base]
-        patches = Patches(unet, HiDiffusion(raunet=False), 0)
-        with hidiffusion(unet, patches):
+        state = HiDiffusionState(unet, HiDiffusion(raunet=False), 0)
+        with hidiffusion(unet, state):
             patched = [name for name, module in unet.named_modules() if module._forward_pre_hooks]
         assert patched == [name for name in patched if name.endswith(".attn1")]
         blocks = {"sd1": {"down_blocks.0": 2, "up_blocks.3": 3}, "sdxl": {"down_blocks.1": 4, "up_blocks.1": 6}}[base]
@@ -225,7 +225,7 @@ class TestTheUNet:
         with pytest.raises(
             ValueError, match=r"like those of Stable Diffusion 1.5 and Stable Diffusion XL: turn it off"
         ):
-            Patches(make_unet(**changes), HiDiffusion(), 0)
+            HiDiffusionState(make_unet(**changes), HiDiffusion(), 0)
 
 
 class TestOtherControls:
@@ -247,13 +247,27 @@ class TestOtherControls:
             call.add_residuals(down, torch.ones_like(down[-1]))
 
         for index in (0, 2, 9):
-            settings = HiDiffusion(windows=False, second=0.3)
+            settings = HiDiffusion(windows=False, t2=0.3)
             result = predict(unet, settings, index=index, controls=[control])
+            assert not torch.allclose(result, predict(unet, settings, index=index), atol=1e-4)
+
+    @pytest.mark.parametrize("base", ["sd1", "sdxl"])
+    def test_features_are_fitted(self, unets: dict[str, Any], base: str):
+        """Features of the sizes that a T2I-Adapter makes: those of the blocks of a UNet without HiDiffusion."""
+        unet = unets[base]
+        height, width = SMALL
+        levels = {"sd1": (1, 2, 4, 8), "sdxl": (2, 2, 4)}[base]
+        channels = unet.config.block_out_channels
+        features = [torch.ones(1, c, height // n, width // n) for c, n in zip(channels, levels, strict=True)]
+        for index in (0, 2, 9):
+            settings = HiDiffusion(windows=False, t2=0.3)
+            result = predict(unet, settings, index=index, controls=[lambda call: call.add_features(features)])
+            assert result.isfinite().all()
             assert not torch.allclose(result, predict(unet, settings, index=index), atol=1e-4)
 
     def test_a_run_and_a_batch(self, unets: dict[str, Any], make_task: MakeTask):
         rows = [noise_of(seed, 1, 4, 16, 16) for seed in (1, 2)]
-        settings = HiDiffusion(second=0.3)
+        settings = HiDiffusion(t2=0.3)
 
         def run(noise: torch.Tensor, **changes: Any) -> torch.Tensor:
             seeds = (3,) * len(noise)

@@ -26,7 +26,7 @@ from invokeclone.graph.fields import TensorField
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.fakes_context import FakeContext
-from tests.families.stable_diffusion.conftest import CPU, latents_of
+from tests.families.stable_diffusion.conftest import CPU, latents_of, settings
 from tests.tiny_models import noise_of
 
 WIDTH = 32
@@ -73,7 +73,7 @@ def adapter(sd1_parts: dict[str, Any], tmp_path: Path) -> ip_adapter.IPAdapter:
     return ip_adapter.load(tmp_path / "adapter.safetensors", torch.float32)
 
 
-PICTURES = [
+IMAGES = [
     Image.linear_gradient("L").resize((60, 40)).convert("RGB"),
     Image.radial_gradient("L").resize((30, 90)).convert("RGB"),
 ]
@@ -86,8 +86,8 @@ def prompts(tokens: int = 3) -> TextConditioning:
     return rows[0].followed_by(rows[1])
 
 
-def prompt(adapter: Any, encoder: Any, pictures: list[Image.Image], **changes: Any) -> ImagePrompt:
-    return ImagePrompt(*ip_adapter.encode(adapter, encoder, pictures, CPU), **changes)
+def prompt(adapter: Any, encoder: Any, images: list[Image.Image], **changes: Any) -> ImagePrompt:
+    return ImagePrompt(*ip_adapter.encode(adapter, encoder, images, CPU), **changes)
 
 
 def predict(unet: Any, *images: ImagePrompt, index: int = 0, count: int = 1) -> torch.Tensor:
@@ -104,8 +104,8 @@ class TestAgainstDiffusers:
         """Diffusers' attention processors and image projection, which it puts into a copy of the UNet."""
         import copy
 
-        unet, pictures = sd1_parts["unet"], PICTURES[:number_of_images]
-        result = predict(unet, prompt(adapter, encoder, pictures, weight=0.7))
+        unet, images = sd1_parts["unet"], IMAGES[:number_of_images]
+        result = predict(unet, prompt(adapter, encoder, images, weight=0.7))
         flat = tensors(unet)
         state = {
             part: {n.removeprefix(f"{part}."): v for n, v in flat.items() if n.startswith(f"{part}.")}
@@ -117,7 +117,7 @@ class TestAgainstDiffusers:
             if hasattr(processor, "scale"):
                 processor.scale = [0.7]
         with torch.inference_mode():
-            embeds = encoder(pixels(pictures)).image_embeds
+            embeds = encoder(pixels(images)).image_embeds
             both = torch.stack([torch.zeros_like(embeds), embeds])
             expected = theirs(
                 noise_of(1).repeat(2, 1, 1, 1),
@@ -163,7 +163,7 @@ class TestAgainstDiffusers:
                 pair = [weights[f"layers.{layer}.attn.to_{letter}.weight"] for letter in "kv"]
                 ours[f"layers.{layer}.0.to_kv.weight"] = torch.cat(pair)
         projection = load_projection(ours, torch.float32)
-        given = pixels(PICTURES)
+        given = pixels(IMAGES)
         with torch.inference_mode():
             images, nothing = projection.tokens(encoder, given)
             for result, taken in ((images, given), (nothing, torch.zeros_like(given))):
@@ -177,9 +177,9 @@ class TestAgainstDiffusers:
         from transformers import CLIPImageProcessorPil
 
         expected = torch.cat(
-            [torch.from_numpy(CLIPImageProcessorPil()(images=p, return_tensors="np")["pixel_values"]) for p in PICTURES]
+            [torch.from_numpy(CLIPImageProcessorPil()(images=p, return_tensors="np")["pixel_values"]) for p in IMAGES]
         )
-        result = pixels(PICTURES)
+        result = pixels(IMAGES)
         assert result.shape == (2, 3, 224, 224)
         level = 1 / 255 / 0.26
         assert (result - expected).abs().max() < 2.1 * level
@@ -189,8 +189,8 @@ class TestAgainstDiffusers:
 class TestWhereItWorks:
     def test_weights_and_windows_go_by_the_call(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
-        plain, half = predict(unet), predict(unet, prompt(adapter, encoder, PICTURES, weight=0.5))
-        listed = prompt(adapter, encoder, PICTURES, weight=[0.0, 0.5], begin=0.0, end=0.5)
+        plain, half = predict(unet), predict(unet, prompt(adapter, encoder, IMAGES, weight=0.5))
+        listed = prompt(adapter, encoder, IMAGES, weight=[0.0, 0.5], begin=0.0, end=0.5)
         results = [predict(unet, listed, index=index, count=4) for index in range(4)]
         assert torch.equal(results[0], plain)
         assert torch.equal(results[1], half)
@@ -200,28 +200,26 @@ class TestWhereItWorks:
     def test_blocks(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
         plain = predict(unet)
-        assert torch.equal(predict(unet, prompt(adapter, encoder, PICTURES, blocks=["down_blocks.7"])), plain)
-        whole, mid = (
-            predict(unet, prompt(adapter, encoder, PICTURES, blocks=blocks)) for blocks in ((), ["mid_block"])
-        )
+        assert torch.equal(predict(unet, prompt(adapter, encoder, IMAGES, blocks=["down_blocks.7"])), plain)
+        whole, mid = (predict(unet, prompt(adapter, encoder, IMAGES, blocks=blocks)) for blocks in ((), ["mid_block"]))
         assert not torch.allclose(mid, plain, atol=1e-3)
         assert not torch.allclose(mid, whole, atol=1e-3)
 
-    def test_opposed_blocks_steer_the_negative_row_alone(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
+    def test_negative_blocks_steer_the_negative_row_alone(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet, everywhere = sd1_parts["unet"], ["down_blocks", "mid_block", "up_blocks"]
-        plain, whole = predict(unet), predict(unet, prompt(adapter, encoder, PICTURES))
-        opposed = predict(unet, prompt(adapter, encoder, PICTURES, opposed=everywhere))
+        plain, whole = predict(unet), predict(unet, prompt(adapter, encoder, IMAGES))
+        opposed = predict(unet, prompt(adapter, encoder, IMAGES, negative_blocks=everywhere))
         assert torch.allclose(opposed[1], plain[1], atol=1e-6)
         assert not torch.allclose(opposed[0], plain[0], atol=1e-3)
         assert not torch.allclose(opposed[0], whole[0], atol=1e-3), "whole has the tokens of no image there"
 
     def test_masks_hold_at_each_level(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
-        plain, whole = predict(unet), predict(unet, prompt(adapter, encoder, PICTURES))
+        plain, whole = predict(unet), predict(unet, prompt(adapter, encoder, IMAGES))
         left = torch.zeros(64, 64)
         left[:, :32] = 1
         masks = {"none": torch.zeros(64, 64), "all": torch.ones(64, 64), "left": left}
-        results = {name: predict(unet, prompt(adapter, encoder, PICTURES, mask=mask)) for name, mask in masks.items()}
+        results = {name: predict(unet, prompt(adapter, encoder, IMAGES, mask=mask)) for name, mask in masks.items()}
         assert torch.allclose(results["none"], plain, atol=1e-6)
         assert torch.allclose(results["all"], whole, atol=1e-6)
         assert not torch.allclose(results["left"], whole, atol=1e-3)
@@ -229,16 +227,16 @@ class TestWhereItWorks:
 
     def test_two_prompts_add_up(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
-        one = prompt(adapter, encoder, PICTURES[:1], weight=0.5)
+        one = prompt(adapter, encoder, IMAGES[:1], weight=0.5)
         twice = predict(unet, one, one)
-        assert torch.allclose(twice, predict(unet, prompt(adapter, encoder, PICTURES[:1], weight=1.0)), atol=1e-5)
+        assert torch.allclose(twice, predict(unet, prompt(adapter, encoder, IMAGES[:1], weight=1.0)), atol=1e-5)
 
     def test_the_unet_is_as_it_was_also_after_an_error(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
         before = dict(unet.attn_processors)
-        some = prompt(adapter, encoder, PICTURES)
+        some = prompt(adapter, encoder, IMAGES)
         with pytest.raises(ValueError, match="the IP-Adapter does not fit this model: it has no layer 1 for"):
-            predict(unet, ImagePrompt({}, some.nothing))
+            predict(unet, ImagePrompt({}, some.negative))
         assert unet.attn_processors == before
 
 
@@ -277,7 +275,7 @@ class TestFiles:
     def test_an_image_encoder_of_another_width(self, adapter: Any):
         other = type("Encoder", (), {"dtype": torch.float32, "__call__": lambda _, x: SimpleNamespace(image_embeds=x)})
         with pytest.raises(ValueError, match="takes 24 values per image feature, but its image encoder has 224"):
-            adapter.projection.tokens(other(), pixels(PICTURES))
+            adapter.projection.tokens(other(), pixels(IMAGES))
 
 
 class Models:
@@ -327,7 +325,7 @@ class TestNodes:
 
     @pytest.fixture
     def make_node(self, context: FakeContext) -> Any:
-        image = context.images.put(PICTURES[0])
+        image = context.images.put(IMAGES[0])
 
         def make(**changes: Any) -> IPAdapterInvocation:
             return IPAdapterInvocation(
@@ -350,6 +348,14 @@ class TestNodes:
         assert torch.equal(latents_of(context, denoise_node().invoke(context)), plain)
         unit = fields[0].model_copy(update={"weight": 0.0})
         assert torch.allclose(latents_of(context, denoise_node(ip_adapter=[unit]).invoke(context)), plain, atol=1e-4)
+
+    def test_guidance_in_two_calls_is_the_same(self, context: FakeContext, make_node: Any, denoise_node: Any):
+        field = make_node(method="style_precise").invoke(context).ip_adapter
+        results = []
+        for sequential in (False, True):
+            settings(context, sequential_guidance=sequential)
+            results.append(latents_of(context, denoise_node(ip_adapter=field).invoke(context)))
+        assert torch.allclose(results[0], results[1], atol=1e-4)
 
     def test_what_it_hands_on(self, context: FakeContext, make_node: Any):
         field = make_node(method="composition", begin_step_percent=0.25).invoke(context).ip_adapter
@@ -379,7 +385,7 @@ class TestNodes:
 
     def test_what_denoising_refuses(self, context: FakeContext, make_node: Any, denoise_node: Any):
         field: IPAdapterField = make_node().invoke(context).ip_adapter
-        two = context.tensors.save(torch.ones(2, 8, 8))
+        two, flat = (context.tensors.save(torch.ones(*shape)) for shape in ((2, 8, 8), (8,)))
         for changes, message in (
             (
                 {"ip_adapter_model": context.models.field("xl")},
@@ -388,6 +394,7 @@ class TestNodes:
             ({"method": "blend"}, "no method 'blend'; there are full, style"),
             ({"image": []}, "needs at least one image"),
             ({"mask": TensorField(tensor_name=two)}, r"must be \(1, height, width\), not \(2, 8, 8\)"),
+            ({"mask": TensorField(tensor_name=flat)}, r"must be \(1, height, width\), not \(8,\)"),
         ):
             with pytest.raises(ValueError, match=message):
                 denoise_node(ip_adapter=field.model_copy(update=changes)).invoke(context)

@@ -150,8 +150,8 @@ class DenoiseLatentsInvocation(BaseInvocation):
         return HiDiffusion(
             raunet=self.hidiffusion_raunet,
             windows=self.hidiffusion_window_attn,
-            first=self.hidiffusion_t1_ratio,
-            second=self.hidiffusion_t2_ratio,
+            t1=self.hidiffusion_t1_ratio,
+            t2=self.hidiffusion_t2_ratio,
             source=str(getattr(config, "source", "")),
         )
 

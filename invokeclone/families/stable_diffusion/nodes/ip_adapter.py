@@ -31,7 +31,7 @@ _LAYERS: dict[str, tuple[str, ...]] = {
     "style_precise": ("up_blocks.1", "down_blocks.2", "mid_block"),
     "style_strong": ("up_blocks.0", "up_blocks.1", "up_blocks.2", "down_blocks.0", "down_blocks.1"),
 }
-"""Per method, parts of the names of the UNet's layers that an adapter of Stable Diffusion 1 works in; none: all."""
+"""Per method, parts of the names of the UNet's layers that an adapter of Stable Diffusion 1 is for; none: all."""
 _LAYERS_XL: dict[str, tuple[str, ...]] = {
     "full": (),
     "style": ("up_blocks.0.attentions.1",),
@@ -46,7 +46,7 @@ _LAYERS_XL: dict[str, tuple[str, ...]] = {
 }
 """The same for Stable Diffusion XL."""
 _PRECISE = "style_precise"
-"""The method by which the layers of the composition keep the composition of the images away."""
+"""The method by which the layers of the composition steer away from the composition of the images."""
 
 
 def _layers(base: BaseModelType) -> dict[str, tuple[str, ...]]:
@@ -129,7 +129,7 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt, encode
 
-    # 1. what it works in
+    # 1. which layers it is for
     config = context.models.get_config(field.ip_adapter_model)
     if config.base != base:
         message = f"The IP-Adapter {config.name} is for {config.base} models, but the UNet is of a {base} model"
@@ -143,20 +143,20 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     if not listed:
         message = f"The IP-Adapter {config.name} needs at least one image"
         raise ValueError(message)
-    pictures = [context.images.get_pil(image.image_name, mode="RGB") for image in listed]
+    images = [context.images.get_pil(image.image_name, mode="RGB") for image in listed]
     encoder_info = context.models.load(field.image_encoder_model)
     adapter_info = context.models.load(field.ip_adapter_model)
     with encoder_info as encoder, adapter_info as adapter:
-        images, nothing = encode(adapter, encoder, pictures, device_of(adapter_info, adapter))
+        positive, negative = encode(adapter, encoder, images, device_of(adapter_info, adapter))
     # 3. both
     return ImagePrompt(
-        images=images,
-        nothing=nothing,
+        positive=positive,
+        negative=negative,
         weight=field.weight,
         begin=field.begin_step_percent,
         end=field.end_step_percent,
         blocks=field.target_blocks or layers[field.method],
-        opposed=layers["composition"] if field.method == _PRECISE else (),
+        negative_blocks=layers["composition"] if field.method == _PRECISE else (),
         mask=_mask(context, field.mask),
     )
 
@@ -166,7 +166,7 @@ def _mask(context: InvocationContext, field: TensorField | None) -> "torch.Tenso
     if field is None:
         return None
     mask: Any = context.tensors.load(field.tensor_name)
-    if mask.shape[:-2].numel() != 1:
+    if mask.ndim < 2 or mask.shape[:-2].numel() != 1:  # noqa: PLR2004 - height and width
         message = f"The mask of an IP-Adapter must be (1, height, width), not {tuple(mask.shape)}"
         raise ValueError(message)
     plane: torch.Tensor = mask.reshape(mask.shape[-2:])

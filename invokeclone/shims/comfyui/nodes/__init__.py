@@ -1,9 +1,19 @@
 """A function per ComfyUI node, a file per theme; importing this registers all of them."""
 
-from invokeclone.shims.comfyui.nodes import absent, images, latents, loaders, masks, primitives, prompts, sampling
+from invokeclone.shims.comfyui.nodes import (
+    absent,
+    controls,
+    images,
+    latents,
+    loaders,
+    masks,
+    primitives,
+    prompts,
+    sampling,
+)
 from invokeclone.shims.comfyui.vocabulary import vocabulary
 
-__all__ = ["TYPES", "absent", "images", "latents", "loaders", "masks", "primitives", "prompts", "sampling"]
+__all__ = ["TYPES", "absent", "controls", "images", "latents", "loaders", "masks", "primitives", "prompts", "sampling"]
 
 TYPES = vocabulary.types
 """Every node type by name."""

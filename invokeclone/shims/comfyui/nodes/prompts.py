@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from invokeclone.graph.prompts import Prompt
+from invokeclone.shims import embeddings
 from invokeclone.shims.comfyui.language import parse
 from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
 from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
@@ -19,10 +20,11 @@ MAX_CHARACTERS = 50_000
     "CONDITIONING",
 )
 def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
-    """Encode a prompt; `(word:1.2)` weighs a word."""
+    """Encode a prompt; `(word:1.2)` weighs a word, `embedding:name` is a textual inversion."""
     if len(text) > MAX_CHARACTERS:
         place.refuse(f"the prompt has {len(text)} characters, at most {MAX_CHARACTERS} are read")
-    written = clip.model.recipe.write_prompt(Prompt.weighted(parse(text)))
+    known = embeddings.triggers(place.catalog.embeddings, str(clip.model.config.base))
+    written = clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.by_prefix(text, known))))
     encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
     return (Conditioning((Text(encoded, written, clip),)),)
 
@@ -51,7 +53,7 @@ def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tupl
 )
 def combine(place: Place, *, conditioning_1: Conditioning, conditioning_2: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
     """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
-    return (Conditioning(conditioning_1.texts + conditioning_2.texts),)
+    return (conditioning_1.followed_by(conditioning_2),)
 
 
 @node(
@@ -63,7 +65,7 @@ def combine(place: Place, *, conditioning_1: Conditioning, conditioning_2: Condi
 )
 def concat(place: Place, *, conditioning_to: Conditioning, conditioning_from: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
     """Put one prompt behind the other."""
-    return (Conditioning(conditioning_to.texts + conditioning_from.texts),)
+    return (conditioning_to.followed_by(conditioning_from),)
 
 
 @node(
@@ -100,4 +102,4 @@ def set_mask(
         place.require(text.clip.model.config, "regional_prompts")
         encoded = recipe.encode_prompt(place.builder, f"prompt{index}", text.clip.encoders, text.text, region)
         texts.append(replace(text, conditioning=encoded, masked=True))
-    return (Conditioning(tuple(texts)),)
+    return (replace(conditioning, texts=tuple(texts)),)

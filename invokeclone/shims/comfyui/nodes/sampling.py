@@ -197,6 +197,7 @@ def _sampled(place: Place, task: Task, latents: Latents) -> Latents:
             latents=source,
             mask=mask,
             add_noise=task.noisy,
+            controls=task.positive.controls,
         )
         made.append(model.recipe.denoise(place.builder, f"denoise{index}", model.parts, run))
         metadata.append(_metadata(place, index, task, seed, latents, (width, height)))
@@ -210,6 +211,8 @@ def _check(place: Place, task: Task, latents: Latents) -> None:
         place.require(config, "image_to_image")
     if latents.mask is not None:
         place.require(config, "inpaint")
+    if task.positive.controls:
+        place.require(config, "control")
     if task.end < 1.0 or not task.noisy:
         place.require(config, "partial_denoise")
     for text in (*task.positive.texts, *task.negative.texts):

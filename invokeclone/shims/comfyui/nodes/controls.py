@@ -1,0 +1,89 @@
+"""ControlNets and T2I-Adapters: prompts carry them to the samplers."""
+
+from dataclasses import replace
+
+from invokeclone.graph.recipes import AppliedControl
+from invokeclone.queue.generation import identifier
+from invokeclone.shims.comfyui.values import Conditioning, ControlNet, Images, Vae
+from invokeclone.shims.comfyui.vocabulary import Place, link, listed, node, number
+
+CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
+MAX_STRENGTH = 2.0
+
+
+@node("ControlNetLoader", "Load ControlNet Model", "loaders", {"control_net_name": listed("controlnet")}, "CONTROL_NET")
+def load_controlnet(place: Place, *, control_net_name: str) -> tuple[ControlNet]:
+    """Name a ControlNet or a T2I-Adapter."""
+    config = place.catalog.model("controlnet", control_net_name)
+    return (ControlNet(config or place.refuse(f"there is no ControlNet {control_net_name!r}")),)
+
+
+@node(
+    "ControlNetApply",
+    "Apply ControlNet (OLD)",
+    "conditioning/controlnet",
+    {"conditioning": link("CONDITIONING"), **CONTROL},
+    "CONDITIONING",
+)
+def apply(
+    place: Place, *, conditioning: Conditioning, control_net: ControlNet, image: Images, strength: float
+) -> tuple[Conditioning]:
+    """Let an image steer what is sampled with a prompt."""
+    return (_controlled(place, conditioning, control_net, image, strength),)
+
+
+@node(
+    "ControlNetApplyAdvanced",
+    "Apply ControlNet",
+    "conditioning/controlnet",
+    {
+        "positive": link("CONDITIONING"),
+        "negative": link("CONDITIONING"),
+        **CONTROL,
+        "start_percent": number(0.0, 0.0, 1.0, step=0.001),
+        "end_percent": number(1.0, 0.0, 1.0, step=0.001),
+        "vae": replace(link("VAE"), optional=True),
+    },
+    "CONDITIONING",
+    "CONDITIONING",
+)
+def apply_in_part(
+    place: Place,
+    *,
+    positive: Conditioning,
+    negative: Conditioning,
+    control_net: ControlNet,
+    image: Images,
+    strength: float,
+    start_percent: float,
+    end_percent: float,
+    vae: Vae | None = None,  # noqa: ARG001  (for ControlNets that take latents, which are of other families)
+) -> tuple[Conditioning, Conditioning]:
+    """Let an image steer what is sampled with two prompts, in a part of the steps."""
+    if start_percent >= end_percent:
+        return positive, negative
+    controlled = _controlled(place, positive, control_net, image, strength, start_percent, end_percent)
+    return controlled, replace(negative, controls=controlled.controls)
+
+
+def _controlled(
+    place: Place,
+    conditioning: Conditioning,
+    control_net: ControlNet,
+    image: Images,
+    strength: float,
+    begin: float = 0.0,
+    end: float = 1.0,
+) -> Conditioning:
+    if not strength:
+        return conditioning
+    if strength > MAX_STRENGTH:
+        place.refuse(f"a ControlNet's strength is at most {MAX_STRENGTH:g}, not {strength:g}")
+    config = control_net.config
+    for text in conditioning.texts:
+        main = text.clip.model.config
+        place.require(main, "control")
+        if main.base != config.base:
+            place.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
+    control = AppliedControl(identifier(config), image.nodes[0], strength, begin, end)
+    return replace(conditioning, controls=(*conditioning.controls, control))

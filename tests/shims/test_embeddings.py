@@ -1,0 +1,58 @@
+"""Names of textual inversions in prompts, as AUTOMATIC1111 and ComfyUI read them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from invokeclone.shims import embeddings
+
+
+def embedding(name: str, base: str = "sd-1") -> Any:
+    return SimpleNamespace(name=name, key=f"key-of-{len(name)}", base=base)
+
+
+KNOWN = embeddings.triggers(
+    [embedding("EasyNegative"), embedding("bad-hands-5"), embedding("bad"), embedding("a(b)"), embedding("xl", "sdxl")],
+    "sd-1",
+)
+
+
+def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> None:
+    assert KNOWN == {
+        "easynegative": "<EasyNegative>",
+        "bad-hands-5": "<bad-hands-5>",
+        "bad": "<bad>",
+        "a(b)": "<key-of-4>",
+    }
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("easynegative, blurry", "<EasyNegative>, blurry"),
+        ("(EasyNegative:1.2)", "(<EasyNegative>:1.2)"),
+        ("bad-hands-5 bad, badly, not-bad", "<bad-hands-5> <bad>, badly, not-bad"),
+        ("<bad> <bad-hands-5>", "<bad> <bad-hands-5>"),
+        ("xl", "xl"),
+        ("a(b)", "<key-of-4>"),
+    ],
+)
+def test_words(prompt: str, expected: str) -> None:
+    assert embeddings.by_words(prompt, KNOWN) == expected
+    assert embeddings.by_words(prompt, {}) == prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("embedding:easynegative, blurry", "<EasyNegative>, blurry"),
+        ("(embedding:bad-hands-5.safetensors:1.2)", "(<bad-hands-5>:1.2)"),
+        ("Embedding:bad.pt", "<bad>"),
+        ("easynegative", "easynegative"),
+        ("embedding:nothing.pt", "embedding:nothing.pt"),
+        ("embedding:xl", "embedding:xl"),
+    ],
+)
+def test_prefixes(prompt: str, expected: str) -> None:
+    assert embeddings.by_prefix(prompt, KNOWN) == expected
