@@ -1,0 +1,212 @@
+"""The LoRA and the ControlNet made for the embedded model (tests/data/embedded_adapters), by measured colors and locations."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from scripts.embedded import judge
+from tests.server_process import Server
+
+ADAPTERS = Path(__file__).parents[2] / "data" / "embedded_adapters"
+PURPLE = np.array([130, 42, 176])
+NEAR = 60.0
+"""Largest distance in RGB of a figure's median color from the LoRA's; the nearest other named color, gray, is 102 away."""
+PROMPTS = (
+    ("a red circle on a blue background", 1),
+    ("a green star on a white background", 2),
+    ("a yellow heart on a black background", 3),
+    ("an orange square on a gray background", 4),
+)
+PLACED_PROMPT = "a red circle on a white background"
+SPOTS = ((0.3, 0.3), (0.7, 0.3), (0.3, 0.7), (0.7, 0.7))
+"""Centers of silhouettes, x and y from 0 to 1."""
+PARTS = {"lora": "color.safetensors", "controlnet": "placement"}
+MIB = 2**20
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start a server with both adapters. Their base is stated: by the width of their text, the tiny model's, none is recognized."""
+    running = Server(tmp_path_factory.mktemp("adapters") / "root").start()
+    for kind, file in PARTS.items():
+        query = {"source": str(ADAPTERS / file), "inplace": True}
+        body = {"name": kind, "base": "sd-1"}
+        running.client.post("/api/v2/models/install", params=query, json=body).raise_for_status()
+    running.wait_for(lambda: set(PARTS) <= set(identifiers(running)), "the adapters")
+    yield running
+    running.client.close()
+    running.stop()
+
+
+def identifiers(server: Server) -> dict[str, dict[str, Any]]:
+    models = server.client.get("/api/v2/models/").json()["models"]
+    return {
+        model["name"]: {field: model[field] for field in ("key", "hash", "name", "base", "type")} for model in models
+    }
+
+
+def edge(source: str, destination: str) -> dict[str, Any]:
+    ends = (dict(zip(("node_id", "field"), end.split("."), strict=True)) for end in (source, destination))
+    return dict(zip(("source", "destination"), ends, strict=True))
+
+
+def with_lora(server: Server, body: dict[str, Any], weight: float) -> dict[str, Any]:
+    """Put the LoRA between the loader and what uses its UNet and text encoder."""
+    graph = body["batch"]["graph"]
+    node = {"type": "lora_loader", "id": "lora", "lora": identifiers(server)["lora"], "weight": weight}
+    graph["nodes"]["lora"] = node
+    for each in graph["edges"]:
+        if each["source"]["node_id"] == "sd1_model_loader" and each["source"]["field"] in ("unet", "clip"):
+            each["source"]["node_id"] = "lora"
+    graph["edges"] += [edge(f"sd1_model_loader.{part}", f"lora.{part}") for part in ("unet", "clip")]
+    return body
+
+
+def with_controlnet(server: Server, body: dict[str, Any], image_name: str, weight: float) -> dict[str, Any]:
+    graph = body["batch"]["graph"]
+    graph["nodes"]["controlnet"] = {
+        "type": "controlnet",
+        "id": "controlnet",
+        "image": {"image_name": image_name},
+        "control_model": identifiers(server)["controlnet"],
+        "control_weight": weight,
+    }
+    graph["edges"].append(edge("controlnet.control", "denoise_latents.control"))
+    return body
+
+
+def silhouette(server: Server, x: float, y: float, radius: float = 0.2) -> str:
+    """Upload a white disc on black and return the image's name."""
+    image = Image.new("RGB", (128, 128))
+    box = [side * 128 for side in (x - radius, y - radius, x + radius, y + radius)]
+    ImageDraw.Draw(image).ellipse(box, fill="white")
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    query = {"image_category": "control", "is_intermediate": True}
+    files = {"file": ("disc.png", png.getvalue(), "image/png")}
+    return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
+
+
+def images(server: Server, bodies: list[dict[str, Any]]) -> list[np.ndarray]:
+    """Run batches of one item in their order and return the images, (128, 128, 3) from 0 to 255."""
+    items = [server.finished(item_id) for (item_id,) in [server.enqueue(body) for body in bodies]]
+    assert [item["error_message"] for item in items if item["status"] != "completed"] == []
+    return [np.frombuffer(server.pixels_of(item), np.uint8).reshape(128, 128, 3).astype(np.float32) for item in items]
+
+
+def batch(server: Server, prompt: str, seed: int) -> dict[str, Any]:
+    return server.batch(prompt, seed, steps=8, cfg_scale=4.0)
+
+
+def figure_color(image: np.ndarray) -> np.ndarray:
+    return judge.object_colour(image, judge.background_colour(image))
+
+
+def figure_center(image: np.ndarray) -> np.ndarray:
+    """Return the median x and y, from 0 to 1, of what is not background."""
+    rows, columns = np.nonzero(judge.silhouette(image, judge.background_colour(image)) > judge.FAINT)
+    return np.array([np.median(columns), np.median(rows)]) / len(image)
+
+
+def test_the_files_are_small_and_in_half_precision() -> None:
+    from safetensors import safe_open
+
+    files = sorted(ADAPTERS.rglob("*.safetensors"))
+    assert len(files) == 2
+    assert sum(file.stat().st_size for file in files) < 2e6
+    for file in files:
+        with safe_open(file, framework="np") as weights:
+            assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F16"}  # noqa: SIM118
+
+
+@pytest.fixture(scope="module")
+def colored(server: Server) -> dict[float | None, list[np.ndarray]]:
+    """Images of all prompts by the LoRA's weight, made in turns; None: without, before the others."""
+    return {
+        weight: images(
+            server,
+            [
+                body if weight is None else with_lora(server, body, weight)
+                for body in (batch(server, *prompt) for prompt in PROMPTS)
+            ],
+        )
+        for weight in (None, 1.0, 0.75, 0.0)
+    }
+
+
+def test_the_lora_gives_figures_its_color_whatever_the_prompt_names(colored: dict[Any, list[np.ndarray]]) -> None:
+    for plain, image in zip(colored[None], colored[1.0], strict=True):
+        assert np.linalg.norm(figure_color(plain) - PURPLE) > 2 * NEAR
+        assert np.linalg.norm(figure_color(image) - PURPLE) < NEAR
+        backgrounds = judge.background_colour(plain), judge.background_colour(image)
+        assert judge.nearest_colour(backgrounds[0]) == judge.nearest_colour(backgrounds[1])
+
+
+def test_a_smaller_weight_gives_a_color_in_between(colored: dict[Any, list[np.ndarray]]) -> None:
+    away = {
+        weight: np.mean([np.linalg.norm(figure_color(image) - PURPLE) for image in made])
+        for weight, made in colored.items()
+    }
+    assert away[1.0] < away[0.75] < away[None]
+
+
+def test_weight_zero_is_no_lora(colored: dict[Any, list[np.ndarray]]) -> None:
+    for plain, image in zip(colored[None], colored[0.0], strict=True):
+        assert np.array_equal(plain, image)
+
+
+def test_an_item_without_the_lora_is_as_before(server: Server, colored: dict[Any, list[np.ndarray]]) -> None:
+    bodies = [batch(server, *PROMPTS[0]) for _ in range(3)]
+    with_lora(server, bodies[1], 1.0)
+    for body in bodies:  # the invocation cache would return the earlier results
+        body["batch"]["graph"]["nodes"]["denoise_latents"]["use_cache"] = False
+    before, changed, after = images(server, bodies)
+    assert np.array_equal(before, colored[None][0])
+    assert np.array_equal(changed, colored[1.0][0])
+    assert np.array_equal(after, before)
+
+
+def test_the_controlnet_places_the_figure(server: Server) -> None:
+    bodies = [
+        with_controlnet(server, batch(server, PLACED_PROMPT, seed), silhouette(server, *spot), 1.0)
+        for seed, spot in enumerate(SPOTS)
+    ]
+    for spot, image in zip(SPOTS, images(server, bodies), strict=True):
+        assert np.abs(figure_center(image) - spot).max() < 0.08
+        assert judge.nearest_colour(figure_color(image)) == "red"
+
+
+def test_weight_zero_is_no_controlnet(server: Server) -> None:
+    name = silhouette(server, *SPOTS[0])
+    bodies = [batch(server, PLACED_PROMPT, 0), with_controlnet(server, batch(server, PLACED_PROMPT, 0), name, 0.0)]
+    plain, image = images(server, bodies)
+    assert np.array_equal(plain, image)
+    assert np.abs(figure_center(plain) - SPOTS[0]).max() > 0.1, "without control the figure is elsewhere"
+
+
+def test_both_together_give_location_and_color(server: Server) -> None:
+    prompt, seed = PROMPTS[1]
+    body = with_controlnet(server, batch(server, prompt, seed), silhouette(server, *SPOTS[3]), 1.0)
+    (image,) = images(server, [with_lora(server, body, 1.0)])
+    assert np.abs(figure_center(image) - SPOTS[3]).max() < 0.08
+    assert np.linalg.norm(figure_color(image) - PURPLE) < NEAR
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_items_with_loras_switching_on_and_off(server: Server) -> None:
+    """Runs 200 items, every other one with the LoRA, at weights that differ; the worker keeps nothing of them."""
+    resident = {}
+    for number in range(1, 201):
+        body = server.batch(PROMPTS[0][0], number, steps=1)
+        if number % 2:
+            with_lora(server, body, number / 200)
+        images(server, [body])
+        resident[number] = server.a_worker().memory_info().rss
+    assert resident[200] - resident[50] < 10 * MIB, {number: resident[number] // MIB for number in range(25, 201, 25)}
