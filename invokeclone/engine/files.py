@@ -51,6 +51,10 @@ def load_part(request: LoadRequest, class_name: str | None = None, *, dtype: tor
 
 def load_folder(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None = None) -> Any:
     """Return an object of a diffusers or transformers class from the folder it was saved to; networks in `dtype`."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"the model in {folder.parent} has no part {folder.name}: select a model of the kind that the node is for"
+        )
     _hide_progress_bars()
     if (config := folder / "scheduler_config.json").is_file():
         return cls.from_config(read_json(config))

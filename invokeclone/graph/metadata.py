@@ -5,6 +5,7 @@ from typing import Any
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.taxonomy import ModelType
 
 CUSTOM_LABEL = "* CUSTOM LABEL *"
 """The choice of a node that takes the label from its field `custom_label`."""
@@ -14,11 +15,22 @@ class UnknownModel(ValueError):
     """A node names a model that has no record."""
 
 
+class WrongModelType(ValueError):
+    """A node names a model of a type that it cannot use."""
+
+
 def check_exists(context: InvocationContext, model: ModelIdentifierField) -> None:
     """Raise UnknownModel when there is no record of the model."""
     if not context.models.exists(model.key):
         message = f"Unknown model: {model.name} ({model.key})"
         raise UnknownModel(message)
+
+
+def check_type(context: InvocationContext, model: ModelIdentifierField, expected: ModelType) -> None:
+    """Raise WrongModelType when the record of the model is of another type."""
+    if (found := context.models.get_config(model.key).type) != expected:
+        message = f"{model.name} is a model of type {found}: select one of type {expected}"
+        raise WrongModelType(message)
 
 
 def recorded_value(metadata: MetadataField | None, label: str, custom_label: str | None, default: Any) -> Any:

@@ -141,6 +141,9 @@ async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fie
 async def test_units_that_are_no_objects_and_inpainting_of_a_part_are_refused(library: Resources) -> None:
     with pytest.raises(Refused, match="unit 1: must be an object"):
         await planned(library, SYSTEM, TextToImage(**script(unit(), 5)))
+    for said in (5, {"args": 5}, {"args": unit()}):
+        with pytest.raises(Refused, match="`args` must be a list of units"):
+            await planned(library, SYSTEM, TextToImage(alwayson_scripts={"controlnet": said}))
     fields = {"init_images": [INITIAL], "mask": INITIAL, **script(unit())}
     with pytest.raises(Refused, match="inpaint_full_res"):
         await planned(library, SYSTEM, ImageToImage(**fields))

@@ -44,7 +44,7 @@ def load_textual_inversion(path: Path) -> TextualInversion:
     except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
         raise ValueError(f"the embedding {file.name} cannot be read; download it again ({error})") from error
     vectors = tuple(torch.atleast_2d(tensor.detach()) for tensor in _vectors(content))
-    if not vectors or any(tensor.ndim != 2 for tensor in vectors):  # noqa: PLR2004 - tokens and width
+    if not vectors or any(tensor.ndim != 2 or not tensor.numel() for tensor in vectors):  # noqa: PLR2004 - tokens and width
         raise ValueError(f"the embedding {file.name} holds no vectors")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in vectors):
         raise ValueError(f"the embedding {file.name} is damaged: it has values that are no numbers (NaN, infinity)")

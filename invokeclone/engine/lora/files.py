@@ -89,7 +89,11 @@ def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
             )
         try:
             weights.parts.setdefault(part, {})[layer] = read_layer(converted)
-        except (UnknownLayer, KeyError, RuntimeError) as error:
+        except KeyError as error:
+            raise ValueError(
+                f"the LoRA {name} is incomplete: layer {layer} lacks {error.args[0]}; download it again"
+            ) from error
+        except (UnknownLayer, RuntimeError) as error:
             raise ValueError(f"the LoRA {name} cannot be used: layer {layer}: {error}") from error
         weights.size += sum(tensor.nbytes for tensor in converted.values())
     return weights

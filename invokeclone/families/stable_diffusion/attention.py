@@ -60,6 +60,11 @@ class CrossAttention:
         for prompt, weight in zip(self._prompts, self._weights, strict=True):
             if weight and prompt.is_for(layer):
                 keys, values = self._keys_and_values(prompt, layer, number, self._conditioning.positive)
+                if keys.shape[-1] != attend.width:
+                    raise ValueError(
+                        f"the IP-Adapter does not fit this model: its layer {number} is {keys.shape[-1]} wide, {layer} is "
+                        f"{attend.width}; choose one that was made for this main model"
+                    )
                 attended = weight * attend(keys, values)
                 yield attended if prompt.mask is None else attended * self._mask(prompt, prompt.mask, locations)
 
@@ -127,6 +132,7 @@ class _Attend:
 
     def __init__(self, query: torch.Tensor, heads: int) -> None:
         self._heads = heads
+        self.width = query.shape[-1]
         self._query = self._split(query)
 
     def __call__(self, keys: torch.Tensor, values: torch.Tensor, score: torch.Tensor | None = None) -> torch.Tensor:

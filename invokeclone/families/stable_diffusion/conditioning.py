@@ -5,7 +5,7 @@ Community nodes take BasicConditioningInfo and SDXLConditioningInfo apart and pu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.nn import functional
@@ -13,6 +13,7 @@ from torch.nn import functional
 from invokeclone.engine.conditioning import ConditioningTensors
 
 _HALF = 0.5
+_REMEDY = "encode the prompts with the text encoders of the main model that denoises, by the prompt node for its base"
 
 
 @dataclass
@@ -67,6 +68,10 @@ class TextConditioning:
 
         SDXL's pooled embeddings and sizes are those of the last prompt without a mask, else of the first.
         """
+        widths = {info.embeds.shape[-1] for info, _ in prompts}
+        if len(widths) > 1:
+            sizes = " and ".join(str(width) for width in sorted(widths))
+            raise ValueError(f"prompts of different models are joined (embeddings of widths {sizes}): {_REMEDY}")
         embeds = torch.cat([info.embeds for info, _ in prompts], dim=1)
         regions, first = [], 0
         for info, mask in prompts:
@@ -122,6 +127,25 @@ class TextConditioning:
         names = ("embeds", "pooled", "time_ids")
         tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(self, **{name: value.to(device=device, dtype=dtype) for name, value in tensors.items()})
+
+    def check_fits(self, config: Any, side: str) -> None:
+        """Raise ValueError where a UNet of this configuration cannot be conditioned on the prompts of this side of the guidance."""
+        width, expected = self.embeds.shape[-1], config.cross_attention_dim
+        if width != expected:
+            raise ValueError(
+                f"the {side} prompt was encoded for another model (embeddings of width {width}, the UNet's is {expected}): "
+                f"{_REMEDY}"
+            )
+        if config.addition_embed_type != "text_time":
+            return
+        if self.pooled is None or self.time_ids is None:
+            raise ValueError(f"the {side} prompt has no sizes and pooled embedding, which SDXL needs: {_REMEDY}")
+        numbers = self.pooled.shape[-1] + self.time_ids.shape[-1] * config.addition_time_embed_dim
+        if numbers != config.projection_class_embeddings_input_dim:
+            raise ValueError(
+                f"the {side} prompt was encoded for another model ({self.time_ids.shape[-1]} sizes, SDXL has 6, its refiner 5): "
+                f"{_REMEDY}"
+            )
 
     @property
     def added(self) -> dict[str, torch.Tensor] | None:

@@ -50,6 +50,10 @@ def load(path: Path, dtype: torch.dtype) -> IPAdapter:
     unknown = next((n for n in tensors if not n.startswith((_PROJECTION, _LAYERS, *_UNUSED))), None)
     if unknown is not None:
         raise ValueError(f"{file.name} is no IP-Adapter that Stable Diffusion can use: it has a tensor {unknown}")
+    if damaged := next((n for n, value in tensors.items() if not bool(torch.isfinite(value).all())), None):
+        raise ValueError(
+            f"{file.name} is damaged: {damaged} has values that are no numbers (NaN, infinity); download it again"
+        )
     try:
         adapter = IPAdapter(load_projection(_inside(tensors, _PROJECTION), dtype), _layers(tensors, dtype))
     except ValueError as error:
@@ -141,5 +145,11 @@ def encode(
         sides = [side.flatten(0, 1)[None] for side in adapter.projection.tokens(encoder, pixels(images).to(device))]
         # 2. what each layer attends to
         layers = {int(number): layer for number, layer in adapter.layers.items()}
+        for number, layer in layers.items():
+            if (width := layer.to_k.shape[1]) != sides[0].shape[-1]:
+                raise ValueError(
+                    f"the IP-Adapter is damaged: its layer {number} takes tokens of width {width}, its image projection "
+                    f"makes them {sides[0].shape[-1]} wide; download it again"
+                )
         first, second = ({number: KeysValues(*layer(side)) for number, layer in layers.items()} for side in sides)
     return first, second

@@ -17,7 +17,7 @@ from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import Step
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import INPAINTING_CHANNELS, DenoiseTask, begin
+from invokeclone.families.stable_diffusion.pipeline import INPAINTING_CHANNELS, DenoiseTask, begin, conditionings
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
     areas = tiling.areas(height, width)
     tiled = TiledSchedule(schedule, areas)
     # 4. the denoiser and its guidance, for one tile after the other
-    positive, negative = (side.expanded(len(begun)).to(device, unet.dtype) for side in (task.positive, task.negative))
+    positive, negative = conditionings(unet, task, len(begun), device)
     denoiser = UNetDenoiser(unet, None, None, task.controls, len(schedule.timesteps), (height, width))
     guided = classifier_free_guidance(
         denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential

@@ -32,7 +32,12 @@ _HALF = 0.5
 
 
 def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, skip: int = 0) -> torch.Tensor:
-    """Return a prompt's embeddings (1, n * 77, width) on the CPU, without the last `skip` layers of the encoder."""
+    """Return a prompt's embeddings (1, n * 77, width) on the CPU, without the last `skip` layers of the encoder.
+
+    Raises ValueError for a prompt that cannot be read, and for SDXL's second text encoder.
+    """
+    if hasattr(text_encoder, "text_projection"):
+        raise ValueError("this is the second text encoder of SDXL: encode the prompt with SDXL's prompt node")
     with skipped_layers(text_encoder, skip):
         return encode_prompt(tokenizer, text_encoder, prompt, device).cpu()
 
@@ -82,7 +87,7 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     # 2. what stays as it is
     mask = _mask(unet, task, schedule, latents, noise, begun)
     # 3. the denoiser and its guidance
-    positive, negative = (side.expanded(len(begun)).to(device, unet.dtype) for side in (task.positive, task.negative))
+    positive, negative = conditionings(unet, task, len(begun), device)
     attention = None
     if positive.is_regional or negative.is_regional or task.image_prompts:
         images = [prompt.to(device, unet.dtype) for prompt in task.image_prompts]
@@ -120,6 +125,19 @@ def begin(
         raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
     schedule = _schedule(task, device)
     return schedule, schedule.start(latents, noise), latents, noise
+
+
+def conditionings(
+    unet: Any, task: DenoiseTask, batch: int, device: torch.device
+) -> tuple[TextConditioning, TextConditioning]:
+    """Return the positive and the negative prompts, `batch` rows each, as the UNet takes them.
+
+    Raises ValueError for those of another model.
+    """
+    task.positive.check_fits(unet.config, "positive")
+    task.negative.check_fits(unet.config, "negative")
+    positive, negative = (side.expanded(batch).to(device, unet.dtype) for side in (task.positive, task.negative))
+    return positive, negative
 
 
 def _schedule(task: DenoiseTask, device: torch.device) -> DiscreteSchedule:

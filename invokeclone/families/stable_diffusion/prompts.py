@@ -27,7 +27,14 @@ class EncodedText:
 def encode_text(
     tokenizer: Any, text_encoder: Any, text: str, device: torch.device, skip: int = 0, *, pooled: bool
 ) -> EncodedText:
-    """Encode a text without the last `skip` layers of the encoder; raises ValueError for a text that cannot be read."""
+    """Encode a text without the last `skip` layers of the encoder.
+
+    Raises ValueError for a text that cannot be read, and where `pooled` is wanted of an encoder that has no such embedding.
+    """
+    if pooled and not hasattr(text_encoder, "text_projection"):
+        raise ValueError(
+            "this text encoder has no pooled embedding: connect the second text encoder (CLIP 2) of an SDXL model to CLIP 2"
+        )
     with skipped_layers(text_encoder, skip):
         embeds = encode_prompt(tokenizer, text_encoder, text, device, penultimate=True).cpu()
         return EncodedText(embeds, pooled_embedding(tokenizer, text_encoder, text, device).cpu() if pooled else None)

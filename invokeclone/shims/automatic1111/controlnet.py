@@ -85,7 +85,7 @@ class Unit(Body):
 def units(request: Generate) -> list[Unit]:
     """Return the units that are enabled; raises Refused for what makes no sense, or is not supported."""
     scripts = [script for name, script in request.alwayson_scripts.items() if name.casefold() == SCRIPT]
-    listed = [unit for script in scripts for unit in (script.get("args") if isinstance(script, dict) else script) or ()]
+    listed = [unit for script in scripts for unit in _args(script)]
     enabled = []
     for number, fields in enumerate(listed):
         if not isinstance(fields, dict):
@@ -99,6 +99,13 @@ def units(request: Generate) -> list[Unit]:
             _refuse_unsupported(number, unit, request)
             enabled.append(unit)
     return enabled
+
+
+def _args(script: Any) -> list[Any]:
+    args = script.get("args") if isinstance(script, dict) else script
+    if not isinstance(args, list | None):
+        raise Refused("ControlNet: `args` must be a list of units", PARAM)
+    return args or []
 
 
 def _refuse_unsupported(number: int, unit: Unit, request: Generate) -> None:

@@ -12,6 +12,7 @@ from invokeclone.families.stable_diffusion import t2i_adapter
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.controls import ControlNetInvocation, T2IAdapterInvocation
 from invokeclone.graph.fields import ImageField
+from invokeclone.graph.metadata import WrongModelType
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.nodes.latents.noise import NoiseInvocation
@@ -101,9 +102,10 @@ def test_weights_and_windows_that_cannot_be(context: FakeContext, models: Models
             ControlNetInvocation(image=image, control_model=net, control_weight=weight)
     with pytest.raises(ValidationError, match="at least 0"):
         T2IAdapterInvocation(image=image, t2i_adapter_model=net, weight=[1, -0.1])
-    for make in (controlnet, adapter):
-        with pytest.raises(ValidationError, match="must be less than"):
-            make(context, net, image, begin_step_percent=0.6, end_step_percent=0.6)
+    window = {"begin_step_percent": 0.6, "end_step_percent": 0.6}
+    for cls, name in ((ControlNetInvocation, "control_model"), (T2IAdapterInvocation, "t2i_adapter_model")):
+        with pytest.raises(ValidationError, match="must be less than"):  # when the graph is read, not when it runs
+            cls(image=image, **{name: net}, **window)
 
 
 def test_an_image_that_is_not_there(context: FakeContext, models: ModelsWithControls):
@@ -153,15 +155,39 @@ def test_models_for_another_base(
     net = models.add("edges", make_net(), ModelType.ControlNet, base=SD2)
     with pytest.raises(ValueError, match=r"ControlNet edges is for sd-2 .* sd-1: choose a ControlNet for sd-1"):
         denoise_node(control=controlnet(context, net, image)).invoke(context)
-    with pytest.raises(ValueError, match=r"T2I-Adapter edges is for sd-2 .* sd-1"):
+    t2i = models.add("t2i", None, ModelType.T2IAdapter, base=SD2)
+    with pytest.raises(ValueError, match=r"T2I-Adapter t2i is for sd-2 .* sd-1"):
+        denoise_node(t2i_adapter=adapter(context, t2i, image)).invoke(context)
+    assert models.controls["edges"].entered == models.controls["t2i"].entered == 0
+
+
+def broken(*_inputs: Any, **_named: Any) -> Any:
+    message = "the device is gone"
+    raise RuntimeError(message)
+
+
+def test_a_net_made_for_another_unet(
+    context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
+):
+    net = models.add("net", make_net(0, cross_attention_dim=16), ModelType.ControlNet)
+    with pytest.raises(ValueError, match=r"The ControlNet net was made for another UNet .* choose a ControlNet"):
+        denoise_node(control=controlnet(context, net, image)).invoke(context)
+    assert models.controls["net"].open == 0
+
+
+def test_models_of_another_type(context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any):
+    net, edges = models.add("net", None, ModelType.ControlNet), models.add("edges", None, ModelType.T2IAdapter)
+    with pytest.raises(WrongModelType, match="edges is a model of type t2i_adapter: select one of type controlnet"):
+        denoise_node(control=controlnet(context, edges, image)).invoke(context)
+    with pytest.raises(WrongModelType, match="net is a model of type controlnet: select one of type t2i_adapter"):
         denoise_node(t2i_adapter=adapter(context, net, image)).invoke(context)
-    assert models.controls["edges"].entered == 0
 
 
 def test_the_net_is_given_back_when_the_run_fails(
     context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
 ):
-    net = models.add("net", make_net(0, cross_attention_dim=16), ModelType.ControlNet)
-    with pytest.raises(RuntimeError):
+    net = models.add("net", make_net(0), ModelType.ControlNet)
+    models.controls["net"].model.forward = broken
+    with pytest.raises(RuntimeError, match="device is gone"):
         denoise_node(control=controlnet(context, net, image)).invoke(context)
     assert (models.controls["net"].entered, models.controls["net"].open) == (1, 0)

@@ -260,6 +260,10 @@ class TestFiles:
             ({"other.weight": torch.ones(1)}, "it has a tensor other.weight"),
             ({"ip_adapter.1.to_x.weight": torch.ones(1)}, "it has a tensor ip_adapter.1.to_x.weight"),
             ({"ip_adapter.99.to_k_ip.weight": torch.ones(1)}, "its layer 99 is not complete"),
+            (
+                {"image_proj.norm.bias": torch.full((WIDTH,), torch.nan)},
+                r"a\.safetensors is damaged: image_proj\.norm\.bias",
+            ),
             ({"image_proj.norm.bias": None}, "its image projection is not complete"),
             ({"image_proj.proj.weight": None}, "an image projection of a kind that is not known"),
         ],
@@ -271,6 +275,19 @@ class TestFiles:
         save_file(changed, tmp_path / "a.safetensors")
         with pytest.raises(ValueError, match=message):
             ip_adapter.load(tmp_path / "a.safetensors", torch.float32)
+
+    def test_layers_of_other_widths(self, sd1_parts: dict[str, Any], encoder: Any, tmp_path: Path):
+        flat = tensors(sd1_parts["unet"])
+        cases = {
+            "its layer 1 takes tokens of width 5, its image projection makes them 32 wide": {"k": (8, 5), "v": (8, 5)},
+            "its layer 1 is 8 wide, .* is [0-9]+; choose one": {"k": (8, WIDTH), "v": (8, WIDTH)},
+        }
+        for message, shapes in cases.items():
+            changes = {f"ip_adapter.1.to_{side}_ip.weight": torch.ones(shape) for side, shape in shapes.items()}
+            save_file(flat | changes, tmp_path / "a.safetensors")
+            broken = ip_adapter.load(tmp_path / "a.safetensors", torch.float32)
+            with pytest.raises(ValueError, match=message):
+                predict(sd1_parts["unet"], prompt(broken, encoder, IMAGES))
 
     def test_an_image_encoder_of_another_width(self, adapter: Any):
         other = type("Encoder", (), {"dtype": torch.float32, "__call__": lambda _, x: SimpleNamespace(image_embeds=x)})

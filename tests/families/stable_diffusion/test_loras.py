@@ -24,7 +24,7 @@ from invokeclone.families.stable_diffusion.nodes.loras import (
 )
 from invokeclone.families.stable_diffusion.nodes.models import CLIPSkipInvocation
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
-from invokeclone.graph.metadata import UnknownModel
+from invokeclone.graph.metadata import UnknownModel, WrongModelType
 from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.nodes.models.loaders import LoRASelectorInvocation
@@ -212,6 +212,11 @@ class TestNodes:
         with pytest.raises(LoRANotApplicable, match="style is applied twice"):
             nodes[node].invoke(context)
 
+    def test_a_model_that_is_no_lora(self, context: FakeContext, model: ModelLoaderOutput, library: Library):
+        main = library.add("main", Path("x"), base=BaseModelType.StableDiffusion1, type=ModelType.Main)
+        with pytest.raises(WrongModelType, match="main is a model of type main: select one of type lora"):
+            LoRALoaderInvocation(lora=main, unet=model.unet).invoke(context)
+
     def test_unknown(self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField):
         unknown = lora.model_copy(update={"key": "gone", "name": "gone"})
         for node in (
@@ -261,6 +266,35 @@ class TestRuns:
         expected = latents_of(context, denoise_node().invoke(context))
         assert torch.allclose(made, expected, atol=1e-4)
         assert not torch.allclose(made, plain, atol=1e-2)
+
+    def test_a_run_that_ends_without_memory_leaves_the_model_as_it_was(
+        self,
+        context: FakeContext,
+        denoise_node: Any,
+        model: ModelLoaderOutput,
+        lora: ModelIdentifierField,
+        monkeypatch: pytest.MonkeyPatch,
+    ):
+        plain = latents_of(context, denoise_node().invoke(context))
+        cached = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
+        before = {name: parameter.data_ptr() for name, parameter in cached.model.named_parameters()}
+        patched = []
+
+        def without_memory(*_inputs: Any, **_named: Any) -> Any:
+            patched.extend(module for module in cached.model.modules() if module._forward_hooks)
+            patched.extend(name for name, own in cached.model.named_parameters() if own.data_ptr() != before[name])
+            raise torch.OutOfMemoryError("out of memory")
+
+        unet = LoRALoaderInvocation(lora=lora, unet=model.unet).invoke(context).unet
+        with monkeypatch.context() as patch:
+            patch.setattr(cached.model, "forward", without_memory)
+            with pytest.raises(torch.OutOfMemoryError):
+                denoise_node(unet=unet).invoke(context)
+        assert len(patched) == len(UNET_LAYERS), "the LoRA was on"
+        assert {name: own.data_ptr() for name, own in cached.model.named_parameters()} == before
+        assert not any(module._forward_hooks for module in cached.model.modules())
+        assert cached.locks == 0
+        assert torch.equal(latents_of(context, denoise_node().invoke(context)), plain)
 
     @pytest.mark.parametrize("skip", [0, 1])
     def test_prompts(

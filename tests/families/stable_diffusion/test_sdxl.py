@@ -13,8 +13,12 @@ from invokeclone.components.clip.encode import skipped_layers
 from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.schedules import discrete
-from invokeclone.families.stable_diffusion import pipeline, prompts, single_files
-from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo, TextConditioning
+from invokeclone.families.stable_diffusion import multi_diffusion, pipeline, prompts, single_files
+from invokeclone.families.stable_diffusion.conditioning import (
+    BasicConditioningInfo,
+    SDXLConditioningInfo,
+    TextConditioning,
+)
 from invokeclone.families.stable_diffusion.nodes.denoise import DenoiseLatentsInvocation
 from invokeclone.families.stable_diffusion.nodes.models import CLIPSkipInvocation
 from invokeclone.families.stable_diffusion.nodes.sdxl import (
@@ -284,6 +288,47 @@ def test_rows_keep_their_pooled_embeddings(context: FakeContext, parts: dict[str
 def test_a_pooled_embedding_is_needed():
     with pytest.raises(ValueError, match="pooled embedding is missing"):
         prompts.conditioning([prompts.EncodedText(torch.zeros(1, 77, 4), None)], [1, 2, 3])
+
+
+OTHERS = {
+    "width": (SDXLConditioningInfo(torch.zeros(1, 77, 32), torch.zeros(1, WIDTH), torch.zeros(1, 6)), "of width 32"),
+    "no sizes": (BasicConditioningInfo(torch.zeros(1, 77, 48)), "has no sizes and pooled embedding"),
+    "refiner": (SDXLConditioningInfo(torch.zeros(1, 77, 48), torch.zeros(1, WIDTH), torch.zeros(1, 5)), "5 sizes"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("tiled", [False, True])
+def test_prompts_of_another_model_are_named(kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]):
+    other, problem = OTHERS[kind]
+    given = task(encode(context, "a cat"), other)
+    with pytest.raises(
+        ValueError, match=f"the negative prompt .*{problem}.*: encode the prompts with the text encoders"
+    ):
+        if tiled:
+            multi_diffusion.denoise(parts["unet"], given, multi_diffusion.Tiling(4, 4, 1), CPU, lambda _: None)
+        else:
+            pipeline.denoise(parts["unet"], given, CPU, lambda _: None)
+
+
+def test_prompts_of_two_models_are_not_joined():
+    sides = [(BasicConditioningInfo(torch.zeros(1, 77, width)), None) for width in (48, 32)]
+    with pytest.raises(ValueError, match=r"prompts of different models are joined .*widths 32 and 48"):
+        TextConditioning.of_prompts(sides)
+
+
+def test_text_encoders_in_the_wrong_place(context: FakeContext, parts: dict[str, Any]):
+    model = loaded(context)
+    swapped = SDXLCompelPromptInvocation(prompt="a cat", clip=model.clip2, clip2=model.clip)
+    with pytest.raises(ValueError, match="no pooled embedding: connect the second text encoder"):
+        swapped.invoke(context)
+    with pytest.raises(ValueError, match="second text encoder of SDXL: encode the prompt with SDXL's prompt node"):
+        pipeline.encode(parts["tokenizer_2"], parts["text_encoder_2"], "a cat", CPU)
+
+
+def test_a_loader_names_the_part_that_a_model_lacks(refiner_context: FakeContext):
+    with pytest.raises(ValueError, match="has no part text_encoder: select a model of the kind"):
+        encode(refiner_context, "a cat")
 
 
 def test_the_nodes_denoise(context: FakeContext):

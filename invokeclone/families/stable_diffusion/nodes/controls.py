@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from invokeclone.components.control.fields import (
     CONTROLNET_MODE_VALUES,
@@ -13,11 +13,13 @@ from invokeclone.components.control.fields import (
     ControlOutput,
     T2IAdapterField,
     T2IAdapterOutput,
+    check_steps,
     check_weights,
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ImageField, InputField
 from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.metadata import check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _BEGIN = "When it starts, as a fraction of the steps"
 _END = "When it stops, as a fraction of the steps"
 _RESIZE = "How the image is made to fit"
+_NAMES = {ModelType.ControlNet: "ControlNet", ModelType.T2IAdapter: "T2I-Adapter"}
 
 
 @invocation(
@@ -65,6 +68,11 @@ class ControlNetInvocation(BaseInvocation):
     def _check_weights(cls, value: float | list[float]) -> float | list[float]:
         check_weights(value)
         return value
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        check_steps(self.begin_step_percent, self.end_step_percent)
+        return self
 
     def invoke(self, context: InvocationContext) -> ControlOutput:
         """Put together; raises for an image that is not there."""
@@ -114,6 +122,11 @@ class T2IAdapterInvocation(BaseInvocation):
             raise ValueError(message)
         return value
 
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        check_steps(self.begin_step_percent, self.end_step_percent)
+        return self
+
     def invoke(self, context: InvocationContext) -> T2IAdapterOutput:
         """Put together; raises for an image that is not there."""
         context.images.get_dto(self.image.image_name)
@@ -134,10 +147,11 @@ def controlnets(
     stack: ExitStack,
     fields: ControlField | Sequence[ControlField] | None,
     base: BaseModelType,
+    unet: Any,
 ) -> "list[ControlNet]":
-    """Return the ControlNets of a run with a main model of `base`; `stack` holds them on the device.
+    """Return the ControlNets of a run with a UNet of a main model of `base`; `stack` holds them on the device.
 
-    Raises ValueError for one of another base, and what the context raises for images and models that are not there.
+    Raises ValueError for one of another base or of other sizes, and what the context raises for images and models that are not there.
     """
     from invokeclone.families.stable_diffusion.control_image import ControlImage
     from invokeclone.families.stable_diffusion.controlnet import ControlNet
@@ -145,9 +159,11 @@ def controlnets(
     controls = []
     for field in [fields] if isinstance(fields, ControlField) else fields or []:
         image = ControlImage(context.images.get_pil(field.image.image_name), field.resize_mode)
+        net = _entered(context, stack, field.control_model, base, ModelType.ControlNet)
+        _check_fits(field.control_model.name, net.config, unet.config)
         controls.append(
             ControlNet(
-                _entered(context, stack, field.control_model, base, "ControlNet"),
+                net,
                 image,
                 field.control_weight,
                 field.begin_step_percent,
@@ -176,7 +192,7 @@ def t2i_adapters(
         image = context.images.get_pil(field.image.image_name).convert("RGB")
         controls.append(
             T2IAdapter(
-                _entered(context, stack, field.t2i_adapter_model, base, "T2I-Adapter"),
+                _entered(context, stack, field.t2i_adapter_model, base, ModelType.T2IAdapter),
                 base,
                 ControlImage(image, field.resize_mode),
                 field.weight,
@@ -188,14 +204,33 @@ def t2i_adapters(
 
 
 def _entered(
-    context: InvocationContext, stack: ExitStack, model: ModelIdentifierField, base: BaseModelType, kind: str
+    context: InvocationContext, stack: ExitStack, model: ModelIdentifierField, base: BaseModelType, expected: ModelType
 ) -> Any:
-    """Return a model on the device, where it stays as long as `stack`; raises ValueError for one of another base."""
+    """Return a model on the device, where it stays as long as `stack`; raises ValueError for one of another type or base."""
+    check_type(context, model, expected)
     config = context.models.get_config(model.key)
     if config.base != base:
+        kind = _NAMES[expected]
         message = (
             f"The {kind} {config.name} is for {config.base} and the main model is {base}: "
             f"choose a {kind} for {base}, or a main model of {config.base}"
         )
         raise ValueError(message)
     return stack.enter_context(context.models.load(model))
+
+
+def _check_fits(name: str, own: Any, unet: Any) -> None:
+    """Raise ValueError for a ControlNet whose residuals would not have the sizes of the UNet's feature maps."""
+    for size in ("block_out_channels", "layers_per_block", "cross_attention_dim"):
+        one, other = (getattr(config, size, None) for config in (own, unet))
+        if _plain(one) != _plain(other):
+            message = (
+                f"The ControlNet {name} was made for another UNet ({size}: {one}, the main model has {other}): "
+                "choose a ControlNet that was made for this main model"
+            )
+            raise ValueError(message)
+
+
+def _plain(value: Any) -> Any:
+    """Return a configuration's list as a tuple: which of the two it is depends on where it was read."""
+    return tuple(value) if isinstance(value, list) else value

@@ -131,14 +131,16 @@ class DenoiseLatentsInvocation(BaseInvocation):
             device = device_of(unet_info, unet)
             stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
             # 2. what steers it
-            task.controls = self._controls(context, stack, base)
+            task.controls = self._controls(context, stack, base, unet)
             # 3. the loop
             return pipeline.denoise(unet, task, device, on_step)
 
-    def _controls(self, context: InvocationContext, stack: ExitStack, base: BaseModelType) -> "list[Control]":
+    def _controls(
+        self, context: InvocationContext, stack: ExitStack, base: BaseModelType, unet: Any
+    ) -> "list[Control]":
         """Return the controls; what must stay loaded while they work is entered into `stack`."""
         return [
-            *controlnets(context, stack, self.control, base),
+            *controlnets(context, stack, self.control, base, unet),
             *t2i_adapters(context, stack, self.t2i_adapter, base),
         ]
 

@@ -16,6 +16,7 @@ from invokeclone.components.control.image_encoders import find_image_encoder
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ImageField, InputField, TensorField
 from invokeclone.graph.invocation import BaseInvocation, invocation
+from invokeclone.graph.metadata import check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 
@@ -98,6 +99,7 @@ class IPAdapterInvocation(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> IPAdapterOutput:
         """Find the image encoder and put all together."""
+        check_type(context, self.ip_adapter_model, ModelType.IPAdapter)
         adapter = context.models.get_config(self.ip_adapter_model.key)
         encoder = self.clip_vision_model
         if adapter.format == ModelFormat.InvokeAI:  # a folder names its own
@@ -130,6 +132,7 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt, encode
 
     # 1. which layers it is for
+    check_type(context, field.ip_adapter_model, ModelType.IPAdapter)
     config = context.models.get_config(field.ip_adapter_model)
     if config.base != base:
         message = f"The IP-Adapter {config.name} is for {config.base} models, but the UNet is of a {base} model"

@@ -8,7 +8,7 @@ from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLL
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import FieldDescriptions, Input, InputField
 from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.metadata import check_exists, check_type
 from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
@@ -130,10 +130,12 @@ def _listed(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
 def with_loras(context: InvocationContext, target: Target | None, loras: Sequence[LoRAField]) -> Target | None:
     """Return a model part with LoRAs noted on it; None stays None.
 
-    Raises UnknownModel for a LoRA that is not installed, LoRANotApplicable for one that is there already or of another base.
+    Raises UnknownModel for a LoRA that is not installed, WrongModelType for a model that is no LoRA, LoRANotApplicable for one
+    that is there already or of another base.
     """
     for field in loras:
         check_exists(context, field.lora)
+        check_type(context, field.lora, ModelType.LoRA)
     if target is None:
         return None
     model = target.unet if isinstance(target, UNetField) else target.text_encoder

@@ -13,7 +13,7 @@ from invokeclone.families.stable_diffusion.fields import (
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import FieldDescriptions, Input, InputField, OutputField
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.metadata import check_exists, check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
 from invokeclone.models import registry
@@ -34,6 +34,7 @@ class MainModelLoaderInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> ModelLoaderOutput:
         """Name the parts."""
         check_exists(context, self.model)
+        check_type(context, self.model, ModelType.Main)
         unet, scheduler, tokenizer, text_encoder, vae = (
             self.model.part(submodel)
             for submodel in (

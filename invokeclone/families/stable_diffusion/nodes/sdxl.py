@@ -19,7 +19,7 @@ from invokeclone.graph.fields import (
     UIComponent,
 )
 from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_exists
+from invokeclone.graph.metadata import check_exists, check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.outputs import ConditioningOutput
 from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
@@ -53,6 +53,7 @@ class SDXLModelLoaderInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> SDXLModelLoaderOutput:
         """Name the parts."""
         check_exists(context, self.model)
+        check_type(context, self.model, ModelType.Main)
         return SDXLModelLoaderOutput(
             unet=_unet(self.model),
             clip=_clip(self.model, SubModelType.Tokenizer, SubModelType.TextEncoder),
@@ -80,6 +81,7 @@ class SDXLRefinerModelLoaderInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> SDXLRefinerModelLoaderOutput:
         """Name the parts."""
         check_exists(context, self.model)
+        check_type(context, self.model, ModelType.Main)
         return SDXLRefinerModelLoaderOutput(
             unet=_unet(self.model),
             clip2=_clip(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),

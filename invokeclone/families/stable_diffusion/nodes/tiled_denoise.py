@@ -92,7 +92,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
             unet = stack.enter_context(unet_info)
             stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
             # 2. what steers it
-            task.controls = controlnets(context, stack, self.control, base)
+            task.controls = controlnets(context, stack, self.control, base, unet)
             # 3. the loop
             latents = multi_diffusion.denoise(unet, task, tiling, device_of(unet_info, unet), on_step)
         return LatentsOutput.build(context.tensors.save(latents), latents)
