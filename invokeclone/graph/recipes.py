@@ -131,6 +131,21 @@ class AppliedControl:
     resize: ControlResize = "just_resize"
     """How the image is made to fit."""
 
+    def fields(self) -> dict[str, Any]:
+        """Return it by the names that its node's inputs and an image's metadata have."""
+        own: dict[str, Any]
+        if self.model["type"] == ModelType.T2IAdapter:
+            own = {"t2i_adapter_model": dict(self.model), "weight": self.weight}
+        else:
+            own = {"control_model": dict(self.model), "control_weight": self.weight, "control_mode": self.mode}
+        return {
+            **own,
+            "image": {"image_name": self.image} if isinstance(self.image, str) else self.image,
+            "begin_step_percent": self.begin,
+            "end_step_percent": self.end,
+            "resize_mode": self.resize,
+        }
+
 
 @dataclass(frozen=True)
 class ImageSettings:
@@ -458,18 +473,8 @@ def _recorded_controls(controls: Sequence[AppliedControl]) -> dict[str, Any]:
     """Return what an image's metadata says of its ControlNets and T2I-Adapters."""
     recorded: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": []}
     for control in controls:
-        common = {
-            "image": {"image_name": control.image},
-            "begin_step_percent": control.begin,
-            "end_step_percent": control.end,
-            "resize_mode": control.resize,
-        }
-        if control.model["type"] == ModelType.T2IAdapter:
-            own = {"t2i_adapter_model": dict(control.model), "weight": control.weight}
-            recorded["t2iAdapters"].append(common | own)
-        else:
-            own = {"control_model": dict(control.model), "control_weight": control.weight, "control_mode": control.mode}
-            recorded["controlnets"].append(common | own)
+        kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
+        recorded[kind].append(control.fields())
     return {name: entries for name, entries in recorded.items() if entries}
 
 

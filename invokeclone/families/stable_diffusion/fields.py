@@ -8,6 +8,7 @@ from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import OutputField
 from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
 from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.taxonomy import SubModelType
 
 
 class FreeUConfig(BaseModel):
@@ -27,6 +28,16 @@ class UNetField(BaseModel):
     loras: list[LoRAField] = Field(description="LoRAs to apply")
     seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
     freeu_config: FreeUConfig | None = Field(default=None, description="FreeU, if any")
+
+
+def clip_of(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
+    """Return a text encoder of a model, with nothing put on it."""
+    return CLIPField(tokenizer=model.part(tokenizer), text_encoder=model.part(text_encoder), skipped_layers=0, loras=[])
+
+
+def unet_of(model: ModelIdentifierField) -> UNetField:
+    """Return the UNet of a model, with nothing put on it."""
+    return UNetField(unet=model.part(SubModelType.UNet), scheduler=model.part(SubModelType.Scheduler), loras=[])
 
 
 @invocation_output("unet_output")

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
-from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, DenoiseRun, Model, ModelParts, Recipe, recipe
+from invokeclone.graph.recipes import AppliedLoRA, DenoiseRun, Model, ModelParts, Recipe, recipe
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 Image = Mapping[str, str] | NodeOutput
@@ -129,7 +128,7 @@ class StableDiffusionRecipe(Recipe):
             return None
         collect = builder.node(f"{name}_{node}_collect", "collect")
         for number, control in enumerate(controls):
-            output = builder.output(f"{name}_{node}_{number}", node, field, **_control_inputs(control))
+            output = builder.output(f"{name}_{node}_{number}", node, field, **control.fields())
             builder.connect(output, collect, "item")
         return NodeOutput(collect, "collection")
 
@@ -158,22 +157,6 @@ class StableDiffusionRecipe(Recipe):
     ) -> NodeOutput:
         """Make the mask, and the masked image's latents for inpainting models."""
         return builder.output(name, "create_denoise_mask", "denoise_mask", mask=mask, image=image, vae=vae, fp32=True)
-
-
-def _control_inputs(control: AppliedControl) -> dict[str, Any]:
-    """Return the inputs of the node of a ControlNet or a T2I-Adapter."""
-    own: dict[str, Any]
-    if control.model["type"] == ModelType.T2IAdapter:
-        own = {"t2i_adapter_model": dict(control.model), "weight": control.weight}
-    else:
-        own = {"control_model": dict(control.model), "control_weight": control.weight, "control_mode": control.mode}
-    return {
-        **own,
-        "image": {"image_name": control.image} if isinstance(control.image, str) else control.image,
-        "begin_step_percent": control.begin,
-        "end_step_percent": control.end,
-        "resize_mode": control.resize,
-    }
 
 
 @recipe(BaseModelType.StableDiffusionXL)

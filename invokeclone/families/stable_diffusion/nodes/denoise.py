@@ -1,6 +1,7 @@
 """The denoise nodes: they collect their inputs into one task for `pipeline.denoise`."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import field_validator
@@ -158,33 +159,15 @@ class DenoiseLatentsInvocation(BaseInvocation):
         )
 
     def _task(self, context: InvocationContext, scheduler_config: Any, prediction_type: str | None) -> "DenoiseTask":
-        from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
-
-        latents = context.tensors.load(self.latents.latents_name) if self.latents else None
-        noise = context.tensors.load(self.noise.latents_name) if self.noise else None
-        seeds = [field.seed for field in (self.noise, self.latents) if field is not None and field.seed is not None]
         mask = self.denoise_mask
         masked = mask.masked_latents_name if mask else None
-        return DenoiseTask(
-            positive=text_conditioning(context, self.positive_conditioning),
-            negative=text_conditioning(context, self.negative_conditioning, positive=False),
-            scheduler=self.scheduler,
-            scheduler_config=scheduler_config,
-            steps=self.steps,
-            noise=noise,
-            latents=latents,
-            cfg_scale=self.cfg_scale,
-            cfg_rescale=self.cfg_rescale_multiplier,
-            start=self.denoising_start,
-            end=self.denoising_end,
-            seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
-            prediction_type=prediction_type,
+        return replace(
+            denoise_task(self, context, scheduler_config, prediction_type),
             keep_mask=context.tensors.load(mask.mask_name) if mask else None,
             gradient_mask=mask.gradient if mask else False,
             masked_latents=context.tensors.load(masked) if masked else None,
             seamless_axes=self.unet.seamless_axes,
             free_u=self.unet.freeu_config,
-            sequential=context.config.get().sequential_guidance,
         )
 
 
@@ -224,6 +207,33 @@ def at_least_one(scale: float | list[float]) -> float | list[float]:
         message = "cfg_scale must be at least 1, in every step"
         raise ValueError(message)
     return scale
+
+
+def denoise_task(
+    node: Any, context: InvocationContext, scheduler_config: Any, prediction_type: str | None
+) -> "DenoiseTask":
+    """Return the task of what denoise nodes have in common; `node` is one of them."""
+    from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
+
+    latents = context.tensors.load(node.latents.latents_name) if node.latents else None
+    noise = context.tensors.load(node.noise.latents_name) if node.noise else None
+    seeds = [field.seed for field in (node.noise, node.latents) if field is not None and field.seed is not None]
+    return DenoiseTask(
+        positive=text_conditioning(context, node.positive_conditioning),
+        negative=text_conditioning(context, node.negative_conditioning, positive=False),
+        scheduler=node.scheduler,
+        scheduler_config=scheduler_config,
+        steps=node.steps,
+        noise=noise,
+        latents=latents,
+        cfg_scale=node.cfg_scale,
+        cfg_rescale=node.cfg_rescale_multiplier,
+        start=node.denoising_start,
+        end=node.denoising_end,
+        seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
+        prediction_type=prediction_type,
+        sequential=context.config.get().sequential_guidance,
+    )
 
 
 def rows_of(*tensors: "torch.Tensor | None") -> int:

@@ -4,7 +4,13 @@ from typing import Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
-from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLLoRALoaderOutput, UNetField
+from invokeclone.families.stable_diffusion.fields import (
+    LoRALoaderOutput,
+    SDXLLoRALoaderOutput,
+    UNetField,
+    clip_of,
+    unet_of,
+)
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.descriptions import FieldDescriptions
 from invokeclone.graph.fields import Input, InputField, OutputField, WithMetadata
@@ -35,16 +41,6 @@ class MetadataToSDXLModelOutput(BaseInvocationOutput):
     clip: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP 1")
     clip2: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP 2")
     vae: VAEField = OutputField(description=FieldDescriptions.vae, title="VAE")
-
-
-def clip_of(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
-    """Return a text encoder of a model, with nothing put on it."""
-    return CLIPField(tokenizer=model.part(tokenizer), text_encoder=model.part(text_encoder), skipped_layers=0, loras=[])
-
-
-def unet_of(model: ModelIdentifierField) -> UNetField:
-    """Return the UNet of a model, with nothing put on it."""
-    return UNetField(unet=model.part(SubModelType.UNet), scheduler=model.part(SubModelType.Scheduler), loras=[])
 
 
 def add_loras(loras: list[LoRAField], target: UNetField | CLIPField | None) -> None:

@@ -9,6 +9,8 @@ from invokeclone.families.stable_diffusion.fields import (
     SeamlessModeOutput,
     UNetField,
     UNetOutput,
+    clip_of,
+    unet_of,
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import FieldDescriptions, Input, InputField, OutputField
@@ -35,20 +37,10 @@ class MainModelLoaderInvocation(BaseInvocation):
         """Name the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
-        unet, scheduler, tokenizer, text_encoder, vae = (
-            self.model.part(submodel)
-            for submodel in (
-                SubModelType.UNet,
-                SubModelType.Scheduler,
-                SubModelType.Tokenizer,
-                SubModelType.TextEncoder,
-                SubModelType.VAE,
-            )
-        )
         return ModelLoaderOutput(
-            unet=UNetField(unet=unet, scheduler=scheduler, loras=[]),
-            clip=CLIPField(tokenizer=tokenizer, text_encoder=text_encoder, loras=[], skipped_layers=0),
-            vae=VAEField(vae=vae),
+            unet=unet_of(self.model),
+            clip=clip_of(self.model, SubModelType.Tokenizer, SubModelType.TextEncoder),
+            vae=VAEField(vae=self.model.part(SubModelType.VAE)),
         )
 
 

@@ -7,7 +7,8 @@ from invokeclone.components.clip.fields import CLIPField
 from invokeclone.families.stable_diffusion.fields import (
     SDXLModelLoaderOutput,
     SDXLRefinerModelLoaderOutput,
-    UNetField,
+    clip_of,
+    unet_of,
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import (
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 _TAGS = ["sdxl", "compel", "prompt"]
 
 
-def _unet(model: ModelIdentifierField) -> UNetField:
-    return UNetField(unet=model.part(SubModelType.UNet), scheduler=model.part(SubModelType.Scheduler), loras=[])
-
-
-def _clip(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
-    return CLIPField(tokenizer=model.part(tokenizer), text_encoder=model.part(text_encoder), loras=[], skipped_layers=0)
-
-
 @invocation("sdxl_model_loader", title="Main Model - SDXL", tags=["model", "sdxl"], category="model", version="1.0.4")
 class SDXLModelLoaderInvocation(BaseInvocation):
     """Takes an SDXL model apart into UNet, two text encoders and VAE."""
@@ -55,9 +48,9 @@ class SDXLModelLoaderInvocation(BaseInvocation):
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
         return SDXLModelLoaderOutput(
-            unet=_unet(self.model),
-            clip=_clip(self.model, SubModelType.Tokenizer, SubModelType.TextEncoder),
-            clip2=_clip(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
+            unet=unet_of(self.model),
+            clip=clip_of(self.model, SubModelType.Tokenizer, SubModelType.TextEncoder),
+            clip2=clip_of(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
             vae=VAEField(vae=self.model.part(SubModelType.VAE)),
         )
 
@@ -83,8 +76,8 @@ class SDXLRefinerModelLoaderInvocation(BaseInvocation):
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
         return SDXLRefinerModelLoaderOutput(
-            unet=_unet(self.model),
-            clip2=_clip(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
+            unet=unet_of(self.model),
+            clip2=clip_of(self.model, SubModelType.Tokenizer2, SubModelType.TextEncoder2),
             vae=VAEField(vae=self.model.part(SubModelType.VAE)),
         )
 

@@ -1,25 +1,19 @@
 """The node that denoises in overlapping tiles."""
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
 from invokeclone.components.control.fields import ControlField
 from invokeclone.families.stable_diffusion.fields import UNetField
 from invokeclone.families.stable_diffusion.nodes.controls import controlnets
-from invokeclone.families.stable_diffusion.nodes.denoise import at_least_one, rows_of, text_conditioning
+from invokeclone.families.stable_diffusion.nodes.denoise import at_least_one, denoise_task
 from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
 from invokeclone.graph.fields import ConditioningField, FieldDescriptions, Input, InputField, LatentsField
 from invokeclone.graph.hints import UIType
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, LatentsOutput
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 
 
 @invocation(
@@ -80,7 +74,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         unet_info = context.models.load(self.unet.unet)
         base = unet_info.config.base
         sampler = context.models.load(self.unet.scheduler).model.config
-        task = self._task(context, sampler, getattr(unet_info.config, "prediction_type", None))
+        task = denoise_task(self, context, sampler, getattr(unet_info.config, "prediction_type", None))
         sides = (side // LATENT_SCALE_FACTOR for side in (self.tile_height, self.tile_width, self.tile_overlap))
         tiling = multi_diffusion.Tiling(*sides)
 
@@ -96,26 +90,3 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
             # 3. the loop
             latents = multi_diffusion.denoise(unet, task, tiling, device_of(unet_info, unet), on_step)
         return LatentsOutput.build(context.tensors.save(latents), latents)
-
-    def _task(self, context: InvocationContext, sampler: "Any", prediction_type: str | None) -> "DenoiseTask":
-        from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
-
-        latents = context.tensors.load(self.latents.latents_name) if self.latents else None
-        noise = context.tensors.load(self.noise.latents_name) if self.noise else None
-        seeds = [field.seed for field in (self.noise, self.latents) if field is not None and field.seed is not None]
-        return DenoiseTask(
-            positive=text_conditioning(context, self.positive_conditioning),
-            negative=text_conditioning(context, self.negative_conditioning, positive=False),
-            scheduler=self.scheduler,
-            scheduler_config=sampler,
-            steps=self.steps,
-            noise=noise,
-            latents=latents,
-            cfg_scale=self.cfg_scale,
-            cfg_rescale=self.cfg_rescale_multiplier,
-            start=self.denoising_start,
-            end=self.denoising_end,
-            seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
-            prediction_type=prediction_type,
-            sequential=context.config.get().sequential_guidance,
-        )
