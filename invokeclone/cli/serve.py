@@ -79,7 +79,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="websockets-sansio",
-        forwarded_allow_ips=settings.forwarded_allow_ips,
+        proxy_headers=False,  # the application reads them, behind its check of where a request came from
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=settings.ssl_certfile,

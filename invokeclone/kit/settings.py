@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -54,6 +55,12 @@ class InvokeAIAppConfig(BaseSettings):
     # Web
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for the whole network.")
     port: int = Field(9090, description="Port to listen on; the next free one is taken when it is busy.")
+    allowed_hosts: SkipJsonSchema[list[str]] = Field(
+        default=[],
+        exclude=True,
+        description="Names this server may be reached by besides addresses, names without a dot, .local, .internal and this machine's own: "
+        "a name, *.NAME for all below it, or * for any.",
+    )
     allow_origins: list[str] = Field([], description="Origins that browsers may call from (CORS).")
     allow_credentials: bool = Field(True, description="Let such calls carry credentials (CORS).")
     allow_methods: list[str] = Field(["*"], description="Methods allowed to such calls (CORS).")
@@ -260,7 +267,11 @@ class InvokeAIAppConfig(BaseSettings):
 
     def to_worker(self) -> dict[str, Any]:
         """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""
-        return {"root": str(self.root.absolute()), **self.model_dump(mode="json")}
+        return {**self.values(), "root": str(self.root.absolute())}
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting as JSON, those too that InvokeAI's API does not have."""
+        return {name: to_jsonable_python(getattr(self, name)) for name in type(self).model_fields}
 
 
 Settings = InvokeAIAppConfig

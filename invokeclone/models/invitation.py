@@ -29,8 +29,14 @@ async def accept(installer: Installer, source: str, headers: Mapping[str, str]) 
 
 
 def _unasked(headers: Mapping[str, str]) -> bool:
-    """Tell whether a browser says that another site's page made it ask by itself: as a picture, a frame, a script."""
-    foreign = headers.get("sec-fetch-site") == "cross-site"
+    """Tell whether a browser says that another site's page made it ask by itself: as a picture, a frame, a script.
+
+    Over plain http browsers send no `Sec-Fetch-*`; there `Upgrade-Insecure-Requests`, which no page can set, marks what the user opens.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is None:
+        return headers.get("user-agent", "").startswith("Mozilla/") and "upgrade-insecure-requests" not in headers
+    foreign = site in ("cross-site", "same-site")
     return foreign and (headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document")
 
 

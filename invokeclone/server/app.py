@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from invokeclone.boards.api import router as boards
 from invokeclone.boards.videos_api import router as board_videos
@@ -44,6 +45,7 @@ from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
 from invokeclone.server import errors, external, guards, info, openapi, page
+from invokeclone.server.origins import OwnOrigin
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
@@ -159,7 +161,6 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Renewal)
     app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
     app.add_middleware(guards.BodyLimit)
-    app.add_middleware(guards.SameSite, allow_origins=settings.allow_origins)
     if settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -169,6 +170,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=settings.allow_headers,
             expose_headers=["X-Refreshed-Token"],
         )
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
+    app.add_middleware(OwnOrigin, settings=settings)
     app.add_middleware(guards.SingleSlashes)
     if settings.base_url:
         app.add_middleware(_Prefix, prefix=settings.base_url)

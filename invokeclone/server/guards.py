@@ -1,4 +1,4 @@
-"""What happens before any route sees a request: large bodies, writes of foreign web pages, and images being moved are refused.
+"""What happens before any route sees a request: large bodies, and what touches images being moved, are refused.
 
 Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
 """
@@ -125,27 +125,3 @@ def _touches_images(method: str, path: str) -> bool:
     if method in SAFE_METHODS:
         return IMAGE_FILES.fullmatch(path) is not None
     return path.startswith(IMAGE_CHANGES) and not path.endswith("/images_by_names")
-
-
-class SameSite:
-    """Answers 403 to a write that a browser marks as sent by another site's page, unless that origin is allowed.
-
-    A form on any web page can post to a server on localhost; browsers say so in `Sec-Fetch-Site`. Programs don't send it.
-    """
-
-    def __init__(self, app: ASGIApp, allow_origins: list[str]) -> None:
-        self.app = app
-        self.allow_origins = frozenset(allow_origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on."""
-        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS and self._foreign(Headers(scope=scope)):
-            refusal = _refusal(scope, 403, "refused: a page of another site sent this request")
-            await refusal(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-    def _foreign(self, headers: Headers) -> bool:
-        if headers.get("sec-fetch-site") != "cross-site" or "*" in self.allow_origins:
-            return False
-        return headers.get("origin", "") not in self.allow_origins

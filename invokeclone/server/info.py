@@ -238,7 +238,8 @@ def _shown(settings: Settings) -> InvokeAIAppConfigWithSetFields:
     if settings.remote_api_tokens:
         secrets["remote_api_tokens"] = [pair.model_copy(update={"token": MASK}) for pair in settings.remote_api_tokens]
     shown = settings.model_copy(update=secrets)
-    return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - {"root"}, config=shown)
+    ours = {name for name, field in InvokeAIAppConfig.model_fields.items() if field.exclude}
+    return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - ours, config=shown)
 
 
 def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:

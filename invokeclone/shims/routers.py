@@ -20,20 +20,20 @@ ROUTERS: tuple[APIRouter, ...] = (
 PICTURES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
 """What addresses begin with whose answers hold pictures in base64."""
 
-_COMFYUI = ("/prompt", "/queue", "/history", "/interrupt", "/free", "/upload/")
-"""ComfyUI's addresses that change something."""
+_COMFYUI = tuple(dict.fromkeys(f"{prefix}{path}" for prefix in comfyui.PREFIXES for path in comfyui.paths()))
+"""What ComfyUI's addresses begin with."""
 
 _WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
     (("/v1beta/",), gemini.render),
     (("/v1/", "/openai/"), openai_errors.render),
     (("/sdapi/", "/controlnet/"), automatic1111.render),
-    (("/comfyui/", *(f"{prefix}{path}" for prefix in ("", "/api") for path in _COMFYUI)), comfyui.render),
+    (_COMFYUI, comfyui.render),
 )
 
 
 def refusal(path: str, status: int, message: str) -> Response | None:
     """Return a refusal in the words of the dialect that an address belongs to; None: it belongs to none."""
     for beginnings, render in _WORDS:
-        if path.startswith(beginnings):
+        if path.startswith(tuple(one for one in beginnings if one.endswith("/"))) or path in beginnings:
             return render(Problem(status, message))
     return None

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import httpx
 import pytest
 
 from invokeclone.kit.events import Event
@@ -59,25 +58,6 @@ async def test_nonsense_from_a_client_does_no_harm(settings: Settings) -> None:
         bus.emit(batch())
         await until(lambda: client.heard)
         assert client.names() == ["batch_enqueued"]
-
-
-async def test_a_foreign_page_may_not_listen(settings: Settings) -> None:
-    async with served(settings) as (url, _bus):
-        query = f"{url}/ws/socket.io/?EIO=4&transport=polling"
-        async with httpx.AsyncClient() as browser:
-            assert (await browser.get(query, headers={"Origin": "https://evil.example"})).status_code == 400
-            assert (await browser.get(query, headers={"Origin": url})).status_code == 200
-        async with connected(url, "websocket", headers={"Origin": url}):
-            pass
-
-
-async def test_an_allowed_origin_may_listen(settings: Settings) -> None:
-    settings = settings.model_copy(update={"allow_origins": ["https://friend.example"]})
-    async with (
-        served(settings) as (url, _bus),
-        connected(url, "websocket", headers={"Origin": "https://friend.example"}),
-    ):
-        pass
 
 
 def test_routing_by_audience() -> None:

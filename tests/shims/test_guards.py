@@ -35,3 +35,11 @@ def test_a_write_from_a_foreign_page(http: httpx.Client, path: str) -> None:
     answer = http.post(path, json={}, headers={"Sec-Fetch-Site": "cross-site", "Origin": "http://elsewhere"})
     assert answer.status_code == 403
     assert FORMS[path](answer.json()) or answer.json()["error"]["type"] == "permission_error"
+
+
+@pytest.mark.parametrize("path", [*FORMS, "/object_info", "/comfyui/ws", "/ws", "/api/view"])
+def test_a_foreign_host_name(http: httpx.Client, path: str) -> None:
+    answer = http.get(path, headers={"Host": "evil.example"})
+    assert answer.status_code == 421
+    assert FORMS.get(path, FORMS["/prompt"])(answer.json()) or answer.json()["error"]["code"] == 421
+    assert "allowed_hosts" in answer.text

@@ -18,7 +18,7 @@ from PIL import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.routing import Route, WebSocketRoute
 
 from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
@@ -429,21 +429,17 @@ async def socket(websocket: WebSocket, needs: Needs, found: Identified) -> None:
         return await caller(websocket, needs, await identified(websocket, needs))
 
     try:
-        if not _may_connect(websocket, needs.settings.allow_origins):
-            raise OnlyAdmins("a page of another site may not connect")
         user = await caller(websocket, needs, found)
         await clients_of(websocket).serve(websocket, user, client_id, still_may)
     except InvokeCloneError as error:
         await websocket.send_denial_response(render(problem_of(error)))
 
 
-def _may_connect(connection: HTTPConnection, allowed: list[str]) -> bool:
-    """Tell whether a browser's page may connect: the server's own pages and allowed origins. Programs send no origin."""
-    origin = connection.headers.get("origin")
-    if origin is None or origin in allowed or "*" in allowed:
-        return True
-    forwarded = connection.headers.get("x-forwarded-host", "").split(",")[0].strip()
-    return origin.partition("://")[2] in (connection.headers.get("host"), forwarded)
+def paths() -> list[str]:
+    """Return the addresses of the routes, those with a parameter up to it."""
+    return sorted(
+        {route.path.partition("{")[0] for route in routes.routes if isinstance(route, Route | WebSocketRoute)}
+    )
 
 
 router = APIRouter(include_in_schema=False)

@@ -239,12 +239,16 @@ async def test_installing_by_a_link(client, fake_hub, make, installer):
 
 
 async def test_another_sites_page_cannot_install_by_itself(client, fake_hub, installer):
-    """As a picture or a frame; a link that is followed says `navigate` and `document`."""
+    """As a picture or a frame; a link that is followed says `navigate` and `document`, or asks for secure requests over http."""
     url, query = f"{MODELS}/install/huggingface", {"source": "o/n"}
     for mode, dest, status in (("no-cors", "image", 400), ("navigate", "iframe", 400), ("navigate", "document", 201)):
         headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
         assert (await client.get(url, params=query, headers=headers)).status_code == status
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)"}
+    assert (await client.get(url, params=query, headers=browser)).status_code == 400
     assert len(installer.jobs()) == 1
+    followed = {**browser, "Upgrade-Insecure-Requests": "1"}
+    assert (await client.get(url, params=query, headers=followed)).status_code in (201, 409)
 
 
 async def test_login(client, fake_hub, fake_web, settings):
