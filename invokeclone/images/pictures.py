@@ -12,7 +12,6 @@ from starlette.responses import FileResponse
 
 from invokeclone.images import files, intake
 from invokeclone.images.errors import NotAnImage
-from invokeclone.images.media import KEPT_FOR_A_YEAR
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 
@@ -47,8 +46,8 @@ async def drop(folder: Path, record_id: str) -> None:
     await run_in_threadpool(lambda: remove_file(_file(folder, record_id)))
 
 
-async def answer(folder: Path, record_id: str) -> FileResponse:
-    """Return the picture of a record as an answer; raises NoPicture.
+async def answer(folder: Path, record_id: str, cache_control: str) -> FileResponse:
+    """Return the picture of a record as an answer, with its `Cache-Control`; raises NoPicture.
 
     Clients know the type `image/png` here, whatever the file's form; browsers look into the file.
     """
@@ -60,7 +59,7 @@ async def answer(folder: Path, record_id: str) -> FileResponse:
         media_type="image/png",
         filename=f"{record_id}.png",
         content_disposition_type="inline",
-        headers={"Cache-Control": KEPT_FOR_A_YEAR},
+        headers={"Cache-Control": cache_control},
     )
 
 

@@ -8,7 +8,7 @@ from starlette.responses import FileResponse
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.presets import prompts_api, service, store
 from invokeclone.presets.schemas import StylePresetRecordWithImage
-from invokeclone.users.current import Admin, CurrentUser
+from invokeclone.users.current import Admin, CurrentUser, MediaUser
 
 routes = APIRouter(prefix="/api/v1/style_presets", tags=["style_presets"])
 
@@ -80,7 +80,7 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
 
 
 @routes.get("/i/{style_preset_id}/image", responses=PICTURE)
-async def get_style_preset_image(needs: Needs, user: CurrentUser, style_preset_id: PresetId) -> FileResponse:
+async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
     """Get a style preset's picture."""
     return await service.picture_of(needs, style_preset_id, user)
 

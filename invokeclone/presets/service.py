@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import FileResponse
 
-from invokeclone.images import pictures
+from invokeclone.images import media, pictures
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import NotYours, PresetInvalid
@@ -103,7 +103,8 @@ async def picture_of(resources: Resources, preset_id: str, user: User) -> FileRe
     """Return a preset's picture as an answer; raises PresetNotFound, NotYours, NoPicture."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
-    return await pictures.answer(resources.settings.style_presets_path, preset_id)
+    kept = media.kept(resources.settings)
+    return await pictures.answer(resources.settings.style_presets_path, preset_id, kept)
 
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:

@@ -44,7 +44,10 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import errors, external, guards, info, openapi, page
+from invokeclone.server import authentication, errors, external, guards, info, openapi, page
+from invokeclone.server.authentication import authenticated
+from invokeclone.server.departures import Departures
+from invokeclone.server.headers import SafeHeaders
 from invokeclone.server.origins import OwnOrigin
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
@@ -54,7 +57,6 @@ from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
-from invokeclone.users.current import identified
 from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import DynamicPrompts
 from invokeclone.workflows import service as workflow_library
@@ -123,7 +125,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
-        dependencies=[Depends(identified)],
+        dependencies=[Depends(authenticated)],
     )
     bus = Bus()
     settings = _with_scratch_database(app, settings)
@@ -140,6 +142,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     page.install(app, settings.root)
     app.state.openapi = openapi.install(app)
     app.mount("/ws", app.state.sockets.app)
+    authentication.check(app)
     _add_middleware(app, settings)
     return app
 
@@ -159,6 +162,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.http_compression_level:
         app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
     app.add_middleware(Renewal)
+    app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
     app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
     app.add_middleware(guards.BodyLimit)
     if settings.allow_origins:
@@ -170,6 +174,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=settings.allow_headers,
             expose_headers=["X-Refreshed-Token"],
         )
+    app.add_middleware(Departures)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
     app.add_middleware(OwnOrigin, settings=settings)
     app.add_middleware(guards.SingleSlashes)

@@ -7,8 +7,10 @@ by the copies that the events make for them.
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 
+import engineio
 import orjson
 import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
@@ -31,10 +33,46 @@ CHECK_S = 30.0
 """How often it is looked whether those who listen still may."""
 REFUSED_S = 1.0
 """How long one who was refused may take to leave; official clients do at once."""
+PACKET_LIMIT = 100_000
+"""Bytes of a packet, and of a POST."""
 BACKLOG_LIMIT = 1_000
 """Events waiting to be sent from which on those without lasting meaning (progress) are dropped."""
 
 _log = log.get("server.sockets")
+
+
+class _Engine(engineio.AsyncServer):  # type: ignore[misc]  (engineio has no types)
+    """The transport; it does not wait for ever for a client to read what is left for it."""
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Close a connection, or all of them.
+
+        Who sends too much in a POST, or what is no packet, is disconnected within that POST, and need not read before it is answered.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(super().disconnect(sid), REFUSED_S)
+        if sid is not None:
+            self.sockets.pop(sid, None)
+
+
+class _Server(socketio.AsyncServer):  # type: ignore[misc]  (likewise)
+    """socket.io over that transport."""
+
+    def _engineio_server_class(self) -> type[engineio.AsyncServer]:
+        return _Engine
+
+
+class _ClientFaults(logging.Filter):
+    """Says at level debug, without a traceback, that a client sent what cannot be read."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg != "post request handler error":
+            return True
+        _log.debug("a client sent a payload that cannot be read: %s", record.exc_info and record.exc_info[1])
+        return False
+
+
+_FAULTS = _ClientFaults()
 
 
 class _Json:
@@ -102,13 +140,14 @@ class Sockets:
         In multi-user mode the accounts of those who connect are read from `database`.
         """
         self._people = People(database) if settings.multiuser else None
-        self._server = socketio.AsyncServer(
+        self._server = _Server(
             async_mode="asgi",
             json=_Json,
             http_compression=False,
             cors_allowed_origins="*",  # server/origins.py has let the page pass
-            max_http_buffer_size=100_000,
+            max_http_buffer_size=PACKET_LIMIT,
         )
+        self._server.eio.logger.addFilter(_FAULTS)
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         for name, field, room in (("queue", "queue_id", queue_room), ("bulk_download", "bulk_download_id", bulk_room)):

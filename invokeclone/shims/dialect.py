@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
@@ -59,7 +60,7 @@ class RefusedAsTooLarge(TooLarge):
     """The body is over what a route of this kind reads."""
 
 
-def problem_of(error: Exception) -> Problem:
+def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row per kind of error)
     """Return what an exception says; one that nobody expected becomes a 500 and is logged."""
     match error:
         case Refused():
@@ -72,6 +73,9 @@ def problem_of(error: Exception) -> Problem:
             return _invalid([dict(problem) for problem in error.errors()], skip=0)
         case HTTPException():
             return Problem(error.status_code, str(error.detail), headers=error.headers or {})
+        case ClientDisconnect():
+            _log.debug("a client left while it sent its request")
+            return Problem(400, "the request is not complete")
         case _:
             _log.error("a request failed", exc_info=error)
             return Problem(500, f"{type(error).__name__}: the server failed on this request; the log says more")

@@ -7,7 +7,7 @@ from starlette.responses import FileResponse
 
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
 from invokeclone.kit.requests import Needs, Read
-from invokeclone.users.current import CurrentUser
+from invokeclone.users.current import CurrentUser, MediaUser
 from invokeclone.workflows import service, store
 from invokeclone.workflows.schemas import (
     Workflow,
@@ -189,6 +189,6 @@ async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id
 
 
 @router.get("/i/{workflow_id}/thumbnail", responses=PICTURE)
-async def get_workflow_thumbnail(needs: Needs, workflow_id: WorkflowId) -> FileResponse:
-    """Get a workflow's picture; asks for no token, because browsers fetch it by themselves."""
-    return await service.thumbnail_of(needs, workflow_id)
+async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
+    """Get a workflow's picture."""
+    return await service.thumbnail_of(needs, workflow_id, user)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 from starlette.responses import FileResponse
 
-from invokeclone.images import pictures
+from invokeclone.images import media, pictures
 from invokeclone.images.pictures import NoPicture
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
@@ -304,12 +304,14 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
     await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
-async def thumbnail_of(resources: Resources, workflow_id: str) -> FileResponse:
-    """Return a workflow's picture as an answer, to anybody; raises WorkflowNotFound, NoPicture."""
+async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> FileResponse:
+    """Return a workflow's picture as an answer; raises WorkflowNotFound, NotYourWorkflow, NoPicture."""
     row = await _row(resources, workflow_id)
+    _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
-        return await pictures.answer(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX))
-    return await pictures.answer(resources.settings.workflow_thumbnails_path, workflow_id)
+        return await pictures.answer(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), media.KEPT_FOR_A_YEAR)
+    kept = media.kept(resources.settings)
+    return await pictures.answer(resources.settings.workflow_thumbnails_path, workflow_id, kept)
 
 
 # Default workflows

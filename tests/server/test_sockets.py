@@ -1,13 +1,17 @@
 """Socket.IO over a real server: both transports, rooms, order, and who gets what."""
 
 import asyncio
+import json
+import logging
+from typing import Any
 
+import httpx
 import pytest
 
 from invokeclone.kit.events import Event
 from invokeclone.kit.settings import Settings
 from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
-from invokeclone.server.sockets import rooms_for
+from invokeclone.server.sockets import PACKET_LIMIT, rooms_for
 from tests.server.listening import connected, served, until
 
 
@@ -64,3 +68,30 @@ def test_routing_by_audience() -> None:
     assert rooms_for(BatchEnqueuedEvent, {"queue_id": "q", "user_id": "u"}) == ["user:u", "admin"]
     assert rooms_for(QueueClearedEvent, {"queue_id": "q", "user_id": None}) == ["queue:q"]
     assert rooms_for(InvocationStartedEvent, {"queue_id": "q", "user_id": "u"}) == ["user:u", "admin"]
+
+
+def _polling(client: httpx.AsyncClient, url: str) -> Any:
+    """Return what posts to a new session that nobody polls."""
+
+    async def post(content: bytes, sid: str | None = None) -> httpx.Response:
+        address = f"{url}/ws/socket.io/?EIO=4&transport=polling"
+        if sid is None:
+            sid = json.loads((await client.get(address)).text[1:])["sid"]
+        return await client.post(f"{address}&sid={sid}", content=content, headers={"content-type": "text/plain"})
+
+    return post
+
+
+@pytest.mark.parametrize("content", [b"4" * 200_000, b"0{}", b"7", b"x", b"\xff\xfe", b"\x1e".join([b"3"] * 40), b""])
+async def test_a_post_that_cannot_be_read_is_answered(
+    settings: Settings, logged: list[logging.LogRecord], caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Also when nobody polls what the server would like to say before it closes."""
+    async with served(settings) as (url, bus), httpx.AsyncClient(timeout=20) as client:
+        answer = await _polling(client, url)(content)
+        assert answer.status_code == (400 if len(content) > PACKET_LIMIT or content == b"0{}" else 200)
+        async with connected(url, "websocket") as listener:
+            bus.emit(batch())
+            await until(lambda: listener.heard)
+    records = [*logged, *caplog.records]
+    assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []

@@ -50,8 +50,11 @@ def admins(request: str, status: int | tuple[int, ...] = 200, **send: Any) -> Ro
     return Row(request, 403, 403, status, send)
 
 
+SECRET = "hush-hush"
+"""A word that is in each of the owner's things: whoever may not see them may not read it anywhere."""
+
 PNG = {"files": {"image": ("a.png", b"<png>", "image/png")}}
-PRESET = '{"name":"n","positive_prompt":"p","negative_prompt":"","type":"user"}'
+PRESET = '{"name":"n","positive_prompt":"hush-hush","negative_prompt":"","type":"user"}'
 NAMES: dict[str, Any] = {"json": {"image_names": ["{image}"]}}
 
 OPEN = {
@@ -60,7 +63,6 @@ OPEN = {
     "setup_admin_api_v1_auth_setup_post": f"POST {AUTH}/setup",
     "login_api_v1_auth_login_post": f"POST {AUTH}/login",
     "get_model_image": f"GET {MODELS}/i/{{model}}/image",
-    "get_workflow_thumbnail": f"GET {WORKFLOWS}/i/{{workflow}}/thumbnail",
 }
 """What needs no token: it answers anything but 401 and 403."""
 
@@ -148,7 +150,7 @@ RIGHTS: dict[str, Row] = {
     "get_image_full_head": owned(f"HEAD {IMAGES}/i/{{image}}/full"),
     "get_image_thumbnail": owned(f"GET {IMAGES}/i/{{image}}/thumbnail"),
     "download_images_from_list": owned(f"POST {IMAGES}/download", 202, **NAMES),
-    "get_bulk_download_item": everyone(f"GET {IMAGES}/download/nothing.zip", 404),
+    "get_bulk_download_item": owned(f"GET {IMAGES}/download/{{zip}}"),
     # Videos
     "upload_video": everyone(f"POST {VIDEOS}/upload", 422),
     "list_video_dtos": everyone(f"GET {VIDEOS}/"),
@@ -289,9 +291,84 @@ RIGHTS: dict[str, Row] = {
     "update_workflow_is_public": owned(f"PATCH {WORKFLOWS}/i/{{workflow}}/is_public", json={"is_public": True}),
     "update_opened_at": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/opened_at"),
     "set_workflow_thumbnail": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/thumbnail", **PNG),
+    "get_workflow_thumbnail": Row(f"GET {WORKFLOWS}/i/{{workflow}}/thumbnail", 404, 403, 404),
     "delete_workflow_thumbnail": Row(f"DELETE {WORKFLOWS}/i/{{workflow}}/thumbnail", 404, 403, 404),
     # Moving images: last, because it keeps others out while it lasts
     "get_image_move_status": admins("GET /api/v1/image_moves/status"),
     "start_image_move": admins("POST /api/v1/image_moves/start", 202),
     "start_image_move_recovery": admins("POST /api/v1/image_moves/recover", (202, 409)),
 }
+
+COMPAT: dict[str, Row] = {
+    # AUTOMATIC1111
+    "POST /sdapi/v1/txt2img": everyone("POST /sdapi/v1/txt2img", 400, json=[]),
+    "POST /sdapi/v1/img2img": everyone("POST /sdapi/v1/img2img", 404, json={}),
+    "POST /sdapi/v1/extra-single-image": everyone("POST /sdapi/v1/extra-single-image", 400, json=[]),
+    "POST /sdapi/v1/extra-batch-images": everyone("POST /sdapi/v1/extra-batch-images", 400, json=[]),
+    "POST /sdapi/v1/png-info": everyone("POST /sdapi/v1/png-info", 400, json=[]),
+    "GET /sdapi/v1/progress": everyone("GET /sdapi/v1/progress"),
+    "POST /sdapi/v1/interrupt": everyone("POST /sdapi/v1/interrupt"),
+    "POST /sdapi/v1/skip": everyone("POST /sdapi/v1/skip"),
+    "POST /sdapi/v1/options": everyone("POST /sdapi/v1/options", json={}),
+    **{
+        f"GET /sdapi/v1/{name}": everyone(f"GET /sdapi/v1/{name}")
+        for name in (
+            "options", "sd-models", "sd-modules", "sd-vae", "loras", "embeddings", "samplers", "schedulers", "upscalers",
+            "latent-upscale-modes", "script-info", "prompt-styles", "realesrgan-models", "face-restorers", "hypernetworks",
+            "scripts",
+        )
+    },
+    **{
+        f"POST /sdapi/v1/{name}": everyone(f"POST /sdapi/v1/{name}")
+        for name in ("refresh-loras", "refresh-vae", "refresh-checkpoints")
+    },
+    **{f"GET /controlnet/{name}": everyone(f"GET /controlnet/{name}") for name in ("model_list", "module_list", "version")},
+    # ComfyUI
+    "GET /prompt": everyone("GET /prompt"),
+    "POST /prompt": Row(
+        "POST /prompt",
+        other=400,
+        send={
+            "json": {
+                "prompt": {
+                    "1": {"class_type": "LoadImage", "inputs": {"image": "{image}"}},
+                    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}},
+                }
+            }
+        },
+    ),
+    "GET /queue": everyone("GET /queue?id={comfy}"),
+    "POST /queue": everyone("POST /queue", json={"delete": ["{comfy}"]}),
+    "GET /history": everyone("GET /history?max_items=9"),
+    "GET /history/{prompt_id}": everyone("GET /history/{comfy}"),
+    "POST /history": everyone("POST /history", json={"delete": ["{comfy}"], "clear": True}),
+    "POST /interrupt": everyone("POST /interrupt", json={"prompt_id": "{comfy}"}),
+    "GET /object_info": everyone("GET /object_info"),
+    "GET /object_info/{name}": everyone("GET /object_info/LoadImage"),
+    "GET /models": everyone("GET /models"),
+    "GET /models/{folder}": everyone("GET /models/checkpoints"),
+    "GET /embeddings": everyone("GET /embeddings"),
+    "GET /extensions": everyone("GET /extensions"),
+    "GET /features": everyone("GET /features"),
+    "GET /system_stats": everyone("GET /system_stats"),
+    "POST /free": admins("POST /free"),
+    "GET /view": owned("GET /view?filename={image}"),
+    "POST /upload/image": everyone("POST /upload/image", **PNG),
+    "POST /upload/mask": owned("POST /upload/mask", **PNG, data={"original_ref": '{"filename": "{image}"}'}),
+    # OpenAI, Gemini
+    "POST /v1/images/generations": everyone("POST /v1/images/generations", 400, json=[]),
+    "POST /v1/images/edits": everyone("POST /v1/images/edits", 400),
+    "POST /v1/images/variations": everyone("POST /v1/images/variations", 400),
+    "GET /v1/models": everyone("GET /v1/models"),
+    "GET /v1/models/{name:path}": everyone("GET /v1/models/nobody", 404),
+    "GET /v1/{path:path}": everyone("GET /v1/nothing", 404),
+    "GET /openai/{path:path}": everyone("GET /openai/nothing", 404),
+    "POST /v1beta/models/{model:path}:predict": everyone("POST /v1beta/models/nobody:predict", 400, json=[]),
+    "POST /v1beta/models/{model:path}:generateContent": everyone(
+        "POST /v1beta/models/nobody:generateContent", 400, json=[]
+    ),
+    "GET /v1beta/models": everyone("GET /v1beta/models"),
+    "GET /v1beta/models/{name:path}": everyone("GET /v1beta/models/nobody", 404),
+    "GET /v1beta/{path:path}": everyone("GET /v1beta/nothing", 404),
+}  # fmt: skip
+"""The compatibility APIs' routes, by method and path; one of several addresses of a route stands for all."""

@@ -1,47 +1,19 @@
 """Who may do what, over the whole application: every operation for its owner, another user, an admin and nobody."""
 
 import asyncio
-import io
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from PIL import Image
 
 from invokeclone.kit.settings import Settings
-from invokeclone.server import openapi
 from invokeclone.server.app import ROUTERS, create_app
 from invokeclone.users import caller, current
-from tests.accounts import Account, account
-from tests.images.videos.conftest import encoded
-from tests.users.rights import BOARDS, IMAGES, OPEN, PRESET, PRESETS, PROMPTS, RIGHTS, VIDEOS, WORKFLOWS, Q, Row
-
-PLACE = re.compile(r"\{([a-z ]+)\}")
-WATCHED = {
-    "image": f"{IMAGES}/i/",
-    "video": f"{VIDEOS}/i/",
-    "board": f"{BOARDS}/",
-    "item": f"{Q}/i/",
-    "workflow": f"{WORKFLOWS}/i/",
-    "preset": f"{PRESETS}/i/",
-    "prompt": f"{PROMPTS}/i/",
-}
-"""Where the owner sees a thing: after others have asked, it must be there as it was."""
-
-USERS = {
-    current.current_user,
-    current.admin,
-    current.media_user,
-    current.account,
-    current.signed_in,
-    current.signed_in_admin,
-    caller.caller,
-}
+from tests.users.rights import BOARDS, IMAGES, OPEN, RIGHTS, WORKFLOWS, Row
+from tests.users.world import World, peopled
 
 
 def flat(routes: Any) -> Iterator[APIRoute]:
@@ -66,12 +38,6 @@ def name_of(route: APIRoute) -> str:
     return route.operation_id or route.name
 
 
-def test_every_route_asks_who_is_there_or_is_open() -> None:
-    without = {name_of(route) for route in ROUTES if not USERS & set(calls(route.dependant))}
-    assert without == set(OPEN)
-    assert set(OPEN) <= openapi.OPEN_OPERATIONS
-
-
 def test_what_looks_for_more_than_a_bearer_does_so_before_it_takes_a_connection() -> None:
     """A request that held one connection and waited for another could wait for all the others that do the same."""
     found = 0
@@ -86,121 +52,9 @@ def test_what_looks_for_more_than_a_bearer_does_so_before_it_takes_a_connection(
     assert found >= 3
 
 
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-FORM = {
-    "name": "n", "author": "", "description": "", "version": "", "contact": "", "tags": "", "notes": "",
-    "exposedFields": [], "meta": {"category": "user", "version": "3.0.0"}, "nodes": [], "edges": [], "form": None,
-}  # fmt: skip
-
-
-class World:
-    """The whole application, four people, and things of the owner's."""
-
-    def __init__(self, app: FastAPI, video: bytes) -> None:
-        self.app, self._video, self._png = app, video, _png()
-        self.clients: dict[str, httpx.AsyncClient] = {}
-        self.accounts: dict[str, Account] = {}
-        self._count = 0
-
-    async def thing(self, kind: str) -> str:
-        """Make a thing of the owner's and return what it is called."""
-        self._count += 1
-        match kind:
-            case "user":
-                return (await account(self.app.state.resources.database, f"user{self._count}")).user_id
-            case "model":
-                return str((await self._made("GET", "/api/v2/models/"))["models"][0]["key"])
-            case "image":
-                files = {"file": ("a.png", self._png, "image/png")}
-                query = "?image_category=general&is_intermediate=false"
-                return str((await self._made("POST", f"{IMAGES}/upload{query}", files=files))["image_name"])
-            case "video":
-                files = {"file": ("a.mp4", self._video, "video/mp4")}
-                query = "?video_category=general&is_intermediate=false"
-                return str((await self._made("POST", f"{VIDEOS}/upload{query}", files=files))["video_name"])
-            case "board":
-                return str((await self._made("POST", f"{BOARDS}/?board_name=b{self._count}"))["board_id"])
-            case "item":
-                graph = {"nodes": {"a": {"id": "a", "type": "add"}}}
-                batch = {"batch": {"graph": graph, "runs": 1, "batch_id": "b", "destination": "d"}}
-                made = await self._made("POST", f"{Q}/enqueue_batch", json=batch)
-                await self._made("PUT", f"{Q}/i/{made['item_ids'][0]}/cancel")
-                return str(made["item_ids"][0])
-            case "workflow":
-                return str((await self._made("POST", f"{WORKFLOWS}/", json={"workflow": FORM}))["workflow_id"])
-            case "preset":
-                return str((await self._made("POST", f"{PRESETS}/", data={"data": PRESET}))["id"])
-            case "prompt":
-                prompt = {"name": f"n{self._count}", "content": "c"}
-                return str((await self._made("POST", f"{PROMPTS}/", json=prompt))["id"])
-        raise AssertionError(f"the table names an unknown thing: {kind}")
-
-    async def _made(self, method: str, path: str, **send: Any) -> Any:
-        answer = await self.clients["owner"].request(method, path, **send)
-        assert answer.is_success, (method, path, answer.text)
-        return answer.json()
-
-    async def things(self, row: Row) -> dict[str, str]:
-        """Make all that a row's request names."""
-        kinds = set(PLACE.findall(row.request + repr(row.send.get("json"))))
-        return {kind: await self.thing(kind) for kind in kinds if not kind.startswith("form")}
-
-    def filled(self, value: Any, things: dict[str, str]) -> Any:
-        """Put the things where their places are."""
-        match value:
-            case dict():
-                return {key: self.filled(item, things) for key, item in value.items()}
-            case list():
-                return [self.filled(item, things) for item in value]
-            case tuple():
-                return tuple(self.filled(item, things) for item in value)
-            case b"<png>":
-                return self._png
-            case "{item}":
-                return int(things["item"])
-            case "{form}":
-                return FORM
-            case "{form with id}":
-                return FORM | {"id": things["workflow"]}
-            case str():
-                return PLACE.sub(lambda found: things[found[1]], value) if "{" in value and '"' not in value else value
-        return value
-
-    async def ask(self, who: str, row: Row, things: dict[str, str]) -> httpx.Response:
-        method, path = self.filled(row.request, things).split(" ")
-        return await self.clients[who].request(method, path, **self.filled(row.send, things))
-
-    async def seen(self, things: dict[str, str]) -> list[Any]:
-        """Return how the owner sees the things."""
-        paths = [f"{WATCHED[kind]}{name}" for kind, name in things.items() if kind in WATCHED]
-        answers = [await self.clients["owner"].get(path) for path in paths]
-        return [(answer.status_code, _steady(answer.json())) for answer in answers]
-
-
-def _steady(body: Any) -> Any:
-    """Leave out what is new in each answer."""
-    return {key: value for key, value in body.items() if not key.endswith("_url") and key != "image"}
-
-
 @pytest.fixture
 async def world(settings: Settings, laid_out: None) -> AsyncIterator[World]:
-    app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
-    made = World(app, encoded((32, 32), 2))
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(app.router.lifespan_context(app))
-        for who in ("owner", "other", "admin", "nobody"):
-            headers = {}
-            if who != "nobody":
-                made.accounts[who] = await account(app.state.resources.database, who, is_admin=who == "admin")
-                headers = made.accounts[who].headers
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            client = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
-            made.clients[who] = await stack.enter_async_context(client)
+    async with peopled(settings) as made:
         yield made
 
 

@@ -87,17 +87,24 @@ async def test_default_workflows_are_everybodys_to_read_and_nobodys_to_change(pe
         assert (await people[who].delete(where)).status_code == 403
 
 
-async def test_pictures_ask_for_nobody(people, resources) -> None:
-    """Browsers fetch them by themselves, without a token."""
+async def test_pictures_are_checked_like_their_workflow(people, resources) -> None:
+    """Browsers fetch them by themselves, without a token: the media cookie that they send to images serves here too (test_signing_in)."""
     from invokeclone.workflows.api import router
     from tests.images.people import multiuser
     from tests.rooms import serving
 
     made = await make(people["ann"])
     await people["ann"].put(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail", files=IMAGE)
+    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
     async with serving(multiuser(resources), router) as anybody:
-        assert (await anybody.get(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail")).status_code == 200
-        assert (await anybody.get(f"{WORKFLOWS}/i/{made['workflow_id']}")).status_code == 401
+        assert (await anybody.get(f"{where}/thumbnail")).status_code == 401
+        assert (await anybody.get(where)).status_code == 401
+    assert (await people["bob"].get(f"{where}/thumbnail")).status_code == 403
+    for who in ("ann", "root"):
+        answer = await people[who].get(f"{where}/thumbnail")
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, "private, no-store")
+    await share(people["ann"], made["workflow_id"])
+    assert (await people["bob"].get(f"{where}/thumbnail")).status_code == 200
 
 
 async def test_who_is_told(people, events) -> None:

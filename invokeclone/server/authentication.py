@@ -1,0 +1,120 @@
+"""Authentication by default: in multi-user mode a route that does not ask who calls it is refused without a valid token.
+
+Routes ask by taking a user (`CurrentUser`, `Admin`, `Caller` …). For one that takes none, the application does; what is open to
+everybody stands in OPEN, by method and path.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+
+from invokeclone.kit.requests import Needs
+from invokeclone.shims.comfyui.api import PREFIXES
+from invokeclone.users import caller, current
+from invokeclone.users.current import Identified
+
+CHECKS = frozenset(
+    {
+        current.current_user,
+        current.admin,
+        current.media_user,
+        current.account,
+        current.signed_in,
+        current.signed_in_admin,
+        caller.caller,
+    }
+)
+"""The dependencies that ask who calls."""
+
+OPEN = {
+    "GET /": "the page, before anybody signs in",
+    "GET /page/{name}": "the page's files",
+    "GET /health": "whoever watches over the process",
+    "GET /openapi.json": "the same for everybody",
+    "GET /docs": "shows the above",
+    "GET /redoc": "shows the above",
+    "GET /api/v1/app/version": "clients ask it first",
+    "GET /api/v1/auth/status": "whether to sign in",
+    "POST /api/v1/auth/setup": "makes the first account, refused when there is one",
+    "POST /api/v1/auth/login": "signs in",
+    "GET /api/v2/models/i/{key}/image": "browsers fetch it without a token; models are everybody's",
+    "GET /v1/images/files/{token}": "the token is the right to see it",
+    "GET /openai/v1/images/files/{token}": "the token is the right to see it",
+    "GET /openai/images/files/{token}": "the token is the right to see it",
+    "MOUNT /ws": "socket.io: server/people.py asks for a token when a socket opens",
+    **{f"WEBSOCKET {prefix}/ws": "ComfyUI: asks for a key in the handshake" for prefix in PREFIXES},
+}
+"""What needs no token, and why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the route table."""
+
+    key: str
+    """Method and path."""
+    route: BaseRoute
+
+    @property
+    def asks(self) -> bool:
+        """Whether the route itself asks who calls."""
+        return _asks(self.route)
+
+
+def table(app: FastAPI) -> list[Entry]:
+    """Return every route of the application, those of included routers and mounted applications too."""
+    return list(_entries(app.routes, ""))
+
+
+def _entries(routes: Iterable[BaseRoute], prefix: str) -> Iterator[Entry]:
+    for route in routes:
+        included: Any = getattr(route, "original_router", None)
+        if included is not None:
+            below: Any = route
+            yield from _entries(included.routes, prefix + below.include_context.prefix)
+        elif isinstance(route, Route):
+            for method in sorted((route.methods or {"GET"}) - {"HEAD"} or {"HEAD"}):
+                yield Entry(f"{method} {prefix}{route.path}", route)
+        elif isinstance(route, WebSocketRoute):
+            yield Entry(f"WEBSOCKET {prefix}{route.path}", route)
+        else:
+            path = route.path if isinstance(route, Mount) else repr(route)
+            yield Entry(f"MOUNT {prefix}{path}", route)
+
+
+def _asks(route: object) -> bool:
+    dependant = getattr(route, "dependant", None)
+    return dependant is not None and not CHECKS.isdisjoint(_calls(dependant))
+
+
+def _calls(dependant: Any) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from _calls(dependency)
+
+
+class UnguardedRoute(RuntimeError):
+    """A route that cannot ask who calls, because it takes no dependencies, and is not listed as open."""
+
+
+def check(app: FastAPI) -> None:
+    """Raise UnguardedRoute for a plain route or a mounted application that nobody has declared open."""
+    for entry in table(app):
+        if not isinstance(entry.route, APIRoute) and entry.key not in OPEN:
+            raise UnguardedRoute(f"{entry.key} asks nobody for a token: add it to OPEN, with the reason")
+
+
+async def authenticated(connection: HTTPConnection, needs: Needs, found: Identified) -> None:
+    """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
+    if needs.settings.multiuser and found is None and not _is_exempt(connection):
+        raise current.NotSignedIn
+
+
+def _is_exempt(connection: HTTPConnection) -> bool:
+    route = connection.scope.get("route")
+    return _asks(route) or any(entry.route is route and entry.key in OPEN for entry in table(connection.app))

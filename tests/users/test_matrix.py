@@ -1,0 +1,149 @@
+"""Every route of the route table against nobody, and against another user with the owner's ids: nothing is read, nothing changed."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from invokeclone.kit.settings import Settings
+from invokeclone.server import authentication
+from invokeclone.server.app import create_app
+from invokeclone.server.authentication import OPEN, Entry
+from tests.users.rights import COMPAT, RIGHTS, SECRET, Row
+from tests.users.world import PLACE, WATCHED, World, peopled
+
+IDS = {
+    "image_name": "image",
+    "video_name": "video",
+    "board_id": "board",
+    "item_id": "item",
+    "workflow_id": "workflow",
+    "style_preset_id": "preset",
+    "system_prompt_id": "prompt",
+    "bulk_download_item_name": "zip",
+    "prompt_id": "comfy",
+    "user_id": "user",
+}
+"""Parameters of paths that name somebody's thing, and which thing it is."""
+NAMELESS = {
+    "batch_id", "destination", "queue_id", "key", "name", "folder", "path", "model", "id", "date", "font_path", "pack_name",
+    "provider_id", "deployment", "model_key", "token",
+}  # fmt: skip
+"""Parameters that name nobody's thing, or what everybody shares."""
+PARAMETER = re.compile(r"\{([a-z_]+)(?::path)?\}")
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+    settings = Settings(root=tmp_path_factory.mktemp("root"), device="cpu", multiuser=True)
+    return authentication.table(create_app(settings, worker_command=None))
+
+
+@pytest.fixture
+async def world(settings: Settings, laid_out: None) -> AsyncIterator[World]:
+    async with peopled(settings) as made:
+        yield made
+
+
+def rows(entries: list[Entry]) -> Iterator[tuple[Entry, Row | None]]:
+    """Yield each route that is not open with its row: by operation, or by what any of its addresses does."""
+    by_endpoint = {endpoint(entry): COMPAT[entry.key] for entry in entries if entry.key in COMPAT}
+    for entry in entries:
+        if entry.key not in OPEN and isinstance(entry.route, APIRoute):
+            own = RIGHTS.get(entry.route.operation_id or entry.route.name) if entry.route.include_in_schema else None
+            yield entry, own or by_endpoint.get(endpoint(entry))
+
+
+def endpoint(entry: Entry) -> object:
+    return getattr(entry.route, "endpoint", None)
+
+
+def test_every_route_asks_who_calls_or_is_listed_as_open(entries: list[Entry]) -> None:
+    """The list is compared with the route table: all routers, compatibility APIs, plain routes, sockets and mounts."""
+    assert {entry.key for entry in entries if not entry.asks} == set(OPEN)
+    assert len(entries) > 300
+    assert {"MOUNT /ws", "WEBSOCKET /comfyui/ws", "GET /api/view", "GET /page/{name}"} <= {one.key for one in entries}
+
+
+def test_every_route_has_a_row(entries: list[Entry]) -> None:
+    missing = [entry.key for entry, row in rows(entries) if row is None]
+    assert missing == [], "who may do this? say so in tests/users/rights.py"
+    assert set(COMPAT) <= {entry.key for entry in entries}
+    assert all(entry.key in OPEN for entry in entries if isinstance(entry.route, WebSocketRoute))
+
+
+def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[Entry]) -> None:
+    for entry, row in rows(entries):
+        assert row is not None
+        parameters = set(PARAMETER.findall(entry.key))
+        assert parameters <= set(IDS) | NAMELESS, f"{entry.key}: whose thing is this?"
+        things = {IDS[one] for one in parameters if one in IDS}
+        assert things <= set(PLACE.findall(row.request)), entry.key
+
+
+async def test_a_route_that_forgets_to_ask_is_refused_without_a_token(settings: Settings, laid_out: None) -> None:
+    forgetful = APIRouter()
+
+    @forgetful.get("/api/v1/forgetful")
+    async def forget() -> str:
+        return "anything"
+
+    async with peopled(settings) as world:
+        world.app.include_router(forgetful)
+        assert (await world.clients["nobody"].get("/api/v1/forgetful")).status_code == 401
+        assert (await world.clients["other"].get("/api/v1/forgetful")).status_code == 200
+
+
+def test_a_mount_that_is_not_listed_is_refused_at_start(settings: Settings) -> None:
+    app = FastAPI(openapi_url=None)
+    app.mount("/files", StaticFiles(directory=settings.root.parent))
+    with pytest.raises(authentication.UnguardedRoute, match="MOUNT /files"):
+        authentication.check(app)
+
+
+async def test_nobody_gets_anything_from_any_route(world: World, entries: list[Entry]) -> None:
+    wrong = []
+    for entry in entries:
+        method, path = entry.key.split(" ")
+        if entry.key in OPEN:
+            continue
+        answer = await world.clients["nobody"].request(method, PARAMETER.sub("1", path))
+        if answer.status_code != 401 or answer.headers["cache-control"] != "private, no-store":
+            wrong.append(f"{entry.key}: {answer.status_code} {answer.headers}")
+    assert wrong == [], "\n".join(["", *wrong])
+
+
+async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World, entries: list[Entry]) -> None:
+    wrong = []
+    await world.state()
+    things = {kind: await world.thing(kind) for kind in set(IDS.values()) | {"model"}}
+    before = {kind: await world.seen({kind: name}) for kind, name in things.items() if kind in WATCHED}
+    done: set[str] = set()
+    for entry, row in rows(entries):
+        assert row is not None
+        if row.request + repr(row.send) in done:
+            continue
+        done.add(row.request + repr(row.send))
+        answer = await world.ask("other", row, things)
+        if answer.status_code != row.other:
+            wrong.append(f"{entry.key}: {answer.status_code}, not {row.other}: {answer.text[:200]}")
+        if SECRET in answer.text or world.accounts["owner"].email in answer.text:
+            wrong.append(f"{entry.key}: tells what is the owner's: {answer.text[:500]}")
+        if answer.headers.get("cache-control", "") != "private, no-store":
+            wrong.append(f"{entry.key}: {answer.headers.get('cache-control')} lets a cache keep it")
+        if answer.headers["x-content-type-options"] != "nosniff":
+            wrong.append(f"{entry.key}: may be sniffed")
+        named = {kind: things[kind] for kind in PLACE.findall(row.request + repr(row.send)) if kind in before}
+        if not entry.key.startswith("GET "):
+            wrong += [
+                f"{entry.key}: changed {kind}"
+                for kind in named
+                if await world.seen({kind: things[kind]}) != before[kind]
+            ]
+    wrong += [f"some route changed {kind}" for kind in before if await world.seen({kind: things[kind]}) != before[kind]]
+    assert wrong == [], "\n".join(["", *wrong])
+    assert len(done) > 200
