@@ -57,6 +57,7 @@ def laid_out(settings: Settings, migrated: Path) -> None:
     """Put a new database where the settings say, so that an application starts without migrating."""
     settings.database_path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(migrated, settings.database_path)
+    settings.database_path.chmod(0o600)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from invokeclone.images.events import (
 from invokeclone.images.schemas import NO_BOARD, ImageFilter, Place
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage import make_folder
 from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
@@ -172,7 +173,7 @@ class Downloads:
         if wanted.missing:
             raise ImageNotFound(wanted.missing[0])
         part = path.with_suffix(".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
                 for entry, place in wanted.entries.items():

@@ -14,6 +14,7 @@ from invokeclone.images import files
 from invokeclone.images.kinds import IMAGES
 from invokeclone.images.schemas import Place
 from invokeclone.kit.settings import Settings
+from invokeclone.kit.storage import make_folder
 
 
 def is_inside(subfolder: str) -> bool:
@@ -40,7 +41,7 @@ def duplicate(settings: Settings, origin: Place, target: Place) -> bool:
 def _duplicate(origin: Path, target: Path) -> None:
     if target.exists() and target.samefile(origin):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         _link_or_copy(origin, part)

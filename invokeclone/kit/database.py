@@ -15,6 +15,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from invokeclone.kit import log
+from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
+
+_log = log.get("kit.database")
+
 BUSY_TIMEOUT_MS = 30_000
 MAPPED = 2**31 - 2**16
 """Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
@@ -96,7 +101,7 @@ class Database:
     def _upgrade(self) -> None:
         if self.path is None:
             raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_to_the_owner(self.path)
         from invokeclone.kit import migrations
 
         if migrations.current(self.path) != migrations.head():
@@ -105,6 +110,19 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+def _keep_to_the_owner(path: Path) -> None:
+    """Make the file, which holds password hashes and the secret of the tokens, so that only its owner reads it.
+
+    SQLite gives the files beside it the same rights.
+    """
+    make_private_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        create(path, ONLY_THE_OWNER).close()
+    restricted = [restrict(path.with_name(f"{path.name}{ending}")) for ending in ("", "-wal", "-shm")]
+    if any(restricted):
+        _log.warning("%s could be read by other accounts of this machine; now only its owner may", path)
 
 
 def locked(error: Exception) -> bool:

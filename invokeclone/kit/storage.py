@@ -3,21 +3,27 @@
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from invokeclone.kit.errors import BadRequest
+
+ONLY_THE_OWNER = 0o600
+ONLY_THE_OWNER_ENTERS = 0o700
+EVERYTHING = 0o777
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `data` to `path` so that a crash leaves the old file, the new one or a stray `.part`, never half a file.
 
-    Missing folders are made; `mode` is what the file may allow, less the umask. Raises OSError (disk full, no permission)
-    with nothing left behind.
+    Missing folders are made; the file allows no more than `mode`, its folder and the umask do. Raises OSError (disk full, no
+    permission) with nothing left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with create(part, mode) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -25,6 +31,40 @@ def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def create(path: Path, mode: int = 0o666) -> BinaryIO:
+    """Open a new file for writing that allows no more than `mode`, its folder and the umask do; raises FileExistsError."""
+    allowed = mode & path.parent.stat().st_mode
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, allowed))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, each allowing no more than the folder around it and the umask do."""
+    try:
+        path.mkdir(mode=path.parent.stat().st_mode & EVERYTHING, exist_ok=True)
+    except FileNotFoundError:
+        if path.parent == path:
+            raise
+        make_folder(path.parent)
+        make_folder(path)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only the owner may enter; one that is there stays as it is, as others may share it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=ONLY_THE_OWNER_ENTERS, exist_ok=True)
+
+
+def restrict(path: Path) -> bool:
+    """Take a file's rights from everybody but its owner; return whether there were any. A file of another owner stays as it is."""
+    try:
+        loose = stat.S_IMODE(path.stat().st_mode) & ~ONLY_THE_OWNER
+        if loose:
+            path.chmod(ONLY_THE_OWNER)
+    except (FileNotFoundError, PermissionError):
+        return False
+    return bool(loose)
 
 
 def remove_file(path: Path) -> None:

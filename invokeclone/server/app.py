@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,7 +45,7 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import authentication, errors, external, guards, info, openapi, page
+from invokeclone.server import authentication, errors, external, guards, info, openapi, page, private
 from invokeclone.server.authentication import authenticated
 from invokeclone.server.departures import Departures
 from invokeclone.server.headers import SafeHeaders
@@ -200,6 +201,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         if app.state.scratch is not None:
             stack.callback(app.state.scratch.cleanup)
+        await run_in_threadpool(private.prepare, resources.settings)
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         await queue_service.recover(resources)

@@ -3,6 +3,7 @@
 It knows the two files and refuses to know which settings a client may change.
 """
 
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,8 @@ from invokeclone.kit.errors import Conflict, Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.settings_file import FILE, KEYS_FILE, read_file, read_keys, yaml_text
-from invokeclone.kit.storage import write_file
+from invokeclone.kit.storage import ONLY_THE_OWNER, write_file
 
-ONLY_THE_OWNER = 0o600
 _changing = threading.Lock()
 
 
@@ -32,7 +32,7 @@ def change(resources: Resources, given: Mapping[str, Any]) -> Settings:
         file, _unknown, wrong = read_file(root / FILE)
         _refuse(wrong)
         values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, given)}
-        write_file(root / FILE, yaml_text(values).encode())
+        write_file(root / FILE, yaml_text(values).encode(), _mode(root / FILE))
         resources.settings = changed
     return changed
 
@@ -52,6 +52,11 @@ def change_keys(resources: Resources, given: Mapping[str, str | None]) -> Settin
         _write_keys(root / KEYS_FILE, values)
         resources.settings = changed
     return changed
+
+
+def _mode(file: Path) -> int:
+    """Return what a settings file allows: it may hold tokens, so a new one is its owner's alone."""
+    return stat.S_IMODE(file.stat().st_mode) if file.exists() else ONLY_THE_OWNER
 
 
 def _write_keys(file: Path, values: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from invokeclone.graph.execution import GraphExecutionState, NodeInputError
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.rules import CALL_SAVED_WORKFLOW
 from invokeclone.kit import log
+from invokeclone.kit.storage import make_folder
 from invokeclone.queue import service
 from invokeclone.queue.calls import CallFailed
 from invokeclone.queue.rows import ClaimedItem
@@ -185,5 +186,5 @@ class _Profile:
     def __exit__(self, *_details: object) -> None:
         self._profile.disable()
         self._profile.create_stats()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         self._profile.dump_stats(self._path)

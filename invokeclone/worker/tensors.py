@@ -19,7 +19,7 @@ from typing import Any
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.storage import remove_file
+from invokeclone.kit.storage import make_folder, remove_file
 
 _log = log.get("worker.tensors")
 
@@ -126,7 +126,7 @@ class TensorStore:
 
         value = _map_tensors(kept.value, take_out)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             save_file({str(index): tensor.contiguous() for index, tensor in enumerate(found)}, self._path(name))
         except (OSError, ValueError, RuntimeError) as error:  # disk full, or a type that safetensors doesn't know
             _log.warning("%s stays in memory, it could not be written: %s", name, error)

@@ -15,6 +15,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, UploadCutOff, VideoTooLarge
+from invokeclone.kit.storage import create
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -149,7 +150,7 @@ def _callbacks(form: _Form) -> "MultipartCallbacks":
 
 async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes], path: Path) -> None:
     """Parse the body as it comes and write what is the video."""
-    file: BinaryIO = await run_sync(lambda: path.open("xb"))
+    file: BinaryIO = await run_sync(lambda: create(path))
     try:
         async for data in body:
             parser.write(data)

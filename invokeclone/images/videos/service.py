@@ -25,7 +25,7 @@ from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import remove_file, write_file
+from invokeclone.kit.storage import make_folder, remove_file, write_file
 from invokeclone.users.current import SYSTEM, User
 
 AT_ONCE = 2
@@ -101,7 +101,7 @@ async def upload(
 def _place_for_upload(settings: Settings) -> Path:
     """Return where an upload may be written; what a crash has left there a day ago goes."""
     folder = files.folder(settings, VIDEOS) / ".uploads"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for old in folder.iterdir():
         with suppress(FileNotFoundError):
             if old.stat().st_mtime < time.time() - LEFT_BEHIND_S:
@@ -116,7 +116,7 @@ def _keep(settings: Settings, part: Path, where: Place, webp: bytes, texts: dict
         write_file(files.thumbnail_path(settings, where, VIDEOS), webp)
         if texts:
             write_file(files.sidecar_path(settings, where), orjson.dumps(texts))
-        full.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(full.parent)
         part.replace(full)
     except BaseException:
         files.remove(settings, [where], VIDEOS)

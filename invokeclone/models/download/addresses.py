@@ -10,7 +10,11 @@ _RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "
 """What Python counts as public and is not: protocol assignments, old relays, Azure's own address, old site networks."""
 _EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """Networks whose addresses end with an IPv4 address that a gateway connects to."""
-_LOCAL_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
+_LOCAL_NAMES = (
+    ".localhost", ".localdomain", ".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet", ".private", ".test",
+    ".invalid",
+)  # fmt: skip
+"""Endings of names that only a machine or its network knows; the public DNS has none of them."""
 
 
 def is_public(address: str) -> bool:

@@ -109,13 +109,12 @@ class CanvasOutputInvocation(BaseInvocation):
 
 @invocation("show_image", title="Show Image", tags=["image"], category="image", version="1.0.1")
 class ShowImageInvocation(BaseInvocation):
-    """Open an image in the viewer of the machine that runs the node."""
+    """Pass an image on. A server has no screen to show it on: whoever runs the graph sees it in the gallery."""
 
     image: ImageField = InputField(description="The image to show")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Open the viewer and pass the image on."""
-        context.images.get_pil(self.image.image_name).show()
+        """Pass the image on, which has to exist."""
         return ImageOutput.build(context.images.get_dto(self.image.image_name))
 
 

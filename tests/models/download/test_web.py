@@ -59,7 +59,17 @@ def test_public_addresses(address):
 
 
 @pytest.mark.parametrize(
-    "name", ["localhost", "LOCALHOST.", "a.localhost", "printer.local", "metadata.google.internal", "intranet"]
+    "name",
+    [
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "printer.local",
+        "metadata.google.internal",
+        "intranet",
+        "box.localdomain",
+        "nas.lan",
+    ],
 )
 def test_local_names(name):
     assert addresses.is_local_name(name)
