@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -296,3 +297,9 @@ async def test_forwarded_headers_are_believed_of_trusted_proxies_alone(guarded: 
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             assert (await client.get("/seen", headers=headers)).status_code == 200
     assert seen == [("203.0.113.5", "https"), ("192.168.1.7", "http")]
+
+
+def test_the_page_on_proxies_has_the_settings_and_the_endings() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "reverse-proxy.md").read_text()
+    for word in ("allowed_hosts", "allow_origins", "forwarded_allow_ips", *origins.PRIVATE_SUFFIXES, "Sec-Fetch-Site"):
+        assert f"`{word}" in page, word
