@@ -41,7 +41,7 @@ BACKLOG_LIMIT = 1_000
 _log = log.get("server.sockets")
 
 
-class _Engine(engineio.AsyncServer):  # type: ignore[misc]  (engineio has no types)
+class _Engine(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no types
     """The transport; it does not wait for ever for a client to read what is left for it."""
 
     async def disconnect(self, sid: str | None = None) -> None:
@@ -55,7 +55,7 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]  (engineio has no typ
             self.sockets.pop(sid, None)
 
 
-class _Server(socketio.AsyncServer):  # type: ignore[misc]  (likewise)
+class _Server(socketio.AsyncServer):  # type: ignore[misc]  # likewise
     """socket.io over that transport."""
 
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:

@@ -256,6 +256,7 @@ async def socket_status(port: int, path: str, headers: dict[str, str]) -> int:
             port=port,
             origin=headers.get("Origin"),
             additional_headers=sent,
+            open_timeout=60,
             proxy=None,
         ):
             return PASSES
@@ -269,7 +270,10 @@ async def test_the_served_application_follows_the_table(guarded: Settings, laid_
         "localhost", "a foreign name", "rebinding", "own page by name", "an allowed page", "a proxy that hides the name, http",
         "a foreign page without Sec-Fetch-Site", "a page without an origin of its own",
     )  # fmt: skip
-    async with running(guarded.model_copy(update={"host": "127.0.0.1"})) as port, httpx.AsyncClient() as client:
+    async with (
+        running(guarded.model_copy(update={"host": "127.0.0.1"})) as port,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         base = f"http://127.0.0.1:{port}"
         for name in names:
             row = TABLE[name]
