@@ -49,7 +49,7 @@ OPEN = {
     "MOUNT /ws": "socket.io: server/people.py asks for a token when a socket opens",
     **{f"WEBSOCKET {prefix}/ws": "ComfyUI: asks for a key in the handshake" for prefix in PREFIXES},
 }
-"""What needs no token, and why."""
+"""What needs no token, and why. Addresses that no route knows get files of the official web UI, which are the same for everybody."""
 
 
 @dataclass(frozen=True)

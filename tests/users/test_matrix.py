@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -58,6 +59,12 @@ def rows(entries: list[Entry]) -> Iterator[tuple[Entry, Row | None]]:
             yield entry, own or by_endpoint.get(endpoint(entry))
 
 
+def calls(dependant: Any) -> Iterator[Any]:
+    for dependency in dependant.dependencies:
+        yield dependency.call
+        yield from calls(dependency)
+
+
 def endpoint(entry: Entry) -> object:
     return getattr(entry.route, "endpoint", None)
 
@@ -83,6 +90,13 @@ def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[Entry]) -> No
         assert parameters <= set(IDS) | NAMELESS, f"{entry.key}: whose thing is this?"
         things = {IDS[one] for one in parameters if one in IDS}
         assert things <= set(PLACE.findall(row.request)), entry.key
+
+
+def test_reads_write_nothing(entries: list[Entry]) -> None:
+    """A page of another site may have a browser send a GET (server/origins.py): so none takes a connection to write with."""
+    for entry in entries:
+        if entry.key.startswith("GET ") and isinstance(entry.route, APIRoute):
+            assert "_write" not in {call.__name__ for call in calls(entry.route.dependant)}, entry.key
 
 
 async def test_a_route_that_forgets_to_ask_is_refused_without_a_token(settings: Settings, laid_out: None) -> None:
