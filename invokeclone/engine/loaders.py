@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.devices import choose_dtype
 from invokeclone.engine.files import read_tensors
@@ -79,6 +80,10 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     dtype = choose_dtype(cache.device, cache.settings.precision)
     request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
+    if fp8.is_stored(config, submodel, cache.device):
+        return LoadedModel(
+            config, cache.get(f"{key}:fp8", lambda: fp8.store(loader(request), dtype), _size(path, submodel)), cache
+        )
     return LoadedModel(config, cache.get(key, lambda: loader(request), _size(path, submodel)), cache)
 
 
