@@ -17,7 +17,8 @@ from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import Step
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import INPAINTING_CHANNELS, DenoiseTask, begin, conditionings
+from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, begin, conditionings
+from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
 
 @dataclass(frozen=True)

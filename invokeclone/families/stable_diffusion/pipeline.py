@@ -25,9 +25,9 @@ from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
 from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion, HiDiffusionState, hidiffusion
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
+from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
-INPAINTING_CHANNELS = 9
-"""Latents, mask, and latents of the masked image."""
+_LATENT_CHANNELS = 4
 _HALF = 0.5
 
 
@@ -120,6 +120,11 @@ def begin(
 
     Raises ValueError when both are missing or differ in size.
     """
+    if unet.config.in_channels not in (_LATENT_CHANNELS, INPAINTING_CHANNELS):
+        raise ValueError(
+            f"this model's UNet takes {unet.config.in_channels} channels (depth-to-image models take 5): "
+            f"select a model for text to image or inpainting"
+        )
     latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
     if latents is not None and noise is not None and latents.shape[1:] != noise.shape[1:]:
         raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
