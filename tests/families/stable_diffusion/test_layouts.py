@@ -78,7 +78,7 @@ def check_outputs(load: Load, path: Path, networks: dict[str, Any]) -> None:
     for name, part in networks.items():
         loaded = load(path, name)
         assert not loaded.training
-        assert torch.allclose(output_of(name, loaded), output_of(name, part), atol=1e-5), name
+        assert torch.allclose(output_of(name, loaded), output_of(name, part), atol=1e-4), name
 
 
 def rounded(networks: dict[str, Any], dtype: torch.dtype, *names: str) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def test_an_autoencoder_of_its_own_with_either_layouts_names(load: Load, tmp_pat
         config = record(path)
         assert (config.type, config.base) == ("vae", "sd-1")
         loaded = loaders.load(model_cache, config, path).model
-        assert torch.allclose(output_of("vae", loaded), output_of("vae", vae), atol=1e-5)
+        assert torch.allclose(output_of("vae", loaded), output_of("vae", vae), atol=1e-4)
 
 
 @pytest.fixture
