@@ -45,18 +45,20 @@ PUBLISHED = {"sd1": "sd1", "sd2": "sd1", "sdxl": "sdxl", "sdxl_refiner": None}
 """The bases whose UNets diffusers builds, and the kind of each."""
 
 
+@pytest.fixture(scope="module")
+def built() -> dict[str, Any]:
+    """Build the published UNets without memory for their weights."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    def build(base: str) -> Any:
+        return UNet2DConditionModel.from_config(read_json(CONFIGS / base / "unet" / "config.json"))
+
+    with torch.device("meta"):
+        return {base: build(base) for base in PUBLISHED}
+
+
 class TestPublishedUNets:
     """Names of modules against those of the UNets that diffusers builds of the published configurations, without weights."""
-
-    @pytest.fixture(scope="class")
-    def built(self) -> dict[str, Any]:
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-        def build(base: str) -> Any:
-            return UNet2DConditionModel.from_config(read_json(CONFIGS / base / "unet" / "config.json"))
-
-        with torch.device("meta"):
-            return {base: build(base) for base in PUBLISHED}
 
     @pytest.mark.parametrize("base", PUBLISHED)
     def test_the_kind_is_that_whose_modules_it_has_all_of(self, base: str, built: dict[str, Any]):

@@ -28,7 +28,7 @@ from invokeclone.models.files import OnDisk
 from invokeclone.models.identify import identify
 from tests.families.stable_diffusion.layouts import KINDS, Kind, Weights, make_parts, original_weights, output_of
 from tests.tiny_checkpoints import same_weights, vae_weights
-from tests.tiny_models import make_unet
+from tests.tiny_models import make_unet, noise_of
 
 FACTS = {"key": "k", "hash": "h", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
 PUBLISHED = {
@@ -354,6 +354,14 @@ def test_every_scheduler_runs_without_a_signal_at_the_end_of_the_noise_schedule(
     assert torch.isfinite(made).all()
     rescaled = "rescale_betas_zero_snr" in discrete.create(name, config).config
     assert torch.equal(denoise(**changes, scheduler_config=config), made) != rescaled
+
+
+def test_a_mask_made_for_another_size(denoise: Callable[..., torch.Tensor]):
+    """Only inpainting models see the masked image's latents, which cannot be resized as masks are."""
+    changes = {"keep_mask": torch.ones(1, 1, 40, 24), "masked_latents": noise_of(5, 1, 4, 5, 3)}
+    with pytest.raises(ValueError, match="the mask was made for latents of 3 x 5, those to denoise are 8 x 8"):
+        denoise(unet=make_unet(in_channels=9), **changes)
+    assert denoise(**changes).shape == (1, 4, 8, 8)
 
 
 def test_a_depth_model_is_refused_by_its_channels(denoise: Callable[..., torch.Tensor]):
