@@ -30,7 +30,7 @@ def is_stored(config: Any, submodel: SubModelType | None, device: torch.device) 
 def is_supported(device: torch.device) -> bool:
     """Tell whether weights in 8 bits can be brought back on a device."""
     if device.type != "xpu":
-        return device.type == "cuda"
+        return bool(device.type == "cuda")
     try:
         torch.ones(1, device=device).to(STORAGE).to(torch.float16)
     except (RuntimeError, TypeError, AssertionError):  # what a torch without it raises
