@@ -1,6 +1,7 @@
 """Single files of tiny Stable Diffusion models: their tensors under the names that the published files have."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,40 +18,47 @@ _RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_BLOCKS = {
+_SINGLE = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
-    "down_blocks.0.resnets.0": "input_blocks.1.0",
-    "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
-    "down_blocks.1.resnets.0": "input_blocks.3.0",
-    "down_blocks.1.attentions.0": "input_blocks.3.1",
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
-    "up_blocks.0.resnets.0": "output_blocks.0.0",
-    "up_blocks.0.attentions.0": "output_blocks.0.1",
-    "up_blocks.0.resnets.1": "output_blocks.1.0",
-    "up_blocks.0.attentions.1": "output_blocks.1.1",
-    "up_blocks.0.upsamplers.0.conv": "output_blocks.1.2.conv",
-    "up_blocks.1.resnets.0": "output_blocks.2.0",
-    "up_blocks.1.resnets.1": "output_blocks.3.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
 }
-"""Of the tiny UNet, which has two levels of one layer."""
+_LEVEL = re.compile(
+    r"(?P<side>down|up)_blocks\.(?P<level>\d+)\.(?P<kind>[a-z]+)\.(?P<index>\d+)(?:\.conv(?=\.))?\.?(?P<rest>.*)"
+)
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def _unet_name(name: str) -> str:
-    block = next(block for block in _BLOCKS if name.startswith(f"{block}."))
-    rest = name.removeprefix(f"{block}.")
-    if "resnets" in block:
-        layer, _, last = rest.partition(".")
-        rest = f"{_RESNET[layer]}.{last}"
-    return f"{UNET_PREFIX}{_BLOCKS[block]}.{rest}"
+def _unet_name(name: str, layers: int = 1, depths: Sequence[int] = (0, 1)) -> str:
+    """Return the original name of a UNet's or ControlNet's tensor; `depths`: whether each level on the way down has attention."""
+    match = _LEVEL.fullmatch(name)
+    if match is None:
+        block = next(block for block in _SINGLE if name.startswith(f"{block}."))
+        rest = name.removeprefix(f"{block}.")
+        return f"{UNET_PREFIX}{_SINGLE[block]}.{_resnet(rest) if 'resnets' in block else rest}"
+    level, index, kind = int(match["level"]), int(match["index"]), match["kind"]
+    rest = _resnet(match["rest"]) if kind == "resnets" else match["rest"]
+    if match["side"] == "down":
+        number = level * (layers + 1) + index + 1
+        if kind == "downsamplers":
+            return f"{UNET_PREFIX}input_blocks.{(level + 1) * (layers + 1)}.0.op.{rest}"
+        return f"{UNET_PREFIX}input_blocks.{number}.{int(kind == 'attentions')}.{rest}"
+    if kind == "upsamplers":
+        module = 2 if depths[::-1][level] else 1
+        return f"{UNET_PREFIX}output_blocks.{level * (layers + 1) + layers}.{module}.conv.{rest}"
+    return f"{UNET_PREFIX}output_blocks.{level * (layers + 1) + index}.{int(kind == 'attentions')}.{rest}"
+
+
+def _resnet(rest: str) -> str:
+    layer, _, last = rest.partition(".")
+    return f"{_RESNET[layer]}.{last}"
 
 
 def _vae_name(name: str) -> str:
@@ -69,7 +77,9 @@ def _vae_name(name: str) -> str:
 
 def unet_weights(unet: Any) -> dict[str, torch.Tensor]:
     """Return a UNet's tensors by their published names."""
-    return {_unet_name(name): value for name, value in unet.state_dict().items()}
+    depths = [int("CrossAttn" in kind) for kind in unet.config.down_block_types]
+    layers = unet.config.layers_per_block
+    return {_unet_name(name, layers, depths): value for name, value in unet.state_dict().items()}
 
 
 def vae_weights(vae: Any) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.load_request import LoadRequest
+from invokeclone.models.pickles import INERT_NAMES, Inert
 
 _LIBRARIES = ("diffusers", "transformers")
 """Whose classes a folder may name; code that comes with a model is never run."""
@@ -24,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint whose names begin with one of `prefixes`; only those are read from safetensors.
 
-    Of a torch file nothing but tensors is accepted.
+    Of a torch file nothing but tensors is accepted; what trainers are known to store beside them is left out.
     """
     starts = tuple(prefixes)
     if path.suffix == ".safetensors":
@@ -32,7 +33,8 @@ def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch
 
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(starts)}  # noqa: SIM118
-    stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    with torch.serialization.safe_globals([(Inert, f"{module}.{name}") for module, name in INERT_NAMES]):
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     stored = stored.get("state_dict", stored)
     return {name: value for name, value in stored.items() if name.startswith(starts)}
 

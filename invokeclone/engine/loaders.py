@@ -1,13 +1,16 @@
 """Which function loads which kind of model; families and components register theirs with `@loads` in their `load.py`."""
 
 import functools
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
-from invokeclone.engine.devices import choose_dtype
+from invokeclone.engine.devices import choose_dtype, is_out_of_memory
 from invokeclone.engine.files import read_tensors
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaded import LoadedModel, LoadedModelWithoutConfig
@@ -24,9 +27,14 @@ class ModelFilesMissing(NotFound):
     """The record points to files that are not there."""
 
 
+class ModelFilesDamaged(Unprocessable):
+    """A model's files are cut off, incomplete or not what their names say."""
+
+
 Loader = Callable[[LoadRequest], Any]
 Kind = tuple[BaseModelType | None, ModelType, ModelFormat | None]
 _loaders: dict[Kind, Loader] = {}
+_MAX_REASON = 300
 
 
 def loads(
@@ -71,7 +79,7 @@ def find(config: Any) -> Loader:
 def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | None = None) -> LoadedModel:
     """Return the model of a record (`key`, `name`, `base`, `type`, `format`), whose files lie at `path`, or a part of it.
 
-    Raises NoLoader, ModelFilesMissing, and what the loader raises for files that it cannot read.
+    Raises NoLoader, ModelFilesMissing, ModelFilesDamaged, and what the loader raises for files that it cannot use.
     """
     loader = find(config)
     if not path.exists():
@@ -79,7 +87,27 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     dtype = choose_dtype(cache.device, cache.settings.precision)
     request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
-    return LoadedModel(config, cache.get(key, lambda: loader(request), _size(path, submodel)), cache)
+    if fp8.is_stored(config, submodel, cache.device):
+        entry = cache.get(f"{key}:fp8", lambda: fp8.store(_load(loader, request), dtype), _size(path, submodel))
+    else:
+        entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
+    return LoadedModel(config, entry, cache)
+
+
+def _load(loader: Loader, request: LoadRequest) -> Any:
+    """Return what a loader returns; raises ModelFilesDamaged with the model's name for what libraries say of damaged files."""
+    from safetensors import SafetensorError
+
+    try:
+        return loader(request)
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        part = f" ({request.submodel})" if request.submodel else ""
+        raise ModelFilesDamaged(
+            f"{request.config.name}{part} cannot be read, its files may be cut off or incomplete: install it again ({reason})"
+        ) from error
 
 
 def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:

@@ -37,11 +37,33 @@ def _parameter(data: object, *_: object) -> object:
     return data
 
 
+class Inert:
+    """In the place of a trainer's object in a published checkpoint, which is neither imported nor made."""
+
+    def __init__(self, *args: object, **named: object) -> None:
+        """Leave everything out."""
+
+    def __setstate__(self, state: object) -> None:
+        """Leave everything out."""
+
+
+INERT_NAMES = (
+    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("lightning.pytorch.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+)
+"""Names of what lies beside the tensors in published checkpoints of Stable Diffusion 1 and 2."""
+
 _KNOWN: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch", "Size"): tuple,
+    ("_codecs", "encode"): Inert,
+    **dict.fromkeys(INERT_NAMES, Inert),
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
 }
 

@@ -220,6 +220,15 @@ class Loop:
                     current.canceled.set()
 
 
+_WITHOUT_MEMORY = (
+    " - the device's memory is full: generate smaller or fewer images, or set enable_partial_loading, fp8_storage of the model or "
+    "force_tiled_decode"
+)
+
+
 def describe(error: BaseException) -> ItemError:
     """Return the three error fields of `error`."""
-    return ItemError(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+    message = str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
+        message = f"{message}{_WITHOUT_MEMORY}"
+    return ItemError(type(error).__name__, message, "".join(traceback.format_exception(error)))

@@ -87,16 +87,33 @@ def decode(
 ) -> torch.Tensor:
     """Return images (batch, 3, height * 8, width * 8) in about -1..1 of scaled latents; `dtype` and `tile` as in `encode`.
 
-    Half precision that overflows, as with some autoencoders, is computed once more in float32.
+    Half precision that overflows, as with some autoencoders, is computed once more in float32. Raises ValueError for latents of
+    another family, and when the result has values that are no numbers.
     """
+    _check_channels(vae, latents)
     with torch.inference_mode():
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         unscaled = latents.to(device=device, dtype=torch.float32) / vae.config.scaling_factor + shift
         with number_format(vae, dtype), _tiles(vae, tile):
             pixels: torch.Tensor = vae.decode(unscaled.to(dtype), return_dict=False)[0]
-        if dtype != torch.float32 and not torch.isfinite(pixels).all():
+        if torch.isfinite(pixels).all():
+            return pixels
+        if dtype != torch.float32:
             return decode(vae, latents, device, tile=tile)
-        return pixels
+        raise ValueError(f"{_culprit(latents)} values that are no numbers (NaN, infinity): install the model again")
+
+
+def _culprit(latents: torch.Tensor) -> str:
+    return "this VAE is damaged, it gives" if torch.isfinite(latents).all() else "the latents to decode have"
+
+
+def _check_channels(vae: Any, latents: torch.Tensor) -> None:
+    """Raise ValueError for latents of another family."""
+    expected = getattr(vae.config, "latent_channels", latents.shape[1])
+    if latents.shape[1] != expected:
+        raise ValueError(
+            f"this VAE is for latents of {expected} channels, these have {latents.shape[1]}: select a VAE of the main model's base"
+        )
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """CLIP text encoders and their tokenizer as transformers objects, from single files; the vocabulary is part of the package."""
 
 import gzip
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from invokeclone.graph.taxonomy import ModelFormat, ModelType
 
 _MERGES = Path(__file__).parent / "tokenizer" / "merges.txt.gz"
 """See NOTICE.md beside it."""
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+_MAX_REASON = 300
 
 
 @loads(type=ModelType.CLIPVision, format=ModelFormat.Diffusers)
@@ -26,32 +31,75 @@ def load_vision(request: LoadRequest) -> Any:
 
 
 def load_text_encoder_file(path: Path, dtype: torch.dtype, config: Path, prefix: str) -> Any:
-    """Return the CLIPTextModel of a checkpoint whose tensors' names begin with `prefix`; `config` is its config.json.
+    """Return the CLIPTextModel of a checkpoint whose tensors' names begin with `prefix`, with the sizes of its tensors.
 
-    Raises ValueError for a file without one.
+    `config` is the published config.json, for what tensors do not show. Raises ValueError for a file without one.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
-    with torch.device("meta"):
-        model = CLIPTextModel(CLIPTextConfig(**read_json(config)))
-    expected = model.state_dict()
-    weights: dict[str, torch.Tensor] = {}
-    for name, value in read_tensors(path, [prefix]).items():
-        short = name.removeprefix(prefix)
-        known = short if short in expected else short.removeprefix("text_model.")
-        if known in expected:  # position ids are counted, not learned
-            weights[known] = value.to(dtype)
-    if missing := next((name for name in expected if name not in weights), None):
-        raise ValueError(f"{path.name} holds no complete text encoder: {prefix}{missing} is missing")
-    return open_clip.fill(model, weights, dtype)
+    # CLIPTextModel has no module text_model; some files' names have
+    stored = {n.removeprefix(prefix).removeprefix("text_model."): v for n, v in read_tensors(path, [prefix]).items()}
+    with _reading(path, prefix):
+        own_config = text_config(stored, read_json(config))
+        with torch.device("meta"):
+            model = CLIPTextModel(own_config)
+        weights = {name: stored[name].to(dtype) for name in model.state_dict()}  # position ids are counted, not learned
+        return open_clip.fill(model, weights, dtype)
 
 
-def load_open_clip_file(path: Path, dtype: torch.dtype, config: Path, prefix: str, *, projection: bool) -> Any:
-    """Return the OpenCLIP text encoder of a checkpoint as a CLIPTextModel, or as one with projection."""
+def load_open_clip_file(
+    path: Path, dtype: torch.dtype, config: Path, prefix: str, *, projection: bool, unused_layers: int = 0
+) -> Any:
+    """Return the OpenCLIP text encoder of a checkpoint as a CLIPTextModel, or as one with projection.
+
+    Sizes are those of its tensors; `config` is the published config.json, for what they do not show. `unused_layers`: the last ones
+    of OpenCLIP, which the model was trained without; files may lack them. Raises ValueError for a file without one.
+    """
+    stored = {name.removeprefix(prefix): value for name, value in read_tensors(path, [prefix]).items()}
+    with _reading(path, prefix):
+        weights = open_clip.renamed(stored)
+        own_config = text_config(weights, read_json(config), unused_layers)
+        return open_clip.load(weights, own_config, projection=projection, dtype=dtype)
+
+
+@contextmanager
+def _reading(path: Path, prefix: str) -> Iterator[None]:
+    """Raise ValueError with the file's name for tensors that are missing or have other sizes."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"{path.name} holds no complete text encoder ({prefix}{error.args[0]} is missing): "
+            "select a file that has one, or connect the text encoder of another model"
+        ) from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        raise ValueError(f"the text encoder in {path.name} cannot be used: {reason}") from error
+
+
+def text_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any], unused_layers: int = 0) -> Any:
+    """Return the CLIPTextConfig of a text encoder whose tensors have transformers' names, without `text_model`."""
     from transformers import CLIPTextConfig
 
-    weights = {name.removeprefix(prefix): value for name, value in read_tensors(path, [prefix]).items()}
-    return open_clip.load(weights, CLIPTextConfig(**read_json(config)), projection=projection, dtype=dtype)
+    vocabulary, width = weights["embeddings.token_embedding.weight"].shape
+    layers = {match[1] for name in weights if (match := _LAYER.match(name))}
+    head_width = published["hidden_size"] // published["num_attention_heads"]
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "max_position_embeddings": weights["embeddings.position_embedding.weight"].shape[0],
+        "num_hidden_layers": _used_layers(len(layers), published["num_hidden_layers"], unused_layers),
+        "intermediate_size": weights["encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_attention_heads": max(1, width // head_width),
+    }
+    if (projection := weights.get("text_projection.weight")) is not None:
+        sizes["projection_dim"] = projection.shape[0]
+    return CLIPTextConfig(**{**published, **sizes})
+
+
+def _used_layers(stored: int, published: int, unused: int) -> int:
+    """Return how many of a file's layers are used: those that are not may have been left out when the file was saved."""
+    return published if unused and stored in (published, published + unused) else max(stored - unused, 1)
 
 
 def tokenizer(pad: str = "<|endoftext|>") -> Any:

@@ -42,7 +42,7 @@ def _name(name: str) -> str:
 
 
 def load(weights: Mapping[str, torch.Tensor], config: Any, *, projection: bool, dtype: torch.dtype) -> Any:
-    """Return the text encoder with these weights, which have OpenCLIP's names; others are left out.
+    """Return the text encoder with these weights, which are `renamed` ones; others are left out.
 
     Raises KeyError when weights are missing.
     """
@@ -50,8 +50,7 @@ def load(weights: Mapping[str, torch.Tensor], config: Any, *, projection: bool, 
 
     with torch.device("meta"):
         model = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
-    converted = renamed(weights)
-    own = {name: converted[name.removeprefix("text_model.")].to(dtype) for name in model.state_dict()}
+    own = {name: weights[name.removeprefix("text_model.")].to(dtype) for name in model.state_dict()}
     return fill(model, own, dtype)
 
 

@@ -236,4 +236,6 @@ def _sum_of_biases(module: Any, changes: Sequence[Change]) -> torch.Tensor | Non
     if not deltas:
         return None
     bias: torch.Tensor = module.bias.data
-    return torch.stack([delta.to(bias).reshape(bias.shape) * strength for delta, strength in deltas]).sum(dim=0)
+    dtype = bias.dtype if bias.dtype in _COMPUTABLE else torch.float32
+    rows = [delta.to(bias.device, dtype).reshape(bias.shape) * strength for delta, strength in deltas]
+    return torch.stack(rows).sum(dim=0)

@@ -1,7 +1,5 @@
 """Reading LoRA files: one file of tensors, or a folder as diffusers and PEFT save it, whatever names its tensors have."""
 
-import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +7,10 @@ from pathlib import Path
 import torch
 
 from invokeclone.engine.files import read_tensors
+from invokeclone.engine.lora import peft
 from invokeclone.engine.lora.keys import KeyLayout, TensorName, adapter_names, read_name
 from invokeclone.engine.lora.layers import LayerChange, UnknownLayer, read_layer
+from invokeclone.engine.lora.peft import Layers, StoredLayer
 
 _WEIGHTS = (
     "pytorch_lora_weights.safetensors",
@@ -18,9 +18,6 @@ _WEIGHTS = (
     "adapter_model.safetensors",
     "adapter_model.bin",
 )
-_PEFT_CONFIG = "adapter_config.json"
-_DIFFUSERS_CONFIG = "lora_adapter_metadata"
-"""The entry of a safetensors header where diffusers keeps PEFT's configuration."""
 
 
 @dataclass
@@ -51,7 +48,7 @@ def load_lora(path: Path, layout: KeyLayout, dtype: torch.dtype) -> LoRAWeights:
     if len(names := adapter_names(tensors)) > 1:
         raise ValueError(f"the LoRA {file.name} holds several adapters, save one by itself: {', '.join(sorted(names))}")
     layers = _group(tensors, layout)
-    _add_alphas(layers, _peft_config(path, file), layout)
+    peft.add_alphas(layers, peft.read_config(path, file), layout)
     return _build(layers, file.name, dtype)
 
 
@@ -64,22 +61,20 @@ def _weights_file(path: Path) -> Path:
     raise ValueError(f"the folder {path.name} holds no LoRA: none of {', '.join(_WEIGHTS)} is there")
 
 
-Layers = dict[tuple[str, str], dict[str, torch.Tensor]]
-"""Tensors by (part, layer) and kind."""
-
-
 def _group(tensors: Mapping[str, torch.Tensor], layout: KeyLayout) -> Layers:
-    layers: Layers = defaultdict(dict)
+    layers: Layers = {}
     for name, tensor in tensors.items():
         meaning: TensorName | None = read_name(name, layout)
         if meaning is not None:
-            layers[meaning.part, meaning.layer][meaning.kind] = tensor
+            layer = layers.setdefault((meaning.part, meaning.layer), StoredLayer(meaning.path))
+            layer.tensors[meaning.kind] = tensor
     return layers
 
 
 def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
     weights = LoRAWeights({})
-    for (part, layer), tensors in layers.items():
+    for (part, layer), stored in layers.items():
+        tensors = stored.tensors
         if tensors.keys() == {"alpha"}:
             continue
         converted = {kind: _convert(tensor, kind, dtype) for kind, tensor in tensors.items()}
@@ -106,32 +101,3 @@ def _convert(tensor: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tenso
 
 def _all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
-
-
-def _peft_config(path: Path, file: Path) -> dict[str, object]:
-    """Return PEFT's configuration, of the folder or of the file's header, with names as `unet.lora_alpha` or `lora_alpha`."""
-    text = None
-    if path.is_dir() and (path / _PEFT_CONFIG).is_file():
-        text = (path / _PEFT_CONFIG).read_text(encoding="utf-8")
-    elif file.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(file, framework="pt") as opened:
-            text = (opened.metadata() or {}).get(_DIFFUSERS_CONFIG)
-    try:
-        config = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _add_alphas(layers: Layers, config: Mapping[str, object], layout: KeyLayout) -> None:
-    """Give layers without an alpha the one of PEFT's configuration."""
-    for name, value in config.items():
-        prefix, dot, last = name.rpartition(".")
-        if last != "lora_alpha" or not isinstance(value, int | float):
-            continue
-        meaning = read_name(f"{prefix}{dot}x.lora_A.weight", layout)
-        for (part, _), tensors in layers.items():
-            if meaning is not None and meaning.part == part and "lora_down.weight" in tensors:
-                tensors.setdefault("alpha", torch.tensor(float(value)))

@@ -30,6 +30,8 @@ class TensorName:
     layer: str
     kind: str
     """As LyCORIS names it: lora_up.weight, hada_w1_a, alpha …"""
+    path: str
+    """The layer as the file names it, without the beginning that names the part."""
 
 
 _WRAPPERS = ("base_model.model.",)
@@ -63,8 +65,8 @@ def read_name(name: str, layout: KeyLayout) -> TensorName | None:
         name = name.removeprefix(wrapper)
     layer, kind = _split(name)
     prefix, part = next(((p, part) for p, part in layout.prefixes if layer.startswith(p)), ("", layout.default_part))
-    flat = layer.removeprefix(prefix).replace(".", "_")
-    return TensorName(part, layout.rename(flat), kind)
+    path = layer.removeprefix(prefix)
+    return TensorName(part, layout.rename(path.replace(".", "_")), kind, path)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
 
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.files import load_folder, read_json, read_tensors
-
-Weights = dict[str, torch.Tensor]
+from invokeclone.families.stable_diffusion.sizes import Weights, count, layers_per_block, network_config
 
 ORIGINAL_PREFIX = "control_model."
 """Before the names of a ControlNet's tensors in a file in the original layout, which may hold a whole model beside it."""
@@ -23,8 +21,6 @@ _ORIGINAL_PREFIXES = (
 )  # fmt: skip
 _SIZE_EMBEDDING = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
 """SDXL's embedding of pooled prompt and sizes: the original names and diffusers'."""
-_HEAD_WIDTH = 64
-"""Channels of each attention head in Stable Diffusion 2 and XL."""
 
 
 class UnusableModel(ValueError):
@@ -62,7 +58,8 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
             f"{path.name} holds no ControlNet of Stable Diffusion: it has no layer for the control image"
         )
     with _reading(path), torch.device("meta"):
-        net = ControlNetModel.from_config(_config(weights, read_json(configs / "controlnet" / "config.json")))
+        published = read_json(configs / "controlnet" / "config.json")
+        net = ControlNetModel.from_config(network_config(weights, published) | _image_sizes(weights))
     with _reading(path):
         net.load_state_dict(weights, assign=True)
     return _checked(net.to(dtype).eval(), path)
@@ -101,9 +98,8 @@ def _diffusers_names(stored: Weights) -> Weights:
     original = original or stored
     if "time_embed.0.weight" not in original:
         return {name: value for name, value in stored.items() if name.startswith(_DIFFUSERS_PREFIXES)}
-    first_downsampler = (n for n in range(1, 100) if f"input_blocks.{n}.0.op.weight" in original)
-    layers = next(first_downsampler, 3) - 1
-    weights: Weights = convert_controlnet_checkpoint(dict(original), {"layers_per_block": layers})
+    sizes = {"layers_per_block": layers_per_block(original)}
+    weights: Weights = convert_controlnet_checkpoint(dict(original), sizes)
     for theirs, ours in _SIZE_EMBEDDING.items():
         for name in original:
             if name.startswith(theirs):
@@ -111,51 +107,12 @@ def _diffusers_names(stored: Weights) -> Weights:
     return {name: value for name, value in weights.items() if value is not None}
 
 
-def _config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the network that these tensors are of."""
-    blocks = range(_count(weights, "down_blocks"))
-    channels = [weights[f"down_blocks.{block}.resnets.0.conv1.weight"].shape[0] for block in blocks]
-    depths = [_depth(weights, f"down_blocks.{block}") for block in blocks]
-    mid_depth = _depth(weights, "mid_block")
-    attention = next((v for n, v in weights.items() if n.endswith("attn2.to_k.weight")), None)
-    projection = next((v for n, v in weights.items() if n.endswith("attentions.0.proj_in.weight")), None)
-    heads = published["attention_head_dim"]
-    config = {
-        **published,
-        "in_channels": weights["conv_in.weight"].shape[1],
-        "block_out_channels": channels,
-        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
-        "mid_block_type": "UNetMidBlock2DCrossAttn" if mid_depth else "UNetMidBlock2D",
-        "layers_per_block": _count(weights, "down_blocks.0.resnets"),
-        "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), depths[-1] or mid_depth or 1],
-        "attention_head_dim": [max(1, c // _HEAD_WIDTH) for c in channels] if isinstance(heads, list) else heads,
-        "use_linear_projection": projection is not None and projection.ndim == 2,  # noqa: PLR2004 - else a convolution
-        **_image_sizes(weights),
-    }
-    if attention is not None:
-        config["cross_attention_dim"] = attention.shape[1]
-    if (size := weights.get("add_embedding.linear_1.weight")) is not None:
-        config["projection_class_embeddings_input_dim"] = size.shape[1]
-    return config
-
-
 def _image_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Return the sizes of the layers that the control image goes through."""
     first = weights["controlnet_cond_embedding.conv_in.weight"]
-    levels = range(_count(weights, "controlnet_cond_embedding.blocks") // 2)
+    levels = range(count(weights, "controlnet_cond_embedding.blocks") // 2)
     rest = [weights[f"controlnet_cond_embedding.blocks.{2 * level + 1}.weight"].shape[0] for level in levels]
     return {
         "conditioning_channels": first.shape[1],
         "conditioning_embedding_out_channels": [first.shape[0], *rest],
     }
-
-
-def _count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:
-    """Return how many numbered modules are directly below `prefix`."""
-    pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    return len({match[1] for name in weights if (match := pattern.match(name))})
-
-
-def _depth(weights: Mapping[str, torch.Tensor], block: str) -> int:
-    """Return the transformer layers of a block's first attention, 0 for a block without."""
-    return _count(weights, f"{block}.attentions.0.transformer_blocks")

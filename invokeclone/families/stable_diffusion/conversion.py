@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.engine.conversion import Checkpoint, Pipeline, converts
-from invokeclone.engine.files import read_json
 from invokeclone.families.stable_diffusion import single_files
-from invokeclone.families.stable_diffusion.single_files import Parts, SingleFile, configs_of
+from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS, Parts, SingleFile, configs_of
 from invokeclone.graph.taxonomy import BaseModelType
 
 _NO_CHECKER = {
     "safety_checker": [None, None],
     "feature_extractor": [None, None],
     "requires_safety_checker": False,
+}
+
+_INPAINTING = {
+    "StableDiffusionPipeline": "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLPipeline": "StableDiffusionXLInpaintPipeline",
 }
 
 
@@ -58,5 +62,7 @@ def _pipeline(
     settings: Mapping[str, Any],
     class_name: str = "StableDiffusionPipeline",
 ) -> Pipeline:
-    scheduler = read_json(file.configs / "scheduler" / "scheduler_config.json")
+    scheduler = single_files.scheduler_config(file.path, file.configs)
+    if single_files.in_channels(file.path) == INPAINTING_CHANNELS:
+        class_name = _INPAINTING.get(class_name, class_name)
     return Pipeline(class_name, parts, scheduler | {"prediction_type": checkpoint.prediction_type}, settings)

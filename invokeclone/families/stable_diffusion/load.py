@@ -78,7 +78,7 @@ def load(request: LoadRequest) -> Any:
         case SubModelType.VAE:
             return _vae(request, request.path / "vae")
         case SubModelType.Scheduler:
-            return _scheduler(request.path / "scheduler")
+            return _scheduler(read_json(request.path / "scheduler" / "scheduler_config.json"))
         case part if part in _CLASSES:
             return load_part(request, _CLASSES[part])
         case _:
@@ -90,7 +90,7 @@ def load_checkpoint(request: LoadRequest) -> Any:
     """Return a part of a single file."""
     base = request.config.base
     if request.submodel == SubModelType.Scheduler:
-        return _scheduler(single_files.configs_of(base) / "scheduler")
+        return _scheduler(single_files.scheduler_config(request.path, single_files.configs_of(base)))
     parts = single_files.parts(base, request.path, request.dtype)
     if request.submodel is None or request.submodel not in parts:
         raise _no_such_part(request)
@@ -162,11 +162,10 @@ def _vae(request: LoadRequest, folder: Path) -> Any:
     return devices.lay_out(vae, request.device)
 
 
-def _scheduler(folder: Path) -> Any:
+def _scheduler(config: dict[str, Any]) -> Any:
     """Return the model's own sampler, whose settings are where those of a run begin."""
     import diffusers.schedulers
 
-    config = read_json(folder / "scheduler_config.json")
     return getattr(diffusers.schedulers, config["_class_name"]).from_config(config)
 
 

@@ -17,7 +17,8 @@ from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import Step
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import INPAINTING_CHANNELS, DenoiseTask, begin, conditionings
+from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, begin, checked, conditionings
+from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -147,4 +148,4 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
     # 5. the loop
     threads = devices.fitting_threads(unet, len(begun) * height * width // len(areas), device)
     with preview.using(getattr(unet, "latent_colors", None)), threads:
-        return loop.run(tiled, begun, predict, denoiser.counting(on_step)).cpu()
+        return checked(loop.run(tiled, begun, predict, denoiser.counting(on_step)).cpu())

@@ -25,9 +25,9 @@ from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
 from invokeclone.families.stable_diffusion.hidiffusion import HiDiffusion, HiDiffusionState, hidiffusion
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
+from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
-INPAINTING_CHANNELS = 9
-"""Latents, mask, and latents of the masked image."""
+_LATENT_CHANNELS = 4
 _HALF = 0.5
 
 
@@ -110,7 +110,17 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
         colors,
         threads,
     ):
-        return loop.run(schedule, begun, predict, denoiser.counting(on_step), mask).cpu()
+        return checked(loop.run(schedule, begun, predict, denoiser.counting(on_step), mask).cpu())
+
+
+def checked(latents: torch.Tensor) -> torch.Tensor:
+    """Return denoised latents; raises ValueError for values that are no numbers, which would give a black image."""
+    if not bool(torch.isfinite(latents).all()):
+        raise ValueError(
+            "denoising gave values that are no numbers (NaN, infinity): the model, or one of its LoRAs, is damaged (install it "
+            "again) or overflows in half precision (set precision to bfloat16 or float32)"
+        )
+    return latents
 
 
 def begin(
@@ -120,6 +130,11 @@ def begin(
 
     Raises ValueError when both are missing or differ in size.
     """
+    if unet.config.in_channels not in (_LATENT_CHANNELS, INPAINTING_CHANNELS):
+        raise ValueError(
+            f"this model's UNet takes {unet.config.in_channels} channels (depth-to-image models take 5): "
+            f"select a model for text to image or inpainting"
+        )
     latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
     if latents is not None and noise is not None and latents.shape[1:] != noise.shape[1:]:
         raise ValueError(f"latents and noise differ in size: {list(latents.shape)} and {list(noise.shape)}")
@@ -198,11 +213,21 @@ def _extra_channels(
         return torch.cat([torch.ones_like(begun[:, :1]), torch.zeros_like(begun)], dim=1)
     change = change_mask(task.keep_mask, begun).expand(len(begun), -1, -1, -1)
     if task.masked_latents is not None:
-        masked = task.masked_latents.to(begun).expand(len(begun), -1, -1, -1)
+        masked = task.masked_latents.to(begun)
+        if masked.shape[-2:] != begun.shape[-2:]:
+            raise ValueError(
+                f"the mask was made for latents of {_sides(masked)}, those to denoise are {_sides(begun)}: make it from an image "
+                "of the size that is generated"
+            )
+        masked = masked.expand(len(begun), -1, -1, -1)
     else:
         original = torch.zeros_like(begun) if latents is None else latents
         masked = torch.where(1.0 - change < _HALF, torch.zeros_like(begun), original)
     return torch.cat([change, masked], dim=1)
+
+
+def _sides(latents: torch.Tensor) -> str:
+    return f"{latents.shape[-1]} x {latents.shape[-2]}"
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file
 from invokeclone.components.clip.load import load_open_clip_file, load_text_encoder_file, tokenizer
-from invokeclone.engine.files import read_tensors
+from invokeclone.engine.files import read_json, read_tensors
+from invokeclone.families.stable_diffusion.sizes import layers_per_block, unet_config
 from invokeclone.graph.taxonomy import BaseModelType
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -20,7 +21,13 @@ SD2_TEXT_PREFIX = "cond_stage_model.model."
 CLIP_L_PREFIX = "conditioner.embedders.0.transformer."
 CLIP_G_PREFIX = "conditioner.embedders.1.model."
 REFINER_CLIP_G_PREFIX = "conditioner.embedders.0.model."
-_FIRST_WEIGHT = f"{UNET_PREFIX}input_blocks.0.0.weight"
+FIRST_WEIGHT = f"{UNET_PREFIX}input_blocks.0.0.weight"
+INPAINTING_CHANNELS = 9
+"""Of a UNet that takes latents, a mask, and the latents of the masked image."""
+_ZERO_TERMINAL_SNR = "ztsnr"
+"""An empty tensor in files of models whose noise schedule ends without any signal."""
+_SIZE_EMBEDDING = f"{UNET_PREFIX}label_emb.0.0.weight"
+_MAX_REASON = 300
 
 Parts = Mapping[str, Callable[[], Any]]
 
@@ -44,6 +51,18 @@ def configs_of(base: BaseModelType) -> Path:
     return CONFIGS / _FOLDERS[base]
 
 
+def scheduler_config(path: Path, configs: Path) -> dict[str, Any]:
+    """Return the sampler settings of a file: the published ones, and what the file states itself."""
+    config = read_json(configs / "scheduler" / "scheduler_config.json")
+    return config | {"rescale_betas_zero_snr": True} if read_tensors(path, [_ZERO_TERMINAL_SNR]) else config
+
+
+def in_channels(path: Path) -> int | None:
+    """Return how many channels go into a file's UNet (9: inpainting, 5: depth), None for a file without one."""
+    first = read_tensors(path, [FIRST_WEIGHT]).get(FIRST_WEIGHT)
+    return None if first is None else int(first.shape[1])
+
+
 def sd1_parts(file: SingleFile) -> Parts:
     """Return the parts of Stable Diffusion 1."""
     return {**_networks(file), "text_encoder": _clip_l(file, file.configs, SD1_TEXT_PREFIX), "tokenizer": tokenizer}
@@ -52,7 +71,8 @@ def sd1_parts(file: SingleFile) -> Parts:
 def sd2_parts(file: SingleFile) -> Parts:
     """Return the parts of Stable Diffusion 2."""
     config = file.configs / "text_encoder" / "config.json"
-    encoder = partial(load_open_clip_file, file.path, file.dtype, config, SD2_TEXT_PREFIX, projection=False)
+    load = partial(load_open_clip_file, file.path, file.dtype, config, SD2_TEXT_PREFIX)
+    encoder = partial(load, projection=False, unused_layers=1)
     return {**_networks(file), "text_encoder": encoder, "tokenizer": partial(tokenizer, "!")}
 
 
@@ -82,24 +102,39 @@ _FOLDERS = {
 
 
 def load_unet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the UNet of a checkpoint; whether it is an inpainting model follows from its first weight.
+    """Return the UNet of a checkpoint, with the sizes of its tensors. Averaged weights (model_ema) beside them are not used.
 
-    Raises ValueError for a file without one.
+    Raises ValueError for a file without a whole one.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    weights = read_tensors(path, [UNET_PREFIX])
-    if _FIRST_WEIGHT not in weights:
-        raise ValueError(f"{path.name} holds no UNet of Stable Diffusion: {_FIRST_WEIGHT} is missing")
-    unet = UNet2DConditionModel.from_single_file(
-        weights,
-        config=str(configs),
-        subfolder="unet",
-        in_channels=weights[_FIRST_WEIGHT].shape[1],
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
+    stored = read_tensors(path, [UNET_PREFIX])
+    if FIRST_WEIGHT not in stored:
+        raise ValueError(f"{path.name} holds no UNet of Stable Diffusion: {FIRST_WEIGHT} is missing")
+    try:
+        weights = _diffusers_names(stored)
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(unet_config(weights, read_json(configs / "unet" / "config.json")))
+        unet.load_state_dict({name: value.to(dtype) for name, value in weights.items()}, assign=True)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name} holds no complete UNet of Stable Diffusion, download it again: {_summary(error)}"
+        ) from error
     return unet.eval()
+
+
+def _diffusers_names(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    layers = layers_per_block({name.removeprefix(UNET_PREFIX): value for name, value in stored.items()})
+    kind = "text_time" if _SIZE_EMBEDDING in stored else None
+    weights = convert_ldm_unet_checkpoint(stored, {"layers_per_block": layers, "addition_embed_type": kind})
+    return {name: value for name, value in weights.items() if value is not None}
+
+
+def _summary(error: Exception) -> str:
+    """Return the first lines of what torch says about weights, which may be a list of a thousand names."""
+    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:_MAX_REASON]
 
 
 def _networks(file: SingleFile) -> Parts:

@@ -35,6 +35,8 @@ _UNET = "model.diffusion_model.input_blocks"
 _ATTENTION = f"{_UNET}.2.1.transformer_blocks.0.attn2.to_k.weight"
 _XL_ATTENTION = f"{_UNET}.4.1.transformer_blocks.0.attn2.to_k.weight"
 _STEPS_OF_SD2_BASE = "220000"
+_VELOCITY_MARK = "v_pred"
+"""An empty tensor in files of models that predict velocities, beside `ztsnr` for a zero terminal signal-to-noise ratio."""
 _LATENT_CHANNELS = 4
 
 
@@ -47,7 +49,8 @@ def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: Base
 
     def prediction(model: OnDisk) -> SchedulerPredictionType:
         second = base == BaseModelType.StableDiffusion2 and model.notes.get("global_step") != _STEPS_OF_SD2_BASE
-        return SchedulerPredictionType.VPrediction if second else SchedulerPredictionType.Epsilon
+        velocity = second or _VELOCITY_MARK in model.tensors
+        return SchedulerPredictionType.VPrediction if velocity else SchedulerPredictionType.Epsilon
 
     return (
         Rule(

@@ -15,6 +15,7 @@ from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.files import read_json
 from invokeclone.families.stable_diffusion import control_models, single_files
 from invokeclone.families.stable_diffusion.control_models import UnusableModel
+from invokeclone.families.stable_diffusion.sizes import network_config
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.families.stable_diffusion.test_controlnet import make_net
 from tests.families.stable_diffusion.test_t2i_adapter import make_net as make_adapter
@@ -123,7 +124,8 @@ def test_the_published_sizes_are_those_of_the_tensors(base: BaseModelType):
     published = read_json(single_files.configs_of(base) / "controlnet" / "config.json")
     with torch.device("meta"):
         net = ControlNetModel(**PUBLISHED[base])
-        config = control_models._config(net.state_dict(), published)
+        weights = net.state_dict()
+        config = network_config(weights, published) | control_models._image_sizes(weights)
         again = ControlNetModel.from_config(config)
     shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (net, again)]
     assert shapes[0] == shapes[1]

@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from invokeclone.engine.files import read_json
 from invokeclone.families.stable_diffusion import pipeline
 from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import UNetCall, UNetDenoiser
 from invokeclone.families.stable_diffusion.hidiffusion import TURBO, HiDiffusion, HiDiffusionState, hidiffusion
+from invokeclone.families.stable_diffusion.single_files import CONFIGS
 from tests.families.stable_diffusion.conftest import CPU, MakeTask
 from tests.tiny_models import make_unet, noise_of
 
@@ -37,6 +39,57 @@ SMALL = (32, 24)
 def unets() -> dict[str, Any]:
     torch.set_num_threads(1)  # networks this small lose time to threads that wait for each other
     return {"sd1": make_unet(**SD1), "sdxl": make_unet(**SDXL)}
+
+
+PUBLISHED = {"sd1": "sd1", "sd2": "sd1", "sdxl": "sdxl", "sdxl_refiner": None}
+"""The bases whose UNets diffusers builds, and the kind of each."""
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, Any]:
+    """Build the published UNets without memory for their weights."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    def build(base: str) -> Any:
+        return UNet2DConditionModel.from_config(read_json(CONFIGS / base / "unet" / "config.json"))
+
+    with torch.device("meta"):
+        return {base: build(base) for base in PUBLISHED}
+
+
+class TestPublishedUNets:
+    """Names of modules against those of the UNets that diffusers builds of the published configurations, without weights."""
+
+    @pytest.mark.parametrize("base", PUBLISHED)
+    def test_the_kind_is_that_whose_modules_it_has_all_of(self, base: str, built: dict[str, Any]):
+        names = {name: {path for path, _ in unet.named_modules()} for name, unet in built.items()}
+        contained = next((kind for kind in ("sd1", "sdxl") if names[kind] <= names[base]), None)
+        assert contained == PUBLISHED[base]
+        if contained is None:
+            with pytest.raises(ValueError, match=r"Stable Diffusion 1\.5 and Stable Diffusion XL: turn it off"):
+                HiDiffusionState(built[base], HiDiffusion(), 0)
+        else:
+            assert HiDiffusionState(built[base], HiDiffusion(), 0).base == contained
+
+    @pytest.mark.parametrize(("base", "count"), [("sd1", 5), ("sdxl", 10)])
+    def test_every_module_that_changes_is_there(self, base: str, count: int, built: dict[str, Any]):
+        unet, kind = built[base], HiDiffusionState(built[base], HiDiffusion(), 0).kind
+        convolution = unet.get_submodule(f"down_blocks.{kind.convolution}.downsamplers.0.conv")
+        assert (convolution.stride, convolution.kernel_size) == ((2, 2), (3, 3))
+        pooled = unet.get_submodule(f"down_blocks.{kind.pool}.attentions.0")
+        enlarged = unet.get_submodule(f"up_blocks.{kind.unpool}.attentions.1")
+        assert pooled.in_channels == enlarged.in_channels
+        attentions = [unet.get_submodule(name) for name in kind.windows]
+        assert (len(attentions), len(set(kind.windows))) == (count, count)
+        assert not any(attention.is_cross_attention for attention in attentions)
+        widths = {attention.query_dim for attention in attentions}
+        assert widths == {"sd1": {320}, "sdxl": {640}}[base]
+        others = [
+            path
+            for path, module in unet.named_modules()
+            if path.endswith(".attn1") and module.query_dim in widths and path not in kind.windows
+        ]
+        assert others == [], "all self-attention at the largest feature maps is done in windows"
 
 
 def prompt() -> TextConditioning:
