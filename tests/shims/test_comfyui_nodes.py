@@ -51,7 +51,7 @@ class Config:
         base: BaseModelType = BaseModelType.StableDiffusion1,
     ) -> None:
         self.key = self.hash = name.lower()
-        self.name = name
+        self.name = self.path = name
         self.base = base
         self.type = kind
         self.default_settings = settings

@@ -55,7 +55,7 @@ class StableDiffusionRecipe(Recipe):
             return parts
         encoders = dict(parts.text_encoders)
         weights = [lora.weight for lora in loras]
-        text_weights = [lora.weight if lora.text_weight is None else lora.text_weight for lora in loras]
+        text_weights = [lora.encoder_weight for lora in loras]
         if weights == text_weights:
             node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser, **encoders})
             text_node = node

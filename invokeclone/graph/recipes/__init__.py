@@ -33,6 +33,7 @@ from invokeclone.graph.recipes.settings import (
     Refiner,
     Share,
     Variation,
+    merged_loras,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Refiner",
     "Share",
     "Variation",
+    "merged_loras",
     "recipe",
     "recipes",
 ]

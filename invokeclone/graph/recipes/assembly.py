@@ -78,7 +78,8 @@ class GraphAssembly:
         self, recipe: "Recipe", builder: GraphBuilder, parts: ModelParts, scores: tuple[float, float] | None
     ) -> tuple[NodeOutput, NodeOutput]:
         """Return the prompts as a model takes them; `scores` are those of models that are told any."""
-        texts = NodeOutput(PROMPT, "value"), recipe.write_prompt(self.settings.negative_prompt)
+        negative = recipe.write_prompt(self.settings.negative_prompt)
+        texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value"), negative]
         encoded = []
         for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=True)):
             if scores is None:

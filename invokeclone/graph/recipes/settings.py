@@ -1,6 +1,6 @@
 """What recipes are given: the settings of an image, with nothing left open, and what is applied to its model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -107,6 +107,25 @@ class AppliedLoRA:
     """On the denoiser, and on the text encoders unless those have their own."""
     text_weight: float | None = None
     """On the text encoders; None: as on the denoiser."""
+
+    @property
+    def encoder_weight(self) -> float:
+        """How strongly it is applied to the text encoders."""
+        return self.weight if self.text_weight is None else self.text_weight
+
+
+def merged_loras(loras: Iterable[AppliedLoRA]) -> list[AppliedLoRA]:
+    """Return each LoRA once: the weights of one that is applied several times are added up."""
+    merged: dict[str, AppliedLoRA] = {}
+    for lora in loras:
+        first = merged.get(lora.model["key"])
+        if first is None:
+            merged[lora.model["key"]] = lora
+            continue
+        is_same = first.text_weight is None and lora.text_weight is None
+        text_weight = None if is_same else first.encoder_weight + lora.encoder_weight
+        merged[lora.model["key"]] = AppliedLoRA(lora.model, first.weight + lora.weight, text_weight)
+    return list(merged.values())
 
 
 @dataclass(frozen=True)
