@@ -7,6 +7,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from invokeclone.graph.recipes import Preprocessor
+from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims.pictures import fitted
 
 NONE = frozenset({"", "none"})
@@ -106,14 +107,16 @@ def problem(module: str | None) -> str | None:
 def at_resolution(
     image: Image.Image, resolution: int, target: tuple[int, int] | None = None, *, whole: bool = False
 ) -> Image.Image:
-    """Return an image whose shorter side is `resolution`, or what fits a `target` size in which it is seen `whole` or cut."""
-    shorter = min(image.size)
+    """Return an image whose shorter side is `resolution`, or what fits a `target` size in which it is seen `whole` or cut.
+
+    No side is made longer than images may be.
+    """
     if target is not None:
         scales = target[0] / image.width, target[1] / image.height
-        resolution = round((min(scales) if whole else max(scales)) * shorter)
-    elif resolution < MIN_RESOLUTION:
-        resolution = DEFAULT_RESOLUTION
-    scale = max(1, resolution) / shorter
+        scale = min(scales) if whole else max(scales)
+    else:
+        scale = (resolution if resolution >= MIN_RESOLUTION else DEFAULT_RESOLUTION) / min(image.size)
+    scale = min(scale, MAX_SIDE / max(image.size))
     return fitted(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
