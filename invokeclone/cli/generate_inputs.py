@@ -70,7 +70,8 @@ async def with_images(
     if arguments.mask and not arguments.init:
         raise CommandError("--mask needs --init, the image that it is for")
     settings = resolved.settings
-    followed = [await _read(Path(str(one.image))) for one in (*settings.controls, *settings.references)]
+    files = [one.image for one in settings.controls] + [one.image for one in settings.references]
+    followed = [await _read(Path(str(file))) for file in files]
     initial = await _read(arguments.init) if arguments.init else None
     mask = await _read(arguments.mask) if arguments.mask else None
     names = iter([await pictures.keep(resources, image, SYSTEM) for image in followed])
