@@ -301,10 +301,7 @@ def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents,
 
 def _recorded_refiner(task: Task) -> dict[str, Any]:
     usual = task.model.recipe.aesthetic_scores or (None, None)
-    scores = [
-        next((text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score), score)
-        for side, score in zip((task.positive, task.negative), usual, strict=True)
-    ]
+    scores = [_score(side, default) for side, default in zip((task.positive, task.negative), usual, strict=True)]
     return {
         "refiner_model": dict(identifier(task.model.config)),
         "refiner_steps": task.steps,
@@ -314,3 +311,9 @@ def _recorded_refiner(task: Task) -> dict[str, Any]:
         "refiner_negative_aesthetic_score": scores[1],
         "refiner_start": task.start,
     }
+
+
+def _score(side: Conditioning, default: float | None) -> float | None:
+    """Return the first aesthetic score that prompts state."""
+    stated = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
+    return stated[0] if stated else default
