@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from invokeclone.cli import generate_inputs
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.cli.models import opened
@@ -128,12 +129,15 @@ async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
             scheduler=arguments.scheduler,
             width=arguments.width,
             height=arguments.height,
+            **generate_inputs.applied(arguments),
         )
         async with resources.database.read() as connection:
             resolved = await resolve(connection, request)
+        resolved = await generate_inputs.with_images(resources, resolved, arguments)
         return resolved.batch(origin="generate", destination=None)
     except ValidationError as error:
-        raise CommandError("; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())) from error
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise CommandError("; ".join(problems)) from error
     except ModelNotFound as error:
         async with resources.database.read() as connection:
             names = [repr(model.name) for model in await generation_models(connection)]

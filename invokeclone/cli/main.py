@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from invokeclone.cli import lean
 from invokeclone.kit.errors import InvokeCloneError
@@ -73,6 +73,25 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--width", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
     command.add_argument("--height", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
     command.add_argument("--model", metavar="NAME", help="name or key of a main model (default: the first one)")
+    command.add_argument(
+        "--init", type=Path, metavar="FILE", help="image to begin with, cut to the result's proportions"
+    )
+    command.add_argument(
+        "--strength", type=_share, help="share of noise that it gets, 0 to 1 (default 0.75; 1 with a mask)"
+    )
+    command.add_argument("--mask", type=Path, metavar="FILE", help="what changes in it: white, or transparent")
+    several: dict[str, Any] = {"action": "append", "default": []}
+    command.add_argument("--lora", **several, metavar="NAME[:WEIGHT]", help="LoRA to apply; may be repeated")
+    command.add_argument(
+        "--control", **several, metavar="NAME:FILE", help="ControlNet or T2I-Adapter, and the image that it follows"
+    )
+    command.add_argument(
+        "--reference",
+        **several,
+        metavar="[NAME:]FILE",
+        help="image that is a prompt (default: by the first IP-Adapter)",
+    )
+    command.add_argument("--refiner", metavar="NAME", help="refiner of SDXL, which makes the last fifth")
 
 
 def _models(command: _Parser, rooted: _Parser) -> None:
@@ -148,6 +167,13 @@ def _size(text: str) -> int:
     value = _number(64, 8192)(text)
     if value % 8:
         raise argparse.ArgumentTypeError(f"{value} is not a multiple of 8")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:  # NaN fails too
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

@@ -89,6 +89,8 @@ class Capabilities:
     variation: bool = False
     """Noise of a second seed blended in."""
     cfg_rescale: bool = False
+    refiner: BaseModelType | None = None
+    """The base of models that can denoise the last part of a run."""
 
 
 @dataclass(frozen=True)

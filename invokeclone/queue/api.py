@@ -74,6 +74,7 @@ async def enqueue_prompt(
 ) -> Response:
     """Enqueue images of a prompt, without a graph: model, size and the rest are resolved where they are left open."""
     async with needs.database.read() as connection:
+        await generation.require_images(connection, user, request)
         resolved = await generation.resolve(connection, request)
     batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)

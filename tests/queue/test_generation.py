@@ -283,13 +283,17 @@ async def test_loras_are_applied_to_the_denoiser_and_the_text_encoders(
 async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> None:
     await add(database, "m")
     await add(database, "other", base="sdxl", **LORA)
-    with pytest.raises(generation.LoRANotFound, match="nothing"):
+    with pytest.raises(generation.ExtraModelNotFound, match="nothing"):
         await chosen(database, loras=[{"model": "nothing"}])
     with pytest.raises(generation.InvalidGeneration, match="the LoRA other is for sdxl models, m is sd-1"):
         await chosen(database, loras=[{"model": "other"}])
     await add(database, "style", **LORA)
-    with pytest.raises(generation.InvalidGeneration, match="there twice"):
-        await chosen(database, loras=[{"model": "style"}, {"model": "style", "weight": 0.5}])
+    twice = [{"model": "style"}, {"model": "style", "weight": 0.5}]
+    (lora,) = (await chosen(database, loras=twice)).settings.loras
+    assert (lora.weight, lora.text_weight) == (1.5, None), "weights of one that is there twice are added up"
+    twice[1] |= {"text_weight": 0.25}
+    (lora,) = (await chosen(database, loras=twice)).settings.loras
+    assert (lora.weight, lora.text_weight) == (1.5, 1.25)
     await add(database, "same", name="other", **LORA)
     lora = (await chosen(database, loras=[{"model": "other"}])).settings.loras[0]
     assert lora.model["key"] == "same", "of two with the name, the one that fits"

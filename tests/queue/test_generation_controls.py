@@ -95,7 +95,7 @@ async def test_what_cannot_be_is_refused(database: Database) -> None:
     async def refused(**control: Any) -> None:
         await chosen(database, controls=[{"image": "a.png", **control}])
 
-    with pytest.raises(generation.ControlModelNotFound, match="nothing"):
+    with pytest.raises(generation.ExtraModelNotFound, match="nothing"):
         await refused(model="nothing")
     with pytest.raises(generation.InvalidGeneration, match="other is for sdxl models, m is sd-1"):
         await refused(model="other")

@@ -119,7 +119,7 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
         ({"model": "None"}, "no model"),
         ({"model": "nothing"}, "nothing"),
         ({"model": "other"}, "other is for sdxl models"),
-        ({"module": "canny"}, "preprocessor 'canny' is not supported"),
+        ({"module": "openpose"}, "preprocessor 'openpose' is not supported: .* one of canny"),
         ({"image": None}, "no image"),
         ({"image": "aGVsbG8="}, "known format"),
         ({"image": "http://127.0.0.1:1/a.png"}, "not fetched"),
@@ -133,7 +133,7 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, problem: str) -> None:
-    errors = (Refused, generation.InvalidGeneration, generation.ControlModelNotFound)
+    errors = (Refused, generation.InvalidGeneration, generation.ExtraModelNotFound)
     with pytest.raises(errors, match=problem):
         await resolved_of(library, TextToImage(**script(unit(**fields))))
 

@@ -154,3 +154,20 @@ def test_once_there_is_a_key_it_is_needed(tmp_path: Path) -> None:
     finally:
         server.client.close()
         server.stop()
+
+
+def test_loras_are_applied_by_name(http: httpx.Client, enqueued: Any) -> None:
+    """The names reach the library: there are none of these."""
+    before = enqueued()
+    for loras, status, text in (
+        ([{"model": "nothing", "weight": 0.5, "textWeight": 0.1}], 404, "there is no LoRA 'nothing'"),
+        ([{"model": "nothing", "textWeight": 50}], 400, "loras.0.text_weight"),
+        ("nothing", 400, "loras"),
+    ):
+        predicted = {"instances": {"prompt": "a cat"}, "parameters": {"loras": loras}}
+        generated = {"contents": [{"parts": [{"text": "a cat"}]}], "generationConfig": {"loras": loras}}
+        for address, body in ((PREDICT, predicted), (GENERATE, generated)):
+            answer = http.post(address, json=body, headers=KEY)
+            assert answer.status_code == status, answer.text
+            assert text in answer.json()["error"]["message"]
+    assert enqueued() == before

@@ -152,3 +152,24 @@ def test_unknown_addresses_answer_in_openais_form(http: httpx.Client) -> None:
         answer = http.request(method, path)
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "unknown_url"
+
+
+def test_loras_are_applied_by_name(http: httpx.Client, enqueued: Any) -> None:
+    """The names reach the library: there are none of these."""
+    before = enqueued()
+    files = [("image", ("a.png", png(red_circle_on_white()), "image/png"))]
+    for loras, status, text in (
+        ([{"model": "nothing", "weight": 0.5}], 404, "there is no LoRA 'nothing'"),
+        ([{"model": "nothing", "weight": 50}], 400, "loras.0.weight"),
+        ([{"model": "nothing"}] * 40, 400, "at most 32"),
+    ):
+        answer = http.post(GENERATIONS, json={"prompt": "a cat", "loras": loras})
+        assert (answer.status_code, text in answer.json()["error"]["message"]) == (status, True), answer.text
+        fields = {"prompt": "a cat", "loras": json.dumps(loras)}
+        answer = http.post("/v1/images/edits", data=fields, files=files)
+        assert (answer.status_code, text in answer.json()["error"]["message"]) == (status, True), answer.text
+    answer = http.post("/v1/images/edits", data={"prompt": "a cat", "loras": "style:0.5"}, files=files)
+    assert answer.status_code == 400
+    assert "must be JSON" in answer.json()["error"]["message"]
+    assert http.post("/v1/images/edits", data={"prompt": "a cat", "loras": "", "size": "64x64"}, files=files).is_success
+    assert enqueued() == before + 1

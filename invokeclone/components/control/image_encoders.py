@@ -1,10 +1,13 @@
 """Which CLIP vision models the image prompts of IP-Adapters are encoded with, and under which names they are installed."""
 
+import re
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 
 
 class ImageEncoderMissing(ValueError):
@@ -33,21 +36,59 @@ IMAGE_ENCODERS = {
 """By the names that nodes and metadata have for them."""
 
 
+DEFAULT = "ViT-H"
+"""What the nodes have where nothing is stated; adapters that name theirs overrule it."""
+_VIT_H, _VIT_G = re.compile(r"vit[-_ ]?h", re.IGNORECASE), re.compile(r"vit[-_ ]?(big)?g", re.IGNORECASE)
+
+
+def recorded_name(adapter: Any) -> str | None:
+    """Return the image encoder that an IP-Adapter's record names, as the last part of its repository; None: it names none."""
+    if adapter.format != ModelFormat.InvokeAI:
+        return None
+    return str(adapter.image_encoder_model_id).rstrip("/").rpartition("/")[2]
+
+
+def default_name(adapter: Any) -> str:
+    """Return the image encoder that an adapter is most likely made for, by its name: of XL's it is the large one unless it says so."""
+    names = f"{adapter.name} {PurePath(adapter.path).stem}"
+    if _VIT_H.search(names):
+        return "ViT-H"
+    return "ViT-G" if _VIT_G.search(names) or adapter.base == BaseModelType.StableDiffusionXL else DEFAULT
+
+
+def known_name(name: str) -> str | None:
+    """Return what nodes call an image encoder; None: they have no name for it."""
+    if name in IMAGE_ENCODERS:
+        return name
+    return next((known for known, encoder in IMAGE_ENCODERS.items() if name in encoder.names), None)
+
+
+def record_names(name: str) -> tuple[str, ...]:
+    """Return the names under which an image encoder may be installed, the usual one first."""
+    encoder = _encoder(name)
+    return encoder.names if encoder else (name,)
+
+
 def find_image_encoder(context: InvocationContext, name: str) -> ModelIdentifierField:
     """Return the image encoder that IMAGE_ENCODERS has as `name`, or whose record or repository has this name.
 
     Raises ImageEncoderMissing.
     """
-    encoder = IMAGE_ENCODERS.get(name) or next((e for e in IMAGE_ENCODERS.values() if name in e.names), None)
-    for known in encoder.names if encoder else (name,):
+    for known in record_names(name):
         for config in context.models.search_by_attrs(name=known, base=BaseModelType.Any, type=ModelType.CLIPVision):
             return ModelIdentifierField(
                 key=config.key, hash=config.hash, name=config.name, base=config.base, type=config.type
             )
-    raise ImageEncoderMissing(_how_to_install(name, encoder))
+    raise ImageEncoderMissing(how_to_install(name))
 
 
-def _how_to_install(name: str, encoder: ImageEncoder | None) -> str:
+def _encoder(name: str) -> ImageEncoder | None:
+    return IMAGE_ENCODERS.get(name) or next((e for e in IMAGE_ENCODERS.values() if name in e.names), None)
+
+
+def how_to_install(name: str) -> str:
+    """Return what to do where an image encoder is missing."""
+    encoder = _encoder(name)
     if encoder is None:
         return f"The CLIP vision model {name} is not installed: install one whose name is {name}"
     return (

@@ -6,7 +6,17 @@ from dataclasses import replace
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
-from invokeclone.graph.recipes import AppliedLoRA, DenoiseRun, Model, ModelParts, Recipe, recipe
+from invokeclone.graph.recipes import (
+    AppliedLoRA,
+    CannotBuild,
+    DenoiseRun,
+    Model,
+    ModelParts,
+    PromptDetails,
+    Recipe,
+    ReferenceImage,
+    recipe,
+)
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 Image = Mapping[str, str] | NodeOutput
@@ -45,7 +55,7 @@ class StableDiffusionRecipe(Recipe):
             return parts
         encoders = dict(parts.text_encoders)
         weights = [lora.weight for lora in loras]
-        text_weights = [lora.weight if lora.text_weight is None else lora.text_weight for lora in loras]
+        text_weights = [lora.encoder_weight for lora in loras]
         if weights == text_weights:
             node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser, **encoders})
             text_node = node
@@ -93,10 +103,7 @@ class StableDiffusionRecipe(Recipe):
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
         """Put prompts behind each other."""
-        collect = builder.node(name, "collect")
-        for prompt in prompts:
-            builder.connect(prompt, collect, "item")
-        return NodeOutput(collect, "collection")
+        return _collected(builder, name, prompts)
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise of the seed, with the variation's blended in."""
@@ -112,6 +119,7 @@ class StableDiffusionRecipe(Recipe):
             denoise_mask=run.mask,
             control=self._controls(builder, name, run, ModelType.ControlNet),
             t2i_adapter=self._controls(builder, name, run, ModelType.T2IAdapter),
+            ip_adapter=self._references(builder, name, run.references),
             steps=run.steps,
             cfg_scale=run.guidance,
             cfg_rescale_multiplier=run.cfg_rescale,
@@ -124,13 +132,23 @@ class StableDiffusionRecipe(Recipe):
         """Return the run's control models of a kind in one list; None where there is none."""
         node, field = _CONTROL_NODES[kind]
         controls = [control for control in run.controls if control.model["type"] == kind]
-        if not controls:
-            return None
-        collect = builder.node(f"{name}_{node}_collect", "collect")
-        for number, control in enumerate(controls):
-            output = builder.output(f"{name}_{node}_{number}", node, field, **control.fields())
-            builder.connect(output, collect, "item")
-        return NodeOutput(collect, "collection")
+        outputs = [
+            builder.output(f"{name}_{node}_{number}", node, field, **control.fields())
+            for number, control in enumerate(controls)
+        ]
+        return _collected(builder, f"{name}_{node}_collect", outputs) if outputs else None
+
+    def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
+        """Return the run's IP-Adapters in one list; None where there is none."""
+        outputs = []
+        for number, reference in enumerate(references):
+            node_id = f"{name}_ip_adapter_{number}"
+            mask = reference.mask
+            if mask is not None:
+                image = {"image_name": mask} if isinstance(mask, str) else mask
+                mask = builder.output(f"{node_id}_mask", "image_mask_to_tensor", "mask", image=image)
+            outputs.append(builder.output(node_id, "ip_adapter", "ip_adapter", mask=mask, **reference.fields()))
+        return _collected(builder, f"{name}_ip_adapter_collect", outputs) if outputs else None
 
     def _noise(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput:
         size = {"width": run.width, "height": run.height}
@@ -192,7 +210,90 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
         region: NodeOutput | None = None,
     ) -> NodeOutput:
         """Encode with compel; the sizes stay as the model was trained, as InvokeAI's page has them."""
-        encoders = dict(parts.text_encoders)
+        return self.encode_detailed_prompt(builder, name, parts, text, PromptDetails(), region)
+
+    def encode_detailed_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        details: PromptDetails,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode with compel, a text for each of the encoders; aesthetic scores are the refiner's."""
+        if details.aesthetic_score is not None:
+            raise CannotBuild(f"{self.name}: aesthetic scores are for the refiner's prompts alone")
+        style = text if details.second_text is None else details.second_text
+        if isinstance(style, str) and isinstance(text, str) and text.strip() and not style.strip():
+            raise CannotBuild(
+                f"{self.name}: the second text encoder's prompt cannot be empty while the first one's is not"
+            )
         return builder.output(
-            name, "sdxl_compel_prompt", "conditioning", prompt=text, style=text, mask=region, **encoders
+            name,
+            "sdxl_compel_prompt",
+            "conditioning",
+            prompt=text,
+            style=style,
+            mask=region,
+            **_sides("original", details.original_size),
+            **_sides("target", details.target_size),
+            **_crop(details),
+            **dict(parts.text_encoders),
         )
+
+
+@recipe(BaseModelType.StableDiffusionXLRefiner)
+class StableDiffusionXLRefinerRecipe(StableDiffusionXLRecipe):
+    """Stable Diffusion XL's refiner, which has the second text encoder alone and is told how beautiful an image is."""
+
+    name = "sdxl_refiner"
+    aesthetic_scores = (6.0, 2.5)
+
+    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+        """Load UNet, text encoder and VAE."""
+        loader = builder.node("sdxl_refiner_model_loader", "sdxl_refiner_model_loader", model=dict(model))
+        unet, clip2, vae = (NodeOutput(loader, name) for name in ("unet", "clip2", "vae"))
+        return ModelParts(unet, {"clip2": clip2}, vae)
+
+    def encode_detailed_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        details: PromptDetails,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode with compel."""
+        if region is not None:
+            raise CannotBuild(f"{self.name}: prompts for regions are not supported")
+        if details.second_text is not None or details.target_size is not None:
+            raise CannotBuild(f"{self.name}: prompts have one text and no target size")
+        return builder.output(
+            name,
+            "sdxl_refiner_compel_prompt",
+            "conditioning",
+            style=text,
+            aesthetic_score=details.aesthetic_score,
+            **_sides("original", details.original_size),
+            **_crop(details),
+            **dict(parts.text_encoders),
+        )
+
+
+def _sides(name: str, size: tuple[int, int] | None) -> dict[str, int]:
+    return {} if size is None else {f"{name}_width": size[0], f"{name}_height": size[1]}
+
+
+def _crop(details: PromptDetails) -> dict[str, int]:
+    left, top = details.crop
+    return {"crop_left": left, "crop_top": top} if left or top else {}
+
+
+def _collected(builder: GraphBuilder, name: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
+    """Return the outputs in one list."""
+    collect = builder.node(name, "collect")
+    for output in outputs:
+        builder.connect(output, collect, "item")
+    return NodeOutput(collect, "collection")

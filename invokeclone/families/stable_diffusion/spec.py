@@ -1,6 +1,7 @@
 """What Stable Diffusion 1, 2 and XL look like on disk and in the records, and what they can do; imports no torch."""
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
@@ -210,9 +211,10 @@ class T2IAdapter_Diffusers_SDXL_Config(T2IAdapterModel, Diffusers, _SDXL):
 
 
 def _architecture(
-    base: BaseModelType, latent_space: LatentSpace, side: int, *, noise_type: str | None = None
+    base: BaseModelType, latent_space: LatentSpace, side: int, *, noise_type: str | None = None, **capabilities: Any
 ) -> Architecture:
-    return Architecture(base, (latent_space,), ModelDefaults(side, side), _CAPABILITIES, noise_type)
+    able = replace(_CAPABILITIES, **capabilities)
+    return Architecture(base, (latent_space,), ModelDefaults(side, side), able, noise_type)
 
 
 _CAPABILITIES = Capabilities(
@@ -222,6 +224,7 @@ _CAPABILITIES = Capabilities(
     hires_fix=True,
     lora=True,
     control=True,
+    reference_images=16,
     partial_denoise=True,
     regional_prompts=True,
     clip_skip=True,
@@ -233,8 +236,21 @@ _CAPABILITIES = Capabilities(
 ARCHITECTURES = (
     _architecture(BaseModelType.StableDiffusion1, latent_spaces.STABLE_DIFFUSION, 512, noise_type="SD"),
     _architecture(BaseModelType.StableDiffusion2, latent_spaces.STABLE_DIFFUSION, 768),
-    _architecture(BaseModelType.StableDiffusionXL, latent_spaces.STABLE_DIFFUSION_XL, 1024),
-    _architecture(BaseModelType.StableDiffusionXLRefiner, latent_spaces.STABLE_DIFFUSION_XL, 1024),
+    _architecture(
+        BaseModelType.StableDiffusionXL,
+        latent_spaces.STABLE_DIFFUSION_XL,
+        1024,
+        refiner=BaseModelType.StableDiffusionXLRefiner,
+    ),
+    _architecture(
+        BaseModelType.StableDiffusionXLRefiner,
+        latent_spaces.STABLE_DIFFUSION_XL,
+        1024,
+        lora=False,
+        control=False,
+        reference_images=0,
+        regional_prompts=False,
+    ),
 )
 
 FAMILY = Family(

@@ -150,7 +150,9 @@ async def set_options(request: Request, caller: Caller, needs: Needs) -> Respons
 @ROUTER.get("/sd-models")
 async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
-    return json_answer([options.listed_checkpoint(config) for config in await generation_models(connection)])
+    return json_answer(
+        [options.listed_checkpoint(config) for config in await generation_models(connection, refiners=True)]
+    )
 
 
 @ROUTER.get("/sd-vae")

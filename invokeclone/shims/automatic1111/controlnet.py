@@ -1,24 +1,32 @@
 """ControlNet units, as the sd-webui-controlnet extension defines them: a part of `alwayson_scripts`, and what clients list.
 
-Preprocessors are not supported: images come as their models expect them.
+Units are ControlNets and T2I-Adapters, or IP-Adapters by their modules' names.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import Response
+from PIL import Image
 from pydantic import Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.recipes import ControlMode, ControlResize
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.recipes import AppliedControl, ControlMode, ControlResize, Preprocessor, ReferenceImage
+from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.kit.requests import Read
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
-from invokeclone.queue.generation import ControlChoice, ResolvedRequest
+from invokeclone.queue.generation import (
+    CONTROLS,
+    IP_ADAPTERS,
+    ControlChoice,
+    ReferenceImageChoice,
+    ResolvedRequest,
+)
 from invokeclone.shims import pictures
+from invokeclone.shims.automatic1111 import preprocessors
+from invokeclone.shims.automatic1111.options import without_hash
 from invokeclone.shims.automatic1111.schemas import Body, Generate, ImageToImage, Share
 from invokeclone.shims.dialect import Refused, json_answer
 from invokeclone.users.caller import Caller
@@ -28,8 +36,6 @@ SCRIPT = "controlnet"
 """The script's name in `alwayson_scripts`, whatever its case."""
 PARAM = "alwayson_scripts"
 API_VERSION = 2
-_NONE = frozenset({"", "none"})
-_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]\s*$")
 _MODES: dict[str, ControlMode] = {
     "0": "balanced",
     "balanced": "balanced",
@@ -53,7 +59,7 @@ _RESIZES: dict[str, ControlResize] = {
 
 
 class Unit(Body):
-    """A ControlNet and its image; the image of a unit without one is the initial image."""
+    """A model and its image; the image of a unit without one is the initial image."""
 
     enabled: bool = True
     module: str | None = None
@@ -68,6 +74,15 @@ class Unit(Body):
     control_mode: int | str = "Balanced"
     guidance_start: Share = 0.0
     guidance_end: Share = 1.0
+    processor_res: int = Field(default=-1, le=preprocessors.MAX_RESOLUTION)
+    threshold_a: float = -1
+    threshold_b: float = -1
+    pixel_perfect: bool = False
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is an IP-Adapter's."""
+        return preprocessors.is_ip_adapter(self.module)
 
     @property
     def data(self) -> str | None:
@@ -77,9 +92,25 @@ class Unit(Body):
 
     @property
     def masks(self) -> bool:
-        """Whether a part of the image is masked."""
+        """Whether a part of the image is masked, but for the region that a reference image is for."""
         inside = self.image.get("mask") if isinstance(self.image, dict) else None
-        return bool(inside or self.mask or self.mask_image or self.effective_region_mask)
+        region = None if self.is_reference else self.effective_region_mask
+        return bool(inside or self.mask or self.mask_image or region)
+
+    @property
+    def preprocessor(self) -> Preprocessor | None:
+        """What is done to the image first; ValueError for numbers out of range."""
+        module = preprocessors.MODULES.get(preprocessors.plain(self.module))
+        return module.preprocessor(self.threshold_a, self.threshold_b) if module else None
+
+    def prepared(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """Return the image as its preprocessor takes it, where the result is of `size`."""
+        module = preprocessors.MODULES.get(preprocessors.plain(self.module))
+        if module is None or not module.resizes:
+            return image
+        whole = _RESIZES[_spelled(self.resize_mode)] == "fill_resize"
+        target = size if self.pixel_perfect else None
+        return preprocessors.at_resolution(image, self.processor_res, target, whole=whole)
 
 
 def units(request: Generate) -> list[Unit]:
@@ -111,14 +142,12 @@ def _args(script: Any) -> list[Any]:
 def _refuse_unsupported(number: int, unit: Unit, request: Generate) -> None:
     """Raise Refused for the first thing of a unit that would have to be left out."""
     only_masked = isinstance(request, ImageToImage) and request.mask and request.inpaint_full_res
+    unknown = preprocessors.problem(unit.module)
     problems = (
-        (
-            (unit.module or "").casefold() not in _NONE,
-            f"the preprocessor {unit.module!r} is not supported: send its image",
-        ),
-        ((unit.model or "").casefold() in _NONE, "it has no model"),
+        (unknown is not None, unknown),
+        (preprocessors.plain(unit.model) in preprocessors.NONE, "it has no model"),
         (unit.masks, "masks are not supported"),
-        (only_masked, "not together with `inpaint_full_res`: set that to false"),
+        (only_masked and not unit.is_reference, "not together with `inpaint_full_res`: set that to false"),
         (unit.data is None and not isinstance(request, ImageToImage), "it has no image"),
         (_spelled(unit.resize_mode) not in _RESIZES, f"there is no resize_mode {unit.resize_mode!r}"),
         (_spelled(unit.control_mode) not in _MODES, f"there is no control_mode {unit.control_mode!r}"),
@@ -126,17 +155,21 @@ def _refuse_unsupported(number: int, unit: Unit, request: Generate) -> None:
     for applies, reason in problems:
         if applies:
             raise Refused(f"ControlNet unit {number}: {reason}", PARAM)
+    try:
+        _ = unit.preprocessor
+    except ValueError as error:
+        raise Refused(f"ControlNet unit {number}: {error}", PARAM) from error
 
 
 def _spelled(mode: int | str) -> str:
     return str(mode).strip().casefold()
 
 
-def choices(request: Generate) -> list[ControlChoice]:
-    """Return the units as choices whose images are still missing; raises Refused."""
+def control_choices(request: Generate) -> list[ControlChoice]:
+    """Return the units of ControlNets and T2I-Adapters as choices whose images are still missing; raises Refused."""
     return [
         ControlChoice(
-            model=_HASH.sub("", unit.model or ""),
+            model=without_hash(unit.model or ""),
             image="",
             weight=unit.weight,
             begin=unit.guidance_start,
@@ -145,6 +178,23 @@ def choices(request: Generate) -> list[ControlChoice]:
             resize=_RESIZES[_spelled(unit.resize_mode)],
         )
         for unit in units(request)
+        if not unit.is_reference
+    ]
+
+
+def reference_choices(request: Generate) -> list[ReferenceImageChoice]:
+    """Return the units of IP-Adapters as choices whose images are still missing; raises Refused."""
+    return [
+        ReferenceImageChoice(
+            model=without_hash(unit.model or ""),
+            image="",
+            weight=unit.weight,
+            begin=unit.guidance_start,
+            end=unit.guidance_end,
+            image_encoder=preprocessors.IP_ADAPTER_MODULES[preprocessors.plain(unit.module)],
+        )
+        for unit in units(request)
+        if unit.is_reference
     ]
 
 
@@ -152,28 +202,48 @@ async def with_images(
     resources: Resources, user: User, resolved: ResolvedRequest, request: Generate
 ) -> ResolvedRequest:
     """Store the units' images and return the request with their names. Raises Refused for what is no image."""
-    initial = request.init_images[0] if isinstance(request, ImageToImage) and request.init_images else None
-    controls = []
-    for control, unit in zip(resolved.settings.controls, units(request), strict=True):
-        controls.append(replace(control, image=await _stored(resources, user, unit.data or initial or "")))
-    return replace(resolved, settings=replace(resolved.settings, controls=controls))
+    settings = resolved.settings
+    listed = units(request)
+    images = [await _opened(unit.data or _initial(request)) for unit in listed]
+    regions = [await _opened(unit.effective_region_mask) if unit.effective_region_mask else None for unit in listed]
+    waiting_controls, waiting_references = iter(settings.controls), iter(settings.references)
+    controls: list[AppliedControl] = []
+    references: list[ReferenceImage] = []
+    for unit, image, region in zip(listed, images, regions, strict=True):
+        if unit.is_reference:
+            mask = await pictures.keep(resources, region, user, ImageCategory.MASK) if region else None
+            name = await pictures.keep(resources, image, user)
+            references.append(replace(next(waiting_references), image=name, mask=mask))
+        else:
+            size = settings.width, settings.height
+            name = await pictures.keep(resources, await pictures.in_thread(partial(unit.prepared, image, size)), user)
+            controls.append(replace(next(waiting_controls), image=name, preprocessor=unit.preprocessor))
+    return replace(resolved, settings=replace(settings, controls=controls, references=references))
 
 
-async def _stored(resources: Resources, user: User, text: str) -> str:
+def _initial(request: Generate) -> str:
+    return request.init_images[0] if isinstance(request, ImageToImage) and request.init_images else ""
+
+
+async def _opened(text: str) -> Image.Image:
     data = await pictures.in_thread(lambda: pictures.unpacked(text, PARAM))
-    return await pictures.keep(resources, await pictures.opened(data, PARAM), user)
+    return await pictures.opened(data, PARAM)
 
 
 def description(resolved: ResolvedRequest) -> dict[str, str]:
     """Return what an image's text says of its units."""
-    return {
-        f"ControlNet {number}": (
-            f"Model: {control.model['name']}, Weight: {control.weight}, Guidance Start: {control.begin}, "
-            f"Guidance End: {control.end}, Resize Mode: {_name(_RESIZES, control.resize)}, "
-            f"Control Mode: {_name(_MODES, control.mode)}"
-        )
-        for number, control in enumerate(resolved.settings.controls)
-    }
+    settings = resolved.settings
+    texts = [
+        f"{_common(control)}, Resize Mode: {_name(_RESIZES, control.resize)}, "
+        f"Control Mode: {_name(_MODES, control.mode)}"
+        for control in settings.controls
+    ]
+    texts += [_common(reference) for reference in settings.references]
+    return {f"ControlNet {number}": text for number, text in enumerate(texts)}
+
+
+def _common(unit: AppliedControl | ReferenceImage) -> str:
+    return f"Model: {unit.model['name']}, Weight: {unit.weight}, Guidance Start: {unit.begin}, Guidance End: {unit.end}"
 
 
 def _name(names: Any, value: str) -> str:
@@ -181,19 +251,18 @@ def _name(names: Any, value: str) -> str:
 
 
 async def model_names(connection: AsyncConnection) -> Sequence[str]:
-    """Return the names of the ControlNets and T2I-Adapters."""
-    kinds = (ModelType.ControlNet, ModelType.T2IAdapter)
-    return [config.name for kind in kinds for config in await models.search(connection, type=kind)]
+    """Return the names of the ControlNets, T2I-Adapters and IP-Adapters."""
+    return [config.name for kind in (CONTROLS, IP_ADAPTERS) for config in await kind.installed(connection)]
 
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
-    """List the ControlNets and T2I-Adapters."""
+    """List the ControlNets, T2I-Adapters and IP-Adapters."""
     return json_answer({"model_list": await model_names(connection)})
 
 
 async def list_modules(_caller: Caller) -> Response:
-    """List the preprocessors: there are none."""
-    return json_answer({"module_list": ["none"], "module_detail": {}})
+    """List the preprocessors."""
+    return json_answer(preprocessors.listed())
 
 
 async def get_version(_caller: Caller) -> Response:

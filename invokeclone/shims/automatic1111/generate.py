@@ -168,6 +168,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
         found["Mask blur"] = max(inpainting.blur_of(plan.asked))
         if plan.asked.inpaint_full_res:
             found |= {"Inpaint area": "Only masked", "Masked area padding": plan.asked.inpaint_full_res_padding}
+    if refiner := plan.resolved.settings.refiner:
+        found |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
     found |= controlnet.description(plan.resolved)
     if plan.sampling.instead_of:
         found["Schedule type instead of"] = plan.sampling.instead_of

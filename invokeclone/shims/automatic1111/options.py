@@ -3,8 +3,8 @@
 Records of models are shown with the names that A1111 has for them: a title is the name and the first ten digits of the hash.
 """
 
+import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
@@ -14,6 +14,7 @@ from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.errors import NotFound
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.matching import HASH_DIGITS, hash_digits, named
 from invokeclone.queue.generation import ModelNotFound, generation_models
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format
@@ -22,7 +23,6 @@ from invokeclone.users.current import User
 
 KEY = "automatic1111"
 """Under which key the options lie in the user's state."""
-DIGITS = 10
 OWN_VAE = frozenset({"", "automatic", "none"})
 """Words for the VAE that the checkpoint brings along."""
 FORMATS: dict[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
@@ -52,12 +52,15 @@ class Options(BaseModel, frozen=True):
         return FORMATS[self.samples_format]
 
 
+_HASH = re.compile(r"\s*\[[0-9a-fA-F]+\]\s*$")
+
+
 # Names
 
 
 def short_hash(config: ModelConfig) -> str:
     """Return the first digits of a record's hash."""
-    return config.hash.rpartition(":")[2][:DIGITS]
+    return hash_digits(config)[:HASH_DIGITS]
 
 
 def title(config: ModelConfig) -> str:
@@ -65,22 +68,20 @@ def title(config: ModelConfig) -> str:
     return f"{config.name} [{short_hash(config)}]"
 
 
+def without_hash(name: str) -> str:
+    """Return a title's name: clients write the hash behind it."""
+    return _HASH.sub("", name)
+
+
 def _found(known: list[ModelConfig], name: str) -> ModelConfig | None:
-    """Return the record of this title, name, key, hash or file; whether letters are capitals matters only if it must."""
-    for fold in (str, str.casefold):
-        generation_request = fold(name.strip())
-        for config in known:
-            file = PurePath(config.path.replace("\\", "/"))
-            digits = config.hash.rpartition(":")[2]
-            names = (title(config), config.name, config.key, digits, digits[:DIGITS], config.path, file.name, file.stem)
-            if generation_request in map(fold, names):
-                return config
-    return None
+    """Return the record of this title, key, name, file or hash; whether letters are capitals matters only if it must."""
+    titled = next((config for config in known if title(config).casefold() == name.strip().casefold()), None)
+    return titled or named(known, name)
 
 
 async def checkpoint(connection: AsyncConnection, name: str) -> ModelConfig:
     """Return the main model of a name; raises ModelNotFound."""
-    if found := _found(await generation_models(connection), name):
+    if found := _found(await generation_models(connection, refiners=True), name):
         return found
     raise ModelNotFound(name)
 
@@ -142,13 +143,13 @@ async def changed(connection: AsyncConnection, options: Options, asked: Mapping[
 
 async def listed(connection: AsyncConnection, options: Options) -> dict[str, Any]:
     """Return the options in A1111's form."""
-    known = await generation_models(connection)
+    known = await generation_models(connection, refiners=True)
     current = next((config for config in known if config.key == options.checkpoint), known[0] if known else None)
     own_vae = await models.get(connection, options.vae) if options.vae else None
     return {
         "samples_format": options.samples_format,
         "sd_model_checkpoint": title(current) if current else None,
-        "sd_checkpoint_hash": current.hash.rpartition(":")[2] if current else None,
+        "sd_checkpoint_hash": hash_digits(current) if current else None,
         "sd_vae": own_vae.name if own_vae else "Automatic",
         "CLIP_stop_at_last_layers": options.last_layer,
     }

@@ -9,7 +9,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue import generation
-from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
+from invokeclone.queue.generation import GenerationRequest, RefinerChoice, ResolvedRequest
 from invokeclone.shims import embeddings
 from invokeclone.shims.automatic1111 import controlnet
 from invokeclone.shims.automatic1111 import options as options_of
@@ -31,6 +31,8 @@ LATENT_NOTHING = 3
 MOST_STEPS = 1000
 MOST_SCALE = 16
 GRID_SLACK = 8
+SWITCH_AT = 0.8
+"""When a refiner takes over, where the client does not say."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
         generation_request = GenerationRequest(
             prompt=parse(embeddings.by_words(prompt, known), "prompt"),
             loras=loras,
-            controls=controlnet.choices(asked),
+            controls=controlnet.control_choices(asked),
+            reference_images=controlnet.reference_choices(asked),
+            refiner=_refiner(asked),
             negative_prompt=parse(embeddings.by_words(asked.negative_prompt, known), "negative_prompt"),
             count=count,
             seed=_seed(asked.seed),
@@ -97,8 +101,6 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
     if options != kept and not asked.override_settings_restore_afterwards:
         async with resources.database.write() as connection:
             await options_of.save(connection, user, options)
-    if resolved.settings.vae and resolved.settings.vae["base"] != resolved.settings.model["base"]:
-        raise Refused(f"the VAE {resolved.settings.vae['name']} does not fit {resolved.config.name}", "sd_vae")
     how = _sampling(config, asked.sampler_name or asked.sampler_index, asked.scheduler, resolved.settings.scheduler)
     resolved = replace(resolved, settings=replace(resolved.settings, scheduler=how.scheduler))
     strength = USUAL_STRENGTH[type(asked)] if asked.denoising_strength is None else asked.denoising_strength
@@ -111,6 +113,14 @@ def _sampling(config: ModelConfig, name: str | None, schedule: str | None, defau
     how = sampling(name, schedule, default)
     supported = generation.supported_scheduler(config, how.scheduler)
     return how if supported == how.scheduler else sampling(None, None, supported)
+
+
+def _refiner(asked: Generate) -> RefinerChoice | None:
+    """Return the refiner, which ends both runs with the settings that these have."""
+    if not _named(asked.refiner_checkpoint):
+        return None
+    start = SWITCH_AT if asked.refiner_switch_at is None else asked.refiner_switch_at
+    return RefinerChoice(model=options_of.without_hash(str(asked.refiner_checkpoint)), start=start)
 
 
 def _seed(seed: int) -> int | None:
@@ -140,7 +150,6 @@ def _unsupported(asked: Generate) -> list[tuple[str, Any, str]]:
         ("styles", styles, f"there is no style {', '.join(styles)!r}"),
         ("script_name", _named(asked.script_name), f"there is no script {asked.script_name!r}"),
         ("alwayson_scripts", scripts, f"there is no script {', '.join(scripts)!r}"),
-        ("refiner_checkpoint", _named(asked.refiner_checkpoint), "a refiner is not supported"),
         ("seed_resize_from_w", asked.seed_resize_from_w > 0, "seeds of other sizes are not supported"),
         ("seed_resize_from_h", asked.seed_resize_from_h > 0, "seeds of other sizes are not supported"),
         ("s_churn", asked.s_churn > 0, "not supported"),

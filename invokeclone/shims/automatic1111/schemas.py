@@ -50,6 +50,7 @@ class Generate(Body):
     override_settings: dict[str, Any] = {}
     override_settings_restore_afterwards: bool = True
     refiner_checkpoint: str | None = None
+    refiner_switch_at: Share | None = None
     script_name: str | None = None
     alwayson_scripts: dict[str, Any] = {}
     send_images: bool = True

@@ -14,6 +14,7 @@ from invokeclone.graph.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
 from invokeclone.models import store as models
 from invokeclone.models.configs import ModelConfig
+from invokeclone.models.matching import named
 from invokeclone.queue import generation
 from invokeclone.tables import images
 from invokeclone.users.current import User
@@ -27,6 +28,8 @@ FOLDERS = {
     "vae": "vae",
     "loras": "loras",
     "controlnet": "controlnet",
+    "ipadapter": "ipadapter",
+    "clip_vision": "clip_vision",
     "upscale_models": "upscale_models",
     "embeddings": "embeddings",
 }
@@ -53,6 +56,9 @@ class Catalog:
     embeddings: Sequence[ModelConfig] = ()
     controls: Sequence[ModelConfig] = ()
     """ControlNets and T2I-Adapters."""
+    ip_adapters: Sequence[ModelConfig] = ()
+    image_encoders: Sequence[ModelConfig] = ()
+    """CLIP vision models."""
     recent: Sequence[str] = ()
     pictures: Mapping[str, Known] = field(default_factory=dict)
 
@@ -63,12 +69,8 @@ class Catalog:
         return _unique([config.name for config in self._models(listed)])
 
     def model(self, listed: str, name: str) -> ModelConfig | None:
-        """Return the model of a list that has this name or key (case doesn't matter where nothing else fits)."""
-        known = self._models(listed)
-        for same in (lambda m: name in (m.key, m.name), lambda m: name.casefold() == m.name.casefold()):
-            if found := next(filter(same, known), None):
-                return found
-        return None
+        """Return the model of a list that a name means."""
+        return named(self._models(listed), name)
 
     def _models(self, listed: str) -> Sequence[ModelConfig]:
         lists: dict[str, Sequence[ModelConfig]] = {
@@ -76,6 +78,8 @@ class Catalog:
             "vae": [*self.vaes, *self.mains],
             "loras": self.loras,
             "controlnet": self.controls,
+            "ipadapter": self.ip_adapters,
+            "clip_vision": self.image_encoders,
             "embeddings": self.embeddings,
         }
         return lists.get(listed, ())
@@ -87,15 +91,11 @@ def _unique(names: list[str]) -> list[str]:
 
 async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = ()) -> Catalog:
     """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
-    mains = await generation.generation_models(connection)
-    vaes = await models.search(connection, type=ModelType.VAE, bases=list(recipes()))
-    loras = await models.search(connection, type=ModelType.LoRA, bases=list(recipes()))
-    embeddings = await models.search(connection, type=ModelType.TextualInversion, bases=list(recipes()))
-    controls = [
-        config
-        for kind in (ModelType.ControlNet, ModelType.T2IAdapter)
-        for config in await models.search(connection, type=kind, bases=list(recipes()))
-    ]
+    bases = list(recipes())
+
+    async def usable(*types: ModelType) -> list[ModelConfig]:
+        return [config for one in types for config in await models.search(connection, type=one, bases=bases)]
+
     newest = (
         select(images.c.image_name)
         .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
@@ -103,11 +103,13 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
         .limit(RECENT)
     )
     return Catalog(
-        mains,
-        vaes,
-        loras,
-        embeddings,
-        controls,
+        await generation.generation_models(connection, refiners=True),
+        await usable(ModelType.VAE),
+        await usable(*generation.LORAS.types),
+        await usable(ModelType.TextualInversion),
+        await usable(*generation.CONTROLS.types),
+        await usable(*generation.IP_ADAPTERS.types),
+        await models.search(connection, type=ModelType.CLIPVision),
         list(await connection.scalars(newest)),
         await _pictures(connection, user, list(dict.fromkeys(wanted))),
     )

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.graph.recipes import AppliedControl, CannotBuild, ModelParts, Recipe
+from invokeclone.graph.recipes import (
+    AppliedControl,
+    AppliedLoRA,
+    CannotBuild,
+    ModelParts,
+    PromptDetails,
+    Recipe,
+    ReferenceImage,
+)
 from invokeclone.models.configs import ModelConfig
 from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, Place
 
@@ -19,6 +27,17 @@ class Model:
     parts: ModelParts
     config: ModelConfig
     recipe: Recipe
+    loras: tuple[AppliedLoRA, ...] = ()
+    """What is applied to the denoiser, or to the text encoders where these are meant, with the weights there."""
+    bare: ModelParts | None = None
+    """The parts without LoRAs; None: there are none."""
+    references: tuple[ReferenceImage, ...] = ()
+    """What IP-Adapters make prompts of."""
+
+    @property
+    def bare_parts(self) -> ModelParts:
+        """The parts without LoRAs."""
+        return self.bare or self.parts
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,20 @@ class ControlNet:
 
 
 @dataclass(frozen=True)
+class IPAdapter:
+    """An IP-Adapter."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A CLIP vision model."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
 class Vae:
     """A VAE, and how graphs of its architecture are built."""
 
@@ -69,6 +102,8 @@ class Text:
     clip: Clip
     masked: bool = False
     """Whether it holds in a part of the image only."""
+    details: PromptDetails = PromptDetails()
+    """What is stated beside it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +122,7 @@ class Conditioning:
     @property
     def prompt(self) -> str:
         """All of the words."""
-        return " ".join(text.text for text in self.texts)
+        return " ".join(text.text or text.details.second_text or "" for text in self.texts)
 
 
 @dataclass(frozen=True)

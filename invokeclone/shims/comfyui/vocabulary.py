@@ -35,7 +35,7 @@ class Input:
     """Whether names that are not in the list may exist too: then drawing finds out."""
     optional: bool = False
     from_model: bool = False
-    """Whether a null means that the model's own setting is used: the function is given None."""
+    """Whether a null is left to the function, as None: it takes the model's own setting, or another input's value."""
     multiline: bool = False
     tooltip: str | None = None
 

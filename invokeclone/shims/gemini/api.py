@@ -79,6 +79,7 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
         negative_prompt=Prompt.plain(parameters.negative_prompt),
         count=parameters.sample_count,
         seed=parameters.seed,
+        loras=parameters.loras,
     )
     resolved = await _resolve(needs, model, generation_request, parameters.aspect_ratio)
     names = await _run(request, caller, resolved)
@@ -96,7 +97,12 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     image = await pictures.opened(data, "contents") if data is not None else None
     width, height = init_images.within_edit_limit(image.size) if image else (None, None)
     generation_request = GenerationRequest(
-        prompt=Prompt.plain(prompt), count=config.candidate_count, seed=config.seed, width=width, height=height
+        prompt=Prompt.plain(prompt),
+        count=config.candidate_count,
+        seed=config.seed,
+        width=width,
+        height=height,
+        loras=config.loras,
     )
     resolved = await _resolve(needs, model, generation_request, config.image_config.aspect_ratio)
     if image is not None:

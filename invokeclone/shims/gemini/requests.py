@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from invokeclone.queue.generation import SEEDS
+from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format, unpacked
 
@@ -40,6 +40,18 @@ class Part(BaseModel):
     )
 
 
+def _snake_case(value: Any) -> Any:
+    """Return LoRAs with their members' names in snake_case."""
+    if not isinstance(value, list):
+        return value
+    names = {"textWeight": "text_weight"}
+    return [{names.get(k, k): v for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+
+
+LoRAs = Annotated[list[LoRAChoice], BeforeValidator(_snake_case)]
+"""LoRAs to apply, which Google's API does not have."""
+
+
 class OutputOptions(Part):
     """The form of the files."""
 
@@ -55,6 +67,7 @@ class Parameters(Part):
     negative_prompt: Prompt = ""
     seed: Seed | None = None
     output_options: OutputOptions = OutputOptions()
+    loras: LoRAs = []
 
 
 class Instance(Part):
@@ -110,6 +123,7 @@ class GenerationConfig(Part):
     candidate_count: Count = 1
     seed: Seed | None = None
     image_config: ImageConfig = ImageConfig()
+    loras: LoRAs = []
 
 
 def _contents(value: Any) -> Any:

@@ -159,6 +159,7 @@ def _request_of(asked: Common, prompt: str, sides: tuple[int, int] | None = None
         steps=asked.steps,
         cfg_scale=asked.cfg_scale,
         scheduler=asked.scheduler,
+        loras=asked.loras,
     )
 
 
@@ -177,7 +178,7 @@ async def _job(
         config = await _find(connection, model_meant(deployment or asked.model))
         try:
             resolved = await generation.resolve(connection, generation_request, config)
-        except generation.InvalidGeneration as error:
+        except generation.SizeOverLimits as error:
             raise Refused(str(error), "size") from error
     settings = resolved.settings
     prompted = asked if isinstance(asked, Prompted) else None

@@ -1,17 +1,18 @@
 """What clients send to the Images API, checked, and what it means for a generation.
 
 Members that OpenAI doesn't have but other clients of this dialect send (`negative_prompt`, `seed`, `steps`, `cfg_scale`,
-`scheduler`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
+`scheduler`, `loras`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
 """
 
 import re
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from starlette.datastructures import FormData, UploadFile
 
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.queue.generation import SEEDS
+from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import MOST_BYTES, Format
 
@@ -33,6 +34,16 @@ SCALE = {"vivid": 1.2, "natural": 0.8}
 def _blank(value: Any) -> Any:
     """Take an empty text for nothing: forms send one for what is left open."""
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _json(value: Any) -> Any:
+    """Read a form's text as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value) if value.strip() else []
+    except orjson.JSONDecodeError as error:
+        raise ValueError("must be JSON: a list of objects with `model` and `weight`") from error
 
 
 Blank = BeforeValidator(_blank)
@@ -57,6 +68,7 @@ class Common(BaseModel):
     cfg_scale: Annotated[float | None, Field(ge=1, le=100), Blank] = None
     scheduler: Annotated[SCHEDULER_NAME_VALUES | None, Blank] = None
     negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT)] = ""
+    loras: Annotated[list[LoRAChoice], BeforeValidator(_json)] = []
 
     @property
     def count(self) -> int:

@@ -12,13 +12,13 @@ from invokeclone.components.control.fields import (
     check_steps,
     check_weights,
 )
-from invokeclone.components.control.image_encoders import find_image_encoder
+from invokeclone.components.control.image_encoders import find_image_encoder, recorded_name
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ImageField, InputField, TensorField
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.metadata import check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
 
 if TYPE_CHECKING:
     import torch
@@ -101,9 +101,7 @@ class IPAdapterInvocation(BaseInvocation):
         """Find the image encoder and put all together."""
         check_type(context, self.ip_adapter_model, ModelType.IPAdapter)
         adapter = context.models.get_config(self.ip_adapter_model.key)
-        encoder = self.clip_vision_model
-        if adapter.format == ModelFormat.InvokeAI:  # a folder names its own
-            encoder = adapter.image_encoder_model_id.rstrip("/").rpartition("/")[2]
+        encoder = recorded_name(adapter) or self.clip_vision_model
         return IPAdapterOutput(
             ip_adapter=IPAdapterField(
                 image=self.image,

@@ -9,11 +9,24 @@ from invokeclone.shims.comfyui.nodes import (
     masks,
     primitives,
     prompts,
+    references,
     sampling,
 )
 from invokeclone.shims.comfyui.vocabulary import vocabulary
 
-__all__ = ["TYPES", "absent", "controls", "images", "latents", "loaders", "masks", "primitives", "prompts", "sampling"]
+__all__ = [
+    "TYPES",
+    "absent",
+    "controls",
+    "images",
+    "latents",
+    "loaders",
+    "masks",
+    "primitives",
+    "prompts",
+    "references",
+    "sampling",
+]
 
 TYPES = vocabulary.types
 """Every node type by name."""

@@ -1,11 +1,16 @@
-"""Nodes whose models cannot be used here yet. They are known, so that clients find them; their lists hold no names."""
+"""Nodes whose models cannot be used here yet. They are known, so that clients find them and read why."""
 
 from typing import Any
 
-from invokeclone.shims.comfyui.vocabulary import Input, Place, link, listed, node
+from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, link, listed, node, number
+
+_NO_LIST = listed("absent", open_list=True)
+"""A list without names that takes any, so that the node itself says why it is refused."""
 
 
-def absent(what: str, name: str, title: str, category: str, inputs: dict[str, Input], *outputs: str) -> None:
+def absent(
+    what: str, name: str, title: str, category: str, inputs: dict[str, Input], *outputs: str | tuple[str, str]
+) -> None:
     """Register a node that refuses to be drawn."""
 
     @node(name, title, category, inputs, *outputs)
@@ -29,4 +34,60 @@ absent(
     "image/upscaling",
     {"upscale_model": link("UPSCALE_MODEL"), "image": link("IMAGE")},
     "IMAGE",
+)
+absent("Style models", "StyleModelLoader", "Load Style Model", "loaders", {"style_model_name": _NO_LIST}, "STYLE_MODEL")
+absent(
+    "Style models",
+    "StyleModelApply",
+    "Apply Style Model",
+    "conditioning/style_model",
+    {
+        "conditioning": link("CONDITIONING"),
+        "style_model": link("STYLE_MODEL"),
+        "clip_vision_output": link("CLIP_VISION_OUTPUT"),
+        "strength": number(1.0, 0.0, 10.0, step=0.001),
+        "strength_type": choice("multiply", "attn_bias"),
+    },
+    "CONDITIONING",
+)
+absent(
+    "Models that take image embeddings (unCLIP)",
+    "unCLIPCheckpointLoader",
+    "unCLIPCheckpointLoader",
+    "loaders",
+    {"ckpt_name": _NO_LIST},
+    "MODEL",
+    "CLIP",
+    "VAE",
+    "CLIP_VISION",
+)
+absent(
+    "Models that take image embeddings (unCLIP)",
+    "unCLIPConditioning",
+    "unCLIPConditioning",
+    "conditioning",
+    {
+        "conditioning": link("CONDITIONING"),
+        "clip_vision_output": link("CLIP_VISION_OUTPUT"),
+        "strength": number(1.0, -10.0, 10.0),
+        "noise_augmentation": number(0.0, 0.0, 1.0),
+    },
+    "CONDITIONING",
+)
+absent(
+    "Image embeddings outside of IP-Adapters",
+    "CLIPVisionEncode",
+    "CLIP Vision Encode",
+    "conditioning",
+    {"clip_vision": link("CLIP_VISION"), "image": link("IMAGE"), "crop": choice("center", "none")},
+    "CLIP_VISION_OUTPUT",
+)
+absent(
+    "Presets of IP-Adapters (load one with IPAdapterModelLoader instead)",
+    "IPAdapterUnifiedLoader",
+    "IPAdapter Unified Loader",
+    "ipadapter",
+    {"model": link("MODEL"), "preset": _NO_LIST, "ipadapter": link("IPADAPTER", optional=True)},
+    "MODEL",
+    ("IPADAPTER", "ipadapter"),
 )

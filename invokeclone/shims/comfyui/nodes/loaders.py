@@ -1,16 +1,19 @@
 """Nodes that name models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from invokeclone.graph.recipes import AppliedLoRA
+from invokeclone.graph.builder import NodeOutput
+from invokeclone.graph.recipes import AppliedLoRA, merged_loras
 from invokeclone.models.configs import ModelConfig
 from invokeclone.queue.generation import identifier, recipe_for
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
 from invokeclone.shims.comfyui.vocabulary import Place, choice, link, listed, node, number
 
 STRENGTH = number(1.0, -100.0, 100.0)
+CLIP_STRENGTH = replace(STRENGTH, from_model=True)
+"""A null means as strongly as on the denoiser."""
 
 
 def _named(place: Place, names: str, name: str) -> ModelConfig:
@@ -78,24 +81,47 @@ def load_clip(place: Place, *, clip_name: str, type: str) -> tuple[Clip]:  # noq
         "clip": link("CLIP"),
         "lora_name": listed("loras"),
         "strength_model": STRENGTH,
-        "strength_clip": STRENGTH,
+        "strength_clip": CLIP_STRENGTH,
     },
     "MODEL",
     "CLIP",
 )
 def load_lora(
-    place: Place, *, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float
+    place: Place, *, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float | None
 ) -> tuple[Model, Clip]:
-    """Apply a LoRA to what denoises and to the text encoders."""
+    """Apply a LoRA to what denoises and to the text encoders. The weights of one that is there already are added up."""
     lora = _lora(place, model, lora_name)
-    together = replace(model.parts, text_encoders=clip.model.parts.text_encoders)
-    applied = AppliedLoRA(lora, strength_model, strength_clip)
-    parts = model.recipe.apply_loras(place.builder, "lora", together, [applied])
-    encoders = replace(clip.model.parts, text_encoders=parts.text_encoders)
+    text_strength = strength_model if strength_clip is None else strength_clip
+    encoding = clip.model
+    of_model, of_text = [*model.loras], [*encoding.loras]
+    denoisers = merged_loras([*of_model, AppliedLoRA(lora, strength_model)])
+    encoders = merged_loras([*of_text, AppliedLoRA(lora, text_strength)])
+    if (len(denoisers), len(encoders)) == (len(of_model) + 1, len(of_text) + 1):
+        together = replace(model.parts, text_encoders=encoding.parts.text_encoders)
+        applied = [AppliedLoRA(lora, strength_model, text_strength)]
+    else:
+        together = replace(model.bare_parts, text_encoders=encoding.bare_parts.text_encoders)
+        applied = _joined(denoisers, encoders)
+    parts = model.recipe.apply_loras(place.builder, "lora", together, applied)
+    patched = replace(encoding.parts, text_encoders=parts.text_encoders)
     return (
-        replace(model, parts=replace(model.parts, denoiser=parts.denoiser)),
-        Clip(replace(clip.model, parts=encoders)).skipping(place, clip.skipped),
+        _with_denoiser(model, parts.denoiser, denoisers),
+        Clip(replace(encoding, parts=patched, bare=encoding.bare_parts, loras=tuple(encoders))).skipping(
+            place, clip.skipped
+        ),
     )
+
+
+def _joined(denoisers: Sequence[AppliedLoRA], encoders: Sequence[AppliedLoRA]) -> list[AppliedLoRA]:
+    """Return the LoRAs of both sides, each with the weight that it has on either."""
+    sides = [{lora.model["key"]: lora.weight for lora in side} for side in (denoisers, encoders)]
+    models = {lora.model["key"]: lora.model for lora in (*denoisers, *encoders)}
+    return [AppliedLoRA(model, sides[0].get(key, 0.0), sides[1].get(key, 0.0)) for key, model in models.items()]
+
+
+def _with_denoiser(model: Model, denoiser: NodeOutput, loras: Sequence[AppliedLoRA]) -> Model:
+    parts = replace(model.parts, denoiser=denoiser)
+    return replace(model, parts=parts, bare=model.bare_parts, loras=tuple(loras))
 
 
 @node(
@@ -106,10 +132,13 @@ def load_lora(
     "MODEL",
 )
 def load_lora_model_only(place: Place, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
-    """Apply a LoRA to what denoises."""
+    """Apply a LoRA to what denoises. The weights of one that is there already are added up."""
     lora = AppliedLoRA(_lora(place, model, lora_name), strength_model)
-    parts = model.recipe.apply_loras(place.builder, "lora", replace(model.parts, text_encoders={}), [lora])
-    return (replace(model, parts=replace(model.parts, denoiser=parts.denoiser)),)
+    merged = merged_loras([*model.loras, lora])
+    is_new = len(merged) > len(model.loras)
+    parts = replace(model.parts if is_new else model.bare_parts, text_encoders={})
+    parts = model.recipe.apply_loras(place.builder, "lora", parts, [lora] if is_new else merged)
+    return (_with_denoiser(model, parts.denoiser, merged),)
 
 
 def _lora(place: Place, model: Model, name: str) -> Mapping[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from invokeclone.graph.prompts import Prompt
+from invokeclone.graph.recipes import PromptDetails
+from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims import embeddings
 from invokeclone.shims.comfyui.language import parse
 from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
@@ -10,23 +12,98 @@ from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, 
 
 CONDITIONING = link("CONDITIONING")
 MAX_CHARACTERS = 50_000
+TEXT = Input("STRING", "", multiline=True)
+SIDE = integer(1024, 0, MAX_SIDE)
+OFFSET = integer(0, 0, MAX_SIDE)
 
 
 @node(
     "CLIPTextEncode",
     "CLIP Text Encode (Prompt)",
     "conditioning",
-    {"text": Input("STRING", "", multiline=True), "clip": link("CLIP")},
+    {"text": TEXT, "clip": link("CLIP")},
     "CONDITIONING",
 )
 def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
     """Encode a prompt; `(word:1.2)` weighs a word, `embedding:name` is a textual inversion."""
+    written = _written(place, text, clip)
+    encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
+    return (Conditioning((Text(encoded, written, clip),)),)
+
+
+def _written(place: Place, text: str, clip: Clip) -> str:
+    """Return a text in the prompt language of the model that encodes it."""
     if len(text) > MAX_CHARACTERS:
         place.refuse(f"the prompt has {len(text)} characters, at most {MAX_CHARACTERS} are read")
     known = embeddings.triggers(place.catalog.embeddings, str(clip.model.config.base))
-    written = clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.by_prefix(text, known))))
-    encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
-    return (Conditioning((Text(encoded, written, clip),)),)
+    return clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.by_prefix(text, known))))
+
+
+@node(
+    "CLIPTextEncodeSDXL",
+    "CLIPTextEncodeSDXL",
+    "advanced/conditioning",
+    {
+        "clip": link("CLIP"),
+        "width": SIDE,
+        "height": SIDE,
+        "crop_w": OFFSET,
+        "crop_h": OFFSET,
+        "target_width": SIDE,
+        "target_height": SIDE,
+        "text_g": TEXT,
+        "text_l": TEXT,
+    },
+    "CONDITIONING",
+)
+def encode_sdxl(
+    place: Place,
+    *,
+    clip: Clip,
+    width: int,
+    height: int,
+    crop_w: int,
+    crop_h: int,
+    target_width: int,
+    target_height: int,
+    text_g: str,
+    text_l: str,
+) -> tuple[Conditioning]:
+    """Encode a prompt for each text encoder of SDXL, with the sizes of the image that it is to imagine."""
+    details = PromptDetails(
+        second_text=_written(place, text_g, clip),
+        original_size=(width, height),
+        crop=(crop_w, crop_h),
+        target_size=(target_width, target_height),
+    )
+    return (_detailed(place, clip, text_l, details),)
+
+
+@node(
+    "CLIPTextEncodeSDXLRefiner",
+    "CLIPTextEncodeSDXLRefiner",
+    "advanced/conditioning",
+    {
+        "ascore": number(6.0, 0.0, 1000.0),
+        "width": SIDE,
+        "height": SIDE,
+        "text": TEXT,
+        "clip": link("CLIP"),
+    },
+    "CONDITIONING",
+)
+def encode_refiner(
+    place: Place, *, ascore: float, width: int, height: int, text: str, clip: Clip
+) -> tuple[Conditioning]:
+    """Encode a prompt for SDXL's refiner, with how beautiful the image is to be."""
+    details = PromptDetails(original_size=(width, height), aesthetic_score=ascore)
+    return (_detailed(place, clip, text, details),)
+
+
+def _detailed(place: Place, clip: Clip, text: str, details: PromptDetails) -> Conditioning:
+    written = _written(place, text, clip)
+    encoded = clip.model.recipe.encode_detailed_prompt(place.builder, "prompt", clip.encoders, written, details)
+    return Conditioning((Text(encoded, written, clip, details=details),))
 
 
 @node(
@@ -100,6 +177,10 @@ def set_mask(
     for index, text in enumerate(conditioning.texts):
         recipe = text.clip.model.recipe
         place.require(text.clip.model.config, "regional_prompts")
-        encoded = recipe.encode_prompt(place.builder, f"prompt{index}", text.clip.encoders, text.text, region)
+        role, encoders = f"prompt{index}", text.clip.encoders
+        if text.details == PromptDetails():
+            encoded = recipe.encode_prompt(place.builder, role, encoders, text.text, region)
+        else:
+            encoded = recipe.encode_detailed_prompt(place.builder, role, encoders, text.text, text.details, region)
         texts.append(replace(text, conditioning=encoded, masked=True))
     return (replace(conditioning, texts=tuple(texts)),)

@@ -1,14 +1,22 @@
 """The samplers: each image gets a seed of its own and a denoise node."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import DenoiseRun
 from invokeclone.models.configs import ModelConfig
-from invokeclone.queue.generation import SEEDS, architecture_of, default_of, identifier, supported_scheduler
+from invokeclone.queue.generation import (
+    SEEDS,
+    architecture_of,
+    default_of,
+    identifier,
+    is_refiner,
+    supported_scheduler,
+)
 from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fitting
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.values import Conditioning, Latents, Model
+from invokeclone.shims.comfyui.values import Conditioning, Latents, Model, Text
 from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
 
 MAX_STEPS = 1000
@@ -198,6 +206,7 @@ def _sampled(place: Place, task: Task, latents: Latents) -> Latents:
             mask=mask,
             add_noise=task.noisy,
             controls=task.positive.controls,
+            references=model.references,
         )
         made.append(model.recipe.denoise(place.builder, f"denoise{index}", model.parts, run))
         metadata.append(_metadata(place, index, task, seed, latents, (width, height)))
@@ -213,6 +222,8 @@ def _check(place: Place, task: Task, latents: Latents) -> None:
         place.require(config, "inpaint")
     if task.positive.controls:
         place.require(config, "control")
+    if task.model.references:
+        place.require(config, "reference_images")
     if task.end < 1.0 or not task.noisy:
         place.require(config, "partial_denoise")
     for text in (*task.positive.texts, *task.negative.texts):
@@ -231,12 +242,21 @@ def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:
 
 def _prompts(place: Place, task: Task) -> tuple[NodeOutput, NodeOutput]:
     recipe = task.model.recipe
-    sides = {"positive": task.positive, "negative": task.negative}
-    combined = [
-        recipe.combine_prompts(place.builder, name, [text.conditioning for text in side.texts])
-        for name, side in sides.items()
-    ]
-    return combined[0], combined[1]
+    negative = [_negative(place, index, text) for index, text in enumerate(task.negative.texts)]
+    return (
+        recipe.combine_prompts(place.builder, "positive", [text.conditioning for text in task.positive.texts]),
+        recipe.combine_prompts(place.builder, "negative", negative),
+    )
+
+
+def _negative(place: Place, index: int, text: Text) -> NodeOutput:
+    """Return a negative prompt as it is encoded; where models are told an aesthetic score, with the one of negatives."""
+    recipe = text.clip.model.recipe
+    if recipe.aesthetic_scores is None or text.details.aesthetic_score is not None:
+        return text.conditioning
+    details = replace(text.details, aesthetic_score=recipe.aesthetic_scores[1])
+    encoders = text.clip.encoders
+    return recipe.encode_detailed_prompt(place.builder, f"negative_score{index}", encoders, text.text, details)
 
 
 def _mask(place: Place, task: Task, latents: Latents) -> NodeOutput | None:
@@ -248,6 +268,12 @@ def _mask(place: Place, task: Task, latents: Latents) -> NodeOutput | None:
 
 
 def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]) -> NodeOutput:
+    """Record how latents are made; what a refiner does to another model's is added to what that one's says."""
+    first = latents.metadata[index] if latents.metadata else None
+    if first is not None and not task.noisy and is_refiner(task.model.config):
+        own = {"id", "type", "is_intermediate", "use_cache"}
+        recorded = {name: value for name, value in place.builder.nodes[first.node_id].items() if name not in own}
+        return place.output(f"metadata{index}", "core_metadata", "metadata", **recorded | _recorded_refiner(task))
     mode, prefix = (
         "inpaint" if latents.mask else "img2img" if latents.nodes else "txt2img",
         task.model.recipe.metadata_mode,
@@ -269,4 +295,25 @@ def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents,
         scheduler=task.scheduler,
         strength=round(1.0 - task.start, 6) if latents.nodes else None,
         clip_skip=max((text.clip.skipped for text in task.positive.texts), default=0),
+        loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in task.model.loras] or None,
     )
+
+
+def _recorded_refiner(task: Task) -> dict[str, Any]:
+    usual = task.model.recipe.aesthetic_scores or (None, None)
+    scores = [_score(side, default) for side, default in zip((task.positive, task.negative), usual, strict=True)]
+    return {
+        "refiner_model": dict(identifier(task.model.config)),
+        "refiner_steps": task.steps,
+        "refiner_cfg_scale": task.cfg,
+        "refiner_scheduler": task.scheduler,
+        "refiner_positive_aesthetic_score": scores[0],
+        "refiner_negative_aesthetic_score": scores[1],
+        "refiner_start": task.start,
+    }
+
+
+def _score(side: Conditioning, default: float | None) -> float | None:
+    """Return the first aesthetic score that prompts state."""
+    stated = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
+    return stated[0] if stated else default

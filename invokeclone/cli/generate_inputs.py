@@ -1,0 +1,96 @@
+"""What `invokeclone generate` applies to the model, and the images that it begins with and follows, read from files."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from invokeclone.cli.main import CommandError
+from invokeclone.kit.resources import Resources
+from invokeclone.queue.generation import ResolvedRequest
+from invokeclone.shims import init_images, pictures
+from invokeclone.users.current import SYSTEM
+
+STRENGTH = 0.75
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A model and the image that it follows; without a model the first that fits."""
+
+    model: str | None
+    file: Path
+
+
+def applied(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the members of a request for what is applied to the model; images are named by their files."""
+    return {
+        "loras": [_lora(text) for text in arguments.lora],
+        "controls": [{"model": one.model, "image": str(one.file)} for one in _controls(arguments)],
+        "reference_images": [{"model": one.model, "image": str(one.file)} for one in _references(arguments)],
+        "refiner": {"model": arguments.refiner} if arguments.refiner else None,
+    }
+
+
+def _lora(text: str) -> dict[str, Any]:
+    """Read NAME or NAME:WEIGHT; what stands behind a colon and is no number belongs to the name."""
+    name, colon, weight = text.rpartition(":")
+    if not colon:
+        return {"model": text}
+    try:
+        return {"model": name, "weight": float(weight)}
+    except ValueError:
+        return {"model": text}
+
+
+def _controls(arguments: argparse.Namespace) -> list[NamedFile]:
+    named = [_named_file(text) for text in arguments.control]
+    for text, one in zip(arguments.control, named, strict=True):
+        if one.model is None:
+            raise CommandError(f"--control {text}: must be NAME:FILE")
+    return named
+
+
+def _references(arguments: argparse.Namespace) -> list[NamedFile]:
+    return [_named_file(text) for text in arguments.reference]
+
+
+def _named_file(text: str) -> NamedFile:
+    """Read FILE or NAME:FILE; a file of the whole text comes first."""
+    model, _, file = text.partition(":")
+    return NamedFile(None, Path(text)) if not file or Path(text).exists() else NamedFile(model, Path(file))
+
+
+async def with_images(
+    resources: Resources, resolved: ResolvedRequest, arguments: argparse.Namespace
+) -> ResolvedRequest:
+    """Return the request with its images, stored as intermediates once all of them are read; raises CommandError."""
+    if arguments.mask and not arguments.init:
+        raise CommandError("--mask needs --init, the image that it is for")
+    settings = resolved.settings
+    files = [one.image for one in settings.controls] + [one.image for one in settings.references]
+    followed = [await _read(Path(str(file))) for file in files]
+    initial = await _read(arguments.init) if arguments.init else None
+    mask = await _read(arguments.mask) if arguments.mask else None
+    names = iter([await pictures.keep(resources, image, SYSTEM) for image in followed])
+    controls = [replace(one, image=next(names)) for one in settings.controls]
+    references = [replace(one, image=next(names)) for one in settings.references]
+    resolved = replace(resolved, settings=replace(settings, controls=controls, references=references))
+    if initial is None:
+        return resolved
+    strength = STRENGTH if arguments.strength is None else arguments.strength
+    resolved = await init_images.begin_with(resources, SYSTEM, resolved, initial, strength, mask)
+    if mask is None or arguments.strength is None or resolved.settings.init_image is None:
+        return resolved
+    init_image = replace(resolved.settings.init_image, strength=strength)
+    return replace(resolved, settings=replace(resolved.settings, init_image=init_image))
+
+
+async def _read(file: Path) -> Image.Image:
+    try:
+        data = await pictures.in_thread(file.read_bytes)
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+    return await pictures.opened(data, str(file))

@@ -1,0 +1,314 @@
+"""Whole graphs of a recipe's blocks, in steps: load, encode, denoise, refine, decode, record how the image was made."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
+from invokeclone.graph.recipes.registry import recipes
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
+from invokeclone.graph.recipes.settings import (
+    OUTPUT,
+    PASTED,
+    PROMPT,
+    SEED,
+    VARIATION,
+    AppliedControl,
+    CannotBuild,
+    HiresFix,
+    ImageSettings,
+    InitImage,
+    InpaintMask,
+    PasteTarget,
+    Refiner,
+)
+from invokeclone.graph.taxonomy import BaseModelType, ModelType
+
+if TYPE_CHECKING:
+    from invokeclone.graph.recipes.blocks import Recipe
+
+
+class GraphAssembly:
+    """One graph of a recipe's blocks, in steps."""
+
+    def __init__(self, recipe: "Recipe", settings: ImageSettings) -> None:
+        if settings.inpaint_mask and not settings.init_image:
+            raise CannotBuild("a mask needs the initial image that it is for")
+        self.recipe, self.settings = recipe, settings
+        self.builder = GraphBuilder(f"{recipe.name}_{self._mode()}")
+
+    def graph(self) -> dict[str, Any]:
+        """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBuild."""
+        # 1. model, prompts, seeds
+        parts = self._load()
+        positive, negative = self._prompts(parts)
+        run = self._first_run(positive, negative)
+        # 2. the initial image and its mask
+        if self.settings.init_image:
+            run = self._begin_with(run, parts, self.settings.init_image)
+        # 3. the run, and a second one over its enlarged result
+        latents = self._denoised("denoise_latents", parts, run)
+        if self.settings.hires_fix:
+            latents = self._second_run(run, parts, latents, self.settings.hires_fix)
+        # 4. decode, put back what stays, record how it was made
+        self._finish(parts, latents)
+        graph = self.builder.graph()
+        return _pasted(graph, self.settings.paste_target) if self.settings.paste_target else graph
+
+    def _mode(self) -> str:
+        if self.settings.inpaint_mask:
+            return "inpaint"
+        return "img2img" if self.settings.init_image else "txt2img"
+
+    def _load(self) -> ModelParts:
+        settings, builder = self.settings, self.builder
+        parts = self.recipe.load_model(builder, settings.model)
+        parts = self.recipe.skip_clip_layers(builder, parts, settings.clip_skip)
+        if settings.vae is not None:
+            parts = self.recipe.use_vae(builder, parts, settings.vae)
+        parts = self.recipe.apply_loras(builder, "loras", parts, settings.loras)
+        return self.recipe.make_seamless(builder, parts) if settings.seamless else parts
+
+    def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput]:
+        self.builder.node(PROMPT, "string", value=self.recipe.write_prompt(self.settings.prompt))
+        return self._encoded(self.recipe, self.builder, parts, self.recipe.aesthetic_scores)
+
+    def _encoded(
+        self, recipe: "Recipe", builder: GraphBuilder, parts: ModelParts, scores: tuple[float, float] | None
+    ) -> tuple[NodeOutput, NodeOutput]:
+        """Return the prompts as a model takes them; `scores` are those of models that are told any."""
+        negative = recipe.write_prompt(self.settings.negative_prompt)
+        texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value"), negative]
+        encoded = []
+        for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=True)):
+            if scores is None:
+                prompt = recipe.encode_prompt(builder, name, parts, text)
+            else:
+                details = PromptDetails(aesthetic_score=scores[number])
+                prompt = recipe.encode_detailed_prompt(builder, name, parts, text, details)
+            encoded.append(recipe.combine_prompts(builder, f"{name}_collect", [prompt]))
+        return encoded[0], encoded[1]
+
+    def _denoised(self, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Denoise, the last part of the run by the refiner if there is one."""
+        refiner = self.settings.refiner
+        if refiner is None:
+            return self.recipe.denoise(self.builder, name, parts, run)
+        switch = max(run.start, refiner.start)
+        latents = self.recipe.denoise(self.builder, name, parts, replace(run, end=switch))
+        recipe, parts, positive, negative = self._refiner
+        last = replace(
+            run,
+            positive=positive,
+            negative=negative,
+            steps=refiner.steps or run.steps,
+            guidance=refiner.guidance or run.guidance,
+            cfg_rescale=0.0,
+            scheduler=refiner.scheduler or run.scheduler,
+            start=switch,
+            latents=latents,
+            add_noise=False,
+            variation=None,
+            controls=(),
+            references=(),
+        )
+        return recipe.denoise(self._refiner_builder, name, parts, last)
+
+    @property
+    def _refiner_builder(self) -> GraphBuilder:
+        return self.builder.scoped("refiner_")
+
+    @cached_property
+    def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput]":
+        """The refiner's recipe, its parts, and the prompts that it encodes; loaded once for all runs."""
+        refiner, builder = self.settings.refiner, self._refiner_builder
+        assert refiner is not None
+        recipe = recipes()[BaseModelType(refiner.model["base"])]
+        parts = recipe.load_model(builder, refiner.model)
+        if self.settings.seamless:
+            parts = recipe.make_seamless(builder, parts)
+        positive, negative = self._encoded(recipe, builder, parts, (refiner.positive_score, refiner.negative_score))
+        return recipe, parts, positive, negative
+
+    def _first_run(self, positive: NodeOutput, negative: NodeOutput) -> DenoiseRun:
+        settings = self.settings
+        variation = settings.variation
+        if variation:
+            seed = self.builder.output(VARIATION, "integer", "value", value=variation.seed)
+            variation = replace(variation, seed=seed)
+        return DenoiseRun(
+            positive,
+            negative,
+            self.builder.output(SEED, "integer", "value", value=settings.seed),
+            settings.width,
+            settings.height,
+            settings.steps,
+            settings.guidance,
+            settings.scheduler,
+            settings.cfg_rescale,
+            variation=variation,
+            controls=[self._preprocessed(number, control) for number, control in enumerate(settings.controls)],
+            references=settings.references,
+        )
+
+    def _preprocessed(self, number: int, control: AppliedControl) -> AppliedControl:
+        """Return a control with the node that its image is preprocessed by in front."""
+        first = control.preprocessor
+        if first is None:
+            return control
+        image = {"image_name": control.image} if isinstance(control.image, str) else control.image
+        made = self.builder.output(f"control_image_{number}", first.node, "image", image=image, **first.inputs)
+        return replace(control, image=made, preprocessor=None)
+
+    def _begin_with(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
+        builder, mask = self.builder, self.settings.inpaint_mask
+        image = self._init_image()
+        latents = self.recipe.encode_image(builder, "i2l", image, parts.vae)
+        run = replace(run, latents=latents, start=round(1.0 - init_image.strength, 6))
+        if mask is None:
+            return run
+        start = 0.0 if mask.fill == "noise" else run.start
+        field = {"image_name": mask.mask}
+        return replace(
+            run, mask=self.recipe.denoise_mask(builder, "denoise_mask", field, image, parts.vae), start=start
+        )
+
+    def _init_image(self) -> Mapping[str, str] | NodeOutput:
+        """Return the initial image, resized where that is needed."""
+        settings, init_image = self.settings, self.settings.init_image
+        assert init_image is not None
+        field = {"image_name": init_image.image}
+        if not init_image.resize:
+            return field
+        if "resize" not in self.builder.nodes:
+            size = {"width": settings.width, "height": settings.height}
+            self.builder.node("resize", "img_resize", image=field, resample_mode="lanczos", **size)
+        return NodeOutput("resize", "image")
+
+    def _second_run(self, run: DenoiseRun, parts: ModelParts, latents: NodeOutput, fix: HiresFix) -> NodeOutput:
+        builder, recipe = self.builder, self.recipe
+        size = {"width": fix.width, "height": fix.height}
+        if fix.in_pixels:
+            image = recipe.decode(builder, "first_image", latents, parts.vae)
+            image = builder.output("enlarge", "img_resize", "image", image=image, resample_mode=fix.resample, **size)
+            enlarged = recipe.encode_image(builder, "enlarged", image, parts.vae)
+        else:
+            resized = {"latents": latents, "mode": "bilinear", "antialias": False, **size}
+            enlarged = builder.output("enlarged", "lresize", "latents", **resized)
+        second = replace(
+            run,
+            width=fix.width,
+            height=fix.height,
+            steps=fix.steps,
+            scheduler=fix.scheduler or run.scheduler,
+            latents=enlarged,
+            mask=None,
+            start=1.0 - fix.strength,
+        )
+        return self._denoised("second_denoise", parts, second)
+
+    def _finish(self, parts: ModelParts, latents: NodeOutput) -> None:
+        settings, builder = self.settings, self.builder
+        mask = settings.inpaint_mask
+        pastes = mask is not None and mask.paste and settings.hires_fix is None
+        image = self.recipe.decode(builder, "decode" if pastes else OUTPUT, latents, parts.vae)
+        if pastes and mask is not None:
+            self._put_back(image, mask)
+        builder.connect(self._metadata(), OUTPUT, "metadata")
+        builder.result(OUTPUT, settings.board_id)
+
+    def _put_back(self, image: NodeOutput, mask: InpaintMask) -> None:
+        """Put the pixels of the initial image back where they stay."""
+        field: Mapping[str, str] | NodeOutput = {"image_name": mask.mask}
+        if mask.feather:
+            field = self.builder.output("feather", "img_blur", "image", image=field, radius=float(mask.feather))
+        self.builder.node(OUTPUT, "img_paste", base_image=self._init_image(), image=image, mask=field, crop=True)
+
+    def _metadata(self) -> NodeOutput:
+        settings, recipe, builder = self.settings, self.recipe, self.builder
+        size = settings.hires_fix or settings
+        init_image = settings.init_image
+        begun = {"init_image": init_image.image, "strength": init_image.strength} if init_image else {}
+        return builder.output(
+            "core_metadata",
+            "core_metadata",
+            "metadata",
+            generation_mode=None if recipe.metadata_mode is None else f"{recipe.metadata_mode}{self._mode()}",
+            positive_prompt=NodeOutput(PROMPT, "value"),
+            negative_prompt=recipe.write_prompt(settings.negative_prompt),
+            seed=NodeOutput(SEED, "value"),
+            width=size.width,
+            height=size.height,
+            model=dict(settings.model),
+            vae=dict(settings.vae) if settings.vae else None,
+            rand_device="cpu",
+            steps=settings.steps,
+            cfg_scale=settings.guidance,
+            cfg_rescale_multiplier=settings.cfg_rescale,
+            scheduler=settings.scheduler,
+            clip_skip=settings.clip_skip,
+            loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in settings.loras] or None,
+            seamless_x=settings.seamless,
+            seamless_y=settings.seamless,
+            **_recorded_images(settings),
+            **({} if settings.refiner is None else self._recorded_refiner(settings.refiner)),
+            **begun,
+        )
+
+    def _recorded_refiner(self, refiner: Refiner) -> dict[str, Any]:
+        return {
+            "refiner_model": dict(refiner.model),
+            "refiner_steps": refiner.steps or self.settings.steps,
+            "refiner_cfg_scale": refiner.guidance or self.settings.guidance,
+            "refiner_scheduler": refiner.scheduler or self.settings.scheduler,
+            "refiner_positive_aesthetic_score": refiner.positive_score,
+            "refiner_negative_aesthetic_score": refiner.negative_score,
+            "refiner_start": refiner.start,
+        }
+
+
+def _recorded_images(settings: ImageSettings) -> dict[str, Any]:
+    """Return what an image's metadata says of its ControlNets, T2I-Adapters and IP-Adapters."""
+    recorded: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": [], "ipAdapters": []}
+    for control in settings.controls:
+        kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
+        recorded[kind].append(control.fields())
+    recorded["ipAdapters"] = [reference.fields() for reference in settings.references]
+    return {name: entries for name, entries in recorded.items() if entries}
+
+
+def _pasted(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
+    """Return the graph with its result put into a larger image, which is the result now and has the metadata."""
+    nodes = {name: node for name, node in graph["nodes"].items() if name != OUTPUT}
+    made = graph["nodes"][OUTPUT]
+    builder = GraphBuilder(graph["id"], nodes)
+    nodes[PASTED] = {name: value for name, value in made.items() if name != "board"}
+    nodes[PASTED] |= {"id": PASTED, "is_intermediate": True, "use_cache": True}
+    for edge in graph["edges"]:
+        end = edge["destination"]
+        belongs = end["node_id"] == OUTPUT and end["field"] != "metadata"
+        builder.edges.append({**edge, "destination": {**end, "node_id": PASTED}} if belongs else edge)
+    part = builder.output(
+        "part_in_size",
+        "img_resize",
+        "image",
+        image=NodeOutput(PASTED, "image"),
+        resample_mode="lanczos",
+        width=target.width,
+        height=target.height,
+    )
+    builder.node(
+        OUTPUT,
+        "img_paste",
+        base_image={"image_name": target.image},
+        mask={"image_name": target.mask},
+        image=part,
+        x=target.left,
+        y=target.top,
+        crop=True,
+    )
+    builder.result(OUTPUT, None)
+    if "board" in made:
+        nodes[OUTPUT]["board"] = made["board"]
+    return builder.graph()

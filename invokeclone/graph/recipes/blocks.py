@@ -1,0 +1,116 @@
+"""The building blocks that each family provides, out of which graphs are put together the same way for all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
+from invokeclone.graph.prompts import Prompt
+from invokeclone.graph.recipes.assembly import GraphAssembly
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
+from invokeclone.graph.recipes.settings import AppliedLoRA, CannotBuild, ImageSettings, Model
+
+
+class Recipe(ABC):
+    """A family's building blocks. Each adds nodes whose ids begin with `name` and returns where the result comes out.
+
+    Blocks that not every family has raise CannotBuild unless a family overrides them.
+    """
+
+    name: str
+    """Begins the ids of whole graphs."""
+    metadata_mode: str | None = None
+    """Begins the generation mode in an image's metadata, as `flux_` does; None: the mode is not recorded."""
+    aesthetic_scores: tuple[float, float] | None = None
+    """Usual scores of the positive and the negative prompt, of models that are told them."""
+
+    @abstractmethod
+    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+        """Load the parts of a main model."""
+
+    @abstractmethod
+    def write_prompt(self, prompt: Prompt) -> str:
+        """Return the prompt in the family's prompt language."""
+
+    @abstractmethod
+    def encode_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode text in the family's prompt language, for the whole image or for a region (a mask tensor)."""
+
+    def encode_detailed_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        details: PromptDetails,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode as `encode_prompt` does, with what is stated beside the prompt."""
+        raise CannotBuild(f"{self.name}: prompts with sizes, crops or aesthetic scores are not supported")
+
+    @abstractmethod
+    def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Denoise; the node must have the outputs `latents`, `width` and `height`, the first of which is returned."""
+
+    @abstractmethod
+    def decode(
+        self, builder: GraphBuilder, name: str, latents: NodeOutput, vae: NodeOutput, tile: int | None = None
+    ) -> NodeOutput:
+        """Decode latents into an image, in tiles of so many pixels where `tile` is given."""
+
+    def encode_image(
+        self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
+    ) -> NodeOutput:
+        """Encode an image into latents."""
+        raise CannotBuild(f"{self.name}: images to begin with are not supported")
+
+    def denoise_mask(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        mask: Mapping[str, str] | NodeOutput,
+        image: Mapping[str, str] | NodeOutput | None,
+        vae: NodeOutput,
+    ) -> NodeOutput:
+        """Make a mask of what stays (white) for `denoise`."""
+        raise CannotBuild(f"{self.name}: masks are not supported")
+
+    def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
+        """Put encoded prompts together for `denoise`."""
+        if len(prompts) == 1:
+            return prompts[0]
+        raise CannotBuild(f"{self.name}: several prompts for one image are not supported")
+
+    def use_vae(self, builder: GraphBuilder, parts: ModelParts, vae: Model) -> ModelParts:
+        """Replace the model's own VAE."""
+        return replace(parts, vae=builder.output("vae_loader", "vae_loader", "vae", vae_model=dict(vae)))
+
+    def skip_clip_layers(self, builder: GraphBuilder, parts: ModelParts, count: int) -> ModelParts:
+        """Leave out the last `count` layers of the CLIP text encoders."""
+        if not count:
+            return parts
+        raise CannotBuild(f"{self.name}: CLIP skip is not supported")
+
+    def apply_loras(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
+    ) -> ModelParts:
+        """Apply LoRAs to the denoiser and the text encoders."""
+        if not loras:
+            return parts
+        raise CannotBuild(f"{self.name}: LoRAs are not supported")
+
+    def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
+        """Let opposite edges of the image fit each other."""
+        raise CannotBuild(f"{self.name}: seamless images are not supported")
+
+    def build(self, settings: ImageSettings) -> dict[str, Any]:
+        """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBuild."""
+        return GraphAssembly(self, settings).graph()

@@ -1,0 +1,31 @@
+"""Every family's recipe, by the base of its models."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from invokeclone.graph import discovery
+from invokeclone.graph.taxonomy import BaseModelType
+
+if TYPE_CHECKING:
+    from invokeclone.graph.recipes.blocks import Recipe
+
+_recipes: "dict[BaseModelType, Recipe]" = {}
+
+
+def recipe(*bases: BaseModelType) -> "Callable[[type[Recipe]], type[Recipe]]":
+    """Register the decorated class for models of `bases`."""
+
+    def register(cls: "type[Recipe]") -> "type[Recipe]":
+        _recipes.update(dict.fromkeys(bases, cls()))
+        return cls
+
+    return register
+
+
+@cache
+def recipes() -> "Mapping[BaseModelType, Recipe]":
+    """Return every recipe by base; the families are looked through once."""
+    for _ in discovery.modules("recipe"):
+        pass  # importing registers
+    return _recipes

@@ -1,0 +1,74 @@
+"""From a request for images to a batch, for every way in that isn't a graph: `invokeclone generate`, the page, the compatibility APIs.
+
+What nodes make the image is the family's recipe (`graph/recipes`); what a family can do is stated in its `spec.py`.
+"""
+
+from invokeclone.queue.generation.errors import (
+    ExtraModelNotFound,
+    ExtraModelNotInstalled,
+    InvalidGeneration,
+    ModelCannotGenerate,
+    ModelNotFound,
+    NoModelInstalled,
+    SizeOverLimits,
+)
+from invokeclone.queue.generation.extras import CONTROLS, IP_ADAPTERS, LORAS, image_encoder, require_images
+from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, within_limits
+from invokeclone.queue.generation.mains import (
+    architecture_of,
+    check_capabilities,
+    default_of,
+    find_model,
+    generation_models,
+    identifier,
+    is_refiner,
+    recipe_for,
+    require_capability,
+    supported_scheduler,
+)
+from invokeclone.queue.generation.request import (
+    ControlChoice,
+    GenerationRequest,
+    LoRAChoice,
+    ReferenceImageChoice,
+    RefinerChoice,
+)
+from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve
+
+__all__ = [
+    "CONTROLS",
+    "IP_ADAPTERS",
+    "LORAS",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "SEEDS",
+    "ControlChoice",
+    "ExtraModelNotFound",
+    "ExtraModelNotInstalled",
+    "GenerationRequest",
+    "InvalidGeneration",
+    "LoRAChoice",
+    "ModelCannotGenerate",
+    "ModelNotFound",
+    "NoModelInstalled",
+    "ReferenceImageChoice",
+    "RefinerChoice",
+    "ResolvedRequest",
+    "SizeOverLimits",
+    "architecture_of",
+    "check_capabilities",
+    "default_of",
+    "find_model",
+    "fit_size",
+    "generation_models",
+    "identifier",
+    "image_encoder",
+    "is_refiner",
+    "recipe_for",
+    "require_capability",
+    "require_images",
+    "resolve",
+    "supported_scheduler",
+    "within_limits",
+]

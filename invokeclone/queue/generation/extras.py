@@ -1,0 +1,210 @@
+"""What a request applies to its main model: LoRAs, control models, IP-Adapters, a refiner, a VAE; and the images it names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.components.control import image_encoders
+from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merged_loras
+from invokeclone.graph.taxonomy import ModelType
+from invokeclone.images import access
+from invokeclone.images.errors import ImageNotFound, NotYours
+from invokeclone.models import store as models
+from invokeclone.models.configs import ModelConfig
+from invokeclone.models.matching import named
+from invokeclone.queue.generation.errors import ExtraModelNotFound, ExtraModelNotInstalled, InvalidGeneration
+from invokeclone.queue.generation.mains import (
+    architecture_of,
+    identifier,
+    require_capability,
+    stated_default,
+    supported_scheduler,
+)
+from invokeclone.queue.generation.request import (
+    ControlChoice,
+    GenerationRequest,
+    LoRAChoice,
+    ReferenceImageChoice,
+    RefinerChoice,
+)
+from invokeclone.tables import images
+from invokeclone.users.current import User
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of models that requests name beside the main one."""
+
+    what: str
+    types: tuple[ModelType, ...]
+
+    async def installed(self, connection: AsyncConnection) -> list[ModelConfig]:
+        """Return the installed models of this kind."""
+        return [config for one in self.types for config in await models.search(connection, type=one)]
+
+    def find(self, known: Sequence[ModelConfig], name: str, config: ModelConfig, base: str) -> ModelConfig:
+        """Return the model of a name for the main model `config`, which takes those of `base`.
+
+        Raises ExtraModelNotFound, and InvalidGeneration for one of another base.
+        """
+        extra = named(known, name, base)
+        if extra is None:
+            raise ExtraModelNotFound(self.what, name)
+        if extra.base != base:
+            if base != config.base:
+                raise InvalidGeneration(f"{extra.name} is {extra.base}: {config.name} takes a {self.what} of {base}")
+            raise InvalidGeneration(
+                f"the {self.what} {extra.name} is for {extra.base} models, {config.name} is {config.base}"
+            )
+        return extra
+
+
+LORAS = Kind("LoRA", (ModelType.LoRA,))
+CONTROLS = Kind("ControlNet or T2I-Adapter", (ModelType.ControlNet, ModelType.T2IAdapter))
+IP_ADAPTERS = Kind("IP-Adapter", (ModelType.IPAdapter,))
+IMAGE_ENCODERS = Kind("CLIP vision model", (ModelType.CLIPVision,))
+REFINERS = Kind("refiner", (ModelType.Main,))
+VAES = Kind("VAE", (ModelType.VAE,))
+
+
+async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
+    """Return LoRAs by their keys or names; the weights of one that is there several times are added up."""
+    known = await LORAS.installed(connection) if choices else []
+    return merged_loras(
+        AppliedLoRA(
+            identifier(LORAS.find(known, choice.model, config, str(config.base))), choice.weight, choice.text_weight
+        )
+        for choice in choices
+    )
+
+
+async def controls(
+    connection: AsyncConnection, choices: Sequence[ControlChoice], config: ModelConfig
+) -> list[AppliedControl]:
+    """Return control models by their keys or names; raises InvalidGeneration for what makes no sense of one."""
+    known = await CONTROLS.installed(connection) if choices else []
+    applied = []
+    for choice in choices:
+        model = CONTROLS.find(known, choice.model, config, str(config.base))
+        _check_range(model, choice.begin, choice.end)
+        if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
+            raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight is at least 0, and it has no mode")
+        values = identifier(model), choice.image, choice.weight, choice.begin, choice.end, choice.mode, choice.resize
+        applied.append(AppliedControl(*values))
+    return applied
+
+
+def _check_range(model: ModelConfig, begin: float, end: float) -> None:
+    if begin >= end:
+        raise InvalidGeneration(f"{model.name}: it must begin before it ends, not at {begin}")
+
+
+async def references(
+    connection: AsyncConnection, choices: Sequence[ReferenceImageChoice], config: ModelConfig
+) -> list[ReferenceImage]:
+    """Return reference images with their IP-Adapters and image encoders.
+
+    Raises ExtraModelNotInstalled where there is no adapter for the model, or an adapter's image encoder is missing.
+    """
+    if not choices:
+        return []
+    require_capability(config, "reference_images")
+    known = await IP_ADAPTERS.installed(connection)
+    encoders = await IMAGE_ENCODERS.installed(connection)
+    applied = []
+    for choice in choices:
+        adapter = _ip_adapter(known, choice.model, config)
+        _check_range(adapter, choice.begin, choice.end)
+        applied.append(
+            ReferenceImage(
+                identifier(adapter),
+                choice.image,
+                image_encoder(encoders, adapter, choice.image_encoder),
+                choice.weight,
+                choice.begin,
+                choice.end,
+                choice.method,
+                choice.mask,
+            )
+        )
+    return applied
+
+
+def _ip_adapter(known: Sequence[ModelConfig], name: str | None, config: ModelConfig) -> ModelConfig:
+    if name is not None:
+        return IP_ADAPTERS.find(known, name, config, str(config.base))
+    adapter = next((one for one in known if one.base == config.base), None)
+    if adapter is None:
+        raise ExtraModelNotInstalled(f"no IP-Adapter for {config.base} models is installed: install one")
+    return adapter
+
+
+def image_encoder(installed: Sequence[ModelConfig], adapter: ModelConfig, stated: str | None) -> str:
+    """Return what nodes call the image encoder of an IP-Adapter; raises ExtraModelNotInstalled where it is missing."""
+    recorded = image_encoders.recorded_name(adapter)
+    name = recorded or stated or image_encoders.default_name(adapter)
+    if any(encoder.name in image_encoders.record_names(name) for encoder in installed):
+        return image_encoders.known_name(name) or image_encoders.DEFAULT
+    raise ExtraModelNotInstalled(f"{adapter.name}: {image_encoders.how_to_install(name)}")
+
+
+async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, config: ModelConfig) -> Refiner | None:
+    """Return the refiner by its key or name; what is left open is of its record."""
+    if choice is None:
+        return None
+    require_capability(config, "refiner")
+    base = str(architecture_of(config).capabilities.refiner)
+    model = REFINERS.find(await REFINERS.installed(connection), choice.model, config, base)
+
+    def value(name: str) -> Any:
+        stated = getattr(choice, name)
+        return stated_default(model, name) if stated is None else stated
+
+    scheduler = value("scheduler")
+    return Refiner(
+        identifier(model),
+        choice.start,
+        value("steps"),
+        value("cfg_scale"),
+        None if scheduler is None else supported_scheduler(model, scheduler),
+        choice.positive_aesthetic_score,
+        choice.negative_aesthetic_score,
+    )
+
+
+async def vae(
+    connection: AsyncConnection, stated: str | None, default: str | None, config: ModelConfig
+) -> Mapping[str, Any] | None:
+    """Return the VAE of a key or name; one that only the model's settings name may be gone, or not fit any more."""
+    name = default if stated is None else stated
+    if name is None:
+        return None
+    known = await VAES.installed(connection)
+    if stated is None:
+        found = named(known, name, str(config.base))
+        return identifier(found) if found and found.base == config.base else None
+    return identifier(VAES.find(known, stated, config, str(config.base)))
+
+
+async def require_images(connection: AsyncConnection, user: User, request: GenerationRequest) -> None:
+    """Raise ImageNotFound or NotYours for the first image that a request names and that is not there for the user."""
+    names = [control.image for control in request.controls]
+    for reference in request.reference_images:
+        names += [reference.image, *([] if reference.mask is None else [reference.mask])]
+    if request.init_image:
+        names.append(request.init_image.image)
+    if request.inpaint_mask:
+        names.append(request.inpaint_mask.mask)
+    if not names:
+        return
+    allowed = await access.readable(connection, user, access.IMAGES, names)
+    if allowed.refused:
+        raise NotYours(allowed.refused[0])
+    query = select(images.c.image_name).where(images.c.image_name.in_(allowed.names))
+    existing = set(await connection.scalars(query))
+    for name in names:
+        if name not in existing:
+            raise ImageNotFound(name)

@@ -1,0 +1,14 @@
+"""How much a request for images may state."""
+
+SEEDS = 2**32
+MIN_SIDE = 64
+MAX_PIXELS = 4096 * 4096
+MAX_SIDE = 8192
+MAX_LORAS = 32
+MAX_CONTROLS = 16
+MAX_REFERENCES = 16
+
+
+def within_limits(width: int, height: int) -> bool:
+    """Return whether an image may be so large, in pixels."""
+    return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS

@@ -1,0 +1,138 @@
+"""From a generation request to a batch: model, size, steps, scheduler and the rest are resolved where they are left open."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.architectures import Architecture
+from invokeclone.graph.prompts import Prompt
+from invokeclone.graph.recipes import PROMPT, SEED, VARIATION, CannotBuild, HiresFix, ImageSettings, Variation
+from invokeclone.models.configs import ModelConfig
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.generation import extras
+from invokeclone.queue.generation.errors import InvalidGeneration, SizeOverLimits
+from invokeclone.queue.generation.limits import MIN_SIDE, SEEDS, within_limits
+from invokeclone.queue.generation.mains import (
+    architecture_of,
+    check_capabilities,
+    default_of,
+    find_model,
+    identifier,
+    recipe_for,
+    supported_scheduler,
+)
+from invokeclone.queue.generation.request import GenerationRequest
+
+
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """Settings with nothing left open, the seeds to make images with, and the model."""
+
+    settings: ImageSettings
+    seeds: Sequence[int]
+    variation_seeds: Sequence[int]
+    config: ModelConfig
+
+    def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
+        """Return the batch, an item per seed. Raises InvalidGeneration for what the model, its recipe or a node refuses."""
+        check_capabilities(self.settings, self.config)
+        try:
+            graph = recipe_for(self.config).build(self.settings)
+            data = [
+                [
+                    _datum(SEED, self.seeds),
+                    *([_datum(VARIATION, self.variation_seeds)] if self.variation_seeds else []),
+                ],
+                [_datum(PROMPT, [graph["nodes"][PROMPT]["value"]])],
+            ]
+            return Batch.model_validate({"graph": graph, "data": data, "origin": origin, "destination": destination})
+        except CannotBuild as error:
+            raise InvalidGeneration(str(error)) from error
+        except ValidationError as error:
+            raise InvalidGeneration("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+
+
+def _datum(node: str, items: Sequence[Any]) -> dict[str, Any]:
+    return {"node_path": node, "field_name": "value", "items": list(items)}
+
+
+async def resolve(
+    connection: AsyncConnection, request: GenerationRequest, config: ModelConfig | None = None
+) -> ResolvedRequest:
+    """Resolve what `request` leaves open, the model too unless `config` is it.
+
+    Raises what `find_model` and `extras` raise, and InvalidGeneration for sizes that cannot be and for what the model cannot do.
+    """
+    config = config or await find_model(connection, request.model)
+    architecture = architecture_of(config)
+
+    def value(name: str) -> Any:
+        stated = getattr(request, name, None)
+        return default_of(config, name) if stated is None else stated
+
+    width, height = fit_size(value("width"), value("height"), architecture.grid)
+    first = secrets.randbelow(SEEDS) if request.seed is None else request.seed
+    seeds = [(first + number) % SEEDS for number in range(request.count)]
+    variation, variation_seeds = _variation(request)
+    rescale = value("cfg_rescale_multiplier") if architecture.capabilities.cfg_rescale else None
+    settings = ImageSettings(
+        model=identifier(config),
+        prompt=_prompt(request.prompt),
+        negative_prompt=_prompt(request.negative_prompt),
+        seed=first,
+        width=width,
+        height=height,
+        steps=value("steps"),
+        guidance=value("cfg_scale"),
+        cfg_rescale=rescale or 0.0,
+        scheduler=supported_scheduler(config, value("scheduler")),
+        clip_skip=request.clip_skip,
+        vae=await extras.vae(connection, request.vae, default_of(config, "vae"), config),
+        seamless=request.seamless,
+        loras=await extras.loras(connection, request.loras, config),
+        controls=await extras.controls(connection, request.controls, config),
+        references=await extras.references(connection, request.reference_images, config),
+        refiner=await extras.refiner(connection, request.refiner, config),
+        init_image=request.init_image,
+        inpaint_mask=request.inpaint_mask,
+        hires_fix=_fitted_hires_fix(request.hires_fix, config, architecture),
+        variation=variation,
+        board_id=request.board_id,
+    )
+    check_capabilities(settings, config)
+    return ResolvedRequest(
+        settings, [first] * len(variation_seeds) if variation_seeds else seeds, variation_seeds, config
+    )
+
+
+def _prompt(text: str | Prompt) -> Prompt:
+    return Prompt(native=text) if isinstance(text, str) else text
+
+
+def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]:
+    """Return the variation and a seed of it for each image: with one, the images share their main seed."""
+    if not request.variation_strength:
+        return None, []
+    first = secrets.randbelow(SEEDS) if request.variation_seed is None else request.variation_seed
+    seeds = [(first + number) % SEEDS for number in range(request.count)]
+    return Variation(first, request.variation_strength), seeds
+
+
+def _fitted_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Architecture) -> HiresFix | None:
+    if fix is None:
+        return None
+    width, height = fit_size(fix.width, fix.height, architecture.grid)
+    scheduler: Any = None if fix.scheduler is None else supported_scheduler(config, fix.scheduler)
+    return replace(fix, width=width, height=height, scheduler=scheduler)
+
+
+def fit_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
+    """Return the size rounded to the grid, and not below the least side. Raises InvalidGeneration for one over the limits."""
+    rounded = [max(MIN_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
+    if not within_limits(*rounded):
+        raise SizeOverLimits(width, height)
+    return rounded[0], rounded[1]

@@ -1,0 +1,133 @@
+"""The ControlNet extension's preprocessors that have a node here, and its modules of IP-Adapters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+
+from invokeclone.graph.recipes import Preprocessor
+from invokeclone.queue.generation import MAX_SIDE
+from invokeclone.shims.pictures import fitted
+
+NONE = frozenset({"", "none"})
+DEFAULT_RESOLUTION = 512
+MIN_RESOLUTION = 64
+MAX_RESOLUTION = 2048
+ImageEncoder = Literal["ViT-L", "ViT-H", "ViT-G"]
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number that a preprocessor takes. Below 0 clients mean the default."""
+
+    name: str
+    default: float
+    least: float
+    most: float
+
+    def value(self, stated: float) -> float:
+        """Return the number to use; ValueError for one out of range."""
+        if stated < 0:
+            return self.default
+        if not self.least <= stated <= self.most:
+            message = f"{self.name} must be {self.least:g} to {self.most:g}, not {stated:g}"
+            raise ValueError(message)
+        return stated
+
+
+@dataclass(frozen=True)
+class Module:
+    """A preprocessor: the node that does it, and how the sliders become its inputs."""
+
+    node: str
+    inputs: Callable[..., Mapping[str, Any]]
+    sliders: tuple[Slider, ...] = ()
+    resizes: bool = True
+    """Whether the image is brought to the preprocessor's resolution first."""
+
+    def preprocessor(self, *thresholds: float) -> Preprocessor:
+        """Return it with the sliders at these values; ValueError for one out of range."""
+        values = [slider.value(stated) for slider, stated in zip(self.sliders, thresholds, strict=False)]
+        return Preprocessor(self.node, self.inputs(*values))
+
+
+_INVERT = Module("invokeai_img_enhance", lambda: {"invert": True}, resizes=False)
+MODULES: dict[str, Module] = {
+    "canny": Module(
+        "canny_edge_detection",
+        lambda low, high: {"low_threshold": round(low), "high_threshold": round(high)},
+        (Slider("Low Threshold", 100, 0, 255), Slider("High Threshold", 200, 0, 255)),
+    ),
+    "invert (from white bg & black line)": _INVERT,
+    "invert": _INVERT,
+    "shuffle": Module("content_shuffle", dict),
+    "t2ia_color_grid": Module("color_map", dict),
+    "blur_gaussian": Module("img_blur", lambda sigma: {"radius": sigma}, (Slider("Sigma", 9, 0.01, 64),)),
+    "tile_resample": Module(
+        "img_scale",
+        lambda rate: {"scale_factor": 1 / rate, "resample_mode": "box"},
+        (Slider("Down Sampling Rate", 1, 1, 8),),
+        resizes=False,
+    ),
+}
+"""By the extension's names for them."""
+IP_ADAPTER_MODULES: dict[str, ImageEncoder | None] = {
+    "ip-adapter-auto": None,
+    "ip-adapter_clip_h": "ViT-H",
+    "ip-adapter_clip_g": "ViT-G",
+    "ip-adapter_clip_sd15": "ViT-H",
+    "ip-adapter_clip_sdxl": "ViT-G",
+    "ip-adapter_clip_sdxl_plus_vith": "ViT-H",
+}
+"""What the extension calls the image encoders of IP-Adapters; None: by the adapter's name."""
+
+
+def plain(module: str | None) -> str:
+    """Return a module's name as the tables have it."""
+    return (module or "").strip().casefold()
+
+
+def is_ip_adapter(module: str | None) -> bool:
+    """Return whether a unit is an IP-Adapter's."""
+    return plain(module) in IP_ADAPTER_MODULES
+
+
+def problem(module: str | None) -> str | None:
+    """Return what is wrong with a module's name; None: nothing."""
+    name = plain(module)
+    if name in NONE or name in MODULES or name in IP_ADAPTER_MODULES:
+        return None
+    return (
+        f"the preprocessor {module!r} is not supported: send its image, or use one of "
+        f"{', '.join([*MODULES, *IP_ADAPTER_MODULES])}"
+    )
+
+
+def at_resolution(
+    image: Image.Image, resolution: int, target: tuple[int, int] | None = None, *, whole: bool = False
+) -> Image.Image:
+    """Return an image whose shorter side is `resolution`, or what fits a `target` size in which it is seen `whole` or cut.
+
+    No side is made longer than images may be.
+    """
+    if target is not None:
+        scales = target[0] / image.width, target[1] / image.height
+        scale = min(scales) if whole else max(scales)
+    else:
+        scale = (resolution if resolution >= MIN_RESOLUTION else DEFAULT_RESOLUTION) / min(image.size)
+    scale = min(scale, MAX_SIDE / max(image.size))
+    return fitted(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def listed() -> dict[str, Any]:
+    """Return the modules in the extension's form."""
+    details: dict[str, Any] = {"none": {"model_free": False, "sliders": []}}
+    for name, module in MODULES.items():
+        sliders = [
+            {"name": slider.name, "value": slider.default, "min": slider.least, "max": slider.most}
+            for slider in module.sliders
+        ]
+        details[name] = {"model_free": False, "sliders": sliders}
+    details |= {name: {"model_free": False, "sliders": []} for name in IP_ADAPTER_MODULES}
+    return {"module_list": list(details), "module_detail": details}

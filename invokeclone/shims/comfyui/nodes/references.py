@@ -1,0 +1,138 @@
+"""IP-Adapters, as the IPAdapter_plus pack defines their nodes: models carry reference images to the samplers."""
+
+from dataclasses import replace
+
+from invokeclone.components.control import image_encoders
+from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod
+from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder
+from invokeclone.shims.comfyui.values import ImageEncoder, Images, IPAdapter, Mask, Model
+from invokeclone.shims.comfyui.vocabulary import Place, choice, link, listed, node, number
+
+CATEGORY = "ipadapter"
+MAX_WEIGHT = 2.0
+SIMPLE_METHODS: dict[str, ReferenceMethod] = {"standard": "full", "style transfer": "style"}
+METHODS: dict[str, ReferenceMethod] = {
+    "linear": "full",
+    "style transfer": "style",
+    "composition": "composition",
+    "strong style transfer": "style_strong",
+    "style transfer precise": "style_precise",
+}
+"""The weight types of the pack that have a counterpart here."""
+COMMON = {"model": link("MODEL"), "ipadapter": link("IPADAPTER"), "image": link("IMAGE")}
+RANGE = {"start_at": number(0.0, 0.0, 1.0, step=0.001), "end_at": number(1.0, 0.0, 1.0, step=0.001)}
+MASK = link("MASK", optional=True)
+
+
+@node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": listed("clip_vision")}, "CLIP_VISION")
+def load_image_encoder(place: Place, *, clip_name: str) -> tuple[ImageEncoder]:
+    """Name a CLIP vision model."""
+    config = place.catalog.model("clip_vision", clip_name)
+    return (ImageEncoder(config or place.refuse(f"there is no CLIP vision model {clip_name!r}")),)
+
+
+@node("IPAdapterModelLoader", "IPAdapter Model Loader", CATEGORY, {"ipadapter_file": listed("ipadapter")}, "IPADAPTER")
+def load(place: Place, *, ipadapter_file: str) -> tuple[IPAdapter]:
+    """Name an IP-Adapter."""
+    config = place.catalog.model("ipadapter", ipadapter_file)
+    return (IPAdapter(config or place.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
+
+
+@node(
+    "IPAdapter",
+    "IPAdapter",
+    CATEGORY,
+    {
+        **COMMON,
+        "weight": number(1.0, -1.0, 3.0, step=0.05),
+        **RANGE,
+        "weight_type": choice(*SIMPLE_METHODS),
+        "attn_mask": MASK,
+    },
+    "MODEL",
+)
+def apply(
+    place: Place,
+    *,
+    model: Model,
+    ipadapter: IPAdapter,
+    image: Images,
+    weight: float,
+    start_at: float,
+    end_at: float,
+    weight_type: str,
+    attn_mask: Mask | None = None,
+) -> tuple[Model]:
+    """Let an image be a prompt of all that is sampled with the model."""
+    reference = _reference(place, ipadapter, None, image, attn_mask)
+    method = SIMPLE_METHODS[weight_type]
+    return (_applied(place, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),)
+
+
+@node(
+    "IPAdapterAdvanced",
+    "IPAdapter Advanced",
+    CATEGORY,
+    {
+        **COMMON,
+        "weight": number(1.0, -1.0, 5.0, step=0.05),
+        "weight_type": choice(*METHODS),
+        "combine_embeds": choice("concat", "add", "subtract", "average", "norm average"),
+        **RANGE,
+        "embeds_scaling": choice("V only"),
+        "image_negative": link("IMAGE", optional=True),
+        "attn_mask": MASK,
+        "clip_vision": link("CLIP_VISION", optional=True),
+    },
+    "MODEL",
+)
+def apply_in_part(
+    place: Place,
+    *,
+    model: Model,
+    ipadapter: IPAdapter,
+    image: Images,
+    weight: float,
+    weight_type: str,
+    combine_embeds: str,  # noqa: ARG001  (of several images)
+    start_at: float,
+    end_at: float,
+    embeds_scaling: str,  # noqa: ARG001  (there is one)
+    image_negative: Images | None = None,
+    attn_mask: Mask | None = None,
+    clip_vision: ImageEncoder | None = None,
+) -> tuple[Model]:
+    """Let an image be a prompt, encoded by a CLIP vision model, of some layers and steps."""
+    if image_negative is not None:
+        place.refuse("negative images are not supported")
+    reference = _reference(place, ipadapter, clip_vision, image, attn_mask)
+    method = METHODS[weight_type]
+    return (_applied(place, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),)
+
+
+def _reference(
+    place: Place, adapter: IPAdapter, encoder: ImageEncoder | None, image: Images, mask: Mask | None
+) -> ReferenceImage:
+    if len(image.nodes) > 1:
+        place.refuse("an IP-Adapter takes one image here: put a node of its own behind it for each of them")
+    stated = None if encoder is None else image_encoders.known_name(encoder.config.name)
+    if encoder is not None and stated is None:
+        place.refuse(f"{encoder.config.name} is not an image encoder of IP-Adapters that is known by this name")
+    try:
+        name = image_encoder(place.catalog.image_encoders, adapter.config, stated)
+    except ExtraModelNotInstalled as error:
+        place.refuse(str(error))
+    region = mask.drawn(place, "region", white_changes=True) if mask else None
+    return ReferenceImage(identifier(adapter.config), image.nodes[0], name, mask=region)
+
+
+def _applied(place: Place, model: Model, reference: ReferenceImage) -> Model:
+    place.require(model.config, "reference_images")
+    if reference.model["base"] != model.config.base:
+        name, base = reference.model["name"], reference.model["base"]
+        place.refuse(f"{name} is for {base} models, {model.config.name} is {model.config.base}")
+    if reference.weight > MAX_WEIGHT:
+        place.refuse(f"an IP-Adapter's weight is at most {MAX_WEIGHT:g}, not {reference.weight:g}")
+    if not reference.weight or reference.begin >= reference.end:
+        return model
+    return replace(model, references=(*model.references, reference))
