@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -141,6 +142,11 @@ class InvokeAIAppConfig(BaseSettings):
     allow_nodes: list[str] | None = _optional("Node types to allow; null: all.")
     deny_nodes: list[str] | None = _optional("Node types to refuse.")
     node_cache_size: int = Field(512, description="Node results kept for reuse; 0: none.")
+    allowed_file_folders: SkipJsonSchema[list[Path]] = Field(
+        default=[Path("prompts")],
+        exclude=True,
+        description="Folders whose text files nodes may read for any user; administrators, and a single user on this machine, may name any other file.",
+    )
 
     # Models
     hashing_algorithm: Literal[
@@ -258,9 +264,18 @@ class InvokeAIAppConfig(BaseSettings):
         """Folder of checkpoint configurations, absolute."""
         return self.under_root(self.legacy_conf_dir)
 
+    @property
+    def allowed_file_paths(self) -> list[Path]:
+        """Folders whose text files nodes may read for any user, absolute."""
+        return [self.under_root(folder) for folder in self.allowed_file_folders]
+
     def to_worker(self) -> dict[str, Any]:
         """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""
-        return {"root": str(self.root.absolute()), **self.model_dump(mode="json")}
+        return {**self.values(), "root": str(self.root.absolute())}
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting as JSON, those too that InvokeAI's API does not have."""
+        return {name: to_jsonable_python(getattr(self, name)) for name in type(self).model_fields}
 
 
 Settings = InvokeAIAppConfig

@@ -33,6 +33,16 @@ _DTYPES = {
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "complex64": "C64", "float8_e4m3fn": "F8_E4M3",
     "float8_e5m2": "F8_E5M2", "uint16": "U16", "uint32": "U32", "uint64": "U64",
 }  # fmt: skip
+INERT_NAMES = (
+    ("_codecs", "encode"),
+    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("lightning.pytorch.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+)
+"""Names of what lies beside the tensors in published checkpoints of Stable Diffusion 1 and 2."""
 _PLAIN_KEYS = (str, int, float, bytes, type(None))
 
 
@@ -63,6 +73,13 @@ class Parameters(dict[str, Any]):
     def __init__(self) -> None:
         """Hold nothing."""
         super().__init__()
+
+
+class Inert:
+    """In the place of a trainer's object in a published checkpoint, which is neither imported nor made."""
+
+    def __init__(self, *_: object) -> None:
+        """Leave everything out."""
 
 
 class LimitedFile:
@@ -111,6 +128,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined]  # noqa: 
             ("__builtin__", "set"): _members,
             ("builtins", "set"): _members,
             ("torch.storage", "UntypedStorage"): "U8",
+            **dict.fromkeys(INERT_NAMES, Inert),
             **{("torch", name): dtype for name, dtype in (_STORAGES | _DTYPES).items()},
         }
 
@@ -197,7 +215,7 @@ def _build(reader: Unpickler) -> None:
     """Take over the entries of a ParameterDict; the attributes of any other object are left out."""
     state = reader.stack.pop()
     target = reader.stack[-1]
-    if not isinstance(target, dict):
+    if not isinstance(target, dict | Inert):
         raise pickle.UnpicklingError("it sets attributes of something that has none")
     entries = state.get("_parameters") if isinstance(state, dict) else None
     if isinstance(target, Parameters) and isinstance(entries, dict):
@@ -232,7 +250,7 @@ def _put(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
     if not isinstance(target, dict):
         raise pickle.UnpicklingError("it puts entries into something that is no mapping")
     for key, value in zip(keys, values, strict=True):
-        if not isinstance(key, _PLAIN_KEYS):
+        if not isinstance(key, _PLAIN_KEYS) and key is not Inert:
             raise pickle.UnpicklingError("it has a mapping whose keys are no names")
         target[key] = value
 

@@ -19,6 +19,7 @@ from invokeclone.models import gguf, pickles, unpickler
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import OnDisk, header
 from invokeclone.models.identify import identify
+from invokeclone.models.tensors import Tensor
 from tests.models.conftest import Make, pickled
 
 FUZZ = settings(
@@ -359,6 +360,16 @@ def test_another_byte_order_is_refused(tmp_path: Path) -> None:
         archive.writestr("archive/byteorder", "big")
     with pytest.raises(InvalidModel, match="byte order"):
         pickles.content(path)
+
+
+def test_objects_of_trainers_beside_the_tensors_are_left_out(tmp_path: Path) -> None:
+    """Published checkpoints of Stable Diffusion 1 have the class of a callback as a name, and NumPy's numbers."""
+    callback = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
+    scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR}bc_codecs\nencode\n(X\x01\x00\x00\x00ctRtR"
+    program = view((4,), (1,), 0, 4)[:-2] + pickled("callbacks", 1) + b"}" + callback + scalar + b"su."
+    content = pickles.content(zipped(tmp_path / "a.pt", program, bytes(8)))
+    assert content.values["a"].shape == (4,)
+    assert header(tmp_path / "a.pt")[0] == {"a": Tensor("F16", (4,))}
 
 
 JSON_VALUES = st.recursive(

@@ -1,6 +1,5 @@
 """ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.files import load_folder, read_json, read_tensors
+from invokeclone.models.errors import InvalidModel
 
 Weights = dict[str, torch.Tensor]
 
@@ -77,7 +77,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except UnusableModel:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, InvalidModel) as error:
         reason = str(error).strip().partition("\n")[0]
         message = f"{path.name} cannot be loaded, its files may be incomplete: install it again ({reason})"
         raise UnusableModel(message) from error
