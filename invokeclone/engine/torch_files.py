@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from invokeclone.models import pickles
+from invokeclone.models.errors import InvalidModel
 from invokeclone.models.pickles import Extent
 from invokeclone.models.unpickler import StoredTensor
 
@@ -73,4 +74,4 @@ class _Reader:
         """Count what is made of the file, so that views of one storage cannot fill the memory."""
         self._left -= amount
         if self._left < 0:
-            raise pickles.InvalidModel(f"{self._path.name} declares the same bytes as tensors again and again")
+            raise InvalidModel(f"{self._path.name} declares the same bytes as tensors again and again")

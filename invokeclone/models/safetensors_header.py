@@ -4,7 +4,7 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.tensors import Tensor
@@ -96,7 +96,7 @@ def _check_ranges(path: Path, ranges: list[tuple[int, int, str]], size: int) -> 
         raise InvalidModel(f"{path.name} has {size - end} bytes that are of no tensor: download it again")
 
 
-def _are_counts(value: Any) -> bool:
+def _are_counts(value: Any) -> TypeGuard[list[int]]:
     if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
         return False
     return all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**62 for each in value)

@@ -8,9 +8,9 @@ the number of instructions is limited, so that a small file cannot fill the memo
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, ClassVar, TypeGuard
 
 MAX_BYTES = 64_000_000
 """Bytes of a pickle; those of a whole Stable Diffusion checkpoint have about 500 000."""
@@ -105,11 +105,14 @@ class LimitedFile:
         return self._taken(self._file.readline(self._left))
 
 
-class Unpickler(pickle._Unpickler):  # type: ignore[misc,name-defined]  # noqa: SLF001  (the one in C allocates what a file asks for)
+class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates what a file asks for)
     """Reads one pickle; raises UnpicklingError, or what a damaged one makes the reader raise, of any kind."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]  # noqa: SLF001, RUF012
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
     stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: LimitedFile) -> None:
         """Read from `file`."""
@@ -257,10 +260,10 @@ def _put(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
 
 def _ordered(pairs: object = ()) -> OrderedDict[Any, Any]:
     made: OrderedDict[Any, Any] = OrderedDict()
-    pairs = list(pairs) if isinstance(pairs, list | tuple) else [None]
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):  # noqa: PLR2004
+    given: list[Any] = list(pairs) if isinstance(pairs, list | tuple) else [None]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given):  # noqa: PLR2004
         raise pickle.UnpicklingError("it has a mapping of something else than pairs")
-    _put(made, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    _put(made, [pair[0] for pair in given], [pair[1] for pair in given])
     return made
 
 
@@ -281,9 +284,9 @@ def _view(whole: Storage, view: object) -> Storage:
     return Storage(whole.key, whole.dtype, view[2], view[1])
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
 
 
-def _are_counts(value: object) -> bool:
+def _are_counts(value: object) -> TypeGuard[Sequence[int]]:
     return isinstance(value, list | tuple) and len(value) <= MAX_DIMENSIONS and all(map(_is_count, value))
