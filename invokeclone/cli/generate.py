@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import orjson
-from PIL import Image
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
+from invokeclone.kit.image_files import open_own
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
@@ -215,7 +215,7 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
         if out.suffix.lower() == ".png":
             out.write_bytes(source.read_bytes())
             return
-        with Image.open(source) as picture:
+        with open_own(source) as picture:
             picture.convert("RGB").save(out, quality=95)
 
     try:

@@ -32,6 +32,9 @@ COMPRESSED = frozenset({".html", ".css", ".js", ".mjs", ".json", ".svg", ".wasm"
 WORTH_COMPRESSING = 1_000
 LARGEST = 512 * 1024 * 1024
 """Bytes that all files of a bundle may have together."""
+MOST_FILES = 20_000
+LARGEST_RECORD = 16 * 1024 * 1024
+"""Bytes of a wheel's list of files."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,7 +132,7 @@ def unpack(wheel: Path, version: str, base: Path) -> int:
         with zipfile.ZipFile(wheel) as archive:
             hashes = _recorded(archive, version)
             wanted = [entry for entry in archive.infolist() if entry.filename.startswith(STATIC) and not entry.is_dir()]
-            if sum(entry.file_size for entry in wanted) > LARGEST:
+            if sum(entry.file_size for entry in wanted) > LARGEST or len(wanted) > MOST_FILES:
                 raise CommandError("the web UI in this package is larger than any that is known", FAILED)
             for entry in tqdm(wanted, "unpacking", unit="file", leave=False):
                 _put(partial, entry.filename, archive.read(entry), hashes)
@@ -148,6 +151,8 @@ def _recorded(archive: zipfile.ZipFile, version: str) -> dict[str, str]:
     name = f"{PACKAGE}-{version}.dist-info/RECORD"
     if name not in archive.namelist():
         raise CommandError(f"this is not the package {PACKAGE} {version}", FAILED)
+    if archive.getinfo(name).file_size > LARGEST_RECORD:
+        raise CommandError("the record in this package is larger than any that is known", FAILED)
     rows = csv.reader(io.StringIO(archive.read(name).decode()))
     return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1].startswith("sha256=")}
 

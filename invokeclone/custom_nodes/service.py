@@ -106,7 +106,7 @@ class Packs:
     async def _install(self, source: str, fetched: Path, user: User) -> InstallNodePackResponse:
         name = fetched.name
         await asyncio.to_thread(fetched.parent.mkdir, parents=True)
-        await sources.fetch(source, fetched)
+        await sources.fetch(source, fetched, self._resources.settings)
         if not await asyncio.to_thread((fetched / "__init__.py").is_file):
             return _failed(name, "it has no __init__.py, so it is no node pack")
         wanted = await asyncio.to_thread(dependencies, fetched)

@@ -1,4 +1,8 @@
-"""Fetching a pack: from a git address, or from a folder of this machine. No shell, no hooks, no submodules, no questions."""
+"""Fetching a pack: from a git repository on the web, or from a folder of this machine. No shell, no hooks, no submodules, no questions.
+
+git reaches the web through the gateway of the downloads only, whose address rules hold for it too; it speaks https and nothing
+else, and reads no configuration of this machine. Addresses for ssh and git's own protocol are asked over https.
+"""
 
 import asyncio
 import contextlib
@@ -6,19 +10,28 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from invokeclone.kit.settings import Settings
+from invokeclone.models.download.gateway import gateway
+from invokeclone.models.download.web import Web
+
 PATIENCE_S = 120.0
-PROTOCOLS = ("https", "ssh", "git", "file")
-_SSH_SHORT = re.compile(r"[\w.-]+@[\w.-]+:[^:\s]+")
+SCHEMES = ("https", "ssh", "git", "file")
+MAX_BYTES = 1024 * 1024 * 1024
+"""Bytes that one repository may bring over the web."""
+_SSH_SHORT = re.compile(r"[\w.-]+@(?P<host>\w[\w.-]*):(?P<path>[^:\s]+)")
 _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "safe.directory=*"),
     *("-c", "credential.helper="),
     *("-c", "http.followRedirects=initial"),
+    *("-c", "protocol.ext.allow=never"),
 )
+_DROPPED = re.compile(r"(?i)(https?|all|no|ftp)_proxy|GIT_.*|SSH_.*")
+"""Variables that would send git another way, or have it run another program."""
 _LAST_WORDS = 300
 
 
@@ -26,16 +39,16 @@ class SourceError(Exception):
     """The pack could not be fetched; the text says why."""
 
 
-async def fetch(source: str, target: Path, *, patience: float = PATIENCE_S) -> None:
+async def fetch(source: str, target: Path, settings: Settings, *, patience: float = PATIENCE_S) -> None:
     """Put the pack from `source` at `target`, which must not be there yet; raises SourceError with nothing left behind."""
     local = _local(source)
     if local is not None and not await asyncio.to_thread(local.is_dir):
         raise SourceError(f"there is no folder {local}")
     try:
         if local is None:
-            await _clone(_address(source), target, patience)
+            await _clone_from_web(_address(source), target, settings, patience)
         elif await asyncio.to_thread(_is_repository, local):
-            await _clone(local.as_uri(), target, patience)
+            await _clone(local.as_uri(), target, patience, protocol="file")
         else:
             await asyncio.to_thread(_copy, local, target)
     except BaseException:
@@ -52,13 +65,22 @@ def _local(source: str) -> Path | None:
 
 
 def _address(source: str) -> str:
-    """Return an address that git may be given; raises SourceError."""
-    if _SSH_SHORT.fullmatch(source) and not source.startswith("-"):
+    """Return the https address of a repository; raises SourceError."""
+    if short := _SSH_SHORT.fullmatch(source):
+        return f"https://{short['host']}/{short['path'].lstrip('/')}"
+    try:
+        parts = urlsplit(source)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in SCHEMES or not host or host.startswith("-"):
+        raise SourceError(f"give an address that begins with {', '.join(SCHEMES)}, or the full path of a folder")
+    if parts.scheme == "https":
         return source
-    parts = urlsplit(source)
-    if parts.scheme not in PROTOCOLS or not parts.hostname or parts.hostname.startswith("-"):
-        raise SourceError(f"give an address that begins with {', '.join(PROTOCOLS)}, or the full path of a folder")
-    return source
+    name = f"[{host}]" if ":" in host else host
+    return (
+        f"https://{name}{parts.path}" if port is None or parts.scheme == "ssh" else f"https://{name}:{port}{parts.path}"
+    )
 
 
 def _is_repository(folder: Path) -> bool:
@@ -73,25 +95,40 @@ def _copy(folder: Path, target: Path) -> None:
         raise SourceError(f"{folder} can't be copied: {error}") from error
 
 
-async def _clone(address: str, target: Path, patience: float) -> None:
-    command = ("git", *_OPTIONS, "clone", "--quiet", "--depth", "1", "--no-recurse-submodules", "--template=")
-    status, words = await _run((*command, "--", address, str(target)), patience)
+async def _clone_from_web(address: str, target: Path, settings: Settings, patience: float) -> None:
+    """Clone through the gateway; what it refused is the reason why git could not."""
+    web = Web(settings)
+    async with gateway(web, limit=MAX_BYTES) as way:
+        try:
+            await _clone(address, target, patience, protocol="https", options=("-c", f"http.proxy={way.url}"))
+        except SourceError as error:
+            raise SourceError(f"{error}{''.join(f'; {reason}' for reason in way.refusals[:1])}") from error
+
+
+async def _clone(address: str, target: Path, patience: float, *, protocol: str, options: Sequence[str] = ()) -> None:
+    command = ("git", *_OPTIONS, *options, "clone", "--quiet", "--depth", "1", "--no-recurse-submodules", "--template=")
+    status, words = await _run((*command, "--", address, str(target)), _environment(protocol), patience)
     if status:
         raise SourceError(f"git could not clone it: {words}")
 
 
-async def _run(command: Sequence[str], patience: float) -> tuple[int, str]:
-    """Run git to its end; return its status and last words."""
-    environment = {
-        **os.environ,
+def _environment(protocol: str) -> dict[str, str]:
+    """Return what git may know of this machine: no configuration, no other proxy, one protocol."""
+    environment = {name: value for name, value in os.environ.items() if not _DROPPED.fullmatch(name)}
+    return environment | {
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false",
         "SSH_ASKPASS": "/bin/false",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new",
-        "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ALLOW_PROTOCOL": protocol,
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
     }
+
+
+async def _run(command: Sequence[str], environment: Mapping[str, str], patience: float) -> tuple[int, str]:
+    """Run git to its end; return its status and last words."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,

@@ -2,18 +2,24 @@
 
 import importlib
 import json
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from invokeclone.engine import folders, torch_files
 from invokeclone.engine.load_request import LoadRequest
-from invokeclone.models.pickles import INERT_NAMES, Inert
 
 _LIBRARIES = ("diffusers", "transformers")
 """Whose classes a folder may name; code that comes with a model is never run."""
+_KINDS = frozenset(
+    {
+        "diffusers.ModelMixin", "diffusers.SchedulerMixin", "transformers.PreTrainedModel",
+        "transformers.PreTrainedTokenizerBase", "transformers.ImageProcessingMixin",
+        "transformers.FeatureExtractionMixin", "transformers.ProcessorMixin",
+    }
+)  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -25,17 +31,17 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint whose names begin with one of `prefixes`; only those are read from safetensors.
 
-    Of a torch file nothing but tensors is accepted; what trainers are known to store beside them is left out.
+    Of a torch file nothing but tensors, and mappings of tensors, is read, and never by torch.load.
     """
     starts = tuple(prefixes)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(starts)}  # noqa: SIM118
-    with torch.serialization.safe_globals([(Inert, f"{module}.{name}") for module, name in INERT_NAMES]):
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    stored = stored.get("state_dict", stored)
+    stored = torch_files.read(path)
+    inner = stored.get("state_dict")
+    stored = inner if isinstance(inner, dict) else stored
     return {name: value for name, value in stored.items() if name.startswith(starts)}
 
 
@@ -60,10 +66,7 @@ def load_folder(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None 
     _hide_progress_bars()
     if (config := folder / "scheduler_config.json").is_file():
         return cls.from_config(read_json(config))
-    if not (folder / "config.json").is_file():
-        return cls.from_pretrained(folder, local_files_only=True)
-    number_format = {"dtype" if cls.__module__.startswith("transformers.") else "torch_dtype": dtype}
-    return cls.from_pretrained(folder, local_files_only=True, **number_format, **_weights(folder, variant)).eval()
+    return folders.load(folder, cls, dtype, variant)
 
 
 def _class_of(model: Path, part: str, otherwise: str | None) -> Any:
@@ -73,18 +76,18 @@ def _class_of(model: Path, part: str, otherwise: str | None) -> Any:
         library, _, name = otherwise.partition(".")
     if library not in _LIBRARIES or not isinstance(name, str):
         raise ValueError(f"{model.name} has no part {part!r} that can be loaded")
-    return getattr(importlib.import_module(library), name)
+    found = getattr(importlib.import_module(library), name, None)
+    if not isinstance(found, type) or not _is_part(found):
+        raise ValueError(
+            f"{model.name} says that its {part} is a {library}.{name}, which is no network, tokenizer or sampler"
+        )
+    return found
 
 
-def _weights(folder: Path, variant: str | None) -> dict[str, Any]:
-    """Return which of a folder's weight files to read: those of the variant, or the only ones there are; rather safetensors."""
-    names = [file.name for file in folder.iterdir()]
-    safe = any(name.endswith(".safetensors") for name in names)
-    files = [name for name in names if name.endswith(".safetensors" if safe else ".bin")]
-    variants = {name.split(".")[1].partition("-")[0] for name in files if name.count(".") > 1}
-    plain = any(name.count(".") == 1 for name in files)
-    known = variant if variant in variants else None if plain or not variants else min(variants)
-    return {"variant": known, "use_safetensors": safe}
+def _is_part(cls: type) -> bool:
+    """Tell whether a class is of a kind that a folder may name: pipelines and Auto classes, which look for code, are not."""
+    bases = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in cls.__mro__}
+    return not bases.isdisjoint(_KINDS)
 
 
 def _hide_progress_bars() -> None:

@@ -1,8 +1,6 @@
 """Which function loads which kind of model; families and components register theirs with `@loads` in their `load.py`."""
 
 import functools
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +15,7 @@ from invokeclone.engine.loaded import LoadedModel, LoadedModelWithoutConfig
 from invokeclone.graph import discovery
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.errors import NotFound, Unprocessable
+from invokeclone.models.errors import InvalidModel
 
 
 class NoLoader(Unprocessable):
@@ -100,7 +99,7 @@ def _load(loader: Loader, request: LoadRequest) -> Any:
 
     try:
         return loader(request)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (SafetensorError, OSError, RuntimeError, EOFError, InvalidModel) as error:
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:_MAX_REASON]

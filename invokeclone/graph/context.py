@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.model_fields import ModelIdentifierField
@@ -227,6 +227,9 @@ class ConfigFace(Protocol):
 
     def get(self) -> Any:
         """Return the app's settings."""
+
+    def open_text(self, path: str) -> AbstractContextManager[TextIO]:
+        """Open a text file of the server's machine that the item's user may read: the only way for nodes to a named file."""
 
 
 class UtilFace(Protocol):

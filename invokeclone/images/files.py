@@ -12,6 +12,7 @@ from PIL import Image
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import Place
+from invokeclone.kit.image_files import open_own
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
 
@@ -90,7 +91,7 @@ def remove(settings: Settings, places: list[Place], kind: Kind = IMAGES) -> list
 
 def remake_thumbnail(settings: Settings, place: Place) -> bytes:
     """Make a lost thumbnail anew from its picture. Raises OSError when that is lost too."""
-    with Image.open(full_path(settings, place), formats=("PNG",)) as image:
+    with open_own(full_path(settings, place)) as image:
         webp = thumbnail(image)
     write_file(thumbnail_path(settings, place), webp)
     return webp

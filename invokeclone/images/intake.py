@@ -13,11 +13,8 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from invokeclone.images import embedded, png
 from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
+from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "MPO", "PPM", "TGA", "ICO", "JPEG2000")
-"""What is decoded; formats that run programs (EPS) or fetch things are not among them."""
-
-PIXEL_LIMIT = 128 * 1024 * 1024
 RESIZE_LIMIT = 4096 * 4096
 FEWEST_SEGMENT_COLOURS = 3
 MOST_SEGMENT_COLOURS = 199
@@ -69,13 +66,11 @@ def prepare(data: bytes, *, crop_visible: bool, resize_to: str | None, metadata:
 def decode(data: bytes) -> Image.Image:
     """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        image = open_image(io.BytesIO(data))
+    except (TooManyPixelsDeclared, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(f"the picture is too large: {error}") from error
     except BROKEN as error:
         raise NotAnImage("not a picture of a known format") from error
-    if image.width * image.height > PIXEL_LIMIT:
-        raise TooManyPixels(f"{image.width}×{image.height} is over the limit of {PIXEL_LIMIT} pixels")
     try:
         image.load()
     except BROKEN as error:

@@ -13,6 +13,8 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
+from invokeclone.kit.image_files import open_own
+
 METADATA = "invokeai_metadata"
 WORKFLOW = "invokeai_workflow"
 GRAPH = "invokeai_graph"
@@ -131,5 +133,5 @@ def embedded(image: Image.Image) -> dict[str, str]:
 
 def read_embedded(path: Path) -> dict[str, str]:
     """Return those of the three texts that the file holds; its pixels are not read. Raises OSError."""
-    with Image.open(path, formats=("PNG",)) as image:
+    with open_own(path) as image:
         return embedded(image)

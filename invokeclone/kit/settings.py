@@ -148,6 +148,11 @@ class InvokeAIAppConfig(BaseSettings):
     allow_nodes: list[str] | None = _optional("Node types to allow; null: all.")
     deny_nodes: list[str] | None = _optional("Node types to refuse.")
     node_cache_size: int = Field(512, description="Node results kept for reuse; 0: none.")
+    allowed_file_folders: SkipJsonSchema[list[Path]] = Field(
+        default=[Path("prompts")],
+        exclude=True,
+        description="Folders whose text files nodes may read for any user; administrators, and a single user on this machine, may name any other file.",
+    )
 
     # Models
     hashing_algorithm: Literal[
@@ -264,6 +269,11 @@ class InvokeAIAppConfig(BaseSettings):
     def legacy_conf_path(self) -> Path:
         """Folder of checkpoint configurations, absolute."""
         return self.under_root(self.legacy_conf_dir)
+
+    @property
+    def allowed_file_paths(self) -> list[Path]:
+        """Folders whose text files nodes may read for any user, absolute."""
+        return [self.under_root(folder) for folder in self.allowed_file_folders]
 
     def to_worker(self) -> dict[str, Any]:
         """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""

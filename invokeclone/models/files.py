@@ -7,12 +7,12 @@ import functools
 import itertools
 import json
 import os
-import struct
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from invokeclone.models import gguf, pickles
+from invokeclone.models import gguf, pickles, safetensors_header
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.tensors import Tensor
 
@@ -20,10 +20,9 @@ PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 WEIGHTS = PICKLES | {".safetensors"}
 MODEL_FILES = WEIGHTS | {".gguf", ".onnx"}
 FOLDER_CONFIGS = ("model_index.json", "config.json")
+_INDEX = re.compile(r"(?P<ending>\.(safetensors|bin))\.index(\.[^.]+)?\.json\Z")
 MAX_LOOSE_FILES = 50
-MAX_HEADER_BYTES = 100_000_000
 MAX_JSON_BYTES = 50_000_000
-_LENGTH = struct.Struct("<Q")
 
 
 def header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -33,39 +32,10 @@ def header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     ending = path.suffix.lower()
     if ending == ".safetensors":
-        return _safetensors(path)
+        return safetensors_header.read(path)
     if ending == ".gguf":
         return gguf.read(path)
     return pickles.read(path) if ending in PICKLES else ({}, {})
-
-
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a header, having checked that all the file's bytes are there: it may be an error page, or a Git LFS pointer."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(_LENGTH.size)
-        length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
-        if not 0 < length <= min(size - _LENGTH.size, MAX_HEADER_BYTES):
-            raise InvalidModel(f"{path.name} is not a safetensors file, or is cut off: {_guess(start)}")
-        text = file.read(length)
-    try:
-        entries = json.loads(text)
-        notes = entries.pop("__metadata__", None)
-        declared = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InvalidModel(f"{path.name} has a damaged safetensors header") from error
-    if not isinstance(end, int) or _LENGTH.size + length + end > size:
-        raise InvalidModel(f"{path.name} is cut off: it has {size} bytes and declares more")
-    return declared, {name: str(value) for name, value in notes.items()} if isinstance(notes, dict) else {}
-
-
-def _guess(start: bytes) -> str:
-    if start[:1] == b"<":
-        return "it looks like a web page"
-    if start.startswith(b"version "):
-        return "it looks like a Git LFS pointer; the real file was not downloaded"
-    return "its header cannot be read"
 
 
 def read_json(path: Path) -> Any:
@@ -76,6 +46,27 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{path.name} is not valid JSON") from error
+
+
+def indexed_form(name: str) -> str | None:
+    """Return the ending of the weight files that a file of this name is the index of, None for any other file."""
+    match = _INDEX.search(name)
+    return match["ending"] if match else None
+
+
+def check_index(path: Path) -> None:
+    """Raise InvalidModel unless an index of weights names files of its own folder, of the form that its own name says.
+
+    Libraries give files with any other ending to torch.load.
+    """
+    content = read_json(path)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict):
+        raise InvalidModel(f"{path.name} is not an index of weights")
+    ending = indexed_form(path.name) or ""
+    for name in sorted({str(name) for name in names.values()}):
+        if Path(name).name != name or "\\" in name or not name.endswith(ending):
+            raise InvalidModel(f"{path.name} names {name!r}, which is no {ending} file of this folder")
 
 
 class OnDisk:
@@ -180,6 +171,8 @@ class OnDisk:
             return
         safe = {file.parent for file in self.files if file.suffix.lower() == ".safetensors"}
         for file in self.files:
+            if indexed_form(file.name):
+                check_index(file)
             if file.suffix.lower() not in PICKLES or (file.parent not in safe and file.parent.name != "safety_checker"):
                 header(file)
 

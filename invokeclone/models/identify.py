@@ -14,6 +14,9 @@ from invokeclone.models.rules import Mismatch, Rule, require
 _FIRST = (ModelType.Main, ModelType.LoRA, ModelType.CLIPEmbed)
 """Types that win, in this order, when a model is several things at once."""
 
+_MALFORMED = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What rules stumble over where a model's settings have values of other types than they expect."""
+
 _LAST = (ModelType.TextLLM, ModelType.SpandrelImageToImage, ModelType.TextualInversion)
 """Types that say the least of a model, so that any other wins."""
 
@@ -34,6 +37,8 @@ def identify(model: OnDisk, facts: dict[str, Any], stated: dict[str, Any], *, al
             fits.append(_record(rule, model, facts, stated))
         except Mismatch as mismatch:
             reasons.append(f"{rule.config.__name__}: {mismatch}")
+        except _MALFORMED as error:
+            reasons.append(f"{rule.config.__name__}: its settings are malformed ({error})")
     if fits:
         return min(fits, key=_rank)
     unfit = set(stated) - set(Unknown_Config.model_fields) | {
@@ -60,7 +65,7 @@ def _recognised(rule: Rule, model: OnDisk, stated: dict[str, Any]) -> bool:
         return False
     try:
         rule.recognises(model)
-    except Mismatch:
+    except (Mismatch, *_MALFORMED):
         return False
     return True
 

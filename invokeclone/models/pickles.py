@@ -1,156 +1,192 @@
-"""What tensors a file of torch's own form (.pt, .pth, .ckpt, .bin) declares, read without torch and without running anything.
+"""Files of torch's own form (.pt, .pth, .ckpt, .bin), read without torch and without running anything in them.
 
-Such a file is a pickle, which can name any function to call. Here only the few names are known that tensors are made
-of, and they make descriptions; a file that names anything else is refused, which is what a scanner for malware would do.
+`read` says which tensors a file declares, `content` also where their bytes lie. A file that names anything but tensors is
+refused, as is one whose tensors are not wholly there.
 """
 
 import pickle
+import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.tensors import Tensor
+from invokeclone.models.unpickler import (
+    ITEM_BYTES,
+    MAX_BYTES,
+    MAX_TENSORS,
+    LimitedFile,
+    Storage,
+    StoredTensor,
+    Unpickler,
+)
 
-_MAX_BYTES = 100_000_000
+MAX_DIRECTORY_BYTES = 64_000_000
+"""Bytes of the list of files in a zip file."""
 _MAX_DEPTH = 4
-_MAX_TENSORS = 200_000
+_MAX_ENTRIES = 400_000
+_MAX_NOTE = 10_000_000
+"""Characters of a text beside the tensors."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict")
 """Names under which trainers put the tensors; what lies beside them are their own notes."""
-
-_DTYPES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
-    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
-}  # fmt: skip
-
-
-def _tensor(storage: object, _offset: object, size: object, *_: object) -> Tensor:
-    if not isinstance(size, tuple) or not all(isinstance(length, int) for length in size):
-        raise pickle.UnpicklingError("a tensor without a shape")
-    return Tensor(str(storage), size)
+_LOCAL = struct.Struct("<4s22xHH")
+"""Of the header before a file in a zip file: signature, length of its name, length of what follows that."""
+_COUNT = struct.Struct("<q")
+_DIRECTORY_SIZE = 5
+"""Where `zipfile` keeps the size of the list of files, among what it reads at a zip file's end."""
 
 
-def _parameter(data: object, *_: object) -> object:
-    return data
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a file."""
+
+    offset: int
+    size: int
 
 
-class Inert:
-    """In the place of a trainer's object in a published checkpoint, which is neither imported nor made."""
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: nested mappings of StoredTensor and plain values, and where in the file the storages lie, by key."""
 
-    def __init__(self, *args: object, **named: object) -> None:
-        """Leave everything out."""
-
-    def __setstate__(self, state: object) -> None:
-        """Leave everything out."""
-
-
-INERT_NAMES = (
-    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
-    ("lightning.pytorch.callbacks.model_checkpoint", "ModelCheckpoint"),
-    ("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy", "dtype"),
-)
-"""Names of what lies beside the tensors in published checkpoints of Stable Diffusion 1 and 2."""
-
-_KNOWN: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): tuple,
-    ("_codecs", "encode"): Inert,
-    **dict.fromkeys(INERT_NAMES, Inert),
-    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
-}
-
-
-class _Reader(pickle._Unpickler):  # noqa: SLF001  (the one in C reserves as much memory as a hostile file asks for)
-    """Makes descriptions of tensors, and refuses every name that it doesn't know."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, and what it would do is not known to be harmless")
-        return _KNOWN[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Return the number type of a storage; `pid` is `("storage", type, key, device, length, …)`."""
-        return pid[1] if isinstance(pid, tuple) and len(pid) > 1 else ""
+    values: Mapping[Any, Any]
+    extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of the file at `path` by name, and the plain numbers and texts that lie beside them.
 
-    Blocking. Raises InvalidModel for anything that is no such file or could run code.
+    Blocking. Raises InvalidModel for anything that is no such file, is cut off, or could run code.
     """
-    try:
-        content = _zipped(path) if zipfile.is_zipfile(path) else _plain(path)
-    except (
-        pickle.UnpicklingError, zipfile.BadZipFile, EOFError, AttributeError, LookupError, TypeError, ValueError,
-        OverflowError, MemoryError, RuntimeError,
-    ) as error:  # fmt: skip
-        raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
-    if not isinstance(content, Mapping):
-        raise InvalidModel(f"{path.name} holds no tensors by name")
-    notes = {str(name): str(value) for name, value in content.items() if isinstance(value, str | int | float)}
+    values = content(path).values
+    notes = {str(name): str(value) for name, value in values.items() if _is_note(value)}
     found: dict[str, Tensor] = {}
-    _flatten(
-        next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), content), "", found, 0
-    )
+    _flatten(next((values[name] for name in _WRAPPERS if isinstance(values.get(name), Mapping)), values), "", found)
     return found, notes
 
 
-def _zipped(path: Path) -> object:
-    with zipfile.ZipFile(path) as archive:
-        inside = next((info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl"), None)
-        if inside is None or inside.file_size > _MAX_BYTES:
-            raise zipfile.BadZipFile("it is a zip file without tensors")
-        with archive.open(inside) as file:
-            return _Reader(file).load()
-
-
-def _plain(path: Path) -> object:
-    """Return the content of a file as torch wrote it before version 1.6: several pickles one after the other."""
+def content(path: Path) -> Content:
+    """Return what the file at `path` holds and where. Blocking. Raises InvalidModel as `read` does."""
     with path.open("rb") as file:
-        limited = _Limited(file)
-        if _Reader(limited).load() != _MAGIC:
-            raise pickle.UnpicklingError("it was not written by torch")
-        _Reader(limited).load()  # the version of the form
-        _Reader(limited).load()  # the machine that wrote it
-        return _Reader(limited).load()
+        try:
+            values, extents, storages = (_zipped if zipfile.is_zipfile(file) else _plain)(file)
+            _check(extents, storages)
+        except (
+            Exception
+        ) as error:  # what damaged files make the readers of pickles and zip files raise is of many kinds
+            raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
+    if not isinstance(values, Mapping):
+        raise InvalidModel(f"{path.name} is a pickle file that holds no tensors by name")
+    return Content(values, extents)
 
 
-class _Limited:
-    """The beginning of a file, so that a pickle can't ask for more memory than it may have."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._left = file, _MAX_BYTES
-
-    def _took(self, data: bytes) -> bytes:
-        self._left -= len(data)
-        return data
-
-    def read(self, size: int = -1) -> bytes:
-        return self._took(self._file.read(min(size, self._left) if size >= 0 else self._left))
-
-    def readline(self) -> bytes:
-        return self._took(self._file.readline(self._left))
-
-    def readinto(self, buffer: bytearray) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+_Read = tuple[object, dict[str, Extent], dict[str, Storage]]
 
 
-def _flatten(content: Any, name: str, found: dict[str, Tensor], depth: int) -> None:
-    """Collect the tensors in nested mappings under names joined by dots."""
-    if isinstance(content, Tensor):
-        found[name] = content
-    elif isinstance(content, Mapping) and depth < _MAX_DEPTH:
-        for key, value in content.items():
-            if len(found) >= _MAX_TENSORS:
+def _zipped(file: IO[bytes]) -> _Read:
+    directory = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  (else it is read whole, whatever its size)
+    if directory is None or directory[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
+        raise zipfile.BadZipFile("it is a zip file with a longer list of files than any model's")
+    with zipfile.ZipFile(file) as archive:
+        inside = next((info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl"), None)
+        if inside is None or inside.file_size > MAX_BYTES:
+            raise zipfile.BadZipFile("it is a zip file without tensors")
+        folder = inside.filename.removesuffix("data.pkl")
+        _check_byte_order(archive, folder)
+        with archive.open(inside) as packed:
+            reader = Unpickler(LimitedFile(packed))
+            values = reader.load()
+        infos = {info.filename: info for info in archive.infolist()}
+        extents = {
+            key: _extent(file, infos[f"{folder}data/{key}"])
+            for key in reader.storages
+            if f"{folder}data/{key}" in infos
+        }
+    return values, extents, reader.storages
+
+
+def _check_byte_order(archive: zipfile.ZipFile, folder: str) -> None:
+    name = f"{folder}byteorder"
+    if name in archive.namelist() and archive.read(name)[:10].strip() != b"little":
+        raise zipfile.BadZipFile("its numbers are in the byte order of another kind of machine")
+
+
+def _extent(file: IO[bytes], info: zipfile.ZipInfo) -> Extent:
+    """Return where the bytes of a file in a zip file lie; torch stores them as they are."""
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise zipfile.BadZipFile("its tensors are packed, which torch never does")
+    file.seek(info.header_offset)
+    signature, name, extra = _LOCAL.unpack(file.read(_LOCAL.size))
+    offset = info.header_offset + _LOCAL.size + name + extra
+    if signature != b"PK\x03\x04" or offset + info.file_size > _length(file):
+        raise zipfile.BadZipFile("it is cut off")
+    return Extent(offset, info.file_size)
+
+
+def _plain(file: IO[bytes]) -> _Read:
+    """Read a file as torch wrote it before version 1.6: several pickles one after the other, then the storages."""
+    file.seek(0)
+    limited = LimitedFile(file)
+    if Unpickler(limited).load() != _MAGIC:
+        raise pickle.UnpicklingError("it was not written by torch")
+    Unpickler(limited).load()  # the version of the form
+    machine = Unpickler(limited).load()
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        raise pickle.UnpicklingError("its numbers are in the byte order of another kind of machine")
+    reader = Unpickler(limited)
+    values = reader.load()
+    keys = Unpickler(limited).load()
+    return values, _extents_in_a_row(file, keys, reader.storages), reader.storages
+
+
+def _extents_in_a_row(file: IO[bytes], keys: object, storages: Mapping[str, Storage]) -> dict[str, Extent]:
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
+        raise pickle.UnpicklingError("it does not say which storages it holds")
+    extents = {}
+    for key in keys:
+        count = _COUNT.unpack(file.read(_COUNT.size))[0]
+        extent = Extent(file.tell(), count * ITEM_BYTES[storages[key].dtype])
+        if count < 0 or extent.offset + extent.size > _length(file):
+            raise pickle.UnpicklingError("it is cut off")
+        extents[key] = extent
+        file.seek(extent.size, 1)
+    return extents
+
+
+def _length(file: IO[bytes]) -> int:
+    here = file.tell()
+    end = file.seek(0, 2)
+    file.seek(here)
+    return end
+
+
+def _check(extents: Mapping[str, Extent], storages: Mapping[str, Storage]) -> None:
+    """Raise UnpicklingError unless every storage is in the file, in its whole size."""
+    for key, storage in storages.items():
+        if key not in extents or storage.count * ITEM_BYTES[storage.dtype] > extents[key].size:
+            raise pickle.UnpicklingError(f"it is cut off: storage {key} is not all there")
+
+
+def _is_note(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _MAX_NOTE
+    return isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64)  # noqa: PLR2004
+
+
+def _flatten(content: Any, prefix: str, found: dict[str, Tensor]) -> None:
+    """Collect the tensors in nested mappings under names joined by dots; mappings that never end are followed no further."""
+    waiting = [(prefix, content, 0)]
+    entries = 0
+    while waiting:
+        name, value, depth = waiting.pop()
+        if isinstance(value, StoredTensor):
+            found[name] = Tensor(value.dtype, value.shape)
+        elif isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            entries += len(value)
+            if entries > _MAX_ENTRIES or len(found) > MAX_TENSORS:
                 raise InvalidModel("the file declares more tensors than any model has")
-            _flatten(value, f"{name}.{key}" if name else str(key), found, depth + 1)
+            inner = [(f"{name}.{key}" if name else str(key), each, depth + 1) for key, each in value.items()]
+            waiting += reversed(inner)

@@ -3,9 +3,8 @@
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from invokeclone.kit.errors import UnsupportedMedia
+from invokeclone.kit.image_files import open_image
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 from invokeclone.models.configs import ModelConfig
@@ -32,13 +31,13 @@ def find(settings: Settings, key: str) -> Path:
 
 
 def save(settings: Settings, key: str, data: bytes) -> None:
-    """Keep the picture in `data`, of any form that PIL reads, at most 256 pixels wide and high. Raises NotAPicture."""
+    """Keep the picture in `data`, in a format of uploads, at most 256 pixels wide and high. Raises NotAPicture."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_image(io.BytesIO(data)) as picture:
             picture.thumbnail((_EDGE, _EDGE))
             small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise NotAPicture("the upload is not a picture") from error
+    except Exception as error:
+        raise NotAPicture(f"the upload is not an image that can be read: {error}") from error
     written = io.BytesIO()
     small.save(written, format="webp")
     write_file(_file(settings, key), written.getvalue())

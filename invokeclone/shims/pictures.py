@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import intake, service
 from invokeclone.images.errors import NotAnImage, TooManyPixels
+from invokeclone.kit.image_files import open_image, open_own
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.dialect import Refused
 from invokeclone.users.current import User
@@ -134,7 +135,7 @@ async def packed(resources: Resources, name: str, format: Format = "png", qualit
 def _packed(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
     if format == "png":
         return path.read_bytes()
-    with Image.open(path) as image:
+    with open_own(path) as image:
         return encoded(image, format, quality)
 
 
@@ -159,7 +160,7 @@ async def enlarged_preview(preview: str, size: tuple[int, int], format: Format =
     data = base64.b64decode(preview.partition(",")[2])
 
     def work() -> bytes:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data), ("JPEG", "PNG", "WEBP")) as image:
             return encoded(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
 
     return await in_thread(work)

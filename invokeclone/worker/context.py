@@ -3,12 +3,13 @@
 It puts the faces together and holds the small ones; it refuses to run a node.
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from invokeclone.graph.context import ItemData
 from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.kit import log
+from invokeclone.kit import log, user_files
 from invokeclone.kit.settings import Settings
 from invokeclone.worker.boards import Boards
 from invokeclone.worker.events import NodeEvents
@@ -81,13 +82,17 @@ class Logger:
 class Config:
     """The settings, for nodes."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Show `settings`."""
-        self._settings = settings
+    def __init__(self, session: Session) -> None:
+        """Show the settings to a node of `session`."""
+        self._session = session
 
     def get(self) -> Settings:
         """Return the app's settings; they are frozen."""
-        return self._settings
+        return self._session.tools.resources.settings
+
+    def open_text(self, path: str) -> AbstractContextManager[TextIO]:
+        """Open a text file that the item's user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
+        return user_files.opened_text(self.get(), path, is_admin=self._session.user.is_admin)
 
 
 _LOGGER = Logger()
@@ -124,7 +129,7 @@ def make_context(session: Session, node: BaseInvocation, source_id: str, events:
         conditioning=Conditioning(tools.tensors),
         models=Models(session, util),
         logger=_LOGGER,
-        config=Config(tools.resources.settings),
+        config=Config(session),
         util=util,
         boards=Boards(session),
         presets=Presets(session),

@@ -14,6 +14,7 @@ from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.image_files import open_own
 from invokeclone.worker.progress import Progress
 from invokeclone.worker.tools import Session
 
@@ -91,8 +92,6 @@ class Images:
 
     @staticmethod
     def _open(path: Path) -> "Image":
-        from PIL import Image  # items without pictures start without it
-
-        with Image.open(path) as image:
+        with open_own(path) as image:
             image.load()
             return image.copy()

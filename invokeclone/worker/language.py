@@ -13,6 +13,7 @@ from typing import Any
 from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
+from invokeclone.kit.image_files import open_own
 from invokeclone.models import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.tools import Tools
@@ -109,7 +110,5 @@ def _sometimes(told: Callable[[int], None]) -> Callable[[int], None]:
 
 
 def _picture(path: Path) -> Any:
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with open_own(path) as image:
         return image.convert("RGB")

@@ -322,20 +322,24 @@ async def test_of_a_linked_pack_only_the_link_goes(
     assert await listed(client) == []
 
 
-async def test_a_slow_git_is_ended(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_git_is_ended(
+    settings: Settings, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = tmp_path / "bin" / "git"
     script.parent.mkdir()
     script.write_text("#!/bin/sh\nsleep 60\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
     with pytest.raises(sources.SourceError, match="took over"):
-        await sources.fetch("https://example.test/pack", tmp_path / "target", patience=0.3)
+        await sources.fetch("https://example.test/pack", tmp_path / "target", settings, patience=0.3)
 
 
-async def test_without_git_the_answer_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_git_the_answer_says_so(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(sources.SourceError, match="not installed"):
-        await sources.fetch("https://example.test/pack", tmp_path / "target")
+        await sources.fetch("https://example.test/pack", tmp_path / "target", settings)
 
 
 async def test_a_pack_is_not_installed_twice_not_even_at_once(client: httpx.AsyncClient, elsewhere: Path) -> None:

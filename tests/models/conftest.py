@@ -63,25 +63,32 @@ class Make:
         head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(facts) + 1)
         head += text("list") + struct.pack("<IIQ", 9, 4, 2) + struct.pack("<II", 1, 2)
         head += b"".join(text(name) + struct.pack("<I", 8) + text(value) for name, value in facts.items())
+        end = 0
         for name, shape in shapes.items():
-            head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], 12, 0)
+            kind, block, size = (12, 256, 144) if shape and shape[-1] % 256 == 0 else (1, 1, 2)
+            head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], kind, end)
+            end += -(-(math.prod(shape) // block * size) // 32) * 32
         target = self._place(path)
         with target.open("wb") as file:
             file.write(head)
-            file.truncate(len(head) + sum(math.prod(shape) for shape in shapes.values()))
+            file.truncate(-(-len(head) // 32) * 32 + end)
         return target
 
     def pickle(self, path: str, content: object, *, zipped: bool = True) -> Path:
         """Write what torch.save would: tuples in `content` stand for tensors of this shape."""
         target = self._place(path)
-        written = b"\x80\x02" + pickled(content) + b"."
+        count = largest(content)
+        written = b"\x80\x02" + pickled(content, count) + b"."
         if zipped:
             with zipfile.ZipFile(target, "w") as archive:
                 archive.writestr("archive/data.pkl", written)
                 archive.writestr("archive/version", "3")
+                archive.writestr("archive/data/0", bytes(2 * count))
         else:
             heads = (pickle.dumps(head, 2) for head in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
-            target.write_bytes(b"".join(heads) + written + pickle.dumps([], 2))
+            keys = ["0"] if b"HalfStorage" in written else []
+            data = struct.pack("<q", count) + bytes(2 * count) if keys else b""
+            target.write_bytes(b"".join(heads) + written + pickle.dumps(keys, 2) + data)
         return target
 
     def _place(self, path: str) -> Path:
@@ -121,19 +128,33 @@ class Make:
         return self.folder / name
 
 
-def pickled(value: object) -> bytes:
-    """Return the pickle's instructions for texts, numbers, mappings, and tuples that stand for tensors."""
+def largest(value: object) -> int:
+    """Return the elements of the largest tensor in what `Make.pickle` is given."""
+    if isinstance(value, dict):
+        return max((largest(each) for each in value.values()), default=1)
+    return math.prod(value) if isinstance(value, tuple) else 1
+
+
+def pickled(value: object, count: int) -> bytes:
+    """Return the pickle's instructions for texts, numbers, mappings, and tuples that stand for tensors.
+
+    All tensors are views of one storage of `count` elements.
+    """
     if isinstance(value, str):
         return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
     if isinstance(value, int):
         return b"J" + struct.pack("<i", value)
     if isinstance(value, dict):
-        return b"}(" + b"".join(pickled(key) + pickled(each) for key, each in value.items()) + b"u"
+        return b"}(" + b"".join(pickled(key, count) + pickled(each, count) for key, each in value.items()) + b"u"
     assert isinstance(value, tuple)
-    whole = b"(" + b"".join(map(pickled, value)) + b"t"
-    storage = b"(" + pickled("storage") + b"ctorch\nHalfStorage\n" + pickled("0") + pickled("cpu") + pickled(1) + b"tQ"
+    strides = tuple(math.prod(value[axis + 1 :]) for axis in range(len(value)))
+    shape, steps = (b"(" + b"".join(pickled(length, count) for length in sizes) + b"t" for sizes in (value, strides))
+    name = b"(" + pickled("storage", count) + b"ctorch\nHalfStorage\n" + pickled("0", count) + pickled("cpu", count)
+    storage = name + pickled(count, count) + b"tQ"
     hooks = b"ccollections\nOrderedDict\n)R"
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + pickled(0) + whole + whole + b"\x89" + hooks + b"tR"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + pickled(0, count) + shape + steps + b"\x89" + hooks + b"tR"
+    )
 
 
 @dataclass

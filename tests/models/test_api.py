@@ -233,6 +233,17 @@ async def test_pictures(client, model):
     assert (await client.get("/")).json()["models"] == [model]
 
 
+@pytest.mark.parametrize("form", ["dds", "sgi", "pcx", "eps", "icns"])
+async def test_pictures_are_of_the_formats_of_uploads(client, model, form):
+    """What the name and the content type say does not count."""
+    data = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(data, format=form)
+    answer = await client.patch(f"/i/{model['key']}/image", files={"image": ("a.png", data.getvalue(), "image/png")})
+    assert answer.status_code == 415
+    assert "image" in answer.json()["detail"]
+    assert (await client.get(f"/i/{model['key']}/image")).status_code == 404
+
+
 async def test_pictures_badly_asked(client, model):
     good = {"image": ("a.png", png(), "image/png")}
     assert (await client.patch("/i/nope/image", files=good)).status_code == 404

@@ -12,8 +12,8 @@ from invokeclone.models.tensors import Tensor
 
 
 def test_gguf_declares_shapes_as_torch_has_them_and_texts(make):
-    tensors, notes = header(make.gguf("a.gguf", {"x.weight": (3, 64)}, **{"general.architecture": "flux"}))
-    assert tensors == {"x.weight": Tensor("Q4_K", (3, 64))}
+    tensors, notes = header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
+    assert tensors == {"x.weight": Tensor("Q4_K", (3, 512))}
     assert notes == {"general.architecture": "flux"}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from invokeclone.cli import webui as cli_webui
 from invokeclone.cli.main import main
 from invokeclone.kit.settings import Settings
 from invokeclone.server import webui
@@ -89,6 +90,40 @@ def test_what_is_not_as_recorded_leaves_nothing_behind(
     assert command(root, "install", "9.9.9", "--wheel", str(path)) == 1
     assert said in capsys.readouterr().err
     assert list((root / "webui").iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", ["LARGEST", "MOST_FILES", "LARGEST_RECORD"])
+def test_a_bundle_over_a_limit_is_refused_before_it_is_unpacked(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(cli_webui, limit, 2)
+    assert command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES))) == 1
+    assert "larger than any that is known" in capsys.readouterr().err
+    assert list((root / "webui").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x.js", "a/../../x.js", "/etc/x.js", "..\\x.js/../../x.js"])
+def test_names_that_lead_out_are_refused_and_links_are_plain_files(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = wheel(tmp_path / "ui.whl", {**FILES, f"invokeai/frontend/web/dist/{name}": "x"})
+    assert command(root, "install", "9.9.9", "--wheel", str(path)) == 1
+    assert "leads out of the folder" in capsys.readouterr().err
+    assert [file for file in tmp_path.rglob("x.js") if file.is_file()] == []
+
+
+def test_a_link_in_a_bundle_becomes_a_plain_file(root: Path, tmp_path: Path) -> None:
+    path = wheel(tmp_path / "ui.whl", {**FILES, "invokeai/frontend/web/dist/link.txt": "/etc/passwd"})
+    with zipfile.ZipFile(path) as archive:
+        entries = {info: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in entries.items():
+            info.external_attr = (0o120777 if info.filename.endswith("link.txt") else 0o100644) << 16
+            archive.writestr(info, content)
+    assert command(root, "install", "9.9.9", "--wheel", str(path)) == 0
+    link = root / "webui" / "9.9.9" / "link.txt"
+    assert not link.is_symlink()
+    assert link.read_text() == "/etc/passwd"
 
 
 def test_a_file_that_is_no_wheel_and_a_version_that_is_none(

@@ -39,8 +39,7 @@ def load_textual_inversion(path: Path) -> TextualInversion:
     """
     file = next((path / name for name in _FILES if (path / name).is_file()), path)
     try:
-        with torch.serialization.safe_globals([nn.ParameterDict]):
-            content = read_tensors(file)
+        content = read_tensors(file)
     except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
         raise ValueError(f"the embedding {file.name} cannot be read; download it again ({error})") from error
     vectors = tuple(torch.atleast_2d(tensor.detach()) for tensor in _vectors(content))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from invokeclone.engine import folders
+from invokeclone.engine.folders import load_automatic, load_plain
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaders import loads
 from invokeclone.graph.taxonomy import ModelType, SubModelType
@@ -14,11 +16,8 @@ def load(request: LoadRequest) -> Any:
 
     transformers.utils.logging.disable_progress_bar()
     if request.submodel is SubModelType.Tokenizer:
-        return transformers.AutoTokenizer.from_pretrained(request.path, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        request.path, dtype=request.dtype, local_files_only=True, use_safetensors=True
-    )
-    return model.eval()
+        return load_automatic(request.path, transformers.AutoTokenizer)
+    return load_automatic(request.path, transformers.AutoModelForCausalLM, dtype=request.dtype).eval()
 
 
 @loads(type=ModelType.LlavaOnevision)
@@ -28,14 +27,11 @@ def load_llava(request: LoadRequest) -> Any:
 
     transformers.utils.logging.disable_progress_bar()
     if request.submodel is SubModelType.Tokenizer:
-        return transformers.AutoTokenizer.from_pretrained(request.path, local_files_only=True)
+        return load_automatic(request.path, transformers.AutoTokenizer)
     if request.submodel is SubModelType.Scheduler:
         from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
             LlavaOnevisionImageProcessorPil,
         )
 
-        return LlavaOnevisionImageProcessorPil.from_pretrained(request.path, local_files_only=True)
-    model = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
-        request.path, dtype=request.dtype, local_files_only=True, use_safetensors=True
-    )
-    return model.eval()
+        return load_plain(request.path, LlavaOnevisionImageProcessorPil)
+    return folders.load(request.path, transformers.LlavaOnevisionForConditionalGeneration, request.dtype, None)

@@ -1,6 +1,5 @@
 """ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
 
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from invokeclone.engine.files import load_folder, read_json, read_tensors
 from invokeclone.families.stable_diffusion.sizes import Weights, count, layers_per_block, network_config
+from invokeclone.models.errors import InvalidModel
 
 ORIGINAL_PREFIX = "control_model."
 """Before the names of a ControlNet's tensors in a file in the original layout, which may hold a whole model beside it."""
@@ -74,7 +74,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except UnusableModel:
         raise
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError, InvalidModel) as error:
         reason = str(error).strip().partition("\n")[0]
         message = f"{path.name} cannot be loaded, its files may be incomplete: install it again ({reason})"
         raise UnusableModel(message) from error

@@ -5,12 +5,14 @@ name that changes its meaning in between gains nothing. It knows headers and ref
 """
 
 import asyncio
+import base64
 import contextlib
 import importlib
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
@@ -194,14 +196,33 @@ class Web:
             raise AddressRefused(f"not a web address: {shown(str(url))}")
         if url.user or url.password:
             raise AddressRefused("an address with a name or password in it is not asked; give an access token instead")
+        await self._check_host(url.host)
+
+    async def _check_host(self, host: str) -> None:
+        """Refuse a host that is private by its address or name, unless the settings allow such."""
         if self._private:
             return
-        host = url.host
         literal = addresses.is_address(host)
         if (literal and not addresses.is_public(host)) or (not literal and addresses.is_local_name(host)):
             raise AddressRefused(_refusal(host))
         if self._proxy and not literal:
             await self._check_for_proxy(host)
+
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection to a public address of `host`, or one through the proxy, for a program that speaks by itself.
+
+        Raises AddressRefused, TryAgain.
+        """
+        await self._check_host(host)
+        with reading():
+            async with asyncio.timeout(CONNECT_S):
+                if self._proxy:
+                    return await _through(self._proxy, host, port)
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                usable = [str(info[4][0]) for info in found if self._private or addresses.is_public(str(info[4][0]))]
+                if not usable:
+                    raise AddressRefused(_refusal(host))
+                return await _first_connection(usable, port)
 
     async def _check_for_proxy(self, host: str) -> None:
         """Refuse a name that means a private address here; one that only the proxy can resolve is left to it."""
@@ -240,7 +261,7 @@ def reading() -> Iterator[None]:
         if isinstance(error.os_error, _Refused):
             raise AddressRefused(str(error.os_error)) from error
         raise TryAgain(f"no connection to {error.host}: {error.os_error}") from error
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+    except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
         raise TryAgain(str(error) or "the other side is silent") from error
 
 
@@ -258,6 +279,38 @@ def _public_socket(info: Any) -> socket.socket:
 
 def _refusal(host: str) -> str:
     return f"{host} is not on the public internet; the setting allow_private_download_urls would let it be asked"
+
+
+async def _first_connection(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first of the addresses that answers."""
+    for host in hosts[:-1]:
+        with contextlib.suppress(OSError):
+            return await asyncio.open_connection(host, port)
+    return await asyncio.open_connection(hosts[-1], port)
+
+
+async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Have an HTTP proxy connect to a host. Raises TryAgain, ConnectionError."""
+    parts = urlsplit(proxy)
+    secure = parts.scheme == "https"
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port or (443 if secure else 80), ssl=True if secure else None
+    )
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
+    if parts.username:
+        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(account).decode()}")
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        answer = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        writer.close()
+        raise TryAgain("the proxy does not answer as one does") from error
+    if not re.match(rb"HTTP/1\.[01] 200\b", answer):
+        writer.close()
+        raise TryAgain(f"the proxy does not connect to {host}")
+    return reader, writer
 
 
 def _joined(url: "URL", location: str) -> "URL":

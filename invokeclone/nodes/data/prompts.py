@@ -1,7 +1,7 @@
 """Prompts out of patterns and files."""
 
+from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, UIComponent
@@ -35,11 +35,10 @@ class DynamicPromptInvocation(BaseInvocation):
         return StringCollectionOutput(collection=prompts or [""])
 
 
-def read_prompts(path: Path, start_line: int, max_prompts: int) -> list[str]:
-    """Lines of a UTF-8 text file, stripped, from the 1-based `start_line`; `max_prompts` 0 means to the end."""
+def read_prompts(file: Iterable[str], start_line: int, max_prompts: int) -> list[str]:
+    """Return lines of a text file, stripped, from the 1-based `start_line`; `max_prompts` 0 means to the end."""
     stop = start_line - 1 + max_prompts if max_prompts else None
-    with path.open(encoding="utf-8") as lines:
-        return [line.strip() for line in islice(lines, start_line - 1, stop)]
+    return [line.strip() for line in islice(file, start_line - 1, stop)]
 
 
 @invocation(
@@ -63,7 +62,8 @@ class PromptsFromFileInvocation(BaseInvocation):
     max_prompts: int = InputField(default=1, ge=0, description="How many lines to read; 0 means all")
 
     def invoke(self, context: InvocationContext) -> StringCollectionOutput:
-        """Give out the prompts."""
-        lines = read_prompts(Path(self.file_path), self.start_line, self.max_prompts)
+        """Give out the prompts; raises what `open_text` raises for files that the user may not read."""
+        with context.config.open_text(self.file_path) as file:
+            lines = read_prompts(file, self.start_line, self.max_prompts)
         before, after = self.pre_prompt or "", self.post_prompt or ""
         return StringCollectionOutput(collection=[f"{before}{line}{after}" for line in lines])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from invokeclone.images import intake, png
 from invokeclone.images.png import METADATA
+from invokeclone.kit.image_files import open_own
 from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
 
 PARAMETERS = "parameters"
@@ -70,7 +71,7 @@ def _unquoted(value: str) -> str:
 
 def packed(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the field's word)
     """Return the picture of a file as bytes with the text in it; a PNG keeps what was embedded before."""
-    with Image.open(path) as image:
+    with open_own(path) as image:
         if format == "png":
             texts = {PARAMETERS: text, **png.embedded(image)}
             return png.copied(path.read_bytes(), texts) or png.encode(image, png.FAST_LEVEL, texts)

@@ -23,6 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
+from invokeclone.kit.image_files import open_own
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import workers
@@ -334,7 +335,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     effort = min(max(int(quality), 1), 100) if quality.isascii() and quality.isdigit() and len(quality) < 4 else None  # noqa: PLR2004  (digits)
 
     def packed() -> bytes:
-        with Image.open(path) as image:
+        with open_own(path) as image:
             return pictures.encoded(_channel(image, channel), format_, effort)
 
     data = await pictures.in_thread(packed)
@@ -383,7 +384,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     path = await _file(needs, original, user)
 
     def masked() -> Image.Image:
-        with Image.open(path) as image:
+        with open_own(path) as image:
             alpha = mask.convert("RGBA").getchannel("A").resize(image.size)
             made = image.convert("RGBA")
         made.putalpha(alpha)

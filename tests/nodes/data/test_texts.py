@@ -1,12 +1,14 @@
 """Strings, prompts, workflow values and nodes that never run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from invokeclone.graph import registry
 from invokeclone.nodes.data import batch, prompts, strings, workflows
+from tests.fakes_context import FakeContext
 
 NOTHING: Any = None
 
@@ -78,13 +80,21 @@ def test_prompts_from_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("one\n  two \n\nfour é\n", encoding="utf-8")
 
+    asked: list[str] = []
+
+    def open_text(name: str) -> Any:
+        asked.append(name)
+        return path.open(encoding="utf-8")
+
     def read(**arguments: Any) -> list[str]:
-        return prompts.PromptsFromFileInvocation(file_path=str(path), **arguments).invoke(NOTHING).collection
+        context: Any = FakeContext(config=SimpleNamespace(open_text=open_text))
+        return prompts.PromptsFromFileInvocation(file_path="some.txt", **arguments).invoke(context).collection
 
     assert read() == ["one"]
     assert read(max_prompts=0) == ["one", "two", "", "four é"]
     assert read(start_line=2, max_prompts=1, pre_prompt="<", post_prompt=">") == ["<two>"]
     assert read(start_line=9, max_prompts=0) == []
+    assert set(asked) == {"some.txt"}
 
 
 @pytest.mark.parametrize("kind", ["image", "string", "integer", "float"])

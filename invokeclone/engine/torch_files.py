@@ -1,0 +1,77 @@
+"""Torch's own files (.pt, .pth, .ckpt, .bin) as tensors, without torch.load: what is in them is decided by `models.pickles`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invokeclone.models import pickles
+from invokeclone.models.errors import InvalidModel
+from invokeclone.models.pickles import Extent
+from invokeclone.models.unpickler import StoredTensor
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "C64": torch.complex64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "U16": torch.uint16,
+    "U32": torch.uint32, "U64": torch.uint64,
+}  # fmt: skip
+_MAX_DEPTH = 4
+_ALIGNMENT = 16
+_MAX_REUSE = 16
+"""How many times the file's size all tensors may have together; tied weights share a storage."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a file: tensors, and mappings of tensors, by name; what else lies beside them is left out.
+
+    Tensors are mapped from the file where its layout allows, else read. Raises InvalidModel for files that are damaged,
+    cut off, or name anything but tensors.
+    """
+    content = pickles.content(path)
+    reader = _Reader(path, content.extents)
+    values: dict[str, Any] = reader.tensors(content.values, 0)
+    return values
+
+
+class _Reader:
+    """Makes tensors out of a file's storages, of which several tensors may be views."""
+
+    def __init__(self, path: Path, extents: Mapping[str, Extent]) -> None:
+        size = path.stat().st_size
+        self._path, self._extents, self._left = path, extents, size * _MAX_REUSE
+        self._whole = torch.UntypedStorage.from_file(str(path), False, size)
+        self._storages: dict[str, torch.UntypedStorage] = {}
+
+    def tensors(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        """Return the tensors and mappings among `values`."""
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, StoredTensor):
+                found[str(name)] = self._tensor(value)
+            elif isinstance(value, Mapping) and depth < _MAX_DEPTH:
+                self._spend(len(value))
+                found[str(name)] = self.tensors(value, depth + 1)
+        return found
+
+    def _tensor(self, stored: StoredTensor) -> torch.Tensor:
+        dtype = _DTYPES[stored.dtype]
+        tensor = torch.empty(0, dtype=dtype)
+        start = stored.storage.start * _DTYPES[stored.storage.dtype].itemsize // dtype.itemsize
+        tensor.set_(self._storage(stored.storage.key), start + stored.offset, stored.shape, stored.strides)
+        self._spend(tensor.nbytes)
+        return tensor
+
+    def _storage(self, key: str) -> torch.UntypedStorage:
+        if key not in self._storages:
+            extent = self._extents[key]
+            storage = self._whole[extent.offset : extent.offset + extent.size]
+            self._storages[key] = storage if extent.offset % _ALIGNMENT == 0 else storage.clone()
+        return self._storages[key]
+
+    def _spend(self, amount: int) -> None:
+        """Count what is made of the file, so that views of one storage cannot fill the memory."""
+        self._left -= amount
+        if self._left < 0:
+            raise InvalidModel(f"{self._path.name} declares the same bytes as tensors again and again")

@@ -1,0 +1,105 @@
+"""Files of the server's machine that a user names by path: which may be read, and reading them.
+
+The rule, for every path that comes from a client (a node's field, a batch's value, a workflow):
+
+* anybody may read files in the folders of the setting `allowed_file_folders`, symbolic links resolved;
+* an administrator may read any other file, as may whoever uses a server without accounts that listens on this machine only:
+  there the caller is the person at the machine, and InvokeAI's users name files by absolute paths;
+* a server without accounts on a network may be called by anybody, so there the folders are the only place.
+
+A refusal says the same whether the file is there or not. What is read is a regular file (no device, pipe or folder), as text
+and up to a limit.
+"""
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from invokeclone.kit.errors import Forbidden, NotFound, TooLarge, Unprocessable
+from invokeclone.kit.settings import Settings
+
+MAX_TEXT_BYTES = 16 * 1024 * 1024
+
+
+class FileRefused(Forbidden):
+    """The user may not read this file, if there is one."""
+
+
+class FileNotReadable(NotFound):
+    """There is no such file, or none that can be read as text."""
+
+
+def may_name_any_file(settings: Settings, *, is_admin: bool) -> bool:
+    """Tell whether a user may read files outside of the allowed folders; without accounts everybody is an administrator."""
+    return is_admin and (settings.multiuser or is_local(settings.host))
+
+
+def is_local(host: str) -> bool:
+    """Tell whether a server that listens on `host` can be called from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def resolve(settings: Settings, text: str, *, is_admin: bool) -> Path:
+    """Return the real path of the file that a user names, absolute or relative to an allowed folder.
+
+    Blocking. Raises FileRefused for a file that the user may not read, Unprocessable for what is no path.
+    """
+    if not _is_path(text):
+        raise Unprocessable(f"not the path of a file: {text!r}")
+    free = may_name_any_file(settings, is_admin=is_admin)
+    folders = [_real(folder) for folder in settings.allowed_file_paths]
+    named = Path(text).expanduser() if free and text.startswith("~") else Path(text)
+    candidates = [_real(folder / named) for folder in folders]  # an absolute path stays itself
+    inside = [path for path in candidates if any(path.is_relative_to(folder) for folder in folders)]
+    if not free and not inside:
+        raise FileRefused(
+            f"{text} is not in a folder whose files may be read ({', '.join(map(str, settings.allowed_file_folders))});"
+            " put it there, or have an administrator add its folder to allowed_file_folders"
+        )
+    if free:
+        inside = [*inside, _real(named)]
+    return next((path for path in inside if os.path.lexists(path)), inside[0])
+
+
+@contextmanager
+def opened_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[TextIO]:
+    """Open the UTF-8 text file that a user names.
+
+    Blocking. Raises FileRefused, FileNotReadable (none there, or no regular file), TooLarge, Unprocessable.
+    """
+    path = resolve(settings, text, is_admin=is_admin)
+    missing = FileNotReadable(f"there is no file {text} that can be read")
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise missing from error
+    status = os.fstat(number)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT_BYTES:
+        os.close(number)
+        too_large = TooLarge(f"{text} has {status.st_size} bytes, more than {MAX_TEXT_BYTES}: use a smaller file")
+        raise too_large if stat.S_ISREG(status.st_mode) else missing
+    with os.fdopen(number, encoding="utf-8-sig") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise Unprocessable(f"{text} is not a text file in UTF-8") from error
+
+
+def _is_path(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return bool(text.strip()) and "\0" not in text
+
+
+def _real(path: Path) -> Path:
+    """Return a path without links; one whose links go round in circles is itself."""
+    return Path(os.path.realpath(path))

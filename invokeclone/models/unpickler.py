@@ -1,0 +1,292 @@
+"""A reader of pickles that builds tensor descriptions, texts, numbers and collections, and calls nothing that a file names.
+
+Pickle is a program: it names functions to call and attributes to set. Only the names that torch writes for tensors are
+resolved here, to constructors of descriptions; keys of mappings are plain values, so that no hash runs without end; and
+the number of instructions is limited, so that a small file cannot fill the memory.
+"""
+
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar, TypeGuard
+
+MAX_BYTES = 64_000_000
+"""Bytes of a pickle; those of a whole Stable Diffusion checkpoint have about 500 000."""
+MAX_INSTRUCTIONS = 4_000_000
+MAX_TENSORS = 200_000
+MAX_DIMENSIONS = 16
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "C64": 8,
+    "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
+}  # fmt: skip
+"""Bytes of one element by the name of its number type."""
+_STORAGES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
+    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+}  # fmt: skip
+_DTYPES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "complex64": "C64", "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+}  # fmt: skip
+INERT_NAMES = (
+    ("_codecs", "encode"),
+    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("lightning.pytorch.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+)
+"""Names of what lies beside the tensors in published checkpoints of Stable Diffusion 1 and 2."""
+_PLAIN_KEYS = (str, int, float, bytes, type(None))
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Elements in a row, somewhere in the file: `count` of the number type, the first of them `start` after the key's."""
+
+    key: str
+    dtype: str
+    count: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A view of a storage; shape, strides and offset are in elements, and are known to lie within it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    storage: Storage
+
+
+class Parameters(dict[str, Any]):
+    """What a torch.nn.ParameterDict holds; made empty, so that nothing is hashed before its keys were checked."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        super().__init__()
+
+
+class Inert:
+    """In the place of a trainer's object in a published checkpoint, which is neither imported nor made."""
+
+    def __init__(self, *_: object) -> None:
+        """Leave everything out."""
+
+
+class LimitedFile:
+    """The beginning of a file, of which no more can be read than MAX_BYTES, in no more than MAX_INSTRUCTIONS pieces."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Begin at the file's position."""
+        self._file, self._left, self._reads = file, MAX_BYTES, 0
+
+    def _taken(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        self._reads += 1
+        if self._reads > MAX_INSTRUCTIONS:
+            raise pickle.UnpicklingError("it has more instructions than any model's file")
+        return data
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes."""
+        return self._taken(self._file.read(min(size, self._left) if size >= 0 else self._left))
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the next line's beginning."""
+        return self._taken(self._file.readline(self._left))
+
+
+class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates what a file asks for)
+    """Reads one pickle; raises UnpicklingError, or what a damaged one makes the reader raise, of any kind."""
+
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
+    stack: list[Any]
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(self, file: LimitedFile) -> None:
+        """Read from `file`."""
+        super().__init__(file)
+        self.storages: dict[str, Storage] = {}
+        self._tensors = 0
+        self._names = {
+            ("collections", "OrderedDict"): _ordered,
+            ("torch._utils", "_rebuild_tensor"): self._tensor,
+            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
+            ("torch._utils", "_rebuild_tensor_v3"): self._tensor_of_type,
+            ("torch._utils", "_rebuild_parameter"): _first,
+            ("torch._utils", "_rebuild_parameter_with_state"): _first,
+            ("torch.nn.modules.container", "ParameterDict"): Parameters,
+            ("torch", "Size"): tuple,
+            ("__builtin__", "set"): _members,
+            ("builtins", "set"): _members,
+            ("torch.storage", "UntypedStorage"): "U8",
+            **dict.fromkeys(INERT_NAMES, Inert),
+            **{("torch", name): dtype for name, dtype in (_STORAGES | _DTYPES).items()},
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name; raises UnpicklingError for any other."""
+        if (module, name) not in self._names:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, and what it would do is not known to be harmless")
+        return self._names[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return a storage; `pid` is `("storage", type, key, device, elements[, view])`, a view `(key, offset, elements)`.
+
+        Of a module's class, `("module", class, file, code)`, it is that class; the code is not looked at.
+        """
+        if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
+            return pid[1]
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":  # noqa: PLR2004
+            raise pickle.UnpicklingError("it refers to something that is no storage")
+        dtype, key, count = pid[1], pid[2], pid[4]
+        if not (isinstance(dtype, str) and dtype in ITEM_BYTES and isinstance(key, str) and _is_count(count)):
+            raise pickle.UnpicklingError("it has a storage without type, name or size")
+        whole = Storage(key, dtype, count)
+        if self.storages.setdefault(key, whole) != whole:
+            raise pickle.UnpicklingError(f"its storage {key} has two sizes or types")
+        view = pid[5] if len(pid) > 5 else None  # noqa: PLR2004
+        return whole if view is None else _view(whole, view)
+
+    def _tensor(self, storage: object, offset: object, shape: object, strides: object, *_: object) -> StoredTensor:
+        return self._made(storage, offset, shape, strides, None)
+
+    def _tensor_of_type(
+        self, storage: object, offset: object, shape: object, strides: object, _grad: object, _hooks: object, dtype: object, *_: object
+    ) -> StoredTensor:  # fmt: skip
+        return self._made(storage, offset, shape, strides, dtype)
+
+    def _made(self, storage: object, offset: object, shape: object, strides: object, dtype: object) -> StoredTensor:
+        """Return a tensor after checking that all its elements lie in the storage."""
+        self._tensors += 1
+        if self._tensors > MAX_TENSORS:
+            raise pickle.UnpicklingError("it declares more tensors than any model has")
+        if not isinstance(storage, Storage) or not _is_count(offset):
+            raise pickle.UnpicklingError("it has a tensor without a storage")
+        if not (_are_counts(shape) and _are_counts(strides) and len(shape) == len(strides)):
+            raise pickle.UnpicklingError("a tensor without a shape")
+        kind = storage.dtype if dtype is None else dtype
+        if not isinstance(kind, str) or kind not in ITEM_BYTES:
+            raise pickle.UnpicklingError("a tensor without a number type")
+        available = storage.count * ITEM_BYTES[storage.dtype] // ITEM_BYTES[kind]
+        elements = math.prod(shape)
+        end = (
+            offset + 1 + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
+            if elements
+            else 0
+        )
+        if max(end, elements) > available:
+            raise pickle.UnpicklingError(
+                f"a tensor of shape {list(shape)} lies beyond its storage of {available} elements"
+            )
+        return StoredTensor(kind, tuple(shape), tuple(strides), offset, storage)
+
+
+def _set_items(reader: Unpickler) -> None:
+    items = reader.pop_mark()
+    _put(reader.stack[-1], items[::2], items[1::2])
+
+
+def _set_item(reader: Unpickler) -> None:
+    value, key = reader.stack.pop(), reader.stack.pop()
+    _put(reader.stack[-1], [key], [value])
+
+
+def _make_dict(reader: Unpickler) -> None:
+    items = reader.pop_mark()
+    made: dict[Any, Any] = {}
+    _put(made, items[::2], items[1::2])
+    reader.append(made)
+
+
+def _make_set(_reader: Unpickler) -> None:
+    raise pickle.UnpicklingError("it has a set, which no tensor needs")
+
+
+def _build(reader: Unpickler) -> None:
+    """Take over the entries of a ParameterDict; the attributes of any other object are left out."""
+    state = reader.stack.pop()
+    target = reader.stack[-1]
+    if not isinstance(target, dict | Inert):
+        raise pickle.UnpicklingError("it sets attributes of something that has none")
+    entries = state.get("_parameters") if isinstance(state, dict) else None
+    if isinstance(target, Parameters) and isinstance(entries, dict):
+        target.update(entries)
+
+
+def _skip_frame(reader: Unpickler) -> None:
+    """Read on without the frame, whose content would be read past the limits."""
+    reader.read(8)
+
+
+def _refuse_buffer(_reader: Unpickler) -> None:
+    raise pickle.UnpicklingError("it has a buffer, which no tensor needs")
+
+
+for _code, _action in (
+    (pickle.SETITEMS, _set_items),
+    (pickle.SETITEM, _set_item),
+    (pickle.DICT, _make_dict),
+    (pickle.EMPTY_SET, _make_set),
+    (pickle.ADDITEMS, _make_set),
+    (pickle.FROZENSET, _make_set),
+    (pickle.BUILD, _build),
+    (pickle.FRAME, _skip_frame),
+    (pickle.BYTEARRAY8, _refuse_buffer),
+    (pickle.NEXT_BUFFER, _refuse_buffer),
+):
+    Unpickler.dispatch[_code[0]] = _action
+
+
+def _put(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
+    if not isinstance(target, dict):
+        raise pickle.UnpicklingError("it puts entries into something that is no mapping")
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(key, _PLAIN_KEYS) and key is not Inert:
+            raise pickle.UnpicklingError("it has a mapping whose keys are no names")
+        target[key] = value
+
+
+def _ordered(pairs: object = ()) -> OrderedDict[Any, Any]:
+    made: OrderedDict[Any, Any] = OrderedDict()
+    given: list[Any] = list(pairs) if isinstance(pairs, list | tuple) else [None]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given):  # noqa: PLR2004
+        raise pickle.UnpicklingError("it has a mapping of something else than pairs")
+    _put(made, [pair[0] for pair in given], [pair[1] for pair in given])
+    return made
+
+
+def _members(values: object = ()) -> object:
+    """Return a set's members as they are: they are never looked at, and hashing them could take for ever."""
+    return values
+
+
+def _first(value: object, *_: object) -> object:
+    return value
+
+
+def _view(whole: Storage, view: object) -> Storage:
+    if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1]) or not _is_count(view[2]):  # noqa: PLR2004
+        raise pickle.UnpicklingError("it has a view without offset or size")
+    if view[1] + view[2] > whole.count:
+        raise pickle.UnpicklingError("it has a view that lies beyond its storage")
+    return Storage(whole.key, whole.dtype, view[2], view[1])
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+
+
+def _are_counts(value: object) -> TypeGuard[Sequence[int]]:
+    return isinstance(value, list | tuple) and len(value) <= MAX_DIMENSIONS and all(map(_is_count, value))

@@ -1,0 +1,229 @@
+"""Dangerous calls have one place each: files that users name, images, pickles, the network, other processes.
+
+Each table says which modules may do it and why; a new place is either a mistake or a line here.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import invokeclone
+from invokeclone.graph import registry
+
+PACKAGE = Path(invokeclone.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name(node: ast.expr) -> str:
+    """Return the dotted name of an expression: `Image.open`, or `.open` for one of something that has none."""
+    if isinstance(node, ast.Name):
+        return node.id
+    return f"{name(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            yield name(node.func), node
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the modules that a file imports, at any place, and names imported from them as `module.name`."""
+    types = [node for node in ast.walk(tree(path)) if isinstance(node, ast.If) and name(node.test) == "TYPE_CHECKING"]
+    unused = {id(inner) for block in types for inner in ast.walk(block)}
+    for node in ast.walk(tree(path)):
+        if id(node) in unused:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and name(node.func) in {
+            "importlib.import_module",
+            "import_module",
+            "__import__",
+        }:
+            yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+
+
+def modules_where(found: Callable[[Path], bool]) -> set[str]:
+    return {path.relative_to(PACKAGE).as_posix() for path in SOURCES if found(path)}
+
+
+# Images
+
+OPENERS = {
+    "Image.open",
+    "PIL.Image.open",
+    "ImageFile.Parser",
+    "Image.core.open",
+    "imageio.imread",
+    "cv2.imread",
+    "cv2.imdecode",
+}
+
+
+def test_images_are_opened_in_one_place() -> None:
+    assert modules_where(lambda path: any(called in OPENERS for called, _ in calls(path))) == {"kit/image_files.py"}
+
+
+# Pickles and code that comes with a model
+
+PICKLES = {
+    "torch.load",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "joblib.load",
+    "dill.load",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.package.PackageImporter",
+}
+
+
+def test_nothing_is_unpickled_but_by_the_strict_reader() -> None:
+    assert modules_where(lambda path: any(called in PICKLES for called, _ in calls(path))) == set()
+    readers = modules_where(lambda path: "pickle" in set(imports(path)))
+    assert readers == {"models/pickles.py", "models/unpickler.py"}
+
+
+def test_numpy_files_are_read_without_objects() -> None:
+    for path in SOURCES:
+        for called, node in calls(path):
+            assert not any(word.arg == "allow_pickle" for word in node.keywords), path
+            assert called not in {"np.load", "numpy.load"}, path
+
+
+MAY_RUN_CODE = {"eval", "exec", "os.system", "os.popen", "runpy.run_path", "runpy.run_module"}
+
+
+def test_nothing_is_evaluated_but_annotations_of_node_classes() -> None:
+    found = modules_where(lambda path: any(called in MAY_RUN_CODE for called, _ in calls(path)))
+    assert found == {"graph/invocation.py"}
+
+
+def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> None:
+    """`from_pretrained` is called in one module, with local files only, and no argument lets a model bring code."""
+    where = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
+    assert where == {"engine/folders.py"}
+    for called, node in calls(PACKAGE / "engine" / "folders.py"):
+        if called.endswith("from_pretrained"):
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert words.get("local_files_only") == "True" or "state_dict" in words, ast.unparse(node)
+    for path in SOURCES:
+        for called, node in calls(path):
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            assert words.get("trust_remote_code", "False") == "False", path
+            assert "custom_pipeline" not in words, path
+            if called.endswith("from_single_file"):
+                assert words.get("local_files_only") == "True", ast.unparse(node)
+
+
+# The network
+
+NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko")  # fmt: skip
+CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
+MAY_USE_THE_NETWORK = {
+    "models/download/web.py": "the way out: addresses checked, proxy, tokens, limits",
+    "cli/serve.py": "listens; opens no connection",
+}
+
+
+def test_there_is_one_way_out_to_the_network() -> None:
+    def goes_out(path: Path) -> bool:
+        found = set(imports(path))
+        named = any(module == one or module.startswith(f"{one}.") for module in found for one in NETWORK)
+        return named or any(called in CONNECTING or called.endswith(".create_connection") for called, _ in calls(path))
+
+    assert modules_where(goes_out) == set(MAY_USE_THE_NETWORK)
+
+
+STARTS = (
+    "subprocess",
+    "asyncio.create_subprocess_exec",
+    "asyncio.create_subprocess_shell",
+    "os.exec",
+    "os.spawn",
+    "pty",
+)
+MAY_START_PROCESSES = {
+    "cli/webui.py": "pip, which fetches the web UI's package when the operator asks for it at the command line",
+    "custom_nodes/sources.py": "git, behind the gateway",
+    "custom_nodes/inspection.py": "Python, which describes packs",
+    "images/videos/intake.py": "Python, which looks into videos",
+    "server/link.py": "the workers",
+    "utilities/prompts.py": "Python, which expands prompts",
+}
+
+
+def test_other_programs_are_started_in_few_places_and_by_no_shell() -> None:
+    def starts(path: Path) -> bool:
+        named = any(module == "subprocess" for module in imports(path))
+        return named or any(called.startswith(STARTS) for called, _ in calls(path))
+
+    assert modules_where(starts) <= set(MAY_START_PROCESSES) | {"kit/child_process.py"}
+    for path in SOURCES:
+        for called, node in calls(path):
+            assert called != "asyncio.create_subprocess_shell", path
+            assert not any(word.arg == "shell" for word in node.keywords), path
+
+
+# Files that users name
+
+NODE_FILES = [path for path in SOURCES if "nodes" in path.relative_to(PACKAGE).parts[:3]]
+OPENING = re.compile(r"(^|\.)(open|read_text|read_bytes|write_text|write_bytes|iterdir|glob|rglob|unlink|rmtree|load_file|load_local_model|load_remote_model|download_and_cache_model|fromfile|loadtxt|imread|open_text|write_file)$")  # fmt: skip
+PATHS = re.compile(r"^(Path|PurePath|pathlib\.Path|os\.(open|listdir|scandir|remove|stat|path\.exists))$")
+MAY_TOUCH_FILES = {
+    "nodes/data/prompts.py": {"context.config.open_text"},
+    "nodes/images/export.py": {"write_file", "Path"},
+}
+"""Of the nodes: which calls on files each module may make; `export` writes only into the outputs (`safe_join`)."""
+
+
+def test_nodes_touch_no_files_but_through_the_context() -> None:
+    assert len(NODE_FILES) > 30
+    found: dict[str, set[str]] = {}
+    for path in NODE_FILES:
+        touched = {called for called, _ in calls(path) if OPENING.search(called) or PATHS.match(called)}
+        if touched:
+            found[path.relative_to(PACKAGE).as_posix()] = touched
+    assert found == MAY_TOUCH_FILES
+
+
+SUSPECT = re.compile(r"(?i)path|file|folder|directory|\burl\b|\burls\b|uri|address|\bhost\b")
+REVIEWED = {
+    ("prompt_from_file", "file_path"): "read by context.config.open_text",
+    ("save_image_to_file", "output_directory"): "inside of the outputs by safe_join, not in the server's own folders",
+    ("save_image_to_file", "prefix"): "no separators",
+    ("save_image_to_file", "suffix"): "no separators",
+    ("save_image_to_file", "file_format"): "one of three words",
+}
+
+
+def test_every_field_that_may_name_a_file_or_an_address_was_looked_at() -> None:
+    registry.discover()
+    found = {
+        (node_type, field)
+        for node_type, cls in registry.nodes().items()
+        if cls.__module__.startswith("invokeclone.")
+        for field, info in cls.model_fields.items()
+        if "str" in str(info.annotation) and SUSPECT.search(f"{field} {info.description or ''}")
+    }
+    assert found - set(REVIEWED) == set()
+    assert ("prompt_from_file", "file_path") in found
+
+
+@pytest.mark.parametrize("table", [MAY_USE_THE_NETWORK, MAY_START_PROCESSES, MAY_TOUCH_FILES])
+def test_the_tables_name_modules_that_are_there(table: dict[str, object]) -> None:
+    assert [module for module in table if not (PACKAGE / module).is_file()] == []
