@@ -234,7 +234,7 @@ def _set_timesteps(sampler: Any, steps: int, device: torch.device) -> None:
         number = f"{steps} step" if steps == 1 else f"{steps} steps"
         raise StepsNotPossible(
             f"{type(sampler).__name__} cannot make {number} with this model's configuration: choose another number of "
-            f"steps or another scheduler ({error})"
+            "steps or another scheduler"
         ) from error
 
 
