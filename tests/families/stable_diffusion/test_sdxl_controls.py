@@ -108,17 +108,16 @@ def run(made: Any, **inputs: Any) -> torch.Tensor:
     return result
 
 
-# Controls
-
-
 def make_net(seed: int) -> Any:
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     torch.manual_seed(seed)
     net = ControlNetModel(**NETWORK, conditioning_embedding_out_channels=(4, 4, 8, 8)).eval()
-    for weight in net.parameters():
+    for name, weight in net.named_parameters():
         if not weight.any():
             torch.nn.init.normal_(weight, std=0.3)
+        if name.startswith("controlnet_cond_embedding"):
+            weight.data *= 2  # so that the image shows in the latents
     return net
 
 
@@ -158,6 +157,9 @@ def test_two_controlnets(mode: str, guess: bool, unet: Any, nets: list[Any]):
     latents = denoise(unet, controls=controlnets(nets, mode))
     assert torch.allclose(latents, expected, atol=1e-4)
     assert not torch.allclose(latents, denoise(unet, controls=controlnets(nets[:1], mode)), atol=1e-2)
+    swapped = controlnets(nets, mode)
+    swapped[0].image, swapped[1].image = swapped[1].image, swapped[0].image
+    assert not torch.allclose(latents, denoise(unet, controls=swapped), atol=1e-2)
 
 
 def test_two_t2i_adapters(unet: Any, adapters: list[Any]):
@@ -362,9 +364,6 @@ def test_regions_masked_images_and_a_controlnet(unet: Any, nets: list[Any], file
         with cross_attention(unet, attention):
             result = UNetDenoiser(unet, attention=attention, controls=[control])(latents, timestep, conditioning)
     assert torch.allclose(result, expected, atol=1e-5)
-
-
-# Inpainting
 
 
 def hole() -> torch.Tensor:
