@@ -1,4 +1,4 @@
-"""Stable Diffusion XL with a LoRA and the refiner in the official web UI, once for each bundle, with tiny models."""
+"""Stable Diffusion XL with a LoRA in the official web UI, once for each bundle, with tiny models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +13,18 @@ from tests.tiny_models import noise_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODEL, REFINER, LORA = "Tiny XL", "Tiny Refiner", "Tiny Style"
+MODEL, LORA = "Tiny XL", "Tiny Style"
 SETTINGS = {"width": 128, "height": 128, "steps": 6, "cfg_scale": 4.0, "scheduler": "euler"}
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a tiny SDXL, its refiner, and a LoRA for one layer of its UNet."""
+    """Write a tiny SDXL and a LoRA for one layer of its UNet."""
     import torch
     from safetensors.torch import save_file
 
     made = tmp_path_factory.mktemp("models")
     models.stable_diffusion_xl(made / MODEL, 2048)
-    models.stable_diffusion_xl(made / REFINER, 1280, refiner=True)
     layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     weights = {
         f"{layer}.lora_down.weight": noise_of(1, 4, 2048),
@@ -46,25 +45,21 @@ def installed(server: Server, folder: Path) -> Iterator[None]:
     def keys() -> dict[str, str]:
         return {model["name"]: model["key"] for model in server.client.get("/api/v2/models/").json()["models"]}
 
-    known = server.wait_for(lambda: keys() if {MODEL, REFINER, LORA} <= keys().keys() else None, "the models")
+    known = server.wait_for(lambda: keys() if {MODEL, LORA} <= keys().keys() else None, "the models")
     settings = {"default_settings": SETTINGS}
     server.client.patch(f"/api/v2/models/i/{known[MODEL]}", json=settings).raise_for_status()
     yield
-    for name in (MODEL, REFINER, LORA):
+    for name in (MODEL, LORA):
         server.client.delete(f"/api/v2/models/i/{known[name]}").raise_for_status()
 
 
 @pytest.mark.usefixtures("installed")
-async def test_an_image_with_a_lora_and_the_refiner_and_its_recall(ui: UI) -> None:
+async def test_an_image_with_a_lora_and_its_recall(ui: UI) -> None:
     lora = ui.page.get_by_label("Remove LoRA")
     await expect(ui.text(MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
     await ui.text("Add LoRA").first.click()
     await ui.text(LORA, exact=True).last.click()
     await expect(lora).to_be_visible()
-    await ui.text("Refiner", exact=True).first.click()
-    await ui.text("Select a Model", exact=True).last.click()
-    await ui.text(REFINER, exact=True).last.click()
-    await expect(ui.text("Refiner Steps").or_(ui.text("Refiner Start")).first).to_be_attached()
 
     item_id = await ui.invoke("a red fox in the snow")
     await expect(ui.page.get_by_test_id("progress-image").first).to_be_visible()
@@ -74,8 +69,6 @@ async def test_an_image_with_a_lora_and_the_refiner_and_its_recall(ui: UI) -> No
     assert (image["width"], image["height"]) == (128, 128)
     assert (metadata["generation_mode"], metadata["model"]["name"]) == ("sdxl_txt2img", MODEL)
     assert [(entry["model"]["name"], entry["weight"]) for entry in metadata["loras"]] == [(LORA, 0.75)]
-    assert metadata["refiner_model"]["name"] == REFINER
-    assert "sdxl_refiner_model_loader" in {node["type"] for node in item["session"]["graph"]["nodes"].values()}
 
     await ui.picture(image["image_name"]).click()
     await ui.page.get_by_label("Info (I)").first.click()
