@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def make(folder: Path) -> None:
 
     _stable_diffusion(folder / "p-sd15", 768)
     _stable_diffusion(folder / "p-sd15-inpaint", 768, in_channels=9)
-    _stable_diffusion_xl(folder / "p-sdxl", 2048)
-    _stable_diffusion_xl(folder / "p-refiner", 1280, refiner=True)
+    stable_diffusion_xl(folder / "p-sdxl", 2048)
+    stable_diffusion_xl(folder / "p-refiner", 1280, refiner=True)
     _stable_diffusion(folder / "p-sd21", 1024, prediction="v_prediction")
     shutil.copytree(folder / "p-sd15", folder / "p-sd15-full", ignore=shutil.ignore_patterns("unet"))
     unet = UNet2DConditionModel(**FULL_UNET)
@@ -102,7 +103,7 @@ def _stable_diffusion(folder: Path, width: int, in_channels: int = 4, prediction
     _copy_vocabulary(folder)
 
 
-def _stable_diffusion_xl(folder: Path, width: int, *, refiner: bool = False) -> None:
+def stable_diffusion_xl(folder: Path, width: int, *, refiner: bool = False) -> None:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
     from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
@@ -197,8 +198,7 @@ def _controls(folder: Path) -> None:
 
 
 def _image_prompts(folder: Path) -> None:
-    """Write an image encoder, and an IP-Adapter of p-sd15 in the layout of the published ones."""
-    import torch
+    """Write an image encoder, and IP-Adapters of p-sd15 in the layout of the published ones."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from safetensors.torch import save_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -209,21 +209,57 @@ def _image_prompts(folder: Path) -> None:
     )  # fmt: skip
     encoder = fill(CLIPVisionModelWithProjection(vision), salt="vision")
     encoder.save_pretrained(folder / "IP Adapter SD1.5 Image Encoder")
+    unet = UNet2DConditionModel.from_pretrained(folder / "p-sd15" / "unet")
+    save_file(_ip_adapter(unet, plus=False), folder / "p-ip-sd15.safetensors")
+    save_file(_ip_adapter(unet, plus=True), folder / "p-ip-sd15-plus.safetensors")
+
+
+def _ip_adapter(unet: Any, *, plus: bool) -> dict[str, Any]:
+    """Return an IP-Adapter's tensors; `plus`: with a resampler of 16 tokens instead of a linear projection to four."""
+    import torch
+
     counted = itertools.count(1)
 
     def noise(*shape: int, scale: float = 0.4) -> torch.Tensor:
         return tensor(f"noise {next(counted)}", shape, scale)
 
-    weights = {
-        "image_proj.proj.weight": noise(4 * 768, 1024),
-        "image_proj.proj.bias": noise(4 * 768),
-        "image_proj.norm.weight": torch.ones(768),
-        "image_proj.norm.bias": torch.zeros(768),
-    }
-    unet = UNet2DConditionModel.from_pretrained(folder / "p-sd15" / "unet")
+    width = 768
+    if plus:
+        weights = {f"image_proj.{name}": value for name, value in _resampler(noise, width).items()}
+    else:
+        weights = {
+            "image_proj.proj.weight": noise(4 * width, 1024),
+            "image_proj.proj.bias": noise(4 * width),
+            "image_proj.norm.weight": torch.ones(width),
+            "image_proj.norm.bias": torch.zeros(width),
+        }
     for number, name in enumerate(unet.attn_processors):
         if ".attn2." in name:
-            width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-            weights[f"ip_adapter.{number}.to_k_ip.weight"] = noise(width, 768)
-            weights[f"ip_adapter.{number}.to_v_ip.weight"] = noise(width, 768, scale=1.0)
-    save_file(weights, folder / "p-ip-sd15.safetensors")
+            features = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            weights[f"ip_adapter.{number}.to_k_ip.weight"] = noise(features, width)
+            weights[f"ip_adapter.{number}.to_v_ip.weight"] = noise(features, width, scale=1.0)
+    return weights
+
+
+def _resampler(noise: Callable[..., Any], width: int) -> dict[str, Any]:
+    import torch
+
+    weights = {
+        "latents": noise(1, 16, width),
+        "proj_in.weight": noise(width, 32),
+        "proj_in.bias": noise(width),
+        "proj_out.weight": noise(width, width),
+        "proj_out.bias": noise(width),
+    }
+    norms = ["norm_out"]
+    for layer in range(4):
+        attention, feed_forward = f"layers.{layer}.0", f"layers.{layer}.1"
+        norms += [f"{attention}.norm1", f"{attention}.norm2", f"{feed_forward}.0"]
+        weights[f"{attention}.to_q.weight"] = noise(width, width)
+        weights[f"{attention}.to_kv.weight"] = noise(2 * width, width)
+        weights[f"{attention}.to_out.weight"] = noise(width, width)
+        weights[f"{feed_forward}.1.weight"] = noise(4 * width, width)
+        weights[f"{feed_forward}.3.weight"] = noise(width, 4 * width)
+    for norm in norms:
+        weights[f"{norm}.weight"], weights[f"{norm}.bias"] = torch.ones(width), torch.zeros(width)
+    return weights

@@ -70,6 +70,10 @@ class NoSuchScheduler(Unprocessable):
     """The scheduler name is not one of the API's."""
 
 
+class StepsNotPossible(Unprocessable):
+    """A sampler cannot make this number of steps with the model's configuration."""
+
+
 @lru_cache
 def _class(where: str) -> Any:
     module, _, name = where.partition(".")
@@ -206,9 +210,10 @@ def plan(
     """Return the schedule of `steps` steps of which only the part from `start` to `end` (0 to 1) is run.
 
     `seeds`, one for each row of the latents, make stochastic samplers repeatable; their noise is drawn on `device`.
+    Raises StepsNotPossible.
     """
     on_cpu = type(sampler).__name__ == _TIMES_ON_CPU
-    sampler.set_timesteps(steps, device=torch.device("cpu") if on_cpu else device)
+    _set_timesteps(sampler, steps, torch.device("cpu") if on_cpu else device)
     if on_cpu:
         sampler.timesteps = sampler.timesteps.to(device)
     timesteps, order, highest = sampler.timesteps, int(sampler.order), int(sampler.config.num_train_timesteps)
@@ -220,6 +225,17 @@ def plan(
     return DiscreteSchedule(
         sampler, timesteps[begin : begin + count * order], first, _step_arguments(sampler, device, seeds)
     )
+
+
+def _set_timesteps(sampler: Any, steps: int, device: torch.device) -> None:
+    try:
+        sampler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError, ArithmeticError) as error:  # PNDM warms up over four, LCM and TCD learned fifty
+        number = f"{steps} step" if steps == 1 else f"{steps} steps"
+        raise StepsNotPossible(
+            f"{type(sampler).__name__} cannot make {number} with this model's configuration: choose another number of "
+            "steps or another scheduler"
+        ) from error
 
 
 def _step_arguments(sampler: Any, device: torch.device, seeds: Sequence[int]) -> dict[str, Any]:
