@@ -43,7 +43,7 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import errors, external, guards, info, openapi, page
+from invokeclone.server import bodies, errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
@@ -133,8 +133,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     Clients.install(app)
     errors.install(app)
     for router in ROUTERS + shims.ROUTERS:
-        app.include_router(router)
-    app.add_api_route("/health", _health, include_in_schema=False)
+        app.include_router(bodies.read_strictly(router))
+    for path in ("/health", "/api/v1/health"):
+        app.add_api_route(path, _health, include_in_schema=False)
     page.install(app, settings.root)
     app.state.openapi = openapi.install(app)
     app.mount("/ws", app.state.sockets.app)
@@ -158,7 +159,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
     app.add_middleware(Renewal)
     app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
-    app.add_middleware(guards.BodyLimit)
+    app.add_middleware(guards.BodyLimit, limits=settings.limits)
+    app.add_middleware(guards.NoNulCharacters)
     app.add_middleware(guards.SameSite, allow_origins=settings.allow_origins)
     if settings.allow_origins:
         app.add_middleware(
