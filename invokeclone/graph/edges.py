@@ -17,7 +17,6 @@ def in_slices(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         return validate(value)  # for the right places in the errors
 
 
-
 class EdgeConnection(BaseModel):
     """One end of an edge."""
 

@@ -47,5 +47,7 @@ def validated(model: type[Model], value: Any, *place: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [{**problem, "loc": ("body", *place, *problem["loc"])} for problem in error.errors(include_url=False)]
+        problems = [
+            {**problem, "loc": ("body", *place, *problem["loc"])} for problem in error.errors(include_url=False)
+        ]
         raise RequestValidationError(problems) from error

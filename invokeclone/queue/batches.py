@@ -25,9 +25,10 @@ from pydantic import (
     model_validator,
 )
 
-from invokeclone.graph.fields import ImageField, VideoField
 from invokeclone.graph.edges import in_slices
+from invokeclone.graph.fields import ImageField, VideoField
 from invokeclone.graph.graph import Graph, NodeNotFoundError
+from invokeclone.graph.sizes import SizeOverLimit, check_size
 from invokeclone.kit.errors import TooLarge, Unprocessable
 from invokeclone.kit.limits import MIB, Limits
 from invokeclone.workflows.schemas import WorkflowWithoutID
@@ -73,7 +74,9 @@ class BatchDatum(BaseModel):
 
     node_path: str = Field(description="The node's id in the graph.")
     field_name: str = Field(description="The field of that node.")
-    items: Annotated[list[BatchValue], WrapValidator(in_slices)] = Field(default_factory=list, description="The values, one after the other.")
+    items: Annotated[list[BatchValue], WrapValidator(in_slices)] = Field(
+        default_factory=list, description="The values, one after the other."
+    )
 
 
 class Sizes(NamedTuple):
@@ -151,6 +154,11 @@ class Batch(BaseModel):
     def check(self, limits: Limits, room: int) -> None:
         """Raise Unprocessable for a size, or TooLarge for the sessions of the items that `room` items leave space for."""
         self.sizes.check(limits)
+        try:
+            for node in self.graph.nodes.values():
+                check_size(node, limits)
+        except SizeOverLimit as error:
+            raise Unprocessable(str(error)) from error
         each = self.template.length + sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
         count = min(self.requested, room)
         if count * each > limits.batch_mib * MIB:

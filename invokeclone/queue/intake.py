@@ -35,9 +35,7 @@ def _sizes(sent: Any) -> Sizes:
     data = [datum for zipped in _list(_member(sent, "data")) for datum in _list(zipped)]
     values = sum(len(_list(_member(datum, "items"))) for datum in data)
     nodes = _member(graph, "nodes")
-    return Sizes(
-        len(nodes) if isinstance(nodes, dict) else 0, len(_list(_member(graph, "edges"))), len(data), values
-    )
+    return Sizes(len(nodes) if isinstance(nodes, dict) else 0, len(_list(_member(graph, "edges"))), len(data), values)
 
 
 def _member(value: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope
 
 from invokeclone.graph.types import is_union
-from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
@@ -61,13 +61,23 @@ class JsonRequest(Request):
             limits = cast("Resources", self.app.state.resources).settings.limits
 
             def read() -> Any:
-                return self._fill(decode(data, limits, text_kib=limits.text_kib))
+                value = decode(data, limits, text_kib=limits.text_kib)
+                _check_lists(value, limits.names)
+                return self._fill(value)
 
             try:
                 self._json = read() if len(data) < SLICED else await off_loop(read)
             except InvokeCloneError as error:  # FastAPI would answer 400 without the reason
                 raise HTTPException(error.status, str(error)) from error
         return self._json
+
+
+def _check_lists(value: Any, most: int) -> None:
+    """Raise Unprocessable for a list of more names or ids than a statement takes, in the body's first level."""
+    parts = {"the body": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
+    for name, part in parts.items():
+        if isinstance(part, list) and len(part) > most:
+            raise Unprocessable(f"{name[:100]} has {len(part)} entries, more than {most} (setting limits.names)")
 
 
 # Null for what has a default
