@@ -15,6 +15,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from invokeclone.kit.folding import fold, folded_like
+
 BUSY_TIMEOUT_MS = 30_000
 MAPPED = 2**31 - 2**16
 """Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
@@ -23,6 +25,8 @@ MAPPED = 2**31 - 2**16
 def _on_connect(connection: Any, _record: Any) -> None:
     """Set what SQLite keeps per connection, and leave transactions to us instead of the driver."""
     connection.isolation_level = None
+    connection.create_function("casefold", 1, fold, deterministic=True)
+    connection.create_function("folded_like", 2, folded_like, deterministic=True)
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",
