@@ -29,6 +29,7 @@ from invokeclone.images.moves_api import router as image_moves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models import embedded, scan
@@ -43,7 +44,7 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import bodies, errors, external, guards, info, openapi, page
+from invokeclone.server import bodies, errors, external, guards, hardware, info, openapi, page
 from invokeclone.server.renewal import Renewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
@@ -225,6 +226,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             lambda device, reason: queue_service.fail_orphans(resources, device, reason),
             command=app.state.worker_command or (sys.executable,),
         )
+        supervisor.hardware = await off_loop(hardware.devices)
         app.state.supervisor = supervisor
         app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
         await app.state.packs.start()
