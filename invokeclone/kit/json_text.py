@@ -21,6 +21,8 @@ _UNPAIRED = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _LONG_NUMBER = re.compile(rb"-?[0-9]{19,}[0-9.eE+-]*|-?[0-9.]+[eE][+-]?[0-9]{3,}")
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_MANY_DIGITS = b"0" * 19
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _MOST_DIGITS = 400
@@ -76,12 +78,37 @@ def _check(data: bytes, limits: Limits, text_kib: int | None) -> None:
             raise NotStorable("a text holds a NUL character")
         if _UNPAIRED.search(data):
             raise NotStorable("a text is not Unicode: it holds half of a surrogate pair")
-    parts = data.split(b'"')
-    if text_kib is not None and max(map(len, parts[1::2]), default=0) > text_kib * 1024:
-        raise TooLarge(f"a text is over {text_kib} KiB (setting limits.text_kib)")
-    between = b"".join(parts[::2])
-    _check_numbers(between)
+    between = _between_texts(data, None if text_kib is None or len(data) <= text_kib * 1024 else text_kib)
+    digits = between.translate(_DIGITS)
+    if _MANY_DIGITS in digits or b"0e" in digits or b".e" in digits:
+        _check_numbers(between)
     _check_structure(between, limits)
+
+
+def _between_texts(data: bytes, text_kib: int | None) -> bytes:
+    """Return what stands between the texts, taken apart a slice at a time. Raises TooLarge for a text over `text_kib`."""
+    found = []
+    inside = length = 0
+    for start in range(0, len(data), SLICED):
+        parts = data[start : start + SLICED].split(b'"')
+        found += parts[inside::2]
+        if text_kib is not None:
+            texts = parts[1 - inside :: 2]
+            length = _open_text(
+                texts, length if inside else 0, text_kib, ends_inside=(inside + len(parts) - 1) % 2 == 1
+            )
+        inside = (inside + len(parts) - 1) % 2
+    return b"".join(found)
+
+
+def _open_text(texts: list[bytes], before: int, text_kib: int, *, ends_inside: bool) -> int:
+    """Return how long the text is that the slice ends in; `before` is how long the first one was already."""
+    lengths = list(map(len, texts))
+    if lengths:
+        lengths[0] += before
+    if max(lengths, default=0) > text_kib * 1024:
+        raise TooLarge(f"a text is over {text_kib} KiB (setting limits.text_kib)")
+    return lengths[-1] if lengths and ends_inside else 0
 
 
 def _check_numbers(between: bytes) -> None:
