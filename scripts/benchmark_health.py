@@ -90,7 +90,7 @@ def measure(running: Any) -> dict[str, float]:
             [sys.executable, "-c", PROBE, str(url.host), str(url.port), str(EVERY_S)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert probe.stdout and probe.stdin
+        assert probe.stdout
         probe.stdout.readline()
         statuses: list[int] = []
 

@@ -37,7 +37,7 @@ class Limits(BaseModel):
 
     # The queue
     graph_nodes: int = _limit(10_000, 1_000_000, "Nodes of a graph.")
-    graph_edges: int = _limit(40_000, 4_000_000, "Edges of a graph.")
+    graph_edges: int = _limit(20_000, 4_000_000, "Edges of a graph.")
     batch_fields: int = _limit(1_000, 100_000, "Node fields that the data of a batch set.")
     batch_values: int = _limit(200_000, 20_000_000, "Values in the data of a batch, all fields together.")
     batch_mib: int = _limit(
@@ -60,7 +60,7 @@ class Limits(BaseModel):
     # Sockets
     socket_message_kib: int = _limit(100, 65_536, "KiB of one message that a client sends over a socket.")
     socket_rooms: int = _limit(50, 10_000, "Rooms that one socket is in; more subscriptions are ignored.")
-    sockets: int = _limit(1_000, 100_000, "Sockets that are open at a time, for each of socket.io and ComfyUI.")
+    sockets: int = _limit(1_000, 100_000, "Sockets of socket.io that are open at a time; of ComfyUI's there are 200.")
 
 
 def table() -> str:

@@ -26,7 +26,6 @@ ADMIN = "admin"
 EVERYONE = "everyone"
 """The room of all who were let in."""
 NAME_LIMIT = 200
-ROOM_LIMIT = 50
 CHECK_S = 30.0
 """How often it is looked whether those who listen still may."""
 REFUSED_S = 1.0
@@ -103,12 +102,13 @@ class Sockets:
         """
         self._people = People(database) if settings.multiuser else None
         self._origins = frozenset(settings.allow_origins)
+        self._limits = settings.limits
         self._server = socketio.AsyncServer(
             async_mode="asgi",
             json=_Json,
             http_compression=False,
             cors_allowed_origins=self._may_connect,
-            max_http_buffer_size=100_000,
+            max_http_buffer_size=settings.limits.socket_message_kib * 1024,
         )
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
@@ -185,6 +185,8 @@ class Sockets:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Put a new socket where its user's events go; in single-user mode everybody is `system`, an admin."""
         user_id, is_admin = SYSTEM.user_id, True
+        if len(self._server.eio.sockets) > self._limits.sockets:
+            raise Refused(f"there are {self._limits.sockets} sockets already (setting limits.sockets)")
         if self._people is not None:
             found = await self._people.admit(sid, environ, auth)
             if found is None:
@@ -236,7 +238,7 @@ class Sockets:
     def _entering(self, field: str, room: Any) -> Any:
         async def enter(sid: str, data: object = None) -> None:
             name = _name(data, field)
-            if name and len(self._server.rooms(sid)) < ROOM_LIMIT:
+            if name and len(self._server.rooms(sid)) < self._limits.socket_rooms:
                 await self._server.enter_room(sid, room(name))
 
         return enter
