@@ -102,7 +102,7 @@ def _of_fields(
     optional = [
         name for name, field in fields.items() if not field.is_required() and (params or not _takes_none(field))
     ]
-    inside = {name: fill for name, field in fields.items() if (fill := _of_annotation(field.annotation, within))}
+    inside = {name: found for name, field in fields.items() if (found := _of_annotation(field.annotation, within))}
     if not optional and not inside:
         return None
 

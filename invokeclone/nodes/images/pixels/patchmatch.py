@@ -72,7 +72,8 @@ def _halved(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
 def _doubled(image: Floats, shape: tuple[int, ...]) -> Floats:
     rows = np.minimum(np.arange(shape[0]) // 2, image.shape[0] - 1)
     columns = np.minimum(np.arange(shape[1]) // 2, image.shape[1] - 1)
-    return image[rows][:, columns]
+    doubled: Floats = image[rows][:, columns]
+    return doubled
 
 
 def _near(flags: Flags) -> Flags:
@@ -118,7 +119,8 @@ class _Search:
         self._number[rows, columns] = np.arange(len(rows))
 
     def _patches(self, rows: Indices, columns: Indices) -> Floats:
-        return self._flat[(rows * self._stride + columns)[:, None] + self._offsets]
+        patches: Floats = self._flat[(rows * self._stride + columns)[:, None] + self._offsets]
+        return patches
 
     def improved(self, match: _Match, chance: np.random.Generator) -> _Match:
         """Return better matches: those of neighbors, moved along, and some at random around the present ones."""
@@ -150,13 +152,15 @@ class _Search:
         cost = self._cost(rows, columns, who)
         less = cost < match.cost[who]
         made = _Match(match.rows.copy(), match.columns.copy(), match.cost.copy())
-        for values, new in zip(made, (rows, columns, cost), strict=True):
-            values[who[less]] = new[less]
+        made.rows[who[less]] = rows[less]
+        made.columns[who[less]] = columns[less]
+        made.cost[who[less]] = cost[less]
         return made
 
     def _cost(self, rows: Indices, columns: Indices, who: Indices) -> Floats:
         difference = self._patches(rows, columns) - self._targets[who]
-        return np.einsum("npc,npc->n", difference, difference)
+        cost: Floats = np.einsum("npc,npc->n", difference, difference)
+        return cost
 
     def voted(self, match: _Match) -> Floats:
         """Return for each pixel the mean of the patches over it, those that match better counting more."""
