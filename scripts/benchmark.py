@@ -1,6 +1,6 @@
 """Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora] [--out FILE.json]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health] [--out FILE.json]
 
 A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
 operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
@@ -339,6 +339,14 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
     return result
 
 
+def measure_health() -> dict[str, float]:
+    """`/health` while the largest accepted requests are processed."""
+    import benchmark_health
+
+    with server() as running:
+        return benchmark_health.measure(running)
+
+
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "start": measure_start,
     "generation": measure_generation,
@@ -346,6 +354,7 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "queue": measure_queue,
     "dialects": measure_dialects,
     "lora": measure_lora,
+    "health": measure_health,
 }
 
 

@@ -1,8 +1,14 @@
-"""Write configs/invokeai.example.yaml from the settings' own declarations."""
+"""Write configs/invokeai.example.yaml and the table of docs/limits.md from the settings' own declarations."""
 
 from pathlib import Path
 
+from invokeclone.kit.limits import table
 from invokeclone.kit.settings_file import example
 
+ROOT = Path(__file__).parent.parent
+
 if __name__ == "__main__":
-    (Path(__file__).parent.parent / "configs" / "invokeai.example.yaml").write_text(example(), encoding="utf-8")
+    (ROOT / "configs" / "invokeai.example.yaml").write_text(example(), encoding="utf-8")
+    page = ROOT / "docs" / "limits.md"
+    text = page.read_text(encoding="utf-8").split("| setting |")[0]
+    page.write_text(text + table(), encoding="utf-8")

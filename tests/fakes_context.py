@@ -10,6 +10,7 @@ from PIL import Image
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.fields import ImageField, MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.kit.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -159,5 +160,5 @@ class FakeContext:
     models: Any = None
     boards: Any = None
     presets: Any = None
-    config: Any = None
+    config: Any = field(default_factory=lambda: FakeConfig(Settings()))
     data: Any = field(default_factory=SimpleNamespace)

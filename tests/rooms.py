@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.kit.resources import Resources
-from invokeclone.server import errors
+from invokeclone.server import bodies, errors
 
 
 @asynccontextmanager
@@ -22,7 +22,7 @@ async def serving(resources: Resources, *routers: APIRouter, **state: object) ->
         setattr(app.state, name, value)
     errors.install(app)
     for router in routers:
-        app.include_router(router)
+        app.include_router(bodies.read_strictly(router))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

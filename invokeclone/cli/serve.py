@@ -79,6 +79,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         ws="websockets-sansio",
+        ws_max_size=settings.limits.socket_message_kib * 1024,
         proxy_headers=False,  # the application reads them, behind its check of where a request came from
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

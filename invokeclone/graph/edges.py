@@ -1,6 +1,20 @@
 """An edge of a graph: from an output of a node to an input of another."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
+
+SLICE = 1000
+
+
+def in_slices(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a long list a slice at a time: between two, other threads can run (a validator for WrapValidator)."""
+    if not isinstance(value, list) or len(value) <= SLICE:
+        return validate(value)
+    try:
+        return [item for start in range(0, len(value), SLICE) for item in validate(value[start : start + SLICE])]
+    except ValidationError:
+        return validate(value)  # for the right places in the errors
 
 
 class EdgeConnection(BaseModel):

@@ -5,6 +5,7 @@ database, and a new `Progress` goes on where the old one stopped.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -67,7 +68,17 @@ class Progress:
         return self._ready.pop()
 
     def finish(self, copy_id: str) -> None:
-        """Mark a copy as run (or as skipped) and let its children go on."""
+        """Mark a copy as run and let its children go on; those that are skipped are finished in turn, at any depth."""
+        finishing = [self._finish_one(copy_id)]
+        while finishing:
+            skipped = next(finishing[-1], None)
+            if skipped is None:
+                finishing.pop()
+            else:
+                finishing.append(self._finish_one(skipped))
+
+    def _finish_one(self, copy_id: str) -> Iterator[str]:
+        """Mark a copy as run (or as skipped), and yield each that is to be skipped because of that."""
         session = self._session
         source_id = session.prepared_source_mapping[copy_id]
         session.executed.add(copy_id)
@@ -76,10 +87,13 @@ class Progress:
             self._source_done(source_id)
         for child_id in self._children[copy_id]:
             session.indegree[child_id] -= 1
-            if session.indegree[child_id] == 0:
-                self._settle(child_id)
+            if session.indegree[child_id] == 0 and self._is_skipped(child_id):
+                yield child_id
         if source_id in self._plan.deciding:
-            self._settle_held()
+            held, self._held = self._held, []
+            for held_id in held:
+                if self._is_skipped(held_id):
+                    yield held_id
 
     def _source_done(self, source_id: str) -> None:
         self._session.executed.add(source_id)
@@ -88,20 +102,24 @@ class Progress:
 
     # Which copies may run
 
-    def _settle(self, copy_id: str) -> None:
-        """Decide on a copy whose parents have run: run it, skip it, or hold it until conditions are known."""
+    def _is_skipped(self, copy_id: str) -> bool:
+        """Decide on a copy whose parents have run: it is to be skipped, or is put where it runs or waits for conditions."""
         source_id = self._session.prepared_source_mapping[copy_id]
         gates = self._plan.gates.get(source_id)
         if gates:
             needed = [self._is_chosen(gate.if_id, gate.branch, self._indices[copy_id]) for gate in gates]
             if False in needed:
-                self.finish(copy_id)
-                return
+                return True
             if None in needed:
                 self._held.append(copy_id)
-                return
+                return False
         node = self._session.execution_graph.nodes[copy_id]
         self._ready.push(type(node).__name__, self.path(copy_id), copy_id)
+        return False
+
+    def _settle(self, copy_id: str) -> None:
+        if self._is_skipped(copy_id):
+            self.finish(copy_id)
 
     def _settle_held(self) -> None:
         held, self._held = self._held, []

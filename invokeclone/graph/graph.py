@@ -5,12 +5,12 @@ It knows nothing of running; the order of nodes and edges is kept as it was give
 
 from collections import defaultdict
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WrapValidator
 
-from invokeclone.graph.edges import Edge, EdgeConnection
+from invokeclone.graph.edges import Edge, EdgeConnection, in_slices
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.rules import (
     CyclicalGraphError,
@@ -44,7 +44,12 @@ class Graph(BaseModel):
 
     id: str = Field(default_factory=lambda: str(uuid4()), description="The graph's id")
     nodes: dict[str, AnyInvocation] = Field(default_factory=dict, description="The nodes, by id")
-    edges: list[Edge] = Field(default_factory=list, description="The edges")
+    edges: Annotated[list[Edge], WrapValidator(in_slices)] = Field(default_factory=list, description="The edges")
+
+    def dumped(self) -> dict[str, Any]:
+        """Return the graph as JSON knows it, without nulls; node by node, so that other threads can run in between."""
+        nodes = {node_id: node.model_dump(mode="json", exclude_none=True) for node_id, node in self.nodes.items()}
+        return {"id": self.id, "nodes": nodes, "edges": [edge.model_dump() for edge in self.edges]}
 
     def validate_self(self) -> None:
         """Raise the first rule broken, as one of the ValueErrors in `rules`."""

@@ -3,6 +3,7 @@
 It does not know what a node does. Classes come in by import (`discover`), or from a custom node pack at any later time.
 """
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -46,6 +47,17 @@ def get(node_type: str) -> "type[BaseInvocation]":
     if not _may_be_used(node_type):
         raise KeyError(node_type)
     return _nodes[node_type]
+
+
+def remedy(node_type: str) -> str:
+    """Return what would bring a node type that is not there, or what could take its place."""
+    if node_type in _nodes:
+        return "The settings allow_nodes and deny_nodes switch it off."
+    kind = node_type.partition("_")[0]
+    near = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []
+    near += [name for name in difflib.get_close_matches(node_type[:100], nodes_in_use(), 3) if name not in near]
+    others = f", or use {', '.join(sorted(near)[:5])} instead" if near else ""
+    return f"Install the node pack that it belongs to{others}."
 
 
 def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str] | None = None) -> None:

@@ -78,11 +78,12 @@ def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
     _check_acyclic(nodes, with_edge)
     _check_types(nodes, edge)
     edges_in, edges_out = _by_node(with_edge)
+    collected = _collected(nodes, edges_in, with_edge)
     for node_id in (edge.source.node_id, destination.node_id):
         if nodes[node_id].get_type() == ITERATE and edges_in[node_id]:
-            _check_iterate(nodes, edges_in, edges_out, node_id)
+            _check_iterate(nodes, edges_in, edges_out, collected, node_id)
         if nodes[node_id].get_type() == COLLECT and edges_in[node_id]:
-            _check_collect(nodes, edges_in, edges_out, node_id)
+            _check_collect(nodes, edges_in, edges_out, collected, node_id)
 
 
 def _check_ids(nodes: Nodes) -> None:
@@ -118,6 +119,13 @@ def _check_ends(nodes: Nodes, edge: Edge) -> None:
 
 
 def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> None:
+    if len(_sources_first(nodes, edges)) < len(nodes):
+        message = "Graph contains cycles"
+        raise CyclicalGraphError(message)
+
+
+def _sources_first(nodes: Nodes, edges: list[Edge]) -> list[str]:
+    """Return the nodes in an order in which no edge points back; nodes of cycles, and what follows on them, are left out."""
     waiting = dict.fromkeys(nodes, 0)
     outward: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
@@ -129,9 +137,7 @@ def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> None:
             waiting[other] -= 1
             if waiting[other] == 0:
                 free.append(other)
-    if len(free) < len(nodes):
-        message = "Graph contains cycles"
-        raise CyclicalGraphError(message)
+    return free
 
 
 def source_type(nodes: Nodes, edge: Edge) -> Any:
@@ -166,14 +172,17 @@ EdgesBy = defaultdict[str, "list[Edge]"]
 
 def _check_control(nodes: Nodes, edges: list[Edge]) -> None:
     edges_in, edges_out = _by_node(edges)
+    collected = _collected(nodes, edges_in, edges)
     for node_id, node in nodes.items():
         if node.get_type() == ITERATE:
-            _check_iterate(nodes, edges_in, edges_out, node_id)
+            _check_iterate(nodes, edges_in, edges_out, collected, node_id)
         elif node.get_type() == COLLECT:
-            _check_collect(nodes, edges_in, edges_out, node_id)
+            _check_collect(nodes, edges_in, edges_out, collected, node_id)
 
 
-def _check_iterate(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id: str) -> None:
+def _check_iterate(
+    nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, collected: dict[str, set[Any]], node_id: str
+) -> None:
     inputs = [edge for edge in edges_in[node_id] if edge.destination.field == "collection"]
     if len(inputs) != 1:
         message = f"Invalid iterate node ({node_id}): Iterator must have one collection input edge, not {len(inputs)}"
@@ -184,7 +193,7 @@ def _check_iterate(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id:
         raise InvalidEdgeError(message)
     given = types.elements(collection) or {Any}
     if nodes[inputs[0].source.node_id].get_type() == COLLECT:
-        given = _collected(nodes, edges_in, inputs[0].source.node_id) or {Any}
+        given = collected[inputs[0].source.node_id] or {Any}
     for edge in edges_out[node_id]:
         if edge.source.field != "item":
             continue
@@ -194,18 +203,20 @@ def _check_iterate(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id:
             raise InvalidEdgeError(message)
 
 
-def _collected(nodes: Nodes, edges_in: EdgesBy, node_id: str) -> set[Any]:
-    """Return the types of what a collector collects, but for Any; collectors that feed it are followed."""
-    found: set[Any] = set()
-    for edge in edges_in[node_id]:
-        source = nodes[edge.source.node_id]
-        if edge.destination.field == "collection" and source.get_type() == COLLECT:
-            found |= _collected(nodes, edges_in, edge.source.node_id)
-        elif edge.destination.field == "collection":
-            found |= types.elements(source_type(nodes, edge))
-        elif edge.destination.field == "item":
-            found |= types.roots(source_type(nodes, edge))
-    return {one for one in found if one is not Any}
+def _collected(nodes: Nodes, edges_in: EdgesBy, edges: list[Edge]) -> dict[str, set[Any]]:
+    """Return the types of what each collector collects, but for Any, with those of collectors that feed it."""
+    found: dict[str, set[Any]] = {}
+    for node_id in _sources_first(nodes, edges):
+        if nodes[node_id].get_type() != COLLECT:
+            continue
+        own: set[Any] = set()
+        for edge in edges_in[node_id]:
+            if edge.destination.field == "item":
+                own |= types.roots(source_type(nodes, edge))
+            elif edge.destination.field == "collection":
+                own |= found.get(edge.source.node_id) or types.elements(source_type(nodes, edge))
+        found[node_id] = own - {Any}
+    return found
 
 
 def _root(found: set[Any]) -> Any:
@@ -222,7 +233,9 @@ def _takes(wanted: Any, root: Any) -> bool:
     )
 
 
-def _check_collect(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id: str) -> None:
+def _check_collect(
+    nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, collected: dict[str, set[Any]], node_id: str
+) -> None:
     inputs = [edge for edge in edges_in[node_id] if edge.destination.field in ("item", "collection")]
     if not inputs:
         message = f"Invalid collect node ({node_id}): Collector must have at least one item or collection input edge"
@@ -232,7 +245,7 @@ def _check_collect(nodes: Nodes, edges_in: EdgesBy, edges_out: EdgesBy, node_id:
         if edge.destination.field == "collection" and not (types.holds_list(given) or types.is_any(given)):
             message = f"Invalid collect node ({node_id}): Collector collection input must be a collection ({edge})"
             raise InvalidEdgeError(message)
-    found = _collected(nodes, edges_in, node_id)
+    found = collected[node_id]
     root = _root(found) if found else Any
     if root is None:
         message = f"Invalid collect node ({node_id}): Collector inputs must be of a single type"

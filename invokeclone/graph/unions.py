@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from invokeclone.graph import registry
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
@@ -26,6 +26,7 @@ class _ByType:
         if self._kind == "nodes":
             if isinstance(value, BaseInvocation) and registry.nodes_in_use().get(value.get_type()) is type(value):
                 return value
+            _check_type(value)
             return registry.node_validator().validate_python(value)
         if isinstance(value, BaseInvocationOutput):
             return value
@@ -36,6 +37,14 @@ class _ByType:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {MARK: self._kind}
+
+
+def _check_type(value: Any) -> None:
+    """Raise for a node of a type that is not there, naming what would bring it, in place of a list of all types."""
+    node_type = value.get("type") if isinstance(value, dict) else None
+    if isinstance(node_type, str) and node_type not in registry.nodes_in_use():
+        message = f"This server has no node '{node_type[:100]}'. {registry.remedy(node_type)}"
+        raise PydanticCustomError("union_tag_invalid", "{message}", {"message": message, "tag": node_type[:100]})
 
 
 AnyInvocation = Annotated[BaseInvocation, _ByType("nodes")]

@@ -32,6 +32,7 @@ from invokeclone.images.events import (
 )
 from invokeclone.images.schemas import NO_BOARD, ImageFilter, Place
 from invokeclone.kit import log
+from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import make_folder
 from invokeclone.users.current import User
@@ -49,6 +50,8 @@ KEPT_S = 24 * 3600
 PIECE = 1024 * 1024
 NAME_LENGTH = 100
 UNCATEGORIZED = "Uncategorized"
+MISSING = "missing.txt"
+MISSING_TEXT = "The files of these images are lost:"
 
 _log = log.get("images.downloads")
 
@@ -73,10 +76,14 @@ class _Zip:
 
 
 class _Wanted(NamedTuple):
-    """What goes into a zip file: its entries with the places of their files, and names that no image has."""
+    """What goes into a zip file: its entries with the places of their files, and names that no image has.
+
+    The rest of a board is worth having without an image whose file is lost; of named images, each is wanted.
+    """
 
     entries: dict[str, Place]
     missing: list[str]
+    as_far_as_there: bool = False
 
 
 def clean_name(board_name: str) -> str:
@@ -111,7 +118,7 @@ class Downloads:
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
         """Have a zip file made of a board, or else of the named images; return the name to fetch it by.
 
-        Raises NothingToDownload, BoardNotFound, NotYourBoard, NotYours, TooManyDownloads.
+        Raises NothingToDownload, BoardNotFound, NotYourBoard, NotYours, TooManyDownloads, Unprocessable for too many images.
         """
         if not image_names and board_id is None:
             raise NothingToDownload
@@ -122,6 +129,7 @@ class Downloads:
                 prefix, wanted = "", await _named(connection, user, image_names or [])
             else:
                 prefix, wanted = await _of_board(connection, user, board_id)
+                _check_number(len(wanted.entries), self._resources.settings.limits.download_images)
         item_id = f"{prefix}{uuid4()}"
         made = _Zip(item_id, user.user_id, self._folder / f"{item_id}.zip")
         task = asyncio.create_task(self._make(made, wanted), name=f"zip {item_id}")
@@ -169,19 +177,33 @@ class Downloads:
             events.emit(BulkDownloadCompleteEvent(**told))
 
     def _write(self, path: Path, wanted: _Wanted) -> None:
-        """Write the entries, uncompressed as pictures are packed already; all of them or no file."""
+        """Write the entries, uncompressed as pictures are packed already; what is lost of a board is listed in a text."""
         if wanted.missing:
             raise ImageNotFound(wanted.missing[0])
         part = path.with_suffix(".part")
         make_folder(path.parent)
         try:
             with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-                for entry, place in wanted.entries.items():
-                    self._add(archive, entry, files.full_path(self._resources.settings, place))
+                lost = self._add_all(archive, wanted)
+                if lost:
+                    archive.writestr(MISSING, "\n".join([MISSING_TEXT, *lost, ""]))
+                    _log.warning("the files of %d images are lost; %s lists them", len(lost), path.name)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+
+    def _add_all(self, archive: zipfile.ZipFile, wanted: _Wanted) -> list[str]:
+        """Add every entry; return those whose files are lost. Raises FileNotFoundError when all are, or none may be."""
+        lost = []
+        for entry, place in wanted.entries.items():
+            try:
+                self._add(archive, entry, files.full_path(self._resources.settings, place))
+            except FileNotFoundError:
+                lost.append(entry)
+                if not wanted.as_far_as_there or len(lost) == len(wanted.entries):
+                    raise
+        return lost
 
     def _add(self, archive: zipfile.ZipFile, entry: str, path: Path) -> None:
         described = zipfile.ZipInfo.from_file(path, entry, strict_timestamps=False)
@@ -232,4 +254,11 @@ async def _of_board(connection: AsyncConnection, user: User, board_id: str) -> t
     board_name = UNCATEGORIZED if board_id == NO_BOARD else await store.board_name(connection, board_id)
     entries = await store.filed(connection, on=ImageFilter(board_id=board_id, is_intermediate=False, owner=owner))
     prefix = clean_name(board_name)
-    return f"{prefix}_" if prefix else "", _Wanted(entries, [])
+    return f"{prefix}_" if prefix else "", _Wanted(entries, [], as_far_as_there=True)
+
+
+def _check_number(number: int, most: int) -> None:
+    if number > most:
+        raise Unprocessable(
+            f"the board has {number} images, more than the {most} of one zip file (setting limits.download_images)"
+        )

@@ -1,6 +1,6 @@
 """What is true of everything in a list of images or of videos, as conditions in SQL; it knows no order and no page."""
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, func, or_
 
 from invokeclone.images import search
 from invokeclone.images.kinds import IMAGES, Kind
@@ -33,6 +33,8 @@ def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[b
 
 
 def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
-    """Match metadata or time; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
+    """Match metadata or time in any case; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
     texts = kind.table.c.metadata
+    if not term.isascii():  # LIKE knows the case of ASCII only
+        return or_(*[func.folded_like(texts, f"%{form}%") == 1 for form in search.plain_forms(term)])
     return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(f"%{form}%") for form in search.forms(term)])

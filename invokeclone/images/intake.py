@@ -14,11 +14,13 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 from invokeclone.images import embedded, png
 from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
 from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
+from invokeclone.kit.limits import Limits
 
-RESIZE_LIMIT = 4096 * 4096
 FEWEST_SEGMENT_COLOURS = 3
 MOST_SEGMENT_COLOURS = 199
 MIDDLE_GREY = 127
+
+DEFAULT_LIMITS = Limits()
 
 BROKEN = (
     OSError,
@@ -49,21 +51,29 @@ class Prepared(NamedTuple):
     texts: dict[str, str]
 
 
-def prepare(data: bytes, *, crop_visible: bool, resize_to: str | None, metadata: str | None, level: int) -> Prepared:
+def prepare(
+    data: bytes,
+    *,
+    crop_visible: bool,
+    resize_to: str | None,
+    metadata: str | None,
+    level: int,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Prepared:
     """Turn uploaded bytes into a PNG with the texts worth keeping.
 
     Raises NotAnImage, TooManyPixels, NothingVisible or SizeNotUsable, in this order of checks.
     """
-    original = decode(data)
+    original = decode(data, limits)
     image = cropped(original) if crop_visible else original
     if resize_to is not None:
-        image = resized(image, *wanted_size(resize_to))
+        image = resized(image, *wanted_size(resize_to, limits))
     texts = embedded.kept(png.embedded(original), metadata)
     copy = png.copied(data, texts) if image is original else None
     return Prepared(image, copy or png.encode(image, level, texts), texts)
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
     try:
         image = open_image(io.BytesIO(data))
@@ -71,6 +81,11 @@ def decode(data: bytes) -> Image.Image:
         raise TooManyPixels(f"the picture is too large: {error}") from error
     except BROKEN as error:
         raise NotAnImage("not a picture of a known format") from error
+    if image.width * image.height > limits.image_pixels or max(image.size) > limits.image_side:
+        raise TooManyPixels(
+            f"{image.width}×{image.height} is over the limit of {limits.image_pixels} pixels, {limits.image_side} a side "
+            "(settings limits.image_pixels, limits.image_side)"
+        )
     try:
         image.load()
     except BROKEN as error:
@@ -87,14 +102,17 @@ def cropped(image: Image.Image) -> Image.Image:
     return image if box == (0, 0, *image.size) else seen.crop(box)
 
 
-def wanted_size(text: str) -> tuple[int, int]:
+def wanted_size(text: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Read `{"width": …, "height": …}`; raises SizeNotUsable."""
     try:
         size = _Size.model_validate_json(text)
     except ValidationError as error:
         raise SizeNotUsable('resize_to must be a JSON object with "width" and "height" above 0') from error
-    if size.width * size.height > RESIZE_LIMIT:
-        raise SizeNotUsable(f"resize_to is over the limit of {RESIZE_LIMIT} pixels")
+    if size.width * size.height > limits.target_pixels or max(size.width, size.height) > limits.image_side:
+        raise SizeNotUsable(
+            f"resize_to is over the limit of {limits.target_pixels} pixels, {limits.image_side} a side "
+            "(settings limits.target_pixels, limits.image_side)"
+        )
     return size.width, size.height
 
 

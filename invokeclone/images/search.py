@@ -51,12 +51,36 @@ def forms(term: str) -> list[str]:
     return sorted({term, json.dumps(term)[1:-1]})
 
 
+def plain_forms(term: str) -> list[str]:
+    """Return the ways in which `term` may stand in JSON whose letters are written out."""
+    return sorted({term, json.dumps(term, ensure_ascii=False)[1:-1]})
+
+
 def query(term: str) -> str | None:
-    """Return what the text index is asked for; None when it can't help."""
-    parts = [_runs(form) for form in forms(term)]
-    if "\0" in term or not all(parts):
+    """Return what the text index is asked for; None when it can't help. It knows the case of every script's letters."""
+    if "\0" in term:
         return None
-    return " OR ".join(f"({' AND '.join(part)})" for part in parts)
+    parts = [_runs(form) for form in (forms(term) if term.isascii() else plain_forms(term))]
+    if not all(parts):
+        return None
+    asked = [f"({' AND '.join(part)})" for part in parts]
+    if not term.isascii():
+        asked.append(_escaped(term))
+    return " OR ".join(asked)
+
+
+def _escaped(term: str) -> str:
+    """Return what the index is asked for text whose letters are escapes: each letter of the term, in either case."""
+    letters = [letter for letter in dict.fromkeys(term) if not letter.isascii()][: MOST_RUNS // 4]
+    return f"({' AND '.join(_escaped_letter(letter) for letter in letters)})"
+
+
+def _escaped_letter(letter: str) -> str:
+    cases = dict.fromkeys((letter, letter.lower(), letter.upper(), letter.casefold()))
+    found = [
+        f"({' AND '.join(_runs(json.dumps(case)[1:-1]))})" for case in cases if len(case) == 1 and not case.isascii()
+    ]
+    return f"({' OR '.join(found)})"
 
 
 def _runs(form: str) -> list[str]:

@@ -70,6 +70,7 @@ async def upload(
             resize_to=resize_to,
             metadata=metadata,
             level=settings.pil_compress_level,
+            limits=settings.limits,
         )
         return prepared, files.thumbnail(prepared.image)
 

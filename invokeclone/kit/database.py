@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 from invokeclone.kit import log
+from invokeclone.kit.folding import fold, folded_like
 from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
 
 _log = log.get("kit.database")
@@ -28,6 +29,8 @@ MAPPED = 2**31 - 2**16
 def _on_connect(connection: Any, _record: Any) -> None:
     """Set what SQLite keeps per connection, and leave transactions to us instead of the driver."""
     connection.isolation_level = None
+    connection.create_function("casefold", 1, fold, deterministic=True)
+    connection.create_function("folded_like", 2, folded_like, deterministic=True)
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",

@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from invokeclone.kit import bounds
+from invokeclone.kit.limits import Limits
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 RESERVED_PREFIXES = {"api", "ws", "static", "docs", "redoc", "openapi.json", "locales", "assets"}
@@ -170,6 +173,11 @@ class InvokeAIAppConfig(BaseSettings):
     multiuser: bool = Field(False, description="Accounts, roles and tokens.")
     strict_password_checking: bool = Field(False, description="Ask for strong passwords.")
 
+    # Limits
+    limits: SkipJsonSchema[Limits] = Field(
+        default=Limits(), exclude=True, description="How much one request may bring or ask for; docs/limits.md."
+    )
+
     # External image services
     external_alibabacloud_api_key: str | None = _optional("Key for Alibaba Cloud.")
     external_alibabacloud_base_url: str | None = _optional("Address of Alibaba Cloud's service.")
@@ -189,6 +197,11 @@ class InvokeAIAppConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take nothing from the environment by itself: `load_settings` does, with one clear line for each mistake."""
         return (init_settings,)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_used(cls, value: Any, info: ValidationInfo) -> Any:
+        return bounds.check(str(info.field_name), value)
 
     @field_validator("base_url")
     @classmethod

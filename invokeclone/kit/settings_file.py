@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.settings import Settings
 
 PREFIX = "INVOKEAI_"
@@ -22,6 +23,8 @@ FILE = "invokeai.yaml"
 KEYS_FILE = "api_keys.yaml"
 KEYS_PREFIX = "external_"
 """What the names of settings begin with that live in a file of their own, which nobody else may read."""
+GROUP = "limits"
+"""The setting that holds settings."""
 FIELDS: dict[str, FieldInfo] = {name: field for name, field in Settings.model_fields.items() if name != "root"}
 
 
@@ -126,8 +129,9 @@ def _explain(error: ValidationError, values: dict[str, Any], sources: dict[str, 
         if name in seen:
             continue
         seen.add(name)
-        where = sources.get(name, file)
-        shown = f" (got {values[name]!r})" if name in values else ""
+        inside = [str(part) for part in problem["loc"][1:]] if name == GROUP else []
+        where = ".".join([sources.get(name, file), *inside])
+        shown = f" (got {problem['input']!r})" if inside else f" (got {values[name]!r})" if name in values else ""
         yield f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 
 
@@ -139,10 +143,20 @@ def example() -> str:
     ]
     defaults = Settings().values()
     for name, field in FIELDS.items():
+        if name == GROUP:
+            lines += _limits(field.description or "")
+            continue
         lines += ["", *textwrap.wrap(field.description or "", 110, initial_indent="## ", subsequent_indent="## ")]
         value = yaml.safe_dump({name: defaults[name]}, default_flow_style=True, width=1000).strip()
         lines.append(f"# {value[1:-1]}")
     return "\n".join(lines) + "\n"
+
+
+def _limits(description: str) -> list[str]:
+    lines = ["", f"## {description}", f"# {GROUP}:"]
+    for name, field in Limits.model_fields.items():
+        lines += [f"##   {field.description}", f"#   {name}: {field.default}"]
+    return lines
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What can be wrong with a request about presets and system prompts; the statuses are those clients know."""
 
-from invokeclone.kit.errors import BadRequest, Forbidden, NotFound, UnsupportedMedia
+from invokeclone.kit.errors import BadRequest, Conflict, Forbidden, NotFound, UnsupportedMedia
 
 
 class PresetNotFound(NotFound):
@@ -41,3 +41,11 @@ class FileUnknown(UnsupportedMedia):
     def __init__(self, content_type: str | None) -> None:
         """Say what it is."""
         super().__init__(f"send text/csv or application/json, not {content_type!r}")
+
+
+class TooManyPresets(Conflict):
+    """The user has as many style presets as there may be."""
+
+    def __init__(self, most: int) -> None:
+        """Say how many, and what to do."""
+        super().__init__(f"there may be {most} style presets of a user (setting limits.presets): delete some first")

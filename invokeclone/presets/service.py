@@ -10,23 +10,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import FileResponse
 
 from invokeclone.images import media, pictures
+from invokeclone.kit.json_text import decode
+from invokeclone.kit.limits import Limits
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
-from invokeclone.presets.errors import NotYours, PresetInvalid
+from invokeclone.presets.errors import NotYours, PresetInvalid, TooManyPresets
 from invokeclone.presets.schemas import PresetForm, PresetType, StylePresetRecordWithImage
 from invokeclone.users.current import SYSTEM, User
 
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of what comes with the application."""
 
+_LIMITS = Limits(json_values=1000)
+"""A form holds a few values."""
+
 Picture = tuple[bytes, str | None]
 """An uploaded picture: its bytes and content type."""
 
 
 def parse(data: str) -> PresetForm:
-    """Read the form's field `data`; raises PresetInvalid."""
+    """Read the form's field `data`; raises PresetInvalid, and NotStorable or TooLarge as every JSON of clients does."""
     try:
-        return PresetForm.model_validate_json(data)
+        return PresetForm.model_validate(decode(data.encode(), _LIMITS))
+    except json.JSONDecodeError as error:
+        raise PresetInvalid(f"not a style preset: {error}") from error
     except ValidationError as error:
         raise PresetInvalid(f"not a style preset: {transfer.told(error)}") from error
 
@@ -60,6 +68,7 @@ async def create(resources: Resources, data: str, picture: Picture | None, user:
     preset_id = str(uuid4())
     mark = await _keep(resources, preset_id, picture)
     async with resources.database.write() as connection:
+        await _check_room(connection, resources, user, 1)
         return await store.create(connection, form, user.user_id, preset_id=preset_id, image=mark)
 
 
@@ -80,6 +89,13 @@ async def update(
     if mark is None:
         await pictures.drop(resources.settings.style_presets_path, preset_id)
     return changed
+
+
+async def _check_room(connection: AsyncConnection, resources: Resources, user: User, more: int) -> None:
+    """Raise TooManyPresets when the user has no room for more."""
+    most = resources.settings.limits.presets
+    if await store.count_of(connection, user.user_id) + more > most:
+        raise TooManyPresets(most)
 
 
 async def _keep(resources: Resources, preset_id: str, picture: Picture | None) -> str | None:
@@ -109,8 +125,10 @@ async def picture_of(resources: Resources, preset_id: str, user: User) -> FileRe
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:
     """Make a preset of each row of a file, or none at all; raises FileUnknown, FileInvalid."""
-    rows = await run_in_threadpool(transfer.read, data, content_type)
+    limits = resources.settings.limits
+    rows = await off_loop(lambda: transfer.read(data, content_type, limits))
     async with resources.database.write() as connection:
+        await _check_room(connection, resources, user, len(rows))
         await store.create_many(connection, rows, user.user_id)
 
 

@@ -96,6 +96,12 @@ async def create_many(connection: AsyncConnection, rows: Sequence[PresetRow], us
         await connection.execute(insert(presets), [{"id": str(uuid4()), **row.model_dump(), **made} for row in rows])
 
 
+async def count_of(connection: AsyncConnection, user_id: str) -> int:
+    """Return how many presets a user made."""
+    made = presets.c.user_id == user_id, presets.c.type != PresetType.Default.value
+    return int(await connection.scalar(select(func.count()).select_from(presets).where(*made)) or 0)
+
+
 async def list_users(connection: AsyncConnection) -> list[tuple[str, str, str]]:
     """Return name, positive and negative prompt of every preset that a user made, by name."""
     rows = await connection.execute(_ALL.where(presets.c.type == PresetType.User.value))

@@ -2,10 +2,15 @@
 
 import csv
 import io
+import itertools
+import json
 from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.json_text import check_text, decode
+from invokeclone.kit.limits import Limits
 from invokeclone.presets.errors import FileInvalid, FileUnknown
 from invokeclone.presets.schemas import PresetRow
 
@@ -20,29 +25,43 @@ def told(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def read(data: bytes, content_type: str | None) -> list[PresetRow]:
-    """Return the presets in a file; raises FileUnknown unless it is CSV or JSON, FileInvalid with what is wrong in it."""
+def read(data: bytes, content_type: str | None, limits: Limits) -> list[PresetRow]:
+    """Return the presets in a file.
+
+    Raises FileUnknown unless it is CSV or JSON, FileInvalid with what is wrong in it, Unprocessable or TooLarge over a limit.
+    """
     try:
         if content_type == "application/json":
-            return _ROWS.validate_json(data)
+            rows = decode(data, limits)
+            _check_number(len(rows) if isinstance(rows, list) else 0, limits)
+            return _ROWS.validate_python(rows)
         if content_type == "text/csv":
-            return _ROWS.validate_python(_csv(data))
+            return _ROWS.validate_python(_csv(data, limits))
+    except json.JSONDecodeError as error:
+        raise FileInvalid(f"the file is not JSON: {error}") from error
     except ValidationError as error:
         raise FileInvalid(f"not a file of style presets: {told(error)}") from error
     raise FileUnknown(content_type)
 
 
-def _csv(data: bytes) -> list[dict[str, str]]:
+def _check_number(rows: int, limits: Limits) -> None:
+    if rows > limits.import_rows:
+        raise Unprocessable(f"the file has more than {limits.import_rows} presets (setting limits.import_rows)")
+
+
+def _csv(data: bytes, limits: Limits) -> list[dict[str, str]]:
     """Return the rows by the names of their columns, which the first line gives."""
     try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        header, *rows = [line for line in lines if line]
+        text = check_text(data.decode("utf-8-sig"), "the file")
+        lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
+        header, *rows = itertools.islice(lines, limits.import_rows + 2)
     except UnicodeDecodeError as error:
         raise FileInvalid("the file is not UTF-8 text") from error
     except csv.Error as error:
         raise FileInvalid(f"the file is not CSV: {error}") from error
     except ValueError as error:
         raise FileInvalid("the file is empty") from error
+    _check_number(len(rows), limits)
     names = [name.strip() for name in header]
     if len(set(names)) < len(names):
         raise FileInvalid("two columns have the same name")

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.requests import Needs, Read
-from invokeclone.queue import counts, generation, service, store
+from invokeclone.kit.requests import LATER, Needs, Read
+from invokeclone.queue import counts, generation, intake, service, store
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
     Batch,
@@ -53,15 +53,16 @@ async def enqueue_batch(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    batch: Annotated[Batch, Body(description="What to run.")],
+    batch: Annotated[Batch, LATER, Body(description="What to run.")],
     prepend: Annotated[bool, Body(description="Run it before all that is pending.")] = False,
     validation_run_data: Annotated[  # noqa: ARG001  (older clients may send it)
         ValidationRunData | None, Body(description="Read and not used.")
     ] = None,
 ) -> Response:
     """Enqueue a batch: the graph once for each combination of its data, `runs` times over."""
-    result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
-    return _json(result.model_dump_json())
+    checked = await intake.read_batch(batch, needs.settings.limits)
+    result = await service.enqueue(needs, queue_id, checked, prepend=prepend, user=user)
+    return _json(await intake.answer(result))
 
 
 @router.post("/{queue_id}/enqueue_prompt", operation_id="enqueue_prompt", response_model=EnqueueBatchResult)

@@ -12,12 +12,25 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, StrictStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    StrictStr,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from invokeclone.graph.edges import in_slices
 from invokeclone.graph.fields import ImageField, VideoField
 from invokeclone.graph.graph import Graph, NodeNotFoundError
+from invokeclone.graph.sizes import SizeOverLimit, check_size
+from invokeclone.kit.errors import TooLarge, Unprocessable
+from invokeclone.kit.limits import MIB, Limits
 from invokeclone.workflows.schemas import WorkflowWithoutID
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -61,7 +74,26 @@ class BatchDatum(BaseModel):
 
     node_path: str = Field(description="The node's id in the graph.")
     field_name: str = Field(description="The field of that node.")
-    items: list[BatchValue] = Field(default_factory=list, description="The values, one after the other.")
+    items: Annotated[list[BatchValue], WrapValidator(in_slices)] = Field(
+        default_factory=list, description="The values, one after the other."
+    )
+
+
+class Sizes(NamedTuple):
+    """How much a batch holds."""
+
+    nodes: int
+    edges: int
+    fields: int
+    values: int
+
+    def check(self, limits: Limits) -> None:
+        """Raise Unprocessable for the first number over its limit."""
+        most = (limits.graph_nodes, limits.graph_edges, limits.batch_fields, limits.batch_values)
+        settings = ("graph_nodes", "graph_edges", "batch_fields", "batch_values")
+        for what, number, limit, setting in zip(self._fields, self, most, settings, strict=True):
+            if number > limit:
+                raise Unprocessable(f"the batch has {number} {what}, more than {limit} (setting limits.{setting})")
 
 
 class Batch(BaseModel):
@@ -113,6 +145,29 @@ class Batch(BaseModel):
         return self._template
 
     @property
+    def sizes(self) -> Sizes:
+        """How much it holds."""
+        data = list(itertools.chain.from_iterable(self.data or []))
+        values = sum(len(datum.items) for datum in data)
+        return Sizes(len(self.graph.nodes), len(self.graph.edges), len(data), values)
+
+    def check(self, limits: Limits, room: int) -> None:
+        """Raise Unprocessable for a size, or TooLarge for the sessions of the items that `room` items leave space for."""
+        self.sizes.check(limits)
+        try:
+            for node in self.graph.nodes.values():
+                check_size(node, limits)
+        except SizeOverLimit as error:
+            raise Unprocessable(str(error)) from error
+        each = self.template.length + sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
+        count = min(self.requested, room)
+        if count * each > limits.batch_mib * MIB:
+            raise TooLarge(
+                f"{count} items with sessions of {each // 1024} KiB are over {limits.batch_mib} MiB "
+                "(setting limits.batch_mib): enqueue fewer at a time"
+            )
+
+    @property
     def requested(self) -> int:
         """How many items the batch asks for."""
         return self.runs * math.prod(len(zipped[0].items) if zipped else 0 for zipped in self.data or [])
@@ -160,6 +215,13 @@ def _check_values(graph: Graph, datum: BatchDatum) -> None:
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise BatchValueError(f"item {position} of {_name(datum)}: {first['msg']}") from error
+
+
+def _mean_length(datum: BatchDatum) -> int:
+    """Return how long the JSON text of an item is, about."""
+    total = sum(len(item) if isinstance(item, str) else 8 for item in datum.items)
+    lists = sum(len(str(item)) for item in datum.items if isinstance(item, list))
+    return (total + lists) // max(1, len(datum.items))
 
 
 def _name(datum: BatchDatum) -> str:
@@ -251,7 +313,7 @@ class _Template:
     @classmethod
     def of(cls, batch: Batch) -> Self:
         """Write the batch's graph without nulls and cut it where its data go. ValueError for a number JSON has no word for."""
-        graph = batch.graph.model_dump(mode="json", exclude_none=True)
+        graph = batch.graph.dumped()
         mark = f"@{uuid.uuid4()}@"
         count = 0
         for datum in itertools.chain.from_iterable(batch.data or []):
@@ -264,6 +326,11 @@ class _Template:
             places.append((len(parts), int(number)))
             parts += ["", after]
         return cls(parts, places)
+
+    @property
+    def length(self) -> int:
+        """Characters of a session without what goes into it."""
+        return sum(map(len, self.parts))
 
     def session(self, session_id: str, graph_id: str, texts: list[str]) -> str:
         """Return the JSON text of a session that has not begun, with a JSON text for each datum, given in data order."""

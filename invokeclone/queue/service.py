@@ -80,12 +80,13 @@ async def enqueue(
 ) -> EnqueueBatchResult:
     """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending.
 
-    Raises ImagesMoving.
+    Raises ImagesMoving, and what `Batch.check` does.
     """
     _check_open(resources)
     async with resources.database.write() as connection:
         pending, highest = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
+        batch.check(resources.settings.limits, max(room, 0))
         priority = highest + 1 if prepend else 0
         enqueued = await store.add(
             connection,

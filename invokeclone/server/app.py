@@ -31,6 +31,7 @@ from invokeclone.images.moves_api import router as image_moves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models import embedded, scan
@@ -45,7 +46,7 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import authentication, errors, external, guards, info, openapi, page, private
+from invokeclone.server import authentication, bodies, errors, external, guards, hardware, info, openapi, page, private
 from invokeclone.server.authentication import authenticated
 from invokeclone.server.departures import Departures
 from invokeclone.server.headers import SafeHeaders
@@ -138,8 +139,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     Clients.install(app)
     errors.install(app)
     for router in ROUTERS + shims.ROUTERS:
-        app.include_router(router)
-    app.add_api_route("/health", _health, include_in_schema=False)
+        app.include_router(bodies.read_strictly(router))
+    for path in ("/health", "/api/v1/health"):
+        app.add_api_route(path, _health, include_in_schema=False)
     page.install(app, settings.root)
     app.state.openapi = openapi.install(app)
     app.mount("/ws", app.state.sockets.app)
@@ -165,7 +167,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Renewal)
     app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
     app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
-    app.add_middleware(guards.BodyLimit)
+    app.add_middleware(guards.BodyLimit, limits=settings.limits)
+    app.add_middleware(guards.NoNulCharacters)
     if settings.allow_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -233,6 +236,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             lambda device, reason: queue_service.fail_orphans(resources, device, reason),
             command=app.state.worker_command or (sys.executable,),
         )
+        supervisor.hardware = await off_loop(hardware.devices)
         app.state.supervisor = supervisor
         app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
         await app.state.packs.start()

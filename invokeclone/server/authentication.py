@@ -35,6 +35,7 @@ OPEN = {
     "GET /": "the page, before anybody signs in",
     "GET /page/{name}": "the page's files",
     "GET /health": "whoever watches over the process",
+    "GET /api/v1/health": "the same, where clients of InvokeAI ask",
     "GET /openapi.json": "the same for everybody",
     "GET /docs": "shows the above",
     "GET /redoc": "shows the above",

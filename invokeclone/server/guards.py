@@ -1,4 +1,4 @@
-"""What happens before any route sees a request: large bodies, and what touches images being moved, are refused.
+"""What happens before any route sees a request: large bodies, NUL characters, and what touches images being moved, are refused.
 
 Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
 """
@@ -11,16 +11,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.images.errors import ImagesMoving
+from invokeclone.kit.limits import MIB, Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.server.errors import answer
 from invokeclone.shims import routers as shims
 
-MIB = 1024 * 1024
-JSON_LIMIT = 64 * MIB
-UPLOAD_LIMIT = 256 * MIB
-VIDEO_LIMIT = 1024 * MIB + 2 * MIB
-"""A video of 1 GiB and the fields around it."""
+VIDEO_FIELDS = 2 * MIB
+"""Room for the fields around a video."""
 
+OWN_API = ("/api/v1/", "/api/v2/")
 IMAGE_FILES = re.compile(r"/api/v1/images/i/[^/]*/(full|thumbnail|workflow)|/api/v1/images/download/.*")
 IMAGE_CHANGES = ("/api/v1/images/", "/api/v1/boards/", "/api/v1/board_images/")
 
@@ -34,8 +33,9 @@ class _OverLimit(Exception):
 class BodyLimit:
     """Answers 413 when a body is, or grows, larger than its route may carry; nothing past the limit is read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
+        self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a counting `receive`."""
@@ -43,7 +43,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = _limit(scope["path"], headers.get("content-type", ""))
+        limit = _limit(self.limits, scope["path"], headers.get("content-type", ""))
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
             await _too_large(scope, limit)(scope, receive, send)
@@ -86,10 +86,26 @@ def _too_large(scope: Scope, limit: int) -> Response:
     return refusal
 
 
-def _limit(path: str, content_type: str) -> int:
+def _limit(limits: Limits, path: str, content_type: str) -> int:
     if path.endswith("/videos/upload"):
-        return VIDEO_LIMIT
-    return UPLOAD_LIMIT if content_type.startswith("multipart/") else JSON_LIMIT
+        return limits.video_mib * MIB + VIDEO_FIELDS
+    if content_type.startswith("multipart/"):
+        return limits.upload_mib * MIB
+    return (limits.json_mib if path.startswith(OWN_API) else limits.image_json_mib) * MIB
+
+
+class NoNulCharacters:
+    """Answers 422 to an address or query with a NUL character, which neither files nor databases take."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope.get("query_string", b"")):
+            await _refusal(scope, 422, "the address holds a NUL character")(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 class SingleSlashes:

@@ -30,7 +30,13 @@ ESRGAN_MODELS = [
     "ESRGAN_SRx4_DF2KOST_official-ff704c30.pth",
     "RealESRGAN_x2plus.pth",
 ]
-INFILL_NODES = {"infill_lama": "lama", "infill_tile": "tile", "infill_cv2": "cv2", "infill_rgba": "color"}
+INFILL_NODES = {
+    "infill_patchmatch": "patchmatch",
+    "infill_lama": "lama",
+    "infill_tile": "tile",
+    "infill_cv2": "cv2",
+    "infill_rgba": "color",
+}
 
 router = APIRouter(prefix="/api/v1/app", tags=["app"])
 
@@ -134,11 +140,12 @@ async def dependencies(_user: CurrentUser) -> dict[str, str]:
 
 
 @router.get("/config", operation_id="get_config")
-async def config(_user: CurrentUser) -> AppConfig:
+async def config(needs: Needs, _user: CurrentUser) -> AppConfig:
     """Return the optional abilities that the node vocabulary has."""
     nodes = registry.nodes_in_use()
+    infills = [name for node, name in INFILL_NODES.items() if node in nodes]
     return AppConfig(
-        infill_methods=[name for node, name in INFILL_NODES.items() if node in nodes],
+        infill_methods=[name for name in infills if name != "patchmatch" or needs.settings.patchmatch],
         upscaling_methods=[Upscaler(upscaling_method="esrgan", upscaling_models=ESRGAN_MODELS)]
         if "esrgan" in nodes
         else [],
@@ -148,9 +155,9 @@ async def config(_user: CurrentUser) -> AppConfig:
 
 
 @router.get("/patchmatch_status", operation_id="get_patchmatch_status")
-async def patchmatch_status(_user: CurrentUser) -> bool:
-    """Tell whether patchmatch infill is available; it isn't."""
-    return False
+async def patchmatch_status(needs: Needs, _user: CurrentUser) -> bool:
+    """Tell whether patchmatch infill is available: the official UI takes LaMa when it is not."""
+    return needs.settings.patchmatch and "infill_patchmatch" in registry.nodes_in_use()
 
 
 @router.get("/runtime_config", operation_id="get_runtime_config")
@@ -171,7 +178,7 @@ async def update_runtime_config(
 
 @router.get("/generation_device_options", operation_id="get_generation_device_options")
 async def generation_device_options(workers: Workers, _user: CurrentUser) -> list[GenerationDeviceOption]:
-    """Return the devices that the workers found."""
+    """Return the devices that can run the queue: what this machine has, and once a worker has said so, what it found."""
     return [GenerationDeviceOption(device=option["device"], name=option["name"]) for option in workers.devices()]
 
 
@@ -247,6 +254,8 @@ def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, d
     given = {name: getattr(changes, name) for name in changes.model_fields_set}
     if "generation_devices" in given:
         chosen = given["generation_devices"]
+        if isinstance(chosen, list) and not all(isinstance(name, str) for name in chosen):
+            raise Unprocessable("generation_devices must be `auto` or a list of names")
         unknown = [name for name in chosen if name not in devices] if isinstance(chosen, list) else []
         if unknown:
             raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")

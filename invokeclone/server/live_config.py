@@ -3,18 +3,20 @@
 It knows the two files and refuses to know which settings a client may change.
 """
 
+import os
 import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from invokeclone.kit.errors import Conflict, Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import FILE, KEYS_FILE, read_file, read_keys, yaml_text
+from invokeclone.kit.settings_file import FIELDS, FILE, KEYS_FILE, read_file, read_keys, yaml_text
 from invokeclone.kit.storage import ONLY_THE_OWNER, write_file
 
 _changing = threading.Lock()
@@ -32,7 +34,9 @@ def change(resources: Resources, given: Mapping[str, Any]) -> Settings:
         file, _unknown, wrong = read_file(root / FILE)
         _refuse(wrong)
         values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, given)}
-        write_file(root / FILE, yaml_text(values).encode(), _mode(root / FILE))
+        _check_folders(changed, given)
+        text = _readable(values)
+        write_file(root / FILE, text.encode(), _mode(root / FILE))
         resources.settings = changed
     return changed
 
@@ -49,6 +53,7 @@ def change_keys(resources: Resources, given: Mapping[str, str | None]) -> Settin
         file, _unknown, wrong_too = read_file(root / FILE)
         _refuse(wrong + wrong_too)
         values = {name: value for name, value in {**keys, **given}.items() if value is not None or name in file}
+        _readable({**file, **values})
         _write_keys(root / KEYS_FILE, values)
         resources.settings = changed
     return changed
@@ -69,7 +74,42 @@ def _with(settings: Settings, given: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**{**values, **given})
     except ValidationError as error:
-        raise Unprocessable(str(error.errors()[0]["msg"])) from error
+        first = error.errors()[0]
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise Unprocessable(f"{first['loc'][0]}: {message}" if first["loc"] else message) from error
+
+
+def _readable(values: Mapping[str, Any]) -> str:
+    """Return the text of a settings file, having read it back: what is written is what the next start can use."""
+    text = yaml_text(values)
+    try:
+        known = {name: value for name, value in yaml.safe_load(text).items() if name in FIELDS}
+        Settings(**known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Unprocessable(f"{first['loc'][0] if first['loc'] else FILE}: {first['msg']}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise Unprocessable(f"a value cannot be written to {FILE}: {' '.join(str(error).split())}") from error
+    return text
+
+
+def _check_folders(settings: Settings, given: Mapping[str, Any]) -> None:
+    """Raise Unprocessable for a folder that neither exists nor can be made."""
+    for name in given:
+        value = getattr(settings, name)
+        if not isinstance(value, Path) or not name.endswith(("_dir", "_path")):
+            continue
+        folder = settings.under_root(value)
+        try:
+            while not folder.exists():
+                folder = folder.parent
+            usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        except OSError:
+            usable = False
+        if not usable:
+            raise Unprocessable(
+                f"{name}: the folder {value} cannot be made: {folder} is no folder that can be written to"
+            )
 
 
 def _plain(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:

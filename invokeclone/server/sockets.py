@@ -28,13 +28,10 @@ ADMIN = "admin"
 EVERYONE = "everyone"
 """The room of all who were let in."""
 NAME_LIMIT = 200
-ROOM_LIMIT = 50
 CHECK_S = 30.0
 """How often it is looked whether those who listen still may."""
 REFUSED_S = 1.0
 """How long one who was refused may take to leave; official clients do at once."""
-PACKET_LIMIT = 100_000
-"""Bytes of a packet, and of a POST."""
 BACKLOG_LIMIT = 1_000
 """Events waiting to be sent from which on those without lasting meaning (progress) are dropped."""
 
@@ -140,12 +137,13 @@ class Sockets:
         In multi-user mode the accounts of those who connect are read from `database`.
         """
         self._people = People(database) if settings.multiuser else None
+        self._limits = settings.limits
         self._server = _Server(
             async_mode="asgi",
             json=_Json,
             http_compression=False,
             cors_allowed_origins="*",  # server/origins.py has let the page pass
-            max_http_buffer_size=PACKET_LIMIT,
+            max_http_buffer_size=settings.limits.socket_message_kib * 1024,
         )
         self._server.eio.logger.addFilter(_FAULTS)
         self._server.on("connect", self._connect)
@@ -223,6 +221,8 @@ class Sockets:
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Put a new socket where its user's events go; in single-user mode everybody is `system`, an admin."""
         user_id, is_admin = SYSTEM.user_id, True
+        if len(self._server.eio.sockets) > self._limits.sockets:
+            raise Refused(f"there are {self._limits.sockets} sockets already (setting limits.sockets)")
         if self._people is not None:
             found = await self._people.admit(sid, environ, auth)
             if found is None:
@@ -274,7 +274,7 @@ class Sockets:
     def _entering(self, field: str, room: Any) -> Any:
         async def enter(sid: str, data: object = None) -> None:
             name = _name(data, field)
-            if name and len(self._server.rooms(sid)) < ROOM_LIMIT:
+            if name and len(self._server.rooms(sid)) < self._limits.socket_rooms:
                 await self._server.enter_room(sid, room(name))
 
         return enter

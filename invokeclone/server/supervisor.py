@@ -82,6 +82,8 @@ class Supervisor:
         self._first_delay = first_delay
         self._workers: list[_Worker] = []
         self._devices: list[dict[str, str]] = []
+        self.hardware: list[dict[str, str]] = []
+        """The machine's devices, for as long as no worker has said which it found."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
@@ -332,10 +334,12 @@ class Supervisor:
         return [worker.link.pid for worker in self._workers if worker.link is not None]
 
     def devices(self) -> list[dict[str, str]]:
-        """Return the devices that could run items, as `{device, name}`; those of the workers while none has told."""
-        return self._devices or [
-            {"device": w.device, "name": w.device.upper()} for w in self._workers if w.device != "auto"
-        ]
+        """Return the devices that could run items, as `{device, name}`: what a worker found, until then the machine's."""
+        if self._devices:
+            return self._devices
+        known = {device["device"] for device in self.hardware}
+        others = [w.device for w in self._workers if w.device not in {"auto", *known}]
+        return [*self.hardware, *({"device": name, "name": name.upper()} for name in others)]
 
     async def ready(self, seconds: float) -> bool:
         """Wait until a worker is ready, `seconds` at most; tell whether one is."""

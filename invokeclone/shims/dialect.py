@@ -3,9 +3,10 @@
 It also reads bodies, so that a wrong one is told in those words too. It knows no dialect.
 """
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -17,6 +18,9 @@ from starlette.requests import ClientDisconnect
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
+from invokeclone.kit.json_text import SLICED, decode
+from invokeclone.kit.offload import off_loop
+from invokeclone.kit.resources import Resources
 
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
@@ -123,9 +127,14 @@ async def read_object(request: Request, *, most: int = MOST_JSON) -> dict[str, A
     data = await request.body()
     if len(data) > most:
         raise RefusedAsTooLarge(f"the body is over {most // 1024} KiB")
+    limits = cast("Resources", request.app.state.resources).settings.limits
+
+    def read() -> Any:
+        return decode(data or b"{}", limits)
+
     try:
-        content = orjson.loads(data or b"{}")
-    except orjson.JSONDecodeError as error:
+        content = read() if len(data) < SLICED else await off_loop(read)
+    except json.JSONDecodeError as error:
         raise Refused(f"the body is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise Refused("the body must be a JSON object")

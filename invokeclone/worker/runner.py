@@ -16,6 +16,7 @@ from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.execution import GraphExecutionState, NodeInputError
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.rules import CALL_SAVED_WORKFLOW
+from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.storage import make_folder
 from invokeclone.queue import service
@@ -142,6 +143,7 @@ class _Run:
     ) -> tuple[BaseInvocationOutput, bytes]:
         """Return what the node puts out, from the cache or from running it, and its JSON."""
         node.check_required()
+        check_size(node, self._tools.resources.settings.limits)
         cache = self._tools.cache
         key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
         if key and (kept := cache.get(key)) is not None:

@@ -81,7 +81,7 @@ def _values(text: str) -> Any:
 
 
 def _holds(where: ColumnElement[Any], what: ColumnElement[Any]) -> ColumnElement[bool]:
-    return func.instr(func.lower(where), func.lower(what)) > 0
+    return func.instr(func.casefold(where), func.casefold(what)) > 0
 
 
 def _tagged() -> ColumnElement[bool]:

@@ -214,3 +214,15 @@ def test_building_a_graph(graph: Make) -> None:
     with pytest.raises(NodeNotFoundError):
         made.get_node("b")
     assert hash(first) == hash(edge("a", "value", "b", "a"))
+
+
+def test_a_node_that_is_not_there_is_named_with_what_would_bring_it(graph: Make) -> None:
+    (error,) = errors(graph({"n": "infill_nothing"}))
+    assert error["msg"].startswith("This server has no node 'infill_nothing'. Install the node pack")
+    assert "infill_cv2" in error["msg"]
+    assert len(errors(graph({"n": "x" * 10_000}))[0]["msg"]) < 300
+
+
+@pytest.mark.usefixtures("restricted")
+def test_a_node_that_is_switched_off_says_so(graph: Make) -> None:
+    assert "allow_nodes" in errors(graph({"n": "sub"}))[0]["msg"]

@@ -14,6 +14,7 @@ from invokeclone.images.api import router as images_router
 from invokeclone.images.downloads import Downloads, clean_name
 from invokeclone.images.downloads_api import router as downloads_router
 from invokeclone.images.schemas import Place
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
 from tests.rooms import serving
@@ -252,3 +253,34 @@ def _png() -> bytes:
     from tests.rooms import packed, picture
 
     return packed(picture())
+
+
+async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
+    client, upload, zips, events, resources
+) -> None:
+    board_id = await board(client, "B")
+    kept, lost = await upload(board_id=board_id), await upload(board_id=board_id)
+    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    name = (await client.post(ROUTE, json={"board_id": board_id})).json()["bulk_download_item_name"]
+    await ready(zips)
+    found = entries((await client.get(f"{ROUTE}/{name}")).content)
+    assert [entry.rpartition("/")[2] for entry in found] == [kept["image_name"], downloads.MISSING]
+    assert lost["image_name"] in found[downloads.MISSING].decode()
+    assert "bulk_download_complete" in events.names()
+
+
+async def test_a_board_of_lost_files_alone_is_an_error(client, upload, zips, events, resources) -> None:
+    board_id = await board(client, "B")
+    lost = await upload(board_id=board_id)
+    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    await client.post(ROUTE, json={"board_id": board_id})
+    await ready(zips)
+    assert events.names()[-1] == "bulk_download_error"
+
+
+async def test_images_of_a_board_in_one_zip_have_a_limit(client, upload, resources) -> None:
+    board_id = await board(client, "B")
+    await upload(board_id=board_id), await upload(board_id=board_id)
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(download_images=1)})
+    answer = await client.post(ROUTE, json={"board_id": board_id})
+    assert (answer.status_code, "limits.download_images" in answer.text) == (422, True)

@@ -129,3 +129,35 @@ async def test_only_candidates_are_read(filled: Resources, more: dict[str, objec
             plan = [row[3] for row in (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()]
             read = [step for step in plan if step.startswith(("SEARCH images ", "SCAN images "))]
             assert read == ["SEARCH images USING INTEGER PRIMARY KEY (rowid=?)"], plan
+
+
+@pytest.mark.parametrize(
+    "term", ["рыжий кот", "РЫЖИЙ", "Кот", "ЖИЙ КО", "straße", "кот%рыж", "ы", "К_т", 'сказал "мяу"', "е́"]
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+async def test_letters_of_every_script_match_in_either_case(resources: Resources, term: str, ascii_only: bool) -> None:
+    texts = ["Рыжий КОТ", "рЫжИй кот", "РЫЖИЙ КОТ, Straße", "кот и рыжий", 'Сказал "Мяу"', "е́Ж", "dog", None]
+    rows = [
+        {
+            "image_name": f"{number}.png", "image_origin": "internal", "image_category": "general", "width": 1, "height": 1,
+            "metadata": None if text is None else json.dumps({"p": text}, ensure_ascii=ascii_only),
+            "created_at": "2026-01-01 00:00:00.000", "updated_at": "x",
+        }
+        for number, text in enumerate(texts * 40)
+    ]  # fmt: skip
+    async with resources.database.write() as connection:
+        await connection.execute(insert(images), rows)
+    pattern = term.casefold().replace("%", "\0").replace("_", "\1")
+    expected = sum(_matches(text, pattern) for text in texts if text) * 40
+    async with resources.database.read() as connection:
+        wanted = ImageFilter(search_term=term)
+        for each in (wanted, await search.narrowed(connection, wanted)):
+            found = json.loads(b"".join(await store.names_json(connection, each)))
+            assert len(found["image_names"]) == expected > 0, each
+
+
+def _matches(text: str, pattern: str) -> bool:
+    import re
+
+    parts = {"\0": ".*", "\1": "."}
+    return re.search("".join(parts.get(x) or re.escape(x) for x in pattern), text.casefold()) is not None

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from invokeclone.images import png
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from tests.rooms import opened, packed, picture
 
@@ -253,3 +254,26 @@ async def test_an_upload_without_a_file_is_refused(client: httpx.AsyncClient) ->
 async def test_there_is_no_presigned_upload(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/v1/images/", json={"width": 8, "height": 8})).status_code == 501
     assert (await client.post("/api/v1/images/", json={"width": 8})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "size", ['{"width": 16000000, "height": 1}', '{"width": 1, "height": 70000}', '{"width": 5000, "height": 5000}']
+)
+async def test_target_pixels_and_sides_have_limits(client: httpx.AsyncClient, resources: Resources, size: str) -> None:
+    answer = await client.post(
+        "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
+        files={"file": ("x.png", packed(picture()), "image/png")}, data={"resize_to": size},
+    )  # fmt: skip
+    assert 400 <= answer.status_code < 500
+    assert "settings limits." in answer.text
+    assert files_in(resources) == []
+
+
+async def test_pixels_and_sides_of_an_image_have_limits(client: httpx.AsyncClient, resources: Resources) -> None:
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(image_pixels=1000, image_side=100)})
+    for size, status in (((40, 40), 415), ((101, 1), 415), ((30, 30), 201)):
+        answer = await client.post(
+            "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
+            files={"file": ("x.png", packed(picture(size=size)), "image/png")},
+        )  # fmt: skip
+        assert answer.status_code == status or (status == 415 and answer.status_code in (413, 415)), answer.text

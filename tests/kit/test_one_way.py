@@ -137,6 +137,7 @@ CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
     "models/download/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
+    "server/origins.py": "asks for this machine's names; opens no connection",
 }
 
 

@@ -7,6 +7,7 @@ import uuid
 import httpx
 import pytest
 
+from invokeclone.kit.limits import Limits
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
 from tests.rooms import opened, packed, picture
@@ -262,3 +263,20 @@ async def test_only_admins_change_what_came_along_and_read_and_write_files(peopl
     assert (await ann.post(f"{PRESETS}/import", files=file)).status_code == 403
     assert (await admin.post(f"{PRESETS}/import", files=file)).status_code == 200
     assert "a,b,c" in (await admin.get(f"{PRESETS}/export")).text
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/csv"])
+async def test_imported_rows_and_presets_of_a_user_have_limits(client, resources, kind: str) -> None:
+    def file(rows: int) -> dict[str, tuple[str, bytes, str]]:
+        row = {"name": "n", "prompt": "p", "negative_prompt": "q"}
+        text = (
+            json.dumps([row] * rows)
+            if kind == "application/json"
+            else "name,prompt,negative_prompt\n" + "n,p,q\n" * rows
+        )
+        return {"file": ("p", text.encode(), kind)}
+
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(import_rows=3, presets=4)})
+    for rows, status in ((4, 422), (3, 200), (3, 409), (1, 200), (1, 409)):
+        assert (await client.post(f"{PRESETS}/import", files=file(rows))).status_code == status, rows
+    assert [one["type"] for one in (await client.get(f"{PRESETS}/")).json()].count("user") == 4

@@ -161,8 +161,8 @@ async def test_invocation_cache_without_a_worker(client: httpx.AsyncClient) -> N
 
 
 async def test_devices_and_patchmatch(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/api/v1/app/generation_device_options")).json() == []
-    assert (await client.get("/api/v1/app/patchmatch_status")).json() is False
+    assert (await client.get("/api/v1/app/generation_device_options")).json()[-1] == {"device": "cpu", "name": "CPU"}
+    assert (await client.get("/api/v1/app/patchmatch_status")).json() is True
     assert set((await client.get("/api/v1/app/config")).json()) == {
         "infill_methods",
         "upscaling_methods",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.errors import BadRequest, NotFound, Unauthorized
+from invokeclone.kit.limits import MIB, Limits
 from invokeclone.server import errors, guards
 
 
@@ -45,7 +46,7 @@ RAISED: dict[str, Exception] = {
 def client() -> httpx.AsyncClient:
     app = FastAPI()
     errors.install(app)
-    app.add_middleware(guards.BodyLimit)
+    app.add_middleware(guards.BodyLimit, limits=Limits(image_json_mib=2))
 
     @app.get("/raise/{which}")
     async def raise_it(which: str) -> None:
@@ -135,17 +136,15 @@ def test_plain_ends_on_a_loop() -> None:
 
 
 async def test_a_declared_large_body_is_refused(client: httpx.AsyncClient) -> None:
-    headers = {"content-type": "application/json", "content-length": str(guards.JSON_LIMIT + 1)}
+    headers = {"content-type": "application/json", "content-length": str(2 * MIB + 1)}
     answer = await client.post("/things", content=b"{}", headers=headers)
     assert answer.status_code == 413
 
 
-async def test_a_growing_body_is_refused(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "JSON_LIMIT", 1000)
-
+async def test_a_growing_body_is_refused(client: httpx.AsyncClient) -> None:
     async def chunks() -> Any:
-        for _ in range(100):
-            yield b" " * 100
+        for _ in range(3):
+            yield b" " * MIB
 
     answer = await client.post("/things", content=chunks(), headers={"content-type": "application/json"})
     assert answer.status_code == 413

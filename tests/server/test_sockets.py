@@ -11,7 +11,7 @@ import pytest
 from invokeclone.kit.events import Event
 from invokeclone.kit.settings import Settings
 from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
-from invokeclone.server.sockets import PACKET_LIMIT, rooms_for
+from invokeclone.server.sockets import rooms_for
 from tests.server.listening import connected, served, until
 
 
@@ -89,7 +89,9 @@ async def test_a_post_that_cannot_be_read_is_answered(
     """Also when nobody polls what the server would like to say before it closes."""
     async with served(settings) as (url, bus), httpx.AsyncClient(timeout=20) as client:
         answer = await _polling(client, url)(content)
-        assert answer.status_code == (400 if len(content) > PACKET_LIMIT or content == b"0{}" else 200)
+        assert answer.status_code == (
+            400 if len(content) > settings.limits.socket_message_kib * 1024 or content == b"0{}" else 200
+        )
         async with connected(url, "websocket") as listener:
             bus.emit(batch())
             await until(lambda: listener.heard)

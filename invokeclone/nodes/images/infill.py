@@ -6,6 +6,10 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.sizes import check_pixels
+from invokeclone.nodes.images.size import PIL_RESAMPLING_MAP, PIL_RESAMPLING_MODES
+
+HALF_OPAQUE = 128
 
 
 def filled(image: Image.Image, known: Image.Image) -> Image.Image:
@@ -50,6 +54,38 @@ class CV2InfillInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Fill and save."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         return ImageOutput.build(context.images.save(filled(image, image.getchannel("A"))))
+
+
+@invocation(
+    "infill_patchmatch", title="PatchMatch Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.2"
+)
+class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Fill what is transparent with patches of the rest that fit together."""
+
+    image: ImageField = InputField(description="The image to fill")
+    downscale: float = InputField(default=2.0, gt=0, description="How much smaller the image is while it is filled")
+    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="How pixels are mixed")
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Fill and save; an image without an opaque pixel stays as it is."""
+        import numpy as np
+
+        from invokeclone.nodes.images.pixels import patchmatch
+
+        image = context.images.get_pil(self.image.image_name, mode="RGBA")
+        resample = PIL_RESAMPLING_MAP[self.resample_mode]
+        small = image
+        if self.downscale != 1:
+            size = max(1, int(image.width / self.downscale)), max(1, int(image.height / self.downscale))
+            check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
+            small = image.resize(size, resample)
+        hole = np.asarray(small.getchannel("A")) < HALF_OPAQUE
+        if hole.all():
+            context.logger.warning("The image has no opaque pixel to fill it with")
+            return ImageOutput.build(context.images.save(image))
+        made = Image.fromarray(patchmatch.filled(np.asarray(small.convert("RGB")), hole))
+        ground = made if made.size == image.size else made.resize(image.size, resample)
+        return ImageOutput.build(context.images.save(Image.alpha_composite(ground.convert("RGBA"), image)))
 
 
 @invocation("cv_inpaint", title="OpenCV Inpaint", tags=["opencv", "inpaint"], category="inpaint", version="1.3.1")

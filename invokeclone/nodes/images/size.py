@@ -15,6 +15,7 @@ from invokeclone.graph.fields import (
 )
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
 from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.taxonomy import Classification
 
 PIL_RESAMPLING_MODES = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -52,6 +53,7 @@ class ImageScaleInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Scale and save."""
         image = context.images.get_pil(self.image.image_name)
         size = int(image.width * self.scale_factor), int(image.height * self.scale_factor)
+        check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         resized = image.resize(size, resample=PIL_RESAMPLING_MAP[self.resample_mode])
         return ImageOutput.build(context.images.save(resized))
 
@@ -98,6 +100,7 @@ class CenterPadCropInvocation(BaseInvocation):
         if min(size) <= 0:
             message = f"nothing of the image is left: {size[0]}×{size[1]}"
             raise NodeError(message)
+        check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         return ImageOutput.build(context.images.save(placed(image, size, (self.left, self.top))))
 
 

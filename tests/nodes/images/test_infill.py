@@ -8,7 +8,7 @@ from PIL import Image
 
 from invokeclone.graph.invocation import NodeError
 from invokeclone.nodes.images import infill as infill_nodes
-from invokeclone.nodes.images.pixels import infill
+from invokeclone.nodes.images.pixels import infill, patchmatch
 from tests.fakes_context import FakeContext
 from tests.rooms import picture
 
@@ -112,3 +112,34 @@ class TestFlow:
         other = context.images.put(Image.new("L", (4, 4)))
         with pytest.raises(NodeError, match="4×4"):
             infill_nodes.CvInpaintInvocation(image=context.images.put(image), mask=other).invoke(context)
+
+
+class TestPatchMatch:
+    def test_a_pattern_goes_on_into_the_hole(self) -> None:
+        """Stripes of 8 pixels: what is filled is about what was there, where flowing colors are gray."""
+        columns = (np.arange(96) // 4 % 2 * 255).astype(np.uint8)
+        whole = np.repeat(np.broadcast_to(columns, (64, 96))[..., None], 3, axis=2).copy()
+        hole = np.zeros((64, 96), dtype=bool)
+        hole[20:44, 36:60] = True
+        holed_colors = np.where(hole[..., None], np.uint8(0), whole)
+        made = patchmatch.filled(holed_colors, hole)
+        flowing = infill.flowing(holed_colors, (~hole).astype(np.float32))
+        error, gray = (np.abs(one[hole].astype(int) - whole[hole]).mean() for one in (made, flowing))
+        assert error < 30 < gray
+        assert np.array_equal(made[~hole], whole[~hole])
+        assert np.array_equal(patchmatch.filled(holed_colors, hole), made)
+
+    @pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 200)])
+    def test_any_size_and_any_hole(self, context: FakeContext, size: tuple[int, int]) -> None:
+        image = picture("RGBA", size)
+        image.paste(CLEAR, (0, 0, max(1, size[0] // 2), size[1]))
+        for downscale in (1.0, 2.0, 0.5):
+            node = infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image), downscale=downscale)
+            made = run(context, node)
+            assert (made.size, made.getextrema()[3]) == (size, (255, 255)) or size == (1, 1)
+
+    def test_an_outpainted_border_is_filled_with_what_is_there(self, context: FakeContext) -> None:
+        image = Image.new("RGBA", (96, 96), CLEAR)
+        image.paste((200, 40, 10, 255), (0, 0, 64, 96))
+        made = run(context, infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image)))
+        assert np.abs(np.asarray(made)[:, 70:, :3].astype(int) - (200, 40, 10)).max() <= 8

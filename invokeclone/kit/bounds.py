@@ -1,0 +1,74 @@
+"""What a setting's value must be beside its type, so that the server can run with it and its file can hold it.
+
+The published types say less than this: they are InvokeAI's.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+LARGEST = 2**63 - 1
+"""The largest integer of SQLite, and of whatever counts in C."""
+
+NUMBERS: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "pil_compress_level": (0, 9),
+    "node_cache_size": (0, 10_000_000),
+    "max_queue_size": (1, 100_000_000),
+    "max_queue_history": (0, LARGEST),
+    "device_working_mem_gb": (0, 1_000_000),
+    "max_cache_ram_gb": (0, 1_000_000),
+    "max_cache_vram_gb": (0, 1_000_000),
+    "model_cache_keep_alive_min": (0, 10_000_000),
+}
+OTHER_NUMBERS = (-LARGEST, LARGEST)
+LONGEST_TEXT = 10_000
+LONGEST_PATH = 4_000
+LONGEST_NAME = 255
+"""Bytes of one name in a path, on every common file system."""
+
+MOST_ENTRIES = 1_000
+
+
+def check(name: str, value: Any) -> Any:
+    """Return the value of a setting. Raises ValueError when it could not be used or stored."""
+    match value:
+        case bool() | None:
+            pass
+        case int() | float():
+            _check_number(name, value)
+        case Path():
+            _check_path(value)
+        case str():
+            _check_text(value)
+        case BaseModel():
+            for entry in dict(value).values():
+                check(name, entry)
+        case list():
+            if len(value) > MOST_ENTRIES:
+                raise ValueError(f"has more than {MOST_ENTRIES} entries")
+            for entry in value:
+                check(name, entry)
+    return value
+
+
+def _check_number(name: str, value: float) -> None:
+    least, most = NUMBERS.get(name, OTHER_NUMBERS)
+    if not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"must be from {least:g} to {most:g}")
+
+
+def _check_text(value: str) -> None:
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(f"is longer than {LONGEST_TEXT} characters")
+    if not value.isprintable():
+        raise ValueError("holds a character that cannot be printed")
+
+
+def _check_path(value: Path) -> None:
+    text = str(value)
+    _check_text(text)
+    if len(text.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in value.parts):
+        raise ValueError("is too long for a path")

@@ -1,0 +1,33 @@
+"""Comparing texts without regard to case, in every script: SQLite's own `lower` and LIKE know the letters A to Z only."""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+def fold(text: Any) -> str | None:
+    """Return a text as it is compared: the SQL function `casefold`."""
+    return text.casefold() if isinstance(text, str) else None
+
+
+def folded_like(text: Any, pattern: Any) -> bool | None:
+    """Tell whether a text, or JSON with escaped letters, matches a LIKE pattern: the SQL function of this name."""
+    if not isinstance(text, str) or not isinstance(pattern, str):
+        return None
+    return _compiled(pattern)(_unescaped(text).casefold()) is not None
+
+
+def _unescaped(text: str) -> str:
+    if "\\u" not in text:
+        return text
+    letters = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return letters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@lru_cache(64)
+def _compiled(pattern: str) -> Any:
+    parts = {"%": ".*", "_": "."}
+    text = "".join(parts.get(letter) or re.escape(letter) for letter in pattern.casefold())
+    return re.compile(text, re.DOTALL).fullmatch

@@ -1,0 +1,141 @@
+"""Reading the JSON of clients: what cannot be stored, counted or answered is refused here, once, whatever route it came to.
+
+The text is checked before it is parsed, with a few passes over its bytes that run at the speed of memory.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from invokeclone.kit.errors import TooLarge, Unprocessable
+from invokeclone.kit.limits import Limits
+
+SLICED = 64 * 1024
+"""Bytes from which parsing is cut into slices, so that a thread does it without holding the interpreter throughout."""
+
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""The integers of 64 bits, signed and unsigned: seeds of ComfyUI's clients use the whole of the latter."""
+
+_UNPAIRED = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_LONG_NUMBER = re.compile(rb"-?[0-9]{19,}[0-9.eE+-]*|-?[0-9.]+[eE][+-]?[0-9]{3,}")
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_MANY_DIGITS = b"0" * 19
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_MOST_DIGITS = 400
+
+
+class NotStorable(Unprocessable):
+    """JSON with a value that no column, file or answer can hold."""
+
+
+def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
+    """Return the value of a JSON text; `text_kib` limits each text in it.
+
+    Raises NotStorable, TooLarge, or json.JSONDecodeError for what is no JSON.
+    """
+    text = _utf8(data)
+    _check(data, limits, text_kib)
+    hook = dict if len(data) < SLICED else _sliced
+    return json.loads(text, parse_constant=_refuse, object_pairs_hook=hook)
+
+
+def check_text(text: str, what: str = "a text") -> str:
+    """Return `text` if it can be stored. Raises NotStorable."""
+    if "\0" in text:
+        raise NotStorable(f"{what} holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise NotStorable(f"{what} is not Unicode: it holds half of a surrogate pair") from error
+    return text
+
+
+def _sliced(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; being a function of Python's, it lets other threads in between two objects."""
+    return dict(pairs)
+
+
+def _refuse(word: str) -> NoReturn:
+    raise NotStorable(f"{word} is not a number that JSON knows")
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotStorable(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _check(data: bytes, limits: Limits, text_kib: int | None) -> None:
+    """Check a JSON text by its bytes: texts without their escaped quotes, and what is between texts."""
+    if b"\\" in data:
+        data = data.replace(rb"\\", b"").replace(rb"\"", b"")
+        if rb"\u0000" in data:
+            raise NotStorable("a text holds a NUL character")
+        if _UNPAIRED.search(data):
+            raise NotStorable("a text is not Unicode: it holds half of a surrogate pair")
+    between = _between_texts(data, None if text_kib is None or len(data) <= text_kib * 1024 else text_kib)
+    digits = between.translate(_DIGITS)
+    if _MANY_DIGITS in digits or b"0e" in digits or b".e" in digits:
+        _check_numbers(between)
+    _check_structure(between, limits)
+
+
+def _between_texts(data: bytes, text_kib: int | None) -> bytes:
+    """Return what stands between the texts, taken apart a slice at a time. Raises TooLarge for a text over `text_kib`."""
+    found = []
+    inside = length = 0
+    for start in range(0, len(data), SLICED):
+        parts = data[start : start + SLICED].split(b'"')
+        found += parts[inside::2]
+        if text_kib is not None:
+            texts = parts[1 - inside :: 2]
+            length = _open_text(
+                texts, length if inside else 0, text_kib, ends_inside=(inside + len(parts) - 1) % 2 == 1
+            )
+        inside = (inside + len(parts) - 1) % 2
+    return b"".join(found)
+
+
+def _open_text(texts: list[bytes], before: int, text_kib: int, *, ends_inside: bool) -> int:
+    """Return how long the text is that the slice ends in; `before` is how long the first one was already."""
+    lengths = list(map(len, texts))
+    if lengths:
+        lengths[0] += before
+    if max(lengths, default=0) > text_kib * 1024:
+        raise TooLarge(f"a text is over {text_kib} KiB (setting limits.text_kib)")
+    return lengths[-1] if lengths and ends_inside else 0
+
+
+def _check_numbers(between: bytes) -> None:
+    for found in _LONG_NUMBER.finditer(between):
+        number = found[0].decode()
+        if len(number) > _MOST_DIGITS:
+            raise NotStorable(f"a number has more than {_MOST_DIGITS} digits")
+        try:
+            storable = math.isfinite(float(number)) if set(number) & set(".eE") else SMALLEST <= int(number) <= LARGEST
+        except ValueError:
+            continue  # no number of JSON: parsing says so
+        if not storable:
+            raise NotStorable(f"{number[:40]} is over 64 bits")
+
+
+def _check_structure(between: bytes, limits: Limits) -> None:
+    openings = between.count(b"[") + between.count(b"{")
+    if openings + between.count(b",") > limits.json_values:
+        raise TooLarge(f"the body holds more than {limits.json_values} values (setting limits.json_values)")
+    if openings <= limits.json_depth:
+        return
+    brackets = between.translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(limits.json_depth):
+        brackets, before = brackets.replace(b"[]", b""), brackets
+        if brackets == before:
+            return  # done, or not balanced: parsing says so
+    if brackets:
+        raise NotStorable(
+            f"objects and lists are nested more than {limits.json_depth} deep (setting limits.json_depth)"
+        )

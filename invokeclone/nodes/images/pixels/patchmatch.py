@@ -1,0 +1,175 @@
+"""Holes filled with patches of the rest of an image, found by PatchMatch.
+
+The search is Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing" (2009), run over all
+patches at a time; between two searches each pixel becomes the mean of the patches over it, from coarse to fine (Wexler et al.,
+"Space-Time Completion of Video", 2007).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invokeclone.nodes.images.pixels.infill import flowing
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+
+RADIUS = 2
+SIDE = 2 * RADIUS + 1
+SMALLEST = 24
+"""Pixels of the shorter side below which the image is not halved any more."""
+ROUNDS = 2
+"""Rounds of propagation and random search for each search."""
+COARSE_PASSES, FINE_PASSES = 6, 2
+STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 4), (4, 0), (0, -4), (-4, 0))
+
+
+class _Match(NamedTuple):
+    """Where the patches over a hole come from: rows and columns of their centers, and the squared differences."""
+
+    rows: Indices
+    columns: Indices
+    cost: Floats
+
+
+def filled(colors: Bytes, hole: Flags, seed: int = 0) -> Bytes:
+    """Return colors (height, width, 3) with those in `hole` (height, width) made of patches of the rest.
+
+    Where no whole patch is known, colors flow in from around.
+    """
+    if not hole.any() or hole.all():
+        return colors
+    chance = np.random.default_rng(seed)
+    levels = [(colors.astype(np.float32), hole)]
+    while min(levels[-1][1].shape) >= 2 * SMALLEST:
+        levels.append(_halved(*levels[-1]))
+    image: Floats | None = None
+    for number, (known, missing) in enumerate(reversed(levels)):
+        ground = _flowing(known, missing) if image is None else _doubled(image, missing.shape)
+        image = np.where(missing[..., None], ground, known)
+        image = _completed(image, missing, COARSE_PASSES if number == 0 else FINE_PASSES, chance)
+    assert image is not None
+    return np.where(hole[..., None], np.clip(np.rint(image), 0, 255).astype(np.uint8), colors)
+
+
+def _flowing(known: Floats, missing: Flags) -> Floats:
+    share = (~missing).astype(np.float32)
+    return flowing(np.clip(np.rint(known), 0, 255).astype(np.uint8), share).astype(np.float32)
+
+
+def _halved(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
+    """Join each four pixels into the mean of those that are known; a pixel is missing when none of its four is known."""
+    height, width = (side // 2 * 2 for side in hole.shape)
+    weight = (~hole[:height, :width]).astype(np.float32)
+    blocks = (colors[:height, :width] * weight[..., None]).reshape(height // 2, 2, width // 2, 2, 3).sum(axis=(1, 3))
+    total = weight.reshape(height // 2, 2, width // 2, 2).sum(axis=(1, 3))
+    return blocks / np.maximum(total, 1)[..., None], total == 0
+
+
+def _doubled(image: Floats, shape: tuple[int, ...]) -> Floats:
+    rows = np.minimum(np.arange(shape[0]) // 2, image.shape[0] - 1)
+    columns = np.minimum(np.arange(shape[1]) // 2, image.shape[1] - 1)
+    doubled: Floats = image[rows][:, columns]
+    return doubled
+
+
+def _near(flags: Flags) -> Flags:
+    """Return where a patch around a pixel holds a flag; over the edge there is none."""
+    padded = np.pad(flags, RADIUS)
+    height, width = flags.shape
+    found = np.zeros_like(flags)
+    for row in range(SIDE):
+        for column in range(SIDE):
+            found |= padded[row : row + height, column : column + width]
+    return found
+
+
+def _completed(image: Floats, hole: Flags, passes: int, chance: np.random.Generator) -> Floats:
+    """Return the image with its hole searched and voted for `passes` times."""
+    sources = ~_near(hole)
+    sources[:RADIUS] = sources[-RADIUS:] = False
+    sources[:, :RADIUS] = sources[:, -RADIUS:] = False
+    if not sources.any():
+        return image
+    rows, columns = np.nonzero(_near(hole))
+    choice = chance.choice(np.flatnonzero(sources), len(rows))
+    match = _Match(choice // hole.shape[1], choice % hole.shape[1], np.full(len(rows), np.inf, dtype=np.float32))
+    for _ in range(passes):
+        search = _Search(image, sources, rows, columns)
+        match = search.improved(match, chance)
+        image = np.where(hole[..., None], search.voted(match), image)
+    return image
+
+
+class _Search:
+    """The patches around the targets (rows, columns), and what they are compared with."""
+
+    def __init__(self, image: Floats, sources: Flags, rows: Indices, columns: Indices) -> None:
+        self._sources, self._rows, self._columns = sources, rows, columns
+        self._height, self._width = sources.shape
+        padded = np.pad(image, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="edge")
+        self._stride = padded.shape[1]
+        self._flat = padded.reshape(-1, 3)
+        self._offsets = (np.arange(SIDE)[:, None] * self._stride + np.arange(SIDE)).ravel()
+        self._targets = self._patches(rows, columns)
+        self._number = np.full(sources.shape, -1, dtype=np.intp)
+        self._number[rows, columns] = np.arange(len(rows))
+
+    def _patches(self, rows: Indices, columns: Indices) -> Floats:
+        patches: Floats = self._flat[(rows * self._stride + columns)[:, None] + self._offsets]
+        return patches
+
+    def improved(self, match: _Match, chance: np.random.Generator) -> _Match:
+        """Return better matches: those of neighbors, moved along, and some at random around the present ones."""
+        match = _Match(match.rows, match.columns, self._cost(match.rows, match.columns, np.arange(len(match.rows))))
+        for _ in range(ROUNDS):
+            for down, right in STEPS:
+                match = self._better(match, *self._of_neighbors(match, down, right))
+            radius = max(self._height, self._width)
+            while radius >= 1:
+                shift = chance.integers(-radius, radius + 1, size=(2, len(match.rows)))
+                everyone = np.arange(len(match.rows))
+                match = self._better(match, everyone, match.rows + shift[0], match.columns + shift[1])
+                radius //= 2
+        return match
+
+    def _of_neighbors(self, match: _Match, down: int, right: int) -> tuple[Indices, Indices, Indices]:
+        """Return which targets have a neighbor at that distance, and where its match says that theirs would be."""
+        rows, columns = self._rows - down, self._columns - right
+        inside = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
+        number = np.where(inside, self._number[rows % self._height, columns % self._width], -1)
+        who = np.flatnonzero(number >= 0)
+        return who, match.rows[number[who]] + down, match.columns[number[who]] + right
+
+    def _better(self, match: _Match, who: Indices, rows: Indices, columns: Indices) -> _Match:
+        """Return the matches with the proposed ones of `who` where they may be and differ less."""
+        usable = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
+        usable[usable] = self._sources[rows[usable], columns[usable]]
+        who, rows, columns = who[usable], rows[usable], columns[usable]
+        cost = self._cost(rows, columns, who)
+        less = cost < match.cost[who]
+        made = _Match(match.rows.copy(), match.columns.copy(), match.cost.copy())
+        made.rows[who[less]] = rows[less]
+        made.columns[who[less]] = columns[less]
+        made.cost[who[less]] = cost[less]
+        return made
+
+    def _cost(self, rows: Indices, columns: Indices, who: Indices) -> Floats:
+        difference = self._patches(rows, columns) - self._targets[who]
+        cost: Floats = np.einsum("npc,npc->n", difference, difference)
+        return cost
+
+    def voted(self, match: _Match) -> Floats:
+        """Return for each pixel the mean of the patches over it, those that match better counting more."""
+        weights = 1 / (1 + match.cost / max(float(np.median(match.cost)), 1e-3))
+        into = ((self._rows * self._stride + self._columns)[:, None] + self._offsets).ravel()
+        spread = np.repeat(weights, SIDE * SIDE)
+        size = len(self._flat)
+        total = np.maximum(np.bincount(into, spread, size), 1e-12)
+        colors = self._patches(match.rows, match.columns).reshape(-1, 3)
+        bands = [np.bincount(into, spread * colors[:, band], size) / total for band in range(3)]
+        whole = np.stack(bands, axis=-1).reshape(-1, self._stride, 3).astype(np.float32)
+        return whole[RADIUS:-RADIUS, RADIUS:-RADIUS]

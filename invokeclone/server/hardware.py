@@ -1,0 +1,54 @@
+"""The devices of this machine, as far as the operating system names them: known before any worker has imported torch."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+WAIT_S = 10
+
+
+def devices() -> list[dict[str, str]]:
+    """Return the devices that workers could run on, as `{device, name}`, the CPU last. It blocks."""
+    found = [{"device": f"cuda:{number}", "name": name} for number, name in enumerate(_visible(_nvidia()))]
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        found.append({"device": "mps", "name": "MPS"})
+    return [*found, {"device": "cpu", "name": "CPU"}]
+
+
+def _nvidia() -> list[str]:
+    """Return the names of NVIDIA's GPUs: the driver's own list, else that of its command."""
+    files = sorted(NVIDIA.glob("*/information")) if NVIDIA.is_dir() else []
+    if files:
+        return [_model(file.read_text(encoding="utf-8", errors="replace")) for file in files]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    try:
+        ran = subprocess.run(  # noqa: S603  (the driver's command, without a word from outside)
+            [command, "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in ran.stdout.splitlines() if line.strip()]
+
+
+def _model(text: str) -> str:
+    lines = dict(line.partition(":")[::2] for line in text.splitlines())
+    return lines.get("Model", "").strip() or "NVIDIA GPU"
+
+
+def _visible(names: list[str]) -> list[str]:
+    """Return the GPUs that CUDA shows, which `CUDA_VISIBLE_DEVICES` numbers anew."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return names
+    chosen = [int(word) for word in (part.strip() for part in shown.split(",")) if word.isdecimal()]
+    return [names[number] for number in chosen if number < len(names)]
