@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.checkpoints import loading
 from invokeclone.engine.devices import choose_dtype
 from invokeclone.engine.files import read_tensors
 from invokeclone.engine.load_request import LoadRequest
@@ -79,14 +80,18 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     dtype = choose_dtype(cache.device, cache.settings.precision)
     request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
-    return LoadedModel(config, cache.get(key, lambda: loader(request), _size(path, submodel)), cache)
+    with loading():
+        return LoadedModel(config, cache.get(key, lambda: loader(request), _size(path, submodel)), cache)
 
 
 def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:
     """Return a model that has no record, by its path; without a `loader` it is the file's tensors, by name."""
     if not path.exists():
         raise ModelFilesMissing(f"there is no model at {path}")
-    return LoadedModelWithoutConfig(cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache)
+    with loading():
+        return LoadedModelWithoutConfig(
+            cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache
+        )
 
 
 def _size(path: Path, submodel: SubModelType | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
@@ -135,6 +136,13 @@ class InvokeAIAppConfig(BaseSettings):
     max_queue_size: int = Field(10000, gt=0, description="Most items that may be pending.")
     session_queue_mode: Literal["FIFO", "round_robin"] = Field("round_robin", description="Order between users.")
     clear_queue_on_startup: bool = Field(False, description="Empty the queue at start.")
+    cancel_grace_s: SkipJsonSchema[float] = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        exclude=True,
+        description="Seconds a canceled item has to stop before its worker is replaced.",
+    )
     max_queue_history: int | None = _optional("Finished items kept at start; null: all.", ge=0)
 
     # Nodes
@@ -260,7 +268,11 @@ class InvokeAIAppConfig(BaseSettings):
 
     def to_worker(self) -> dict[str, Any]:
         """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""
-        return {"root": str(self.root.absolute()), **self.model_dump(mode="json")}
+        return {**self.values(), "root": str(self.root.absolute())}
+
+    def values(self) -> dict[str, Any]:
+        """Return every setting as JSON, those too that InvokeAI's API does not have."""
+        return {name: to_jsonable_python(getattr(self, name)) for name in type(self).model_fields}
 
 
 Settings = InvokeAIAppConfig

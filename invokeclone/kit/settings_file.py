@@ -137,7 +137,7 @@ def example() -> str:
         "# Every setting with its default. Copy what you change into <root>/invokeai.yaml, without the leading '# '.",
         "# Any of them can also be given as INVOKEAI_<NAME> in the environment, which wins over the file.",
     ]
-    defaults = Settings().model_dump(mode="json")
+    defaults = Settings().values()
     for name, field in FIELDS.items():
         lines += ["", *textwrap.wrap(field.description or "", 110, initial_indent="## ", subsequent_indent="## ")]
         value = yaml.safe_dump({name: defaults[name]}, default_flow_style=True, width=1000).strip()

@@ -6,6 +6,7 @@ It puts the faces together and holds the small ones; it refuses to run a node.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.graph.context import ItemData
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.kit import log
@@ -34,10 +35,12 @@ class Tensors:
 
     def save(self, tensor: "torch.Tensor") -> str:
         """Keep a copy of the tensor in RAM; returns its name, good as long as an output that mentions it is kept."""
+        checkpoint()
         return self._store.save(tensor, "Tensor")
 
     def load(self, name: str) -> "torch.Tensor":
         """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
         tensor: torch.Tensor = self._store.load(name)
         return tensor
 
@@ -51,10 +54,12 @@ class Conditioning:
 
     def save(self, conditioning_data: Any) -> str:
         """Keep a copy of a ConditioningFieldData; returns its name."""
+        checkpoint()
         return self._store.save(conditioning_data, "ConditioningFieldData")
 
     def load(self, name: str) -> Any:
         """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
         return self._store.load(name)
 
 
