@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         listening = listen(settings.host, settings.port)
         app = create_app(settings)
         server = _Server(_config(app, settings), app, settings, lock)
-        server.run(sockets=[listening])
+        with listening:
+            server.run(sockets=[listening])
     finally:
         lock.release()
     return 0 if server.started else 1
