@@ -33,7 +33,7 @@ def _before_forward(_module: nn.Module, _inputs: Any) -> None:
     checkpoint()
 
 
-class _EachFunction(TorchFunctionMode):
+class _EachFunction(TorchFunctionMode):  # type: ignore[misc]  # torch does not type it
     """Makes a checkpoint of every torch function that is called in its block by this thread."""
 
     def __torch_function__(
