@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         listening = listen(settings.host, settings.port)
         app = create_app(settings)
         server = _Server(_config(app, settings), app, settings, lock)
-        with listening:
+        with listening, contextlib.suppress(SystemExit):  # uvicorn's, when the start failed
             server.run(sockets=[listening])
     finally:
         lock.release()
