@@ -55,7 +55,7 @@ class Faults:
         return True
 
     def _patch_sql(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        original = aiosqlite.Connection._execute
+        original: Any = aiosqlite.Connection._execute
         faults = self
 
         async def execute(connection: Any, work: Any, *args: Any, **options: Any) -> Any:
