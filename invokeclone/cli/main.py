@@ -14,6 +14,7 @@ from invokeclone.cli import lean
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.version import __version__
 
+FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
 
@@ -200,6 +201,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvokeCloneError as error:
         sys.stderr.write(f"invokeclone: {error}\n")
         return WRONG_USE
+    except Exception as error:
+        if (line := _storage_line(error)) is None:
+            raise
+        sys.stderr.write(f"invokeclone: {line}\n")
+        return FAILED
     except KeyboardInterrupt:
         sys.stderr.write("\ninvokeclone: interrupted\n")
         return INTERRUPTED
+
+
+def _storage_line(error: Exception) -> str | None:
+    """Return the line for a folder or database that refuses; None for an error of another kind."""
+    from invokeclone.kit.storage_errors import startup_line
+
+    return startup_line(error)

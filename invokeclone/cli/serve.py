@@ -1,6 +1,7 @@
 """`invokeclone serve`: find a port, say where the server is, serve until SIGINT or SIGTERM."""
 
 import argparse
+import asyncio
 import contextlib
 import errno
 import gc
@@ -11,11 +12,16 @@ from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.kit import log
+from invokeclone.kit import database_file, log, migrations
+from invokeclone.kit.database import Database
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.root_lock import RootLock
 from invokeclone.kit.settings import Settings
+from invokeclone.kit.storage_errors import startup_line
 from invokeclone.server.app import create_app
 
 PORTS_TRIED = 100
@@ -28,18 +34,40 @@ BACKLOG = 2048
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return 0 after a graceful end, 1 when the server could not start."""
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
-    listening = listen(settings.host, settings.port)
-    app = create_app(settings)
-    server = _Server(_config(app, settings), app, settings)
-    server.run(sockets=[listening])
+    if not settings.use_memory_db:
+        database_file.check(settings.database_path, migrations.revisions())
+    lock = RootLock(settings.root)
+    lock.acquire()
+    try:
+        if not settings.use_memory_db:
+            asyncio.run(_migrate(settings))
+        listening = listen(settings.host, settings.port)
+        app = create_app(settings)
+        server = _Server(_config(app, settings), app, settings, lock)
+        with listening, contextlib.suppress(SystemExit):  # uvicorn's, when the start failed
+            server.run(sockets=[listening])
+    finally:
+        lock.release()
     return 0 if server.started else 1
+
+
+async def _migrate(settings: Settings) -> None:
+    """Migrate before anything else: what is wrong with the database is then one line, and nothing has begun."""
+    database = Database(settings.database_path)
+    try:
+        await database.migrate()
+        async with database.write():
+            pass
+    finally:
+        await database.close()
 
 
 class _Server(uvicorn.Server):
     """Says where it is once it answers, and closes its sockets before it waits for connections to end."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings, lock: RootLock) -> None:
         super().__init__(config)
+        self._lock = lock
         self._app = app
         self._settings = settings
 
@@ -63,8 +91,37 @@ class _Server(uvicorn.Server):
             shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  (a comparison, not a binding)
             shown = f"[{shown}]" if ":" in shown else shown
             port = sockets[0].getsockname()[1]
-            sys.stdout.write(f"invokeclone is at {scheme}://{shown}:{port}{self._settings.base_url or ''}\n")
+            address = f"{scheme}://{shown}:{port}{self._settings.base_url or ''}"
+            self._lock.write(address)
+            sys.stdout.write(f"invokeclone is at {address}\n")
             sys.stdout.flush()
+
+
+class _OneLine:
+    """Words a start that fails because of a disk or the database in one line; other failures keep their traceback."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        failed: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failed.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, hold)
+        except Exception as error:
+            for message in failed:
+                line = str(error) if isinstance(error, InvokeCloneError) else startup_line(error)
+                await send({**message, "message": line} if line else message)
+            raise
 
 
 def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -74,7 +131,7 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         theirs.propagate = False
         theirs.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
     return uvicorn.Config(
-        app,
+        _OneLine(app),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -4,18 +4,15 @@ A pack that ends the process, or takes too long, fails alone: those after it are
 """
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from invokeclone.custom_nodes.describe import Description
+from invokeclone.kit.child_process import ChildProcess, LineTooLong
 
 COMMAND = (sys.executable, "-m", "invokeclone.custom_nodes.describing")
 PATIENCE_S = 90.0
@@ -46,39 +43,24 @@ async def _some(folder: Path, names: Sequence[str], patience: float, command: Se
     """Return what one process tells: of one pack at least, of all unless it is stopped by one of them."""
     found: dict[str, Inspected] = {}
     current, error = names[0], "the process that imports it can't be started"
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        str(folder),
-        *names,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=LONGEST_LINE,
-        start_new_session=True,
+    child = await ChildProcess.start(
+        (*command, str(folder), *names), line_limit=LONGEST_LINE, stdin=False, stderr=False
     )
     try:
-        async for line in _lines(process, patience):
-            if "begins" in line:
-                current, error = line["begins"], "importing it ended the process"
+        while line := await asyncio.wait_for(child.line(), patience):
+            told = orjson.loads(line)
+            if "begins" in told:
+                current, error = told["begins"], "importing it ended the process"
             else:
-                found[line["name"]] = Inspected(
-                    line["error"], line["missing"], {"nodes": line["nodes"], "outputs": line["outputs"]}
+                found[told["name"]] = Inspected(
+                    told["error"], told["missing"], {"nodes": told["nodes"], "outputs": told["outputs"]}
                 )
     except TimeoutError:
         error = f"importing it took over {patience:.0f} s"
+    except LineTooLong:
+        error = f"its description is over {LONGEST_LINE // 1024**2} MiB"
+    except orjson.JSONDecodeError:
+        error = "importing it ended the process"
     finally:
-        await asyncio.shield(_end(process))
+        await child.close()
     return found if len(found) == len(names) else {**found, current: found.get(current, Inspected(error))}
-
-
-async def _lines(process: asyncio.subprocess.Process, patience: float) -> AsyncIterator[dict[str, Any]]:
-    assert process.stdout is not None
-    while line := await asyncio.wait_for(process.stdout.readline(), patience):
-        yield orjson.loads(line)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process and what it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.communicate()

@@ -17,6 +17,7 @@ from torch import nn
 
 from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
 from invokeclone.engine.placement import Placement, size_of
+from invokeclone.graph.checkpoints import acquired
 from invokeclone.kit import log
 from invokeclone.kit.settings import Settings
 
@@ -92,7 +93,7 @@ class ModelCache:
 
         `size` is a guess in bytes, as the size of its files, by which room is made first. What `load` raises goes through.
         """
-        with self._lock:
+        with acquired(self._lock):
             entry = self._entries.get(key)
             if entry is None:
                 self.stats.misses += 1
@@ -120,7 +121,7 @@ class ModelCache:
 
     def lock(self, entry: CacheEntry, working_memory: int | None = None) -> None:
         """Bring the model to the device and keep it there until `unlock`; calls nest."""
-        with self._lock:
+        with acquired(self._lock):
             entry.locks += 1
             try:
                 if entry.placement is not None and not entry.placement.complete:

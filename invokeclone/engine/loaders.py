@@ -8,6 +8,7 @@ from typing import Any
 
 from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.checkpoints import loading
 from invokeclone.engine.devices import choose_dtype, is_out_of_memory
 from invokeclone.engine.files import read_tensors
 from invokeclone.engine.load_request import LoadRequest
@@ -86,10 +87,12 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     dtype = choose_dtype(cache.device, cache.settings.precision)
     request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
-    if fp8.is_stored(config, submodel, cache.device):
-        entry = cache.get(f"{key}:fp8", lambda: fp8.store(_load(loader, request), dtype), _size(path, submodel))
-    else:
-        entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
+    stored_in_fp8 = fp8.is_stored(config, submodel, cache.device)
+    with loading():
+        if stored_in_fp8:
+            entry = cache.get(f"{key}:fp8", lambda: fp8.store(_load(loader, request), dtype), _size(path, submodel))
+        else:
+            entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
     return LoadedModel(config, entry, cache)
 
 
@@ -113,7 +116,10 @@ def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | Non
     """Return a model that has no record, by its path; without a `loader` it is the file's tensors, by name."""
     if not path.exists():
         raise ModelFilesMissing(f"there is no model at {path}")
-    return LoadedModelWithoutConfig(cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache)
+    with loading():
+        return LoadedModelWithoutConfig(
+            cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache
+        )
 
 
 def _size(path: Path, submodel: SubModelType | None = None) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from invokeclone.kit import log
+from invokeclone.kit import database_file, log
 from invokeclone.kit.folding import fold, folded_like
 from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
 
@@ -98,17 +98,30 @@ class Database:
             await _told("COMMIT", driver.commit())  # through SQLAlchemy it would be left out unless SQLAlchemy began
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed."""
+        """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed.
+
+        Raises DatabaseUnusable, with nothing written, for a file that is not ours, newer or damaged.
+        """
         await asyncio.to_thread(self._upgrade)
 
     def _upgrade(self) -> None:
         if self.path is None:
             raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
-        _keep_to_the_owner(self.path)
         from invokeclone.kit import migrations
 
-        if migrations.current(self.path) != migrations.head():
-            migrations.upgrade(self.path)
+        known = migrations.revisions()
+        database_file.check(self.path, known)
+        _keep_to_the_owner(self.path)
+        try:
+            current = migrations.current(self.path)
+            database_file.check_revision(self.path, current, known)
+            if current != known[-1]:
+                migrations.upgrade(self.path)
+        except (sqlite3.DatabaseError, DatabaseError) as error:
+            cause = getattr(error, "orig", error)
+            if isinstance(cause, sqlite3.OperationalError):
+                raise
+            raise database_file.damaged(self.path, cause) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -126,9 +139,3 @@ def _keep_to_the_owner(path: Path) -> None:
     restricted = [restrict(path.with_name(f"{path.name}{ending}")) for ending in ("", "-wal", "-shm")]
     if any(restricted):
         _log.warning("%s could be read by other accounts of this machine; now only its owner may", path)
-
-
-def locked(error: Exception) -> bool:
-    """Tell whether `error` says that another process holds the write lock, so that the same statement may work later."""
-    cause = getattr(error, "orig", error)
-    return isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)

@@ -12,7 +12,8 @@
     ├── Unprocessable         422
     ├── FailedDependency      424
     ├── TooMany               429
-    └── Unavailable           503
+    ├── Unavailable           503
+    └── InsufficientStorage   507
 
 A room subclasses the one that fits (`class BoardNotFound(NotFound)`) and raises it in its store or service.
 """
@@ -98,3 +99,9 @@ class Unavailable(InvokeCloneError):
     """The part that could answer is not there at the moment."""
 
     status = 503
+
+
+class InsufficientStorage(InvokeCloneError):
+    """What should be stored cannot be: no room, or no permission."""
+
+    status = 507

@@ -22,7 +22,12 @@ def folder() -> Path:
 
 def head() -> str:
     """Return the id of the newest revision."""
-    return max(file.name.split("_")[0] for file in (folder() / "versions").glob("[0-9]*_*.py"))
+    return revisions()[-1]
+
+
+def revisions() -> list[str]:
+    """Return the ids of all revisions, the oldest first."""
+    return sorted(file.name.split("_")[0] for file in (folder() / "versions").glob("[0-9]*_*.py"))
 
 
 def current(database: Path) -> str | None:

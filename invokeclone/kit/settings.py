@@ -145,6 +145,13 @@ class InvokeAIAppConfig(BaseSettings):
     max_queue_size: int = Field(10000, gt=0, description="Most items that may be pending.")
     session_queue_mode: Literal["FIFO", "round_robin"] = Field("round_robin", description="Order between users.")
     clear_queue_on_startup: bool = Field(False, description="Empty the queue at start.")
+    cancel_grace_s: SkipJsonSchema[float] = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        exclude=True,
+        description="Seconds a canceled item has to stop before its worker is replaced.",
+    )
     max_queue_history: int | None = _optional("Finished items kept at start; null: all.", ge=0)
 
     # Nodes

@@ -11,12 +11,10 @@ from typing import Any, cast
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from invokeclone.kit import log
-from invokeclone.kit.database import locked
 from invokeclone.kit.errors import InvokeCloneError
 
 INPUT_LIMIT = 2_000
@@ -112,13 +110,6 @@ async def _beyond_sqlite(_request: Request, error: Exception) -> Response:
     return answer(422, f"a value cannot be stored: {error}")
 
 
-async def _database(_request: Request, error: Exception) -> Response:
-    if locked(error):
-        return answer(503, "the database is busy; try again", {"Retry-After": "1"})
-    _log.error("the database refused a statement", exc_info=error)
-    return answer(500, "the database refused a statement; the log says more")
-
-
 async def _unexpected(request: Request, error: Exception) -> Response:
     """Answer for a bug: the client learns the kind of error, the log (by the ASGI server) the traceback."""
     _log.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
@@ -127,10 +118,12 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make `app` render every exception."""
+    from invokeclone.server import storage_errors  # it renders with what is above
+
     app.add_exception_handler(InvokeCloneError, _own)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OverflowError, _beyond_sqlite)
     app.add_exception_handler(UnicodeEncodeError, _beyond_sqlite)
-    app.add_exception_handler(OperationalError, _database)
+    storage_errors.install(app)
     app.add_exception_handler(Exception, _unexpected)

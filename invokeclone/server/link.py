@@ -1,15 +1,14 @@
-"""One worker process and its pipes: start it, send it lines, read its lines, end it; it knows no message's meaning."""
+"""One worker process and its pipes: start it, send it messages, hand on its messages, end it; it knows no message's meaning."""
 
 import asyncio
 import contextlib
-import os
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from invokeclone.kit import log
+from invokeclone.kit.child_process import DRAIN_S, ChildProcess, read_lines
 
 LINE_LIMIT = 64 * 1024 * 1024
 UNREAD_LIMIT = 8 * 1024 * 1024
@@ -25,86 +24,68 @@ class Link:
     The worker gets its own session, so that Ctrl+C in the terminal reaches the server alone, which then ends it in order.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, on_message: Callable[[Message], None]) -> None:
-        self._process = process
+    def __init__(self, child: ChildProcess, on_message: Callable[[Message], None]) -> None:
+        self._child = child
         self._on_message = on_message
-        self._reader = asyncio.create_task(self._read_all(), name=f"worker {process.pid} lines")
+        reading = read_lines(child, self._handle, self._too_long)
+        self._reader = asyncio.create_task(reading, name=f"worker {child.pid} lines")
 
     @classmethod
     async def start(
         cls, command: Sequence[str], on_message: Callable[[Message], None], environment: dict[str, str] | None = None
     ) -> "Link":
         """Start `command`; raises OSError when it cannot be."""
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
-            start_new_session=True,
-            env={**os.environ, **(environment or {})},
-        )
-        return cls(process, on_message)
+        return cls(await ChildProcess.start(command, line_limit=LINE_LIMIT, environment=environment), on_message)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._child.pid
 
     def send(self, message: Message) -> None:
-        """Queue one line; without effect once the worker is gone or no longer reads."""
-        stdin = self._process.stdin
-        if stdin is None or stdin.is_closing() or self._process.returncode is not None:
-            return
-        if stdin.transport.get_write_buffer_size() > UNREAD_LIMIT:
+        """Queue one message; without effect once the worker is gone or no longer reads."""
+        if self._child.unread > UNREAD_LIMIT:
             _log.error("worker %s doesn't read its messages: ending it", self.pid)
             self.kill()
             return
-        stdin.write(orjson.dumps(message) + b"\n")
+        self._child.send(orjson.dumps(message) + b"\n")
 
     async def ended(self) -> int:
-        """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N)."""
-        status = await self._process.wait()
-        # A grandchild may hold the pipe open: what is still unread after a moment is not waited for.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._reader), 2)
-        self._reader.cancel()
-        return status
+        """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N).
+
+        What it has started itself is ended too.
+        """
+        try:
+            status = await self._child.wait()
+            # A grandchild may hold the pipe open: what is still unread after a moment is not waited for.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._reader), DRAIN_S)
+            return status
+        finally:
+            self._reader.cancel()
+            await self._child.close()
 
     async def end(self, patience: float) -> None:
-        """Ask the worker to stop; after `patience` seconds tell it with SIGTERM, after as many again with SIGKILL."""
+        """Ask the worker to stop; after `patience` seconds send SIGTERM, after as many again SIGKILL.
+
+        Whoever waits in `ended` closes the pipes.
+        """
         self.send({"kind": "stop"})
-        stdin = self._process.stdin
-        if stdin is not None:
-            stdin.close()
-        for last_word in (signal.SIGTERM, signal.SIGKILL):
+        self._child.close_stdin()
+        for name, act in (("SIGTERM", self._child.terminate), ("SIGKILL", self._child.kill)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), patience)
+                await asyncio.wait_for(self._child.wait(), patience)
                 return
-            _log.warning("worker %s doesn't stop: sending %s", self.pid, last_word.name)
-            self._signal(last_word)
-        await self._process.wait()
+            _log.warning("worker %s doesn't stop: sending %s", self.pid, name)
+            act()
+        await self._child.wait()
 
     def kill(self) -> None:
-        """End the process at once."""
-        self._signal(signal.SIGKILL)
+        """End the process, and what it has started, at once."""
+        self._child.kill()
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    async def _read_all(self) -> None:
-        stdout = self._process.stdout
-        if stdout is None:
-            return
-        while True:
-            try:
-                line = await stdout.readline()
-            except ValueError:
-                _log.error("worker %s sent a line over %d MiB: dropped", self.pid, LINE_LIMIT // 1024**2)
-                continue
-            if not line:
-                return
-            self._handle(line)
+    def _too_long(self) -> None:
+        _log.error("worker %s sent a line over %d MiB: dropped", self.pid, LINE_LIMIT // 1024**2)
 
     def _handle(self, line: bytes) -> None:
         try:

@@ -5,6 +5,7 @@ reads it there. Every message from here is only a hint that something changed.
 """
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import logging
@@ -12,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from invokeclone.kit import log
@@ -20,44 +20,24 @@ from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import EVENTS, Bus, Event
 from invokeclone.kit.settings import Settings
 from invokeclone.server.link import Link, Message
+from invokeclone.server.workers import Worker
 
 COMMAND = (sys.executable, "-m", "invokeclone.worker")
 TERMINAL = frozenset({"completed", "failed", "canceled"})
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 60.0
 SILENCE_LIMIT = 600.0
-"""Seconds without a word (heartbeats come every few) after which a worker counts as hung."""
+"""Seconds without a message (heartbeats come every second) after which a worker counts as hung.
+
+That long because native code of a node pack may hold the interpreter and still come to an end. A user who does not want to
+wait cancels the item: `cancel_grace_s` applies then.
+"""
+REMEMBERED_CANCELS = 1000
 
 FailOrphans = Callable[[str, str], Awaitable[Any]]
 """Called with a device and a reason: fails the items that its dead worker was running."""
 
 _log = log.get("server.supervisor")
-
-
-@dataclass(eq=False)
-class _Worker:
-    """One device and the process that serves it at present."""
-
-    device: str
-    link: Link | None = None
-    ready: bool = False
-    item_id: int | None = None
-    queue_id: str | None = None
-    user_id: str | None = None
-    heard: float = 0.0
-    asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
-
-    def send(self, message: Message) -> None:
-        if self.link is not None:
-            self.link.send(message)
-
-    def lost(self, reason: str) -> None:
-        """Forget the process: nobody waits for its answers any more."""
-        self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
-        for future in self.asked.values():
-            if not future.done():
-                future.set_exception(Unavailable(reason))
-        self.asked.clear()
 
 
 class Supervisor:
@@ -80,7 +60,7 @@ class Supervisor:
         self._command = tuple(command)
         self._patience = patience
         self._first_delay = first_delay
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._devices: list[dict[str, str]] = []
         self.hardware: list[dict[str, str]] = []
         """The machine's devices, for as long as no worker has said which it found."""
@@ -88,6 +68,7 @@ class Supervisor:
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
         self._relaying = False
+        self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
         self._packs: list[str] = []
         self._anyone_ready = asyncio.Event()
 
@@ -110,7 +91,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _add(self, device: str) -> None:
-        worker = _Worker(device)
+        worker = Worker(device)
         self._workers.append(worker)
         self._task(self._keep(worker), f"worker {device}")
 
@@ -119,7 +100,7 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: Worker) -> None:
         """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
         delay = self._first_delay
         while not self._stopping.is_set():
@@ -127,14 +108,17 @@ class Supervisor:
             reason = await self._serve(worker)
             if self._stopping.is_set():
                 return
-            _log.error("%s; starting it again in %.1f s", reason, delay)
+            expected, worker.killed_for = worker.killed_for is not None, None
+            _log.error("%s; starting it again in %.1f s", reason, 0 if expected else delay)
             await self._orphan(worker.device, reason)
+            if expected:
+                continue
             if time.monotonic() - started > LONGEST_DELAY:
                 delay = self._first_delay
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
-    async def _serve(self, worker: _Worker) -> str:
+    async def _serve(self, worker: Worker) -> str:
         """Run one process for the device to its end; return why it ended."""
         environment = {}
         if self._settings.pytorch_cuda_alloc_conf:
@@ -145,9 +129,10 @@ class Supervisor:
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
         link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})
-        worker.link, worker.heard = link, time.monotonic()
+        worker.link, worker.heard, worker.sent = link, time.monotonic(), 0
         try:
-            reason = _explain(worker.device, await link.ended())
+            status = await link.ended()
+            reason = worker.killed_for or _explain(worker.device, status)
         finally:
             link.kill()
         worker.lost(reason)
@@ -165,12 +150,11 @@ class Supervisor:
             await asyncio.sleep(SILENCE_LIMIT / 10)
             for worker in self._workers:
                 if worker.link is not None and time.monotonic() - worker.heard > SILENCE_LIMIT:
-                    _log.error("the worker for %s has been silent for %.0f s", worker.device, SILENCE_LIMIT)
-                    worker.link.kill()
+                    worker.kill(f"the worker for {worker.device} is replaced: it was silent for {SILENCE_LIMIT:.0f} s")
 
     # From the workers
 
-    def _receive(self, worker: _Worker, message: Message) -> None:
+    def _receive(self, worker: Worker, message: Message) -> None:
         worker.heard = time.monotonic()
         match message.get("kind"):
             case "ready":
@@ -180,7 +164,9 @@ class Supervisor:
             case "reply":
                 self._answer(worker, message)
             case "heartbeat":
-                pass
+                worker.beats(message)
+            case "stopping":
+                worker.deadline.stopping(int(message.get("item_id") or 0), self._settings.cancel_grace_s)
             case "stopped":
                 _log.log(
                     logging.DEBUG if self._stopping.is_set() else logging.WARNING,
@@ -191,7 +177,7 @@ class Supervisor:
             case other:
                 _log.warning("the worker for %s sent an unknown message %r", worker.device, other)
 
-    def _ready(self, worker: _Worker, message: Message) -> None:
+    def _ready(self, worker: Worker, message: Message) -> None:
         """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
         worker.device = str(message.get("device") or worker.device)
         if not worker.ready:
@@ -207,7 +193,7 @@ class Supervisor:
                 if same_kind and name not in [known.device for known in self._workers]:
                     self._add(name)
 
-    def _relay(self, worker: _Worker, name: str, payload: dict[str, Any]) -> None:
+    def _relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
         kind = EVENTS.get(name)
         if kind is None:
             _log.warning("the worker for %s sent an unknown event %r", worker.device, name)
@@ -217,13 +203,17 @@ class Supervisor:
             worker.item_id = payload.get("item_id") if running else None
             worker.queue_id = payload.get("queue_id") if running else None
             worker.user_id = payload.get("user_id") if running else None
+            if running or worker.deadline.item_id == payload.get("item_id"):
+                worker.deadline.running(worker.item_id)
+            if worker.item_id is not None and worker.item_id in self._canceled:
+                worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
         self._relaying = True
         try:
             self._bus.publish(kind, payload)
         finally:
             self._relaying = False
 
-    def _answer(self, worker: _Worker, message: Message) -> None:
+    def _answer(self, worker: Worker, message: Message) -> None:
         future = worker.asked.pop(int(message.get("id") or 0), None)
         if future is None or future.done():
             return
@@ -240,7 +230,7 @@ class Supervisor:
             case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
                 self.wake()
             case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
-                self._tell({"kind": "cancel", "item_id": payload["item_id"]})
+                self._cancel(payload)
             case "queue_cleared":
                 for worker in self._workers:
                     meant = worker.queue_id == payload.get("queue_id")
@@ -248,11 +238,24 @@ class Supervisor:
                         meant = meant and worker.user_id == payload["user_id"]
                     if worker.item_id is not None and meant:
                         worker.send({"kind": "cancel", "item_id": worker.item_id})
+                        worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
                 self.wake()
             case "images_deleted":
                 self._tell({"kind": "images_deleted", "names": payload.get("image_names", [])})
             case "models_changed":
                 self._tell({"kind": "models_changed", "keys": payload.get("keys", [])})
+
+    def _cancel(self, item: dict[str, Any]) -> None:
+        """Have the item stopped by whichever worker runs it, or is about to: its row says canceled already.
+
+        A worker whose interpreter is held cannot report what it runs: of an item that has begun, each idle one may be it.
+        """
+        item_id, has_begun = item["item_id"], item.get("started_at") is not None
+        self._canceled.append(item_id)
+        self._tell({"kind": "cancel", "item_id": item_id})
+        for worker in self._workers:
+            if worker.item_id == item_id or (worker.item_id is None and has_begun):
+                worker.expect_end(item_id, self._settings.cancel_grace_s)
 
     def change_settings(self, settings: Settings) -> None:
         """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
@@ -294,12 +297,8 @@ class Supervisor:
         Raises Unavailable when none is ready in time, or the one that was asked fails, ends or takes too long.
         """
         await self.ready(min(seconds, 60.0))
-        ready = [worker for worker in self._workers if worker.ready]
-        answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
-        if answer is None:
-            raise Unavailable(f"no worker is ready for {name}")
         try:
-            return await asyncio.wait_for(answer, seconds)
+            return await self.ask_one(name, body, seconds)
         except TimeoutError as error:
             raise Unavailable(f"the worker took too long for {name}") from error
 
@@ -308,15 +307,13 @@ class Supervisor:
 
         Raises Unavailable when none is ready, or the one that was asked ended or could not answer; TimeoutError.
         """
-        ready = sorted(
-            (worker for worker in self._workers if worker.ready), key=lambda worker: worker.item_id is not None
-        )
-        ask = self._ask(ready[0], name, body) if ready else None
-        if ask is None:
-            raise Unavailable("no worker is ready; try again in a moment")
-        return await asyncio.wait_for(ask, seconds)
+        ready = [worker for worker in self._workers if worker.ready]
+        answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
+        if answer is None:
+            raise Unavailable(f"no worker is ready for {name}; try again in a moment")
+        return await asyncio.wait_for(answer, seconds)
 
-    def _ask(self, worker: _Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
+    def _ask(self, worker: Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
         number = next(self._numbers)
         worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})
         if not worker.ready:

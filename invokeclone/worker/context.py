@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.graph.context import ItemData
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.kit import log, user_files
@@ -35,10 +36,12 @@ class Tensors:
 
     def save(self, tensor: "torch.Tensor") -> str:
         """Keep a copy of the tensor in RAM; returns its name, good as long as an output that mentions it is kept."""
+        checkpoint()
         return self._store.save(tensor, "Tensor")
 
     def load(self, name: str) -> "torch.Tensor":
         """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
         tensor: torch.Tensor = self._store.load(name)
         return tensor
 
@@ -52,10 +55,12 @@ class Conditioning:
 
     def save(self, conditioning_data: Any) -> str:
         """Keep a copy of a ConditioningFieldData; returns its name."""
+        checkpoint()
         return self._store.save(conditioning_data, "ConditioningFieldData")
 
     def load(self, name: str) -> Any:
         """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
         return self._store.load(name)
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.settings import Settings
 from invokeclone.models import registry
@@ -67,6 +68,18 @@ class Engine:
         image: Image = _part("preview").preview(latents, space)
         return image, space.spatial_factor if space else PIXELS_PER_LATENT
 
+    @staticmethod
+    def watch_modules() -> None:
+        """Have nodes pass a checkpoint at each module of a network; without effect before torch is imported. Never waits."""
+        if checkpoints := sys.modules.get("invokeclone.engine.checkpoints"):
+            checkpoints.watch_modules()
+
+    @staticmethod
+    def unwatch_modules() -> None:
+        """Let networks run without checkpoints again."""
+        if checkpoints := sys.modules.get("invokeclone.engine.checkpoints"):
+            checkpoints.unwatch_modules()
+
     def new_stats(self) -> None:
         """Begin new counts, as for a new session."""
         if self._cache:
@@ -103,7 +116,8 @@ class Engine:
         return self._cache is not None and self._settings.model_cache_keep_alive_min > 0
 
     def _ready(self) -> Any:
-        self._imported.wait()
+        while not self._imported.wait(LOOK_EVERY_S):
+            checkpoint()
         with self._lock:
             if self._cache is None:
                 self._cache = _part("cache").ModelCache(self._settings, self._device)

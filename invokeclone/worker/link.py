@@ -136,6 +136,8 @@ class Link:
     def __init__(self, writer: LineWriter) -> None:
         """Send over `writer`."""
         self._writer = writer
+        self.received = 0
+        """How many messages of the server have been dealt with; who counts them is whoever reads the link."""
 
     def ready(self, device: str, devices: list[dict[str, str]] | None) -> None:
         """Tell that items are claimed for `device`; `devices` are all there are, None while that isn't known."""
@@ -143,7 +145,11 @@ class Link:
 
     def heartbeat(self, item_id: int | None) -> None:
         """Tell that the event loop turns, and which item is being run."""
-        self._say({"kind": "heartbeat", "item_id": item_id})
+        self._say({"kind": "heartbeat", "item_id": item_id, "received": self.received})
+
+    def stopping(self, item_id: int) -> None:
+        """Tell that the node of a canceled item has reached a checkpoint and is being left."""
+        self._say({"kind": "stopping", "item_id": item_id})
 
     def reply(self, request_id: int, body: Any = None, error: str | None = None) -> None:
         """Answer request `request_id` with `body` or the text of an error."""

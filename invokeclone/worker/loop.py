@@ -71,6 +71,10 @@ class Runner(Protocol):
         """Run `item` to its end in the calling thread; what it raises is an error of the machinery."""
         ...
 
+    def interrupt(self) -> None:
+        """Have the node that is being run look more closely whether its item was canceled, which it was."""
+        ...
+
 
 class Pulse(Protocol):
     """What the loop tells the server about itself."""
@@ -116,7 +120,7 @@ class Loop:
         """
         self._canceled.append(item_id)
         if self._current and self._current.item.item_id == item_id:
-            self._current.canceled.set()
+            self._interrupt(self._current)
 
     def between_items(self, work: Callable[[], None]) -> None:
         """Do `work` in the node thread, where no item runs meanwhile: after the present one, before the next."""
@@ -127,7 +131,11 @@ class Loop:
         self._stopping.set()
         self._wake.set()
         if self._current:
-            self._current.canceled.set()
+            self._interrupt(self._current)
+
+    def _interrupt(self, current: _Current) -> None:
+        current.canceled.set()
+        self._runner.interrupt()
 
     async def run(self) -> None:
         """Turn until stopped."""
@@ -169,6 +177,8 @@ class Loop:
             return Outcome("failed", None, describe(error), broken=True)
         finally:
             self._current = None
+            if current.canceled.is_set():
+                self._pulse.heartbeat(None)  # at once: the server ends a worker that does not stop in time
 
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
         """Write how the item ended, however long the database refuses, then tell.
@@ -217,7 +227,7 @@ class Loop:
                 continue
             with contextlib.suppress(*PASSING):
                 if not await self._queue.wanted(current.item):
-                    current.canceled.set()
+                    self._interrupt(current)
 
 
 _WITHOUT_MEMORY = (

@@ -96,7 +96,7 @@ class Process:
         )
         self._requests = Requests(self._tools)
         queue = DatabaseQueue(resources, device, self._tools.engine)
-        self._loop = Loop(queue, SessionRunner(self._tools, make_context), self._link)
+        self._loop = Loop(queue, SessionRunner(self._tools, make_context, self._link.stopping), self._link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason: str | None = None
 
@@ -145,6 +145,7 @@ class Process:
             self._loop.stop()
 
     def _handle(self, message: Message) -> None:
+        self._link.received += 1
         match message:
             case {"kind": "wake"}:
                 self._loop.wake()

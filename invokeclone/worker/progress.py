@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.graph.context import CanceledException, PipelineIntermediateState
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.worker.events import NodeEvents
@@ -43,7 +44,11 @@ class Progress:
         image: "Image | None" = None,
         image_size: tuple[int, int] | None = None,
     ) -> None:
-        """Send one progress event; `image` is shown at `image_size` (width, height) or its own size."""
+        """Send one progress event; `image` is shown at `image_size` (width, height) or its own size.
+
+        Raises CanceledException when the item was canceled.
+        """
+        self._check()
         picture = None
         if image is not None:
             width, height = image_size or image.size
@@ -63,12 +68,17 @@ class Progress:
         self._step(intermediate_state, BaseModelType.Flux2)
 
     def _step(self, state: PipelineIntermediateState, base: BaseModelType) -> None:
-        if self.is_canceled():
-            raise CanceledException("the queue item was canceled")
+        self._check()
         sample = state.latents if state.predicted_original is None else state.predicted_original
         image, factor = self._preview(sample, base)
         size = (image.width * factor, image.height * factor)
         self.signal_progress("Denoising", share(state), image, size)
+
+    def _check(self) -> None:
+        """Raise CanceledException when the item was canceled, also in threads that the node has started."""
+        checkpoint()
+        if self.is_canceled():
+            raise CanceledException("the queue item was canceled")
 
 
 def share(state: PipelineIntermediateState) -> float:

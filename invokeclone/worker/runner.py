@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from invokeclone.graph.checkpoints import watching
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.execution import GraphExecutionState, NodeInputError
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
@@ -38,10 +39,13 @@ MakeContext = Callable[[Session, BaseInvocation, str, NodeEvents], InvocationCon
 class SessionRunner:
     """Runs sessions with a worker's tools. Lives in the node thread."""
 
-    def __init__(self, tools: Tools, make_context: MakeContext) -> None:
-        """Give every node a context from `make_context`."""
+    def __init__(
+        self, tools: Tools, make_context: MakeContext, stopping: Callable[[int], None] = lambda _item_id: None
+    ) -> None:
+        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint."""
         self._tools = tools
         self._make_context = make_context
+        self._stopping = stopping
         self._waiting: dict[int, str] = {}
         """The sessions that go on here once the workflows they call have run, by item."""
 
@@ -50,13 +54,20 @@ class SessionRunner:
         state = GraphExecutionState.model_validate_json(item.session)
         self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
-        run = _Run(Session(self._tools, item, state, canceled), self._make_context)
-        with self._profiled(item):
-            outcome = run.to_end()
+        run = _Run(Session(self._tools, item, state, canceled), self._make_context, self._stopping)
+        try:
+            with self._profiled(item):
+                outcome = run.to_end()
+        finally:
+            self._tools.engine.unwatch_modules()
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
         self._tidy(run.session)
         return outcome
+
+    def interrupt(self) -> None:
+        """Have networks look for the cancel at each of their modules."""
+        self._tools.engine.watch_modules()
 
     def _tidy(self, session: Session) -> None:
         """Let go of tensors that no kept output mentions, and log what the session cost."""
@@ -79,8 +90,10 @@ class SessionRunner:
 class _Run:
     """One run of one session."""
 
-    def __init__(self, session: Session, make_context: MakeContext) -> None:
+    def __init__(self, session: Session, make_context: MakeContext, stopping: Callable[[int], None]) -> None:
         self.session = session
+        self._stopping = stopping
+        self._reported = False
         self._state = session.state
         self._tools = session.tools
         self._make_context = make_context
@@ -123,15 +136,18 @@ class _Run:
         events.started()
         began, vram = time.perf_counter(), vram_in_use()
         try:
-            if node.get_type() == CALL_SAVED_WORKFLOW:
-                calls.begin(self.session, node)
-                return Outcome("waiting", None)
-            output, output_json = self._output_of(node, node_json, source_id, events)
+            with watching(self.session.canceled, self._report_stopping):
+                if node.get_type() == CALL_SAVED_WORKFLOW:
+                    calls.begin(self.session, node)
+                    return Outcome("waiting", None)
+                output, output_json = self._output_of(node, node_json, source_id, events)
         except CallFailed as error:
             return self._fail(node, events, error, ItemError("ValueError", str(error), str(error)))
         except CanceledException:
             raise  # swallowed above: a node that stops as it was told tells nothing
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (what a node does wrong is its item's failure)
+        except (Exception, SystemExit) as error:
+            if self.session.canceled.is_set():  # what a library made of our CanceledException
+                raise CanceledException(str(error)) from error
             return self._fail(node, events, error)
         self._state.complete(node.id, output)
         self.session.stats.add(node.get_type(), time.perf_counter() - began, vram_in_use() - vram)
@@ -153,6 +169,12 @@ class _Run:
         if key:
             cache.save(key, output, output_json)
         return output, output_json
+
+    def _report_stopping(self) -> None:
+        """Report the first checkpoint that a canceled item reaches; what it does after that is not progress."""
+        if not self._reported:
+            self._reported = True
+            self._stopping(self.session.item.item_id)
 
     def _events_of(self, node: BaseInvocation) -> NodeEvents:
         return self._events.node(self._state.prepared_source_mapping[node.id], node.model_dump_json().encode())

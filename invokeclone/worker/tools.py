@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.images import access
@@ -31,8 +32,6 @@ from invokeclone.worker.tensors import TensorStore
 
 T = TypeVar("T")
 
-LOOK_EVERY_S = 0.2
-"""How often long work is asked whether it is still wanted."""
 _log = log.get("worker")
 
 
@@ -50,7 +49,15 @@ class Tools:
     engine: Engine
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on the event loop and wait for it here; never call it on the loop's own thread."""
+        """Run `work` on the event loop and wait for it here; never call it on the loop's own thread.
+
+        Raises CanceledException, with nothing begun, when the item of this thread's node was canceled.
+        """
+        try:
+            checkpoint()
+        except CanceledException:
+            work.close()
+            raise
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
@@ -63,6 +70,7 @@ class Tools:
                 return future.result()
             if canceled():
                 future.cancel()
+                checkpoint()
                 raise CanceledException("the queue item was canceled")
 
     @cached_property

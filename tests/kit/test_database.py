@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import sqlite3
-from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.database import Database, locked
+from invokeclone.kit.database import Database
 from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.settings import Settings
+from invokeclone.kit.storage_errors import DatabaseBusy, explained
 from invokeclone.tables import app_state, users
 
 
@@ -89,12 +89,6 @@ async def test_migration_makes_the_system_user_once(database: Database) -> None:
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
 
 
-def test_locked_tells_a_busy_database_from_other_errors(tmp_path: Path) -> None:
-    assert locked(sqlite3.OperationalError("database is locked"))
-    assert not locked(sqlite3.OperationalError("no such table: x"))
-    assert not locked(ValueError("locked"))
-
-
 ADD = Prepared(insert(app_state).values(key=parameter("key"), value="1"))
 
 
@@ -120,7 +114,7 @@ async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
         with pytest.raises(OperationalError) as caught:
             async with impatient.write():
                 pass
-    assert locked(caught.value)
+    assert isinstance(explained(caught.value), DatabaseBusy)
     async with impatient.write() as connection:
         await ADD.rows(connection, key="a")
     await impatient.close()

@@ -64,7 +64,10 @@ for line in sys.stdin:
         case "request" if message["name"] == "refuse":
             say(kind="reply", id=message["id"], body=None, error="no")
         case "request" if message["name"] == "say":
-            say(kind="event", name=message["body"]["name"], data=message["body"]["data"])
+            if message["body"].get("name"):
+                say(kind="event", name=message["body"]["name"], data=message["body"]["data"])
+            for more in message["body"].get("messages", []):
+                say(**more)
             say(kind="reply", id=message["id"], body=None, error=None)
         case "request":
             say(kind="reply", id=message["id"], body={"device": real, "name": message["name"]}, error=None)

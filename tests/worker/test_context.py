@@ -48,6 +48,12 @@ Ask = Callable[..., Any]
 class FakeEngine:
     """Loads words."""
 
+    def watch_modules(self) -> None:
+        """No module is run."""
+
+    def unwatch_modules(self) -> None:
+        """No module is run."""
+
     def __init__(self) -> None:
         self.asked: list[Any] = []
 

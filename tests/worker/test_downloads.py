@@ -51,6 +51,12 @@ def progress():
 class FakeEngine:
     """Loads files and folders by whatever it is given."""
 
+    def watch_modules(self) -> None:
+        """No module is run."""
+
+    def unwatch_modules(self) -> None:
+        """No module is run."""
+
     def load_file(self, path, loader):
         return loader(path)
 

@@ -87,7 +87,7 @@ def test_messages_have_the_form_the_server_expects() -> None:
         "device": "cpu",
         "devices": [{"device": "cpu", "name": "CPU"}],
     }
-    assert beat == {"kind": "heartbeat", "item_id": 3}
+    assert beat == {"kind": "heartbeat", "item_id": 3, "received": 0}
     assert reply == {"kind": "reply", "id": 7, "body": {"size": 1}, "error": None}
     assert failure == {"kind": "reply", "id": 8, "body": None, "error": "no"}
     assert event == {"kind": "event", "name": "invocation_started", "data": {"item_id": 3}}

@@ -65,6 +65,10 @@ class FakeRunner:
         self.does: dict[int, Callable[[threading.Event], Outcome]] = {}
         self.threads: set[str] = set()
         self.began = threading.Event()
+        self.interrupted = 0
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         self.threads.add(threading.current_thread().name)

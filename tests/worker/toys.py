@@ -1,5 +1,7 @@
 """Nodes without a model for the worker's tests, and a worker process that knows them: `toys.py --device cpu`."""
 
+import contextlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -77,21 +79,38 @@ class ToyFailInvocation(BaseInvocation):
 
 @invocation("toy_steps", version="1.0.0")
 class ToyStepsInvocation(BaseInvocation):
-    """Tells progress until it is canceled, in the way asked for; `heed` false: never looks."""
+    """Tells progress, which is a checkpoint, until it is canceled; `heed` false: tells it once and never looks again."""
 
     seconds: float = InputField(default=60.0, description="At most so long")
-    heed: bool = InputField(default=True, description="Look whether it is canceled")
+    heed: bool = InputField(default=True, description="Pass checkpoints")
 
     def invoke(self, context: Any) -> ToyNumberOutput:
-        from invokeclone.graph.context import CanceledException
-
+        context.util.signal_progress("Stepping", 0.5)
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
-            context.util.signal_progress("Stepping", 0.5)
+            if self.heed:
+                context.util.signal_progress("Stepping", 0.5)
             time.sleep(0.02)
-            if self.heed and context.util.is_canceled():
-                raise CanceledException
         return ToyNumberOutput(value=1)
+
+
+@invocation("toy_stuck", version="1.0.0")
+class ToyStuckInvocation(BaseInvocation):
+    """Never comes back: sleeps, computes while it holds the interpreter, or goes on after it was told to stop."""
+
+    how: str = InputField(default="sleep", description="sleep, hold or swallow")
+    marker: str = InputField(description="File that says that it runs")
+
+    def invoke(self, context: Any) -> ToyNumberOutput:
+        Path(self.marker).touch()
+        if self.how == "sleep":
+            time.sleep(10**5)
+        if self.how == "hold":
+            re.match(r"(a+)+$", "a" * 64 + "b")
+        while True:
+            with contextlib.suppress(Exception):
+                context.util.signal_progress("Stuck", 0.5)
+            time.sleep(0.05)
 
 
 @invocation("toy_context", version="1.0.0", use_cache=False)

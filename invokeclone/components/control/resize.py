@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
+from invokeclone.graph.checkpoints import checkpoint
+
 Bytes = NDArray[np.uint8]
 Method = Literal["nearest", "area", "cubic"]
 
@@ -106,6 +108,7 @@ def thinned(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """
     lines = lines.copy()
     while True:
+        checkpoint()
         worn = _wear(lines, (0, 2, 4), (2, 4, 6)) | _wear(lines, (0, 2, 6), (0, 4, 6))
         if not worn:
             return lines

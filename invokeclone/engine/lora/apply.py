@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
 from invokeclone.engine.lora.layers import LayerChange, LoRA
+from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.kit import log
 
 logger = log.get("engine.lora")
@@ -55,6 +56,7 @@ def applied(
         patcher = _Patcher(device, stack)
         with torch.no_grad(), torch.inference_mode(mode=False):
             for module, changes in _assign(model, active, optional_prefix).items():
+                checkpoint()
                 patcher.put(module, changes)
         yield
 

@@ -285,3 +285,10 @@ def test_whose_token_is_used(settings, tmp_path):
     assert Hub(settings, web, {}).endpoint == "https://huggingface.co"
     (settings.root / TOKEN_FILE).unlink()
     assert Hub(settings, web, {"HF_TOKEN_PATH": str(tmp_path / "none")}).token() is None
+
+
+@pytest.mark.parametrize("dest", ["x" * 5000, "x" * 300, "a/" * 3000 + "x"], ids=["long", "over a name", "deep"])
+async def test_a_destination_that_no_file_system_takes(client, dest):
+    answer = await client.post(f"{QUEUE}/i/", json={"source": "https://example.com/model.safetensors", "dest": dest})
+    assert 400 <= answer.status_code < 500, answer.text
+    assert answer.json()["detail"]

@@ -1,0 +1,63 @@
+"""Checkpoints: points in a node's work at which it stops when its queue item has been canceled.
+
+They are passed on each call of the InvocationContext, each denoise step, each module of a network while a cancel is pending, and
+each tensor read while a model loads. A thread that runs no node passes them without effect.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from invokeclone.graph.context import CanceledException
+
+LOOK_EVERY_S = 0.2
+"""Seconds between two looks at the cancel flag of a thread that waits."""
+
+
+class Lock(Protocol):
+    """A lock of `threading`."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...  # noqa: D102
+
+    def release(self) -> None: ...  # noqa: D102
+
+
+class _Running(threading.local):
+    """The cancel flag of the node that a thread runs, and what is called when the flag is noticed."""
+
+    canceled: threading.Event | None = None
+    noticed: Callable[[], None] | None = None
+
+
+_running = _Running()
+
+
+@contextlib.contextmanager
+def watching(canceled: threading.Event, noticed: Callable[[], None] | None = None) -> Iterator[None]:
+    """Have this thread's checkpoints look at `canceled` inside the block; `noticed` is called before each raise."""
+    before = _running.canceled, _running.noticed
+    _running.canceled, _running.noticed = canceled, noticed
+    try:
+        yield
+    finally:
+        _running.canceled, _running.noticed = before
+
+
+@contextlib.contextmanager
+def acquired(lock: Lock) -> Iterator[None]:
+    """Hold `lock` inside the block; waiting for it passes checkpoints."""
+    while not lock.acquire(timeout=LOOK_EVERY_S):
+        checkpoint()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def checkpoint() -> None:
+    """Raise CanceledException when the queue item whose node this thread runs has been canceled."""
+    if _running.canceled is not None and _running.canceled.is_set():
+        if _running.noticed is not None:
+            _running.noticed()
+        raise CanceledException("the queue item was canceled")

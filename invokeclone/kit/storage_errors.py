@@ -1,0 +1,100 @@
+"""What a disk or a database that refuses means for whoever asked: one table from error numbers to errors with a status.
+
+no space, quota, file too large          507
+read-only, no permission                 507
+a name that is too long                  400
+a database that is locked                503
+a database that is full or read-only     507
+"""
+
+import errno
+import sqlite3
+
+from invokeclone.kit.errors import BadRequest, InsufficientStorage, InvokeCloneError, Unavailable
+
+
+class StorageFull(InsufficientStorage):
+    """There is no room left for what should be written."""
+
+    def __init__(self) -> None:
+        super().__init__("the server's disk is full: nothing was stored; free some space and try again")
+
+
+class StorageReadOnly(InsufficientStorage):
+    """The server may not write where it has to."""
+
+    def __init__(self) -> None:
+        super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
+
+
+class NameTooLong(BadRequest):
+    """A name is longer than the file system allows."""
+
+    def __init__(self) -> None:
+        super().__init__("a name is too long for the server's file system: choose a shorter one")
+
+
+class DatabaseBusy(Unavailable):
+    """Another process holds the database's write lock for long."""
+
+    headers = {"Retry-After": "1"}  # noqa: RUF012  (a constant of the class, as in the base)
+
+    def __init__(self) -> None:
+        super().__init__("the database is busy; try again")
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_SQLITE: dict[int, type[InvokeCloneError]] = {
+    sqlite3.SQLITE_FULL: StorageFull,
+    sqlite3.SQLITE_READONLY: StorageReadOnly,
+    sqlite3.SQLITE_CANTOPEN: StorageReadOnly,
+    sqlite3.SQLITE_PERM: StorageReadOnly,
+    sqlite3.SQLITE_BUSY: DatabaseBusy,
+    sqlite3.SQLITE_LOCKED: DatabaseBusy,
+}
+_SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
+    "disk is full": StorageFull,
+    "readonly database": StorageReadOnly,
+    "unable to open": StorageReadOnly,
+    "locked": DatabaseBusy,
+}
+
+
+def explained(error: BaseException) -> InvokeCloneError | None:
+    """Return the error that `error`, or what it was raised for, means for a client; None when it is no matter of storage."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if found := _explained(cause):
+            return found
+        cause = getattr(cause, "orig", None) or cause.__cause__
+    return None
+
+
+def _explained(error: BaseException) -> InvokeCloneError | None:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and (kind := _SQLITE.get(code & 0xFF)):
+            return kind()
+        return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if error.errno in FULL:
+        return StorageFull()
+    if error.errno in READ_ONLY:
+        return StorageReadOnly()
+    return NameTooLong() if error.errno == errno.ENAMETOOLONG else None
+
+
+def startup_line(error: Exception) -> str | None:
+    """Return one line for whoever started a process that `error` ends; None for an error that is no matter of storage."""
+    cause = explained(error)
+    if isinstance(cause, DatabaseBusy):
+        return "the database is locked by another program: stop that, or try again"
+    if cause is None and not isinstance(error, OSError):
+        return None
+    where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "orig", error)
+    return f"cannot use the files{where}: {reason}; give permission, make room, or choose another folder with --root"

@@ -1,0 +1,67 @@
+"""What the server knows of one worker: its device, its process at present, what that runs and was asked."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from invokeclone.kit.errors import Unavailable
+from invokeclone.server.deadlines import CancelDeadline
+from invokeclone.server.link import Link, Message
+
+
+@dataclass(eq=False)
+class Worker:
+    """One device and the process that serves it at present."""
+
+    device: str
+    link: Link | None = None
+    ready: bool = False
+    item_id: int | None = None
+    queue_id: str | None = None
+    user_id: str | None = None
+    heard: float = 0.0
+    killed_for: str | None = None
+    """Why we ended the process, where we did."""
+    deadline: CancelDeadline = field(init=False)
+    sent: int = 0
+    """Messages sent to the process, and (`asked_to_stop`) how many these were with the latest cancel."""
+    asked_to_stop: int = 0
+    asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deadline = CancelDeadline(self._overdue)
+
+    def _overdue(self, item_id: int) -> None:
+        reason = f"the worker for {self.device} is replaced: item {item_id} was canceled and did not stop"
+        self.kill(reason)
+
+    def kill(self, reason: str) -> None:
+        """End the process, because of what `reason` says."""
+        if self.link is not None:
+            self.killed_for = reason
+            self.link.kill()
+
+    def send(self, message: Message) -> None:
+        """Queue one message; without effect while there is no process."""
+        if self.link is not None:
+            self.sent += 1
+            self.link.send(message)
+
+    def expect_end(self, item_id: int, seconds: float) -> None:
+        """End the process unless the item, whose cancel was just sent, stops in time."""
+        self.asked_to_stop = self.sent
+        self.deadline.start(item_id, seconds)
+
+    def beats(self, message: Message) -> None:
+        """Note what the process runs. A heartbeat that it sent before it read the cancel says nothing about that."""
+        if int(message.get("received") or 0) >= self.asked_to_stop:
+            self.deadline.running(message.get("item_id"))
+
+    def lost(self, reason: str) -> None:
+        """Forget the process: nobody waits for its answers any more."""
+        self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
+        self.deadline.clear()
+        for future in self.asked.values():
+            if not future.done():
+                future.set_exception(Unavailable(reason))
+        self.asked.clear()

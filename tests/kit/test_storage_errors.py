@@ -1,0 +1,62 @@
+"""What error numbers of disks and databases become."""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from invokeclone.kit.storage_errors import DatabaseBusy, NameTooLong, StorageFull, StorageReadOnly, explained
+
+
+def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), StorageFull, 507),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), StorageFull, 507),
+        (OSError(errno.EROFS, "Read-only file system"), StorageReadOnly, 507),
+        (PermissionError(errno.EACCES, "Permission denied"), StorageReadOnly, 507),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), NameTooLong, 400),
+        (sqlite3.OperationalError("database or disk is full"), StorageFull, 507),
+        (sqlite3.OperationalError("attempt to write a readonly database"), StorageReadOnly, 507),
+        (sqlite3.OperationalError("database is locked"), DatabaseBusy, 503),
+        (sqlite_error("x", sqlite3.SQLITE_FULL), StorageFull, 507),
+        (sqlite_error("x", sqlite3.SQLITE_BUSY | 2 << 8), DatabaseBusy, 503),
+        (OperationalError("COMMIT", None, sqlite3.OperationalError("database is locked")), DatabaseBusy, 503),
+    ],
+)
+def test_what_is_explained(error: Exception, kind: type[Exception], status: int) -> None:
+    found = explained(error)
+    assert type(found) is kind
+    assert found is not None
+    assert found.status == status
+    wrapped = ValueError("could not save")
+    wrapped.__cause__ = error
+    assert type(explained(wrapped)) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("locked"),
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError(),
+        sqlite3.OperationalError("no such table: x"),
+    ],
+)
+def test_what_is_not(error: Exception) -> None:
+    assert explained(error) is None
+
+
+def test_the_systems_own_error_for_a_long_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        (tmp_path / ("x" * 5000)).write_bytes(b"")
+    assert isinstance(explained(caught.value), NameTooLong)
