@@ -16,6 +16,7 @@ from invokeclone.graph.calls import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.kit.events import Event
+from invokeclone.kit.prepared import Prepared
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
 from invokeclone.queue import counts, store
@@ -122,6 +123,8 @@ async def settle(connection: AsyncConnection) -> list[Event]:
     Who was called by an item that no longer waits is canceled; who waits goes on, fails or is canceled with those called.
     """
     events: list[Event] = []
+    if await _ANY_CALL.first(connection) is None:
+        return events
     while True:
         before = len(events)
         for item_id in await _abandoned(connection):
@@ -131,6 +134,15 @@ async def settle(connection: AsyncConnection) -> list[Event]:
             events += await _advance(connection, item_id, session)
         if len(events) == before:
             return events
+
+
+_ANY_CALL = Prepared(
+    select(columns.item_id)
+    .where(columns.parent_item_id.is_not(None))
+    .union_all(select(columns.item_id).where(columns.status == "waiting"))
+    .limit(1)
+)
+"""Most queues have no calls at all, and many changes would have to look for them."""
 
 
 async def _abandoned(connection: AsyncConnection) -> list[int]:

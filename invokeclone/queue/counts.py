@@ -7,9 +7,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import (
     STATUSES,
@@ -62,13 +61,13 @@ PROCESSOR = Prepared(select(*_PROCESSOR))
 
 
 async def of_everything(
-    connection: AsyncConnection, queue_id: str, user_id: str | None = None, owner: str | None = None
+    source: Source, queue_id: str, user_id: str | None = None, owner: str | None = None
 ) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's.
 
     What is being run is told of `owner`'s items only, where given.
     """
-    row = await QUEUE.first(connection, queue_id=queue_id, user_id=user_id, owner=owner)
+    row = await QUEUE.first(source, queue_id=queue_id, user_id=user_id, owner=owner)
     assert row
     return SessionQueueAndProcessorStatus(
         queue=_queue_status(queue_id, row[0], row[1], own=user_id is not None),
@@ -76,32 +75,32 @@ async def of_everything(
     )
 
 
-async def of_item(connection: AsyncConnection, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
+async def of_item(source: Source, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
     """Return the states of an item's batch and queue, with its owner's own counts, and which of their items is run."""
-    row = await ITEM.first(connection, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
+    row = await ITEM.first(source, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
     assert row
     return _batch_status(item.queue_id, item.batch_id, row[0], row[1]), _queue_status(item.queue_id, row[2], row[3])
 
 
-async def of_batch(connection: AsyncConnection, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
+async def of_batch(source: Source, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
     """Return the state of a batch (only of `owner`'s items where given); zeros for a batch that nobody knows."""
-    row = await BATCH.first(connection, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
+    row = await BATCH.first(source, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
     assert row
     return _batch_status(queue_id, batch_id, row[0], row[1])
 
 
 async def of_destination(
-    connection: AsyncConnection, queue_id: str, destination: str, owner: str | None = None
+    source: Source, queue_id: str, destination: str, owner: str | None = None
 ) -> SessionQueueCountsByDestination:
     """Return how many items with a destination are in each status (only `owner`'s where given)."""
-    row = await DESTINATION.first(connection, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
+    row = await DESTINATION.first(source, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
     assert row
     return SessionQueueCountsByDestination(queue_id=queue_id, destination=destination, **_totals(row[0])[0])
 
 
-async def of_processor(connection: AsyncConnection) -> SessionProcessorStatus:
+async def of_processor(source: Source) -> SessionProcessorStatus:
     """Return whether workers take items, and whether any item is being run."""
-    row = await PROCESSOR.first(connection)
+    row = await PROCESSOR.first(source)
     assert row
     return SessionProcessorStatus(is_started=not row[0], is_processing=bool(row[1]))
 

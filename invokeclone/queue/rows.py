@@ -165,7 +165,8 @@ class ClaimedItem(Item):
 
 
 _IN_CALL: ColumnElement[Any] = literal_column(
-    "(session_queue.parent_item_id IS NOT NULL OR EXISTS "
+    # In RETURNING of an UPDATE, SQLite 3.40 says of a null that it IS NOT NULL.
+    "(coalesce(session_queue.parent_item_id, 0) <> 0 OR EXISTS "
     "(SELECT 1 FROM session_queue AS called WHERE called.parent_item_id = session_queue.item_id))"
 )
 

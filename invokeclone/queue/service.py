@@ -264,14 +264,12 @@ async def prune(resources: Resources, chosen: ItemFilter) -> int:
 
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
-    async with resources.database.read() as connection:
-        return await counts.of_everything(connection, queue_id, user.user_id, scope(user))
+    return await counts.of_everything(resources.database, queue_id, user.user_id, scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:
     """Return whether workers take items, and whether any item is being run."""
-    async with resources.database.read() as connection:
-        return await counts.of_processor(connection)
+    return await counts.of_processor(resources.database)
 
 
 async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
@@ -349,14 +347,13 @@ async def finish(
 
 async def is_wanted(resources: Resources, item_id: int) -> bool:
     """Tell whether an item is still being run, as far as the database knows; false when it has ended or is gone."""
-    async with resources.database.read() as connection:
-        return await store.get_status(connection, item_id) == "in_progress"
+    return await store.get_status(resources.database, item_id) == "in_progress"
 
 
 async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
     """Return those of the items that have not reached their end."""
-    async with resources.database.read() as connection:
-        return {item.item_id for item in await store.list_known(connection, item_ids) if item.status not in TERMINAL}
+    known = await store.list_known(resources.database, item_ids)
+    return {item.item_id for item in known if item.status not in TERMINAL}
 
 
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:

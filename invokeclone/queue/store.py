@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, sel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
+from invokeclone.kit.prepared import Source
 from invokeclone.kit.times import now
 from invokeclone.queue import statements
 from invokeclone.queue.batches import NewItem
@@ -93,16 +94,16 @@ async def add(
         return max(int(cursor.rowcount), 0)
 
 
-async def count_pending(connection: AsyncConnection, queue_id: str) -> tuple[int, int]:
+async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
     """Return how many items of the queue are pending, and the highest priority among them (0 without any)."""
-    row = await statements.COUNT_PENDING.first(connection, queue_id=queue_id)
+    row = await statements.COUNT_PENDING.first(source, queue_id=queue_id)
     assert row
     return row[0], row[1] or 0
 
 
-async def list_batch(connection: AsyncConnection, queue_id: str, batch_id: str) -> list[int]:
+async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
     """Return the ids of all items with this batch id, the newest first."""
-    return [row[0] for row in await statements.BATCH_IDS.rows(connection, queue_id=queue_id, batch_id=batch_id)]
+    return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]
 
 
 async def repeat(connection: AsyncConnection, item_id: int, session_id: str, session: str) -> None:
@@ -126,101 +127,99 @@ async def repeat(connection: AsyncConnection, item_id: int, session_id: str, ses
 # Items out
 
 
-async def get(connection: AsyncConnection, queue_id: str, item_id: int) -> Item:
+async def get(source: Source, queue_id: str, item_id: int) -> Item:
     """Return the record of an item. Raise QueueItemNotFound, also when it is another queue's."""
-    row = await statements.RECORD_OF_ONE.first(connection, queue_id=queue_id, item_id=item_id)
+    row = await statements.RECORD_OF_ONE.first(source, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return record(row)
 
 
-async def get_status(connection: AsyncConnection, item_id: int) -> Status | None:
+async def get_status(source: Source, item_id: int) -> Status | None:
     """Return the status of an item of any queue, None when there is no such item."""
-    row = await statements.STATUS_OF_ONE.first(connection, item_id=item_id)
+    row = await statements.STATUS_OF_ONE.first(source, item_id=item_id)
     return row[0] if row else None
 
 
-async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> list[Item]:
+async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
         record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(connection, asked=_listed(_possible(dict.fromkeys(item_ids))))
+        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=_listed(_possible(dict.fromkeys(item_ids))))
     ]
 
 
-async def list_roots(connection: AsyncConnection, item_ids: Sequence[int]) -> list[int]:
+async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
     """Return the items that the given ones were called from in the end, or themselves where nobody called them.
 
     In the order asked for, each once, leaving out unknown ids.
     """
-    rows = await statements.ROOTS_IN_ORDER.rows(connection, asked=_listed(_possible(item_ids)))
+    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=_listed(_possible(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
-async def list_chain(connection: AsyncConnection, item_id: int) -> list[int]:
+async def list_chain(source: Source, item_id: int) -> list[int]:
     """Return the ids of all items of the chain of calls that an item belongs to, the first one at the head."""
-    return [row[0] for row in await statements.CHAIN.rows(connection, item_id=item_id)]
+    return [row[0] for row in await statements.CHAIN.rows(source, item_id=item_id)]
 
 
 async def get_json(
-    connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
+    source: Source, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
 ) -> str:
     """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's.
 
     Here and below: with `viewer`, other users' items come redacted.
     """
     statement = statements.ONE if nulls else statements.ONE_WITHOUT_NULLS
-    row = await statement.first(connection, queue_id=queue_id, item_id=item_id, viewer=viewer)
+    row = await statement.first(source, queue_id=queue_id, item_id=item_id, viewer=viewer)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return item_json(row, nulls=nulls)
 
 
-async def get_graph(connection: AsyncConnection, item_id: int) -> str:
+async def get_graph(source: Source, item_id: int) -> str:
     """Return the JSON text of the graph that an item's session began with."""
-    row = await statements.GRAPH_OF_ONE.first(connection, item_id=item_id)
+    row = await statements.GRAPH_OF_ONE.first(source, item_id=item_id)
     assert row
     return str(row[0])
 
 
-async def get_session(connection: AsyncConnection, item_id: int) -> str | None:
+async def get_session(source: Source, item_id: int) -> str | None:
     """Return the JSON text of an item's session, None when there is no such item."""
-    row = await statements.SESSION_OF_ONE.first(connection, item_id=item_id)
+    row = await statements.SESSION_OF_ONE.first(source, item_id=item_id)
     return str(row[0]) if row else None
 
 
-async def current_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
+async def current_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of an item that is being run (the viewer's own, if one is), or of null."""
-    row = await statements.CURRENT.first(connection, queue_id=queue_id, viewer=viewer)
+    row = await statements.CURRENT.first(source, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def next_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
+async def next_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of the first pending item, or of null."""
-    row = await statements.NEXT.first(connection, queue_id=queue_id, viewer=viewer)
+    row = await statements.NEXT.first(source, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def list_json(
-    connection: AsyncConnection, queue_id: str, destination: str | None = None, viewer: str | None = None
-) -> str:
+async def list_json(source: Source, queue_id: str, destination: str | None = None, viewer: str | None = None) -> str:
     """Return all items (with `destination` where given: only those the viewer may know) as a JSON array.
 
     Those of high priority come first.
     """
     if destination is None:
-        rows = await statements.ALL.rows(connection, queue_id=queue_id, viewer=viewer)
+        rows = await statements.ALL.rows(source, queue_id=queue_id, viewer=viewer)
     else:
         rows = await statements.ALL_WITH_DESTINATION.rows(
-            connection, queue_id=queue_id, destination=destination, viewer=viewer
+            source, queue_id=queue_id, destination=destination, viewer=viewer
         )
     return _array(map(item_json, rows))
 
 
-async def list_ids(connection: AsyncConnection, queue_id: str, *, newest_first: bool = True) -> list[int]:
+async def list_ids(source: Source, queue_id: str, *, newest_first: bool = True) -> list[int]:
     """Return the ids of all items by the time they were made; items of one batch are always in ascending order."""
     statement = statements.NEWEST if newest_first else statements.OLDEST
-    return [row[0] for row in await statement.rows(connection, queue_id=queue_id)]
+    return [row[0] for row in await statement.rows(source, queue_id=queue_id)]
 
 
 def _possible(item_ids: Iterable[int]) -> list[int]:
@@ -228,22 +227,18 @@ def _possible(item_ids: Iterable[int]) -> list[int]:
     return [item_id for item_id in item_ids if 0 < item_id < 2**63]
 
 
-async def get_many_json(
-    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
-) -> str:
+async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
     asked = _listed(_possible(item_ids))
     return _array(
-        map(item_json, await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer))
+        map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer))
     )
 
 
-async def get_summaries_json(
-    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
-) -> str:
+async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
     asked = _listed(_possible(item_ids))
-    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer)
+    rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer)
     return _array(row[0] for row in rows)
 
 

@@ -45,6 +45,7 @@ from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
 from invokeclone.server import errors, external, guards, info, openapi, page
 from invokeclone.server.renewal import Renewal
+from invokeclone.server.routing import RouteIndex
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
@@ -132,8 +133,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     Runs.install(app)
     Clients.install(app)
     errors.install(app)
+    routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:
-        app.include_router(router)
+        routes.include(router)
     app.add_api_route("/health", _health, include_in_schema=False)
     page.install(app, settings.root)
     app.state.openapi = openapi.install(app)

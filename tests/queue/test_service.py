@@ -438,5 +438,19 @@ class TestOwners:
             assert (await counts.of_everything(connection, "default")).queue.user_pending is None
 
 
+async def test_only_an_item_of_a_call_is_settled(resources: Resources, add: Any, monkeypatch: Any) -> None:
+    async def settle(_connection: Any) -> Any:
+        raise AssertionError("there is no call")
+
+    monkeypatch.setattr(service.calls, "settle", settle)
+    await add(runs=2)
+    item = await service.claim(resources, "cpu")
+    assert item
+    finished = await service.finish(resources, item.item_id, "completed")
+    assert finished
+    assert not finished.in_call, "SQLite 3.40 says of a null in RETURNING that it IS NOT NULL"
+    await service.cancel(resources, "default", item.item_id + 1)
+
+
 def test_a_status_event_is_frozen() -> None:
     assert QueueItemStatusChangedEvent.model_config["frozen"]
