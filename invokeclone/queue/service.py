@@ -5,7 +5,6 @@ It runs no item and knows no worker: a worker claims and finishes through here, 
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
-from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +13,7 @@ from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import calls, counts, store
-from invokeclone.queue.batches import Batch, expand, new_session
+from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     ProcessorResumedEvent,
@@ -140,9 +139,7 @@ async def retry(
                 raise store.QueueItemNotFound(queue_id, item.item_id)
             _check_owner(user, item)
             if item.status in ("failed", "canceled") and len(retried) < room:
-                session_id = str(uuid4())
-                session = new_session(session_id, str(uuid4()), await store.get_graph(connection, item.item_id))
-                await store.repeat(connection, item.item_id, session_id, session)
+                await store.repeat(connection, item.item_id)
                 retried.append((item.item_id, item.user_id))
     if retried:
         resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
@@ -331,7 +328,7 @@ async def finish(
     session_json: str | None = None,
     error: tuple[str, str, str] | None = None,
 ) -> Item | None:
-    """Keep an item's session and give it its last status; the status stays as it is when it has one already.
+    """Keep an item's session (what follows its graph, see `GraphExecutionState.rest_json`) and give it its last status; the status stays as it is when it has one already.
 
     Return the item, or None when it was at its end or is gone: then nobody is told.
     """

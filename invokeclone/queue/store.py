@@ -4,12 +4,13 @@ A change of status is one statement that bumps `status_sequence`, sets the times
 have reached their end. It emits nothing and reads no session.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import orjson
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Select, case, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
@@ -20,6 +21,7 @@ from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
 from invokeclone.queue.schemas import TERMINAL, Status
+from invokeclone.queue.sessions import MARK, new_session, whole
 from invokeclone.queue.statements import became
 from invokeclone.tables import app_state, session_queue
 
@@ -81,17 +83,36 @@ async def add(
     user_id: str,
     workflow: str | None,
 ) -> int:
-    """Insert new pending items that have all but their texts in common; return how many.
+    """Insert new pending items of one graph that differ in their values; return how many.
 
-    They are made one by one in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
+    They are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
     """
-    at = now()
-    shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, at)
-    rows = ((item.session_id, item.session, item.field_values, *shared) for item in items)
+    at, items = now(), iter(items)
+    if (first := next(items, None)) is None:
+        return 0
+    graph = await statements.ADD_GRAPH.first(connection, template=first.template)
+    assert graph
+    shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
-    async with driver.executemany(statements.INSERT, rows) as cursor:
-        return max(int(cursor.rowcount), 0)
+    left = [first]
+
+    def many() -> Iterator[tuple[Any, ...]]:
+        for item in items:
+            if len(left) == statements.AT_ONCE:
+                yield (*shared, *_values(left))
+                left.clear()
+            left.append(item)
+
+    async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
+        added = max(int(cursor.rowcount), 0)
+    await driver.executemany(statements.INSERT, [(*shared, *_values([item])) for item in left])
+    return added + len(left)
+
+
+def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
+    for item in items:
+        yield from (item.session_id, item.execution_id, item.graph_values, item.field_values)
 
 
 async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
@@ -106,19 +127,23 @@ async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
     return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]
 
 
-async def repeat(connection: AsyncConnection, item_id: int, session_id: str, session: str) -> None:
+async def repeat(connection: AsyncConnection, item_id: int) -> None:
     """Insert a pending repeat of an item with a new session; a repeat of a repeat points at the first item too."""
     at = literal(now())
+    session_id, execution_id = str(uuid4()), str(uuid4())
+    before, after = new_session(session_id, execution_id, MARK).split(MARK)
+    whole_session = literal(before) + func.json_extract(columns.session, "$.graph") + literal(after)
     fresh: dict[str, ColumnElement[Any]] = {
         "session_id": literal(session_id),
-        "session": literal(session),
+        "session": case((columns.graph_id.is_(None), whole_session), else_=literal(execution_id)),
         "status": literal("pending"),
         "status_sequence": literal(0),
         "created_at": at,
         "updated_at": at,
         "retried_from_item_id": func.coalesce(columns.retried_from_item_id, columns.item_id),
     }
-    kept = ("queue_id", "batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow")
+    kept = ["queue_id", "batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow"]
+    kept += ["graph_id", "graph_values"]
     values = fresh | {name: columns[name] for name in kept}
     copied = select(*values.values()).where(columns.item_id == item_id)
     await connection.execute(insert(session_queue).from_select(list(values), copied))
@@ -177,17 +202,10 @@ async def get_json(
     return item_json(row, nulls=nulls)
 
 
-async def get_graph(source: Source, item_id: int) -> str:
-    """Return the JSON text of the graph that an item's session began with."""
-    row = await statements.GRAPH_OF_ONE.first(source, item_id=item_id)
-    assert row
-    return str(row[0])
-
-
 async def get_session(source: Source, item_id: int) -> str | None:
     """Return the JSON text of an item's session, None when there is no such item."""
     row = await statements.SESSION_OF_ONE.first(source, item_id=item_id)
-    return str(row[0]) if row else None
+    return whole(*row) if row else None
 
 
 async def current_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
@@ -262,9 +280,9 @@ async def set_status(
     return record(row) if row else None
 
 
-async def save_session(connection: AsyncConnection, item_id: int, session: str) -> None:
-    """Keep how far a session has come; nothing happens when the item is gone."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, text=session, at=now())
+async def save_session(connection: AsyncConnection, item_id: int, rest: str) -> None:
+    """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, at=now())
 
 
 async def claim(
@@ -287,9 +305,10 @@ async def claim(
 
 
 def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
-    """Return which of the items (id, session) mentions most of the keys, the first of those; None of none."""
+    """Return which of the items (id, stored session) mentions most of the keys, the first of those; None of none."""
     best, most = None, -1
-    for item_id, session in peers:
+    for item_id, *stored in peers:
+        session = whole(*stored)
         mentioned = sum(key in session for key in resident)
         if mentioned > most:
             best, most = item_id, mentioned
