@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    delete,
     func,
     insert,
     literal,
@@ -80,6 +81,7 @@ RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
 RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
 ROOTS_IN_ORDER = Prepared(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
 STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
+DELETE_ONE = Prepared(delete(session_queue).where(IS_ITEM))
 SESSION_OF_ONE = Prepared(select(*STORED).where(IS_ITEM))
 
 

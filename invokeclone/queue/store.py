@@ -6,15 +6,16 @@ have reached their end. It emits nothing and reads no session.
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import ColumnElement, Select, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.prepared import Source
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.queue import statements
 from invokeclone.queue.batches import NewItem
@@ -23,7 +24,7 @@ from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_jso
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, new_session, whole
 from invokeclone.queue.statements import became
-from invokeclone.tables import app_state, session_queue
+from invokeclone.tables import app_state, queue_counts, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
 """Statuses that end without a worker having to be told."""
@@ -45,27 +46,35 @@ class ItemFilter:
     destination: str | None = None
     owner: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return what a row must meet."""
-        found: list[ColumnElement[bool]] = [columns.queue_id == self.queue_id]
+    @property
+    def values(self) -> dict[str, str]:
+        """What is stated, for the parameters of `_conditions`."""
+        stated: dict[str, str | None] = {
+            "queue_id": self.queue_id,
+            "destination": self.destination,
+            "owner": self.owner,
+        }
         if self.batch_ids is not None:
-            found.append(columns.batch_id.in_(_each(self.batch_ids)))
-        if self.destination is not None:
-            found.append(columns.destination == self.destination)
-        if self.owner is not None:
-            found.append(columns.user_id == self.owner)
-        return found
+            stated["batch_ids"] = _listed(self.batch_ids)
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return what a row must meet, for the names of what an `ItemFilter` states."""
+    found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
+    if "batch_ids" in stated:
+        listed = func.json_each(parameter("batch_ids")).table_valued("value", name="listed")
+        found.append(columns.batch_id.in_(select(listed.c.value)))
+    if "destination" in stated:
+        found.append(columns.destination == parameter("destination"))
+    if "owner" in stated:
+        found.append(columns.user_id == parameter("owner"))
+    return found
 
 
 def _listed(values: Iterable[Any]) -> str:
     """Return `values`, however many, as one parameter."""
     return orjson.dumps(list(values)).decode()
-
-
-def _each(values: Iterable[Any]) -> Select[Any]:
-    """Select `values` as rows of one column."""
-    listed = func.json_each(_listed(values)).table_valued("value", name="listed")
-    return select(listed.c.value)
 
 
 # Items in
@@ -317,11 +326,11 @@ def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -
     return best
 
 
-def _not_in_a_running_call(chosen: ItemFilter) -> ColumnElement[bool]:
+def _not_in_a_running_call() -> ColumnElement[bool]:
     """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
     running = session_queue.alias("running").c
     busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
-        running.queue_id == chosen.queue_id, running.status == "in_progress"
+        running.queue_id == parameter("queue_id"), running.status == "in_progress"
     )
     return func.coalesce(columns.root_item_id, columns.item_id).not_in(busy)
 
@@ -333,24 +342,31 @@ async def cancel_idle(
 
     `spare_running` leaves out those that belong to the same chain of calls as one being run.
     """
-    spared = [_not_in_a_running_call(chosen)] if spare_running else []
-    statement = (
-        update(session_queue)
-        .where(*chosen.conditions(), columns.status.in_(IDLE), *spared)
-        .values(became("canceled", now()))
-        .returning(columns.item_id, columns.user_id)
-    )
-    return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
+    values = chosen.values
+    rows = await _cancel_idle(frozenset(values), spare_running=spare_running).rows(connection, **values, at=now())
+    return [(item_id, user_id) for item_id, user_id in rows]
+
+
+@cache
+def _cancel_idle(stated: frozenset[str], *, spare_running: bool) -> Prepared:
+    spared = [_not_in_a_running_call()] if spare_running else []
+    statement = update(session_queue).where(*_conditions(stated), columns.status.in_(IDLE), *spared)
+    return Prepared(statement.values(became("canceled", parameter("at"))).returning(columns.item_id, columns.user_id))
 
 
 async def list_running(
     connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
 ) -> list[int]:
     """Return the ids of items being run: the chosen ones, or those on `device`."""
-    query = select(columns.item_id).where(columns.status == "in_progress", *(chosen.conditions() if chosen else ()))
-    if device is not None:
-        query = query.where(columns.device == device)
-    return list((await connection.execute(query)).scalars())
+    values = chosen.values if chosen else {}
+    statement = _running(frozenset(values), on_device=device is not None)
+    return [row[0] for row in await statement.rows(connection, **values, device=device)]
+
+
+@cache
+def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
+    query = select(columns.item_id).where(columns.status == "in_progress", *(_conditions(stated) if stated else ()))
+    return Prepared(query.where(columns.device == parameter("device")) if on_device else query)
 
 
 # Items away
@@ -358,7 +374,7 @@ async def list_running(
 
 async def delete_one(connection: AsyncConnection, item_id: int) -> None:
     """Delete an item; nothing happens when it is gone."""
-    await connection.execute(delete(session_queue).where(columns.item_id == item_id))
+    await statements.DELETE_ONE.rows(connection, item_id=item_id)
 
 
 async def delete_many(
@@ -373,14 +389,27 @@ async def delete_many(
     `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
     ones stay that somebody still waits for the rest of.
     """
-    statement = delete(session_queue).where(*chosen.conditions()).returning(columns.item_id, columns.user_id)
+    values = chosen.values
+    of_status = None if statuses is None else tuple(statuses)
+    rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
+    await _FORGET_EMPTY_COUNTS.rows(connection)
+    return [(item_id, user_id) for item_id, user_id in rows]
+
+
+_FORGET_EMPTY_COUNTS = Prepared(delete(queue_counts).where(queue_counts.c.number == literal_column("0")))
+"""Batches and destinations come and go; the trigger only counts."""
+
+
+@cache
+def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
+    statement = delete(session_queue).where(*_conditions(stated)).returning(columns.item_id, columns.user_id)
     if statuses is not None:
         statement = statement.where(columns.status.in_(statuses))
     if statuses == TERMINAL:
         statement = statement.where(_not_awaited())
     if spare_running:
-        statement = statement.where(_not_in_a_running_call(chosen))
-    return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
+        statement = statement.where(_not_in_a_running_call())
+    return Prepared(statement)
 
 
 def _not_awaited() -> ColumnElement[bool]:
