@@ -28,11 +28,14 @@ def _count(*values: str) -> str:
     )
 
 
+APART = "WHEN NOT EXISTS (SELECT 1 FROM app_state WHERE key = 'queue_counted_apart')"
+"""Unless many items are changed at once, which are counted together (queue/tally.py)."""
+
 TRIGGERS = (
-    f"CREATE TRIGGER session_queue_counted AFTER INSERT ON session_queue BEGIN {_count(_keys('new', 1))}; END",
-    f"CREATE TRIGGER session_queue_uncounted AFTER DELETE ON session_queue BEGIN {_count(_keys('old', -1))}; END",
+    f"CREATE TRIGGER session_queue_counted AFTER INSERT ON session_queue {APART} BEGIN {_count(_keys('new', 1))}; END",
+    f"CREATE TRIGGER session_queue_uncounted AFTER DELETE ON session_queue {APART} BEGIN {_count(_keys('old', -1))}; END",
     "CREATE TRIGGER session_queue_recounted AFTER UPDATE OF queue_id, batch_id, destination, user_id, status ON session_queue "
-    f"BEGIN {_count(_keys('old', -1), _keys('new', 1))}; END",
+    f"{APART} BEGIN {_count(_keys('old', -1), _keys('new', 1))}; END",
 )
 
 

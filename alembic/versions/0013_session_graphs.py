@@ -10,7 +10,8 @@ branch_labels = None
 depends_on = None
 
 TRIGGER = """
-CREATE TRIGGER session_graphs_unused AFTER DELETE ON session_queue WHEN old.graph_id IS NOT NULL BEGIN
+CREATE TRIGGER session_graphs_unused AFTER DELETE ON session_queue
+WHEN old.graph_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM app_state WHERE key = 'queue_counted_apart') BEGIN
 DELETE FROM session_graphs WHERE graph_id = old.graph_id AND NOT EXISTS (
     SELECT 1 FROM session_queue WHERE batch_id = old.batch_id AND queue_id = old.queue_id AND graph_id = old.graph_id
 );

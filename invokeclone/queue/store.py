@@ -4,6 +4,7 @@ A change of status is one statement that bumps `status_sequence`, sets the times
 have reached their end. It emits nothing and reads no session.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,20 +12,21 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, literal_column, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
-from invokeclone.queue import statements
+from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, new_session, whole
 from invokeclone.queue.statements import became
-from invokeclone.tables import app_state, queue_counts, session_queue
+from invokeclone.queue.tally import Counted
+from invokeclone.tables import app_state, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
 """Statuses that end without a worker having to be told."""
@@ -113,10 +115,12 @@ async def add(
                 left.clear()
             left.append(item)
 
-    async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
-        added = max(int(cursor.rowcount), 0)
-    await driver.executemany(statements.INSERT, [(*shared, *_values([item])) for item in left])
-    return added + len(left)
+    async with tally.apart(connection):
+        async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
+            added = max(int(cursor.rowcount), 0) + len(left)
+        await driver.executemany(statements.INSERT, [(*shared, *_values([item])) for item in left])
+    await tally.change(connection, queue_id, [(Counted(batch_id, destination, user_id, "pending"), added)])
+    return added
 
 
 def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
@@ -342,16 +346,26 @@ async def cancel_idle(
 
     `spare_running` leaves out those that belong to the same chain of calls as one being run.
     """
-    values = chosen.values
-    rows = await _cancel_idle(frozenset(values), spare_running=spare_running).rows(connection, **values, at=now())
-    return [(item_id, user_id) for item_id, user_id in rows]
+    canceled: list[tuple[int, str]] = []
+    changes: Counter[Counted] = Counter()
+    values, at = chosen.values, now()
+    async with tally.apart(connection):
+        for status in IDLE:
+            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
+            for item_id, *counted, user_id in await statement.rows(connection, **values, at=at):
+                canceled.append((item_id, user_id))
+                changes[Counted(*counted, user_id, status)] -= 1
+                changes[Counted(*counted, user_id, "canceled")] += 1
+    await tally.change(connection, chosen.queue_id, changes.items())
+    return canceled
 
 
 @cache
-def _cancel_idle(stated: frozenset[str], *, spare_running: bool) -> Prepared:
+def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
     spared = [_not_in_a_running_call()] if spare_running else []
-    statement = update(session_queue).where(*_conditions(stated), columns.status.in_(IDLE), *spared)
-    return Prepared(statement.values(became("canceled", parameter("at"))).returning(columns.item_id, columns.user_id))
+    statement = update(session_queue).where(*_conditions(stated), columns.status == status, *spared)
+    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
+    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
 
 
 async def list_running(
@@ -391,18 +405,20 @@ async def delete_many(
     """
     values = chosen.values
     of_status = None if statuses is None else tuple(statuses)
-    rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
-    await _FORGET_EMPTY_COUNTS.rows(connection)
-    return [(item_id, user_id) for item_id, user_id in rows]
-
-
-_FORGET_EMPTY_COUNTS = Prepared(delete(queue_counts).where(queue_counts.c.number == literal_column("0")))
-"""Batches and destinations come and go; the trigger only counts."""
+    async with tally.apart(connection):
+        rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
+    changes = Counter([row[2:] for row in rows])
+    counted = [(Counted(*key), -number) for key, number in changes.items()]
+    await tally.change(connection, chosen.queue_id, counted)
+    graphs = {row[1] for row in rows}
+    await tally.forget(connection, {key.batch_id for key, _ in counted}, graphs)
+    return [(row[0], row[4]) for row in rows]
 
 
 @cache
 def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
-    statement = delete(session_queue).where(*_conditions(stated)).returning(columns.item_id, columns.user_id)
+    counted = (columns.batch_id, columns.destination, columns.user_id, columns.status)
+    statement = delete(session_queue).where(*_conditions(stated)).returning(columns.item_id, columns.graph_id, *counted)
     if statuses is not None:
         statement = statement.where(columns.status.in_(statuses))
     if statuses == TERMINAL:
