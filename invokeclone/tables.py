@@ -225,6 +225,8 @@ _SHOWN = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
 _OWNED = images.c.user_id != literal_column("'system'")
 Index("ix_images_starred", *_NEWEST)
 Index("ix_images_gallery", *_SHOWN)
+# Where starred ones do not come first; read backwards, the oldest first.
+Index("ix_images_newest", images.c.is_intermediate, *_NEWEST[1:], images.c.image_category)
 Index("ix_images_board", images.c.board_id, *_SHOWN)
 # A signed-in user's own; in single-user mode everything is the system's, and these are empty.
 Index("ix_images_owned", images.c.user_id, *_SHOWN, sqlite_where=_OWNED)

@@ -1,4 +1,4 @@
-"""The graph of a batch is stored once; items that are there already keep their whole sessions."""
+"""The graph of a batch is stored once (items that are there already keep their whole sessions); an index of images by time."""
 
 import sqlalchemy as sa
 
@@ -32,6 +32,8 @@ def upgrade() -> None:
     op.add_column("session_queue", sa.Column("graph_id", sa.Integer(), nullable=True))
     op.add_column("session_queue", sa.Column("graph_values", sa.Text(), nullable=True))
     op.execute(TRIGGER)
+    newest = [sa.literal_column("created_at DESC"), sa.literal_column("image_name DESC")]
+    op.create_index("ix_images_newest", "images", ["is_intermediate", *newest, "image_category"])
 
 
 def downgrade() -> None:

@@ -352,10 +352,10 @@ async def cancel_idle(
     async with tally.apart(connection):
         for status in IDLE:
             statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
-            for item_id, *counted, user_id in await statement.rows(connection, **values, at=at):
+            for item_id, batch_id, destination, user_id in await statement.rows(connection, **values, at=at):
                 canceled.append((item_id, user_id))
-                changes[Counted(*counted, user_id, status)] -= 1
-                changes[Counted(*counted, user_id, "canceled")] += 1
+                changes[Counted(batch_id, destination, user_id, status)] -= 1
+                changes[Counted(batch_id, destination, user_id, "canceled")] += 1
     await tally.change(connection, chosen.queue_id, changes.items())
     return canceled
 
