@@ -107,11 +107,36 @@ session_queue = Table(
     Column("started_at", Text),
     Column("completed_at", Text),
     Column("workflow", Text),
-    Column("session", Text, nullable=False),  # last: what stands behind a long text is slow to reach
+    Column("session", Text, nullable=False),  # what stands behind a long text is slow to reach
+    Column("graph_id", Integer),
+    Column("graph_values", Text),
     CheckConstraint(f"status IN {STATUSES}", name="status"),
     sqlite_autoincrement=True,
 )
-"""Every item of every queue; `session`, `workflow` and `field_values` are JSON text."""
+"""Every item of every queue; `workflow` and `field_values` are JSON text, `queue/sessions.py` says what makes up a session."""
+
+session_graphs = Table(
+    "session_graphs",
+    metadata,
+    Column("graph_id", Integer, primary_key=True),
+    Column("template", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The graph of each batch, once, with places for what its items put into it; a trigger removes it with its last item (0013)."""
+
+queue_counts = Table(
+    "queue_counts",
+    metadata,
+    Column("queue_id", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""How many items are in each status, kept by triggers on `session_queue` (0012): of the `queue` (its name is ''), of each `batch`
+and of each `destination` (none is '')."""
 
 Index("ix_session_queue_order", session_queue.c.status, session_queue.c.priority.desc(), session_queue.c.item_id)
 Index(
@@ -137,10 +162,8 @@ Index(
     "ix_session_queue_batch",
     session_queue.c.batch_id,
     session_queue.c.queue_id,
-    session_queue.c.status,
-    session_queue.c.user_id,
 )
-Index("ix_session_queue_destination", session_queue.c.queue_id, session_queue.c.destination, session_queue.c.status)
+Index("ix_session_queue_destination", session_queue.c.queue_id, session_queue.c.destination)
 Index(
     "ix_session_queue_served",
     session_queue.c.user_id,
@@ -202,6 +225,8 @@ _SHOWN = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
 _OWNED = images.c.user_id != literal_column("'system'")
 Index("ix_images_starred", *_NEWEST)
 Index("ix_images_gallery", *_SHOWN)
+# Where starred ones do not come first; read backwards, the oldest first.
+Index("ix_images_newest", images.c.is_intermediate, *_NEWEST[1:], images.c.image_category)
 Index("ix_images_board", images.c.board_id, *_SHOWN)
 # A signed-in user's own; in single-user mode everything is the system's, and these are empty.
 Index("ix_images_owned", images.c.user_id, *_SHOWN, sqlite_where=_OWNED)

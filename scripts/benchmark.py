@@ -1,6 +1,7 @@
 """Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
 
 Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health] [--out FILE.json]
+       .venv/bin/python scripts/benchmark.py --against DIR [--groups misc,queue,gallery,gen] [--rows NAME,…] [--times N]
 
 A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
 operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
@@ -8,6 +9,7 @@ operating system: they hardly depend on what else the machine does, wall times d
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import socket
@@ -34,7 +36,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 class Running:
     """A server on a scratch root, its CPU time and its memory."""
 
-    def __init__(self, folder: Path, threads: dict[str, str] = ONE_THREAD) -> None:
+    def __init__(self, folder: Path, threads: dict[str, str] = ONE_THREAD, checkout: Path = ROOT) -> None:
         self.root = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -42,8 +44,10 @@ class Running:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
         command = [sys.executable, "-m", "invokeclone", "serve", "--root", str(folder), "--port", str(port)]
         environment = os.environ | threads | {"INVOKEAI_DEVICE": "cpu", "INVOKEAI_PRECISION": "float32"}
+        environment["PYTHONPATH"] = str(checkout)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self.log = (folder.parent / "server.log").open("wb")
-        self.process = psutil.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+        self.process = psutil.Popen(command, env=environment, cwd=checkout, stdout=self.log, stderr=self.log)
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         while True:
@@ -94,7 +98,13 @@ def batch(running: Running, width: int, steps: int, seeds: list[int]) -> dict[st
     nodes["sd1_model_loader"]["model"] = nodes["core_metadata"]["model"] = model
     nodes["noise"].update(width=width, height=width)
     nodes["denoise_latents"].update(steps=steps)
-    body["batch"]["data"] = [[{"node_path": "seed", "field_name": "value", "items": seeds}]]
+    prompts = [f"a cat, number {seed}" for seed in seeds]  # no prompt is encoded twice, here as in `direct`
+    body["batch"]["data"] = [
+        [
+            {"node_path": "seed", "field_name": "value", "items": seeds},
+            {"node_path": "positive_prompt", "field_name": "value", "items": prompts},
+        ]
+    ]
     return body
 
 
@@ -163,9 +173,11 @@ def direct(count: int) -> dict[str, float]:
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(size: int, steps: int, seed: int) -> None:
-        pipeline(
-            "a cat", width=size, height=size, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)
-        )
+        """Make an image of a new prompt and save it as a PNG, as an item does."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = {"width": size, "height": size, "num_inference_steps": steps}
+        made = pipeline(f"a cat, number {seed}", generator=generator, **shape).images[0]
+        made.save(io.BytesIO(), "PNG", compress_level=1)
 
     for seed in range(3):
         picture(64, 1, seed)
@@ -363,7 +375,17 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(MEASURES))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--direct", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="compare CPU per request with another checkout's")
+    parser.add_argument("--groups", default="misc,queue,gallery,gen", help="of the comparison")
+    parser.add_argument("--rows", default="", help="only rows whose names contain one of these")
+    parser.add_argument("--times", type=int, default=40, help="requests of a light row")
     options = parser.parse_args()
+    if options.against:
+        import benchmark_against
+
+        rows = [row for row in options.rows.split(",") if row]
+        benchmark_against.compare(options.against.resolve(), options.groups.split(","), rows, options.times)
+        return
     if options.direct:
         print(json.dumps(direct(options.direct)))
         return

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 
 from invokeclone.boards import service, store
-from invokeclone.boards.errors import PageNotSaid
+from invokeclone.boards.errors import BoardNotFound, PageNotSaid
 from invokeclone.boards.schemas import (
     AddImagesToBoardResult,
     BoardChanges,
@@ -18,9 +18,9 @@ from invokeclone.boards.schemas import (
 from invokeclone.boards.service import Moved
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
-from invokeclone.images.schemas import NO_BOARD, ImageNames
+from invokeclone.images.schemas import ImageNames
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
-from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.kit.requests import Needs, Reads, Write
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1", tags=["boards"])
@@ -31,17 +31,23 @@ ImageName = Annotated[str, Body(description="The name of the image.")]
 ChosenNames = Annotated[ImageNames, Body(description="The names of the images.")]
 
 
-@router.post("/boards/", status_code=201)
+def _json(content: bytes | str) -> Response:
+    return Response(content, media_type="application/json")
+
+
+@router.post("/boards/", status_code=201, response_model=BoardDTO)
 async def create_board(
-    connection: Write, user: CurrentUser, board_name: Annotated[BoardName, Query(description="The name.")]
-) -> BoardDTO:
+    needs: Needs, user: CurrentUser, board_name: Annotated[BoardName, Query(description="The name.")]
+) -> Response:
     """Make a board."""
-    return await store.create(connection, board_name, user.user_id)
+    async with needs.database.write() as connection:
+        board = await store.create(connection, board_name, user.user_id)
+    return Response(board.model_dump_json(), 201, media_type="application/json")
 
 
-@router.get("/boards/")
+@router.get("/boards/", response_model=OffsetPaginatedResults[BoardDTO] | list[BoardDTO])
 async def list_boards(
-    connection: Read,
+    needs: Needs,
     user: CurrentUser,
     order_by: Annotated[BoardRecordOrderBy, Query(description="What to sort by.")] = BoardRecordOrderBy.CreatedAt,
     direction: Annotated[SQLiteDirection, Query(description="Which end comes first.")] = SQLiteDirection.Descending,
@@ -49,22 +55,26 @@ async def list_boards(
     offset: Annotated[int | None, Query(description="How many to skip.")] = None,
     limit: Annotated[int | None, Query(description="How many to list.")] = None,
     include_archived: Annotated[bool, Query(description="Whether to list archived boards too.")] = False,
-) -> OffsetPaginatedResults[BoardDTO] | list[BoardDTO]:
+) -> Response:
     """List boards: all of them, or a page."""
     if all:
-        return await store.list_all(connection, order_by, direction, include_archived=include_archived, user=user)
+        return _json(
+            await store.list_all_json(needs.database, order_by, direction, include_archived=include_archived, user=user)
+        )
     if offset is None or limit is None or offset < 0 or limit < 0:
         raise PageNotSaid
-    return await store.page(
-        connection, offset, limit, order_by, direction, include_archived=include_archived, user=user
-    )
+    async with needs.database.read() as connection:
+        page = await store.page(
+            connection, offset, limit, order_by, direction, include_archived=include_archived, user=user
+        )
+    return _json(page.model_dump_json())
 
 
 @router.get("/boards/{board_id}")
-async def get_board(connection: Read, user: CurrentUser, board_id: BoardId) -> BoardDTO:
+async def get_board(source: Reads, user: CurrentUser, board_id: BoardId) -> BoardDTO:
     """Get a board."""
-    await access.require_board_readable(connection, user, board_id)
-    return await store.get(connection, board_id)
+    await access.require_board_readable(source, user, board_id)
+    return await store.get(source, board_id)
 
 
 @router.patch("/boards/{board_id}", status_code=201)
@@ -84,19 +94,20 @@ async def delete_board(
     return await service.delete(needs, user, board_id, include_images=bool(include_images))
 
 
-@router.get("/boards/{board_id}/image_names")
+@router.get("/boards/{board_id}/image_names", response_model=list[str])
 async def list_all_board_image_names(
-    connection: Read,
+    source: Reads,
     user: CurrentUser,
     board_id: BoardId,
     categories: Annotated[list[ImageCategory] | None, Query(description="Only these categories.")] = None,
     is_intermediate: Annotated[bool | None, Query(description="Only intermediates, or only what is none.")] = None,
-) -> list[str]:
+) -> Response:
     """List the names of the images on a board, or of those on no board ("none")."""
-    if board_id != NO_BOARD:
-        await store.require(connection, board_id)
-    owner = await access.list_owner(connection, user, board_id)
-    return await store.image_names(connection, board_id, categories, is_intermediate=is_intermediate, owner=owner)
+    owner = await access.list_owner(source, user, board_id)
+    names = await store.image_names_json(source, board_id, categories, is_intermediate=is_intermediate, owner=owner)
+    if names is None:
+        raise BoardNotFound(board_id)
+    return _json(names)
 
 
 def _added(moved: Moved) -> AddImagesToBoardResult:

@@ -1,16 +1,17 @@
 """Boards in SQL, with covers read from the index of images by board, and counts that are kept already; it knows no files."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import uuid4
 
 import orjson
 from sqlalchemy import (
     ColumnElement,
+    LargeBinary,
     ScalarSelect,
     Select,
-    bindparam,
+    cast,
     delete,
     func,
     insert,
@@ -22,13 +23,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
-from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy
+from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, image_counts, images, users
 from invokeclone.users.current import SYSTEM, User
@@ -83,44 +84,80 @@ def _boards(*, owners: bool) -> Select[Any]:
     )
 
 
-def _board(row: Any) -> BoardDTO:
-    fields = dict(row._mapping)  # noqa: SLF001  (SQLAlchemy's documented name)
-    image, video = (orjson.loads(fields.pop(key) or "[]") for key in ("cover_image", "cover_video"))
-    fields["cover_image_name"] = image[-1] if image > video else None
-    fields["cover_video_name"] = video[-1] if video > image else None
-    return BoardDTO.model_validate(fields)
+def _fields(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what clients read of a board for a row of `_boards`."""
+    board_id, board_name, user_id, created_at, updated_at, archived, visibility, *computed = row
+    images_shown, assets, videos, cover_image, cover_video, owner = computed
+    image, video = (orjson.loads(cover or "[]") for cover in (cover_image, cover_video))
+    return {
+        "board_id": board_id,
+        "board_name": board_name,
+        "user_id": user_id,
+        "created_at": created_at,
+        "updated_at": updated_at,
+        "deleted_at": None,
+        "cover_image_name": image[-1] if image > video else None,
+        "archived": bool(archived),
+        "board_visibility": visibility,
+        "cover_video_name": video[-1] if video > image else None,
+        "image_count": images_shown,
+        "video_count": videos,
+        "asset_count": assets,
+        "owner_username": owner,
+        "is_private": False,
+    }
+
+
+def _board(row: tuple[Any, ...]) -> BoardDTO:
+    return BoardDTO.model_validate(_fields(row))
 
 
 async def create(connection: AsyncConnection, board_name: str, user_id: str = "system") -> BoardDTO:
     """Make a board; several may have the same name."""
-    board_id, moment = str(uuid4()), now()
-    await connection.execute(
-        insert(boards).values(
-            board_id=board_id, board_name=board_name, user_id=user_id, created_at=moment, updated_at=moment
-        )
+    values = {
+        "board_id": str(uuid4()),
+        "board_name": board_name,
+        "user_id": user_id,
+        "created_at": (moment := now()),
+        "updated_at": moment,
+        "archived": False,
+        "board_visibility": BoardVisibility.Private,
+    }
+    await _CREATE.rows(connection, **values)
+    return BoardDTO(**values, cover_image_name=None, image_count=0, asset_count=0)
+
+
+_CREATE = Prepared(
+    insert(boards).values(
+        {
+            name: parameter(name)
+            for name in (
+                *("board_id", "board_name", "user_id", "created_at", "updated_at", "archived", "board_visibility"),
+            )
+        }
     )
-    return await get(connection, board_id)
+)
 
 
-async def get(connection: AsyncConnection, board_id: str) -> BoardDTO:
+async def get(source: Source, board_id: str) -> BoardDTO:
     """Return a board; raises BoardNotFound."""
-    row = (await connection.execute(_one_board(), {"wanted": board_id})).one_or_none()
+    row = await _one_board().first(source, board_id=board_id)
     if row is None:
         raise BoardNotFound(board_id)
     return _board(row)
 
 
 @cache
-def _one_board() -> Select[Any]:
-    return _boards(owners=False).where(boards.c.board_id == bindparam("wanted"))
+def _one_board() -> Prepared:
+    return Prepared(_boards(owners=False).where(boards.c.board_id == parameter("board_id")))
 
 
 _KNOWN = Prepared(select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")))
 
 
-async def require(connection: AsyncConnection, board_id: str) -> None:
+async def require(source: Source, board_id: str) -> None:
     """Raise BoardNotFound unless there is such a board."""
-    if await _KNOWN.first(connection, board_id=board_id) is None:
+    if await _KNOWN.first(source, board_id=board_id) is None:
         raise BoardNotFound(board_id)
 
 
@@ -164,18 +201,33 @@ def _listing(
     return statement if include_archived else statement.where(boards.c.archived == literal_column("0"))
 
 
-async def list_all(
-    connection: AsyncConnection,
-    order_by: BoardRecordOrderBy = BoardRecordOrderBy.CreatedAt,
-    direction: SQLiteDirection = SQLiteDirection.Descending,
+async def list_all_json(
+    source: Source,
+    order_by: BoardRecordOrderBy,
+    direction: SQLiteDirection,
     *,
     include_archived: bool = False,
     user: User = SYSTEM,
-) -> list[BoardDTO]:
-    """Return all boards that `user` may see, without the archived ones unless asked for."""
-    statement = _listing(order_by, direction, include_archived=include_archived, owners=user.is_admin)
-    statement = statement.where(*access.visible_boards(user))
-    return [_board(row) for row in await connection.execute(statement)]
+) -> bytes:
+    """Return all boards that `user` may see as a JSON array, without the archived ones unless asked for."""
+    statement = _all(order_by, direction, include_archived=include_archived, of_admin=user.is_admin)
+    return orjson.dumps([_fields(row) for row in await statement.rows(source, user_id=user.user_id)])
+
+
+async def list_all(source: Source, *, user: User = SYSTEM) -> list[BoardDTO]:
+    """Return all boards that `user` may see and that are not archived, the newest first."""
+    statement = _all(
+        BoardRecordOrderBy.CreatedAt, SQLiteDirection.Descending, include_archived=False, of_admin=user.is_admin
+    )
+    return [_board(row) for row in await statement.rows(source, user_id=user.user_id)]
+
+
+@cache
+def _all(
+    order_by: BoardRecordOrderBy, direction: SQLiteDirection, *, include_archived: bool, of_admin: bool
+) -> Prepared:
+    listing = _listing(order_by, direction, include_archived=include_archived, owners=of_admin)
+    return Prepared(listing if of_admin else listing.where(access.is_visible_board(parameter("user_id"))))
 
 
 async def page(
@@ -195,26 +247,65 @@ async def page(
         counting = counting.where(boards.c.archived == literal_column("0"))
     total = (await connection.execute(counting)).scalar_one()
     listing = _listing(order_by, direction, include_archived=include_archived, owners=user.is_admin)
-    items = [_board(row) for row in await connection.execute(listing.where(*visible).limit(limit).offset(offset))]
+    rows = await connection.execute(listing.where(*visible).limit(limit).offset(offset))
+    items = [_board(tuple(row)) for row in rows]
     return OffsetPaginatedResults[BoardDTO](limit=limit, offset=offset, total=total, items=items)
 
 
+async def image_names_json(
+    source: Source,
+    board_id: str,
+    categories: Sequence[ImageCategory] | None = None,
+    *,
+    is_intermediate: bool | None = None,
+    owner: str | None = None,
+) -> bytes | None:
+    """Return the names of the images (or of one user's) on a board, or on none for "none", as a JSON array.
+
+    They come in the gallery's order; None: there is no such board.
+    """
+    statement = _image_names(
+        None if categories is None else tuple(categories),
+        is_intermediate=is_intermediate,
+        on_none=board_id == NO_BOARD,
+        of_one=owner is not None,
+    )
+    row = await statement.first(source, board_id=board_id, owner=owner)
+    assert row
+    names, is_there = row
+    return bytes(names) if is_there else None
+
+
 async def image_names(
-    connection: AsyncConnection,
+    source: Source,
     board_id: str,
     categories: Sequence[ImageCategory] | None = None,
     *,
     is_intermediate: bool | None = None,
     owner: str | None = None,
 ) -> list[str]:
-    """Return the names of the images (or of one user's) on a board, or on none for "none", in the gallery's order."""
-    on_board = images.c.board_id.is_(None) if board_id == NO_BOARD else images.c.board_id == board_id
+    """Return the same as a list, empty where there is no such board."""
+    names = await image_names_json(source, board_id, categories, is_intermediate=is_intermediate, owner=owner)
+    return [] if names is None else list(orjson.loads(names))
+
+
+@lru_cache(maxsize=64)
+def _image_names(
+    categories: tuple[ImageCategory, ...] | None, *, is_intermediate: bool | None, on_none: bool, of_one: bool
+) -> Prepared:
+    on_board = images.c.board_id.is_(None) if on_none else images.c.board_id == parameter("board_id")
     statement = select(images.c.image_name).where(on_board)
-    if owner is not None:
-        statement = statement.where(images.c.user_id == owner)
+    if of_one:
+        statement = statement.where(images.c.user_id == parameter("owner"))
     if categories is not None:
         statement = statement.where(images.c.image_category.in_(categories))
     if is_intermediate is not None:
         statement = statement.where(images.c.is_intermediate == is_intermediate)
-    statement = statement.order_by(images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
-    return list((await connection.execute(statement)).scalars())
+    listed = statement.order_by(
+        images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc()
+    ).subquery()
+    is_there: ColumnElement[Any] = literal_column("1")
+    if not on_none:
+        is_there = select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")).exists()
+    gathered = cast(func.json_group_array(listed.c.image_name), LargeBinary)
+    return Prepared(select(gathered, is_there).select_from(listed))

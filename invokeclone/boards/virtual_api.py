@@ -14,14 +14,14 @@ from invokeclone.images.kinds import IMAGES
 from invokeclone.images.listing import Categories, Order, SearchTerm, StarredFirst
 from invokeclone.images.schemas import ImageFilter, ImageNamesResult
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, Read, Reads
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/virtual_boards", tags=["virtual_boards"])
 
 
 async def _wanted(
-    connection: Read,
+    source: Reads,
     user: CurrentUser,
     starred_first: StarredFirst = True,
     order_dir: Order = SQLiteDirection.Descending,
@@ -36,7 +36,7 @@ async def _wanted(
         categories=None if categories is None else tuple(categories),
         search_term=search_term,
     )
-    return await search.narrowed(connection, wanted)
+    return await search.narrowed(source, wanted)
 
 
 Wanted = Annotated[ImageFilter, Depends(_wanted)]
@@ -51,19 +51,17 @@ async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> li
 
 @router.get("/by_date/{date}/image_names", response_model=ImageNamesResult)
 async def list_virtual_board_image_names_by_date(
-    request: Request, needs: Needs, connection: Read, wanted: Wanted, date: Date
+    request: Request, needs: Needs, wanted: Wanted, date: Date
 ) -> Response:
     """List the names of the images made on a day."""
     wanted = wanted.model_copy(update={"created_date": date})
-    listed = await gallery.names_json(connection, wanted, "image_names", (IMAGES,))
+    listed = await gallery.names_json(needs.database, wanted, "image_names", (IMAGES,))
     return await lists.answer(request, listed, needs.settings.http_compression_level)
 
 
 @router.get("/by_date/{date}/item_names", response_model=GalleryItemNamesResult)
-async def list_virtual_board_item_names_by_date(
-    request: Request, needs: Needs, connection: Read, wanted: Wanted, date: Date
-) -> Response:
+async def list_virtual_board_item_names_by_date(request: Request, needs: Needs, wanted: Wanted, date: Date) -> Response:
     """List kinds and names of the images and videos made on a day."""
     wanted = wanted.model_copy(update={"created_date": date})
-    listed = await gallery.names_json(connection, wanted, "items", with_kinds=True)
+    listed = await gallery.names_json(needs.database, wanted, "items", with_kinds=True)
     return await lists.answer(request, listed, needs.settings.http_compression_level)

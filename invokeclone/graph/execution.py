@@ -125,6 +125,10 @@ class GraphExecutionState(BaseModel):
         """Return the session as it is stored: nulls left out."""
         return self.model_dump_json(exclude_none=True)
 
+    def rest_json(self) -> str:
+        """Return what follows the graph in the session's JSON: all that a run changes."""
+        return f",{self.model_dump_json(exclude_none=True, exclude={'id', 'graph'})[1:]}"
+
     def _followed(self) -> Progress:
         if self._progress is None:
             self._progress = Progress(self)

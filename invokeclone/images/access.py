@@ -7,10 +7,11 @@ have left on it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, ScalarSelect, Text, bindparam, column, func, literal, or_, select
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, Text, bindparam, column, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
@@ -18,6 +19,7 @@ from invokeclone.images.kinds import IMAGES as IMAGES
 from invokeclone.images.kinds import VIDEOS as VIDEOS
 from invokeclone.images.kinds import Kind as Kind
 from invokeclone.images.schemas import NO_BOARD
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.tables import boards, users
 from invokeclone.users.current import SYSTEM, User
 
@@ -48,18 +50,22 @@ async def acting(connection: AsyncConnection, user_id: str) -> User:
 # Conditions
 
 
-def may_read(kind: Kind, user_id: str) -> ColumnElement[bool]:
+UserId: TypeAlias = str | BindParameter[Any]
+Condition = Callable[[Kind, UserId], ColumnElement[bool]]
+
+
+def may_read(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
     """Return the condition that a user who is no admin may see a thing."""
     shared = select(boards.c.board_id).where(boards.c.board_id == kind.board_id, boards.c.board_visibility.in_(SHARED))
     return or_(kind.user_id == user_id, shared.exists())
 
 
-def may_change(kind: Kind, user_id: str) -> ColumnElement[bool]:
+def may_change(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
     """Return the condition that a user who is no admin may change or delete a thing."""
     return or_(kind.user_id == user_id, _boards_to_fill(user_id).where(boards.c.board_id == kind.board_id).exists())
 
 
-def _boards_to_fill(user_id: str) -> Any:
+def _boards_to_fill(user_id: UserId) -> Any:
     own = or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC)
     return select(boards.c.board_id).where(own)
 
@@ -68,7 +74,12 @@ def visible_boards(user: User) -> list[ColumnElement[bool]]:
     """Return the conditions of the boards that `user` sees."""
     if user.is_admin:
         return []
-    return [or_(boards.c.user_id == user.user_id, boards.c.board_visibility.in_(SHARED))]
+    return [is_visible_board(user.user_id)]
+
+
+def is_visible_board(user_id: UserId) -> ColumnElement[bool]:
+    """Return the condition of the boards that a user who is no admin sees."""
+    return or_(boards.c.user_id == user_id, boards.c.board_visibility.in_(SHARED))
 
 
 def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
@@ -85,9 +96,9 @@ def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
 # Things
 
 
-async def require_readable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
+async def require_readable(source: Source, user: User, kind: Kind, name: str) -> None:
     """Raise NotYours when `user` may not see the thing; one that does not exist is left to the next step."""
-    await _require(connection, user, kind, name, may_read)
+    await _require(source, user, kind, name, may_read)
 
 
 async def require_changeable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
@@ -95,23 +106,21 @@ async def require_changeable(connection: AsyncConnection, user: User, kind: Kind
     await _require(connection, user, kind, name, may_change)
 
 
-async def _require(
-    connection: AsyncConnection,
-    user: User,
-    kind: Kind,
-    name: str,
-    condition: Callable[[Kind, str], ColumnElement[bool]],
-) -> None:
+async def _require(source: Source, user: User, kind: Kind, name: str, condition: Condition) -> None:
     if user.is_admin:
         return
-    foreign = select(kind.name).where(kind.name == name, ~condition(kind, user.user_id))
-    if (await connection.execute(foreign)).first() is not None:
+    if await _foreign(kind, condition).first(source, name=name, user_id=user.user_id) is not None:
         raise NotYours(name)
 
 
-async def readable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+@cache
+def _foreign(kind: Kind, condition: Condition) -> Prepared:
+    return Prepared(select(kind.name).where(kind.named, ~condition(kind, parameter("user_id"))))
+
+
+async def readable(source: Source, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
     """Divide `names` by whether `user` may see what they name."""
-    return await _divide(connection, user, kind, names, may_read)
+    return await _divide(source, user, kind, names, may_read)
 
 
 async def changeable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
@@ -121,30 +130,33 @@ async def changeable(connection: AsyncConnection, user: User, kind: Kind, names:
 
 async def movable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
     """Divide `names` by whether `user` may put what they name on another board: one's own things only."""
-    return await _divide(connection, user, kind, names, lambda one, user_id: one.user_id == user_id)
+    return await _divide(connection, user, kind, names, _is_own)
 
 
-async def _divide(
-    connection: AsyncConnection,
-    user: User,
-    kind: Kind,
-    names: Sequence[str],
-    condition: Callable[[Kind, str], ColumnElement[bool]],
-) -> Allowed:
+def _is_own(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
+    return kind.user_id == user_id
+
+
+async def _divide(source: Source, user: User, kind: Kind, names: Sequence[str], condition: Condition) -> Allowed:
     """Ask for those that exist and are refused; names of nothing stay among the allowed, where nothing finds them."""
     unique = list(dict.fromkeys(names))
     if user.is_admin or not unique:
         return Allowed(unique, [])
-    listed = func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value
-    foreign = select(kind.name).where(kind.name.in_(select(listed)), ~condition(kind, user.user_id))
-    found = set((await connection.scalars(foreign, {"names": orjson.dumps(unique).decode()})).all())
+    rows = await _foreign_among(kind, condition).rows(source, names=orjson.dumps(unique).decode(), user_id=user.user_id)
+    found = {row[0] for row in rows}
     return Allowed([name for name in unique if name not in found], [name for name in unique if name in found])
+
+
+@cache
+def _foreign_among(kind: Kind, condition: Condition) -> Prepared:
+    listed = func.json_each(bindparam("names", type_=Text, required=False)).table_valued(column("value", Text)).c.value
+    return Prepared(select(kind.name).where(kind.name.in_(select(listed)), ~condition(kind, parameter("user_id"))))
 
 
 # Boards
 
 
-async def list_owner(connection: AsyncConnection, user: User, board_id: str | None) -> str | None:
+async def list_owner(source: Source, user: User, board_id: str | None) -> str | None:
     """Return whose things a list holds: None for everybody's, else a user's own.
 
     A list of a shared or public board holds everybody's; one of a private board, of no board or of whatever board only the
@@ -152,14 +164,14 @@ async def list_owner(connection: AsyncConnection, user: User, board_id: str | No
     """
     if board_id is None or board_id == NO_BOARD or user == SYSTEM:
         return owner(user)
-    _, visibility = await _board(connection, user, board_id, SHARED)
+    _, visibility = await _board(source, user, board_id, SHARED)
     return None if visibility in SHARED else owner(user)
 
 
-async def require_board_readable(connection: AsyncConnection, user: User, board_id: str) -> None:
+async def require_board_readable(source: Source, user: User, board_id: str) -> None:
     """Raise BoardNotFound, or NotYourBoard when `user` may not see the board; admins are not asked."""
     if not user.is_admin:
-        await _board(connection, user, board_id, SHARED)
+        await _board(source, user, board_id, SHARED)
 
 
 async def require_board_fillable(connection: AsyncConnection, user: User, board_id: str) -> None:
@@ -174,14 +186,15 @@ async def require_board_owned(connection: AsyncConnection, user: User, board_id:
         await _board(connection, user, board_id, ())
 
 
-async def _board(
-    connection: AsyncConnection, user: User, board_id: str, open_to_all: tuple[str, ...]
-) -> tuple[str, str]:
+_BOARD = Prepared(select(boards.c.user_id, boards.c.board_visibility).where(boards.c.board_id == parameter("board_id")))
+
+
+async def _board(source: Source, user: User, board_id: str, open_to_all: tuple[str, ...]) -> tuple[str, str]:
     """Return a board's owner and visibility; raises BoardNotFound, or NotYourBoard when neither allows it."""
-    wanted = select(boards.c.user_id, boards.c.board_visibility).where(boards.c.board_id == literal(board_id))
-    row = (await connection.execute(wanted)).one_or_none()
+    row = await _BOARD.first(source, board_id=board_id)
     if row is None:
         raise BoardNotFound(board_id)
-    if not user.is_admin and row.user_id != user.user_id and row.board_visibility not in open_to_all:
+    owner_id, visibility = row
+    if not user.is_admin and owner_id != user.user_id and visibility not in open_to_all:
         raise NotYourBoard(board_id)
-    return row.user_id, row.board_visibility
+    return owner_id, visibility

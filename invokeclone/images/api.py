@@ -26,7 +26,7 @@ from invokeclone.images.schemas import (
     thumbnail_url,
 )
 from invokeclone.kit.paging import OffsetPaginatedResults
-from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.kit.requests import Needs, Reads, Write
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import Admin, CurrentUser, MediaUser, User
 
@@ -101,34 +101,32 @@ async def create_image_upload_entry(
 
 @router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
 async def list_image_dtos(
-    connection: Read, wanted: Wanted, offset: Offset, image_origin: Origin = None, limit: Limit = 10
+    source: Reads, wanted: Wanted, offset: Offset, image_origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List images, a page at a time."""
     wanted = wanted.model_copy(update={"origin": image_origin})
-    return _json(await store.page_json(connection, wanted, offset, limit))
+    return _json(await store.page_json(source, wanted, offset, limit))
 
 
 @router.get("/names", response_model=ImageNamesResult)
-async def get_image_names(
-    request: Request, needs: Needs, connection: Read, wanted: Wanted, image_origin: Origin = None
-) -> Response:
+async def get_image_names(request: Request, needs: Needs, wanted: Wanted, image_origin: Origin = None) -> Response:
     """List the names of all images, in the order of the list."""
-    found = await store.names_json(connection, wanted.model_copy(update={"origin": image_origin}))
+    found = await store.names_json(needs.database, wanted.model_copy(update={"origin": image_origin}))
     return await lists.answer(request, found, needs.settings.http_compression_level)
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])
-async def get_images_by_names(connection: Read, user: CurrentUser, image_names: ChosenNames) -> Response:
+async def get_images_by_names(source: Reads, user: CurrentUser, image_names: ChosenNames) -> Response:
     """Get several images in the order of their names; those that do not exist or are not to be seen are left out."""
-    refused = set((await access.readable(connection, user, access.IMAGES, image_names)).refused)
+    refused = set((await access.readable(source, user, access.IMAGES, image_names)).refused)
     names = [name for name in image_names if name not in refused] if refused else image_names
-    return _json(await store.by_names_json(connection, names))
+    return _json(await store.by_names_json(source, names))
 
 
 @router.get("/intermediates")
-async def get_intermediates_count(connection: Read, user: CurrentUser) -> int:
+async def get_intermediates_count(source: Reads, user: CurrentUser) -> int:
     """Count the intermediates: an admin everybody's, anybody else their own."""
-    return await store.count_intermediates(connection, access.owner(user))
+    return await store.count_intermediates(source, access.owner(user))
 
 
 @router.delete("/intermediates")
@@ -165,11 +163,11 @@ async def unstar_images_in_list(
     return UnstarredImagesResult(affected_boards=done.boards, unstarred_images=done.names, failed_images=done.refused)
 
 
-@router.get("/i/{image_name}")
-async def get_image_dto(connection: Read, user: CurrentUser, image_name: ImageName) -> ImageDTO:
+@router.get("/i/{image_name}", response_model=ImageDTO)
+async def get_image_dto(source: Reads, user: CurrentUser, image_name: ImageName) -> Response:
     """Get an image's record."""
-    await access.require_readable(connection, user, access.IMAGES, image_name)
-    return await store.get(connection, image_name)
+    await access.require_readable(source, user, access.IMAGES, image_name)
+    return _json(await store.get_json(source, access.IMAGES, image_name))
 
 
 @router.patch("/i/{image_name}")
@@ -188,10 +186,10 @@ async def delete_image(needs: Needs, user: CurrentUser, image_name: ImageName) -
 
 
 @router.get("/i/{image_name}/metadata", response_model=MetadataField | None)
-async def get_image_metadata(connection: Read, user: CurrentUser, image_name: ImageName) -> Response:
+async def get_image_metadata(source: Reads, user: CurrentUser, image_name: ImageName) -> Response:
     """Get an image's metadata."""
-    await access.require_readable(connection, user, access.IMAGES, image_name)
-    return _json(await store.metadata_json(connection, image_name) or "null")
+    await access.require_readable(source, user, access.IMAGES, image_name)
+    return _json(await store.metadata_json(source, image_name) or "null")
 
 
 @router.get("/i/{image_name}/workflow")
@@ -201,9 +199,9 @@ async def get_image_workflow(needs: Needs, user: CurrentUser, image_name: ImageN
 
 
 @router.get("/i/{image_name}/urls")
-async def get_image_urls(connection: Read, user: CurrentUser, image_name: ImageName) -> ImageUrlsDTO:
+async def get_image_urls(source: Reads, user: CurrentUser, image_name: ImageName) -> ImageUrlsDTO:
     """Get where an image of this name would be served."""
-    await access.require_readable(connection, user, access.IMAGES, image_name)
+    await access.require_readable(source, user, access.IMAGES, image_name)
     return ImageUrlsDTO(image_name=image_name, image_url=image_url(image_name), thumbnail_url=thumbnail_url(image_name))
 
 

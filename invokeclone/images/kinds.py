@@ -103,7 +103,7 @@ class Kind:
     @cached_property
     def named(self) -> ColumnElement[bool]:
         """The condition that the name is the parameter `name`."""
-        return self.name == bindparam("name")
+        return self.name == bindparam("name", required=False)
 
     def url(self, name: str, part: str = "full") -> str:
         """Return where the file (or its `thumbnail`) is served, relative to the server's address."""
@@ -112,12 +112,17 @@ class Kind:
     def fields(self, row: Any) -> dict[str, Any]:
         """Return what a client reads of a row of `record`."""
         fields: dict[str, Any] = dict(zip(self.read, row, strict=True))
+        for flag in _FLAGS:
+            fields[flag] = bool(fields[flag])
         name = row[0]
         fields[f"{self.word}_url"] = self.url(name)
         fields["thumbnail_url"] = self.url(name, "thumbnail")
         fields["deleted_at"] = None
         return fields
 
+
+_FLAGS = ("is_intermediate", "starred", "has_workflow")
+"""Columns that a prepared statement returns as 0 and 1."""
 
 _READ = (
     "width",

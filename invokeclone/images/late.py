@@ -8,13 +8,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal_column, select, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import filters
 from invokeclone.images.kinds import Kind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.tables import day_counts
 
 FAR = 20_000
@@ -62,13 +61,13 @@ def told_by_days(wanted: ImageFilter) -> bool:
 
 def conditions(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> list[ColumnElement[bool]]:
     """Return what is true of the part of a list from the day `day` on; nothing of it is starred."""
-    made, day = kind.table.c.created_at, bindparam("day", type_=Text)
+    made, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
     reached = made < day.concat(_AFTER_ALL) if newest_first(wanted, backwards=backwards) else made >= day
     return [kind.table.c.starred == literal_column("0"), reached]
 
 
 async def from_day(
-    connection: AsyncConnection, wanted: ImageFilter, kinds: tuple[Kind, ...], part: Part, *, of: int, starred: int
+    source: Source, wanted: ImageFilter, kinds: tuple[Kind, ...], part: Part, *, of: int, starred: int
 ) -> Part:
     """Return the part of a list of so many things (`of`), of which `starred` come first, as one from a day on.
 
@@ -78,7 +77,7 @@ async def from_day(
     reaches_starred = part.skip < ahead or (part.backwards and part.skip + part.take > of - starred)
     if starred > FAR or reaches_starred:
         return part
-    found = await _reached(wanted, kinds, backwards=part.backwards).first(connection, skip=part.skip - ahead)
+    found = await _reached(wanted, kinds, backwards=part.backwards).first(source, skip=part.skip - ahead)
     if found is None:
         return part
     day, before = found

@@ -8,7 +8,7 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.requests import Read
+from invokeclone.kit.requests import Reads
 from invokeclone.users.current import CurrentUser
 
 MOST_SKIPPED = 2**63 - 1
@@ -32,7 +32,7 @@ Offset = Annotated[int, Depends(_offset)]
 
 
 async def _wanted(
-    connection: Read,
+    source: Reads,
     user: CurrentUser,
     categories: Categories = None,
     is_intermediate: Intermediate = None,
@@ -42,7 +42,7 @@ async def _wanted(
     search_term: SearchTerm = None,
 ) -> ImageFilter:
     wanted = ImageFilter(
-        owner=await access.list_owner(connection, user, board_id),
+        owner=await access.list_owner(source, user, board_id),
         categories=None if categories is None else tuple(categories),
         is_intermediate=is_intermediate,
         board_id=board_id,
@@ -50,7 +50,7 @@ async def _wanted(
         starred_first=starred_first,
         search_term=search_term,
     )
-    return await search.narrowed(connection, wanted)
+    return await search.narrowed(source, wanted)
 
 
 Wanted = Annotated[ImageFilter, Depends(_wanted)]

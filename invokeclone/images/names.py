@@ -10,11 +10,10 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from invokeclone.kit.prepared import Prepared
+from invokeclone.kit.prepared import Prepared, Source
 
 PIECE = 1024 * 1024
 """Bytes that are packed or sent at a time."""
@@ -35,9 +34,9 @@ def gathered(listed: Subquery, item: ColumnElement[Any]) -> Select[Any]:
     return select(*told).select_from(listed)
 
 
-async def document(connection: AsyncConnection, statement: Prepared, key: str, starred_count: int) -> list[bytes]:
+async def document(source: Source, statement: Prepared, key: str, starred_count: int) -> list[bytes]:
     """Return the JSON of a `gathered` list under `key` and what is counted of it; its pieces are to be joined."""
-    found = await statement.first(connection)
+    found = await statement.first(source)
     assert found is not None
     items, total = found
     return [

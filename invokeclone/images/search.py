@@ -21,10 +21,10 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.operators import custom_op
 
 from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit.prepared import Prepared, Source
 from invokeclone.tables import app_state, images
 
 RUN = 3
@@ -41,8 +41,10 @@ INDEXED = "images_text_until"
 """The key in `app_state` of the number of the last image in the index."""
 
 _TEXTS = table("images_text", column("rowid", Integer))
-_COUNT = text(
-    "SELECT count(*), (SELECT coalesce(sum(number), 0) FROM image_counts) FROM images_text WHERE images_text MATCH :query"
+_COUNT = Prepared(
+    text(
+        "SELECT count(*), (SELECT coalesce(sum(number), 0) FROM image_counts) FROM images_text WHERE images_text MATCH :query"
+    )
 )
 
 
@@ -93,12 +95,12 @@ def _runs(form: str) -> list[str]:
     return ['"{}"'.format(run.replace('"', '""')) for run in dict.fromkeys(found)][:MOST_RUNS]
 
 
-async def narrowed(connection: AsyncConnection, wanted: ImageFilter) -> ImageFilter:
+async def narrowed(source: Source, wanted: ImageFilter) -> ImageFilter:
     """Return the filter with what the text index is asked for, if it is to be asked."""
     asked = query(wanted.search_term) if wanted.search_term else None
     if asked is None:
         return wanted
-    found, total = (await connection.execute(_COUNT, {"query": asked})).one()
+    ((found, total),) = await _COUNT.rows(source, query=asked)
     if found > max(MOST * total, FEW):
         return wanted
     return wanted.model_copy(update={"text_query": asked, "few_found": found <= FEW})

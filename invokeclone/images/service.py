@@ -179,25 +179,22 @@ async def record(resources: Resources, new: NewRecord, where: Place, kind: Kind 
 
 async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:
     """Return an image's record; raises NotYours, ImageNotFound."""
-    async with resources.database.read() as connection:
-        await access.require_readable(connection, user, access.IMAGES, name)
-        return await store.get(connection, name)
+    await access.require_readable(resources.database, user, access.IMAGES, name)
+    return await store.get(resources.database, name)
 
 
 async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) -> str | None:
     """Return an image's metadata as JSON text; raises NotYours, ImageNotFound."""
-    async with resources.database.read() as connection:
-        await access.require_readable(connection, user, access.IMAGES, name)
-        return await store.metadata_json(connection, name)
+    await access.require_readable(resources.database, user, access.IMAGES, name)
+    return await store.metadata_json(resources.database, name)
 
 
 async def path(
     resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: Kind = IMAGES
 ) -> Path:
     """Return where the file of an image or video lies; raises NotYours, and what the kind says when there is none."""
-    async with resources.database.read() as connection:
-        await access.require_readable(connection, user, kind, name)
-        where = await store.place(connection, name, kind)
+    await access.require_readable(resources.database, user, kind, name)
+    where = await store.place(resources.database, name, kind)
     return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where, kind)
 
 
@@ -213,8 +210,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
 
 async def remake_thumbnail(resources: Resources, name: str) -> bytes:
     """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
-    async with resources.database.read() as connection:
-        where = await store.place(connection, name)
+    where = await store.place(resources.database, name)
     try:
         return await run_sync(files.remake_thumbnail, resources.settings, where, limiter=picture_work())
     except OSError as error:

@@ -3,7 +3,7 @@
 Every list reads one index that holds all it filters and orders by (see tables.py); the rows of a page are fetched by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -29,7 +29,7 @@ from invokeclone.images import access, late, search
 from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
 from invokeclone.images.filters import conditions
-from invokeclone.images.kinds import COUNTED, IMAGES, Kind
+from invokeclone.images.kinds import COUNTED, IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import (
     ImageDTO,
     ImageFilter,
@@ -38,14 +38,16 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
-from invokeclone.kit.prepared import Prepared
+from invokeclone.kit.prepared import Prepared, Source
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 
 SHAPES = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
 
-_NAMED = select(func.json_each(bindparam("names", type_=Text)).table_valued(column("value", Text)).c.value)
+_NAMED = select(
+    func.json_each(bindparam("names", type_=Text, required=False)).table_valued(column("value", Text)).c.value
+)
 """The names of a JSON list as rows: one statement whatever their number."""
 
 
@@ -74,29 +76,42 @@ async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[s
     return kind.fields((await connection.execute(statement)).one())
 
 
-async def get(connection: AsyncConnection, name: str) -> ImageDTO:
+async def get(source: Source, name: str) -> ImageDTO:
     """Return an image's record; raises ImageNotFound."""
-    return ImageDTO.model_validate(await fields(connection, IMAGES, name))
+    return ImageDTO.model_validate(await fields(source, IMAGES, name))
 
 
-async def fields(connection: AsyncConnection, kind: Kind, name: str) -> dict[str, Any]:
+async def get_json(source: Source, kind: Kind, name: str) -> bytes:
+    """Return a record as JSON; raises what the kind says when it is missing."""
+    return orjson.dumps(await fields(source, kind, name))
+
+
+async def fields(source: Source, kind: Kind, name: str) -> dict[str, Any]:
     """Return what clients read of a record; raises what the kind says when it is missing."""
-    return kind.fields(await _one(connection, kind, kind.record, name))
+    return kind.fields(await _one(source, kind, _RECORD, name))
 
 
-async def place(connection: AsyncConnection, name: str, kind: Kind = IMAGES) -> Place:
+async def place(source: Source, name: str, kind: Kind = IMAGES) -> Place:
     """Return which files belong to the record; raises what the kind says when it is missing."""
-    return Place(*await _one(connection, kind, kind.place, name))
+    return Place(*await _one(source, kind, _PLACE, name))
 
 
-async def metadata_json(connection: AsyncConnection, name: str, kind: Kind = IMAGES) -> str | None:
+async def metadata_json(source: Source, name: str, kind: Kind = IMAGES) -> str | None:
     """Return the metadata as JSON text; raises what the kind says when the record is missing."""
-    found = (await _one(connection, kind, kind.metadata, name))[0]
+    found = (await _one(source, kind, _METADATA, name))[0]
     return None if found is None else str(found)
 
 
-async def _one(connection: AsyncConnection, kind: Kind, statement: Select[Any], name: str) -> Any:
-    row = (await connection.execute(statement.where(kind.named), {"name": name})).one_or_none()
+def _of_one(part: Callable[[Kind], Select[Any]]) -> dict[Kind, Prepared]:
+    return {kind: Prepared(part(kind).where(kind.named)) for kind in (IMAGES, VIDEOS)}
+
+
+_RECORD, _PLACE = _of_one(lambda kind: kind.record), _of_one(lambda kind: kind.place)
+_METADATA = _of_one(lambda kind: kind.metadata)
+
+
+async def _one(source: Source, kind: Kind, statements: Mapping[Kind, Prepared], name: str) -> tuple[Any, ...]:
+    row = await statements[kind].first(source, name=name)
     if row is None:
         raise kind.missing(name)
     return row
@@ -144,14 +159,16 @@ def page_names(
     order = _order(wanted, kind, backwards=backwards)
     part = late.conditions(wanted, kind, backwards=backwards) if from_day else []
     names = select(kind.name.label("name")).where(*conditions(wanted, kind), *part).order_by(*order)
-    return names.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
+    return names.limit(bindparam("take", type_=Integer, required=False)).offset(
+        bindparam("skip", type_=Integer, required=False)
+    )
 
 
 @lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool, from_day: bool) -> Select[Any]:
+def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool, from_day: bool) -> Prepared:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
     page = page_names(wanted, kind, backwards=backwards, from_day=from_day).subquery()
-    return kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind))
+    return Prepared(kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind)))
 
 
 @lru_cache(maxsize=SHAPES)
@@ -167,6 +184,18 @@ def counted(wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) 
     return select(number).select_from(kind.table).where(*conditions(wanted, kind), *stars)
 
 
+@lru_cache(maxsize=SHAPES)
+def _prepared_count(wanted: ImageFilter, kind: Kind, *, starred: bool = False) -> Prepared:
+    return Prepared(counted(wanted, kind, starred=starred))
+
+
+async def count(source: Source, wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) -> int:
+    """Return how many things are in a whole list, or how many starred ones."""
+    row = await _prepared_count(wanted, kind, starred=starred).first(source)
+    assert row
+    return int(row[0])
+
+
 def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order, and their number."""
     listed = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind)).subquery()
@@ -178,56 +207,54 @@ def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
     return Prepared(all_names(wanted, kind))
 
 
-async def page_json(
-    connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES
-) -> bytes:
+async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
-    total = (await connection.execute(counted(wanted, kind))).scalar_one()
-    part = await page_part(connection, wanted, (kind,), offset, limit, total)
+    total = await count(source, wanted, kind)
+    part = await page_part(source, wanted, (kind,), offset, limit, total)
     paged = search.for_a_page(wanted)
     statement = _page(paged, kind, backwards=part.backwards, from_day=part.day is not None)
-    rows = (await connection.execute(statement, part.values)).all()
+    rows = await statement.rows(source, **part.values)
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
 
 
 async def page_part(
-    connection: AsyncConnection, wanted: ImageFilter, kinds: tuple[Kind, ...], offset: int, limit: int, total: int
+    source: Source, wanted: ImageFilter, kinds: tuple[Kind, ...], offset: int, limit: int, total: int
 ) -> late.Part:
     """Return how to read a page of a list of `total` things."""
     near = late.nearer(total, offset, limit)
     if near.skip <= late.FAR or not late.told_by_days(wanted):
         return near
-    starred = await count_starred(connection, wanted, kinds)
-    return await late.from_day(connection, wanted, kinds, near, of=total, starred=starred)
+    starred = await count_starred(source, wanted, kinds)
+    return await late.from_day(source, wanted, kinds, near, of=total, starred=starred)
 
 
-async def names_json(
-    connection: AsyncConnection, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names"
-) -> list[bytes]:
+async def names_json(source: Source, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names") -> list[bytes]:
     """Return all names of a list as the JSON of `ImageNamesResult` in pieces to be joined, the names under `key`."""
-    starred = await count_starred(connection, wanted, [kind])
-    return await lists.document(connection, _prepared_names(wanted, kind), key, starred)
+    starred = await count_starred(source, wanted, [kind])
+    return await lists.document(source, _prepared_names(wanted, kind), key, starred)
 
 
-async def count_starred(connection: AsyncConnection, wanted: ImageFilter, kinds: Sequence[Kind]) -> int:
+async def count_starred(source: Source, wanted: ImageFilter, kinds: Sequence[Kind]) -> int:
     """Return how many starred things a list begins with: none unless they come first."""
     if not wanted.starred_first:
         return 0
-    found = [await connection.execute(counted(wanted, kind, starred=True)) for kind in kinds]
-    return sum([each.scalar_one() for each in found])
+    return sum([await count(source, wanted, kind, starred=True) for kind in kinds])
 
 
-async def by_names_json(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> bytes:
+async def by_names_json(source: Source, names: Sequence[str], kind: Kind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    found = {record[kind.read[0]]: record for record in await by_names(connection, kind, names)}
+    found = {record[kind.read[0]]: record for record in await by_names(source, kind, names)}
     return orjson.dumps([found[name] for name in names if name in found])
 
 
-async def by_names(connection: AsyncConnection, kind: Kind, names: Sequence[str]) -> list[dict[str, Any]]:
+async def by_names(source: Source, kind: Kind, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what clients read of the records of `names`, in any order; those that do not exist are left out."""
-    rows = (await connection.execute(kind.record.where(kind.name.in_(_NAMED)), _names(names))).all()
+    rows = await _BY_NAMES[kind].rows(source, **_names(names))
     return [kind.fields(row) for row in rows]
+
+
+_BY_NAMES = {kind: Prepared(kind.record.where(kind.name.in_(_NAMED))) for kind in (IMAGES, VIDEOS)}
 
 
 async def update_image(connection: AsyncConnection, name: str, changes: ImageRecordChanges) -> ImageDTO:
@@ -284,10 +311,9 @@ async def delete_on_board(
     return _touched((await connection.execute(statement)).all())
 
 
-async def count_intermediates(connection: AsyncConnection, owner: str | None = None) -> int:
+async def count_intermediates(source: Source, owner: str | None = None) -> int:
     """Count the intermediates, everybody's or a user's."""
-    wanted = ImageFilter(is_intermediate=True, owner=owner)
-    return int((await connection.execute(counted(wanted))).scalar_one())
+    return await count(source, ImageFilter(is_intermediate=True, owner=owner))
 
 
 @cache
@@ -298,7 +324,7 @@ def _before_move(kind: Kind) -> Prepared:
 @cache
 def _move(kind: Kind) -> Prepared:
     """Return the statement that leaves alone what is on the board already: changing nothing costs as much as changing it."""
-    board = bindparam("board", type_=Text)
+    board = bindparam("board", type_=Text, required=False)
     elsewhere = kind.board_id.is_distinct_from(board)
     return Prepared(update(kind.table).where(kind.name.in_(_NAMED), elsewhere).values(board_id=board))
 

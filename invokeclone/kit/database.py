@@ -1,12 +1,14 @@
-"""The SQLite database behind SQLAlchemy Core: read connections, immediate write transactions, migrations.
+"""The SQLite database behind SQLAlchemy Core: single reads, read connections, immediate write transactions, migrations.
 
 It knows pragmas, transactions and Alembic, and no table. Nobody else begins or commits.
 """
 
 import asyncio
 import contextlib
+import queue
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder,
 _log = log.get("kit.database")
 
 BUSY_TIMEOUT_MS = 30_000
+READERS = 6
+"""Threads that answer single reads; more reads than this wait for one another."""
 MAPPED = 2**31 - 2**16
 """Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
 
@@ -54,6 +58,66 @@ async def _told(statement: str, done: Awaitable[Any]) -> None:
         raise OperationalError(statement, None, error) from error
 
 
+Rows = list[tuple[Any, ...]]
+
+
+class _Reader:
+    """A thread with a connection of its own, which answers single reads.
+
+    Through a pool of connections and a driver that knows futures, a read makes six trips to a thread; here it makes one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Start the thread; it connects to the file at `path` for the first read."""
+        self._path = path
+        self.busy = 0
+        self._jobs: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="database-reader", daemon=True)
+        self._thread.start()
+
+    def read(self, sql: str, values: dict[str, Any], done: Callable[["_Reader"], None]) -> asyncio.Future[Rows]:
+        """Return the rows to be; `done` is called on the event loop once the thread is free again."""
+        loop = asyncio.get_running_loop()
+        self.busy += 1
+        future: asyncio.Future[Rows] = loop.create_future()
+
+        def settle(rows: Rows | None, error: Exception | None) -> None:
+            self.busy -= 1
+            done(self)
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(rows or [])
+
+        def job(connection: sqlite3.Connection) -> None:
+            rows: Rows | None = None
+            error: Exception | None = None
+            try:
+                rows = connection.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as problem:
+                error = OperationalError(sql, None, problem)
+            except Exception as problem:  # noqa: BLE001  (whatever it is, it belongs to whoever reads)
+                error = problem
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, rows, error)
+
+        self._jobs.put(job)
+        return future
+
+    def close(self) -> None:
+        """End the thread after what it has been given."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._path)) as connection:
+            _on_connect(connection, None)
+            while (job := self._jobs.get()) is not None:
+                job(connection)
+
+
 class Database:
     """One SQLite file shared by the server and its workers.
 
@@ -69,7 +133,33 @@ class Database:
         pool: dict[str, Any] = {"pool_use_lifo": True} if path is not None else {"poolclass": StaticPool}
         self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **pool)
         self._writing = asyncio.Lock()
+        self._readers: list[_Reader] = []
+        self._free: list[_Reader] = []
+        self._next = 0
         event.listen(self._engine.sync_engine, "connect", _on_connect)
+
+    async def fetch(self, sql: str, values: dict[str, Any]) -> Rows:
+        """Run one SELECT by itself and return its rows, in one trip to a thread: no transaction is begun, no type converted."""
+        if self.path is None:  # a database in memory is one connection
+            async with self.read() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                return list(await driver.execute_fetchall(sql, values))
+        return await self._reader(self.path).read(sql, values, self._is_free)
+
+    def _is_free(self, reader: _Reader) -> None:
+        if not reader.busy and reader in self._readers:
+            self._free.append(reader)
+
+    def _reader(self, path: Path) -> _Reader:
+        """Return the reader that was free last, a new one, or the one whose turn it is to have something waiting."""
+        if self._free:
+            return self._free.pop()
+        if len(self._readers) < READERS:
+            self._readers.append(_Reader(path))
+            return self._readers[-1]
+        self._next += 1
+        return self._readers[self._next % READERS]
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -125,6 +215,9 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
+        readers, self._readers, self._free = self._readers, [], []
+        for reader in readers:
+            await asyncio.to_thread(reader.close)
         await self._engine.dispose()
 
 

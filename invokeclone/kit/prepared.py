@@ -1,18 +1,22 @@
 """Statements that are compiled once and run in one step, for the few places where a request's cost is mostly SQLAlchemy's.
 
 Through SQLAlchemy a small read makes four trips to the database's thread (cursor, execute, fetch, close) and builds its
-cache key anew; a prepared one makes one trip. It knows no table, converts no result types and is not seen by `log_sql`.
+cache key anew; a prepared one makes one trip. Run on the database itself, and not on a connection, it needs no transaction
+either, which would be two more. It knows no table, converts no result types and is not seen by `log_sql`.
 """
 
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import BindParameter, Executable, bindparam
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
-Rows = list[tuple[Any, ...]]
+from invokeclone.kit.database import Database, Rows
+
+Source: TypeAlias = AsyncConnection | Database
+"""Where a prepared read runs: in a transaction, or by itself as of now."""
 
 _DIALECT = sqlite.dialect(paramstyle="named")
 
@@ -35,16 +39,21 @@ class Prepared:
         compiled = self._statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
         return str(compiled), dict(compiled.params)
 
-    async def rows(self, connection: AsyncConnection, **values: Any) -> Rows:
-        """Run it in the connection's transaction with values for its parameters; return all rows as plain tuples."""
-        raw = await connection.get_raw_connection()
+    async def rows(self, source: Source, **values: Any) -> Rows:
+        """Run it with values for its parameters; return all rows as plain tuples.
+
+        In the connection's transaction; on the database only what changes nothing.
+        """
+        sql, given = self._compiled
+        if isinstance(source, Database):
+            return await source.fetch(sql, given | values)
+        raw = await source.get_raw_connection()
         driver = raw.driver_connection
         assert driver is not None
-        sql, given = self._compiled
         found = await driver.execute_fetchall(sql, given | values)
         return list(found)
 
-    async def first(self, connection: AsyncConnection, **values: Any) -> tuple[Any, ...] | None:
+    async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
         """Run it and return the first row, if there is one."""
-        rows = await self.rows(connection, **values)
+        rows = await self.rows(source, **values)
         return rows[0] if rows else None

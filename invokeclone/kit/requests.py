@@ -12,26 +12,40 @@ from pydantic import BaseModel, ValidationError, WrapValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import HTTPConnection
 
+from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
+
+
+def resources_of(connection: HTTPConnection) -> Resources:
+    """Return what `create_app` put on the application.
+
+    Dependencies that every request has call this: one that depends on another costs as much as a small read.
+    """
+    return cast("Resources", connection.app.state.resources)
 
 
 async def resources(connection: HTTPConnection) -> Resources:
     """Return what `create_app` put on the application, for a request or a WebSocket."""
-    return cast("Resources", connection.app.state.resources)
+    return resources_of(connection)
+
+
+async def _database(connection: HTTPConnection) -> Database:
+    return resources_of(connection).database
+
+
+async def _read(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
+    async with resources_of(connection).database.read() as lent:
+        yield lent
+
+
+async def _write(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
+    async with resources_of(connection).database.write() as lent:
+        yield lent
 
 
 Needs = Annotated[Resources, Depends(resources)]
-
-
-async def _read(needs: Needs) -> AsyncIterator[AsyncConnection]:
-    async with needs.database.read() as connection:
-        yield connection
-
-
-async def _write(needs: Needs) -> AsyncIterator[AsyncConnection]:
-    async with needs.database.write() as connection:
-        yield connection
-
+Reads = Annotated[Database, Depends(_database)]
+"""The database for prepared reads, each by itself; several that must be of one moment need a `Read`."""
 
 Read = Annotated[AsyncConnection, Depends(_read, scope="function")]
 Write = Annotated[AsyncConnection, Depends(_write, scope="function")]

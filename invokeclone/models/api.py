@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, UploadFile
+from fastapi import APIRouter, Depends, Query, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
@@ -44,20 +44,19 @@ USERS = [Depends(current.current_user)]
 _NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"schema": {}}}}}
 
 
-@router.get("/", dependencies=USERS)
+@router.get("/", dependencies=USERS, response_model=ModelsList)
 async def list_model_records(
     needs: Needs,
-    connection: Read,
     base_models: Annotated[list[BaseModelType] | None, Query(description="Only these bases")] = None,
     model_type: Annotated[ModelType | None, Query(description="Only this type")] = None,
     model_name: Annotated[str | None, Query(description="Only this exact name")] = None,
     model_format: Annotated[ModelFormat | None, Query(description="Only this format")] = None,
     order_by: Annotated[ModelRecordOrderBy, Query(description="What to sort by")] = ModelRecordOrderBy.Name,
     direction: Annotated[SQLiteDirection, Query(description="Which way to sort")] = SQLiteDirection.Ascending,
-) -> ModelsList:
+) -> Response:
     """List models."""
-    found = await store.search(
-        connection,
+    found = await store.search_records(
+        needs.database,
         name=model_name,
         bases=base_models,
         type=model_type,
@@ -65,7 +64,12 @@ async def list_model_records(
         order_by=order_by,
         direction=direction,
     )
-    return ModelsList(models=await run_in_threadpool(pictures.covers, needs.settings, found))
+    covered = await run_in_threadpool(pictures.covers, needs.settings, [record.config for record in found])
+    texts = [
+        record.json if record.config is config else config.model_dump_json().encode()
+        for record, config in zip(found, covered, strict=True)
+    ]
+    return Response(b'{"models":[%b]}' % b",".join(texts), media_type="application/json")
 
 
 @router.get("/missing", dependencies=USERS)

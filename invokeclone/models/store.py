@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import orjson
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Row, Select, func, insert, select
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
@@ -14,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
+from invokeclone.kit.database import Rows
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.models import registry
 from invokeclone.models.configs import ModelConfig
@@ -37,12 +41,15 @@ _ORDERS: dict[ModelRecordOrderBy, tuple[ColumnElement[Any], ...]] = {
 }
 
 
-async def get(connection: AsyncConnection, key: str) -> ModelConfig:
+async def get(source: Source, key: str) -> ModelConfig:
     """Return the record `key`; raises UnknownModelException."""
-    found = await _read(connection, select(models.c.key, models.c.config).where(models.c.key == key))
+    found = _records(await _ONE.rows(source, key=key))
     if not found:
         raise UnknownModelException(f"no model with key {key}")
-    return found[0]
+    return found[0].config
+
+
+_ONE = Prepared(select(models.c.key, models.c.config).where(models.c.key == parameter("key")))
 
 
 async def exists(connection: AsyncConnection, key: str) -> bool:
@@ -50,8 +57,13 @@ async def exists(connection: AsyncConnection, key: str) -> bool:
     return await connection.scalar(select(models.c.key).where(models.c.key == key)) is not None
 
 
-async def search(
-    connection: AsyncConnection,
+async def search(source: Source, **attributes: Any) -> list[ModelConfig]:
+    """Return the records that have every given attribute (see `search_records`)."""
+    return [record.config for record in await search_records(source, **attributes)]
+
+
+async def search_records(
+    source: Source,
     *,
     name: str | None = None,
     bases: Iterable[BaseModelType] | None = None,
@@ -61,30 +73,31 @@ async def search(
     hash: str | None = None,  # noqa: A002  (the wire's word)
     order_by: ModelRecordOrderBy = ModelRecordOrderBy.Default,
     direction: SQLiteDirection = SQLiteDirection.Ascending,
-) -> list[ModelConfig]:
+) -> "list[Record]":
     """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
+    stated = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
+    values: dict[str, Any] = {column: value for column, value in stated.items() if value is not None}
+    if listed := list(bases or ()):
+        values["bases"] = orjson.dumps(listed).decode()
+    return _records(await _search(frozenset(values), order_by, direction).rows(source, **values))
+
+
+@lru_cache(maxsize=128)
+def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction: SQLiteDirection) -> Prepared:
     query = select(models.c.key, models.c.config)
-    exact = {
-        models.c.name: name,
-        models.c.type: type,
-        models.c.format: format,
-        models.c.path: path,
-        models.c.hash: hash,
-    }
-    for column, value in exact.items():
-        if value is not None:
-            query = query.where(column == value)
-    wanted = list(bases or ())
-    if wanted:
-        query = query.where(models.c.base.in_(wanted))
+    for name in attributes - {"bases"}:
+        query = query.where(models.c[name] == parameter(name))
+    if "bases" in attributes:
+        listed = func.json_each(parameter("bases")).table_valued("value", name="bases")
+        query = query.where(models.c.base.in_(select(listed.c.value)))
     columns = (*_ORDERS[order_by], models.c.key)
     down = direction == SQLiteDirection.Descending
-    return await _read(connection, query.order_by(*(column.desc() if down else column.asc() for column in columns)))
+    return Prepared(query.order_by(*(column.desc() if down else column.asc() for column in columns)))
 
 
-async def first(connection: AsyncConnection, **attributes: Any) -> ModelConfig:
+async def first(source: Source, **attributes: Any) -> ModelConfig:
     """Return the first record that has the attributes (see `search`); raises UnknownModelException."""
-    found = await search(connection, **attributes)
+    found = await search(source, **attributes)
     if not found:
         raise UnknownModelException(
             "no model with " + ", ".join(f"{name} {value}" for name, value in attributes.items())
@@ -159,14 +172,25 @@ def _columns(config: ModelConfig) -> dict[str, Any]:
     return {**found, "description": config.description, "source": config.source, "config": record}
 
 
-async def _read(connection: AsyncConnection, query: Select[tuple[str, str]]) -> list[ModelConfig]:
-    configs = [_config(row) for row in await connection.execute(query)]
-    return [config for config in configs if config is not None]
+class Record(NamedTuple):
+    """A record, and what clients read of it as JSON."""
+
+    config: ModelConfig
+    json: bytes
 
 
-def _config(row: Row[tuple[str, str]]) -> ModelConfig | None:
-    try:
-        return registry.parse(json.loads(row.config))
-    except (ValidationError, ValueError) as error:
-        _log.warning("the record of model %s cannot be read and is left out: %s", row.key, error)
-        return None
+def _records(rows: Rows) -> list[Record]:
+    found = []
+    for key, text in rows:
+        try:
+            found.append(_parsed(text))
+        except (ValidationError, ValueError) as error:
+            _log.warning("the record of model %s cannot be read and is left out: %s", key, error)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Record:
+    """Return the record of a text, each text read once: records are frozen, and every list asks for all of them."""
+    config = registry.parse(json.loads(text))
+    return Record(config, config.model_dump_json().encode())

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.requests import LATER, Needs, Read
+from invokeclone.kit.requests import LATER, Needs, Reads
 from invokeclone.queue import counts, generation, intake, service, store
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
@@ -85,18 +85,18 @@ async def enqueue_prompt(
 @router.get("/{queue_id}/list_all", operation_id="list_all_queue_items", response_model=list[SessionQueueItem])
 async def list_all_queue_items(
     user: CurrentUser,
-    connection: Read,
+    source: Reads,
     queue_id: QueueId,
     destination: Annotated[str | None, Query(description="Only items with this destination.")] = None,
 ) -> Response:
     """List all items, those of high priority first."""
-    return _json(await store.list_json(connection, queue_id, destination, service.scope(user)))
+    return _json(await store.list_json(source, queue_id, destination, service.scope(user)))
 
 
 @router.get("/{queue_id}/item_ids", operation_id="get_queue_item_ids")
 async def get_queue_item_ids(
     _user: CurrentUser,
-    connection: Read,
+    source: Reads,
     queue_id: QueueId,
     order_dir: Annotated[SQLiteDirection, Query(description="Whether the newest come last or first.")] = (
         SQLiteDirection.Descending
@@ -104,7 +104,7 @@ async def get_queue_item_ids(
 ) -> ItemIdsResult:
     """List the ids of all items by the time they were made."""
     newest_first = order_dir is SQLiteDirection.Descending
-    item_ids = await store.list_ids(connection, queue_id, newest_first=newest_first)
+    item_ids = await store.list_ids(source, queue_id, newest_first=newest_first)
     return ItemIdsResult(item_ids=item_ids, total_count=len(item_ids))
 
 
@@ -112,10 +112,10 @@ async def get_queue_item_ids(
     "/{queue_id}/items_by_ids", operation_id="get_queue_items_by_item_ids", response_model=list[SessionQueueItem]
 )
 async def get_queue_items_by_item_ids(
-    user: CurrentUser, connection: Read, queue_id: QueueId, item_ids: ItemIds
+    user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
     """Get items in the order asked for; ids that the queue does not have are left out."""
-    return _json(await store.get_many_json(connection, queue_id, item_ids, service.scope(user)))
+    return _json(await store.get_many_json(source, queue_id, item_ids, service.scope(user)))
 
 
 @router.post(
@@ -124,10 +124,10 @@ async def get_queue_items_by_item_ids(
     response_model=list[SessionQueueItemSummary],
 )
 async def get_queue_item_summaries_by_ids(
-    user: CurrentUser, connection: Read, queue_id: QueueId, item_ids: ItemIds
+    user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
     """Get items without their sessions, in the order asked for; ids that the queue does not have are left out."""
-    return _json(await store.get_summaries_json(connection, queue_id, item_ids, service.scope(user)))
+    return _json(await store.get_summaries_json(source, queue_id, item_ids, service.scope(user)))
 
 
 @router.put("/{queue_id}/processor/resume", operation_id="resume")
@@ -203,15 +203,15 @@ async def prune(needs: Needs, user: CurrentUser, queue_id: QueueId) -> PruneResu
 
 
 @router.get("/{queue_id}/current", operation_id="get_current_queue_item", response_model=SessionQueueItem | None)
-async def get_current_queue_item(user: CurrentUser, connection: Read, queue_id: QueueId) -> Response:
+async def get_current_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
     """Get an item that is being run, or null."""
-    return _json(await store.current_json(connection, queue_id, service.scope(user)))
+    return _json(await store.current_json(source, queue_id, service.scope(user)))
 
 
 @router.get("/{queue_id}/next", operation_id="get_next_queue_item", response_model=SessionQueueItem | None)
-async def get_next_queue_item(user: CurrentUser, connection: Read, queue_id: QueueId) -> Response:
+async def get_next_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
     """Get the first item that waits, or null."""
-    return _json(await store.next_json(connection, queue_id, service.scope(user)))
+    return _json(await store.next_json(source, queue_id, service.scope(user)))
 
 
 @router.get("/{queue_id}/status", operation_id="get_queue_status")
@@ -223,26 +223,26 @@ async def get_queue_status(needs: Needs, user: CurrentUser, queue_id: QueueId) -
 @router.get("/{queue_id}/b/{batch_id}/status", operation_id="get_batch_status")
 async def get_batch_status(
     user: CurrentUser,
-    connection: Read,
+    source: Reads,
     queue_id: QueueId,
     batch_id: Annotated[str, Path(description="The batch's id.")],
 ) -> BatchStatus:
     """Get the state of a batch; one that nobody knows has no items."""
-    return await counts.of_batch(connection, queue_id, batch_id, service.scope(user))
+    return await counts.of_batch(source, queue_id, batch_id, service.scope(user))
 
 
 @router.get("/{queue_id}/counts_by_destination", operation_id="counts_by_destination")
 async def counts_by_destination(
-    user: CurrentUser, connection: Read, queue_id: QueueId, destination: Destination
+    user: CurrentUser, source: Reads, queue_id: QueueId, destination: Destination
 ) -> SessionQueueCountsByDestination:
     """Count the items with a destination."""
-    return await counts.of_destination(connection, queue_id, destination, service.scope(user))
+    return await counts.of_destination(source, queue_id, destination, service.scope(user))
 
 
 @router.get("/{queue_id}/i/{item_id}", operation_id="get_queue_item", response_model=SessionQueueItem)
-async def get_queue_item(user: CurrentUser, connection: Read, queue_id: QueueId, item_id: ItemId) -> Response:
+async def get_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId, item_id: ItemId) -> Response:
     """Get an item, without the fields that are null."""
-    return _json(await store.get_json(connection, queue_id, item_id, nulls=False, viewer=service.scope(user)))
+    return _json(await store.get_json(source, queue_id, item_id, nulls=False, viewer=service.scope(user)))
 
 
 @router.delete("/{queue_id}/i/{item_id}", operation_id="delete_queue_item")

@@ -31,18 +31,12 @@ from invokeclone.graph.graph import Graph, NodeNotFoundError
 from invokeclone.graph.sizes import SizeOverLimit, check_size
 from invokeclone.kit.errors import TooLarge, Unprocessable
 from invokeclone.kit.limits import MIB, Limits
+from invokeclone.queue.sessions import FRESH_STATE, MARK, fill, new_session
 from invokeclone.workflows.schemas import WorkflowWithoutID
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = StrictStr | FiniteFloat | int | ImageField | VideoField
 BatchValue = Scalar | list[Scalar]
-
-FRESH_STATE = (
-    '"executed":[],"executed_history":[],"results":{},"errors":{},"workflow_call_stack":[],"workflow_call_history":[],'
-    '"max_workflow_call_depth":4,"prepared_source_mapping":{},"source_prepared_mapping":{},'
-    '"prepared_iteration_paths":{},"ready_order":[],"indegree":{}}'
-)
-"""What a session holds besides its id and its graphs before anything has run."""
 
 
 class BatchZippedLengthError(ValueError):
@@ -111,7 +105,7 @@ class Batch(BaseModel):
     workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
     runs: int = Field(default=1, ge=1, description="How often the whole is done.")
 
-    _template: "_Template | None" = PrivateAttr(default=None)
+    _template: str | None = PrivateAttr(default=None)
 
     @field_validator("graph")
     @classmethod
@@ -135,12 +129,12 @@ class Batch(BaseModel):
             return self  # a batch that is put into an answer is asked again
         for datum in itertools.chain.from_iterable(self.data or []):
             _check_values(self.graph, datum)
-        self._template = _Template.of(self)
+        self._template = _template(self)
         return self
 
     @property
-    def template(self) -> "_Template":
-        """The session of an item, for the values that go into it."""
+    def template(self) -> str:
+        """The graph's JSON text, with places for the values of an item (see `sessions`)."""
         assert self._template is not None
         return self._template
 
@@ -159,7 +153,11 @@ class Batch(BaseModel):
                 check_size(node, limits)
         except SizeOverLimit as error:
             raise Unprocessable(str(error)) from error
-        each = self.template.length + sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
+        each = (
+            len(self.template)
+            + len(FRESH_STATE)
+            + sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
+        )
         count = min(self.requested, room)
         if count * each > limits.batch_mib * MIB:
             raise TooLarge(
@@ -237,11 +235,19 @@ def plain(value: BatchValue) -> object:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item about to be stored: three texts, the last two of them JSON."""
+    """An item about to be stored: the ids of its session, the JSON texts of its values as `sessions` stores them, their record."""
 
     session_id: str
-    session: str
+    execution_id: str
+    graph_values: str | None
     field_values: str
+    template: str
+    """The graph of the batch, with places for the values."""
+
+    @property
+    def session(self) -> str:
+        """The JSON text of the whole session."""
+        return new_session(self.session_id, self.execution_id, fill(self.template, self.graph_values))
 
 
 def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
@@ -249,21 +255,11 @@ def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
     per_run = [_zip(zipped) for zipped in batch.data or []]
     combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
     ids = _new_ids()
-    session = batch.template.session
+    template = batch.template
     for combination in itertools.islice(combinations, limit):
-        texts = [text for choice in combination for text in choice.texts]
+        values = MARK.join([text for choice in combination for text in choice.texts]) or None
         field_values = f"[{','.join([choice.field_values for choice in combination])}]"
-        session_id = next(ids)
-        yield NewItem(session_id, session(session_id, next(ids), texts), field_values)
-
-
-def new_session(session_id: str, graph_id: str, graph: str) -> str:
-    """Return the JSON text of a session that has not begun, for the JSON text of its graph.
-
-    `graph_id` is for the graph of the nodes that will have run.
-    """
-    empty = f'{{"id":"{graph_id}","nodes":{{}},"edges":[]}}'
-    return f'{{"id":"{session_id}","graph":{graph},"execution_graph":{empty},{FRESH_STATE}'
+        yield NewItem(next(ids), next(ids), values, field_values, template)
 
 
 def _new_ids() -> Iterator[str]:
@@ -300,42 +296,13 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 """Writes integers of any size, which faster encoders refuse, and raises ValueError for NaN and infinity."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """A new session's JSON text cut where things go in: `parts` has an empty place for each, `places` tells which is whose.
-
-    The things are the texts of the data, in data order, the session's id and the id of its second graph.
-    """
-
-    parts: list[str]
-    places: list[tuple[int, int]]
-
-    @classmethod
-    def of(cls, batch: Batch) -> Self:
-        """Write the batch's graph without nulls and cut it where its data go. ValueError for a number JSON has no word for."""
-        graph = batch.graph.dumped()
-        mark = f"@{uuid.uuid4()}@"
-        count = 0
-        for datum in itertools.chain.from_iterable(batch.data or []):
-            graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{count}"
-            count += 1
-        first, *others = new_session(f"{mark}{count}", f"{mark}{count + 1}", _json(graph)).split(f'"{mark}')
-        parts, places = [first], []
-        for part in others:
-            number, _, after = part.partition('"')
-            places.append((len(parts), int(number)))
-            parts += ["", after]
-        return cls(parts, places)
-
-    @property
-    def length(self) -> int:
-        """Characters of a session without what goes into it."""
-        return sum(map(len, self.parts))
-
-    def session(self, session_id: str, graph_id: str, texts: list[str]) -> str:
-        """Return the JSON text of a session that has not begun, with a JSON text for each datum, given in data order."""
-        things = [*texts, f'"{session_id}"', f'"{graph_id}"']
-        parts = self.parts.copy()
-        for place, number in self.places:
-            parts[place] = things[number]
-        return "".join(parts)
+def _template(batch: Batch) -> str:
+    """Write the batch's graph without nulls, with a place for each datum. ValueError for a number JSON has no word for."""
+    graph = batch.graph.dumped()
+    mark = f"@{uuid.uuid4()}@"
+    for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):
+        graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{number}{mark}"
+    pieces = _json(graph).split(mark)
+    pieces[0:-1:2] = [piece.removesuffix('"') for piece in pieces[0:-1:2]]
+    pieces[2::2] = [piece.removeprefix('"') for piece in pieces[2::2]]
+    return MARK.join(pieces)

@@ -16,6 +16,7 @@ from invokeclone.graph.calls import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.kit.events import Event
+from invokeclone.kit.prepared import Prepared
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
 from invokeclone.queue import counts, store
@@ -27,6 +28,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.rows import ClaimedItem, Item, columns
 from invokeclone.queue.schemas import ACTIVE
+from invokeclone.queue.sessions import STORED, whole
 from invokeclone.tables import session_queue
 
 RETURN = "workflow_return"
@@ -70,7 +72,7 @@ async def suspend(
         if len(called) > room:
             raise CallFailed(f"{len(called)} runs of the workflow do not fit into the queue, which has room for {room}")
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
-        await store.save_session(connection, item.item_id, state.to_json())
+        await store.save_session(connection, item.item_id, state.rest_json())
         event = await told(connection, waiting)
     resources.events.emit(event)
     resources.events.emit(
@@ -122,6 +124,8 @@ async def settle(connection: AsyncConnection) -> list[Event]:
     Who was called by an item that no longer waits is canceled; who waits goes on, fails or is canceled with those called.
     """
     events: list[Event] = []
+    if await _ANY_CALL.first(connection) is None:
+        return events
     while True:
         before = len(events)
         for item_id in await _abandoned(connection):
@@ -133,6 +137,15 @@ async def settle(connection: AsyncConnection) -> list[Event]:
             return events
 
 
+_ANY_CALL = Prepared(
+    select(columns.item_id)
+    .where(columns.parent_item_id.is_not(None))
+    .union_all(select(columns.item_id).where(columns.status == "waiting"))
+    .limit(1)
+)
+"""Most queues have no calls at all, and many changes would have to look for them."""
+
+
 async def _abandoned(connection: AsyncConnection) -> list[int]:
     """Return the active items whose caller does not wait for them."""
     caller = session_queue.alias("caller").c
@@ -142,10 +155,10 @@ async def _abandoned(connection: AsyncConnection) -> list[int]:
 
 
 async def _waiting(connection: AsyncConnection) -> list[tuple[int, str]]:
-    rows = await connection.execute(
-        select(columns.item_id, columns.session).where(columns.status == "waiting").order_by(columns.item_id)
-    )
-    return [(row[0], row[1]) for row in rows]
+    return [(item_id, whole(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
+
+
+_WAITING = Prepared(select(columns.item_id, *STORED).where(columns.status == "waiting").order_by(columns.item_id))
 
 
 async def _called_by(connection: AsyncConnection, item_id: int, call_id: str) -> list[Any]:
@@ -176,7 +189,7 @@ async def _advance(connection: AsyncConnection, item_id: int, session: str) -> l
 
 async def _returned(connection: AsyncConnection, item_id: int) -> dict[str, Any]:
     """Return what a called item gives back. Raises CallFailed unless its workflow returned exactly once."""
-    text = await connection.scalar(select(columns.session).where(columns.item_id == item_id))
+    text = await store.get_session(connection, item_id)
     session = orjson.loads(text or "{}")
     nodes = session.get("execution_graph", {}).get("nodes", {})
     results = session.get("results", {}).items()
@@ -208,7 +221,7 @@ async def _resume(
     execution.aggregated_values = values if len(returned) > 1 else {}
     output = registry.output_validator().validate_python({"type": RETURNED, "values": values})
     state.complete(execution.prepared_call_node_id, output)
-    await store.save_session(connection, item_id, state.to_json())
+    await store.save_session(connection, item_id, state.rest_json())
     item = await store.set_status(connection, item_id, "pending")
     if item is None:
         return []
@@ -222,7 +235,7 @@ async def _fail(connection: AsyncConnection, item_id: int, session: str, message
     execution = _end_call(state, "failed")
     execution.error_message = message
     state.set_node_error(execution.prepared_call_node_id, f"ValueError: {message}")
-    await store.save_session(connection, item_id, state.to_json())
+    await store.save_session(connection, item_id, state.rest_json())
     item = await store.set_status(connection, item_id, "failed", ("ValueError", message, message))
     if item is None:
         return []

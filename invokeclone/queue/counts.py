@@ -1,15 +1,14 @@
 """How many items are in each status: of a queue, of a batch, of a destination.
 
-Each answer is one statement, and each count in it is served by one index.
+Each answer is one statement over `queue_counts`, which triggers keep: it costs the same however long the queue is.
 """
 
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, or_, select
 
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import (
     STATUSES,
@@ -18,8 +17,9 @@ from invokeclone.queue.schemas import (
     SessionQueueAndProcessorStatus,
     SessionQueueCountsByDestination,
     SessionQueueStatus,
+    Status,
 )
-from invokeclone.tables import app_state, session_queue
+from invokeclone.tables import app_state, queue_counts, session_queue
 
 columns = session_queue.c
 PAUSED = "paused"
@@ -29,12 +29,27 @@ IN_QUEUE = columns.queue_id == parameter("queue_id")
 IN_BATCH = (columns.batch_id == parameter("batch_id"), IN_QUEUE)
 OF_OWNER = or_(parameter("owner").is_(None), columns.user_id == parameter("owner"))
 
+_kept = queue_counts.c
+_OF_OWNER = or_(parameter("owner").is_(None), _kept.user_id == parameter("owner"))
 
-def _counted(*chosen: ColumnElement[bool]) -> ScalarSelect[Any]:
+
+def _counts_of(scope: str) -> tuple[ColumnElement[bool], ...]:
+    """Match what is counted of the queue, of `batch_id` or of `destination` in it."""
+    name = literal_column("''") if scope == "queue" else parameter("batch_id" if scope == "batch" else scope)
+    return _kept.queue_id == parameter("queue_id"), _kept.scope == literal_column(f"'{scope}'"), _kept.name == name
+
+
+def number_in_queue(status: Status) -> ScalarSelect[Any]:
+    """Select how many items of a queue are in a status."""
+    number = func.coalesce(func.sum(_kept.number), 0)
+    return select(number).where(*_counts_of("queue"), _kept.status == literal_column(f"'{status}'")).scalar_subquery()
+
+
+def _counted(scope: str, *chosen: ColumnElement[bool]) -> ScalarSelect[Any]:
     """Select [[status, number of items, number of the user's items], …] as JSON text."""
-    mine = func.sum(columns.user_id == parameter("user_id"))
-    groups = select(columns.status, func.count().label("all"), mine.label("mine"))
-    grouped = groups.where(*chosen).group_by(columns.status).subquery()
+    mine = func.sum(_kept.number * (_kept.user_id == parameter("user_id")))
+    groups = select(_kept.status, func.sum(_kept.number).label("all"), mine.label("mine"))
+    grouped = groups.where(*_counts_of(scope), *chosen).group_by(_kept.status).subquery()
     row = func.json_array(grouped.c.status, grouped.c.all, grouped.c.mine)
     return select(func.json_group_array(func.json(row))).select_from(grouped).scalar_subquery()
 
@@ -54,21 +69,21 @@ _PROCESSOR = (
     select(columns.item_id).where(columns.status == "in_progress").exists(),
 )
 
-QUEUE = Prepared(select(_counted(IN_QUEUE), _CURRENT, *_PROCESSOR))
-BATCH = Prepared(select(_counted(*IN_BATCH, OF_OWNER), _WORDS))
-ITEM = Prepared(select(_counted(*IN_BATCH), _WORDS, _counted(IN_QUEUE), _OWN_CURRENT))
-DESTINATION = Prepared(select(_counted(IN_QUEUE, columns.destination == parameter("destination"), OF_OWNER)))
+QUEUE = Prepared(select(_counted("queue"), _CURRENT, *_PROCESSOR))
+BATCH = Prepared(select(_counted("batch", _OF_OWNER), _WORDS))
+ITEM = Prepared(select(_counted("batch"), _WORDS, _counted("queue"), _OWN_CURRENT))
+DESTINATION = Prepared(select(_counted("destination", _OF_OWNER)))
 PROCESSOR = Prepared(select(*_PROCESSOR))
 
 
 async def of_everything(
-    connection: AsyncConnection, queue_id: str, user_id: str | None = None, owner: str | None = None
+    source: Source, queue_id: str, user_id: str | None = None, owner: str | None = None
 ) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's.
 
     What is being run is told of `owner`'s items only, where given.
     """
-    row = await QUEUE.first(connection, queue_id=queue_id, user_id=user_id, owner=owner)
+    row = await QUEUE.first(source, queue_id=queue_id, user_id=user_id, owner=owner)
     assert row
     return SessionQueueAndProcessorStatus(
         queue=_queue_status(queue_id, row[0], row[1], own=user_id is not None),
@@ -76,32 +91,32 @@ async def of_everything(
     )
 
 
-async def of_item(connection: AsyncConnection, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
+async def of_item(source: Source, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
     """Return the states of an item's batch and queue, with its owner's own counts, and which of their items is run."""
-    row = await ITEM.first(connection, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
+    row = await ITEM.first(source, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
     assert row
     return _batch_status(item.queue_id, item.batch_id, row[0], row[1]), _queue_status(item.queue_id, row[2], row[3])
 
 
-async def of_batch(connection: AsyncConnection, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
+async def of_batch(source: Source, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
     """Return the state of a batch (only of `owner`'s items where given); zeros for a batch that nobody knows."""
-    row = await BATCH.first(connection, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
+    row = await BATCH.first(source, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
     assert row
     return _batch_status(queue_id, batch_id, row[0], row[1])
 
 
 async def of_destination(
-    connection: AsyncConnection, queue_id: str, destination: str, owner: str | None = None
+    source: Source, queue_id: str, destination: str, owner: str | None = None
 ) -> SessionQueueCountsByDestination:
     """Return how many items with a destination are in each status (only `owner`'s where given)."""
-    row = await DESTINATION.first(connection, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
+    row = await DESTINATION.first(source, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
     assert row
     return SessionQueueCountsByDestination(queue_id=queue_id, destination=destination, **_totals(row[0])[0])
 
 
-async def of_processor(connection: AsyncConnection) -> SessionProcessorStatus:
+async def of_processor(source: Source) -> SessionProcessorStatus:
     """Return whether workers take items, and whether any item is being run."""
-    row = await PROCESSOR.first(connection)
+    row = await PROCESSOR.first(source)
     assert row
     return SessionProcessorStatus(is_started=not row[0], is_processing=bool(row[1]))
 

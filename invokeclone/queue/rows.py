@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, null, or_, select
 
 from invokeclone.kit.prepared import parameter
-from invokeclone.queue.batches import new_session
 from invokeclone.queue.schemas import Status
+from invokeclone.queue.sessions import STORED, TEMPLATE, new_session, whole
 from invokeclone.tables import session_queue, users
 
 columns = session_queue.c
@@ -107,7 +107,10 @@ def _json_object(selected: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
 
 _OWNED = session_queue.outerjoin(users, users.c.user_id == columns.user_id)
 _TEXTS = (
+    columns.session_id,
     case((VISIBLE, columns.session), else_=literal(REDACTED_SESSION)),
+    case((VISIBLE, TEMPLATE), else_=null()),
+    columns.graph_values,
     case((VISIBLE, columns.workflow), else_=null()),
 )
 
@@ -123,9 +126,9 @@ SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)
 
 def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
     """Return the JSON text of an item for a row of ITEMS (or of ITEMS_WITHOUT_NULLS with `nulls` false)."""
-    head, session, workflow = row
+    head, *stored, workflow = row
     tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
-    return f'{head[:-1]},"session":{session}{tail}}}'
+    return f'{head[:-1]},"session":{whole(*stored)}{tail}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +168,18 @@ class ClaimedItem(Item):
 
 
 _IN_CALL: ColumnElement[Any] = literal_column(
-    "(session_queue.parent_item_id IS NOT NULL OR EXISTS "
+    # In RETURNING of an UPDATE, SQLite 3.40 says of a null that it IS NOT NULL.
+    "(coalesce(session_queue.parent_item_id, 0) <> 0 OR EXISTS "
     "(SELECT 1 FROM session_queue AS called WHERE called.parent_item_id = session_queue.item_id))"
 )
 
 
 def _stored(kind: type[Item]) -> tuple[ColumnElement[Any], ...]:
-    return tuple(columns[one.name] for one in fields(kind) if one.name != "in_call")
+    return tuple(columns[one.name] for one in fields(kind) if one.name not in ("in_call", "session"))
 
 
 RECORD: tuple[ColumnElement[Any], ...] = (*_stored(Item), _IN_CALL)
-CLAIMED: tuple[ColumnElement[Any], ...] = _stored(ClaimedItem)
+CLAIMED: tuple[ColumnElement[Any], ...] = (*_stored(ClaimedItem), *STORED)
 
 
 def record(row: tuple[Any, ...]) -> Item:
@@ -186,4 +190,7 @@ def record(row: tuple[Any, ...]) -> Item:
 
 def claimed(row: tuple[Any, ...]) -> ClaimedItem:
     """Return the claimed item for a row of CLAIMED."""
-    return ClaimedItem(*row)
+    *stored, session_id, session, template, values = row
+    names = [one.name for one in fields(ClaimedItem) if one.name not in ("in_call", "session")]
+    known = dict(zip(names, stored, strict=True))
+    return ClaimedItem(**known, session=whole(session_id, session, template, values))

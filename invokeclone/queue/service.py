@@ -5,7 +5,6 @@ It runs no item and knows no worker: a worker claims and finishes through here, 
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
-from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +13,7 @@ from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import calls, counts, store
-from invokeclone.queue.batches import Batch, expand, new_session
+from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     ProcessorResumedEvent,
@@ -141,9 +140,7 @@ async def retry(
                 raise store.QueueItemNotFound(queue_id, item.item_id)
             _check_owner(user, item)
             if item.status in ("failed", "canceled") and len(retried) < room:
-                session_id = str(uuid4())
-                session = new_session(session_id, str(uuid4()), await store.get_graph(connection, item.item_id))
-                await store.repeat(connection, item.item_id, session_id, session)
+                await store.repeat(connection, item.item_id)
                 retried.append((item.item_id, item.user_id))
     if retried:
         resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
@@ -265,14 +262,12 @@ async def prune(resources: Resources, chosen: ItemFilter) -> int:
 
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
-    async with resources.database.read() as connection:
-        return await counts.of_everything(connection, queue_id, user.user_id, scope(user))
+    return await counts.of_everything(resources.database, queue_id, user.user_id, scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:
     """Return whether workers take items, and whether any item is being run."""
-    async with resources.database.read() as connection:
-        return await counts.of_processor(connection)
+    return await counts.of_processor(resources.database)
 
 
 async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
@@ -334,7 +329,7 @@ async def finish(
     session_json: str | None = None,
     error: tuple[str, str, str] | None = None,
 ) -> Item | None:
-    """Keep an item's session and give it its last status; the status stays as it is when it has one already.
+    """Keep an item's session (what follows its graph, see `GraphExecutionState.rest_json`) and give it its last status; the status stays as it is when it has one already.
 
     Return the item, or None when it was at its end or is gone: then nobody is told.
     """
@@ -350,14 +345,13 @@ async def finish(
 
 async def is_wanted(resources: Resources, item_id: int) -> bool:
     """Tell whether an item is still being run, as far as the database knows; false when it has ended or is gone."""
-    async with resources.database.read() as connection:
-        return await store.get_status(connection, item_id) == "in_progress"
+    return await store.get_status(resources.database, item_id) == "in_progress"
 
 
 async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
     """Return those of the items that have not reached their end."""
-    async with resources.database.read() as connection:
-        return {item.item_id for item in await store.list_known(connection, item_ids) if item.status not in TERMINAL}
+    known = await store.list_known(resources.database, item_ids)
+    return {item.item_id for item in known if item.status not in TERMINAL}
 
 
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:

@@ -4,22 +4,28 @@ A change of status is one statement that bumps `status_sequence`, sets the times
 have reached their end. It emits nothing and reads no session.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+from uuid import uuid4
 
 import orjson
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
+from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
-from invokeclone.queue import statements
+from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
 from invokeclone.queue.schemas import TERMINAL, Status
+from invokeclone.queue.sessions import MARK, new_session, whole
 from invokeclone.queue.statements import became
+from invokeclone.queue.tally import Counted
 from invokeclone.tables import app_state, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
@@ -42,27 +48,35 @@ class ItemFilter:
     destination: str | None = None
     owner: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return what a row must meet."""
-        found: list[ColumnElement[bool]] = [columns.queue_id == self.queue_id]
+    @property
+    def values(self) -> dict[str, str]:
+        """What is stated, for the parameters of `_conditions`."""
+        stated: dict[str, str | None] = {
+            "queue_id": self.queue_id,
+            "destination": self.destination,
+            "owner": self.owner,
+        }
         if self.batch_ids is not None:
-            found.append(columns.batch_id.in_(_each(self.batch_ids)))
-        if self.destination is not None:
-            found.append(columns.destination == self.destination)
-        if self.owner is not None:
-            found.append(columns.user_id == self.owner)
-        return found
+            stated["batch_ids"] = _listed(self.batch_ids)
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return what a row must meet, for the names of what an `ItemFilter` states."""
+    found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
+    if "batch_ids" in stated:
+        listed = func.json_each(parameter("batch_ids")).table_valued("value", name="listed")
+        found.append(columns.batch_id.in_(select(listed.c.value)))
+    if "destination" in stated:
+        found.append(columns.destination == parameter("destination"))
+    if "owner" in stated:
+        found.append(columns.user_id == parameter("owner"))
+    return found
 
 
 def _listed(values: Iterable[Any]) -> str:
     """Return `values`, however many, as one parameter."""
     return orjson.dumps(list(values)).decode()
-
-
-def _each(values: Iterable[Any]) -> Select[Any]:
-    """Select `values` as rows of one column."""
-    listed = func.json_each(_listed(values)).table_valued("value", name="listed")
-    return select(listed.c.value)
 
 
 # Items in
@@ -80,44 +94,69 @@ async def add(
     user_id: str,
     workflow: str | None,
 ) -> int:
-    """Insert new pending items that have all but their texts in common; return how many.
+    """Insert new pending items of one graph that differ in their values; return how many.
 
-    They are made one by one in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
+    They are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
     """
-    at = now()
-    shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, at)
-    rows = ((item.session_id, item.session, item.field_values, *shared) for item in items)
+    at, items = now(), iter(items)
+    if (first := next(items, None)) is None:
+        return 0
+    graph = await statements.ADD_GRAPH.first(connection, template=first.template)
+    assert graph
+    shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
-    async with driver.executemany(statements.INSERT, rows) as cursor:
-        return max(int(cursor.rowcount), 0)
+    left = [first]
+
+    def many() -> Iterator[tuple[Any, ...]]:
+        for item in items:
+            if len(left) == statements.AT_ONCE:
+                yield (*shared, *_values(left))
+                left.clear()
+            left.append(item)
+
+    async with tally.apart(connection):
+        async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
+            added = max(int(cursor.rowcount), 0) + len(left)
+        await driver.executemany(statements.INSERT, [(*shared, *_values([item])) for item in left])
+    await tally.change(connection, queue_id, [(Counted(batch_id, destination, user_id, "pending"), added)])
+    return added
 
 
-async def count_pending(connection: AsyncConnection, queue_id: str) -> tuple[int, int]:
+def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
+    for item in items:
+        yield from (item.session_id, item.execution_id, item.graph_values, item.field_values)
+
+
+async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
     """Return how many items of the queue are pending, and the highest priority among them (0 without any)."""
-    row = await statements.COUNT_PENDING.first(connection, queue_id=queue_id)
+    row = await statements.COUNT_PENDING.first(source, queue_id=queue_id)
     assert row
     return row[0], row[1] or 0
 
 
-async def list_batch(connection: AsyncConnection, queue_id: str, batch_id: str) -> list[int]:
+async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
     """Return the ids of all items with this batch id, the newest first."""
-    return [row[0] for row in await statements.BATCH_IDS.rows(connection, queue_id=queue_id, batch_id=batch_id)]
+    return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]
 
 
-async def repeat(connection: AsyncConnection, item_id: int, session_id: str, session: str) -> None:
+async def repeat(connection: AsyncConnection, item_id: int) -> None:
     """Insert a pending repeat of an item with a new session; a repeat of a repeat points at the first item too."""
     at = literal(now())
+    session_id, execution_id = str(uuid4()), str(uuid4())
+    before, after = new_session(session_id, execution_id, MARK).split(MARK)
+    whole_session = literal(before) + func.json_extract(columns.session, "$.graph") + literal(after)
     fresh: dict[str, ColumnElement[Any]] = {
         "session_id": literal(session_id),
-        "session": literal(session),
+        "session": case((columns.graph_id.is_(None), whole_session), else_=literal(execution_id)),
         "status": literal("pending"),
         "status_sequence": literal(0),
         "created_at": at,
         "updated_at": at,
         "retried_from_item_id": func.coalesce(columns.retried_from_item_id, columns.item_id),
     }
-    kept = ("queue_id", "batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow")
+    kept = ["queue_id", "batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow"]
+    kept += ["graph_id", "graph_values"]
     values = fresh | {name: columns[name] for name in kept}
     copied = select(*values.values()).where(columns.item_id == item_id)
     await connection.execute(insert(session_queue).from_select(list(values), copied))
@@ -126,101 +165,92 @@ async def repeat(connection: AsyncConnection, item_id: int, session_id: str, ses
 # Items out
 
 
-async def get(connection: AsyncConnection, queue_id: str, item_id: int) -> Item:
+async def get(source: Source, queue_id: str, item_id: int) -> Item:
     """Return the record of an item. Raise QueueItemNotFound, also when it is another queue's."""
-    row = await statements.RECORD_OF_ONE.first(connection, queue_id=queue_id, item_id=item_id)
+    row = await statements.RECORD_OF_ONE.first(source, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return record(row)
 
 
-async def get_status(connection: AsyncConnection, item_id: int) -> Status | None:
+async def get_status(source: Source, item_id: int) -> Status | None:
     """Return the status of an item of any queue, None when there is no such item."""
-    row = await statements.STATUS_OF_ONE.first(connection, item_id=item_id)
+    row = await statements.STATUS_OF_ONE.first(source, item_id=item_id)
     return row[0] if row else None
 
 
-async def list_known(connection: AsyncConnection, item_ids: Sequence[int]) -> list[Item]:
+async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
         record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(connection, asked=_listed(_possible(dict.fromkeys(item_ids))))
+        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=_listed(_possible(dict.fromkeys(item_ids))))
     ]
 
 
-async def list_roots(connection: AsyncConnection, item_ids: Sequence[int]) -> list[int]:
+async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
     """Return the items that the given ones were called from in the end, or themselves where nobody called them.
 
     In the order asked for, each once, leaving out unknown ids.
     """
-    rows = await statements.ROOTS_IN_ORDER.rows(connection, asked=_listed(_possible(item_ids)))
+    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=_listed(_possible(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
-async def list_chain(connection: AsyncConnection, item_id: int) -> list[int]:
+async def list_chain(source: Source, item_id: int) -> list[int]:
     """Return the ids of all items of the chain of calls that an item belongs to, the first one at the head."""
-    return [row[0] for row in await statements.CHAIN.rows(connection, item_id=item_id)]
+    return [row[0] for row in await statements.CHAIN.rows(source, item_id=item_id)]
 
 
 async def get_json(
-    connection: AsyncConnection, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
+    source: Source, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
 ) -> str:
     """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's.
 
     Here and below: with `viewer`, other users' items come redacted.
     """
     statement = statements.ONE if nulls else statements.ONE_WITHOUT_NULLS
-    row = await statement.first(connection, queue_id=queue_id, item_id=item_id, viewer=viewer)
+    row = await statement.first(source, queue_id=queue_id, item_id=item_id, viewer=viewer)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
     return item_json(row, nulls=nulls)
 
 
-async def get_graph(connection: AsyncConnection, item_id: int) -> str:
-    """Return the JSON text of the graph that an item's session began with."""
-    row = await statements.GRAPH_OF_ONE.first(connection, item_id=item_id)
-    assert row
-    return str(row[0])
-
-
-async def get_session(connection: AsyncConnection, item_id: int) -> str | None:
+async def get_session(source: Source, item_id: int) -> str | None:
     """Return the JSON text of an item's session, None when there is no such item."""
-    row = await statements.SESSION_OF_ONE.first(connection, item_id=item_id)
-    return str(row[0]) if row else None
+    row = await statements.SESSION_OF_ONE.first(source, item_id=item_id)
+    return whole(*row) if row else None
 
 
-async def current_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
+async def current_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of an item that is being run (the viewer's own, if one is), or of null."""
-    row = await statements.CURRENT.first(connection, queue_id=queue_id, viewer=viewer)
+    row = await statements.CURRENT.first(source, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def next_json(connection: AsyncConnection, queue_id: str, viewer: str | None = None) -> str:
+async def next_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
     """Return the JSON text of the first pending item, or of null."""
-    row = await statements.NEXT.first(connection, queue_id=queue_id, viewer=viewer)
+    row = await statements.NEXT.first(source, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
 
-async def list_json(
-    connection: AsyncConnection, queue_id: str, destination: str | None = None, viewer: str | None = None
-) -> str:
+async def list_json(source: Source, queue_id: str, destination: str | None = None, viewer: str | None = None) -> str:
     """Return all items (with `destination` where given: only those the viewer may know) as a JSON array.
 
     Those of high priority come first.
     """
     if destination is None:
-        rows = await statements.ALL.rows(connection, queue_id=queue_id, viewer=viewer)
+        rows = await statements.ALL.rows(source, queue_id=queue_id, viewer=viewer)
     else:
         rows = await statements.ALL_WITH_DESTINATION.rows(
-            connection, queue_id=queue_id, destination=destination, viewer=viewer
+            source, queue_id=queue_id, destination=destination, viewer=viewer
         )
     return _array(map(item_json, rows))
 
 
-async def list_ids(connection: AsyncConnection, queue_id: str, *, newest_first: bool = True) -> list[int]:
+async def list_ids(source: Source, queue_id: str, *, newest_first: bool = True) -> list[int]:
     """Return the ids of all items by the time they were made; items of one batch are always in ascending order."""
     statement = statements.NEWEST if newest_first else statements.OLDEST
-    return [row[0] for row in await statement.rows(connection, queue_id=queue_id)]
+    return [row[0] for row in await statement.rows(source, queue_id=queue_id)]
 
 
 def _possible(item_ids: Iterable[int]) -> list[int]:
@@ -228,22 +258,18 @@ def _possible(item_ids: Iterable[int]) -> list[int]:
     return [item_id for item_id in item_ids if 0 < item_id < 2**63]
 
 
-async def get_many_json(
-    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
-) -> str:
+async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
     asked = _listed(_possible(item_ids))
     return _array(
-        map(item_json, await statements.ITEMS_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer))
+        map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer))
     )
 
 
-async def get_summaries_json(
-    connection: AsyncConnection, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
-) -> str:
+async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
     asked = _listed(_possible(item_ids))
-    rows = await statements.SUMMARIES_IN_ORDER.rows(connection, queue_id=queue_id, asked=asked, viewer=viewer)
+    rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer)
     return _array(row[0] for row in rows)
 
 
@@ -267,9 +293,9 @@ async def set_status(
     return record(row) if row else None
 
 
-async def save_session(connection: AsyncConnection, item_id: int, session: str) -> None:
-    """Keep how far a session has come; nothing happens when the item is gone."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, text=session, at=now())
+async def save_session(connection: AsyncConnection, item_id: int, rest: str) -> None:
+    """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, at=now())
 
 
 async def claim(
@@ -292,9 +318,10 @@ async def claim(
 
 
 def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
-    """Return which of the items (id, session) mentions most of the keys, the first of those; None of none."""
+    """Return which of the items (id, stored session) mentions most of the keys, the first of those; None of none."""
     best, most = None, -1
-    for item_id, session in peers:
+    for item_id, *stored in peers:
+        session = whole(*stored)
         mentioned = sum(key in session for key in resident)
         if mentioned > most:
             best, most = item_id, mentioned
@@ -303,11 +330,11 @@ def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -
     return best
 
 
-def _not_in_a_running_call(chosen: ItemFilter) -> ColumnElement[bool]:
+def _not_in_a_running_call() -> ColumnElement[bool]:
     """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
     running = session_queue.alias("running").c
     busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
-        running.queue_id == chosen.queue_id, running.status == "in_progress"
+        running.queue_id == parameter("queue_id"), running.status == "in_progress"
     )
     return func.coalesce(columns.root_item_id, columns.item_id).not_in(busy)
 
@@ -319,24 +346,41 @@ async def cancel_idle(
 
     `spare_running` leaves out those that belong to the same chain of calls as one being run.
     """
-    spared = [_not_in_a_running_call(chosen)] if spare_running else []
-    statement = (
-        update(session_queue)
-        .where(*chosen.conditions(), columns.status.in_(IDLE), *spared)
-        .values(became("canceled", now()))
-        .returning(columns.item_id, columns.user_id)
-    )
-    return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
+    canceled: list[tuple[int, str]] = []
+    changes: Counter[Counted] = Counter()
+    values, at = chosen.values, now()
+    async with tally.apart(connection):
+        for status in IDLE:
+            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
+            for item_id, batch_id, destination, user_id in await statement.rows(connection, **values, at=at):
+                canceled.append((item_id, user_id))
+                changes[Counted(batch_id, destination, user_id, status)] -= 1
+                changes[Counted(batch_id, destination, user_id, "canceled")] += 1
+    await tally.change(connection, chosen.queue_id, changes.items())
+    return canceled
+
+
+@cache
+def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+    spared = [_not_in_a_running_call()] if spare_running else []
+    statement = update(session_queue).where(*_conditions(stated), columns.status == status, *spared)
+    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
+    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
 
 
 async def list_running(
     connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
 ) -> list[int]:
     """Return the ids of items being run: the chosen ones, or those on `device`."""
-    query = select(columns.item_id).where(columns.status == "in_progress", *(chosen.conditions() if chosen else ()))
-    if device is not None:
-        query = query.where(columns.device == device)
-    return list((await connection.execute(query)).scalars())
+    values = chosen.values if chosen else {}
+    statement = _running(frozenset(values), on_device=device is not None)
+    return [row[0] for row in await statement.rows(connection, **values, device=device)]
+
+
+@cache
+def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
+    query = select(columns.item_id).where(columns.status == "in_progress", *(_conditions(stated) if stated else ()))
+    return Prepared(query.where(columns.device == parameter("device")) if on_device else query)
 
 
 # Items away
@@ -344,7 +388,7 @@ async def list_running(
 
 async def delete_one(connection: AsyncConnection, item_id: int) -> None:
     """Delete an item; nothing happens when it is gone."""
-    await connection.execute(delete(session_queue).where(columns.item_id == item_id))
+    await statements.DELETE_ONE.rows(connection, item_id=item_id)
 
 
 async def delete_many(
@@ -359,14 +403,29 @@ async def delete_many(
     `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
     ones stay that somebody still waits for the rest of.
     """
-    statement = delete(session_queue).where(*chosen.conditions()).returning(columns.item_id, columns.user_id)
+    values = chosen.values
+    of_status = None if statuses is None else tuple(statuses)
+    async with tally.apart(connection):
+        rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
+    changes = Counter([row[2:] for row in rows])
+    counted = [(Counted(*key), -number) for key, number in changes.items()]
+    await tally.change(connection, chosen.queue_id, counted)
+    graphs = {row[1] for row in rows}
+    await tally.forget(connection, {key.batch_id for key, _ in counted}, graphs)
+    return [(row[0], row[4]) for row in rows]
+
+
+@cache
+def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
+    counted = (columns.batch_id, columns.destination, columns.user_id, columns.status)
+    statement = delete(session_queue).where(*_conditions(stated)).returning(columns.item_id, columns.graph_id, *counted)
     if statuses is not None:
         statement = statement.where(columns.status.in_(statuses))
     if statuses == TERMINAL:
         statement = statement.where(_not_awaited())
     if spare_running:
-        statement = statement.where(_not_in_a_running_call(chosen))
-    return [(item_id, user_id) for item_id, user_id in (await connection.execute(statement)).all()]
+        statement = statement.where(_not_in_a_running_call())
+    return Prepared(statement)
 
 
 def _not_awaited() -> ColumnElement[bool]:

@@ -52,6 +52,7 @@ from invokeclone.server.departures import Departures
 from invokeclone.server.headers import SafeHeaders
 from invokeclone.server.origins import OwnOrigin
 from invokeclone.server.renewal import Renewal
+from invokeclone.server.routing import RouteIndex
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
@@ -138,8 +139,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     Runs.install(app)
     Clients.install(app)
     errors.install(app)
+    routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:
-        app.include_router(bodies.read_strictly(router))
+        routes.include(bodies.read_strictly(router))
     for path in ("/health", "/api/v1/health"):
         app.add_api_route(path, _health, include_in_schema=False)
     page.install(app, settings.root)

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
 from invokeclone.kit.errors import Forbidden, Unauthorized
-from invokeclone.kit.requests import Needs
+from invokeclone.kit.requests import resources_of
+from invokeclone.kit.resources import Resources
 from invokeclone.users import keys, signin
 from invokeclone.users.keys import KeyHolder
 from invokeclone.users.signin import SignIn
@@ -56,17 +57,18 @@ class SignInNeeded(Forbidden):
         super().__init__("An API key cannot do this: sign in with a password")
 
 
-async def identified(connection: HTTPConnection, needs: Needs) -> SignIn | KeyHolder | None:
+async def identified(connection: HTTPConnection) -> SignIn | KeyHolder | None:
     """Return who shows a token or an API key as bearer, None without a valid one, and in single-user mode.
 
     It serves requests and WebSockets.
     """
+    needs = resources_of(connection)
     if not needs.settings.multiuser:
         return None
     return await _bearer(connection, needs)
 
 
-async def _bearer(connection: HTTPConnection, needs: Needs) -> SignIn | KeyHolder | None:
+async def _bearer(connection: HTTPConnection, needs: Resources) -> SignIn | KeyHolder | None:
     """Return whom the bearer stands for; a token is put on the request too, for the one that follows it."""
     connection.state.sign_in = None
     token = signin.bearer(connection.headers.get("authorization"))
@@ -94,17 +96,18 @@ def _user(found: SignIn | KeyHolder | None) -> User:
     return as_user(found)
 
 
-async def current_user(needs: Needs, found: Identified) -> User:
+async def current_user(connection: HTTPConnection, found: Identified) -> User:
     """Return the user of this request; raises NotSignedIn."""
-    return _user(found) if needs.settings.multiuser else SYSTEM
+    return _user(found) if resources_of(connection).settings.multiuser else SYSTEM
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
 """Whoever asks."""
 
 
-async def media_user(request: Request, needs: Needs, found: Identified) -> User:
+async def media_user(request: Request, found: Identified) -> User:
     """Return the user of a request for a picture or video file, which a browser makes without headers of ours."""
+    needs = resources_of(request)
     if not needs.settings.multiuser:
         return SYSTEM
     cookie = request.cookies.get(MEDIA_COOKIE)
@@ -128,8 +131,9 @@ Admin = Annotated[User, Depends(admin)]
 """Whoever asks, and is an admin."""
 
 
-async def account(request: Request, needs: Needs, found: Identified) -> SignIn | KeyHolder:
+async def account(request: Request, found: Identified) -> SignIn | KeyHolder:
     """Return whose token or key this is, in single-user mode too: an account is somebody's. Raises NotSignedIn."""
+    needs = resources_of(request)
     if not needs.settings.multiuser:
         found = await _bearer(request, needs)
     if found is None:

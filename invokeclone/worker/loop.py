@@ -43,6 +43,7 @@ class Outcome:
 
     status: Literal["completed", "failed", "canceled", "waiting"]
     session_json: str | None
+    """What follows the graph in the session's JSON, which a run does not change."""
     error: ItemError | None = None
     announce: Callable[[], None] | None = None
     broken: bool = False

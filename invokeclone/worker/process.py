@@ -18,10 +18,9 @@ from invokeclone.custom_nodes import older
 from invokeclone.graph import registry
 from invokeclone.kit import log, processes
 from invokeclone.kit.database import Database
-from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.queue import service, store
+from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context
@@ -65,11 +64,7 @@ class DatabaseQueue:
 
     async def wanted(self, item: ClaimedItem) -> bool:
         """Tell whether the row says that the item is being run."""
-        async with self._resources.database.read() as connection:
-            try:
-                return (await store.get(connection, item.queue_id, item.item_id)).status == "in_progress"
-            except NotFound:
-                return False
+        return await service.is_wanted(self._resources, item.item_id)
 
 
 class Process:

@@ -194,7 +194,7 @@ class _Run:
         return Outcome("failed", self._saved(), failure, announce)
 
     def _saved(self) -> str:
-        return self._state.to_json()
+        return self._state.rest_json()
 
 
 class _Profile:

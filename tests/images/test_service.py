@@ -15,6 +15,7 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, png, service, store
 from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.schemas import ImageFilter, Place
+from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.tables import images
@@ -162,6 +163,11 @@ ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCa
         (ImageFilter(is_intermediate=False, categories=ASSETS), "ix_images_gallery"),
         (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), "ix_images_board"),
         (ImageFilter(is_intermediate=False, categories=ASSETS, board_id="b"), "ix_images_board"),
+        (ImageFilter(is_intermediate=False, categories=GENERAL, starred_first=False), "ix_images_newest"),
+        (
+            ImageFilter(is_intermediate=False, starred_first=False, order_dir=SQLiteDirection.Ascending),
+            "ix_images_newest",
+        ),
     ],
 )
 async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wanted: ImageFilter, index: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -118,3 +119,28 @@ async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
     async with impatient.write() as connection:
         await ADD.rows(connection, key="a")
     await impatient.close()
+
+
+async def test_single_reads_see_what_is_committed_and_take_turns(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.exec_driver_sql("INSERT INTO app_state (key, value) VALUES ('a', '1')")
+        assert await database.fetch("SELECT value FROM app_state WHERE key = 'a'", {}) == []
+    asked = [database.fetch("SELECT value, :n FROM app_state WHERE key = 'a'", {"n": n}) for n in range(50)]
+    assert await asyncio.gather(*asked) == [[("1", n)] for n in range(50)]
+
+
+async def test_errors_of_single_reads_belong_to_whoever_reads(database: Database) -> None:
+    with pytest.raises(OperationalError, match="no such table"):
+        await database.fetch("SELECT 1 FROM nowhere", {})
+    with pytest.raises(OverflowError):
+        await database.fetch("SELECT :n", {"n": 2**70})
+    assert await database.fetch("SELECT 1", {}) == [(1,)]
+
+
+async def test_closing_ends_the_readers(settings: Settings, laid_out: None) -> None:
+    opened = Database(settings.database_path)
+    await asyncio.gather(*[opened.fetch("SELECT 1", {}) for _ in range(20)])
+    readers = [thread for thread in threading.enumerate() if thread.name == "database-reader"]
+    await opened.close()
+    assert readers
+    assert not any(thread.is_alive() for thread in readers)

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
@@ -12,6 +13,7 @@ from invokeclone.queue import counts, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.queue.store import ItemFilter
+from invokeclone.tables import session_queue
 from invokeclone.users.current import User
 
 ALL = ItemFilter(queue_id="default")
@@ -119,11 +121,12 @@ class TestFinish:
     async def test_the_session_is_kept_with_the_status(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
         await take(resources)
-        item = await service.finish(resources, item_id, "completed", session_json='{"id":"done"}')
+        item = await service.finish(resources, item_id, "completed", session_json=',"results":{"a":1}}')
         assert item
         assert (item.status, item.status_sequence) == ("completed", 2)
         row = await read(resources, item_id)
-        assert row["session"] == {"id": "done"}
+        assert row["session"]["results"] == {"a": 1}
+        assert row["session"]["graph"]["nodes"]["a"]["type"] == "queue_test"
         assert row["completed_at"] == row["updated_at"] >= row["started_at"]
 
     async def test_a_failure_says_why(self, resources: Resources, add: Any) -> None:
@@ -140,13 +143,13 @@ class TestFinish:
         await take(resources)
         await service.cancel(resources, "default", item_id)
         events.sent.clear()
-        assert await service.finish(resources, item_id, "completed", session_json='{"id":"far"}') is None
+        assert await service.finish(resources, item_id, "completed", session_json=',"results":{"far":1}}') is None
         row = await read(resources, item_id)
-        assert (row["status"], row["status_sequence"], row["session"]) == ("canceled", 2, {"id": "far"})
+        assert (row["status"], row["status_sequence"], row["session"]["results"]) == ("canceled", 2, {"far": 1})
         assert events.sent == []
 
     async def test_an_item_that_is_gone_is_no_error(self, resources: Resources) -> None:
-        assert await service.finish(resources, 99, "completed", session_json="{}") is None
+        assert await service.finish(resources, 99, "completed", session_json=',"results":{}}') is None
 
     async def test_an_item_is_wanted_while_it_runs(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
@@ -220,7 +223,7 @@ class TestEvents:
     async def test_an_item_s_life(self, resources: Resources, add: Any, events: Any) -> None:
         (item_id,) = await add(batch_id="b", origin="o", destination="d")
         await take(resources)
-        await service.finish(resources, item_id, "completed", session_json="{}")
+        await service.finish(resources, item_id, "completed", session_json=',"results":{}}')
         names = ["batch_enqueued", "queue_item_status_changed", "queue_item_status_changed"]
         assert events.names() == names
         enqueued, started, completed = (event.model_dump() for event in events.sent)
@@ -438,5 +441,99 @@ class TestOwners:
             assert (await counts.of_everything(connection, "default")).queue.user_pending is None
 
 
+async def test_only_an_item_of_a_call_is_settled(resources: Resources, add: Any, monkeypatch: Any) -> None:
+    async def settle(_connection: Any) -> Any:
+        raise AssertionError("there is no call")
+
+    monkeypatch.setattr(service.calls, "settle", settle)
+    await add(runs=2)
+    item = await service.claim(resources, "cpu")
+    assert item
+    finished = await service.finish(resources, item.item_id, "completed")
+    assert finished
+    assert not finished.in_call, "SQLite 3.40 says of a null in RETURNING that it IS NOT NULL"
+    await service.cancel(resources, "default", item.item_id + 1)
+
+
 def test_a_status_event_is_frozen() -> None:
     assert QueueItemStatusChangedEvent.model_config["frozen"]
+
+
+class TestStorage:
+    async def rows(self, resources: Resources, statement: str) -> list[Any]:
+        return await resources.database.fetch(statement, {})
+
+    async def test_the_graph_of_a_batch_is_stored_once(self, resources: Resources, add: Any, make: Any) -> None:
+        text = "x" * 200_000
+        graph = make.graph(a={"text": text}, b={})
+        ids = await add(graph=graph, data=[[make.datum("b", "number", *range(60))]], runs=2)
+        ((stored,),) = await self.rows(
+            resources,
+            "SELECT (SELECT sum(length(session)) FROM session_queue) + sum(length(template)) FROM session_graphs",
+        )
+        assert stored < 2 * len(text)
+        for number, item_id in enumerate(ids):
+            nodes = (await read(resources, item_id))["session"]["graph"]["nodes"]
+            assert (nodes["a"]["text"], nodes["b"]["number"]) == (text, number % 60)
+        await take(resources)
+        await service.finish(resources, ids[0], "completed", session_json=',"results":{}}')
+        assert (await read(resources, ids[0]))["session"]["graph"]["nodes"]["a"]["text"] == text
+
+    async def test_a_graph_goes_with_its_last_item(self, resources: Resources, add: Any) -> None:
+        first, second = await add(runs=2)
+        await add()
+        await service.cancel(resources, "default", first)
+        await service.retry(resources, "default", [first])
+        counted = "SELECT count(*) FROM session_graphs"
+        for left, item_id in ((2, first), (2, second), (1, second + 2)):
+            await service.delete(resources, "default", item_id)
+            assert await self.rows(resources, counted) == [(left,)]
+        await service.clear(resources, ALL)
+        assert await self.rows(resources, counted) == [(0,)]
+
+    async def test_a_repeat_has_the_graph_and_another_session(self, resources: Resources, add: Any, make: Any) -> None:
+        (item_id,) = await add(data=[[make.datum("a", "number", 7)]])
+        await service.cancel(resources, "default", item_id)
+        await service.retry(resources, "default", [item_id])
+        before, after = [(await read(resources, one))["session"] for one in (item_id, item_id + 1)]
+        assert before["graph"] == after["graph"]
+        assert before["id"] != after["id"]
+        assert before["execution_graph"]["id"] != after["execution_graph"]["id"]
+
+    async def test_whole_sessions_of_earlier_versions_go_on(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add()
+        async with resources.database.read() as connection:
+            session = await store.get_session(connection, item_id)
+        async with resources.database.write() as connection:
+            values = {"session": session, "graph_id": None, "graph_values": None}
+            await connection.execute(update(session_queue).values(values))
+        claimed = await service.claim(resources, "cpu")
+        assert claimed
+        assert claimed.session == session
+        await service.finish(resources, item_id, "failed", session_json=',"errors":{"a":"b"}}')
+        row = await read(resources, item_id)
+        assert row["session"]["errors"] == {"a": "b"}
+        assert row["session"]["graph"] == json.loads(session or "")["graph"]
+        await service.retry(resources, "default", [item_id])
+        again = await read(resources, item_id + 1)
+        assert again["session"]["graph"] == row["session"]["graph"]
+        assert again["session"]["id"] == again["session_id"]
+
+    async def test_counts_are_those_of_the_rows_whatever_happens(self, resources: Resources, add: Any) -> None:
+        await add(runs=5, destination="d", user=ALICE)
+        await add(runs=3, user=BOB)
+        await take(resources)
+        item_id = await take(resources)
+        await service.finish(resources, item_id, "completed")
+        await service.cancel_many(resources, ItemFilter(queue_id="default", owner="bob"))
+        await service.prune(resources, ItemFilter(queue_id="default", owner="bob"))
+        for scope, name in (("queue", "''"), ("batch", "batch_id"), ("destination", "ifnull(destination, '')")):
+            counted = await self.rows(
+                resources,
+                f"SELECT queue_id, name, user_id, status, number FROM queue_counts WHERE scope = '{scope}' AND number "
+                "ORDER BY 1, 2, 3, 4",
+            )
+            assert counted == await self.rows(
+                resources,
+                f"SELECT queue_id, {name}, user_id, status, count(*) FROM session_queue GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
+            )

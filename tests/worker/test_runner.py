@@ -43,7 +43,7 @@ def run(tools: Tools, canceled: threading.Event) -> Run:
 def results(outcome: Outcome) -> dict[str, Any]:
     """Return the outputs by source node."""
     assert outcome.session_json is not None
-    session = orjson.loads(outcome.session_json)
+    session = orjson.loads(f'{{"graph":{{}}{outcome.session_json}')
     return {session["prepared_source_mapping"][node]: output for node, output in session["results"].items()}
 
 
@@ -56,7 +56,7 @@ async def test_each_node_is_started_and_completed_in_order(run: Run, make: Any, 
     ]
     assert channel.told() == expected
     assert results(outcome)["all"]["collection"] == [7]
-    session = orjson.loads(outcome.session_json)
+    session = orjson.loads(f'{{"graph":{{}}{outcome.session_json}')
     assert session["executed_history"] == ["one", "sum", "all"]
     assert session["errors"] == {}
 
@@ -100,7 +100,7 @@ async def test_a_node_that_fails_ends_the_session_and_its_error_waits_for_the_st
     name, data = channel.sent[-1]
     assert name == "invocation_error"
     assert (data["error_type"], data["error_message"]) == ("ValueError", "toys break")
-    session = orjson.loads(outcome.session_json)
+    session = orjson.loads(f'{{"graph":{{}}{outcome.session_json}')
     assert list(session["errors"].values()) == ["ValueError: toys break"]
 
 

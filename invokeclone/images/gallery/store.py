@@ -21,7 +21,6 @@ from sqlalchemy import (
     text,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import late, search, store
 from invokeclone.images import names as lists
@@ -29,7 +28,7 @@ from invokeclone.images.filters import conditions
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.prepared import Prepared
+from invokeclone.kit.prepared import Prepared, Source
 
 BOTH = (IMAGES, VIDEOS)
 _SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
@@ -80,7 +79,14 @@ def page_refs(
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds kinds and names of a `late.Part`, without or with a day."""
     merged = _merged(wanted, BOTH, backwards=backwards, from_day=from_day)
-    return merged.limit(bindparam("take", type_=Integer)).offset(bindparam("skip", type_=Integer))
+    return merged.limit(bindparam("take", type_=Integer, required=False)).offset(
+        bindparam("skip", type_=Integer, required=False)
+    )
+
+
+@lru_cache(maxsize=store.SHAPES)
+def _prepared_refs(wanted: ImageFilter, *, backwards: bool, from_day: bool) -> Prepared:
+    return Prepared(page_refs(wanted, backwards=backwards, from_day=from_day))
 
 
 def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
@@ -98,15 +104,15 @@ def _prepared_names(wanted: ImageFilter, kinds: tuple[Kind, ...], *, with_kinds:
 _ANY_VIDEO = Prepared(select(VIDEOS.name).limit(literal_column("1")))
 
 
-async def _there(connection: AsyncConnection, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+async def _there(source: Source, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
     """Return the kinds without videos where there are none at all: merging them costs as much as reading the images."""
-    if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(connection) is None:
+    if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(source) is None:
         return tuple(kind for kind in kinds if kind is not VIDEOS)
     return kinds
 
 
 async def names_json(
-    connection: AsyncConnection,
+    source: Source,
     wanted: ImageFilter,
     key: str,
     kinds: tuple[Kind, ...] = BOTH,
@@ -114,29 +120,29 @@ async def names_json(
     with_kinds: bool = False,
 ) -> list[bytes]:
     """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces to be joined."""
-    kinds = await _there(connection, kinds)
-    starred = await store.count_starred(connection, wanted, kinds)
+    kinds = await _there(source, kinds)
+    starred = await store.count_starred(source, wanted, kinds)
     statement = _prepared_names(wanted, kinds, with_kinds=with_kinds)
-    return await lists.document(connection, statement, key, starred)
+    return await lists.document(source, statement, key, starred)
 
 
-async def page_json(connection: AsyncConnection, wanted: ImageFilter, offset: int, limit: int) -> bytes:
+async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int) -> bytes:
     """Return a page as the JSON of `OffsetPaginatedResults[GalleryItem]`."""
-    total = sum([(await connection.execute(store.counted(wanted, kind))).scalar_one() for kind in BOTH])
-    part = await store.page_part(connection, wanted, BOTH, offset, limit, total)
-    statement = page_refs(search.for_a_page(wanted), backwards=part.backwards, from_day=part.day is not None)
-    rows = (await connection.execute(statement, part.values)).all()
-    refs = [(row.kind, row.name) for row in (reversed(rows) if part.backwards else rows)]
+    total = sum([await store.count(source, wanted, kind) for kind in BOTH])
+    part = await store.page_part(source, wanted, BOTH, offset, limit, total)
+    statement = _prepared_refs(search.for_a_page(wanted), backwards=part.backwards, from_day=part.day is not None)
+    rows = await statement.rows(source, **part.values)
+    refs = [(kind, name) for *_, name, kind in (reversed(rows) if part.backwards else rows)]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in BOTH:
-        found |= await _items(connection, kind, [name for word, name in refs if word == kind.word])
+        found |= await _items(source, kind, [name for word, name in refs if word == kind.word])
     return orjson.dumps({"limit": limit, "offset": offset, "total": total, "items": [found[ref] for ref in refs]})
 
 
-async def _items(connection: AsyncConnection, kind: Kind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
+async def _items(source: Source, kind: Kind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the named things of a kind as `GalleryItem` has them."""
     items = {}
-    for record in await store.by_names(connection, kind, names) if names else []:
+    for record in await store.by_names(source, kind, names) if names else []:
         name = record[f"{kind.word}_name"]
         items[kind.word, name] = {
             "kind": kind.word,

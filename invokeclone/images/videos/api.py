@@ -27,7 +27,7 @@ from invokeclone.images.videos.schemas import (
     VideoUrlsDTO,
 )
 from invokeclone.kit.paging import OffsetPaginatedResults
-from invokeclone.kit.requests import Needs, Read, Write
+from invokeclone.kit.requests import Needs, Reads, Write
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import CurrentUser, MediaUser, User
 
@@ -78,40 +78,38 @@ def _json(content: bytes | str) -> Response:
 
 @router.get("/", response_model=OffsetPaginatedResults[VideoDTO])
 async def list_video_dtos(
-    connection: Read, wanted: Wanted, offset: Offset, video_origin: Origin = None, limit: Limit = 10
+    source: Reads, wanted: Wanted, offset: Offset, video_origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List videos, a page at a time."""
     wanted = wanted.model_copy(update={"origin": video_origin})
-    return _json(await store.page_json(connection, wanted, offset, limit, VIDEOS))
+    return _json(await store.page_json(source, wanted, offset, limit, VIDEOS))
 
 
 @router.get("/names", response_model=VideoNamesResult)
-async def get_video_names(
-    request: Request, needs: Needs, connection: Read, wanted: Wanted, video_origin: Origin = None
-) -> Response:
+async def get_video_names(request: Request, needs: Needs, wanted: Wanted, video_origin: Origin = None) -> Response:
     """List the names of all videos, in the order of the list."""
     wanted = wanted.model_copy(update={"origin": video_origin})
-    names = await store.names_json(connection, wanted, VIDEOS, "video_names")
+    names = await store.names_json(needs.database, wanted, VIDEOS, "video_names")
     return await lists.answer(request, names, needs.settings.http_compression_level)
 
 
 @router.get("/ids", response_model=VideoIdsResult)
-async def get_video_ids(request: Request, needs: Needs, connection: Read, wanted: Wanted) -> Response:
+async def get_video_ids(request: Request, needs: Needs, wanted: Wanted) -> Response:
     """List the names of all videos, as 6.8.1 asks for them."""
-    names = await store.names_json(connection, wanted, VIDEOS, "video_ids")
+    names = await store.names_json(needs.database, wanted, VIDEOS, "video_ids")
     return await lists.answer(request, names, needs.settings.http_compression_level)
 
 
 @router.post("/videos_by_ids", response_model=list[VideoDTO])
 async def get_videos_by_ids(
-    connection: Read, user: CurrentUser, video_ids: Annotated[VideoNames, Body(embed=True, description="The names.")]
+    source: Reads, user: CurrentUser, video_ids: Annotated[VideoNames, Body(embed=True, description="The names.")]
 ) -> Response:
     """Get several videos in the order of their names; those that do not exist or are not to be seen are left out.
 
     Each says its name as `video_id` too, as clients of 6.8.1, who ask here, know it.
     """
-    allowed = await access.readable(connection, user, VIDEOS, video_ids)
-    found = {one["video_name"]: one for one in await store.by_names(connection, VIDEOS, allowed.names)}
+    allowed = await access.readable(source, user, VIDEOS, video_ids)
+    found = {one["video_name"]: one for one in await store.by_names(source, VIDEOS, allowed.names)}
     refused = set(allowed.refused)
     names = [name for name in video_ids if name in found and name not in refused]
     return _json(orjson.dumps([{"video_id": name, **found[name]} for name in names]))
@@ -175,9 +173,9 @@ async def unstar_videos_in_list(connection: Write, user: CurrentUser, batch: Vid
 
 
 @router.get("/i/{video_name}")
-async def get_video_dto(connection: Read, user: CurrentUser, video_name: VideoName) -> VideoDTO:
+async def get_video_dto(source: Reads, user: CurrentUser, video_name: VideoName) -> VideoDTO:
     """Get a video's record."""
-    return await videos_service.get(connection, user, video_name)
+    return await videos_service.get(source, user, video_name)
 
 
 @router.patch("/i/{video_name}")
@@ -197,10 +195,10 @@ async def delete_video(needs: Needs, user: CurrentUser, video_name: VideoName) -
 
 
 @router.get("/i/{video_name}/metadata", response_model=MetadataField | None)
-async def get_video_metadata(connection: Read, user: CurrentUser, video_name: VideoName) -> Response:
+async def get_video_metadata(source: Reads, user: CurrentUser, video_name: VideoName) -> Response:
     """Get a video's metadata."""
-    await access.require_readable(connection, user, VIDEOS, video_name)
-    return _json(await store.metadata_json(connection, video_name, VIDEOS) or "null")
+    await access.require_readable(source, user, VIDEOS, video_name)
+    return _json(await store.metadata_json(source, video_name, VIDEOS) or "null")
 
 
 @router.get("/i/{video_name}/workflow")
@@ -210,9 +208,9 @@ async def get_video_workflow(needs: Needs, user: CurrentUser, video_name: VideoN
 
 
 @router.get("/i/{video_name}/urls")
-async def get_video_urls(connection: Read, user: CurrentUser, video_name: VideoName) -> VideoUrlsDTO:
+async def get_video_urls(source: Reads, user: CurrentUser, video_name: VideoName) -> VideoUrlsDTO:
     """Get where a video of this name would be served."""
-    await access.require_readable(connection, user, VIDEOS, video_name)
+    await access.require_readable(source, user, VIDEOS, video_name)
     return VideoUrlsDTO(
         video_name=video_name, video_url=VIDEOS.url(video_name), thumbnail_url=VIDEOS.url(video_name, "thumbnail")
     )

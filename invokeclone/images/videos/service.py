@@ -13,7 +13,6 @@ import orjson
 from anyio import CancelScope
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, png, service, store
@@ -23,6 +22,7 @@ from invokeclone.images.schemas import Changed, Place, WorkflowAndGraphResponse
 from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
+from invokeclone.kit.prepared import Source
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import make_folder, remove_file, write_file
@@ -123,17 +123,16 @@ def _keep(settings: Settings, part: Path, where: Place, webp: bytes, texts: dict
         raise
 
 
-async def get(connection: AsyncConnection, user: User, name: str) -> VideoDTO:
+async def get(source: Source, user: User, name: str) -> VideoDTO:
     """Return a video's record; raises NotYours, VideoNotFound."""
-    await access.require_readable(connection, user, VIDEOS, name)
-    return VideoDTO.model_validate(await store.fields(connection, VIDEOS, name))
+    await access.require_readable(source, user, VIDEOS, name)
+    return VideoDTO.model_validate(await store.fields(source, VIDEOS, name))
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
     """Return the workflow and the graph kept beside a video; raises NotYours, VideoNotFound."""
-    async with resources.database.read() as connection:
-        await access.require_readable(connection, user, VIDEOS, name)
-        where = await store.place(connection, name, VIDEOS)
+    await access.require_readable(resources.database, user, VIDEOS, name)
+    where = await store.place(resources.database, name, VIDEOS)
     found = await run_sync(_beside, files.sidecar_path(resources.settings, where))
     return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
 

@@ -427,7 +427,7 @@ async def socket(websocket: WebSocket, needs: Needs, found: Identified) -> None:
     client_id = websocket.query_params.get("clientId", "")[:LONGEST_ID] or uuid.uuid4().hex
 
     async def still_may() -> object:
-        return await caller(websocket, needs, await identified(websocket, needs))
+        return await caller(websocket, needs, await identified(websocket))
 
     try:
         user = await caller(websocket, needs, found)

@@ -17,8 +17,6 @@ from invokeclone.shims.comfyui.nodes.images import SAVED
 from invokeclone.shims.comfyui.vocabulary import PREFIX
 
 NODE = f"{PREFIX}workflow"
-PATH = f"$.graph.nodes.{NODE}.value"
-"""Where SQLite finds it in a session."""
 _OURS = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
 
 

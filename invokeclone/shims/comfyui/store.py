@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import orjson
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.queue.rows import RECORD, Item, columns, record
 from invokeclone.queue.schemas import ACTIVE, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
-from invokeclone.shims.comfyui.record import PATH, Record
+from invokeclone.queue.sessions import STORED, whole
+from invokeclone.shims.comfyui.record import Record, of_session
 from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
 
@@ -44,15 +46,14 @@ async def list_items(
 
 async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
     """Return the JSON text of the sessions of items."""
-    query = select(columns.item_id, columns.session).where(columns.item_id.in_(item_ids))
-    return {row.item_id: row.session for row in await connection.execute(query)}
+    query = select(columns.item_id, *STORED).where(columns.item_id.in_(item_ids))
+    return {item_id: whole(*stored) for item_id, *stored in await connection.execute(query)}
 
 
 async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, Record]:
     """Return the workflows of items, for those that have one."""
-    kept = func.json_extract(columns.session, PATH).label("kept")
-    query = select(columns.item_id, kept).where(columns.item_id.in_(item_ids))
-    found = {row.item_id: Record.read(str(row.kept)) for row in await connection.execute(query)}
+    texts = await sessions(connection, item_ids)
+    found = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
     return {item_id: kept for item_id, kept in found.items() if kept is not None}
 
 
