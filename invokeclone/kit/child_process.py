@@ -156,14 +156,16 @@ class LineServer:
         return self._child.pid if self._child else None
 
     async def ask(self, line: bytes) -> bytes:
-        """Return the answer to `line`. A process that has ended meanwhile (of idleness, say) is replaced once.
+        """Return the answer to `line`, for which the process has `patience` from when it was started. One that has ended meanwhile (of idleness, say) is replaced once.
 
         Raises ChildEnded, LineTooLong, OSError when it cannot be started, TimeoutError; the process is ended then.
         """
         async with self._one_at_a_time:
             for _try in range(2):
+                child = self._child = self._child or await self._started()
+                child.send(line)
                 try:
-                    answer = await asyncio.wait_for(self._ask(line), self._patience)
+                    answer = await asyncio.wait_for(child.line(), self._patience)
                 except BaseException:
                     await self._end()
                     raise
@@ -177,11 +179,14 @@ class LineServer:
         async with self._one_at_a_time:
             await self._end()
 
-    async def _ask(self, line: bytes) -> bytes:
-        if self._child is None:
-            self._child = await ChildProcess.start(self._command, line_limit=self._line_limit, stderr=False)
-        self._child.send(line)
-        return await self._child.line()
+    async def _started(self) -> ChildProcess:
+        """Start the process; a caller that is canceled meanwhile leaves none behind."""
+        starting = asyncio.ensure_future(ChildProcess.start(self._command, line_limit=self._line_limit, stderr=False))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await (await starting).close()
+            raise
 
     async def _end(self) -> None:
         child, self._child = self._child, None

@@ -201,10 +201,11 @@ class Database:
 
         known = migrations.revisions()
         database_file.check(self.path, known)
-        _keep_to_the_owner(self.path)
+        _make_for_the_owner(self.path)
         try:
             current = migrations.current(self.path)
             database_file.check_revision(self.path, current, known)
+            _restrict_to_the_owner(self.path)
             if current != known[-1]:
                 migrations.upgrade(self.path)
         except (sqlite3.DatabaseError, DatabaseError) as error:
@@ -221,14 +222,18 @@ class Database:
         await self._engine.dispose()
 
 
-def _keep_to_the_owner(path: Path) -> None:
-    """Make the file, which holds password hashes and the secret of the tokens, so that only its owner reads it.
+def _make_for_the_owner(path: Path) -> None:
+    """Make the file, which holds password hashes and the secret of the tokens, unless it is there, so that only its owner reads it.
 
     SQLite gives the files beside it the same rights.
     """
     make_private_folder(path.parent)
     with contextlib.suppress(FileExistsError):
         create(path, ONLY_THE_OWNER).close()
+
+
+def _restrict_to_the_owner(path: Path) -> None:
+    """Take from everybody else what an earlier version gave."""
     restricted = [restrict(path.with_name(f"{path.name}{ending}")) for ending in ("", "-wal", "-shm")]
     if any(restricted):
         _log.warning("%s could be read by other accounts of this machine; now only its owner may", path)

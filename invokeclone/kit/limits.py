@@ -29,7 +29,7 @@ class Limits(BaseModel):
     json_values: int = _limit(500_000, 20_000_000, "Values in a JSON body: members, elements, objects and lists.")
     json_depth: int = _limit(100, 120, "Objects and lists inside each other in a JSON body.")
     text_kib: int = _limit(
-        4096, 1_048_576, "KiB of one text in a JSON body of InvokeAI's API, as UTF-8 with its escapes."
+        16_384, 1_048_576, "KiB of one text in a JSON body of InvokeAI's API, as UTF-8 with its escapes."
     )
     names: int = _limit(
         10_000, 30_000, "Names, ids or keys in one list of a body that has no smaller limit of its own."

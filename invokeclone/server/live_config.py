@@ -113,7 +113,8 @@ def _check_folders(settings: Settings, given: Mapping[str, Any]) -> None:
 
 
 def _plain(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
-    return settings.model_dump(mode="json", include=set(given))
+    values = settings.values()
+    return {name: values[name] for name in given}
 
 
 def _refuse(wrong: list[str]) -> None:

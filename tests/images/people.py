@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.server import errors
+from invokeclone.server import bodies, errors
 from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM, User, current_user, media_user
 
@@ -55,7 +55,7 @@ async def asking(
     app.dependency_overrides[current_user] = app.dependency_overrides[media_user] = _asking
     errors.install(app)
     for router in routers:
-        app.include_router(router)
+        app.include_router(bodies.read_strictly(router))
     clients = {
         name: httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False),

@@ -22,7 +22,7 @@ from invokeclone.images.schemas import Place
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.queue import service as queue_service
-from invokeclone.server import errors, guards
+from invokeclone.server import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
 from tests.images.people import ANN, asking, multiuser, register
 from tests.rooms import opened, picture
@@ -379,7 +379,7 @@ async def guarded(resources: Resources, mover: Moves) -> AsyncIterator[httpx.Asy
     app.state.resources, app.state.image_moves = resources, mover
     errors.install(app)
     for router in (images_router, boards_router, moves_router):
-        app.include_router(router)
+        app.include_router(bodies.read_strictly(router))
     app.add_middleware(guards.ImagesAtRest, resources=resources)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

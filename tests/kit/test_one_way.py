@@ -163,6 +163,7 @@ MAY_START_PROCESSES = {
     "custom_nodes/sources.py": "git, behind the gateway",
     "custom_nodes/inspection.py": "Python, which describes packs",
     "images/videos/intake.py": "Python, which looks into videos",
+    "server/hardware.py": "the command of NVIDIA's driver, which names the devices",
     "server/link.py": "the workers",
     "utilities/prompts.py": "Python, which expands prompts",
 }

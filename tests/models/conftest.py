@@ -25,6 +25,7 @@ from invokeclone.models.api import router
 from invokeclone.models.jobs import ModelInstallJob
 from invokeclone.models.schemas import ModelRecordChanges
 from invokeclone.models.service import Installer
+from invokeclone.server import bodies
 from invokeclone.server import errors as rendering
 
 UNET = "model.diffusion_model.input_blocks"
@@ -200,7 +201,7 @@ def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> Fas
     made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
     made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
     rendering.install(made)
-    made.include_router(router)
+    made.include_router(bodies.read_strictly(router))
     return made
 
 

@@ -115,7 +115,7 @@ async def test_change_the_type(client, model):
         ({"default_settings": {"weight": 0.5}}, 409),
         ({"name": None}, 409),
         ({"path": ""}, 409),
-        ({"path": "a\0b"}, 409),
+        ({"path": "a\0b"}, 422),
         ({"key": "other"}, 422),
         ({"default_settings": {"width": 65}}, 409),
         ({"default_settings": {"steps": 0}}, 422),

@@ -205,7 +205,7 @@ FOLDERS = [
     ("SigLIP_Diffusers_Config", {"config.json": {"architectures": ["SiglipModel"]}}, {}),
     ("LlavaOnevision_Diffusers_Config", {"config.json": {"architectures": ["LlavaOnevisionForConditionalGeneration"]}}, {}),
     ("TextLLM_Diffusers_Config", {"config.json": {"architectures": ["LlamaForCausalLM"]}, "tokenizer.json": {}}, {}),
-    ("T5Encoder_T5Encoder_Config", {"text_encoder_2/config.json": {"architectures": ["T5EncoderModel"]}, "text_encoder_2/model.safetensors.index.json": {}}, {}),
+    ("T5Encoder_T5Encoder_Config", {"text_encoder_2/config.json": {"architectures": ["T5EncoderModel"]}, "text_encoder_2/model.safetensors.index.json": {"weight_map": {}}}, {}),
     ("T5Encoder_SDNQ_Config", {"text_encoder_2/config.json": {"architectures": ["T5EncoderModel"]} | QUANTIZED}, {}),
     ("Qwen3Encoder_Qwen3Encoder_Config", {"config.json": {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024}, "tokenizer.json": {}}, {"variant": "qwen3_06b"}),
     ("Qwen3Encoder_SDNQ_Folder_Config", {"config.json": {"architectures": ["Qwen3Model"], "hidden_size": 2560} | QUANTIZED}, {}),
@@ -328,7 +328,7 @@ def test_a_text_encoder_of_a_whole_pipeline_is_not_taken_for_the_model(make):
     make.json("a/model_index.json", {"_class_name": "OtherPipeline"})
     make.json("a/text_encoder/config.json", {"architectures": ["Qwen3Model"], "hidden_size": 2560})
     make.json("a/text_encoder_2/config.json", {"architectures": ["T5EncoderModel"]})
-    make.json("a/text_encoder_2/model.safetensors.index.json", {})
+    make.json("a/text_encoder_2/model.safetensors.index.json", {"weight_map": {}})
     make.header("a/model.safetensors", {"x": (1,)})
     with pytest.raises(InvalidModel, match="no model of a known kind"):
         identify(OnDisk(make.folder / "a"), FACTS, {}, allow_unknown=False)

@@ -11,7 +11,7 @@ from invokeclone.graph.fields import ImageField, InputField, OutputField
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.api import router
-from invokeclone.server import errors
+from invokeclone.server import bodies, errors
 
 
 @invocation_output("queue_test_output")
@@ -61,7 +61,7 @@ def make() -> Make:
 @pytest.fixture
 def app(resources: Resources) -> FastAPI:
     made = FastAPI()
-    made.include_router(router)
+    made.include_router(bodies.read_strictly(router))
     made.state.resources = resources
     errors.install(made)
     return made

@@ -420,14 +420,14 @@ WRONG: list[tuple[str, dict[str, Any], int]] = [
     ("txt2img", {"prompt": "a <lora:style:0.8>"}, 404),
     ("txt2img", {"prompt": "a <hypernet:style:0.8>"}, 400),
     ("txt2img", {"prompt": "a", "batch_size": 100}, 400),
-    ("txt2img", {"prompt": "a", "n_iter": 10**30}, 400),
+    ("txt2img", {"prompt": "a", "n_iter": 10**30}, 422),
     ("txt2img", {"prompt": "a", "batch_size": 0}, 400),
     ("txt2img", {"prompt": "a", "width": 100_000, "height": 1}, 400),
     ("txt2img", {"prompt": "a", "width": -512}, 400),
     ("txt2img", {"prompt": "a", "width": "wide"}, 400),
     ("txt2img", {"prompt": "a", "steps": 0}, 400),
     ("txt2img", {"prompt": "a", "steps": 10**6}, 400),
-    ("txt2img", {"prompt": "a", "cfg_scale": 1e999}, 400),
+    ("txt2img", {"prompt": "a", "cfg_scale": 1e999}, 422),
     ("txt2img", {"prompt": "a", "seed": 2**40}, 400),
     ("txt2img", {"prompt": "a", "seed": -7}, 400),
     ("txt2img", {"prompt": "a", "subseed_strength": 2}, 400),
@@ -471,12 +471,15 @@ def test_what_is_wrong_is_told_and_enqueues_nothing(
     assert enqueued() == before
 
 
-@pytest.mark.parametrize("body", [b"[", b"[]", b"1", b'"a"', b"\xff", b'{"prompt": "\\ud800"}'])
+NOT_STORABLE = (b"\xff", b'{"prompt": "\\ud800"}')
+
+
+@pytest.mark.parametrize("body", [b"[", b"[]", b"1", b'"a"', *NOT_STORABLE])
 def test_bodies_that_are_no_object_are_told(http: httpx.Client, enqueued: Callable[[], int], body: bytes) -> None:
     before = enqueued()
     for path in ("txt2img", "img2img", "options", "png-info"):
         answer = http.post(f"{API}/{path}", content=body)
-        assert answer.status_code == 400
+        assert answer.status_code == (422 if body in NOT_STORABLE else 400)
         assert answer.json()["error"] == "HTTPException"
     assert http.get(f"{API}/progress", params={"skip_current_image": "perhaps"}).status_code == 400
     assert enqueued() == before

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from invokeclone.kit.resources import Resources
-from invokeclone.server import errors
+from invokeclone.server import bodies, errors
 from invokeclone.server.renewal import Renewal
 from invokeclone.users import passwords
 from invokeclone.users.api import router
@@ -37,7 +37,7 @@ def app(multiuser: Resources) -> FastAPI:
     made = FastAPI(dependencies=[Depends(identified)])
     made.state.resources = multiuser
     errors.install(made)
-    made.include_router(router)
+    made.include_router(bodies.read_strictly(router))
     made.add_middleware(Renewal)
     return made
 

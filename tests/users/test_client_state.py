@@ -58,7 +58,7 @@ async def test_a_json_string_is_kept_as_its_text(client: httpx.AsyncClient) -> N
     assert await got(client, "k") == "second"
 
 
-@pytest.mark.parametrize("text", ["", " ", "null", "\0", "a\nb", "😀"])
+@pytest.mark.parametrize("text", ["", " ", "null", "a\nb", "😀"])
 async def test_any_text_comes_back_as_it_was(client: httpx.AsyncClient, text: str) -> None:
     await put(client, "k", text)
     assert await got(client, "k") == text
@@ -72,6 +72,7 @@ async def test_any_text_comes_back_as_it_was(client: httpx.AsyncClient, text: st
         (b"{", "application/json"),
         (b'"\\ud800"', "application/json"),
         (b"\xff\xfe", "text/plain"),
+        (b'"\\u0000"', "application/json"),
         (b"", "application/json"),
     ],
 )

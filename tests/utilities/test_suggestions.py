@@ -15,7 +15,7 @@ from invokeclone.images import service as images
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.server import errors
+from invokeclone.server import bodies, errors
 from invokeclone.tables import models, users
 from invokeclone.users.current import User, current_user
 from invokeclone.utilities.api import router
@@ -54,7 +54,7 @@ async def serving(
     if user is not None:
         app.dependency_overrides[current_user] = lambda: user
     errors.install(app)
-    app.include_router(router)
+    app.include_router(bodies.read_strictly(router))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

@@ -295,5 +295,9 @@ async def test_two_workers_share_a_queue_without_running_anything_twice(start: S
             while (await workers[0].item(item_id))["status"] != "completed":
                 await asyncio.sleep(0.02)
     for item_id in ids:
+        async with asyncio.timeout(PATIENCE):  # events follow the row
+            while sum(len(worker.told(item_id)) for worker in workers) < 8:
+                await asyncio.sleep(0.02)
+    for item_id in ids:
         told = [worker.told(item_id) for worker in workers]
         assert sorted(map(len, told)) == [0, 8]

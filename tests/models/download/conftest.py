@@ -16,6 +16,7 @@ from invokeclone.models.download.api import router as queue
 from invokeclone.models.download.queue import Downloads
 from invokeclone.models.download.schemas import DownloadJob
 from invokeclone.models.service import Installer
+from invokeclone.server import bodies
 from invokeclone.server import errors as rendering
 from tests.fake_web import FakeHub, FakeWeb, served
 
@@ -83,8 +84,8 @@ def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any
     made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
     made.state.downloads = downloads
     rendering.install(made)
-    made.include_router(models)
-    made.include_router(queue)
+    made.include_router(bodies.read_strictly(models))
+    made.include_router(bodies.read_strictly(queue))
     return made
 
 

@@ -128,13 +128,13 @@ async def test_the_operators_proxy_is_used_for_names_that_are_not_private(tmp_pa
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     through = web(tmp_path, download_proxy=f"http://me:s%20t@127.0.0.1:{port}")
-    reader, writer = await through.connect("good.example.invalid", 443)
+    reader, writer = await through.connect("good.example", 443)
     assert await reader.read() == b"hello"
     writer.close()
-    assert b"CONNECT good.example.invalid:443 HTTP/1.1" in seen[0]
+    assert b"CONNECT good.example:443 HTTP/1.1" in seen[0]
     assert b64encode(b"me:s t") in seen[0]
     with pytest.raises(web_module.TryAgain, match="does not connect"):
-        await through.connect("bad.example.invalid", 443)
+        await through.connect("bad.example", 443)
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(AddressRefused):
             await through.connect(host, 443)
