@@ -1,10 +1,12 @@
-"""Stable Diffusion XL with a LoRA in the official web UI, once for each bundle, with tiny models."""
+"""Stable Diffusion XL with a LoRA and the refiner in the official web UI, once for each bundle, with tiny models."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from tests.official_ui.conftest import UI
 from tests.parity import models
@@ -13,18 +15,20 @@ from tests.tiny_models import noise_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MODEL, LORA = "Tiny XL", "Tiny Style"
+MODEL, LORA, REFINER, OTHER = "Tiny XL", "Tiny Style", "Tiny Refiner", "Embedded Tiny"
 SETTINGS = {"width": 128, "height": 128, "steps": 6, "cfg_scale": 4.0, "scheduler": "euler"}
+PROMPT = "a red fox in the snow"
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a tiny SDXL and a LoRA for one layer of its UNet."""
+    """Write a tiny SDXL, its refiner, and a LoRA for one layer of its UNet."""
     import torch
     from safetensors.torch import save_file
 
     made = tmp_path_factory.mktemp("models")
     models.stable_diffusion_xl(made / MODEL, 2048)
+    models.stable_diffusion_xl(made / REFINER, 1280, refiner=True)
     layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     weights = {
         f"{layer}.lora_down.weight": noise_of(1, 4, 2048),
@@ -37,48 +41,95 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(server: Server, folder: Path) -> Iterator[None]:
-    """Install them in place, with small images as the default of the main model."""
+    """Install them in place, with small images as the default of the main model, and let nodes run again each time."""
+    client = server.client
     for path in folder.iterdir():
         query = {"source": str(path), "inplace": True}
-        server.client.post("/api/v2/models/install", params=query, json={"name": path.stem}).raise_for_status()
+        client.post("/api/v2/models/install", params=query, json={"name": path.stem}).raise_for_status()
 
     def keys() -> dict[str, str]:
-        return {model["name"]: model["key"] for model in server.client.get("/api/v2/models/").json()["models"]}
+        return {model["name"]: model["key"] for model in client.get("/api/v2/models/").json()["models"]}
 
-    known = server.wait_for(lambda: keys() if {MODEL, LORA} <= keys().keys() else None, "the models")
-    settings = {"default_settings": SETTINGS}
-    server.client.patch(f"/api/v2/models/i/{known[MODEL]}", json=settings).raise_for_status()
+    names = {MODEL, LORA, REFINER}
+    known = server.wait_for(lambda: keys() if names <= keys().keys() else None, "the models")
+    client.patch(f"/api/v2/models/i/{known[MODEL]}", json={"default_settings": SETTINGS}).raise_for_status()
+    client.put("/api/v1/app/invocation_cache/disable").raise_for_status()
     yield
-    for name in (MODEL, LORA):
-        server.client.delete(f"/api/v2/models/i/{known[name]}").raise_for_status()
+    client.put("/api/v1/app/invocation_cache/enable").raise_for_status()
+    for name in names:
+        client.delete(f"/api/v2/models/i/{known[name]}").raise_for_status()
+
+
+def number(ui: UI, name: str) -> Locator:
+    return ui.page.get_by_role("spinbutton", name=name, exact=True)
+
+
+async def choose_lora_and_refiner(ui: UI) -> None:
+    await ui.text("Add LoRA").first.click()
+    await ui.text(LORA, exact=True).last.click()
+    await expect(ui.page.get_by_label("Remove LoRA")).to_be_visible()
+    await ui.button("Refiner").click()
+    await ui.page.get_by_role("combobox", name="Refiner Model").press("ArrowDown")
+    await ui.page.get_by_role("option", name=REFINER).click()
+
+
+async def change_everything(ui: UI) -> None:
+    """Choose another model, which takes LoRA and refiner away, with its own size, and change what else is recalled."""
+    await number(ui, "Refiner Start").fill("0.5")
+    await number(ui, "Refiner Start").press("Tab")
+    await ui.page.get_by_label("Remove LoRA").click()
+    await ui.prompt("something else")
+    await ui.page.get_by_role("button", name=MODEL, exact=True).first.click()
+    await ui.text(OTHER, exact=True).last.click()
+    await expect(ui.page.get_by_role("button", name=OTHER, exact=True).first).to_be_visible()
+    await number(ui, "Width").fill("256")
+    await number(ui, "Width").press("Tab")
+
+
+async def invoke_again(ui: UI) -> dict[str, Any]:
+    """Generate with what the UI has now; returns the completed item."""
+    last = max(item["item_id"] for item in ui.items())
+    await ui.button(re.compile("^Invoke")).first.click()
+    new = ui.server.wait_for(lambda: [i for i in ui.items() if i["item_id"] > last], "an item")
+    return completed(ui, new[0]["item_id"])
+
+
+def completed(ui: UI, item_id: int) -> dict[str, Any]:
+    item = ui.server.finished(item_id)
+    assert item["status"] == "completed", item["error_message"]
+    return item
 
 
 @pytest.mark.usefixtures("installed")
-async def test_an_image_with_a_lora_and_its_recall(ui: UI) -> None:
-    lora = ui.page.get_by_label("Remove LoRA")
+async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(ui: UI) -> None:
+    page = ui.page
     await expect(ui.text(MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
-    await ui.text("Add LoRA").first.click()
-    await ui.text(LORA, exact=True).last.click()
-    await expect(lora).to_be_visible()
-
-    item_id = await ui.invoke("a red fox in the snow")
-    await expect(ui.page.get_by_test_id("progress-image").first).to_be_visible()
-    item = ui.server.finished(item_id)
-    assert item["status"] == "completed", item["error_message"]
+    await choose_lora_and_refiner(ui)
+    item_id = await ui.invoke(PROMPT)
+    await expect(page.get_by_test_id("progress-image").first).to_be_visible()
+    item = completed(ui, item_id)
     image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
     assert (image["width"], image["height"]) == (128, 128)
+    assert {name: metadata[name] for name in SETTINGS} == SETTINGS
     assert (metadata["generation_mode"], metadata["model"]["name"]) == ("sdxl_txt2img", MODEL)
     assert [(entry["model"]["name"], entry["weight"]) for entry in metadata["loras"]] == [(LORA, 0.75)]
+    assert (metadata["refiner_model"]["name"], metadata["refiner_start"]) == (REFINER, 0.8)
 
     await ui.picture(image["image_name"]).click()
-    await ui.page.get_by_label("Info (I)").first.click()
-    for shown in (f"{MODEL} (SDXL)", f"{LORA} (SDXL) - 0.75"):
+    await page.get_by_label("Info (I)").first.click()
+    for shown in (f"{MODEL} (SDXL)", f"{LORA} (SDXL) - 0.75", str(metadata["seed"])):
         await expect(ui.text(shown).first).to_be_visible()
-    await ui.page.get_by_label("Info (I)").first.click()
-    await lora.click()
-    await ui.prompt("something else")
-    await expect(lora).to_have_count(0)
-    await ui.page.get_by_label("Use All (A)").first.click()
-    await expect(lora).to_be_visible()
-    await expect(ui.page.locator("textarea").first).to_have_value("a red fox in the snow")
-    await expect(ui.page.get_by_role("spinbutton", name="Seed")).to_have_value(str(metadata["seed"]))
+    await page.get_by_label("Info (I)").first.click()
+    await change_everything(ui)
+
+    await page.get_by_label("Use All (A)").first.click()
+    await expect(page.get_by_role("button", name=MODEL, exact=True).first).to_be_visible()
+    await expect(page.get_by_label("Remove LoRA")).to_be_visible()
+    await expect(page.locator("textarea").first).to_have_value(PROMPT)
+    for name, value in (("Seed", metadata["seed"]), ("Width", 128), ("Refiner Start", 0.8)):
+        await expect(number(ui, name)).to_have_value(str(value))
+
+    again = await invoke_again(ui)
+    assert ui.server.picture_of(again)["image_name"] != image["image_name"]
+    assert ui.server.picture_metadata(again) == metadata
+    assert ui.server.pixels_of(again) == ui.server.pixels_of(item)
