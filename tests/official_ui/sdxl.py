@@ -1,11 +1,11 @@
-"""Stable Diffusion XL with a LoRA and the refiner in the official web UI, once for each bundle, with tiny models."""
+"""Stable Diffusion XL with a LoRA and the refiner in the official web UI: tiny models, and the steps of its flow."""
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.async_api import Locator, expect
 
 from tests.official_ui.conftest import UI
@@ -13,33 +13,28 @@ from tests.parity import models
 from tests.server_process import Server
 from tests.tiny_models import noise_of
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
-
 MODEL, LORA, REFINER, OTHER = "Tiny XL", "Tiny Style", "Tiny Refiner", "Embedded Tiny"
 SETTINGS = {"width": 128, "height": 128, "steps": 6, "cfg_scale": 4.0, "scheduler": "euler"}
 PROMPT = "a red fox in the snow"
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_models(folder: Path) -> None:
     """Write a tiny SDXL, its refiner, and a LoRA for one layer of its UNet."""
     import torch
     from safetensors.torch import save_file
 
-    made = tmp_path_factory.mktemp("models")
-    models.stable_diffusion_xl(made / MODEL, 2048)
-    models.stable_diffusion_xl(made / REFINER, 1280, refiner=True)
+    models.stable_diffusion_xl(folder / MODEL, 2048)
+    models.stable_diffusion_xl(folder / REFINER, 1280, refiner=True)
     layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
     weights = {
         f"{layer}.lora_down.weight": noise_of(1, 4, 2048),
         f"{layer}.lora_up.weight": noise_of(2, 64, 4),
         f"{layer}.alpha": torch.tensor(4.0),
     }
-    save_file(weights, made / f"{LORA}.safetensors")
-    return made
+    save_file(weights, folder / f"{LORA}.safetensors")
 
 
-@pytest.fixture(scope="module")
+@contextmanager
 def installed(server: Server, folder: Path) -> Iterator[None]:
     """Install them in place, with small images as the default of the main model, and let nodes run again each time."""
     client = server.client
@@ -74,7 +69,7 @@ async def choose_lora_and_refiner(ui: UI) -> None:
 
 
 async def change_everything(ui: UI) -> None:
-    """Choose another model, which takes LoRA and refiner away, with its own size, and change what else is recalled."""
+    """Change what "Use All" recalls: the LoRA, the prompt, the refiner's start, the size and the model."""
     await number(ui, "Refiner Start").fill("0.5")
     await number(ui, "Refiner Start").press("Tab")
     await ui.page.get_by_label("Remove LoRA").click()
@@ -98,38 +93,3 @@ def completed(ui: UI, item_id: int) -> dict[str, Any]:
     item = ui.server.finished(item_id)
     assert item["status"] == "completed", item["error_message"]
     return item
-
-
-@pytest.mark.usefixtures("installed")
-async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(ui: UI) -> None:
-    page = ui.page
-    await expect(ui.text(MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
-    await choose_lora_and_refiner(ui)
-    item_id = await ui.invoke(PROMPT)
-    await expect(page.get_by_test_id("progress-image").first).to_be_visible()
-    item = completed(ui, item_id)
-    image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
-    assert (image["width"], image["height"]) == (128, 128)
-    assert {name: metadata[name] for name in SETTINGS} == SETTINGS
-    assert (metadata["generation_mode"], metadata["model"]["name"]) == ("sdxl_txt2img", MODEL)
-    assert [(entry["model"]["name"], entry["weight"]) for entry in metadata["loras"]] == [(LORA, 0.75)]
-    assert (metadata["refiner_model"]["name"], metadata["refiner_start"]) == (REFINER, 0.8)
-
-    await ui.picture(image["image_name"]).click()
-    await page.get_by_label("Info (I)").first.click()
-    for shown in (f"{MODEL} (SDXL)", f"{LORA} (SDXL) - 0.75", str(metadata["seed"])):
-        await expect(ui.text(shown).first).to_be_visible()
-    await page.get_by_label("Info (I)").first.click()
-    await change_everything(ui)
-
-    await page.get_by_label("Use All (A)").first.click()
-    await expect(page.get_by_role("button", name=MODEL, exact=True).first).to_be_visible()
-    await expect(page.get_by_label("Remove LoRA")).to_be_visible()
-    await expect(page.locator("textarea").first).to_have_value(PROMPT)
-    for name, value in (("Seed", metadata["seed"]), ("Width", 128), ("Refiner Start", 0.8)):
-        await expect(number(ui, name)).to_have_value(str(value))
-
-    again = await invoke_again(ui)
-    assert ui.server.picture_of(again)["image_name"] != image["image_name"]
-    assert ui.server.picture_metadata(again) == metadata
-    assert ui.server.pixels_of(again) == ui.server.pixels_of(item)
