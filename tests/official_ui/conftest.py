@@ -27,7 +27,7 @@ from tests.server_process import Server
 
 BUNDLES = Path(__file__).parents[2] / ".cache" / "webui"
 VERSIONS = ("6.8.1", "6.14.2")
-PATIENCE = 30_000
+PATIENCE = 90_000
 """Milliseconds that a busy machine may take for what takes a moment."""
 
 expect.set_options(timeout=PATIENCE)

@@ -1,13 +1,16 @@
 """What people do in the official web UI, once for each bundle; every test fails on a failed request or a console error too."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.async_api import expect
 
+from tests.official_ui import sdxl
 from tests.official_ui.conftest import UI
+from tests.server_process import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -213,3 +216,50 @@ async def test_settings_about_and_that_a_reload_keeps_state(ui: UI) -> None:
     )
     await ui.page.reload()
     await expect(ui.page.locator("textarea").first).to_have_value("kept over a reload")
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdxl")
+    sdxl.write_models(folder)
+    return folder
+
+
+@pytest.fixture
+def sdxl_installed(server: Server, sdxl_folder: Path) -> Iterator[None]:
+    with sdxl.installed(server, sdxl_folder):
+        yield
+
+
+async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(sdxl_installed: None, ui: UI) -> None:
+    page = ui.page
+    await expect(ui.text(sdxl.MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
+    await sdxl.choose_lora_and_refiner(ui)
+    item_id = await ui.invoke(sdxl.PROMPT)
+    await expect(page.get_by_test_id("progress-image").first).to_be_visible()
+    item = sdxl.completed(ui, item_id)
+    image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
+    assert (image["width"], image["height"]) == (128, 128)
+    assert {name: metadata[name] for name in sdxl.SETTINGS} == sdxl.SETTINGS
+    assert (metadata["generation_mode"], metadata["model"]["name"]) == ("sdxl_txt2img", sdxl.MODEL)
+    assert [(entry["model"]["name"], entry["weight"]) for entry in metadata["loras"]] == [(sdxl.LORA, 0.75)]
+    assert (metadata["refiner_model"]["name"], metadata["refiner_start"]) == (sdxl.REFINER, 0.8)
+
+    await ui.picture(image["image_name"]).click()
+    await page.get_by_label("Info (I)").first.click()
+    for shown in (f"{sdxl.MODEL} (SDXL)", f"{sdxl.LORA} (SDXL) - 0.75", str(metadata["seed"])):
+        await expect(ui.text(shown).first).to_be_visible()
+    await page.get_by_label("Info (I)").first.click()
+    await sdxl.change_everything(ui)
+
+    await page.get_by_label("Use All (A)").first.click()
+    await expect(page.get_by_role("button", name=sdxl.MODEL, exact=True).first).to_be_visible()
+    await expect(page.get_by_label("Remove LoRA")).to_be_visible()
+    await expect(page.locator("textarea").first).to_have_value(sdxl.PROMPT)
+    for name, value in (("Seed", metadata["seed"]), ("Width", 128), ("Refiner Start", 0.8)):
+        await expect(sdxl.number(ui, name)).to_have_value(str(value))
+
+    again = await sdxl.invoke_again(ui)
+    assert ui.server.picture_of(again)["image_name"] != image["image_name"]
+    assert ui.server.picture_metadata(again) == metadata
+    assert ui.server.pixels_of(again) == ui.server.pixels_of(item)

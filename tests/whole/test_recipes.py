@@ -91,8 +91,8 @@ def region() -> Image.Image:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     folder = tmp_path_factory.mktemp("models")
     models._stable_diffusion(folder / "p-sd15", 768)
-    models._stable_diffusion_xl(folder / "p-sdxl", 2048)
-    models._stable_diffusion_xl(folder / "p-refiner", 1280, refiner=True)
+    models.stable_diffusion_xl(folder / "p-sdxl", 2048)
+    models.stable_diffusion_xl(folder / "p-refiner", 1280, refiner=True)
     models._image_prompts(folder)
     _controlnet(folder)
     server = Server(tmp_path_factory.mktemp("server") / "root").start()
