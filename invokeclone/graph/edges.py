@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler
 
-SLICE = 1000
+SLICE = 200
 
 
 def in_slices(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:

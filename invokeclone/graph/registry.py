@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
 
-from invokeclone.graph import discovery
+from invokeclone.graph import absent, discovery
 
 if TYPE_CHECKING:
     from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
@@ -53,6 +53,8 @@ def remedy(node_type: str) -> str:
     """Return what would bring a node type that is not there, or what could take its place."""
     if node_type in _nodes:
         return "The settings allow_nodes and deny_nodes switch it off."
+    if (missing := absent.remedy(node_type)) is not None:
+        return missing
     kind = node_type.partition("_")[0]
     near = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []
     near += [name for name in difflib.get_close_matches(node_type[:100], nodes_in_use(), 3) if name not in near]

@@ -3,10 +3,14 @@
 The text is checked before it is parsed, with a few passes over its bytes that run at the speed of memory.
 """
 
+import codecs
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
+
+import orjson
 
 from invokeclone.kit.errors import TooLarge, Unprocessable
 from invokeclone.kit.limits import Limits
@@ -14,12 +18,16 @@ from invokeclone.kit.limits import Limits
 SLICED = 64 * 1024
 """Bytes from which parsing is cut into slices, so that a thread does it without holding the interpreter throughout."""
 
+LONG = 4 * 1024 * 1024
+"""Bytes from which the parser is one that reads texts four times as fast, but in one go."""
+
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
 """The integers of 64 bits, signed and unsigned: seeds of ComfyUI's clients use the whole of the latter."""
 
-_UNPAIRED = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
+_SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[89a-fA-F])")
+_PAIR = 12
+"""Bytes of a surrogate pair, written out: a shorter match of the pattern is half of one."""
+
 _LONG_NUMBER = re.compile(rb"-?[0-9]{19,}[0-9.eE+-]*|-?[0-9.]+[eE][+-]?[0-9]{3,}")
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS = b"0" * 19
@@ -37,10 +45,14 @@ def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
 
     Raises NotStorable, TooLarge, or json.JSONDecodeError for what is no JSON.
     """
-    text = _utf8(data)
     _check(data, limits, text_kib)
-    hook = dict if len(data) < SLICED else _sliced
-    return json.loads(text, parse_constant=_refuse, object_pairs_hook=hook)
+    if len(data) < LONG:
+        hook = dict if len(data) < SLICED else _sliced
+        return json.loads(_utf8(data), parse_constant=_refuse, object_pairs_hook=hook)
+    try:
+        return orjson.loads(data.removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError:
+        return json.loads(_utf8(data), parse_constant=_refuse)  # which says what is wrong as with shorter ones
 
 
 def check_text(text: str, what: str = "a text") -> str:
@@ -73,16 +85,45 @@ def _utf8(data: bytes) -> str:
 def _check(data: bytes, limits: Limits, text_kib: int | None) -> None:
     """Check a JSON text by its bytes: texts without their escaped quotes, and what is between texts."""
     if b"\\" in data:
-        data = data.replace(rb"\\", b"").replace(rb"\"", b"")
+        data = b"".join(map(_without_quotes, _whole_escapes(data)))
         if rb"\u0000" in data:
             raise NotStorable("a text holds a NUL character")
-        if _UNPAIRED.search(data):
-            raise NotStorable("a text is not Unicode: it holds half of a surrogate pair")
+        _check_surrogates(data)
     between = _between_texts(data, None if text_kib is None or len(data) <= text_kib * 1024 else text_kib)
     digits = between.translate(_DIGITS)
     if _MANY_DIGITS in digits or b"0e" in digits or b".e" in digits:
         _check_numbers(between)
     _check_structure(between, limits)
+
+
+def _whole_escapes(data: bytes) -> Iterator[bytes]:
+    """Yield slices that end between escapes."""
+    start = 0
+    while start < len(data):
+        part = data[start : start + SLICED]
+        if (len(part) - len(part.rstrip(b"\\"))) % 2:
+            part = data[start : start + SLICED + 1]
+        yield part
+        start += len(part)
+
+
+def _without_quotes(data: bytes) -> bytes:
+    """Take the escaped quotes and backslashes out."""
+    return data.replace(rb"\\", b"").replace(rb"\"", b"")
+
+
+def _check_surrogates(data: bytes) -> None:
+    """Raise NotStorable for half of a pair, looking at a slice at a time and what a pair at its end needs."""
+    start = 0
+    while start < len(data):
+        end = start + SLICED
+        for found in _SURROGATES.finditer(data, start, end + _PAIR - 1):
+            if found.start() >= end:
+                break
+            if found.end() - found.start() != _PAIR:
+                raise NotStorable("a text is not Unicode: it holds half of a surrogate pair")
+            end = max(end, found.end())
+        start = end
 
 
 def _between_texts(data: bytes, text_kib: int | None) -> bytes:

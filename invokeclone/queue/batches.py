@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -73,6 +73,10 @@ class BatchDatum(BaseModel):
     )
 
 
+FEW = 200
+"""Nodes, edges or values up to which a thread would cost more than it saves."""
+
+
 class Sizes(NamedTuple):
     """How much a batch holds."""
 
@@ -80,6 +84,11 @@ class Sizes(NamedTuple):
     edges: int
     fields: int
     values: int
+
+    @property
+    def are_large(self) -> bool:
+        """Whether a thread costs less than it saves."""
+        return max(self) > FEW
 
     def check(self, limits: Limits) -> None:
         """Raise Unprocessable for the first number over its limit."""
@@ -106,6 +115,8 @@ class Batch(BaseModel):
     runs: int = Field(default=1, ge=1, description="How often the whole is done.")
 
     _template: str | None = PrivateAttr(default=None)
+    _workflow_json: str | None = PrivateAttr(default=None)
+    _session_bytes: int = PrivateAttr(default=0)
 
     @field_validator("graph")
     @classmethod
@@ -130,6 +141,9 @@ class Batch(BaseModel):
         for datum in itertools.chain.from_iterable(self.data or []):
             _check_values(self.graph, datum)
         self._template = _template(self)
+        self._workflow_json = self.workflow.as_json() if self.workflow else None
+        values = sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
+        self._session_bytes = len(self._template) + len(FRESH_STATE) + values
         return self
 
     @property
@@ -139,29 +153,37 @@ class Batch(BaseModel):
         return self._template
 
     @property
+    def workflow_json(self) -> str | None:
+        """The workflow's JSON text, where there is one."""
+        return self._workflow_json
+
+    @property
     def sizes(self) -> Sizes:
         """How much it holds."""
         data = list(itertools.chain.from_iterable(self.data or []))
         values = sum(len(datum.items) for datum in data)
         return Sizes(len(self.graph.nodes), len(self.graph.edges), len(data), values)
 
-    def check(self, limits: Limits, room: int) -> None:
-        """Raise Unprocessable for a size, or TooLarge for the sessions of the items that `room` items leave space for."""
+    @property
+    def is_large(self) -> bool:
+        """Whether what is done with the whole of it should leave the event loop."""
+        return self.workflow is not None or self.sizes.are_large
+
+    def check(self, limits: Limits) -> None:
+        """Raise Unprocessable for a size over its limit."""
         self.sizes.check(limits)
         try:
             for node in self.graph.nodes.values():
                 check_size(node, limits)
         except SizeOverLimit as error:
             raise Unprocessable(str(error)) from error
-        each = (
-            len(self.template)
-            + len(FRESH_STATE)
-            + sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
-        )
+
+    def check_room(self, limits: Limits, room: int) -> None:
+        """Raise TooLarge for the sessions of the items that `room` items leave space for."""
         count = min(self.requested, room)
-        if count * each > limits.batch_mib * MIB:
+        if count * self._session_bytes > limits.batch_mib * MIB:
             raise TooLarge(
-                f"{count} items with sessions of {each // 1024} KiB are over {limits.batch_mib} MiB "
+                f"{count} items with sessions of {self._session_bytes // 1024} KiB are over {limits.batch_mib} MiB "
                 "(setting limits.batch_mib): enqueue fewer at a time"
             )
 
@@ -296,13 +318,20 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 """Writes integers of any size, which faster encoders refuse, and raises ValueError for NaN and infinity."""
 
 
+def _graph_json(graph: dict[str, Any]) -> str:
+    """Write a graph node by node and edge by edge, so that other threads can run in between."""
+    nodes = ",".join([f"{_json(node_id)}:{_json(node)}" for node_id, node in graph["nodes"].items()])
+    edges = ",".join([_json(edge) for edge in graph["edges"]])
+    return f'{{"id":{_json(graph["id"])},"nodes":{{{nodes}}},"edges":[{edges}]}}'
+
+
 def _template(batch: Batch) -> str:
     """Write the batch's graph without nulls, with a place for each datum. ValueError for a number JSON has no word for."""
     graph = batch.graph.dumped()
     mark = f"@{uuid.uuid4()}@"
     for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):
         graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{number}{mark}"
-    pieces = _json(graph).split(mark)
+    pieces = _graph_json(graph).split(mark)
     pieces[0:-1:2] = [piece.removesuffix('"') for piece in pieces[0:-1:2]]
     pieces[2::2] = [piece.removeprefix('"') for piece in pieces[2::2]]
     return MARK.join(pieces)

@@ -1,32 +1,60 @@
 """Batches on their way in: sizes first, then validation, off the event loop when the graph or its data are large."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from invokeclone.graph.edges import Edge
+from invokeclone.graph.graph import Graph
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.requests import validated
-from invokeclone.queue.batches import Batch, Sizes
+from invokeclone.kit.sliced_json import list_json, model_json
+from invokeclone.queue.batches import Batch, BatchValue, Sizes
 from invokeclone.queue.schemas import EnqueueBatchResult
 
-FEW = 200
-"""Nodes, edges or values up to which a thread would cost more than it saves."""
+_EDGES = TypeAdapter(list[Edge])
+_VALUES = TypeAdapter(list[BatchValue])
 
 
 async def read_batch(sent: Any, limits: Limits) -> Batch:
     """Return the batch in a request's body. Raises RequestValidationError, and Unprocessable for what is over a limit."""
     sizes = _sizes(sent)
     sizes.check(limits)
-    if max(sizes) <= FEW:
+    if not sizes.are_large and _member(sent, "workflow") is None:
         return validated(Batch, sent, "batch")
     return await off_loop(lambda: validated(Batch, sent, "batch"))
 
 
 async def answer(result: EnqueueBatchResult) -> str:
     """Return the result as JSON text; it repeats the batch."""
-    if max(result.batch.sizes) <= FEW:
+    if not result.batch.is_large:
         return result.model_dump_json()
-    return await off_loop(result.model_dump_json)
+    return await off_loop(lambda: _result_json(result))
+
+
+def _result_json(result: EnqueueBatchResult) -> str:
+    batch = result.batch
+    return model_json(result, batch=model_json(batch, graph=_graph_json(batch.graph), **_large_parts(batch)))
+
+
+def _graph_json(graph: Graph) -> str:
+    nodes = [
+        f"{json.dumps(node_id, ensure_ascii=False)}:{node.model_dump_json()}" for node_id, node in graph.nodes.items()
+    ]
+    return model_json(graph, nodes=f"{{{','.join(nodes)}}}", edges=list_json(_EDGES, graph.edges))
+
+
+def _large_parts(batch: Batch) -> dict[str, str]:
+    """Return the texts of the data and of the workflow, where there are any."""
+    parts = {} if batch.workflow_json is None else {"workflow": batch.workflow_json}
+    if batch.data is None:
+        return parts
+    zipped = [[model_json(datum, items=list_json(_VALUES, datum.items)) for datum in data] for data in batch.data]
+    lists = [f"[{','.join(data)}]" for data in zipped]
+    return parts | {"data": f"[{','.join(lists)}]"}
 
 
 def _sizes(sent: Any) -> Sizes:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import calls, counts, store
 from invokeclone.queue.batches import Batch, expand
@@ -82,10 +83,15 @@ async def enqueue(
     Raises ImagesMoving, and what `Batch.check` does.
     """
     _check_open(resources)
+    limits = resources.settings.limits
+    if batch.is_large:
+        await off_loop(lambda: batch.check(limits))
+    else:
+        batch.check(limits)
     async with resources.database.write() as connection:
         pending, highest = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
-        batch.check(resources.settings.limits, max(room, 0))
+        batch.check_room(limits, max(room, 0))
         priority = highest + 1 if prepend else 0
         enqueued = await store.add(
             connection,
@@ -96,7 +102,7 @@ async def enqueue(
             origin=batch.origin,
             destination=batch.destination,
             user_id=user.user_id,
-            workflow=batch.workflow.model_dump_json() if batch.workflow else None,
+            workflow=batch.workflow_json,
         )
         item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
     result = EnqueueBatchResult(

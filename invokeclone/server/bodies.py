@@ -3,6 +3,7 @@
 Large bodies are read off the event loop.
 """
 
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast, get_args, get_origin
 
@@ -16,9 +17,13 @@ from starlette.types import Receive, Scope
 
 from invokeclone.graph.types import is_union
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
+from invokeclone.kit.garbage import uncollected
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
+
+MANY_OBJECTS = 256 * 1024
+"""Bytes of a body from which the objects that come of it would make a look for garbage long."""
 
 Fill = Callable[[Any], Any]
 
@@ -42,7 +47,12 @@ class JsonRoute(APIRoute):
         fill = _filling(self.dependant, embedded=self._embed_body_fields)
 
         async def handler(request: Request) -> Response:
-            return await handle(JsonRequest(request.scope, request.receive, fill))
+            with contextlib.ExitStack() as stack:
+                strict = JsonRequest(request.scope, request.receive, fill, stack)
+                try:
+                    return await handle(strict)
+                finally:
+                    strict.forget()
 
         return handler
 
@@ -50,9 +60,11 @@ class JsonRoute(APIRoute):
 class JsonRequest(Request):
     """A request whose JSON holds nothing that cannot be stored."""
 
-    def __init__(self, scope: Scope, receive: Receive, fill: Fill) -> None:
+    def __init__(self, scope: Scope, receive: Receive, fill: Fill, stack: contextlib.ExitStack) -> None:
+        """`stack` is closed when the request has been answered."""
         super().__init__(scope, receive)
         self._fill = fill
+        self._stack = stack
 
     async def json(self) -> Any:
         """Return the body's value. Raises HTTPException for what is over a limit or not storable, and JSONDecodeError."""
@@ -65,11 +77,17 @@ class JsonRequest(Request):
                 _check_lists(value, limits.names)
                 return self._fill(value)
 
+            if len(data) >= MANY_OBJECTS:
+                self._stack.enter_context(uncollected())
             try:
                 self._json = read() if len(data) < SLICED else await off_loop(read)
             except InvokeCloneError as error:  # FastAPI would answer 400 without the reason
                 raise HTTPException(error.status, str(error)) from error
         return self._json
+
+    def forget(self) -> None:
+        """Let go of the body's value: thousands of objects that the next look for garbage need not go through."""
+        self._json = None
 
 
 def _check_lists(value: Any, most: int) -> None:

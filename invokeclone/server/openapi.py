@@ -4,10 +4,7 @@ It is made once, when first asked for, and kept as bytes, plain and gzipped. It 
 """
 
 import asyncio
-import contextlib
-import gc
 import gzip
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -20,6 +17,7 @@ from starlette.responses import Response
 
 from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
+from invokeclone.kit.garbage import uncollected
 from invokeclone.models.schemas import AnyModelConfig
 
 TITLE = "Invoke - Community Edition"
@@ -84,22 +82,6 @@ def _extra_schemas() -> dict[str, Any]:
     return found
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Switch the garbage collector off: with the millions of objects of a document it would look through the whole process.
-
-    Each of those looks stops every thread, the event loop's too, for 150 ms, and all of them are a fifth of the time; without
-    them the document takes 7 MB more while it is made.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Document:
     """The document as bytes, made on the first request in a thread."""
 
@@ -127,7 +109,7 @@ class Document:
         return Response(body, media_type="application/json", headers=headers)
 
     def _make(self) -> tuple[bytes, bytes]:
-        with _uncollected():
+        with uncollected():  # takes 7 MB more meanwhile, and a fifth less time
             plain = orjson.dumps(self._app.openapi())
         return plain, gzip.compress(plain, 6)
 

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, File, Path, Query, Response, UploadFile
 from starlette.responses import FileResponse
 
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import LATER, Needs, Read, validated
 from invokeclone.users.current import CurrentUser, MediaUser
 from invokeclone.workflows import service, store
 from invokeclone.workflows.schemas import (
@@ -79,10 +80,11 @@ async def list_workflows(
 async def create_workflow(
     needs: Needs,
     user: CurrentUser,
-    workflow: Annotated[WorkflowWithoutID, Body(embed=True, description="The workflow.")],
+    workflow: Annotated[WorkflowWithoutID, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Add a workflow to the library."""
-    return _json(await service.create(needs, workflow, user))
+    checked = await off_loop(lambda: validated(WorkflowWithoutID, workflow, "workflow"))
+    return _json(await service.create(needs, checked, user))
 
 
 @router.get("/tags")
@@ -140,10 +142,13 @@ async def get_workflow(needs: Needs, user: CurrentUser, workflow_id: WorkflowId)
 
 @router.patch("/i/{workflow_id}", response_model=WorkflowRecordDTO)  # noqa: FAST003  (clients know it so)
 async def update_workflow(
-    needs: Needs, user: CurrentUser, workflow: Annotated[Workflow, Body(embed=True, description="The workflow.")]
+    needs: Needs,
+    user: CurrentUser,
+    workflow: Annotated[Workflow, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Replace the workflow that has the id of the one sent; the id in the address says nothing."""
-    return _json(await service.update(needs, workflow, user))
+    checked = await off_loop(lambda: validated(Workflow, workflow, "workflow"))
+    return _json(await service.update(needs, checked, user))
 
 
 @router.delete("/i/{workflow_id}")

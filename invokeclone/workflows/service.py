@@ -13,6 +13,7 @@ from starlette.responses import FileResponse
 
 from invokeclone.images import media, pictures
 from invokeclone.images.pictures import NoPicture
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import SYSTEM, User
@@ -178,7 +179,7 @@ def _judge_text(text: str, capacity: int) -> WorkflowCallCompatibility:
 def _text(workflow: Workflow) -> str:
     """Return the workflow as JSON; raises WorkflowInvalid for text that is not Unicode."""
     try:
-        return workflow.model_dump_json()
+        return workflow.as_json()
     except PydanticSerializationError as error:
         raise WorkflowInvalid(f"the workflow cannot be stored: {error}") from error
 
@@ -194,8 +195,8 @@ def _check(workflow: WorkflowWithoutID) -> None:
 async def create(resources: Resources, workflow: WorkflowWithoutID, user: User) -> bytes:
     """Add a workflow under a new id and return it as JSON; with several users only its owner sees it. Raises WorkflowInvalid."""
     _check(workflow)
-    named = Workflow(**dict(workflow), id=str(uuid4()))
-    text = _text(named)
+    named = Workflow.model_construct(**dict(workflow), id=str(uuid4()))  # validated already, and it may be large
+    text = await off_loop(lambda: _text(named))
     judgement = await _judge(resources, named)
     is_public = not resources.settings.multiuser
     async with resources.database.write() as connection:
@@ -209,7 +210,7 @@ async def create(resources: Resources, workflow: WorkflowWithoutID, user: User) 
 async def update(resources: Resources, workflow: Workflow, user: User) -> bytes:
     """Replace the workflow of this id and return it; raises WorkflowInvalid, WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
     _check(workflow)
-    text = _text(workflow)
+    text = await off_loop(lambda: _text(workflow))
     judgement = await _judge(resources, workflow)
     async with resources.database.write() as connection:
         before = await store.get(connection, workflow.id)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from invokeclone.graph import registry
+from invokeclone.graph import absent, registry
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.graph import (
     CyclicalGraphError,
@@ -41,6 +41,14 @@ def test_unknown_type(graph: Make) -> None:
     assert error["type"] == "union_tag_invalid"
     assert error["loc"] == ("graph", "nodes", "n")
     assert error["ctx"]["tag"] == "no_such_node"
+
+
+def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
+    (error,) = errors(graph({"n": "infill_lama"}))
+    assert "needs LaMa, which this version does not have yet; choose another infill method" in error["msg"]
+    (error,) = errors(graph({"n": "flux_denoise"}))
+    assert "needs FLUX" in error["msg"]
+    assert not absent.TYPES.keys() & registry.nodes().keys(), "no longer absent: take it out of the table"
 
 
 def test_missing_type() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.json_text import SLICED, NotStorable, check_text, decode
+from invokeclone.kit.json_text import LONG, SLICED, NotStorable, check_text, decode
 from invokeclone.kit.limits import Limits
 
 LIMITS = Limits(json_values=1000, json_depth=50)
@@ -69,6 +69,30 @@ def test_values_and_texts_are_counted() -> None:
 def test_a_large_body_is_read_like_a_small_one() -> None:
     value = {"texts": [{"a": "x" * 1000}] * (SLICED // 900)}
     assert decode(json.dumps(value).encode(), LIMITS) == value
+
+
+@pytest.mark.parametrize("before", range(SLICED - 14, SLICED + 3))
+def test_escapes_are_whole_wherever_a_slice_ends(before: int) -> None:
+    start = '"' + "x" * (before - 1)
+    for text in (r"\ud83d\ude00", r"\\\\\"", r"\\ud800", r"\\\"[[[[", r"\u00e9"):
+        whole = f'{start}{text}"'
+        assert decode(whole.encode(), LIMITS) == json.loads(whole)
+    for text in (r"\ud83d", r"\ud83dx", r"\ude00", r"\ud83d\ud83d\ude00", r"\u0000", r"\ud83d\ude00\ude00"):
+        with pytest.raises(NotStorable):
+            decode(f'{start}{text}"'.encode(), LIMITS)
+
+
+def test_the_longest_bodies_are_read_like_others() -> None:
+    """Another parser reads them: the same values, and the same words for what is wrong."""
+    text = "x" * LONG
+    value = {"a": text, "b": 1e300, "c": -(2**63), "d": 2**64 - 1, "e": [True, None, 1.5, "\U0001f600"]}
+    assert decode(b"\xef\xbb\xbf" + json.dumps(value).encode(), LIMITS) == value
+    with pytest.raises(json.JSONDecodeError, match="Expecting ',' delimiter"):
+        decode(json.dumps([text]).encode()[:-1] + b"}", LIMITS)
+    with pytest.raises(NotStorable, match="not UTF-8"):
+        decode(b'"' + text.encode() + b'\xff"', LIMITS)
+    with pytest.raises(NotStorable, match="NaN"):
+        decode(b'["' + text.encode() + b'", NaN]', LIMITS)
 
 
 def test_check_text() -> None:

@@ -11,6 +11,9 @@ from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.graph import Graph
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
+from invokeclone.queue import intake
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.schemas import EnqueueBatchResult
 
 Client = httpx.AsyncClient
 
@@ -87,6 +90,22 @@ async def test_a_large_graph_is_validated_like_a_small_one(client: Client, make:
     assert answer.json()["detail"][0]["loc"] == ["body", "batch", "graph", "edges", 1200, "source"]
     assert (await client.post("enqueue_batch", json={"batch": None})).status_code == 422
     assert (await client.post("enqueue_batch", json={"batch": make.batch(graph=chain(1500))})).json()["enqueued"] == 1
+
+
+async def test_a_large_answer_is_the_text_that_a_small_one_would_be(make: Any) -> None:
+    """It is put together from slices, which must not show."""
+    names = ("name", "author", "description", "version", "contact", "tags", "notes")
+    workflow: dict[str, Any] = dict.fromkeys(names, "é")
+    workflow |= {"exposedFields": [], "meta": {"version": "3.0.0", "category": "user"}, "edges": [], "form": {"a": 1}}
+    nodes = [{"id": f"n{number}", "data": {"x": [number, None, 1.5]}} for number in range(450)]
+    data = [[make.datum("n0", "a", *range(450))], []]
+    parts: dict[str, Any] = {"graph": chain(450) | {"id": 'q"é'}, "data": data, "runs": 2}
+    for extra in ({}, {"workflow": workflow | {"nodes": nodes}}, {"data": None}):
+        batch = Batch.model_validate(parts | extra)
+        result = EnqueueBatchResult(
+            queue_id="d", enqueued=2, requested=10**30, batch=batch, priority=0, item_ids=[2, 1]
+        )
+        assert await intake.answer(result) == result.model_dump_json()
 
 
 def test_collectors_that_feed_each_other_are_checked_once_each() -> None:

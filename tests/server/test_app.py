@@ -171,6 +171,21 @@ async def test_devices_and_patchmatch(client: httpx.AsyncClient) -> None:
     }
 
 
+async def test_outpainting_has_an_infill_by_default(client: httpx.AsyncClient) -> None:
+    """The official UI fills with patchmatch where the status says so and with LaMa otherwise; 6.8.1 reads a list."""
+    assert (await client.get("/api/v1/app/patchmatch_status")).json() is True
+    methods = (await client.get("/api/v1/app/config")).json()["infill_methods"]
+    assert "patchmatch" in methods
+    nodes = {"color": "infill_rgba"}
+    for method in methods:
+        node = {"id": "n", "type": nodes.get(method, f"infill_{method}"), "image": {"image_name": "x.png"}}
+        batch = {"graph": {"nodes": {"n": node}, "edges": []}}
+        assert (await client.post("/api/v1/queue/default/enqueue_batch", json={"batch": batch})).status_code in (
+            200,
+            201,
+        )
+
+
 async def test_answers_are_compressed_unless_switched_off(settings: Settings) -> None:
     async with running(settings) as (_app, client):
         assert (await client.get("/api/v1/app/app_deps")).headers["content-encoding"] == "gzip"

@@ -1,0 +1,45 @@
+"""The garbage collector is off in pauses, and on again after the last one; too long a series of them does not keep it off."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from invokeclone.kit import garbage
+from invokeclone.kit.garbage import uncollected
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    gc.enable()
+    yield
+    gc.enable()
+
+
+def test_pauses_that_overlap_end_with_the_last() -> None:
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_an_error_ends_a_pause() -> None:
+    with pytest.raises(ValueError, match="x"), uncollected():
+        raise ValueError("x")
+    assert gc.isenabled()
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    with uncollected():
+        pass
+    assert not gc.isenabled()
+
+
+def test_a_series_that_lasts_too_long_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "LONGEST_S", -1.0)
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            assert gc.isenabled()
