@@ -122,7 +122,7 @@ session_graphs = Table(
     Column("template", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""The graph of each batch, once, with places for what its items put into it; a trigger removes it with its last item (0013)."""
+"""The graph of each batch, once, with places for what its items put into it; it goes with the last of them (queue/tally.py)."""
 
 queue_counts = Table(
     "queue_counts",
@@ -135,10 +135,24 @@ queue_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many items are in each status, kept by triggers on `session_queue` (0012): of the `queue` (its name is ''), of each `batch`
+"""How many items are in each status, kept by triggers on `session_queue` (0012) and, of deletions, by queue/tally.py: of the `queue` (its name is ''), of each `batch`
 and of each `destination` (none is '')."""
 
-Index("ix_session_queue_order", session_queue.c.status, session_queue.c.priority.desc(), session_queue.c.item_id)
+Index(
+    "ix_session_queue_order",  # everybody's line
+    session_queue.c.status,
+    session_queue.c.priority.desc(),
+    session_queue.c.item_id,
+    session_queue.c.queue_id,
+    session_queue.c.device,
+    sqlite_where=session_queue.c.status == literal_column("'pending'"),
+)
+Index(
+    "ix_session_queue_busy",
+    session_queue.c.status,
+    session_queue.c.queue_id,
+    sqlite_where=text("status = 'in_progress' OR status = 'waiting'"),
+)
 Index(
     "ix_session_queue_pending",  # each user's own line
     session_queue.c.status,
@@ -148,15 +162,6 @@ Index(
     session_queue.c.device,
     sqlite_where=session_queue.c.status == literal_column("'pending'"),
 )
-Index(
-    "ix_session_queue_queue",
-    session_queue.c.queue_id,
-    session_queue.c.status,
-    session_queue.c.priority.desc(),
-    session_queue.c.created_at,
-    session_queue.c.user_id,
-)
-Index("ix_session_queue_listing", session_queue.c.queue_id, session_queue.c.priority.desc(), session_queue.c.item_id)
 Index("ix_session_queue_created", session_queue.c.queue_id, session_queue.c.created_at.desc())
 Index(
     "ix_session_queue_batch",

@@ -150,7 +150,7 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
     """Put the batch's one item into the queue as an item that is being run."""
     new = next(iter(expand(batch, 1)))
     async with resources.database.write() as connection:
-        await queue_store.add(
+        (item_id,) = await queue_store.add(
             connection,
             [new],
             queue_id=queue.DEFAULT_QUEUE,
@@ -161,7 +161,6 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
             user_id=SYSTEM.user_id,
             workflow=None,
         )
-        item_id = (await queue_store.list_batch(connection, queue.DEFAULT_QUEUE, batch.batch_id))[0]
         item = await queue_store.set_status(connection, item_id, "in_progress")
     if item is None:
         raise CommandError("the queue was cleared meanwhile", FAILED)

@@ -131,6 +131,7 @@ class Database:
         where = path if path is not None else ":memory:"
         # The connection that was given back last is lent first: what another one writes empties its cache of pages.
         pool: dict[str, Any] = {"pool_use_lifo": True} if path is not None else {"poolclass": StaticPool}
+        pool["pool_reset_on_return"] = None  # what is lent comes back without a transaction
         self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **pool)
         self._writing = asyncio.Lock()
         self._readers: list[_Reader] = []
@@ -167,8 +168,11 @@ class Database:
         async with self._engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            await driver.execute("BEGIN")  # one trip to the driver's thread; through SQLAlchemy it is three
-            yield connection
+            try:
+                await driver.execute("BEGIN")  # one trip to the driver's thread; through SQLAlchemy it is three
+                yield connection
+            finally:
+                await asyncio.shield(driver.rollback())
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -179,13 +183,15 @@ class Database:
         async with self._writing, self._engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            await _told("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
             try:
+                await _told("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
                 yield connection
+                await _told(
+                    "COMMIT", driver.commit()
+                )  # through SQLAlchemy it would be left out unless SQLAlchemy began
             except BaseException:
                 await asyncio.shield(driver.rollback())
                 raise
-            await _told("COMMIT", driver.commit())  # through SQLAlchemy it would be left out unless SQLAlchemy began
 
     async def migrate(self) -> None:
         """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed.

@@ -3,10 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query, Response
+from starlette.responses import StreamingResponse
 
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Reads
 from invokeclone.queue import counts, generation, intake, service, store
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
     Batch,
@@ -28,7 +30,6 @@ from invokeclone.queue.schemas import (
     SessionQueueItemSummary,
     ValidationRunData,
 )
-from invokeclone.queue.store import ItemFilter
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
@@ -90,7 +91,11 @@ async def list_all_queue_items(
     destination: Annotated[str | None, Query(description="Only items with this destination.")] = None,
 ) -> Response:
     """List all items, those of high priority first."""
-    return _json(await store.list_json(source, queue_id, destination, service.scope(user)))
+    viewer = service.scope(user)
+    item_ids = await store.list_order(source, queue_id, destination, viewer)
+    if len(item_ids) <= store.PART:
+        return _json(await store.get_many_json(source, queue_id, item_ids, viewer))
+    return StreamingResponse(store.stream_json(source, queue_id, item_ids, viewer), media_type="application/json")
 
 
 @router.get("/{queue_id}/item_ids", operation_id="get_queue_item_ids")

@@ -26,7 +26,7 @@ from invokeclone.queue.events import (
     InvocationErrorEvent,
     QueueItemStatusChangedEvent,
 )
-from invokeclone.queue.rows import ClaimedItem, Item, columns
+from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, whole
 from invokeclone.tables import session_queue
@@ -140,7 +140,7 @@ async def settle(connection: AsyncConnection) -> list[Event]:
 _ANY_CALL = Prepared(
     select(columns.item_id)
     .where(columns.parent_item_id.is_not(None))
-    .union_all(select(columns.item_id).where(columns.status == "waiting"))
+    .union_all(select(columns.item_id).where(has_status(columns, "waiting")))
     .limit(1)
 )
 """Most queues have no calls at all, and many changes would have to look for them."""
@@ -158,7 +158,7 @@ async def _waiting(connection: AsyncConnection) -> list[tuple[int, str]]:
     return [(item_id, whole(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
 
 
-_WAITING = Prepared(select(columns.item_id, *STORED).where(columns.status == "waiting").order_by(columns.item_id))
+_WAITING = Prepared(select(columns.item_id, *STORED).where(has_status(columns, "waiting")).order_by(columns.item_id))
 
 
 async def _called_by(connection: AsyncConnection, item_id: int, call_id: str) -> list[Any]:
@@ -267,5 +267,5 @@ def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExec
 
 async def forget_devices(connection: AsyncConnection) -> None:
     """Let any worker take the items that waited when the server ended: what theirs had kept for them is gone."""
-    statement = update(session_queue).where(columns.status == "pending", columns.device.is_not(None))
+    statement = update(session_queue).where(has_status(columns, "pending"), columns.device.is_not(None))
     await connection.execute(statement.values(device=None))

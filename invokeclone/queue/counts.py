@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, or_, select
 
 from invokeclone.kit.prepared import Prepared, Source, parameter
-from invokeclone.queue.rows import Item
+from invokeclone.queue.rows import Item, has_status
 from invokeclone.queue.schemas import (
     STATUSES,
     BatchStatus,
@@ -59,14 +59,14 @@ def _of_one(*selected: ColumnElement[Any], where: tuple[ColumnElement[bool], ...
     return select(func.json_array(*selected)).where(*where).limit(1).scalar_subquery()
 
 
-_RUNNING = (IN_QUEUE, columns.status == "in_progress")
+_RUNNING = (IN_QUEUE, has_status(columns, "in_progress"))
 _IDS = (columns.item_id, columns.batch_id, columns.session_id)
 _CURRENT = _of_one(*_IDS, where=(*_RUNNING, OF_OWNER))
 _OWN_CURRENT = _of_one(*_IDS, where=(*_RUNNING, columns.user_id == parameter("user_id")))
 _WORDS = _of_one(columns.origin, columns.destination, where=(*IN_BATCH, OF_OWNER))
 _PROCESSOR = (
     select(app_state.c.key).where(app_state.c.key == PAUSED).exists(),
-    select(columns.item_id).where(columns.status == "in_progress").exists(),
+    select(columns.item_id).where(has_status(columns, "in_progress")).exists(),
 )
 
 QUEUE = Prepared(select(_counted("queue"), _CURRENT, *_PROCESSOR))

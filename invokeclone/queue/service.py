@@ -13,8 +13,9 @@ from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import calls, counts, store
+from invokeclone.queue import bulk, calls, counts, store
 from invokeclone.queue.batches import Batch, expand
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     ProcessorResumedEvent,
@@ -32,7 +33,6 @@ from invokeclone.queue.schemas import (
     SessionQueueAndProcessorStatus,
     Status,
 )
-from invokeclone.queue.store import ItemFilter
 from invokeclone.users.current import SYSTEM, User
 
 DEFAULT_QUEUE = "default"
@@ -93,7 +93,7 @@ async def enqueue(
         room = resources.settings.max_queue_size - pending
         batch.check_room(limits, max(room, 0))
         priority = highest + 1 if prepend else 0
-        enqueued = await store.add(
+        item_ids = await store.add(
             connection,
             expand(batch, max(room, 0)),
             queue_id=queue_id,
@@ -104,7 +104,10 @@ async def enqueue(
             user_id=user.user_id,
             workflow=batch.workflow_json,
         )
-        item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
+        enqueued = len(item_ids)
+        item_ids.reverse()
+        if "batch_id" in batch.model_fields_set:  # it may have been there before
+            item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
     result = EnqueueBatchResult(
         queue_id=queue_id,
         enqueued=enqueued,
@@ -190,8 +193,7 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
         _check_owner(user, before)
         chain = await store.list_chain(connection, item_id) if before.in_call else [item_id]
         events = await _cancel(connection, chain)
-        for each in chain:
-            await store.delete_one(connection, each)
+        await bulk.delete_items(connection, queue_id, chain)
     _emit(resources, events)
 
 
@@ -201,8 +203,8 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
     async with resources.database.write() as connection:
-        idle = await store.cancel_idle(connection, chosen)
-        changed = await _cancel(connection, await store.list_running(connection, chosen))
+        idle = await bulk.cancel_idle(connection, chosen)
+        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, [*changed, *others])
@@ -217,7 +219,7 @@ def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, s
 async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
     async with resources.database.write() as connection:
-        idle = await store.cancel_idle(connection, chosen, spare_running=True)
+        idle = await bulk.cancel_idle(connection, chosen, spare_running=True)
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, others)
@@ -227,7 +229,7 @@ async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
 async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
     async with resources.database.write() as connection:
-        idle = await store.delete_many(connection, chosen, store.IDLE, spare_running=True)
+        idle = await bulk.delete_many(connection, chosen, bulk.IDLE, spare_running=True)
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, others)
@@ -237,8 +239,8 @@ async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
 async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
     async with resources.database.write() as connection:
-        changed = await _cancel(connection, await store.list_running(connection, chosen))
-        deleted = await store.delete_many(connection, chosen)
+        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
+        deleted = await bulk.delete_many(connection, chosen)
         others = await calls.settle(connection)
     told = {event.item_id for event in changed}
     _emit(resources, [*changed, *others])
@@ -249,18 +251,18 @@ async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
 async def clear(resources: Resources, chosen: ItemFilter) -> int:
     """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
     async with resources.database.write() as connection:
-        changed = await _cancel(connection, await store.list_running(connection, chosen))
-        deleted = await store.delete_many(connection, chosen)
+        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
+        deleted = await bulk.empty(connection, chosen)
         others = await calls.settle(connection)
     _emit(resources, [*changed, *others])
     resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
-    return len(deleted)
+    return deleted
 
 
 async def prune(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that have ended; return how many."""
     async with resources.database.write() as connection:
-        return len(await store.delete_many(connection, chosen, TERMINAL))
+        return await bulk.empty(connection, chosen, TERMINAL)
 
 
 # The state of the whole
@@ -364,7 +366,7 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
     """Fail the items of a worker that died, giving the reason; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
     async with resources.database.write() as connection:
-        orphans = await store.list_running(connection, device=device)
+        orphans = await bulk.list_running(connection, device=device)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
         events = [await calls.told(connection, item) for item in changed if item]
         others = await _rest_of_calls(connection, *changed)
@@ -377,10 +379,10 @@ async def recover(resources: Resources) -> None:
     settings = resources.settings
     async with resources.database.write() as connection:
         await store.resume(connection)
-        await store.cancel_interrupted(connection)
+        await bulk.cancel_interrupted(connection)
         await calls.settle(connection)
         await calls.forget_devices(connection)
         if settings.clear_queue_on_startup:
-            await store.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
+            await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:
-            await store.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)
+            await bulk.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)

@@ -3,6 +3,7 @@
 Parameters are named after what they are compared with: `queue_id`, `item_id`; `asked` is a JSON array of ids, `at` a time.
 """
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -12,11 +13,9 @@ from sqlalchemy import (
     Select,
     and_,
     case,
-    delete,
     func,
     insert,
     literal,
-    literal_column,
     not_,
     or_,
     select,
@@ -35,6 +34,7 @@ from invokeclone.queue.rows import (
     SUMMARIES,
     VISIBLE,
     columns,
+    has_status,
 )
 from invokeclone.queue.schemas import ACTIVE, STATUSES, TERMINAL, Status
 from invokeclone.queue.sessions import STORED
@@ -59,12 +59,20 @@ def _insert(count: int) -> str:
     return f"INSERT INTO session_queue ({', '.join((*_SHARED, 'updated_at', *_OWN))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
 
 
-INSERT, INSERT_MANY = _insert(1), _insert(AT_ONCE)
+INSERT_MANY = _insert(AT_ONCE)
+
+
+@cache
+def insert_some(count: int) -> str:
+    """Return the statement for so many items that returns their ids."""
+    return f"{_insert(count)} RETURNING item_id"
+
+
 ADD_GRAPH = Prepared(insert(session_graphs).values(template=parameter("template")).returning(session_graphs.c.graph_id))
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
 IS_ITEM = columns.item_id == parameter("item_id")
-PENDING = columns.status == "pending"
+PENDING = has_status(columns, "pending")
 
 
 def _in_order(query: Select[Any], *more: ColumnElement[bool]) -> Select[Any]:
@@ -81,7 +89,6 @@ RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
 RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
 ROOTS_IN_ORDER = Prepared(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
 STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
-DELETE_ONE = Prepared(delete(session_queue).where(IS_ITEM))
 SESSION_OF_ONE = Prepared(select(*STORED).where(IS_ITEM))
 
 
@@ -99,10 +106,10 @@ CHAIN = Prepared(_chain())
 
 ONE = Prepared(ITEMS.where(IS_ITEM, IN_QUEUE))
 ONE_WITHOUT_NULLS = Prepared(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))
-CURRENT = Prepared(ITEMS.where(IN_QUEUE, columns.status == "in_progress").order_by(VISIBLE.desc()).limit(1))
-NEXT = Prepared(ITEMS.where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.created_at).limit(1))
+CURRENT = Prepared(ITEMS.where(IN_QUEUE, has_status(columns, "in_progress")).order_by(VISIBLE.desc()).limit(1))
+NEXT = Prepared(ITEMS.where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1))
 
-_LISTED = ITEMS.where(IN_QUEUE).order_by(columns.priority.desc(), columns.item_id)
+_LISTED = select(columns.item_id).where(IN_QUEUE).order_by(columns.priority.desc(), columns.item_id)
 ALL = Prepared(_LISTED)
 ALL_WITH_DESTINATION = Prepared(_LISTED.where(columns.destination == parameter("destination"), VISIBLE))
 ITEMS_IN_ORDER = Prepared(_in_order(ITEMS, IN_QUEUE))
@@ -167,17 +174,12 @@ def _claim(chosen: Any) -> Prepared:
     )
 
 
-def _pending(item: Any) -> ColumnElement[bool]:
-    """Match items in the line, in a word that lets SQLite use the index of just these."""
-    return item.status == literal_column("'pending'")  # type: ignore[no-any-return]
-
-
 def _free(item: Any) -> ColumnElement[bool]:
     """Match items in the line that `on` may take: new ones, and those that go on after a call where they began.
 
     Only their own worker has what these have kept.
     """
-    return and_(_pending(item), or_(item.device.is_(None), item.device == parameter("on")))
+    return and_(has_status(item, "pending"), or_(item.device.is_(None), item.device == parameter("on")))
 
 
 def _foremost() -> ScalarSelect[Any]:
@@ -190,9 +192,9 @@ def _foremost() -> ScalarSelect[Any]:
 def _users_in_line() -> CTE:
     """Select each user with pending items once, by steps in the index from one user to the next, and a null at the end."""
     first, further = session_queue.alias("first").c, session_queue.alias("further").c
-    lowest = select(first.user_id).where(_pending(first)).order_by(first.user_id).limit(1)
+    lowest = select(first.user_id).where(has_status(first, "pending")).order_by(first.user_id).limit(1)
     users = select(lowest.scalar_subquery().label("user_id")).cte("in_line", recursive=True)
-    following = select(further.user_id).where(_pending(further), further.user_id > users.c.user_id)
+    following = select(further.user_id).where(has_status(further, "pending"), further.user_id > users.c.user_id)
     following = following.order_by(further.user_id).limit(1).correlate(users)
     return users.union_all(select(following.scalar_subquery()).where(users.c.user_id.is_not(None)))
 

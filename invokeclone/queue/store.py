@@ -4,32 +4,28 @@ A change of status is one statement that bumps `status_sequence`, sets the times
 have reached their end. It emits nothing and reads no session.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+import itertools
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-import orjson
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.prepared import Prepared, Source, parameter
+from invokeclone.kit.prepared import Source
 from invokeclone.kit.times import now
 from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
-from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
-from invokeclone.queue.schemas import TERMINAL, Status
+from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, listed, record
+from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import MARK, new_session, whole
-from invokeclone.queue.statements import became
 from invokeclone.queue.tally import Counted
 from invokeclone.tables import app_state, session_queue
 
-IDLE: tuple[Status, ...] = ("pending", "waiting")
-"""Statuses that end without a worker having to be told."""
+PART = 250
+"""Items that a long list is sent in at once."""
 
 
 class QueueItemNotFound(NotFound):
@@ -37,46 +33,6 @@ class QueueItemNotFound(NotFound):
 
     def __init__(self, queue_id: str, item_id: int) -> None:
         super().__init__(f"Queue {queue_id} has no item {item_id}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemFilter:
-    """Which items of a queue are meant: those of batches, of a destination, of a user, or all."""
-
-    queue_id: str
-    batch_ids: Sequence[str] | None = None
-    destination: str | None = None
-    owner: str | None = None
-
-    @property
-    def values(self) -> dict[str, str]:
-        """What is stated, for the parameters of `_conditions`."""
-        stated: dict[str, str | None] = {
-            "queue_id": self.queue_id,
-            "destination": self.destination,
-            "owner": self.owner,
-        }
-        if self.batch_ids is not None:
-            stated["batch_ids"] = _listed(self.batch_ids)
-        return {name: value for name, value in stated.items() if value is not None}
-
-
-def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
-    """Return what a row must meet, for the names of what an `ItemFilter` states."""
-    found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
-    if "batch_ids" in stated:
-        listed = func.json_each(parameter("batch_ids")).table_valued("value", name="listed")
-        found.append(columns.batch_id.in_(select(listed.c.value)))
-    if "destination" in stated:
-        found.append(columns.destination == parameter("destination"))
-    if "owner" in stated:
-        found.append(columns.user_id == parameter("owner"))
-    return found
-
-
-def _listed(values: Iterable[Any]) -> str:
-    """Return `values`, however many, as one parameter."""
-    return orjson.dumps(list(values)).decode()
 
 
 # Items in
@@ -93,20 +49,27 @@ async def add(
     destination: str | None,
     user_id: str,
     workflow: str | None,
-) -> int:
-    """Insert new pending items of one graph that differ in their values; return how many.
+) -> list[int]:
+    """Insert new pending items of one graph that differ in their values; return their ids in order.
 
-    They are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
+    Many are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
     """
     at, items = now(), iter(items)
-    if (first := next(items, None)) is None:
-        return 0
-    graph = await statements.ADD_GRAPH.first(connection, template=first.template)
+    left = list(itertools.islice(items, statements.AT_ONCE))
+    if not left:
+        return []
+    graph = await statements.ADD_GRAPH.first(connection, template=left[0].template)
     assert graph
     shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
     driver = (await connection.get_raw_connection()).driver_connection
     assert driver is not None
-    left = [first]
+
+    async def insert_left() -> list[int]:
+        values = (*shared, *_values(left))
+        return sorted(row[0] for row in await driver.execute_fetchall(statements.insert_some(len(left)), values))
+
+    if len(left) < statements.AT_ONCE:
+        return await insert_left()
 
     def many() -> Iterator[tuple[Any, ...]]:
         for item in items:
@@ -118,9 +81,9 @@ async def add(
     async with tally.apart(connection):
         async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
             added = max(int(cursor.rowcount), 0) + len(left)
-        await driver.executemany(statements.INSERT, [(*shared, *_values([item])) for item in left])
-    await tally.change(connection, queue_id, [(Counted(batch_id, destination, user_id, "pending"), added)])
-    return added
+        last = (await insert_left())[-1]
+    await tally.change(connection, queue_id, {Counted(batch_id, destination, user_id, "pending"): added})
+    return list(range(last - added + 1, last + 1))  # nobody else writes meanwhile, and ids are counted up
 
 
 def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
@@ -183,7 +146,7 @@ async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
         record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=_listed(_possible(dict.fromkeys(item_ids))))
+        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=listed(_possible(dict.fromkeys(item_ids))))
     ]
 
 
@@ -192,7 +155,7 @@ async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
 
     In the order asked for, each once, leaving out unknown ids.
     """
-    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=_listed(_possible(item_ids)))
+    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=listed(_possible(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
@@ -233,18 +196,32 @@ async def next_json(source: Source, queue_id: str, viewer: str | None = None) ->
     return item_json(row) if row else "null"
 
 
-async def list_json(source: Source, queue_id: str, destination: str | None = None, viewer: str | None = None) -> str:
-    """Return all items (with `destination` where given: only those the viewer may know) as a JSON array.
+async def list_order(
+    source: Source, queue_id: str, destination: str | None = None, viewer: str | None = None
+) -> list[int]:
+    """Return the ids of all items (with `destination` where given: only those the viewer may know).
 
     Those of high priority come first.
     """
     if destination is None:
-        rows = await statements.ALL.rows(source, queue_id=queue_id, viewer=viewer)
+        rows = await statements.ALL.rows(source, queue_id=queue_id)
     else:
-        rows = await statements.ALL_WITH_DESTINATION.rows(
-            source, queue_id=queue_id, destination=destination, viewer=viewer
-        )
-    return _array(map(item_json, rows))
+        statement = statements.ALL_WITH_DESTINATION
+        rows = await statement.rows(source, queue_id=queue_id, destination=destination, viewer=viewer)
+    return [row[0] for row in rows]
+
+
+async def stream_json(
+    source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
+) -> AsyncIterator[str]:
+    """Yield what `get_many_json` returns, in parts of so many items that a part is small."""
+    separator = "["
+    for start in range(0, len(item_ids), PART):
+        part = await get_many_json(source, queue_id, item_ids[start : start + PART], viewer)
+        if part != "[]":
+            yield f"{separator}{part[1:-1]}"
+            separator = ","
+    yield "[]" if separator == "[" else "]"
 
 
 async def list_ids(source: Source, queue_id: str, *, newest_first: bool = True) -> list[int]:
@@ -260,7 +237,7 @@ def _possible(item_ids: Iterable[int]) -> list[int]:
 
 async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
-    asked = _listed(_possible(item_ids))
+    asked = listed(_possible(item_ids))
     return _array(
         map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer))
     )
@@ -268,7 +245,7 @@ async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], 
 
 async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    asked = _listed(_possible(item_ids))
+    asked = listed(_possible(item_ids))
     rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer)
     return _array(row[0] for row in rows)
 
@@ -328,127 +305,6 @@ def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -
         if most == len(resident):
             break
     return best
-
-
-def _not_in_a_running_call() -> ColumnElement[bool]:
-    """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
-    running = session_queue.alias("running").c
-    busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
-        running.queue_id == parameter("queue_id"), running.status == "in_progress"
-    )
-    return func.coalesce(columns.root_item_id, columns.item_id).not_in(busy)
-
-
-async def cancel_idle(
-    connection: AsyncConnection, chosen: ItemFilter, *, spare_running: bool = False
-) -> list[tuple[int, str]]:
-    """Cancel the chosen items that no worker runs; return their ids and owners.
-
-    `spare_running` leaves out those that belong to the same chain of calls as one being run.
-    """
-    canceled: list[tuple[int, str]] = []
-    changes: Counter[Counted] = Counter()
-    values, at = chosen.values, now()
-    async with tally.apart(connection):
-        for status in IDLE:
-            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
-            for item_id, batch_id, destination, user_id in await statement.rows(connection, **values, at=at):
-                canceled.append((item_id, user_id))
-                changes[Counted(batch_id, destination, user_id, status)] -= 1
-                changes[Counted(batch_id, destination, user_id, "canceled")] += 1
-    await tally.change(connection, chosen.queue_id, changes.items())
-    return canceled
-
-
-@cache
-def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
-    spared = [_not_in_a_running_call()] if spare_running else []
-    statement = update(session_queue).where(*_conditions(stated), columns.status == status, *spared)
-    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
-    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
-
-
-async def list_running(
-    connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
-) -> list[int]:
-    """Return the ids of items being run: the chosen ones, or those on `device`."""
-    values = chosen.values if chosen else {}
-    statement = _running(frozenset(values), on_device=device is not None)
-    return [row[0] for row in await statement.rows(connection, **values, device=device)]
-
-
-@cache
-def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
-    query = select(columns.item_id).where(columns.status == "in_progress", *(_conditions(stated) if stated else ()))
-    return Prepared(query.where(columns.device == parameter("device")) if on_device else query)
-
-
-# Items away
-
-
-async def delete_one(connection: AsyncConnection, item_id: int) -> None:
-    """Delete an item; nothing happens when it is gone."""
-    await statements.DELETE_ONE.rows(connection, item_id=item_id)
-
-
-async def delete_many(
-    connection: AsyncConnection,
-    chosen: ItemFilter,
-    statuses: Sequence[Status] | None = None,
-    *,
-    spare_running: bool = False,
-) -> list[tuple[int, str]]:
-    """Delete the chosen items (with one of `statuses` where given); return their ids and owners.
-
-    `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
-    ones stay that somebody still waits for the rest of.
-    """
-    values = chosen.values
-    of_status = None if statuses is None else tuple(statuses)
-    async with tally.apart(connection):
-        rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
-    changes = Counter([row[2:] for row in rows])
-    counted = [(Counted(*key), -number) for key, number in changes.items()]
-    await tally.change(connection, chosen.queue_id, counted)
-    graphs = {row[1] for row in rows}
-    await tally.forget(connection, {key.batch_id for key, _ in counted}, graphs)
-    return [(row[0], row[4]) for row in rows]
-
-
-@cache
-def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
-    counted = (columns.batch_id, columns.destination, columns.user_id, columns.status)
-    statement = delete(session_queue).where(*_conditions(stated)).returning(columns.item_id, columns.graph_id, *counted)
-    if statuses is not None:
-        statement = statement.where(columns.status.in_(statuses))
-    if statuses == TERMINAL:
-        statement = statement.where(_not_awaited())
-    if spare_running:
-        statement = statement.where(_not_in_a_running_call())
-    return Prepared(statement)
-
-
-def _not_awaited() -> ColumnElement[bool]:
-    """Match items that no waiting item has called."""
-    caller = session_queue.alias("caller").c
-    waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
-    return columns.parent_item_id.is_(None) | ~waits.exists()
-
-
-async def keep_newest(connection: AsyncConnection, queue_id: str, count: int) -> None:
-    """Delete the finished items of a queue but the `count` newest."""
-    finished = (columns.queue_id == queue_id, columns.status.in_(TERMINAL))
-    ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
-    kept = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc()).limit(count)
-    await connection.execute(delete(session_queue).where(*finished, columns.item_id.not_in(kept)))
-
-
-async def cancel_interrupted(connection: AsyncConnection) -> int:
-    """Cancel every item that a worker was busy with; return how many."""
-    statement = (
-        update(session_queue).where(columns.status.in_(("in_progress", "waiting"))).values(became("canceled", now()))
-    )
-    return (await connection.execute(statement)).rowcount
 
 
 # The pause row

@@ -1,12 +1,12 @@
 """Counting many items at once: a trigger for each of a thousand rows costs as much as the rows themselves.
 
-Within `apart` the triggers of `queue_counts` and `session_graphs` rest, and whoever changes rows says afterwards what has changed.
-All of it is one transaction, so nobody else ever sees a queue that is counted by halves.
+Within `apart` the triggers of `queue_counts` rest, and whoever changes rows says afterwards what has changed. Deletions have no
+triggers: `bulk` says what has gone. All of it is one transaction, so nobody else ever sees a queue that is counted by halves.
 """
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -46,10 +46,10 @@ async def apart(connection: AsyncConnection) -> AsyncIterator[None]:
     await _GO_ON.rows(connection)
 
 
-async def change(connection: AsyncConnection, queue_id: str, changes: Iterable[tuple[Counted, int]]) -> None:
+async def change(connection: AsyncConnection, queue_id: str, changes: Mapping[Counted, int]) -> None:
     """Count so many more (or fewer) items of each kind."""
     numbers: Counter[tuple[str, str, str, str]] = Counter()
-    for (batch_id, destination, user_id, status), number in changes:
+    for (batch_id, destination, user_id, status), number in changes.items():
         for scope, name in (("queue", ""), ("batch", batch_id), ("destination", destination or "")):
             numbers[scope, name, user_id, status] += number
     driver = (await connection.get_raw_connection()).driver_connection

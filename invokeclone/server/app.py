@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -47,7 +47,6 @@ from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
 from invokeclone.server import authentication, bodies, errors, external, guards, hardware, info, openapi, page, private
-from invokeclone.server.authentication import authenticated
 from invokeclone.server.departures import Departures
 from invokeclone.server.headers import SafeHeaders
 from invokeclone.server.origins import OwnOrigin
@@ -128,7 +127,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         lifespan=_lifespan,
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
-        dependencies=[Depends(authenticated)],
+        dependencies=authentication.by_default(settings),
     )
     bus = Bus()
     settings = _with_scratch_database(app, settings)

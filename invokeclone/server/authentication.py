@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
-from invokeclone.kit.requests import Needs
+from invokeclone.kit.settings import Settings
 from invokeclone.shims.comfyui.api import PREFIXES
 from invokeclone.users import caller, current
 from invokeclone.users.current import Identified
@@ -110,10 +110,15 @@ def check(app: FastAPI) -> None:
             raise UnguardedRoute(f"{entry.key} asks nobody for a token: add it to OPEN, with the reason")
 
 
-async def authenticated(connection: HTTPConnection, needs: Needs, found: Identified) -> None:
+async def authenticated(connection: HTTPConnection, found: Identified) -> None:
     """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
-    if needs.settings.multiuser and found is None and not _is_exempt(connection):
+    if found is None and not _is_exempt(connection):
         raise current.NotSignedIn
+
+
+def by_default(settings: Settings) -> list[Any]:
+    """Return the dependencies of every route: none where everybody is the one user, as each costs as much as a small read."""
+    return [Depends(authenticated)] if settings.multiuser else []
 
 
 def _is_exempt(connection: HTTPConnection) -> bool:

@@ -1,14 +1,14 @@
 """Headers that every answer has: a browser takes nothing for what it is not declared to be, and no cache hands one user's answer to another."""
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.images.media import KEPT_BY_NOBODY
 
-DOCUMENTS = ("text/html", "image/svg+xml", "application/xhtml+xml", "text/xml", "application/xml")
+DOCUMENTS = (b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/xml", b"application/xml")
 """Types whose files can hold scripts."""
-NO_SCRIPTS = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+NO_SCRIPTS = b"sandbox; default-src 'none'; style-src 'unsafe-inline'"
 API = "/api/"
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class SafeHeaders:
@@ -26,14 +26,19 @@ class SafeHeaders:
 
         async def send_completed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._complete(MutableHeaders(scope=message), scope["path"])
+                self._complete(message, scope["path"])
             await send(message)
 
         await self.app(scope, receive, send_completed)
 
-    def _complete(self, headers: MutableHeaders, path: str) -> None:
-        headers.setdefault("X-Content-Type-Options", "nosniff")
-        if path.startswith(API) and headers.get("content-type", "").split(";")[0].strip() in DOCUMENTS:
-            headers.setdefault("Content-Security-Policy", NO_SCRIPTS)
-        if self.multiuser:
-            headers.setdefault("Cache-Control", KEPT_BY_NOBODY)
+    def _complete(self, message: Message, path: str) -> None:
+        headers = list(message.get("headers", ()))
+        present = dict(headers)
+        if NOSNIFF[0] not in present:
+            headers.append(NOSNIFF)
+        kind = present.get(b"content-type", b"").partition(b";")[0].strip()
+        if path.startswith(API) and kind in DOCUMENTS and b"content-security-policy" not in present:
+            headers.append((b"content-security-policy", NO_SCRIPTS))
+        if self.multiuser and b"cache-control" not in present:
+            headers.append((b"cache-control", KEPT_BY_NOBODY.encode()))
+        message["headers"] = headers

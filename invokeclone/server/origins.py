@@ -37,6 +37,10 @@ LOGGED_LIMIT = 100
 """Refusals that are logged, each once."""
 MISDIRECTED = 421
 FORBIDDEN = 403
+DECISIVE = frozenset({b"host", b"origin", b"sec-fetch-site", b"x-forwarded-host", b"x-forwarded-proto"})
+"""The headers that the rules read."""
+REMEMBERED = 1000
+"""Senders that are remembered to have passed."""
 
 _log = log.get("server.origins")
 
@@ -217,6 +221,7 @@ class OwnOrigin:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self._policy = Policy.of(settings)
+        self._passed: set[tuple[object, ...]] = set()
         self._logged: set[str] = set()
         self._lock = asyncio.Lock()
         self._is_complete = False
@@ -224,6 +229,10 @@ class OwnOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on."""
         if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        key = _key(scope)
+        if key in self._passed:
             await self.app(scope, receive, send)
             return
         sender = sender_of(scope, self._policy.proxies)
@@ -235,7 +244,13 @@ class OwnOrigin:
         elif _needs_own_origin(scope) and is_refused_origin(sender, self._policy):
             await self._refuse(scope, receive, send, FORBIDDEN, _foreign_origin(sender))
         else:
+            self._remember(key)
             await self.app(scope, receive, send)
+
+    def _remember(self, key: tuple[object, ...]) -> None:
+        if len(self._passed) >= REMEMBERED:
+            self._passed.clear()
+        self._passed.add(key)
 
     async def _complete_policy(self) -> Policy:
         """Return the policy with this machine's full name, which is read once, when a name is in doubt: it may take a DNS server."""
@@ -261,6 +276,13 @@ def _needs_own_origin(scope: Scope) -> bool:
     return (
         scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS or scope.get("path", "").startswith(SOCKETS)
     )
+
+
+def _key(scope: Scope) -> tuple[object, ...]:
+    """Return all that the decision depends on: clients send the same with each request."""
+    client = scope.get("client")
+    decisive = [tuple(header) for header in scope["headers"] if header[0] in DECISIVE]
+    return (client[0] if client else "", scope.get("scheme"), _needs_own_origin(scope), *decisive)
 
 
 def _foreign_host(host: str) -> str:

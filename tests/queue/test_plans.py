@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import counts, service, store
+from invokeclone.queue import bulk, counts, service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import ItemFilter
+from invokeclone.queue.bulk import ItemFilter
+from invokeclone.queue.schemas import TERMINAL
 
 
 async def _states_of_one(connection: AsyncConnection) -> None:
@@ -16,8 +17,8 @@ async def _states_of_one(connection: AsyncConnection) -> None:
 
 
 READS: dict[str, Any] = {
-    "list_all": lambda c: store.list_json(c, "default"),
-    "list_all of a destination": lambda c: store.list_json(c, "default", "d"),
+    "list_all": lambda c: store.list_order(c, "default"),
+    "list_all of a destination": lambda c: store.list_order(c, "default", "d"),
     "item_ids": lambda c: store.list_ids(c, "default"),
     "current": lambda c: store.current_json(c, "default"),
     "next": lambda c: store.next_json(c, "default"),
@@ -30,7 +31,7 @@ READS: dict[str, Any] = {
     "processor": counts.of_processor,
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "pending": lambda c: store.count_pending(c, "default"),
-    "running": lambda c: store.list_running(c, device="cpu"),
+    "running": lambda c: bulk.list_running(c, device="cpu"),
     "roots": lambda c: store.list_roots(c, [1, 2]),
     "chain": lambda c: store.list_chain(c, 1),
 }
@@ -40,12 +41,14 @@ WRITES: dict[str, Any] = {
     "claim with models": lambda c: store.claim(c, "cpu", resident=["key"]),
     "claim in turn with models": lambda c: store.claim(c, "cpu", round_robin=True, resident=["key"]),
     "cancel one": lambda c: store.set_status(c, 1, "canceled"),
-    "cancel idle": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default")),
-    "cancel a batch": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default", batch_ids=["b"])),
-    "cancel a destination": lambda c: store.cancel_idle(c, ItemFilter(queue_id="default", destination="d")),
-    "prune": lambda c: store.delete_many(c, ItemFilter(queue_id="default"), ("completed",)),
+    "cancel idle": lambda c: bulk.cancel_idle(c, ItemFilter(queue_id="default")),
+    "cancel a batch": lambda c: bulk.cancel_idle(c, ItemFilter(queue_id="default", batch_ids=["b"])),
+    "cancel a destination": lambda c: bulk.cancel_idle(c, ItemFilter(queue_id="default", destination="d")),
+    "prune": lambda c: bulk.delete_many(c, ItemFilter(queue_id="default"), ("completed",)),
+    "prune all": lambda c: bulk.empty(c, ItemFilter(queue_id="default"), TERMINAL),
+    "delete some": lambda c: bulk.delete_items(c, "default", [1, 2]),
 }
-SORTED = {"list_all", "item_ids", "next", "claim", "claim with models"}
+SORTED = {"item_ids", "next", "claim", "claim with models"}
 """What comes out of an index already in order."""
 
 

@@ -11,8 +11,8 @@ from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import counts, service, store
 from invokeclone.queue.batches import Batch
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.events import QueueItemStatusChangedEvent
-from invokeclone.queue.store import ItemFilter
 from invokeclone.tables import session_queue
 from invokeclone.users.current import User
 
@@ -38,7 +38,7 @@ async def read(resources: Resources, item_id: int, queue: str = "default") -> di
 
 async def statuses(resources: Resources, queue: str = "default") -> list[str]:
     async with resources.database.read() as connection:
-        items = json.loads(await store.list_json(connection, queue))
+        items = json.loads(await store.get_many_json(connection, queue, await store.list_order(connection, queue)))
     return [item["status"] for item in sorted(items, key=lambda item: item["item_id"])]
 
 
@@ -459,6 +459,10 @@ def test_a_status_event_is_frozen() -> None:
     assert QueueItemStatusChangedEvent.model_config["frozen"]
 
 
+COUNTED = "SELECT status, sum(number) FROM queue_counts WHERE scope = 'queue' AND number GROUP BY 1 ORDER BY 1"
+COUNT = "SELECT status, count(*) FROM session_queue GROUP BY 1 ORDER BY 1"
+
+
 class TestStorage:
     async def rows(self, resources: Resources, statement: str) -> list[Any]:
         return await resources.database.fetch(statement, {})
@@ -478,6 +482,37 @@ class TestStorage:
         await take(resources)
         await service.finish(resources, ids[0], "completed", session_json=',"results":{}}')
         assert (await read(resources, ids[0]))["session"]["graph"]["nodes"]["a"]["text"] == text
+
+    async def test_ids_of_a_batch_are_those_of_its_rows(self, resources: Resources, make: Any) -> None:
+        for runs in (1, 3, 49, 50, 51, 120):
+            batch = Batch.model_validate(make.batch(runs=runs))
+            result = await service.enqueue(resources, "default", batch)
+            async with resources.database.read() as connection:
+                assert result.item_ids == await store.list_batch(connection, "default", batch.batch_id)
+            assert result.enqueued == len(result.item_ids) == runs
+        again = await service.enqueue(resources, "default", Batch.model_validate(make.batch(batch_id="b")))
+        twice = await service.enqueue(resources, "default", Batch.model_validate(make.batch(batch_id="b")))
+        assert twice.item_ids == [again.item_ids[0] + 1, again.item_ids[0]]
+        assert await self.rows(resources, COUNTED) == await self.rows(resources, COUNT)
+
+    async def test_emptying_leaves_what_is_not_meant(self, resources: Resources, add: Any) -> None:
+        other = ItemFilter(queue_id="other")
+        await add(runs=3)
+        await service.cancel_many(resources, ALL)
+        await add(queue="other")
+        assert await service.prune(resources, other) == 0
+        assert await service.prune(resources, ALL) == 3  # one by one, for the other queue's
+        assert await self.rows(resources, COUNTED) == [("pending", 1)]
+        await service.clear(resources, other)
+        (waiting, _) = await add(runs=2)
+        await service.cancel(resources, "default", waiting)
+        assert await service.prune(resources, ALL) == 1  # one by one, for the other that waits
+        await service.cancel_many(resources, ALL)
+        assert await service.prune(resources, ALL) == 1  # all at once
+        assert await add() == [waiting + 2]  # no id comes again
+        assert await self.rows(resources, COUNTED) == await self.rows(resources, COUNT)
+        assert await service.clear(resources, ALL) == 1
+        assert await self.rows(resources, "SELECT 1 FROM session_graphs UNION ALL SELECT 1 FROM queue_counts") == []
 
     async def test_a_graph_goes_with_its_last_item(self, resources: Resources, add: Any) -> None:
         first, second = await add(runs=2)

@@ -13,7 +13,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import ItemFilter
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.shims import runs as runs_module
 from invokeclone.shims.runs import QueueFull, Run, RunCanceled, RunFailed, Runs
 from invokeclone.users.current import SYSTEM, User
@@ -133,5 +133,6 @@ async def statuses(resources: Resources) -> list[str]:
     from invokeclone.queue import store
 
     async with resources.database.read() as connection:
-        listed = json.loads(await store.list_json(connection, "default", None))
+        item_ids = await store.list_order(connection, "default")
+        listed = json.loads(await store.get_many_json(connection, "default", item_ids))
     return [item["status"] for item in listed]

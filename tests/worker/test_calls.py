@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from invokeclone.graph import registry
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.store import ItemFilter
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.tables import session_graphs, session_queue
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.context import make_context

@@ -29,8 +29,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models import workers
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.queue.store import ItemFilter
 from invokeclone.shims import pictures
 from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog

@@ -1,0 +1,239 @@
+"""Changes of many items at once: which are meant, canceling those that wait, deleting.
+
+Each is one statement, or two. Deletions are counted here and not by a trigger: without one SQLite empties a whole table at
+the cost of its pages, where a thousand items one by one are as dear as having made them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.times import now
+from invokeclone.queue import statements, tally
+from invokeclone.queue.rows import columns, has_status, listed
+from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
+from invokeclone.queue.statements import became
+from invokeclone.queue.tally import Counted
+from invokeclone.tables import queue_counts, session_graphs, session_queue
+
+IDLE: tuple[Status, ...] = ("pending", "waiting")
+"""Statuses that end without a worker having to be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFilter:
+    """Which items of a queue are meant: those of batches, of a destination, of a user, or all."""
+
+    queue_id: str
+    batch_ids: Sequence[str] | None = None
+    destination: str | None = None
+    owner: str | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What is stated, for the parameters of `_conditions`."""
+        stated: dict[str, str | None] = {
+            "queue_id": self.queue_id,
+            "destination": self.destination,
+            "owner": self.owner,
+        }
+        if self.batch_ids is not None:
+            stated["batch_ids"] = listed(self.batch_ids)
+        return {name: value for name, value in stated.items() if value is not None}
+
+
+def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return what a row must meet, for the names of what an `ItemFilter` states."""
+    found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
+    if "batch_ids" in stated:
+        listed = func.json_each(parameter("batch_ids")).table_valued("value", name="listed")
+        found.append(columns.batch_id.in_(select(listed.c.value)))
+    if "destination" in stated:
+        found.append(columns.destination == parameter("destination"))
+    if "owner" in stated:
+        found.append(columns.user_id == parameter("owner"))
+    return found
+
+
+def _not_in_a_running_call() -> ColumnElement[bool]:
+    """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
+    running = session_queue.alias("running").c
+    busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
+        running.queue_id == parameter("queue_id"), has_status(running, "in_progress")
+    )
+    return func.coalesce(columns.root_item_id, columns.item_id).not_in(busy)
+
+
+# Canceling
+
+
+async def cancel_idle(
+    connection: AsyncConnection, chosen: ItemFilter, *, spare_running: bool = False
+) -> list[tuple[int, str]]:
+    """Cancel the chosen items that no worker runs; return their ids and owners.
+
+    `spare_running` leaves out those that belong to the same chain of calls as one being run.
+    """
+    canceled: list[tuple[int, str]] = []
+    changes: Counter[Counted] = Counter()
+    values, at = chosen.values, now()
+    async with tally.apart(connection):
+        for status in IDLE:
+            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
+            rows = await statement.rows(connection, **values, at=at)
+            canceled += [(row[0], row[3]) for row in rows]
+            for key, number in Counter([row[1:] for row in rows]).items():
+                changes[Counted(*key, status)] -= number
+                changes[Counted(*key, "canceled")] += number
+    await tally.change(connection, chosen.queue_id, changes)
+    return canceled
+
+
+@cache
+def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+    conditions = [*_conditions(stated), has_status(columns, status)]
+    if spare_running:
+        conditions.append(_not_in_a_running_call())
+    if status == "waiting":  # seldom any: an index of just these says so, before those of a batch are looked through
+        conditions.append(
+            select(literal_column("1")).select_from(_waiting).where(has_status(_waiting.c, status)).exists()
+        )
+    statement = update(session_queue).where(*conditions)
+    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
+    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
+
+
+_waiting = session_queue.alias("waiting")
+
+
+async def cancel_interrupted(connection: AsyncConnection) -> int:
+    """Cancel every item that a worker was busy with; return how many."""
+    busy = or_(has_status(columns, "in_progress"), has_status(columns, "waiting"))
+    statement = update(session_queue).where(busy).values(became("canceled", now()))
+    return (await connection.execute(statement)).rowcount
+
+
+# Being run
+
+
+async def list_running(
+    connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
+) -> list[int]:
+    """Return the ids of items being run: the chosen ones, or those on `device`."""
+    values = chosen.values if chosen else {}
+    statement = _running(frozenset(values), on_device=device is not None)
+    return [row[0] for row in await statement.rows(connection, **values, device=device)]
+
+
+@cache
+def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
+    query = select(columns.item_id).where(has_status(columns, "in_progress"), *(_conditions(stated) if stated else ()))
+    return Prepared(query.where(columns.device == parameter("device")) if on_device else query)
+
+
+# Deleting
+
+
+async def delete_items(connection: AsyncConnection, queue_id: str, item_ids: Iterable[int]) -> None:
+    """Delete items of a queue; those that are gone are left out."""
+    rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=listed(item_ids))
+    await _uncount(connection, queue_id, rows)
+
+
+async def delete_many(
+    connection: AsyncConnection,
+    chosen: ItemFilter,
+    statuses: Sequence[Status] | None = None,
+    *,
+    spare_running: bool = False,
+) -> list[tuple[int, str]]:
+    """Delete the chosen items (with one of `statuses` where given); return their ids and owners.
+
+    `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
+    ones stay that somebody still waits for the rest of.
+    """
+    values = chosen.values
+    of_status = None if statuses is None else tuple(statuses)
+    rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
+    await _uncount(connection, chosen.queue_id, rows)
+    return [(row[0], row[4]) for row in rows]
+
+
+async def empty(connection: AsyncConnection, chosen: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
+    """Delete as `delete_many` does and return how many; at once where the table holds nothing else."""
+    if set(chosen.values) == {"queue_id"} and statuses in (None, TERMINAL):
+        row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=chosen.queue_id)
+        if row and row[0]:
+            for statement in _EMPTY:
+                await statement.rows(connection)
+            return int(row[0])
+    return len(await delete_many(connection, chosen, statuses))
+
+
+async def keep_newest(connection: AsyncConnection, queue_id: str, count: int) -> None:
+    """Delete the finished items of a queue but the `count` newest."""
+    finished = (columns.queue_id == queue_id, columns.status.in_(TERMINAL))
+    ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
+    kept = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc()).limit(count)
+    statement = _deletion().where(*finished, columns.item_id.not_in(kept))
+    await _uncount(connection, queue_id, [tuple(row) for row in await connection.execute(statement)])
+
+
+def _deletion() -> Delete:
+    """Delete items and return what `_uncount` takes."""
+    counted = (columns.batch_id, columns.destination, columns.user_id, columns.status)
+    return delete(session_queue).returning(columns.item_id, columns.graph_id, *counted)  # type: ignore[return-value]
+
+
+async def _uncount(connection: AsyncConnection, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Count deleted items no more, and remove the graphs that no other item has."""
+    if not rows:
+        return
+    numbers = Counter([row[2:] for row in rows])
+    changes = {Counted(*key): -number for key, number in numbers.items()}
+    await tally.change(connection, queue_id, changes)
+    await tally.forget(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
+
+
+@cache
+def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
+    statement = _deletion().where(*_conditions(stated))
+    if statuses is not None:
+        statement = statement.where(columns.status.in_(statuses))
+    if statuses == TERMINAL:
+        statement = statement.where(_not_awaited())
+    if spare_running:
+        statement = statement.where(_not_in_a_running_call())
+    return Prepared(statement)
+
+
+def _not_awaited() -> ColumnElement[bool]:
+    """Match items that no waiting item has called."""
+    caller = session_queue.alias("caller").c
+    waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
+    return columns.parent_item_id.is_(None) | ~waits.exists()
+
+
+def _number_unless(*others: ColumnElement[bool]) -> Prepared:
+    """Count all items, if they are of `queue_id` and none of the `others` is there; each is looked for in an index."""
+    first, last = [select(bound(columns.queue_id)).scalar_subquery() for bound in (func.min, func.max)]
+    alone = [first == parameter("queue_id"), last == parameter("queue_id")]
+    none = [~select(columns.item_id).where(other).exists() for other in others]
+    return Prepared(select(select(func.count()).select_from(session_queue).scalar_subquery()).where(*alone, *none))
+
+
+_DELETE_ITEMS = Prepared(
+    _deletion().where(
+        columns.item_id.in_(select(func.json_each(parameter("item_ids")).table_valued("value").c.value)),
+        statements.IN_QUEUE,
+    )
+)
+_ALL_OF_QUEUE = _number_unless()
+_ALL_ENDED = _number_unless(*(has_status(columns, status) for status in ACTIVE))
+_EMPTY = tuple(Prepared(delete(table)) for table in (session_queue, session_graphs, queue_counts))
