@@ -71,9 +71,9 @@ async def with_images(
         raise CommandError("--mask needs --init, the image that it is for")
     settings = resolved.settings
     files = [one.image for one in settings.controls] + [one.image for one in settings.references]
-    followed = [await _read(Path(str(file))) for file in files]
-    initial = await _read(arguments.init) if arguments.init else None
-    mask = await _read(arguments.mask) if arguments.mask else None
+    followed = [await _read(resources, Path(str(file))) for file in files]
+    initial = await _read(resources, arguments.init) if arguments.init else None
+    mask = await _read(resources, arguments.mask) if arguments.mask else None
     names = iter([await pictures.keep(resources, image, SYSTEM) for image in followed])
     controls = [replace(one, image=next(names)) for one in settings.controls]
     references = [replace(one, image=next(names)) for one in settings.references]
@@ -88,9 +88,9 @@ async def with_images(
     return replace(resolved, settings=replace(resolved.settings, init_image=init_image))
 
 
-async def _read(file: Path) -> Image.Image:
+async def _read(resources: Resources, file: Path) -> Image.Image:
     try:
         data = await pictures.in_thread(file.read_bytes)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
-    return await pictures.opened(data, str(file))
+    return await pictures.opened(resources, data, str(file))

@@ -13,6 +13,7 @@ from starlette.responses import FileResponse
 from invokeclone.images import files, intake
 from invokeclone.images.errors import NotAnImage
 from invokeclone.kit.errors import NotFound
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 
 
@@ -29,11 +30,11 @@ def mark() -> str:
     return secrets.token_hex(8)
 
 
-async def make(data: bytes, content_type: str | None) -> bytes:
+async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
     """Return the WEBP, no side over 256, of an uploaded picture; raises NotAnImage, TooManyPixels."""
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not that of an image")
-    return await run_in_threadpool(lambda: files.thumbnail(intake.decode(data)))
+    return await run_in_threadpool(lambda: files.thumbnail(intake.decode(data, limits)))
 
 
 async def keep(folder: Path, record_id: str, webp: bytes) -> None:

@@ -33,7 +33,7 @@ def find(settings: Settings, key: str) -> Path:
 def save(settings: Settings, key: str, data: bytes) -> None:
     """Keep the picture in `data`, in a format of uploads, at most 256 pixels wide and high. Raises NotAPicture."""
     try:
-        with open_image(io.BytesIO(data)) as picture:
+        with open_image(io.BytesIO(data), limit=settings.limits.image_pixels) as picture:
             picture.thumbnail((_EDGE, _EDGE))
             small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     except Exception as error:

@@ -102,7 +102,7 @@ async def _keep(resources: Resources, preset_id: str, picture: Picture | None) -
     """Write the picture, if there is one, and return its mark."""
     if picture is None:
         return None
-    webp = await pictures.make(*picture)
+    webp = await pictures.make(*picture, resources.settings.limits)
     await pictures.keep(resources.settings.style_presets_path, preset_id, webp)
     return pictures.mark()
 

@@ -75,12 +75,12 @@ def _decoded(text: str) -> bytes:
     return b"".join(whole)
 
 
-async def opened(data: bytes, param: str) -> Image.Image:
+async def opened(resources: Resources, data: bytes, param: str) -> Image.Image:
     """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
     if len(data) > MOST_BYTES:
         raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
     with refusing(param):
-        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data)))
+        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data, resources.settings.limits)))
 
 
 @contextmanager

@@ -288,7 +288,7 @@ async def set_thumbnail(
 ) -> None:
     """Give a workflow a picture. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels."""
     _require_writer(user, await _row(resources, workflow_id))
-    webp = await pictures.make(data, content_type)
+    webp = await pictures.make(data, content_type, resources.settings.limits)
     await pictures.keep(resources.settings.workflow_thumbnails_path, workflow_id, webp)
     async with resources.database.write() as connection:
         await store.set_thumbnail(connection, workflow_id, pictures.mark())

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import png as png_files
+from invokeclone.images.errors import TooManyPixels
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.models import registry as model_registry
 from invokeclone.models import store as models
@@ -475,3 +477,9 @@ async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
     await planned(library, SYSTEM, TextToImage(**staying))
     async with library.database.read() as connection:
         assert (await options.load(connection, SYSTEM)).checkpoint == "m2"
+
+
+def test_the_configured_limit_of_pixels_counts_for_what_an_image_says() -> None:
+    data = png(red_circle_on_white(64))
+    with pytest.raises(TooManyPixels):
+        infotext.found_in(data, Limits(image_pixels=64 * 63))

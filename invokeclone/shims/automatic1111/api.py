@@ -71,7 +71,7 @@ async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Respons
     extras.refuse_unsupported(asked)
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
-    return json_answer({"html_info": "", "image": await extras.answered(asked.image, asked, format, "image")})
+    return json_answer({"html_info": "", "image": await extras.answered(needs, asked.image, asked, format, "image")})
 
 
 @ROUTER.post("/extra-batch-images")
@@ -81,17 +81,18 @@ async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Res
     extras.refuse_unsupported(asked)
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
-    made = [await extras.answered(each.data, asked, format, "imageList") for each in asked.image_list]
+    made = [await extras.answered(needs, each.data, asked, format, "imageList") for each in asked.image_list]
     return json_answer({"html_info": "", "images": made})
 
 
 @ROUTER.post("/png-info")
-async def read_info(request: Request, _caller: Caller) -> Response:
+async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response:
     """Read what a picture says of its making."""
     asked = await read_json(request, ReadInfo, most=MOST_WITH_PICTURES)
     data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image"))
+    limits = needs.settings.limits
     with pictures.refusing("image"):
-        text, items = await pictures.in_thread(lambda: infotext.found_in(data))
+        text, items = await pictures.in_thread(lambda: infotext.found_in(data, limits))
     return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})
 
 

@@ -204,8 +204,10 @@ async def with_images(
     """Store the units' images and return the request with their names. Raises Refused for what is no image."""
     settings = resolved.settings
     listed = units(request)
-    images = [await _opened(unit.data or _initial(request)) for unit in listed]
-    regions = [await _opened(unit.effective_region_mask) if unit.effective_region_mask else None for unit in listed]
+    images = [await _opened(resources, unit.data or _initial(request)) for unit in listed]
+    regions = [
+        await _opened(resources, unit.effective_region_mask) if unit.effective_region_mask else None for unit in listed
+    ]
     waiting_controls, waiting_references = iter(settings.controls), iter(settings.references)
     controls: list[AppliedControl] = []
     references: list[ReferenceImage] = []
@@ -225,9 +227,9 @@ def _initial(request: Generate) -> str:
     return request.init_images[0] if isinstance(request, ImageToImage) and request.init_images else ""
 
 
-async def _opened(text: str) -> Image.Image:
+async def _opened(resources: Resources, text: str) -> Image.Image:
     data = await pictures.in_thread(lambda: pictures.unpacked(text, PARAM))
-    return await pictures.opened(data, PARAM)
+    return await pictures.opened(resources, data, PARAM)
 
 
 def description(resolved: ResolvedRequest) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from PIL import Image, ImageOps
 
+from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import SizeOverLimits, within_limits
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111.plan import UPSCALERS
@@ -44,8 +45,8 @@ def enlarged(image: Image.Image, asked: Upscale) -> Image.Image:
     return result
 
 
-async def answered(text: str, asked: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
+async def answered(resources: Resources, text: str, asked: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
     """Return a picture in base64, enlarged."""
     data = await pictures.in_thread(lambda: pictures.unpacked(text, param))
-    image = await pictures.opened(data, param)
+    image = await pictures.opened(resources, data, param)
     return await pictures.in_thread(lambda: pictures.base64_of(pictures.encoded(enlarged(image, asked), format)))

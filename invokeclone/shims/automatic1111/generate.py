@@ -59,8 +59,8 @@ async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     plan = await _planned(desk, asked)
     if asked.mask and asked.inpainting_fill == inpainting.NOISE:
         plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
-    image = await _read(asked.init_images[0], "init_images")
-    mask = await _read(asked.mask, "mask") if asked.mask else None
+    image = await _read(desk.resources, asked.init_images[0], "init_images")
+    mask = await _read(desk.resources, asked.mask, "mask") if asked.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
     ready = await pictures.in_thread(lambda: inpainting.arranged(image, mask, asked, size))
     init_image, inpaint_mask, target = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
@@ -74,9 +74,9 @@ async def _planned(desk: Desk, asked: Generate) -> Plan:
     return replace(plan, resolved=await controlnet.with_images(desk.resources, desk.user, plan.resolved, asked))
 
 
-async def _read(text: str, param: str) -> Any:
+async def _read(resources: Resources, text: str, param: str) -> Any:
     data = await pictures.in_thread(lambda: pictures.unpacked(text, param))
-    return await pictures.opened(data, param)
+    return await pictures.opened(resources, data, param)
 
 
 async def _answered(desk: Desk, plan: Plan, asked: Generate) -> dict[str, Any]:

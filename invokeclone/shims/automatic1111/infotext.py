@@ -12,6 +12,7 @@ from PIL import Image
 from invokeclone.images import intake, png
 from invokeclone.images.png import METADATA
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.limits import Limits
 from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
 
 PARAMETERS = "parameters"
@@ -82,9 +83,9 @@ def packed(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the 
         return buffer.getvalue()
 
 
-def found_in(data: bytes) -> tuple[str, dict[str, Any]]:
+def found_in(data: bytes, limits: Limits = intake.DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
     """Return the text in a picture ("" without one), and the other texts in it; raises what `intake.decode` raises."""
-    image = intake.decode(data)
+    image = intake.decode(data, limits)
     items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
     text = items.pop(PARAMETERS, None) or _comment(image)
     kept = {name: value for name, value in items.items() if name in {METADATA, png.WORKFLOW, png.GRAPH, "Comment"}}

@@ -371,7 +371,7 @@ async def upload_image(request: Request, needs: Needs, user: Caller) -> Response
     """Keep a picture for workflows to load; its name is chosen here."""
     _check_at_rest(needs)
     async with request.form(max_files=1, max_fields=20) as form:
-        image = await _uploaded(form)
+        image = await _uploaded(needs, form)
     return _kept(await pictures.keep(needs, image, user))
 
 
@@ -379,7 +379,7 @@ async def upload_image(request: Request, needs: Needs, user: Caller) -> Response
 async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
     async with request.form(max_files=1, max_fields=20) as form:
-        mask = await _uploaded(form)
+        mask = await _uploaded(needs, form)
         original = _original(form)
     path = await _file(needs, original, user)
 
@@ -393,12 +393,12 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     return _kept(await pictures.keep(needs, await pictures.in_thread(masked), user))
 
 
-async def _uploaded(form: FormData) -> Image.Image:
+async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
     """Return the picture of a form, as RGB or RGBA."""
     file = form.get("image")
     if not isinstance(file, UploadFile):
         raise Refused("a file is missing", "image")
-    image = await pictures.opened(await file.read(), "image")
+    image = await pictures.opened(resources, await file.read(), "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return await pictures.in_thread(lambda: image.convert(mode))
 

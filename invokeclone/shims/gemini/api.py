@@ -94,7 +94,7 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     asked = await read_json(request, GenerateContent, most=MOST_JSON)
     config = asked.generation_config
     prompt, data = asked.prompt, asked.picture
-    image = await pictures.opened(data, "contents") if data is not None else None
+    image = await pictures.opened(needs, data, "contents") if data is not None else None
     width, height = init_images.within_edit_limit(image.size) if image else (None, None)
     generation_request = GenerationRequest(
         prompt=Prompt.plain(prompt),

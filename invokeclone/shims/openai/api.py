@@ -116,8 +116,8 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
         masks = await uploads(form, "mask")
     if len(masks) > 1:
         raise Refused("there may be one mask", "mask")
-    image = await _only(sent)
-    mask = await pictures.opened(masks[0], "mask") if masks else None
+    image = await _only(needs, sent)
+    mask = await pictures.opened(needs, masks[0], "mask") if masks else None
     if mask is not None and mask.size != image.size:
         raise Refused(f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask")
     generation_request = _request_of(asked, asked.prompt, asked.sides or init_images.within_edit_limit(image.size))
@@ -130,19 +130,19 @@ async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures like a picture."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
         asked = Variation.model_validate(texts(form))
-        image = await _only(await uploads(form, "image", "image[]"))
+        image = await _only(needs, await uploads(form, "image", "image[]"))
     generation_request = _request_of(asked, "", asked.sides or init_images.within_edit_limit(image.size))
     job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH)
     return await _answer(request, needs, caller, job)
 
 
-async def _only(sent: list[bytes]) -> Image.Image:
+async def _only(resources: Resources, sent: list[bytes]) -> Image.Image:
     if not sent:
         raise Refused("Missing required parameter: 'image'", "image", "missing_required_parameter")
     if len(sent) > 1:
         raise Refused("the models here edit one picture at a time", "image", "too_many_images")
-    return await pictures.opened(sent[0], "image")
+    return await pictures.opened(resources, sent[0], "image")
 
 
 def _request_of(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> GenerationRequest:

@@ -1,0 +1,57 @@
+"""The configured limits, not the defaults, count wherever a compatibility API or a record reads an image."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from invokeclone.images import pictures as record_pictures
+from invokeclone.images.errors import TooManyPixels
+from invokeclone.kit.limits import Limits
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models import pictures as model_pictures
+from invokeclone.shims import pictures
+from invokeclone.shims.dialect import Refused
+
+SMALL = Limits(image_pixels=1023)
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def test_images_of_compatibility_apis(resources: Resources) -> None:
+    assert (await pictures.opened(resources, png(), "image")).size == (32, 32)
+    resources.settings = resources.settings.model_copy(update={"limits": SMALL})
+    with pytest.raises(Refused, match="image_pixels"):
+        await pictures.opened(resources, png(), "image")
+
+
+async def test_images_of_presets_and_workflows() -> None:
+    assert await record_pictures.make(png(), "image/png", Limits())
+    with pytest.raises(TooManyPixels, match="image_pixels"):
+        await record_pictures.make(png(), "image/png", SMALL)
+
+
+def test_images_of_models(settings: Settings) -> None:
+    with pytest.raises(model_pictures.NotAPicture, match="limit of 1023 pixels"):
+        model_pictures.save(settings.model_copy(update={"limits": SMALL}), "key", png())
+
+
+@pytest.mark.parametrize("length", [3 * 2**18, 3 * 2**18 + 1, 2**20 + 7, 5])
+def test_base64_is_decoded_in_slices(length: int) -> None:
+    data = bytes(range(256)) * (length // 256 + 1)
+    data = data[:length]
+    text = base64.b64encode(data).decode()
+    broken = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    assert pictures.unpacked(text, "image") == pictures.unpacked(broken, "image") == data
+
+
+@pytest.mark.parametrize("tail", ["=", "A", "AA=A", "!AAA", "====" + "A" * 2**20])
+def test_base64_that_is_none_is_refused(tail: str) -> None:
+    with pytest.raises(Refused, match="base64"):
+        pictures.unpacked("A" * 2**20 + tail, "image")
