@@ -363,7 +363,7 @@ def measure_growth() -> dict[str, float]:
     """Measure what an item costs in queues of 100, 10,000 and 100,000 items."""
     import benchmark_growth
 
-    with server() as running:
+    with server(ONE_THREAD | benchmark_growth.ROOM) as running:
         return benchmark_growth.measure(running)
 
 
