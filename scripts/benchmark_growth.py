@@ -70,6 +70,13 @@ class Growth:
         after = self.spent()
         return {"server_ms": (after[0] - server) / done, "worker_ms": (after[1] - worker) / done}
 
+    def rest(self) -> None:
+        """Wait until the worker has loaded what it loads ahead, which is no item's cost."""
+        spent = -1e9
+        while (now := self.spent()[1]) - spent > 50:
+            spent = now
+            time.sleep(2)
+
     def status(self, times: int = 50) -> float:
         """Return what the state of the queue costs, in ms."""
         before, _ = self.spent()
@@ -85,6 +92,7 @@ def measure(running: "Running") -> dict[str, float]:
     with contextlib.closing(growth.database):
         growth.fill(RUN)
         growth.drain(RUN)
+        growth.rest()
         for length in LENGTHS:
             growth.ask("PUT", "processor/pause")
             growth.fill(length)
