@@ -1,6 +1,6 @@
 """Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health] [--out FILE.json]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth] [--out FILE.json]
        .venv/bin/python scripts/benchmark.py --against DIR [--groups misc,queue,gallery,gen] [--rows NAME,…] [--times N]
 
 A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
@@ -359,6 +359,14 @@ def measure_health() -> dict[str, float]:
         return benchmark_health.measure(running)
 
 
+def measure_growth() -> dict[str, float]:
+    """Measure what an item costs in queues of 100, 10,000 and 100,000 items."""
+    import benchmark_growth
+
+    with server(ONE_THREAD | benchmark_growth.ROOM) as running:
+        return benchmark_growth.measure(running)
+
+
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "start": measure_start,
     "generation": measure_generation,
@@ -367,6 +375,7 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "dialects": measure_dialects,
     "lora": measure_lora,
     "health": measure_health,
+    "growth": measure_growth,
 }
 
 

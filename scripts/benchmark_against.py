@@ -238,18 +238,18 @@ def queue_rows(times: int) -> Iterator[Row]:
     yield Row("enqueue 1000 seeds, 1 node", few, lambda side, _: enqueue(side, one_node(seeds)), clear)
     yield Row("enqueue 1000 seeds, sd15", few, lambda side, _: enqueue(side, sd15_cached(side, seeds)), clear)
 
-    def get(name: str, path: str, before: Callable[[Side], object] | None = None, count: int = times) -> Row:
+    def get(name: str, path: str, count: int = times) -> Row:
         def request(side: Side, i: int) -> object:
             facts = side.facts
             return side.ask("GET", QUEUE + path.format(batch=facts["batch"], id=facts["ids"][i % 100]))
 
-        return Row(name, count, request, before)
+        return Row(name, count, request, prepare)
 
     def prepare(side: Side) -> None:
         if "ids" not in side.facts:
             thousand(side)
 
-    yield get("status, 1000 pending", "/status", prepare)
+    yield get("status, 1000 pending", "/status")
     yield get("list_all 1000", "/list_all", count=few)
     yield get("item_ids 1000", "/item_ids?order_dir=ASC")
     yield Row(

@@ -88,9 +88,9 @@ async def cancel_idle(
             statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
             rows = await statement.rows(connection, **values, at=at)
             canceled += [(row[0], row[3]) for row in rows]
-            for key, number in Counter([row[1:] for row in rows]).items():
-                changes[Counted(*key, status)] -= number
-                changes[Counted(*key, "canceled")] += number
+            for (batch_id, destination, user_id), number in Counter([row[1:] for row in rows]).items():
+                changes[Counted(batch_id, destination, user_id, status)] -= number
+                changes[Counted(batch_id, destination, user_id, "canceled")] += number
     await tally.change(connection, chosen.queue_id, changes)
     return canceled
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import service, store
 
 Client = httpx.AsyncClient
 
@@ -478,3 +478,13 @@ async def test_pausing_and_resuming(client: Client, enqueue: Any, resources: Res
     assert await put(client, "processor/resume") == {"is_started": True, "is_processing": False}
     assert await service.claim(resources, "cpu")
     assert await put(client, "processor/pause") == {"is_started": False, "is_processing": True}
+
+
+async def test_a_long_queue_is_listed_whole_and_in_order(client: Client, enqueue: Any, make: Any) -> None:
+    count = 2 * store.PART + 1
+    first = await enqueue(data=[[make.datum("a", "number", *range(count))]])
+    late = (await enqueue(prepend=True))["item_ids"]
+    listed = await get(client, "list_all")
+    assert [item["item_id"] for item in listed] == [*late, *sorted(first["item_ids"])]
+    numbers = [item["field_values"][0]["value"] for item in listed[1:]]
+    assert numbers == list(range(count))

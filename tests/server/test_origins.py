@@ -135,7 +135,7 @@ def guarded(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings.model_copy(update=changes)
 
 
-async def handled(settings: Settings, row: Row, **scope: Any) -> int:
+async def handled(settings: Settings, row: Row, guard: origins.OwnOrigin | None = None, **scope: Any) -> int:
     """Send one request through the guard; return 0 when it comes out on the other side, else the status."""
     passed: list[str] = []
     sent: list[dict[str, Any]] = []
@@ -151,7 +151,9 @@ async def handled(settings: Settings, row: Row, **scope: Any) -> int:
 
     headers = [(name.lower().encode(), value.encode()) for name, value in row.headers().items()]
     whole = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": (row.client, 5), **scope}
-    await origins.OwnOrigin(inner, settings)({"scheme": row.scheme, **whole}, receive, send)
+    guard = guard or origins.OwnOrigin(inner, settings)
+    guard.app = inner
+    await guard({"scheme": row.scheme, **whole}, receive, send)
     return PASSES if passed else sent[0].get("status", 403)
 
 
@@ -167,6 +169,18 @@ async def test_writes_and_sockets_follow_the_table(guarded: Settings, name: str)
         {**sockets, "path": "/ws", "scheme": "wss" if row.scheme == "https" else "ws"},
     )
     assert [await handled(guarded, row, **way) for way in ways] == [row.verdict] * len(ways)
+
+
+async def test_who_has_passed_vouches_for_nobody_else(guarded: Settings) -> None:
+    async def inner(*_: Any) -> None:
+        raise AssertionError
+
+    guard = origins.OwnOrigin(inner, guarded)
+    for _ in range(2):
+        for row in TABLE.values():
+            reads = HOST if row.verdict == HOST else PASSES
+            assert await handled(guarded, row, guard, method="GET") == reads
+            assert await handled(guarded, row, guard) == row.verdict
 
 
 @pytest.mark.parametrize("name", TABLE)

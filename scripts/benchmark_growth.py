@@ -1,0 +1,106 @@
+"""What an item costs however long the queue is; `scripts/benchmark.py --only growth` runs it.
+
+CPU of the server and its worker: to claim, run and finish a node that does nothing, while so many others wait, and to drain them.
+"""
+
+import contextlib
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from benchmark_against import cpu_ns
+
+if TYPE_CHECKING:
+    from benchmark import Running
+
+ROOM = {"INVOKEAI_MAX_QUEUE_SIZE": "200000"}
+LENGTHS = (100, 10_000, 100_000)
+RUN = 300
+"""Items that are run at each length."""
+AT_ONCE = 1000
+QUEUE = "/api/v1/queue/default"
+
+
+def batch(runs: int) -> dict[str, Any]:
+    """Return a batch of items of one node each."""
+    node = {"type": "integer", "id": "n", "value": 1, "is_intermediate": True, "use_cache": False}
+    return {"batch": {"graph": {"id": "g", "nodes": {"n": node}, "edges": []}, "runs": runs, "destination": "growth"}}
+
+
+class Growth:
+    """A server whose queue is made longer and longer."""
+
+    def __init__(self, running: "Running") -> None:
+        self.running = running
+        self.database = sqlite3.connect(next(running.root.rglob("*.db")))
+        self.pending = 0
+
+    def ask(self, method: str, path: str, **more: Any) -> None:
+        """Send a request to the queue."""
+        self.running.client.request(method, f"{QUEUE}/{path}", **more).raise_for_status()
+
+    def spent(self) -> tuple[float, float]:
+        """Return the CPU so far of the server and of its worker, in ms."""
+        server = psutil.Process(self.running.process.pid)
+        return cpu_ns(server.pid) / 1e6, sum(cpu_ns(child.pid) for child in server.children(recursive=True)) / 1e6
+
+    def fill(self, length: int) -> None:
+        """Have so many items wait."""
+        while self.pending < length:
+            count = min(AT_ONCE, length - self.pending)
+            self.ask("POST", "enqueue_batch", json=batch(count))
+            self.pending += count
+
+    def left(self) -> int:
+        """Return how many items wait, by the database itself: asking the server would cost it."""
+        query = "SELECT ifnull(sum(number), 0) FROM queue_counts WHERE scope = 'queue' AND status IN ('pending', 'in_progress')"
+        return int(self.database.execute(query).fetchone()[0])
+
+    def drain(self, count: int) -> dict[str, float]:
+        """Run so many items and return what each costs the server and its worker, in ms."""
+        server, worker, goal = *self.spent(), self.pending - count
+        self.ask("PUT", "processor/resume")
+        while self.left() > goal:
+            time.sleep(0.002)
+        self.ask("PUT", "processor/pause")
+        time.sleep(0.1)
+        left = self.left()
+        done, self.pending = self.pending - left, left
+        after = self.spent()
+        return {"server_ms": (after[0] - server) / done, "worker_ms": (after[1] - worker) / done}
+
+    def rest(self) -> None:
+        """Wait until the worker has loaded what it loads ahead, which is no item's cost."""
+        spent = -1e9
+        while (now := self.spent()[1]) - spent > 50:
+            spent = now
+            time.sleep(2)
+
+    def status(self, times: int = 50) -> float:
+        """Return what the state of the queue costs, in ms."""
+        before, _ = self.spent()
+        for _ in range(times):
+            self.ask("GET", "status")
+        return (self.spent()[0] - before) / times
+
+
+def measure(running: "Running") -> dict[str, float]:
+    """Return what an item, and the state of the queue, cost at each length."""
+    growth = Growth(running)
+    results = {}
+    with contextlib.closing(growth.database):
+        growth.fill(RUN)
+        growth.drain(RUN)
+        growth.rest()
+        for length in LENGTHS:
+            growth.ask("PUT", "processor/pause")
+            growth.fill(length)
+            results[f"status_{length}_ms"] = growth.status()
+            results |= {f"item_of_{length}_{name}": value for name, value in growth.drain(RUN).items()}
+        growth.ask("PUT", "clear")
+        growth.pending = 0
+        for length in (1000, 4000):
+            growth.fill(length)
+            results |= {f"drain_{length}_{name}": value for name, value in growth.drain(length).items()}
+    return results
