@@ -99,7 +99,13 @@ def rounded(networks: dict[str, Any], dtype: torch.dtype, *names: str) -> dict[s
     return copied
 
 
-@pytest.mark.parametrize("name", KINDS)
+ALWAYS = ("sd2", "sdxl inpainting", "refiner")
+"""Kinds that each run of the tests loads; the others are marked slow, for time."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
+)
 def test_a_file_and_the_folder_that_it_becomes(name: str, load: Load, tmp_path: Path):
     kind, networks = KINDS[name], parts(name)
     # 1. the single file
