@@ -316,7 +316,7 @@ def adapted(library: Library, *more: str, **nodes: Any) -> dict[str, Any]:
 
 
 def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
-    choice = {"image": library.photo, "weight": 0.7, "end": 0.8, "mask": library.region}
+    choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "mask": library.region}
     item = library.prompted(model="p-sd15", reference_images=[choice])
     expected = library.server.pixels_of(item)
     node = {
@@ -366,7 +366,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
 
 
 def test_what_is_recorded_makes_the_image_again(library: Library) -> None:
-    choice = {"image": library.photo, "weight": 0.7, "end": 0.8, "method": "full"}
+    choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "method": "full"}
     item = library.prompted(model="p-sd15", reference_images=[choice])
     name = library.server.picture_of(item)["image_name"]
     recorded = library.server.picture_metadata(item)["ipAdapters"]
