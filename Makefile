@@ -24,6 +24,9 @@ migrations: ## the migrations make what tables.py says
 tests: ## the test suite, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
+slow: ## soak tests and full sweeps, which `check` leaves out
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
+
 format: ## let ruff write
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .

@@ -73,7 +73,6 @@ async def test_at_first_there_is_none(client: httpx.AsyncClient, settings: Setti
     assert answer == {"node_packs": [], "custom_nodes_path": str(settings.root / "nodes")}
 
 
-@pytest.mark.slow
 async def test_a_pack_from_a_folder_is_published_checked_and_removed(
     client: httpx.AsyncClient, settings: Settings, elsewhere: Path
 ) -> None:
@@ -217,7 +216,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.slow
 async def test_broken_packs_stop_nothing(served: tuple[FastAPI, httpx.AsyncClient], settings: Settings) -> None:
     """A pack may not take the name of a module that is there either."""
     app, client = served

@@ -79,7 +79,6 @@ def test_the_card_states_the_measured_figures():
             assert f"{metrics[size][key]:.3f}".rstrip("0").rstrip(".") in card, (size, key)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_images_show_what_the_prompt_says():
     from scripts.embedded.measure import measure
