@@ -316,7 +316,13 @@ def adapted(library: Library, *more: str, **nodes: Any) -> dict[str, Any]:
 
 
 def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
-    choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "mask": library.region}
+    choice = {
+        "image": library.photo,
+        "model": "p-ip-sd15.safetensors",
+        "weight": 0.7,
+        "end": 0.8,
+        "mask": library.region,
+    }
     item = library.prompted(model="p-sd15", reference_images=[choice])
     expected = library.server.pixels_of(item)
     node = {
