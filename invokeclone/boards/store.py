@@ -8,10 +8,8 @@ from uuid import uuid4
 import orjson
 from sqlalchemy import (
     ColumnElement,
-    LargeBinary,
     ScalarSelect,
     Select,
-    cast,
     delete,
     func,
     insert,
@@ -26,6 +24,7 @@ from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
+from invokeclone.images import names as lists
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
@@ -132,7 +131,13 @@ _CREATE = Prepared(
         {
             name: parameter(name)
             for name in (
-                *("board_id", "board_name", "user_id", "created_at", "updated_at", "archived", "board_visibility"),
+                "board_id",
+                "board_name",
+                "user_id",
+                "created_at",
+                "updated_at",
+                "archived",
+                "board_visibility",
             )
         }
     )
@@ -272,8 +277,8 @@ async def image_names_json(
     )
     row = await statement.first(source, board_id=board_id, owner=owner)
     assert row
-    names, is_there = row
-    return bytes(names) if is_there else None
+    found, _number, is_there = row
+    return bytes(found) if is_there else None
 
 
 async def image_names(
@@ -307,5 +312,4 @@ def _image_names(
     is_there: ColumnElement[Any] = literal_column("1")
     if not on_none:
         is_there = select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")).exists()
-    gathered = cast(func.json_group_array(listed.c.image_name), LargeBinary)
-    return Prepared(select(gathered, is_there).select_from(listed))
+    return Prepared(lists.gathered(listed, listed.c.image_name).add_columns(is_there))

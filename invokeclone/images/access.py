@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
-import orjson
-from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, Text, bindparam, column, func, or_, select
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
@@ -19,7 +18,7 @@ from invokeclone.images.kinds import IMAGES as IMAGES
 from invokeclone.images.kinds import VIDEOS as VIDEOS
 from invokeclone.images.kinds import Kind as Kind
 from invokeclone.images.schemas import NO_BOARD
-from invokeclone.kit.prepared import Prepared, Source, parameter
+from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.tables import boards, users
 from invokeclone.users.current import SYSTEM, User
 
@@ -142,15 +141,14 @@ async def _divide(source: Source, user: User, kind: Kind, names: Sequence[str], 
     unique = list(dict.fromkeys(names))
     if user.is_admin or not unique:
         return Allowed(unique, [])
-    rows = await _foreign_among(kind, condition).rows(source, names=orjson.dumps(unique).decode(), user_id=user.user_id)
+    rows = await _foreign_among(kind, condition).rows(source, names=json_list(unique), user_id=user.user_id)
     found = {row[0] for row in rows}
     return Allowed([name for name in unique if name not in found], [name for name in unique if name in found])
 
 
 @cache
 def _foreign_among(kind: Kind, condition: Condition) -> Prepared:
-    listed = func.json_each(bindparam("names", type_=Text, required=False)).table_valued(column("value", Text)).c.value
-    return Prepared(select(kind.name).where(kind.name.in_(select(listed)), ~condition(kind, parameter("user_id"))))
+    return Prepared(select(kind.name).where(kind.name.in_(members("names")), ~condition(kind, parameter("user_id"))))
 
 
 # Boards

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
-    column,
     delete,
     func,
     insert,
@@ -38,17 +37,15 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
-from invokeclone.kit.prepared import Prepared, Source
+from invokeclone.kit.prepared import Prepared, Source, json_list, members
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 
 SHAPES = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
 
-_NAMED = select(
-    func.json_each(bindparam("names", type_=Text, required=False)).table_valued(column("value", Text)).c.value
-)
-"""The names of a JSON list as rows: one statement whatever their number."""
+_NAMED = members("names")
+"""The names that `_names` gives."""
 
 
 def _touched(rows: Sequence[Any]) -> list[Touched]:
@@ -56,7 +53,7 @@ def _touched(rows: Sequence[Any]) -> list[Touched]:
 
 
 def _names(names: Sequence[str]) -> dict[str, str]:
-    return {"names": orjson.dumps(list(dict.fromkeys(names))).decode()}
+    return {"names": json_list(dict.fromkeys(names))}
 
 
 async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[str, Any]:

@@ -5,10 +5,12 @@ cache key anew; a prepared one makes one trip. Run on the database itself, and n
 either, which would be two more. It knows no table, converts no result types and is not seen by `log_sql`.
 """
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, Executable, bindparam
+import orjson
+from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
@@ -24,6 +26,16 @@ _DIALECT = sqlite.dialect(paramstyle="named")
 def parameter(name: str) -> BindParameter[Any]:
     """Return the place of a value in a prepared statement; null unless it is given."""
     return bindparam(name, required=False)
+
+
+def json_list(values: Iterable[Any]) -> str:
+    """Return `values`, however many, as one parameter, for `members`."""
+    return orjson.dumps(list(values)).decode()
+
+
+def members(name: str) -> Select[Any]:
+    """Return the values of the JSON list that is given under `name` as a subquery: one statement whatever their number."""
+    return select(func.json_each(parameter(name)).table_valued("value", name=name).c.value)
 
 
 class Prepared:

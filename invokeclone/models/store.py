@@ -6,7 +6,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import orjson
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy import delete as sql_delete
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
 from invokeclone.kit.database import Rows
-from invokeclone.kit.prepared import Prepared, Source, parameter
+from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.kit.times import now
 from invokeclone.models import registry
 from invokeclone.models.configs import ModelConfig
@@ -78,7 +77,7 @@ async def search_records(
     stated = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
     values: dict[str, Any] = {column: value for column, value in stated.items() if value is not None}
     if listed := list(bases or ()):
-        values["bases"] = orjson.dumps(listed).decode()
+        values["bases"] = json_list(listed)
     return _records(await _search(frozenset(values), order_by, direction).rows(source, **values))
 
 
@@ -88,8 +87,7 @@ def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction:
     for name in attributes - {"bases"}:
         query = query.where(models.c[name] == parameter(name))
     if "bases" in attributes:
-        listed = func.json_each(parameter("bases")).table_valued("value", name="bases")
-        query = query.where(models.c.base.in_(select(listed.c.value)))
+        query = query.where(models.c.base.in_(members("bases")))
     columns = (*_ORDERS[order_by], models.c.key)
     down = direction == SQLiteDirection.Descending
     return Prepared(query.order_by(*(column.desc() if down else column.asc() for column in columns)))

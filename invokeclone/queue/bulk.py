@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, json_list, members, parameter
 from invokeclone.kit.times import now
 from invokeclone.queue import statements, tally
-from invokeclone.queue.rows import columns, has_status, listed
+from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.statements import became
 from invokeclone.queue.tally import Counted
@@ -44,7 +44,7 @@ class ItemFilter:
             "owner": self.owner,
         }
         if self.batch_ids is not None:
-            stated["batch_ids"] = listed(self.batch_ids)
+            stated["batch_ids"] = json_list(self.batch_ids)
         return {name: value for name, value in stated.items() if value is not None}
 
 
@@ -52,8 +52,7 @@ def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
     """Return what a row must meet, for the names of what an `ItemFilter` states."""
     found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
     if "batch_ids" in stated:
-        listed = func.json_each(parameter("batch_ids")).table_valued("value", name="listed")
-        found.append(columns.batch_id.in_(select(listed.c.value)))
+        found.append(columns.batch_id.in_(members("batch_ids")))
     if "destination" in stated:
         found.append(columns.destination == parameter("destination"))
     if "owner" in stated:
@@ -142,7 +141,7 @@ def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
 
 async def delete_items(connection: AsyncConnection, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; those that are gone are left out."""
-    rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=listed(item_ids))
+    rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
     await _uncount(connection, queue_id, rows)
 
 
@@ -230,7 +229,7 @@ def _number_unless(*others: ColumnElement[bool]) -> Prepared:
 
 _DELETE_ITEMS = Prepared(
     _deletion().where(
-        columns.item_id.in_(select(func.json_each(parameter("item_ids")).table_valued("value").c.value)),
+        columns.item_id.in_(members("item_ids")),
         statements.IN_QUEUE,
     )
 )

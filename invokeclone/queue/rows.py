@@ -4,11 +4,10 @@ Sessions and workflows are JSON text in the row and stay text: nothing here read
 about (`viewer` is given and isn't its owner) gets its number, status, device and times, and nothing else of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import orjson
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, null, or_, select
 
 from invokeclone.kit.prepared import parameter
@@ -89,11 +88,6 @@ REDACTED_SESSION = new_session(REDACTED, REDACTED, f'{{"id":"{REDACTED}","nodes"
 def has_status(item: Any, status: Status) -> ColumnElement[bool]:
     """Match items (the columns of the table or of an alias) in a status, in a word that lets SQLite use the index of just these."""
     return item.status == literal_column(f"'{status}'")  # type: ignore[no-any-return]
-
-
-def listed(values: Iterable[Any]) -> str:
-    """Return `values`, however many, as one parameter."""
-    return orjson.dumps(list(values)).decode()
 
 
 VISIBLE = or_(parameter("viewer").is_(None), columns.user_id == parameter("viewer"))

@@ -13,12 +13,12 @@ from sqlalchemy import ColumnElement, case, delete, func, insert, literal, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.prepared import Source
+from invokeclone.kit.prepared import Source, json_list
 from invokeclone.kit.times import now
 from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.counts import PAUSED
-from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, listed, record
+from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
 from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import MARK, new_session, whole
 from invokeclone.queue.tally import Counted
@@ -146,7 +146,7 @@ async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
         record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=listed(_possible(dict.fromkeys(item_ids))))
+        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=json_list(_possible(dict.fromkeys(item_ids))))
     ]
 
 
@@ -155,7 +155,7 @@ async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
 
     In the order asked for, each once, leaving out unknown ids.
     """
-    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=listed(_possible(item_ids)))
+    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=json_list(_possible(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
@@ -237,7 +237,7 @@ def _possible(item_ids: Iterable[int]) -> list[int]:
 
 async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
-    asked = listed(_possible(item_ids))
+    asked = json_list(_possible(item_ids))
     return _array(
         map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer))
     )
@@ -245,7 +245,7 @@ async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], 
 
 async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    asked = listed(_possible(item_ids))
+    asked = json_list(_possible(item_ids))
     rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer)
     return _array(row[0] for row in rows)
 

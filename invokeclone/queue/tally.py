@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import orjson
-from sqlalchemy import delete, func, insert, literal_column, select
+from sqlalchemy import delete, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, json_list, members
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue
 
@@ -60,21 +59,17 @@ async def change(connection: AsyncConnection, queue_id: str, changes: Mapping[Co
 
 async def forget(connection: AsyncConnection, batch_ids: Iterable[str], graph_ids: Iterable[int | None]) -> None:
     """Remove the graphs that no item refers to any more, and counts of batches and destinations that are gone."""
-    graphs, batches = [orjson.dumps(sorted({one for one in ids if one})).decode() for ids in (graph_ids, batch_ids)]
+    graphs, batches = [json_list(sorted({one for one in ids if one})) for ids in (graph_ids, batch_ids)]
     await _FORGET_GRAPHS.rows(connection, graphs=graphs, batches=batches)
     await _FORGET_EMPTY.rows(connection)
 
 
-def _each(name: str) -> Any:
-    return select(func.json_each(parameter(name)).table_valued("value", name=name).c.value)
-
-
 _USED = select(session_queue.c.item_id).where(
-    session_queue.c.batch_id.in_(_each("batches")), session_queue.c.graph_id == session_graphs.c.graph_id
+    session_queue.c.batch_id.in_(members("batches")), session_queue.c.graph_id == session_graphs.c.graph_id
 )
 _FORGET_GRAPHS = Prepared(
     delete(session_graphs).where(
-        session_graphs.c.graph_id.in_(_each("graphs")), ~_USED.correlate(session_graphs).exists()
+        session_graphs.c.graph_id.in_(members("graphs")), ~_USED.correlate(session_graphs).exists()
     )
 )
 """Items of one graph are of one batch, repeats too."""

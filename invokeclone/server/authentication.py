@@ -110,17 +110,24 @@ def check(app: FastAPI) -> None:
             raise UnguardedRoute(f"{entry.key} asks nobody for a token: add it to OPEN, with the reason")
 
 
-async def authenticated(connection: HTTPConnection, found: Identified) -> None:
-    """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
-    if found is None and not _is_exempt(connection):
-        raise current.NotSignedIn
+class Authentication:
+    """The check of every route of one application."""
+
+    def __init__(self) -> None:
+        """Read the route table with the first request that it decides, when all routes are there."""
+        self._open: list[BaseRoute] | None = None
+
+    async def require(self, connection: HTTPConnection, found: Identified) -> None:
+        """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
+        route = connection.scope.get("route")
+        if found is not None or _asks(route):
+            return
+        if self._open is None:
+            self._open = [entry.route for entry in table(connection.app) if entry.key in OPEN]
+        if not any(entry is route for entry in self._open):
+            raise current.NotSignedIn
 
 
 def by_default(settings: Settings) -> list[Any]:
     """Return the dependencies of every route: none where everybody is the one user, as each costs as much as a small read."""
-    return [Depends(authenticated)] if settings.multiuser else []
-
-
-def _is_exempt(connection: HTTPConnection) -> bool:
-    route = connection.scope.get("route")
-    return _asks(route) or any(entry.route is route and entry.key in OPEN for entry in table(connection.app))
+    return [Depends(Authentication().require)] if settings.multiuser else []

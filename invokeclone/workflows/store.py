@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.prepared import json_list, members
 from invokeclone.kit.times import now
 from invokeclone.tables import workflows as table
 from invokeclone.workflows.errors import WorkflowNotFound
@@ -75,11 +76,6 @@ class Filter:
     is_callable: bool | None = None
 
 
-def _values(text: str) -> Any:
-    """Return the texts of the JSON list that is given under this name, as a subquery."""
-    return select(func.json_each(bindparam(text, type_=Text)).table_valued(column("value", Text)).c.value)
-
-
 def _holds(where: ColumnElement[Any], what: ColumnElement[Any]) -> ColumnElement[bool]:
     return func.instr(func.casefold(where), func.casefold(what)) > 0
 
@@ -96,7 +92,7 @@ def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
     if shape.viewer is not None and shape.is_public is not True:
         found.append(or_(table.c.user_id == bindparam("viewer"), table.c.category == WorkflowCategory.Default.value))
     if shape.categories is not None:
-        found.append(table.c.category.in_(_values("categories")))
+        found.append(table.c.category.in_(members("categories")))
     if shape.tags is not None:
         found.append(_tagged())
     if shape.query is not None:
@@ -192,7 +188,7 @@ async def count_by_category(connection: AsyncConnection, wanted: Filter) -> dict
 
 async def count_by_tag(connection: AsyncConnection, wanted: Filter, tags: Sequence[str]) -> dict[str, int]:
     """Count the workflows of a list that have each of `tags`."""
-    parameters = {**_parameters(wanted), "counted": orjson.dumps(list(dict.fromkeys(tags))).decode()}
+    parameters = {**_parameters(wanted), "counted": json_list(dict.fromkeys(tags))}
     rows = await connection.execute(_by_tag(_shape(wanted)), parameters)
     return {row[0]: row[1] for row in rows}
 
