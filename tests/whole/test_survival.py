@@ -30,7 +30,8 @@ def test_a_killed_worker_fails_its_item_and_the_others_run(make_server: Callable
     item = server.finished(long)
     assert item["status"] == "failed"
     assert "worker" in item["error_message"].lower()
-    assert server.finished(after)["status"] == "completed"
+    next_item = server.finished(after)
+    assert next_item["status"] == "completed", (next_item["error_message"], server.log.read_text()[-3000:])
     assert server.a_worker().pid != worker.pid
     assert server.item(long)["status"] == "failed"
 

@@ -48,5 +48,5 @@ async def test_an_administrator_and_the_single_user_read_any_text_file(
     assert (await prompts_of(shared, make, tmp_path / "other.txt", admin.user_id)).status == "completed"
     outcome = await prompts_of(tools, make, tmp_path / "other.txt", "system")
     assert outcome.status == "completed"
-    results = orjson.loads(outcome.session_json or "")["results"]
+    results = orjson.loads(f'{{"graph":{{}}{outcome.session_json}')["results"]
     assert [result["collection"] for result in results.values()] == [["a dog"]]
