@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from invokeclone.models.download.queue import Downloads
+from invokeclone.downloads.queue import Downloads
 
 
 @dataclass

@@ -12,11 +12,13 @@ from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import embedded, records, service, store
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.guard import Guard
-from invokeclone.models.jobs import InstallStatus, ModelInstallJob
-from invokeclone.models.schemas import ModelRecordChanges
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.install import embedded, service
+from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
+from invokeclone.models.records import changes as records
+from invokeclone.models.records import store
+from invokeclone.models.records.guard import Guard
+from invokeclone.models.records.schemas import ModelRecordChanges
 
 FAILED = 1
 

@@ -163,7 +163,7 @@ _NAMES: dict[str, str] = {
     "invokeclone.models.errors": """
         UnknownModelException
     """,
-    "invokeclone.models.schemas": """
+    "invokeclone.models.records.schemas": """
         AnyModelConfig
     """,
     "invokeclone.nodes.data.primitives": """

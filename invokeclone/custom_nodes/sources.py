@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from invokeclone.downloads.gateway import gateway
+from invokeclone.downloads.web import Web
 from invokeclone.kit.settings import Settings
-from invokeclone.models.download.gateway import gateway
-from invokeclone.models.download.web import Web
 
 PATIENCE_S = 120.0
 SCHEMES = ("https", "ssh", "git", "file")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine import torch_files
-from invokeclone.models.files import check_index, indexed_form
+from invokeclone.models.files.on_disk import check_index, indexed_form
 
 INDEX = "model_index.json"
 _PLAIN = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from invokeclone.models import pickles
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.pickles import Extent
-from invokeclone.models.unpickler import StoredTensor
+from invokeclone.models.files import pickles
+from invokeclone.models.files.pickles import Extent
+from invokeclone.models.files.unpickler import StoredTensor
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,

@@ -1,1 +1,1 @@
-"""Models: their records, identification of files, installation, pictures, orphaned files, starter list."""
+"""Models: `files` reads them, `configs` describes them, `identify` recognizes them, `records` keeps them, `install` adds them."""

@@ -8,11 +8,15 @@ from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.requests import Needs, Read
-from invokeclone.models import conversion, pictures, records, scan, starters, store, workers
-from invokeclone.models.guard import Guard
-from invokeclone.models.install_api import NeedsInstaller
-from invokeclone.models.install_api import router as installs
-from invokeclone.models.schemas import (
+from invokeclone.models import conversion
+from invokeclone.models.identify.union import AnyModelConfig
+from invokeclone.models.install import scan
+from invokeclone.models.install.api import NeedsInstaller
+from invokeclone.models.install.api import router as installs
+from invokeclone.models.records import changes as records
+from invokeclone.models.records import pictures, starters, store, workers
+from invokeclone.models.records.guard import Guard
+from invokeclone.models.records.schemas import (
     BulkDeleteModelsRequest,
     BulkDeleteModelsResponse,
     BulkReidentifyModelsRequest,
@@ -27,7 +31,6 @@ from invokeclone.models.schemas import (
     OrphanedModelInfo,
     SQLiteDirection,
 )
-from invokeclone.models.union import AnyModelConfig
 from invokeclone.users import current
 
 

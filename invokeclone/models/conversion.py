@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest, FailedDependency
 from invokeclone.kit.resources import Resources
-from invokeclone.models import pictures, placement, records, store
-from invokeclone.models.configs import ModelConfig, new_key
+from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
-from invokeclone.models.files import OnDisk
-from invokeclone.models.guard import Guard
-from invokeclone.models.registration import Request, register
-from invokeclone.models.workers import Workers
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.install.registration import Request, register
+from invokeclone.models.records import changes as records
+from invokeclone.models.records import pictures, placement, store
+from invokeclone.models.records.guard import Guard
+from invokeclone.models.records.workers import Workers
 
 _BASES = (
     BaseModelType.StableDiffusion1,
@@ -55,7 +57,7 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
             await _write(workers, old, path, target)
             new = await register(resources, guard, _request(old, target, fresh))
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(placement.erase, target))
+            await asyncio.shield(asyncio.to_thread(paths.erase, target))
             raise
         with contextlib.suppress(OSError):
             await asyncio.to_thread(pictures.move, resources.settings, key, fresh)
@@ -71,7 +73,7 @@ async def _old(resources: Resources, key: str) -> ModelConfig:
         raise NothingToConvert(str(error)) from error
     if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
         raise NotConvertible(f"{config.name} is no main model of Stable Diffusion 1, 2 or XL in a single file")
-    if not await asyncio.to_thread(placement.is_there, placement.absolute(resources.settings.models_path, config.path)):
+    if not await asyncio.to_thread(paths.is_there, placement.absolute(resources.settings.models_path, config.path)):
         raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
     return config
 

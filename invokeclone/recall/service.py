@@ -11,7 +11,7 @@ from invokeclone.images import store as images
 from invokeclone.images.errors import ImageNotFound, NotYours
 from invokeclone.images.kinds import IMAGES
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
+from invokeclone.models.records import store as models
 from invokeclone.recall.errors import StrictOrAppend
 from invokeclone.recall.events import RecallParametersUpdatedEvent
 from invokeclone.recall.schemas import RecallParameter

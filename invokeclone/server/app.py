@@ -21,6 +21,8 @@ from invokeclone.boards.videos_api import router as board_videos
 from invokeclone.boards.virtual_api import router as virtual_boards
 from invokeclone.custom_nodes.api import router as custom_nodes
 from invokeclone.custom_nodes.service import Packs
+from invokeclone.downloads.api import router as model_downloads
+from invokeclone.downloads.queue import Downloads as ModelDownloads
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
 from invokeclone.images.downloads import Downloads
@@ -34,12 +36,11 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import embedded, scan
-from invokeclone.models import service as models_service
 from invokeclone.models.api import router as models
-from invokeclone.models.download.api import router as model_downloads
-from invokeclone.models.download.queue import Downloads as ModelDownloads
-from invokeclone.models.relationships_api import router as model_relationships
+from invokeclone.models.install import embedded, scan
+from invokeclone.models.install import service as models_service
+from invokeclone.models.records import changes
+from invokeclone.models.records.relationships_api import router as model_relationships
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
@@ -218,7 +219,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.image_downloads = Downloads(resources)
         await app.state.image_downloads.start()
         stack.push_async_callback(app.state.image_downloads.stop)
-        app.state.downloads = ModelDownloads(resources.settings, resources.events)
+        app.state.downloads = ModelDownloads(
+            resources.settings, resources.events, reserved=lambda: changes.reserved_paths(resources)
+        )
         stack.push_async_callback(app.state.downloads.stop)
         installer = models_service.Installer(resources, app.state.downloads, lasting=True)
         app.state.installer = installer

@@ -11,10 +11,11 @@ from invokeclone.kit.errors import BadRequest, NotFound
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import records, store
 from invokeclone.models.api import NeedsGuard
-from invokeclone.models.external import PROVIDERS
-from invokeclone.models.guard import Guard
+from invokeclone.models.configs.external import PROVIDERS
+from invokeclone.models.records import changes as records
+from invokeclone.models.records import store
+from invokeclone.models.records.guard import Guard
 from invokeclone.server import live_config
 from invokeclone.server.info import Workers
 from invokeclone.server.supervisor import Supervisor

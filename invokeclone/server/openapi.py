@@ -18,7 +18,7 @@ from starlette.responses import Response
 from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
 from invokeclone.kit.garbage import uncollected
-from invokeclone.models.schemas import AnyModelConfig
+from invokeclone.models.records.schemas import AnyModelConfig
 
 TITLE = "Invoke - Community Edition"
 REF = "#/components/schemas/{model}"

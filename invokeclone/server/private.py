@@ -10,7 +10,7 @@ from invokeclone.kit import log
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.settings_file import KEYS_FILE
 from invokeclone.kit.storage import make_private_folder, restrict
-from invokeclone.models.hub import TOKEN_FILE
+from invokeclone.models.install.hub import TOKEN_FILE
 
 _log = log.get("server")
 

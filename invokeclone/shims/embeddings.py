@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 
 _IN_TRIGGER = re.compile(r"[a-zA-Z0-9., _-]+")
 """Names that a trigger may hold; others are triggered by their keys."""

@@ -7,7 +7,7 @@ from invokeclone.graph.taxonomy import ModelType
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError, Unavailable
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
+from invokeclone.models.records import store as models
 from invokeclone.users.current import User
 from invokeclone.utilities.errors import NoWorker, SuggestionFailed, WrongModel
 from invokeclone.utilities.events import LLMTaskCompleteEvent, LLMTaskErrorEvent

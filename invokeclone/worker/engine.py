@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.settings import Settings
-from invokeclone.models import registry
+from invokeclone.models.identify import registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.kit.image_files import open_own
-from invokeclone.models import store
+from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.tools import Tools
 

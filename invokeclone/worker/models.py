@@ -13,9 +13,9 @@ from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.errors import Conflict
 from invokeclone.kit.times import timestamp
-from invokeclone.models import store
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
+from invokeclone.models.records import store
 from invokeclone.worker.progress import Progress
 from invokeclone.worker.tools import Session
 

@@ -19,7 +19,7 @@ from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.images import access
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
-from invokeclone.models.cached import DownloadCache
+from invokeclone.models.install.cached import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users import signin
 from invokeclone.users.current import SYSTEM, User

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from invokeclone.kit.settings import Settings
-from invokeclone.models import registry, store
+from invokeclone.models.identify import registry
+from invokeclone.models.records import store
 from invokeclone.server.app import create_app
 from tests.browser.painter import Painter
 

@@ -11,8 +11,8 @@ from invokeclone.cli.main import CommandError, parser
 from invokeclone.graph import registry
 from invokeclone.images import service
 from invokeclone.kit.resources import Resources
-from invokeclone.models import registry as model_registry
-from invokeclone.models import store as models
+from invokeclone.models.identify import registry as model_registry
+from invokeclone.models.records import store as models
 
 COMMON = {"hash": "blake3:0", "file_size": 1, "source": "x", "source_type": "path"}
 MODELS: dict[str, dict[str, Any]] = {

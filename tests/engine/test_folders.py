@@ -16,7 +16,7 @@ from invokeclone.engine.load_request import LoadRequest
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit.settings import Settings
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files import OnDisk
+from invokeclone.models.files.on_disk import OnDisk
 from tests.tiny_models import make_vae
 
 CPU = torch.device("cpu")

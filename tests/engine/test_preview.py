@@ -67,7 +67,7 @@ def test_each_architecture_has_its_colors(
 
 
 def test_every_architecture_is_in_the_table():
-    from invokeclone.models import registry
+    from invokeclone.models.identify import registry
 
     stated = {(base, space.channels) for base, each in registry.architectures().items() for space in each.latent_spaces}
     assert stated == {(base, channels) for base, channels, *_ in PUBLISHED}

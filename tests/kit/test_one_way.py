@@ -95,7 +95,7 @@ PICKLES = {
 def test_nothing_is_unpickled_but_by_the_strict_reader() -> None:
     assert modules_where(lambda path: any(called in PICKLES for called, _ in calls(path))) == set()
     readers = modules_where(lambda path: "pickle" in set(imports(path)))
-    assert readers == {"models/pickles.py", "models/unpickler.py"}
+    assert readers == {"models/files/pickles.py", "models/files/unpickler.py"}
 
 
 def test_numpy_files_are_read_without_objects() -> None:
@@ -135,7 +135,7 @@ def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> N
 NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko")  # fmt: skip
 CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
-    "models/download/web.py": "the way out: addresses checked, proxy, tokens, limits",
+    "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
     "server/origins.py": "asks for this machine's names; opens no connection",
 }

@@ -22,9 +22,9 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.resources import Resources
 from invokeclone.models.api import router
-from invokeclone.models.jobs import ModelInstallJob
-from invokeclone.models.schemas import ModelRecordChanges
-from invokeclone.models.service import Installer
+from invokeclone.models.install.jobs import ModelInstallJob
+from invokeclone.models.install.service import Installer
+from invokeclone.models.records.schemas import ModelRecordChanges
 from invokeclone.server import bodies
 from invokeclone.server import errors as rendering
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import update
 
-from invokeclone.models.jobs import ModelInstallJob
+from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.tables import models
 from invokeclone.users.current import User, current_user
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from invokeclone.models import relationships, store
+from invokeclone.models.records import relationships, store
 from tests.models.conftest import Make
 from tests.rooms import packed
 

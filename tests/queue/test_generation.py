@@ -14,9 +14,9 @@ from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.graph.recipes import HiresFix, InitImage, InpaintMask
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.kit.database import Database
-from invokeclone.models import registry as model_registry
-from invokeclone.models import store
-from invokeclone.models.embedded import EMBEDDED_KEY
+from invokeclone.models.identify import registry as model_registry
+from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.records import store
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand
 from invokeclone.queue.generation import GenerationRequest

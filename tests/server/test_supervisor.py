@@ -13,7 +13,7 @@ from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.settings import Settings
-from invokeclone.models.events import ModelsChangedEvent
+from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
 from invokeclone.server.supervisor import Supervisor
 

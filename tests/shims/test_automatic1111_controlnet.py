@@ -9,8 +9,8 @@ from PIL import Image
 from invokeclone.graph import registry
 from invokeclone.images import service
 from invokeclone.kit.resources import Resources
-from invokeclone.models import registry as model_registry
-from invokeclone.models import store as models
+from invokeclone.models.identify import registry as model_registry
+from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import controlnet, infotext
 from invokeclone.shims.automatic1111.plan import planned

@@ -14,8 +14,8 @@ from invokeclone.images import png as png_files
 from invokeclone.images.errors import TooManyPixels
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
-from invokeclone.models import registry as model_registry
-from invokeclone.models import store as models
+from invokeclone.models.identify import registry as model_registry
+from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import extras, infotext, inpainting, options, samplers
 from invokeclone.shims.automatic1111.options import Options

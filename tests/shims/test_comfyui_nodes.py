@@ -16,7 +16,7 @@ from invokeclone.graph.builder import GraphBuilder
 from invokeclone.graph.recipes import CannotBuild
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, Known
 from invokeclone.shims.comfyui.nodes import TYPES

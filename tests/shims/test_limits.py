@@ -11,7 +11,7 @@ from invokeclone.images.errors import TooManyPixels
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
-from invokeclone.models import pictures as model_pictures
+from invokeclone.models.records import pictures as model_pictures
 from invokeclone.shims import pictures
 from invokeclone.shims.dialect import Refused
 

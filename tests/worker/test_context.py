@@ -25,11 +25,11 @@ from invokeclone.images.errors import ImageNotFound, NotYourBoard, NotYours
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.resources import Resources
-from invokeclone.models import events as models_events
-from invokeclone.models import registry
-from invokeclone.models import store as models_store
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
+from invokeclone.models.identify import registry
+from invokeclone.models.install import events as models_events
+from invokeclone.models.records import store as models_store
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import store as presets_store
 from invokeclone.presets.schemas import PresetForm, PresetType, SystemPromptWithoutId

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ClipVariantType, ModelType
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import forms
+from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import forms
 
 
 class CLIPEmbed_Diffusers_G_Config(CpuOnly, Diffusers, OfAnyBase):

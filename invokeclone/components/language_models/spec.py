@@ -3,10 +3,10 @@
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import forms
+from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import forms
 
 
 class LlavaOnevision_Diffusers_Config(CpuOnly, Diffusers, OfAnyBase):

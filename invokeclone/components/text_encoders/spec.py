@@ -7,11 +7,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from invokeclone.graph.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import forms
-from invokeclone.models.tensors import Tensor
+from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.tensors import Tensor
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import forms
 
 
 class _T5(CpuOnly):

@@ -3,9 +3,9 @@
 from typing import Literal
 
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import OfAnyBase, PlainCheckpoint
-from invokeclone.models.rules import Family, Rule, require
+from invokeclone.models.configs.kinds import OfAnyBase, PlainCheckpoint
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
 
 
 class Spandrel_Checkpoint_Config(PlainCheckpoint, OfAnyBase):

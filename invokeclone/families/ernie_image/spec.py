@@ -5,12 +5,12 @@ from typing import Literal
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.defaults import MainModelDefaultSettings
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family, Rule
-from invokeclone.models.signatures import forms
+from invokeclone.models.configs.defaults import MainModelDefaultSettings
+from invokeclone.models.configs.kinds import Diffusers, MainModel
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.signatures import forms
 
 
 class _ErnieImage(ModelConfig):

@@ -5,10 +5,10 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.defaults import ExternalApiModelDefaultSettings
-from invokeclone.models.external import ExternalModelCapabilities, ExternalModelPanelSchema
-from invokeclone.models.rules import Family
+from invokeclone.models.configs.defaults import ExternalApiModelDefaultSettings
+from invokeclone.models.configs.external import ExternalModelCapabilities, ExternalModelPanelSchema
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify.rules import Family
 
 
 class ExternalApiModelConfig(ModelConfig):

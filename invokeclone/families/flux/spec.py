@@ -7,9 +7,7 @@ from pydantic import Field
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import (
+from invokeclone.models.configs.kinds import (
     GGUF,
     OMI,
     BnBNF4,
@@ -28,9 +26,16 @@ from invokeclone.models.kinds import (
     SDNQFolder,
     VAEModel,
 )
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import control, forms, loras, pid, vaes
-from invokeclone.models.signatures.flux import TRANSFORMER_MARK, is_flux2_lora, is_flux2_transformer, is_flux_lora
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import control, forms, loras, pid, vaes
+from invokeclone.models.identify.signatures.flux import (
+    TRANSFORMER_MARK,
+    is_flux2_lora,
+    is_flux2_transformer,
+    is_flux_lora,
+)
 
 
 class _FLUX(ModelConfig):

@@ -3,11 +3,11 @@
 from typing import Literal
 
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.defaults import MainModelDefaultSettings
-from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family, Rule
-from invokeclone.models.signatures import forms
+from invokeclone.models.configs.defaults import MainModelDefaultSettings
+from invokeclone.models.configs.kinds import Diffusers, MainModel
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.signatures import forms
 
 
 class _Ideogram4(ModelConfig):

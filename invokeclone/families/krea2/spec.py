@@ -7,12 +7,12 @@ from pydantic import Field
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, Krea2VariantType, ModelFormat
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.defaults import MainModelDefaultSettings
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import forms, loras
+from invokeclone.models.configs.defaults import MainModelDefaultSettings
+from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import forms, loras
 
 
 class _Krea2(ModelConfig):

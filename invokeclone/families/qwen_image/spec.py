@@ -7,10 +7,8 @@ from pydantic import Field
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, QwenImageVariantType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.defaults import MainModelDefaultSettings
-from invokeclone.models.files import OnDisk
-from invokeclone.models.kinds import (
+from invokeclone.models.configs.defaults import MainModelDefaultSettings
+from invokeclone.models.configs.kinds import (
     GGUF,
     Checkpoint,
     Diffusers,
@@ -20,8 +18,10 @@ from invokeclone.models.kinds import (
     PiDDecoderModel,
     VAEModel,
 )
-from invokeclone.models.rules import Family, Rule, require
-from invokeclone.models.signatures import forms, loras, pid, vaes
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 
 
 class _QwenImage(ModelConfig):

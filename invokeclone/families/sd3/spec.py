@@ -7,10 +7,10 @@ from pydantic import Field
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
-from invokeclone.models.rules import Family, Rule
-from invokeclone.models.signatures import forms, pid
+from invokeclone.models.configs.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.signatures import forms, pid
 
 
 class _SD3(ModelConfig):

@@ -7,8 +7,7 @@ from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.graph.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
 from invokeclone.graph.scheduler_names import SCHEDULER_NAMES
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.kinds import (
+from invokeclone.models.configs.kinds import (
     OMI,
     Checkpoint,
     ControlNetModel,
@@ -26,8 +25,9 @@ from invokeclone.models.kinds import (
     T2IAdapterModel,
     VAEModel,
 )
-from invokeclone.models.rules import Family
-from invokeclone.models.signatures import control, embeddings, loras, pid, unets, vaes
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify.rules import Family
+from invokeclone.models.identify.signatures import control, embeddings, loras, pid, unets, vaes
 
 
 class _SD1(ModelConfig):

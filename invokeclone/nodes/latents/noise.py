@@ -9,7 +9,7 @@ from invokeclone.graph.hints import UIType
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, NoiseOutput, SchedulerOutput, latents_field
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.models import registry
+from invokeclone.models.identify import registry
 
 NOISE_TYPES = Literal["SD", "FLUX", "FLUX.2", "SD3", "CogView4", "Z-Image", "Anima"]
 SEED_MAX = 2**32 - 1

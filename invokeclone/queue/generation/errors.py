@@ -1,7 +1,7 @@
 """What is wrong with a request for images."""
 
 from invokeclone.kit.errors import BadRequest, FailedDependency, NotFound
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE
 
 

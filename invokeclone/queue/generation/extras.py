@@ -12,9 +12,9 @@ from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImag
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.images import access
 from invokeclone.images.errors import ImageNotFound, NotYours
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.matching import named
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import store as models
+from invokeclone.models.records.matching import named
 from invokeclone.queue.generation.errors import ExtraModelNotFound, ExtraModelNotInstalled, InvalidGeneration
 from invokeclone.queue.generation.mains import (
     architecture_of,

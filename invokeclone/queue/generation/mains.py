@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.architectures import Architecture
 from invokeclone.graph.recipes import ImageSettings, Recipe, recipes
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.models import registry
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.embedded import EMBEDDED_KEY
-from invokeclone.models.matching import named
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify import registry
+from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.records import store as models
+from invokeclone.models.records.matching import named
 from invokeclone.queue.generation.errors import (
     InvalidGeneration,
     ModelCannotGenerate,

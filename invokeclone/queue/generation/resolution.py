@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.architectures import Architecture
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import PROMPT, SEED, VARIATION, CannotBuild, HiresFix, ImageSettings, Variation
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.generation import extras
 from invokeclone.queue.generation.errors import InvalidGeneration, SizeOverLimits

@@ -8,8 +8,8 @@ from invokeclone.graph.recipes import recipes
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import store as models
 from invokeclone.queue.generation import generation_models
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers

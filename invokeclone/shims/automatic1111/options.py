@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.errors import NotFound
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.matching import HASH_DIGITS, hash_digits, named
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import store as models
+from invokeclone.models.records.matching import HASH_DIGITS, hash_digits, named
 from invokeclone.queue.generation import ModelNotFound, generation_models
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format

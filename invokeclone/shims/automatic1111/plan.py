@@ -6,8 +6,8 @@ from typing import Any
 from invokeclone.graph.recipes import HiresFix
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit.resources import Resources
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, RefinerChoice, ResolvedRequest
 from invokeclone.shims import embeddings

@@ -26,7 +26,7 @@ from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.image_files import open_own
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
-from invokeclone.models import workers
+from invokeclone.models.records import workers
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter

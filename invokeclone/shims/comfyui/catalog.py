@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
-from invokeclone.models import store as models
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.matching import named
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import store as models
+from invokeclone.models.records.matching import named
 from invokeclone.queue import generation
 from invokeclone.tables import images
 from invokeclone.users.current import User

@@ -16,7 +16,7 @@ from invokeclone.graph.recipes import (
     Recipe,
     ReferenceImage,
 )
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, Place
 
 

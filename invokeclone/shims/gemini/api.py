@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from invokeclone.graph.prompts import Prompt
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
 from invokeclone.shims import init_images, pictures, usage

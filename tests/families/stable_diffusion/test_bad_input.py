@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from invokeclone.engine import files
 from invokeclone.graph import registry
 from invokeclone.kit.resources import Resources
-from invokeclone.models.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
-from invokeclone.models.guard import Guard
-from invokeclone.models.registration import Request, register
+from invokeclone.models.install.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
+from invokeclone.models.install.registration import Request, register
+from invokeclone.models.records.guard import Guard
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine

@@ -16,7 +16,7 @@ from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.kit.settings import Settings
-from invokeclone.models.files import header
+from invokeclone.models.files.on_disk import header
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.requests import Requests
 from tests.tiny_checkpoints import clip_weights, open_clip_weights, same_weights, unet_weights, vae_weights

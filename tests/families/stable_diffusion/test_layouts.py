@@ -24,8 +24,8 @@ from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.sizes import unet_config
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
-from invokeclone.models.files import OnDisk
-from invokeclone.models.identify import identify
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.identify import identify
 from tests.families.stable_diffusion.layouts import KINDS, Kind, Weights, make_parts, original_weights, output_of
 from tests.tiny_checkpoints import same_weights, vae_weights
 from tests.tiny_models import make_unet, noise_of

@@ -18,7 +18,7 @@ from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, i
 from invokeclone.graph.metadata import check_exists, check_type
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
-from invokeclone.models import registry
+from invokeclone.models.identify import registry
 
 _GRID = 8
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import AppliedLoRA, merged_loras
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import identifier, recipe_for
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
 from invokeclone.shims.comfyui.vocabulary import Place, choice, link, listed, node, number

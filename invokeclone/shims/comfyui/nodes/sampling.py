@@ -5,7 +5,7 @@ from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import DenoiseRun
-from invokeclone.models.configs import ModelConfig
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import (
     SEEDS,
     architecture_of,

@@ -5,10 +5,10 @@ from typing import Literal
 from invokeclone.components.autoencoders.latent_spaces import STABLE_DIFFUSION
 from invokeclone.graph.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.models.configs import ModelConfig
-from invokeclone.models.kinds import Diffusers, MainModel
-from invokeclone.models.rules import Family, Rule
-from invokeclone.models.signatures import forms
+from invokeclone.models.configs.kinds import Diffusers, MainModel
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.signatures import forms
 
 BASE = BaseModelType.Unknown
 

@@ -1,0 +1,42 @@
+"""Where a client may have a file downloaded to: the download cache, or the models folder outside of registered models."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from invokeclone.downloads import names
+from invokeclone.downloads.errors import DestinationRefused, DestinationTaken
+from invokeclone.kit import paths
+from invokeclone.kit.settings import Settings
+
+
+def destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tuple[Path, Path | None]:
+    """Return the folder or file that `text` means, and the file once more if it is one; relative to the download cache.
+
+    `reserved` are files and folders that nothing may be written to. Blocking. Raises DestinationRefused, DestinationTaken.
+    """
+    if not text or "\0" in text:
+        raise DestinationRefused(f"not a path: {text!r}")
+    path = paths.real(settings.download_cache_path / text)
+    if not _allowed(settings, path):
+        raise DestinationRefused(f"{text} is not inside the download cache or the models folder")
+    if any(paths.holds(taken, path) for taken in reserved):
+        raise DestinationRefused(f"{text} belongs to an installed model; name another folder")
+    if path.is_dir() or text.endswith((os.sep, "/")):
+        return path, None
+    if path.exists():
+        raise DestinationTaken(f"there is a file already: {text}")
+    if names.safe_name(path.name) != path.name:
+        raise DestinationRefused(f"not a name for a file: {path.name!r}")
+    return path, path
+
+
+def _allowed(settings: Settings, path: Path) -> bool:
+    """Tell whether the real `path` is in the download cache, or in the models folder and not in a place of our own there."""
+    if path.is_relative_to(paths.real(settings.download_cache_path)):
+        return True
+    models = paths.real(settings.models_path)
+    if not path.is_relative_to(models):
+        return False
+    first = path.relative_to(models).parts[:1]
+    return not any(name.startswith((".", "tmpinstall_")) for name in first)

@@ -1,0 +1,352 @@
+"""The queue of downloads: the most urgent first, a few at once; each can be cancelled, paused, resumed and begun anew.
+
+One for a process's life. It knows jobs and events and refuses to know what the files are for; whoever does watches the jobs.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import AnyHttpUrl
+
+from invokeclone.downloads import destinations
+from invokeclone.downloads.errors import DestinationTaken, UnknownDownload
+from invokeclone.downloads.events import (
+    DownloadCancelledEvent,
+    DownloadCompleteEvent,
+    DownloadErrorEvent,
+    DownloadPausedEvent,
+    DownloadProgressEvent,
+    DownloadStartedEvent,
+)
+from invokeclone.downloads.part import Part
+from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
+from invokeclone.downloads.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
+from invokeclone.downloads.web import Web, shown
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.events import Emitter
+from invokeclone.kit.settings import Settings
+from invokeclone.kit.times import now
+
+AT_ONCE = 5
+PROGRESS_S = 0.25
+"""Least time between two progress events of a download."""
+
+_log = log.get("download")
+
+Watcher = Callable[[DownloadJob], None]
+"""Told of every change of a job, on the event loop; must return at once."""
+
+Reserved = Callable[[], Awaitable[Iterable[Path]]]
+"""Returns the files and folders that no client may have a file downloaded to."""
+
+
+@dataclass
+class DownloadRequest:
+    """What is to be fetched: the address, the file or folder for it, and what is known of it beforehand."""
+
+    source: AnyHttpUrl
+    dest: Path
+    token: str | None = None
+    priority: int = 10
+    sha256: str | None = None
+    size: int | None = None
+    file: Path | None = None
+    """The file itself where that is known; else `dest` is a folder, and the other side says the name."""
+
+
+@dataclass
+class _Entry:
+    job: DownloadJob
+    sha256: str | None
+    watch: Watcher | None
+    task: asyncio.Task[None] | None = None
+    begun: asyncio.Task[None] | None = None
+    """The task, once it has begun: before that it isn't cancelled, but finds out by itself that it isn't wanted."""
+    whole: bool = False
+    """Whether the file got its name just when the job was cancelled."""
+    told: bool = False
+    pruned: bool = False
+    due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
+
+
+class Downloads:
+    """Every download of this process. Whoever changes a job sets its status at once; the work on it follows that."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        events: Emitter,
+        *,
+        reserved: Reserved | None = None,
+        at_once: int = AT_ONCE,
+        first_wait: float = FIRST_WAIT_S,
+    ) -> None:
+        """Make an empty queue.
+
+        `reserved` returns the files and folders that no client may name as a destination. `first_wait` is the pause in
+        seconds before a failed download is tried again; it doubles with each try.
+        """
+        self._settings = settings
+        self._reserved = reserved
+        self.web = Web(settings, first_wait)
+        self._events = events
+        self._at_once = at_once
+        self._first_wait = first_wait
+        self._entries: dict[int, _Entry] = {}
+        self._waiting: list[tuple[int, int]] = []
+        self._next = 0
+        self._stopping = False
+
+    async def stop(self) -> None:
+        """End what runs, keeping what is here of it, and close every connection."""
+        self._stopping = True
+        tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
+        for entry in self._entries.values():
+            if entry.job.status is DownloadJobStatus.RUNNING:
+                self._halt(entry)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.web.close()
+
+    async def destination(self, text: str) -> tuple[Path, Path | None]:
+        """Return the folder or file that a client's `text` means, and the file once more if it is one.
+
+        Raises DestinationRefused, DestinationTaken.
+        """
+        reserved = await self._reserved() if self._reserved else []
+        return await asyncio.to_thread(destinations.destination, self._settings, text, reserved)
+
+    def add(self, wanted: DownloadRequest, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
+        """Queue a download and return its job; a `held` one stays paused until it is resumed."""
+        url = str(wanted.source)
+        job = DownloadJob(
+            id=self._next,
+            source=wanted.source,
+            dest=wanted.dest,
+            download_path=wanted.file,
+            priority=wanted.priority,
+            access_token=wanted.token or self.web.token_for(url),
+            canonical_url=url,
+            expected_total_bytes=wanted.size,
+            total_bytes=wanted.size or 0,
+            status=DownloadJobStatus.PAUSED,
+        )
+        self._next += 1
+        entry = self._entries[job.id] = _Entry(job, wanted.sha256, watch)
+        if not held:
+            self._queue(entry)
+        return job
+
+    def jobs(self) -> list[DownloadJob]:
+        """Return every job that wasn't pruned, oldest first."""
+        return [entry.job for entry in self._entries.values() if not entry.pruned]
+
+    def get(self, number: int) -> DownloadJob:
+        """Return a job; raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.pruned:
+            raise UnknownDownload(f"no download {number}")
+        return entry.job
+
+    def cancel(self, number: int) -> None:
+        """Cancel a job that hasn't ended, and remove what is here of its file. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.ended:
+            return
+        entry.job.job_ended = now()
+        self._halt(entry)
+        self._change(entry, DownloadJobStatus.CANCELLED)
+        entry.task = asyncio.create_task(self._clear(entry, entry.task))
+        self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
+        self._fill()
+
+    def cancel_all(self) -> None:
+        """Cancel every job that hasn't ended."""
+        for job in self.jobs():
+            self.cancel(job.id)
+
+    def pause(self, number: int) -> None:
+        """Hold a job that waits or runs; what is here of its file stays. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}:
+            self._halt(entry)
+            self._change(entry, DownloadJobStatus.PAUSED)
+            self._events.emit(DownloadPausedEvent(source=str(entry.job.source)))
+            self._fill()
+
+    def resume(self, number: int) -> None:
+        """Let a paused or failed job go on from where it was. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.PAUSED, DownloadJobStatus.ERROR}:
+            self._queue(entry)
+
+    def found(self, number: int, size: int) -> None:
+        """Count a held job as complete whose file is here already, without a word. Raises UnknownDownload."""
+        job = self._entry(number).job
+        job.status, job.bytes, job.total_bytes = DownloadJobStatus.COMPLETED, size, size
+
+    async def restart(self, number: int) -> None:
+        """Begin a job anew, without what is here of its file, unless it is complete or cancelled. Raises UnknownDownload."""
+        entry = self._entry(number)
+        if entry.job.status in {DownloadJobStatus.COMPLETED, DownloadJobStatus.CANCELLED}:
+            return
+        entry.job.status = DownloadJobStatus.PAUSED
+        self._halt(entry)
+        await self.settled([number])
+        if entry.job.status is not DownloadJobStatus.PAUSED:
+            return
+        await self._drop(entry)
+        entry.job.bytes = 0
+        self._queue(entry)
+
+    async def settled(self, numbers: Iterable[int]) -> None:
+        """Wait until jobs that were cancelled or paused have let go of their files."""
+        entries = [self._entries[number] for number in numbers if number in self._entries]
+        tasks = [entry.task for entry in entries if entry.task and entry.job.status is not DownloadJobStatus.RUNNING]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def prune(self) -> None:
+        """Show the jobs that have ended no more; those that somebody watches stay known until they are forgotten."""
+        for number, entry in list(self._entries.items()):
+            entry.pruned = entry.pruned or entry.job.ended
+            if entry.pruned and entry.watch is None:
+                del self._entries[number]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget jobs that nobody needs any more."""
+        for number in numbers:
+            self._entries.pop(number, None)
+
+    def _entry(self, number: int) -> _Entry:
+        if number not in self._entries:
+            raise UnknownDownload(f"no download {number}")
+        return self._entries[number]
+
+    def _change(self, entry: _Entry, status: DownloadJobStatus) -> None:
+        entry.job.status = status
+        if entry.watch is not None:
+            entry.watch(entry.job)
+
+    def _queue(self, entry: _Entry) -> None:
+        job, entry.pruned = entry.job, False
+        job.error = job.error_type = job.job_ended = None
+        job.status = DownloadJobStatus.WAITING
+        heapq.heappush(self._waiting, (job.priority, job.id))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Start the most urgent jobs as long as there is room."""
+        running = sum(entry.job.status is DownloadJobStatus.RUNNING for entry in self._entries.values())
+        while running < self._at_once and self._waiting and not self._stopping:
+            entry = self._entries.get(heapq.heappop(self._waiting)[1])
+            if entry is not None and entry.job.status is DownloadJobStatus.WAITING:
+                running += 1
+                entry.job.status = DownloadJobStatus.RUNNING
+                entry.job.job_started = entry.job.job_started or now()
+                entry.task = asyncio.create_task(self._work(entry, entry.task), name=f"download {entry.job.id}")
+
+    def _halt(self, entry: _Entry) -> None:
+        if entry.task is not None and entry.task is entry.begun:
+            entry.task.cancel()
+
+    async def _work(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+        """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
+        entry.begun = task = asyncio.current_task()
+        transfer = Transfer(
+            self.web,
+            entry.job,
+            sha256=entry.sha256,
+            claim=lambda path: self._claim(entry, path),
+            progress=lambda: self._progress(entry),
+            first_wait=self._first_wait,
+        )
+        try:
+            if before is not None:
+                await ended(before)
+            if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING and not self._stopping:
+                await transfer.run()
+                self._complete(entry)
+            else:
+                self._halted(entry, transfer)
+        except asyncio.CancelledError:
+            self._halted(entry, transfer)
+        except Exception as error:  # noqa: BLE001  (the queue's edge: one job's failure must not end the others)
+            if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING:
+                self._fail(entry, error)
+            else:
+                self._halted(entry, transfer)
+        finally:
+            if entry.task is task:
+                entry.task = None
+            self._fill()
+
+    def _halted(self, entry: _Entry, transfer: Transfer) -> None:
+        """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
+        whole = transfer.part is not None and transfer.part.complete
+        if entry.job.status is DownloadJobStatus.CANCELLED:
+            entry.whole = whole
+        elif whole:
+            self._complete(entry)
+        elif self._stopping:
+            entry.job.status = DownloadJobStatus.WAITING
+
+    async def _clear(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+        """Remove what is here of the file of a cancelled job, once the work on it has ended."""
+        if before is not None:
+            await ended(before)
+        if entry.whole and entry.job.download_path is not None:
+            await finished(entry.job.download_path.unlink, True)
+        await self._drop(entry)
+        if entry.task is asyncio.current_task():
+            entry.task = None
+
+    async def _drop(self, entry: _Entry) -> None:
+        if entry.job.download_path is not None:
+            await finished(Part(entry.job.download_path).drop)
+
+    def _claim(self, entry: _Entry, path: Path) -> None:
+        """Raise DestinationTaken when another download that hasn't ended writes the file."""
+        for other in (entry.job for entry in self._entries.values()):
+            if other.download_path == path and other.id != entry.job.id and not other.ended:
+                raise DestinationTaken(f"another download is writing {path}")
+
+    def _progress(self, entry: _Entry) -> None:
+        job = entry.job
+        if job.status is not DownloadJobStatus.RUNNING:  # it was ended, and what came before that is being written
+            return
+        if not entry.told:
+            entry.told = True
+            self._events.emit(DownloadStartedEvent(source=str(job.source), download_path=str(job.download_path)))
+        elif entry.due():
+            self._events.emit(
+                DownloadProgressEvent(
+                    source=str(job.source),
+                    download_path=str(job.download_path),
+                    current_bytes=job.bytes,
+                    total_bytes=job.total_bytes,
+                )
+            )
+        if entry.watch is not None:
+            entry.watch(job)
+
+    def _complete(self, entry: _Entry) -> None:
+        job = entry.job
+        job.job_ended = now()
+        self._change(entry, DownloadJobStatus.COMPLETED)
+        self._events.emit(
+            DownloadCompleteEvent(
+                source=str(job.source), download_path=str(job.download_path), total_bytes=job.total_bytes
+            )
+        )
+
+    def _fail(self, entry: _Entry, error: Exception) -> None:
+        job = entry.job
+        job.error_type, job.error, job.job_ended = type(error).__name__, str(error), now()
+        unexpected = not isinstance(error, InvokeCloneError | OSError)
+        _log.warning("%s cannot be fetched: %s", shown(str(job.source)), error, exc_info=error if unexpected else None)
+        self._change(entry, DownloadJobStatus.ERROR)
+        self._events.emit(DownloadErrorEvent(source=str(job.source), error_type=type(error).__name__, error=str(error)))

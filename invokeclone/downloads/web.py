@@ -1,0 +1,336 @@
+"""Asking the web: a session that only reaches public addresses, follows redirects itself and keeps tokens to themselves.
+
+The addresses a name resolves to are checked, and once more each address at the moment a socket is made for it, so that a
+name that changes its meaning in between gains nothing. It knows headers and refuses to know what a body means.
+"""
+
+import asyncio
+import base64
+import contextlib
+import importlib
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from invokeclone.downloads import addresses
+from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
+from invokeclone.kit.settings import Settings
+from invokeclone.version import __version__
+
+if TYPE_CHECKING:  # aiohttp is imported when something is first fetched
+    from aiohttp import ClientResponse, ClientSession, TCPConnector
+    from aiohttp.abc import ResolveResult
+    from yarl import URL
+
+MAX_REDIRECTS = 10
+MAX_JSON_BYTES = 64 * 1024 * 1024
+JSON_TRIES = 3
+JSON_WAIT_S = 5.0
+"""The longest pause before a question is asked again that somebody may be waiting for."""
+CONNECT_S = 30.0
+SILENCE_S = 60.0
+"""How long the other side may send nothing."""
+READ_AT_ONCE = 1024 * 1024
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
+
+
+class _Refused(OSError):
+    """No public address: raised inside the connector, whose callers know only OSError."""
+
+
+class Web:
+    """A session with the web. `get` may be called by many tasks at once; `close` ends it."""
+
+    def __init__(self, settings: Settings, first_wait: float = 1.0) -> None:
+        """Follow `allow_private_download_urls`, `download_proxy` and `remote_api_tokens`; nothing is opened yet.
+
+        `first_wait` is the pause before a failed question is asked again.
+        """
+        self._first_wait = first_wait
+        self._private = settings.allow_private_download_urls
+        self._proxy = settings.download_proxy
+        self._tokens = settings.remote_api_tokens or []
+        self._session: ClientSession | None = None
+
+    def token_for(self, url: str) -> str | None:
+        """Return the token that the settings have for an address.
+
+        A pattern must match within or from the scheme and host: one that only names a host is not met by an address
+        that has that name somewhere in its path or query.
+        """
+        host_ends = re.match(r"[a-z]+://[^/?#]*", url)
+        for pair in self._tokens:
+            found = re.search(pair.url_regex, url)
+            if found and host_ends and found.start() < host_ends.end():
+                return pair.token
+        return None
+
+    @contextlib.asynccontextmanager
+    async def get(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        hops: list[Mapping[str, str]] | None = None,
+    ) -> "AsyncIterator[ClientResponse]":
+        """Lend the answer to a GET, redirects followed; any status but a passing fault is the caller's to judge.
+
+        The headers of the redirects are added to `hops`.
+
+        Raises AddressRefused, DownloadFailed (no such host, no good certificate, redirects without end), TryAgain.
+        """
+        response = None
+        try:
+            response = await self._follow(url, token, dict(headers or {}), [] if hops is None else hops)
+            if response.status in _PASSING:
+                raise TryAgain(f"{_host(response)} answered {response.status}", _retry_after(response))
+            yield response
+        finally:
+            if response is not None:
+                response.close()
+
+    async def get_json(self, url: str, *, token: str | None = None, tries: int = JSON_TRIES) -> Any:
+        """Return the JSON at an address. Raises DownloadFailed and its kinds, AddressRefused."""
+        for failures in range(1, tries + 1):
+            try:
+                text = await self._get_text(url, token)
+            except TryAgain as error:
+                if failures == tries:
+                    raise DownloadFailed(str(error)) from error
+                await asyncio.sleep(min(error.after or self._first_wait * failures, JSON_WAIT_S))
+            else:
+                break
+        try:
+            return await asyncio.to_thread(orjson.loads, text)
+        except ValueError as error:
+            raise DownloadFailed(f"the answer of {shown(url)} is not JSON") from error
+
+    async def _get_text(self, url: str, token: str | None) -> bytearray:
+        text = bytearray()
+        async with self.get(url, token=token, headers={"Accept": "application/json"}) as response:
+            check_status(response)
+            with reading():
+                async for chunk in response.content.iter_any():
+                    text += chunk
+                    if len(text) > MAX_JSON_BYTES:
+                        raise DownloadFailed(f"the answer of {shown(url)} is too long")
+        return text
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _follow(
+        self, address: str, token: str | None, headers: dict[str, str], hops: list[Mapping[str, str]]
+    ) -> "ClientResponse":
+        session = await self._opened()
+        from yarl import URL
+
+        if token and not _TOKEN.match(token):
+            raise AccessDenied("the token has characters that no token has")
+        url = first = URL(address, encoded=True)
+        for _ in range(MAX_REDIRECTS + 1):
+            await self._check(url)
+            sent = headers | {"Accept-Encoding": "identity"}
+            if token and url.origin() == first.origin():
+                sent["Authorization"] = f"Bearer {token}"
+            with reading():
+                response = await session.get(url, headers=sent, allow_redirects=False, proxy=self._proxy)
+            if response.status not in _REDIRECTS:
+                return response
+            location = response.headers.get("Location", "")
+            hops.append(response.headers)
+            response.close()
+            url = _joined(url, location)
+        raise DownloadFailed(f"{first.host} redirects without end")
+
+    async def _opened(self) -> "ClientSession":
+        if self._session is None:
+            await asyncio.to_thread(importlib.import_module, "aiohttp")
+        if self._session is None:  # whoever waited longer for the import finds it open
+            import aiohttp
+
+            self._session = aiohttp.ClientSession(
+                connector=self._connector(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=READ_AT_ONCE,
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+                headers={"User-Agent": f"invokeclone/{__version__}"},
+            )
+        return self._session
+
+    def _connector(self) -> "TCPConnector":
+        """Return what makes connections; the operator's own proxy may have any address."""
+        import aiohttp
+
+        if self._private or self._proxy:
+            return aiohttp.TCPConnector()
+        from aiohttp.resolver import ThreadedResolver
+
+        class PublicOnly(ThreadedResolver):
+            async def resolve(
+                self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+            ) -> "list[ResolveResult]":
+                found = await super().resolve(host, port, family)
+                public = [address for address in found if addresses.is_public(address["host"])]
+                if not public:
+                    raise _Refused(_refusal(host))
+                return public
+
+        return aiohttp.TCPConnector(resolver=PublicOnly(), socket_factory=_public_socket)
+
+    async def _check(self, url: "URL") -> None:
+        """Refuse an address by its form, before anything is asked."""
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise AddressRefused(f"not a web address: {shown(str(url))}")
+        if url.user or url.password:
+            raise AddressRefused("an address with a name or password in it is not asked; give an access token instead")
+        await self._check_host(url.host)
+
+    async def _check_host(self, host: str) -> None:
+        """Refuse a host that is private by its address or name, unless the settings allow such."""
+        if self._private:
+            return
+        literal = addresses.is_address(host)
+        if (literal and not addresses.is_public(host)) or (not literal and addresses.is_local_name(host)):
+            raise AddressRefused(_refusal(host))
+        if self._proxy and not literal:
+            await self._check_for_proxy(host)
+
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection to a public address of `host`, or one through the proxy, for a program that speaks by itself.
+
+        Raises AddressRefused, TryAgain.
+        """
+        await self._check_host(host)
+        with reading():
+            async with asyncio.timeout(CONNECT_S):
+                if self._proxy:
+                    return await _through(self._proxy, host, port)
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                usable = [str(info[4][0]) for info in found if self._private or addresses.is_public(str(info[4][0]))]
+                if not usable:
+                    raise AddressRefused(_refusal(host))
+                return await _first_connection(usable, port)
+
+    async def _check_for_proxy(self, host: str) -> None:
+        """Refuse a name that means a private address here; one that only the proxy can resolve is left to it."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return
+        if not all(addresses.is_public(str(address[0])) for *_, address in found):
+            raise AddressRefused(_refusal(host))
+
+
+def check_status(response: "ClientResponse") -> None:
+    """Raise DownloadFailed, or its kind that fits, unless the answer is a good one."""
+    status, host = response.status, _host(response)
+    if status in {401, 403}:
+        hint = response.headers.get("X-Error-Message") or "it wants an access token, or another one"
+        raise AccessDenied(f"{host} refuses ({status}): {hint}")
+    if status == 404:  # noqa: PLR2004  (the status itself)
+        raise DownloadFailed(f"{host} has no {response.url.path} (404)")
+    if status not in {200, 206, 416}:
+        raise DownloadFailed(f"{host} answered {status}")
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turn what aiohttp raises into our errors."""
+    import aiohttp
+
+    try:
+        yield
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise DownloadFailed(f"the certificate of {error.host} is not valid") from error
+    except aiohttp.InvalidURL as error:
+        raise AddressRefused(f"not a web address: {error}") from error
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, _Refused):
+            raise AddressRefused(str(error.os_error)) from error
+        raise TryAgain(f"no connection to {error.host}: {error.os_error}") from error
+    except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
+        raise TryAgain(str(error) or "the other side is silent") from error
+
+
+def shown(url: str) -> str:
+    """Return an address as logs may have it: without its query, where tokens and signatures stand."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
+
+
+def _public_socket(info: Any) -> socket.socket:
+    family, kind, protocol, _, address = info
+    if not addresses.is_public(str(address[0])):
+        raise _Refused(_refusal(str(address[0])))
+    return socket.socket(family, kind, protocol)
+
+
+def _refusal(host: str) -> str:
+    return f"{host} is not on the public internet; the setting allow_private_download_urls would let it be asked"
+
+
+async def _first_connection(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first of the addresses that answers."""
+    for host in hosts[:-1]:
+        with contextlib.suppress(OSError):
+            return await asyncio.open_connection(host, port)
+    return await asyncio.open_connection(hosts[-1], port)
+
+
+async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Have an HTTP proxy connect to a host. Raises TryAgain, ConnectionError."""
+    parts = urlsplit(proxy)
+    secure = parts.scheme == "https"
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, parts.port or (443 if secure else 80), ssl=True if secure else None
+    )
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
+    if parts.username:
+        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(account).decode()}")
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        answer = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        writer.close()
+        raise TryAgain("the proxy does not answer as one does") from error
+    if not re.match(rb"HTTP/1\.[01] 200\b", answer):
+        writer.close()
+        raise TryAgain(f"the proxy does not connect to {host}")
+    return reader, writer
+
+
+def _joined(url: "URL", location: str) -> "URL":
+    from yarl import URL
+
+    if not location:
+        raise DownloadFailed(f"{url.host} redirects to nowhere")
+    try:
+        target = url.join(URL(location, encoded=location.isascii() and " " not in location))
+    except ValueError as error:
+        raise DownloadFailed(f"{url.host} redirects to what is no address") from error
+    if url.scheme == "https" and target.scheme == "http":
+        raise AddressRefused(f"{url.host} redirects from https to http")
+    return target
+
+
+def _host(response: "ClientResponse") -> str:
+    return response.url.host or ""
+
+
+def _retry_after(response: "ClientResponse") -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else None

@@ -1,0 +1,1 @@
+"""The vocabulary of model records: fields, kinds, variants and default settings, of which families make record classes."""

@@ -1,0 +1,57 @@
+"""Hashes of models: a file's bytes, or a folder's weight files taken together; it knows nothing of records."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from blake3 import blake3
+
+from invokeclone.models.errors import InstallCancelled
+from invokeclone.models.files.on_disk import WEIGHTS, OnDisk
+
+_CHUNK = 16 * 2**20
+_SHAKE_BYTES = {"shake_128": 32, "shake_256": 64}
+
+
+class _Hasher(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+
+
+def hash_model(model: OnDisk, algorithm: str, stopped: Callable[[], bool] = lambda: False) -> str:
+    """Return `<algorithm>:<hex>` of a model. Blocking: reads every weight byte.
+
+    A file is hashed as it is; a folder is blake3 over the hex digests of its weight files, sorted by path. `algorithm`
+    is one of the setting's words; `random` reads nothing. Raises InstallCancelled once `stopped()` is true.
+    """
+    if algorithm == "random":
+        return f"random:{secrets.token_hex(32)}"
+    name = "blake3" if algorithm.startswith("blake3") else algorithm
+    if not model.is_folder:
+        return f"{name}:{_digest(model.path, algorithm, stopped)}"
+    weights = [file for file in model.files if file.suffix.lower() in WEIGHTS]
+    together = "".join(_digest(file, algorithm, stopped) for file in weights)
+    return f"{name}:{blake3(together.encode()).hexdigest()}"
+
+
+def _digest(path: Path, algorithm: str, stopped: Callable[[], bool]) -> str:
+    if algorithm.startswith("blake3"):
+        fast = blake3(max_threads=blake3.AUTO if algorithm == "blake3_multi" else 1)
+        _feed(fast, path, stopped)
+        return fast.hexdigest()
+    if algorithm in _SHAKE_BYTES:
+        shake = hashlib.shake_128() if algorithm == "shake_128" else hashlib.shake_256()
+        _feed(shake, path, stopped)
+        return shake.hexdigest(_SHAKE_BYTES[algorithm])
+    plain = hashlib.new(algorithm)
+    _feed(plain, path, stopped)
+    return plain.hexdigest()
+
+
+def _feed(hasher: _Hasher, path: Path, stopped: Callable[[], bool]) -> None:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            if stopped():
+                raise InstallCancelled("cancelled while it was read")
+            hasher.update(chunk)

@@ -1,0 +1,81 @@
+"""Rules, record classes and architectures of every family and component, from their `spec` modules.
+
+It imports only `spec` modules, which are free of torch. Adding a folder is enough.
+"""
+
+import functools
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Literal, get_origin
+
+from invokeclone.graph import discovery
+from invokeclone.graph.architectures import Architecture
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
+from invokeclone.models.identify.rules import Family, Rule
+
+
+@functools.cache
+def _specs() -> tuple[ModuleType, ...]:
+    return tuple(discovery.modules("spec"))
+
+
+def families() -> tuple[Family, ...]:
+    """Return every family and component."""
+    return tuple(spec.FAMILY for spec in _specs())
+
+
+@functools.cache
+def architectures() -> Mapping[BaseModelType, Architecture]:
+    """Return every architecture by its base."""
+    return {each.base: each for family in families() for each in family.architectures}
+
+
+@functools.cache
+def rules() -> tuple[Rule, ...]:
+    """Return every rule of every family."""
+    return tuple(rule for family in families() for rule in family.rules)
+
+
+@functools.cache
+def config_classes() -> tuple[type[ModelConfig], ...]:
+    """Return every record class that a `spec` declares publicly, each once; the one for unknown models is last."""
+    return (
+        *(config for spec in _specs() for config in vars(spec).values() if _is_declared(config, spec)),
+        Unknown_Config,
+    )
+
+
+def _is_declared(value: object, spec: ModuleType) -> bool:
+    if not isinstance(value, type) or not issubclass(value, ModelConfig):
+        return False
+    return value.__module__ == spec.__name__ and not value.__name__.startswith("_")
+
+
+@functools.cache
+def fixed(config: type[ModelConfig]) -> Mapping[str, Any]:
+    """Return the fields that make up the class's tag: those of type, format, base and variant that have one value only."""
+    tag = {
+        name: config.model_fields[name] for name in ("type", "format", "base", "variant") if name in config.model_fields
+    }
+    return {name: field.default for name, field in tag.items() if get_origin(field.annotation) is Literal}
+
+
+def _tag(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(record.get(name)) for name in ("type", "format", "base", "variant")}
+
+
+def parse(record: object) -> ModelConfig:
+    """Return `record` (a mapping) as the class that its type, format, base and variant belong to.
+
+    Where they belong to several (a file and a folder of the same), it is the class that has the record's other fields.
+
+    Raises ValueError (pydantic's is one) when there is no such class or a field does not fit it.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError("a model record must be an object")  # noqa: TRY004  (pydantic reports ValueErrors)
+    fitting = [config for config in config_classes() if fixed(config).items() <= _tag(record).items()]
+    if fitting:
+        return min(fitting, key=lambda config: len(set(record) ^ set(config.model_fields))).model_validate(record)
+    tag = ".".join(str(record.get(name)) for name in ("type", "format", "base"))
+    raise ValueError(f"no model class for {tag}")

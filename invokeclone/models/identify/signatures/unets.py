@@ -1,0 +1,117 @@
+"""Main models with the UNet of Stable Diffusion 1, 2 or XL: pipelines and checkpoints. The width of the text tells them apart."""
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
+from invokeclone.models.configs.defaults import MainModelDefaultSettings
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Rule, require
+from invokeclone.models.identify.signatures import forms
+
+PIPELINES = (
+    "StableDiffusionPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionXLPipeline",
+    "StableDiffusionXLInpaintPipeline", "StableDiffusionXLImg2ImgPipeline", "LatentConsistencyModelPipeline",
+)  # fmt: skip
+PREFIXES = ("cond_stage_model.", "first_stage_model.", "model.diffusion_model.")
+
+BASE_OF_WIDTH = {
+    768: BaseModelType.StableDiffusion1,
+    1024: BaseModelType.StableDiffusion2,
+    1280: BaseModelType.StableDiffusionXLRefiner,
+    2048: BaseModelType.StableDiffusionXL,
+}
+"""The architecture by the width of the text that its UNet attends to."""
+
+VARIANT_OF_CHANNELS = {4: ModelVariantType.Normal, 5: ModelVariantType.Depth, 9: ModelVariantType.Inpaint}
+"""The kind of UNet by the channels that go into it."""
+
+EDGES = {
+    BaseModelType.StableDiffusion1: 512,
+    BaseModelType.StableDiffusion2: 768,
+    BaseModelType.StableDiffusionXL: 1024,
+}
+"""Width and height that it was trained for."""
+
+_UNET = "model.diffusion_model.input_blocks"
+_ATTENTION = f"{_UNET}.2.1.transformer_blocks.0.attn2.to_k.weight"
+_XL_ATTENTION = f"{_UNET}.4.1.transformer_blocks.0.attn2.to_k.weight"
+_STEPS_OF_SD2_BASE = "220000"
+_VELOCITY_MARK = "v_pred"
+"""An empty tensor in files of models that predict velocities, beside `ztsnr` for a zero terminal signal-to-noise ratio."""
+_LATENT_CHANNELS = 4
+
+
+def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: BaseModelType) -> tuple[Rule, Rule]:
+    """Return the rules for a family's pipelines and checkpoints."""
+    edge = EDGES.get(base)
+
+    def settings(_: OnDisk) -> MainModelDefaultSettings | None:
+        return MainModelDefaultSettings(width=edge, height=edge) if edge else None
+
+    def prediction(model: OnDisk) -> SchedulerPredictionType:
+        second = base == BaseModelType.StableDiffusion2 and model.notes.get("global_step") != _STEPS_OF_SD2_BASE
+        velocity = second or _VELOCITY_MARK in model.tensors
+        return SchedulerPredictionType.VPrediction if velocity else SchedulerPredictionType.Epsilon
+
+    return (
+        Rule(
+            config=pipeline,
+            recognises=_is_pipeline,
+            base=_base_of_pipeline,
+            detects={
+                "variant": _variant_of_pipeline,
+                "prediction_type": _prediction_of_pipeline,
+                "repo_variant": forms.repo_variant,
+                "default_settings": settings,
+            },
+        ),
+        Rule(
+            config=checkpoint,
+            recognises=_is_checkpoint,
+            base=_base_of_checkpoint,
+            detects={
+                "variant": _variant_of_checkpoint,
+                "prediction_type": prediction,
+                "default_settings": settings,
+            },
+        ),
+    )
+
+
+def _is_pipeline(model: OnDisk) -> None:
+    require(model.is_folder, "it is not a folder")
+    require(model.json("model_index.json"), "it has no model_index.json")
+    require(model.class_name in PIPELINES, f"its class is {model.class_name}")
+
+
+def _base_of_pipeline(model: OnDisk) -> BaseModelType | None:
+    return BASE_OF_WIDTH.get(forms.number(model.json("unet/config.json"), "cross_attention_dim") or 0)
+
+
+def _variant_of_pipeline(model: OnDisk) -> ModelVariantType:
+    channels = model.json("unet/config.json").get("in_channels", _LATENT_CHANNELS)
+    require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")
+    return VARIANT_OF_CHANNELS[channels]
+
+
+def _prediction_of_pipeline(model: OnDisk) -> SchedulerPredictionType:
+    stated = model.json("scheduler/scheduler_config.json").get("prediction_type", "epsilon")
+    require(stated in set(SchedulerPredictionType), f"its scheduler predicts {stated}")
+    return SchedulerPredictionType(stated)
+
+
+def _is_checkpoint(model: OnDisk) -> None:
+    require(not model.is_folder, "it is a folder")
+    require(model.has_prefix(*PREFIXES), "it has no tensors of a Stable Diffusion checkpoint")
+    require(model.has_prefix(f"{_UNET}."), "its denoiser is not a UNet")
+
+
+def _base_of_checkpoint(model: OnDisk) -> BaseModelType | None:
+    shape = model.shape(_ATTENTION) or model.shape(_XL_ATTENTION)
+    return BASE_OF_WIDTH.get(shape[-1]) if shape else None
+
+
+def _variant_of_checkpoint(model: OnDisk) -> ModelVariantType:
+    first = model.shape(f"{_UNET}.0.0.weight")
+    channels = first[1] if len(first) > 1 else None
+    require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")
+    return VARIANT_OF_CHANNELS[channels or _LATENT_CHANNELS]

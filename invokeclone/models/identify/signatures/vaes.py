@@ -1,0 +1,100 @@
+"""Autoencoders: what the first layer of the decoder tells, and where it doesn't, the name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify.rules import Rule, require
+from invokeclone.models.identify.signatures import forms
+
+_NAMES = ("encoder.conv_in", "decoder.conv_in")
+_NATIVE_NAMES = ("encoder.downsamples", "decoder.upsamples", "decoder.middle")
+_SDXL_SCALING = 0.13025
+_SDXL_EDGES = (512, 1024)
+_SD_CHANNELS, _FLUX_CHANNELS, _FLUX2_CHANNELS, _WAN_2_2_CHANNELS = 4, 16, 32, 48
+_PLANE, _VOLUME = 4, 5
+
+
+def file_rule(
+    config: type[ModelConfig], base: BaseModelType, detects: Mapping[str, Callable[[OnDisk], Any]] | None = None
+) -> Rule:
+    """Return the rule for a single file of `base`; which of the architectures with such tensors it is, is guessed."""
+
+    def recognises(model: OnDisk) -> None:
+        require(not model.is_folder, "it is a folder")
+        require(model.has_prefix(*_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
+        require(base in _bases(model), f"its decoder begins with a tensor of shape {_first(model)}")
+
+    return Rule(config=config, recognises=recognises, base=_base_of_file, detects=detects or {}, guesses=True)
+
+
+def _first(model: OnDisk) -> tuple[int, ...]:
+    return model.shape("decoder.conv_in.weight") or model.shape("decoder.conv1.weight")
+
+
+def latent_channels(model: OnDisk) -> int:
+    """Return the channels of a file's latents."""
+    shape = _first(model)
+    require(len(shape) > 1, "it has no decoder")
+    return shape[1]
+
+
+def _bases(model: OnDisk) -> tuple[BaseModelType, ...]:
+    """Return the architectures that the tensors allow, likeliest first."""
+    shape = _first(model)
+    channels = shape[1] if len(shape) > 1 else 0
+    if model.has_prefix("bn.running_") or (len(shape) == _PLANE and channels == _FLUX2_CHANNELS):
+        return (BaseModelType.Flux2,)
+    if model.has_prefix(*_NATIVE_NAMES):
+        wan_only = channels == _WAN_2_2_CHANNELS
+        return (BaseModelType.Wan,) if wan_only else (BaseModelType.Anima, BaseModelType.Wan, BaseModelType.QwenImage)
+    if len(shape) == _VOLUME:
+        volumes = {
+            _FLUX_CHANNELS: (BaseModelType.QwenImage, BaseModelType.Wan),
+            _WAN_2_2_CHANNELS: (BaseModelType.Wan,),
+        }
+        return volumes.get(channels, ())
+    sd = (BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2, BaseModelType.StableDiffusionXL)
+    planes = {_SD_CHANNELS: sd, _FLUX_CHANNELS: (BaseModelType.Flux,)}
+    return planes.get(channels, ()) if len(shape) == _PLANE else ()
+
+
+_HINTS = {
+    "wan": BaseModelType.Wan,
+    "qwen": BaseModelType.QwenImage,
+    "xl": BaseModelType.StableDiffusionXL,
+    "sd2": BaseModelType.StableDiffusion2,
+}
+
+
+def _base_of_file(model: OnDisk) -> BaseModelType | None:
+    possible, name = _bases(model), model.name.lower()
+    hinted = (base for hint, base in _HINTS.items() if hint in name and base in possible)
+    return next(hinted, possible[0] if possible else None)
+
+
+def kl_rule(config: type[ModelConfig]) -> Rule:
+    """Return the rule for a folder with the autoencoder of Stable Diffusion."""
+    return Rule(
+        config=config,
+        recognises=_is_kl_folder,
+        base=_base_of_kl_folder,
+        detects={"repo_variant": forms.repo_variant},
+        guesses=True,
+    )
+
+
+def _is_kl_folder(model: OnDisk) -> None:
+    forms.is_folder_of("AutoencoderKL", "AutoencoderTiny")(model)
+    channels = model.json("config.json").get("latent_channels", _SD_CHANNELS)
+    require(channels == _SD_CHANNELS, f"its latents have {channels} channels")
+
+
+def _base_of_kl_folder(model: OnDisk) -> BaseModelType:
+    config = model.json("config.json")
+    sdxl = config.get("scaling_factor") == _SDXL_SCALING and config.get("sample_size") in _SDXL_EDGES
+    if sdxl or model.name.lower().endswith("xl"):
+        return BaseModelType.StableDiffusionXL
+    return BaseModelType.StableDiffusion1

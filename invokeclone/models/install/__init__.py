@@ -1,0 +1,1 @@
+"""Installing models: sources, downloads, registration, and scans of folders."""

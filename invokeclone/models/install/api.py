@@ -1,0 +1,132 @@
+"""The routes of installations, of Hugging Face's repositories and of the login there, all for admins."""
+
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import AnyHttpUrl
+
+from invokeclone.models.install import invitation
+from invokeclone.models.install.jobs import ModelInstallJob
+from invokeclone.models.install.service import Installer
+from invokeclone.models.records.schemas import HFTokenStatus, HuggingFaceModels, ModelRecordChanges
+from invokeclone.users.current import admin
+
+
+def _installer(request: Request) -> Installer:
+    return cast("Installer", request.app.state.installer)
+
+
+NeedsInstaller = Annotated[Installer, Depends(_installer)]
+
+router = APIRouter(dependencies=[Depends(admin)])
+
+_NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"schema": {}}}}}
+
+
+@router.post("/install", status_code=201)
+async def install_model(
+    installer: NeedsInstaller,
+    source: Annotated[str, Query(description="Path, repository or web address")],
+    stated: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
+    inplace: Annotated[bool | None, Query(description="Leave local files where they are")] = False,
+    access_token: Annotated[str | None, Query(description="Token for a web address")] = None,
+) -> ModelInstallJob:
+    """Begin to install a model from a path, from Hugging Face (`owner/name[:variant[:subfolder]]`) or a web address.
+
+    Local files are moved into the models folder unless `inplace` is true.
+    """
+    return await installer.add(source, stated, inplace=bool(inplace), access_token=access_token)
+
+
+@router.get("/install")
+async def list_model_installs(installer: NeedsInstaller) -> list[ModelInstallJob]:
+    """List install jobs."""
+    return installer.jobs()
+
+
+@router.delete("/install", status_code=204, responses=_NULL)
+async def prune_model_install_jobs(installer: NeedsInstaller) -> Response:
+    """Forget the install jobs that have ended."""
+    await installer.prune()
+    return Response(status_code=204)
+
+
+@router.get("/install/huggingface", status_code=201, response_class=HTMLResponse)
+async def install_hugging_face_model(
+    request: Request,
+    installer: NeedsInstaller,
+    source: Annotated[str, Query(description="Hugging Face repository")],
+) -> HTMLResponse:
+    """Begin to install a model of Hugging Face, and say so on a page: for a link that is clicked there."""
+    return await invitation.accept(installer, source, request.headers)
+
+
+@router.get("/install/{id}")
+async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002  (the wire's word)
+    """Return an install job."""
+    return installer.get(id)
+
+
+@router.delete("/install/{id}", status_code=201)
+async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (the wire's word)
+    """Cancel an install job; one that has ended stays as it is."""
+    installer.cancel(id)
+
+
+@router.post("/install/{id}/pause", status_code=201)
+async def pause_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Pause an install job that waits or downloads."""
+    return await installer.pause(id)
+
+
+@router.post("/install/{id}/resume", status_code=201)
+async def resume_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Let a paused install job go on."""
+    return await installer.resume(id)
+
+
+@router.post("/install/{id}/restart_failed", status_code=201)
+async def restart_failed_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
+    """Go on with the failed downloads of an install job."""
+    return await installer.restart_failed(id)
+
+
+@router.post("/install/{id}/restart_file", status_code=201)
+async def restart_model_install_file(
+    installer: NeedsInstaller,
+    id: int,  # noqa: A002  (the wire's word)
+    file_source: Annotated[AnyHttpUrl, Body(description="Address of the file")],
+) -> ModelInstallJob:
+    """Begin one download of an install job anew."""
+    return await installer.restart_file(id, str(file_source))
+
+
+@router.get("/hugging_face")
+async def get_hugging_face_models(
+    installer: NeedsInstaller,
+    hugging_face_repo: Annotated[str, Query(description="Hugging Face repository")] = "",
+) -> HuggingFaceModels:
+    """Say which single-file models a repository of Hugging Face has, and whether it is a folder of diffusers."""
+    found = await installer.hub.metadata(hugging_face_repo)
+    return HuggingFaceModels(urls=found.ckpt_urls, is_diffusers=found.is_diffusers)
+
+
+@router.get("/hf_login")
+async def get_hf_login_status(installer: NeedsInstaller) -> HFTokenStatus:
+    """Say whether there is a Hugging Face token that works; `unknown` when Hugging Face can't be asked."""
+    return await installer.hub.status()
+
+
+@router.post("/hf_login")
+async def do_hf_login(
+    installer: NeedsInstaller, token: Annotated[str, Body(embed=True, description="Token")]
+) -> HFTokenStatus:
+    """Keep a Hugging Face token, if Hugging Face says that it works."""
+    return await installer.hub.login(token)
+
+
+@router.delete("/hf_login")
+async def reset_hf_token(installer: NeedsInstaller) -> HFTokenStatus:
+    """Forget the Hugging Face token."""
+    return await installer.hub.logout()

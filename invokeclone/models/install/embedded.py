@@ -1,0 +1,87 @@
+"""The model that ships with the package: registered once in a database's life, followed when the package moves."""
+
+import asyncio
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.resources import Resources
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.errors import DuplicateModelException, UnknownModelException
+from invokeclone.models.files.hashing import hash_model
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.install.registration import Request, register
+from invokeclone.models.records import placement, store
+from invokeclone.models.records.guard import Guard
+from invokeclone.tables import app_state
+
+_log = log.get("models")
+
+EMBEDDED = Path(__file__).parents[2] / "families" / "stable_diffusion" / "embedded"
+"""Folder of the model that ships with the package (`model/`) and of what its record states (`defaults.json`)."""
+
+EMBEDDED_KEY = str(uuid.uuid5(uuid.NAMESPACE_URL, "invokeclone:embedded"))
+"""The embedded model's key, the same everywhere, so that graphs that name it can be passed on."""
+
+_REGISTERED = "embedded_model_registered"
+
+
+async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> ModelConfig | None:
+    """Register the model that ships with the package, once in a database's life; return its record if there is one.
+
+    Somebody who deletes the record is not given it again. When the package has moved or brings another version of
+    the model, the record follows. Without the model's files, or with damaged ones, nothing happens but a line in the log.
+    """
+    files = folder / "model"
+    if not await asyncio.to_thread(files.is_dir):
+        _log.info("there is no embedded model at %s", files)
+        return None
+    async with resources.database.read() as connection:
+        before = await connection.scalar(select(app_state.c.value).where(app_state.c.key == _REGISTERED))
+    if before is not None:
+        return await _follow(resources, files)
+    stated: dict[str, Any] = json.loads(await asyncio.to_thread((folder / "defaults.json").read_text, "utf-8"))
+    request = Request(
+        path=files,
+        source=files.as_posix(),
+        source_type=ModelSourceType.Path,
+        stated={**stated, "key": EMBEDDED_KEY},
+        inplace=True,
+    )
+    config = None
+    try:
+        config = await register(resources, Guard(), request)
+    except DuplicateModelException as error:
+        _log.info("the embedded model is not registered again: %s", error)
+    except (InvokeCloneError, OSError) as error:
+        _log.warning("the embedded model cannot be registered: %s", error)
+        return None
+    async with resources.database.write() as connection:
+        await connection.execute(insert(app_state).values(key=_REGISTERED, value="true").on_conflict_do_nothing())
+    return config
+
+
+async def _follow(resources: Resources, files: Path) -> ModelConfig | None:
+    """Bring path, hash and size of the embedded model's record up to the files at `files`; None when it was deleted."""
+    try:
+        async with resources.database.read() as connection:
+            config = await store.get(connection, EMBEDDED_KEY)
+    except UnknownModelException:
+        return None
+    model = OnDisk(files)
+    algorithm = config.hash.partition(":")[0]
+    hashed = await asyncio.to_thread(hash_model, model, algorithm) if algorithm != "random" else config.hash
+    recorded = placement.recorded(resources.settings.models_path, model.path)
+    found = {"path": recorded, "hash": hashed, "file_size": await asyncio.to_thread(lambda: model.size)}
+    current = config.model_copy(update=found)
+    if current != config:
+        async with resources.database.write() as connection:
+            await store.update(connection, current)
+    return current

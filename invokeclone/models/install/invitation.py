@@ -1,0 +1,49 @@
+"""Installing by a link: somebody clicks "use this model" at Hugging Face, and a page says what became of it."""
+
+from collections.abc import Mapping
+from html import escape
+
+from fastapi.responses import HTMLResponse
+
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.models.install.hub import NotARepository, is_repository
+from invokeclone.models.install.service import Installer
+from invokeclone.models.records.schemas import ModelRecordChanges
+
+
+async def accept(installer: Installer, source: str, headers: Mapping[str, str]) -> HTMLResponse:
+    """Begin to install a repository; the page's status is 201, 400 for no repository, 409 for one that is installed."""
+    try:
+        if not is_repository(source):
+            raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
+        if _unasked(headers):
+            return _page("Not begun", "This can only be asked for by following a link.", 400)
+        if source in await installer.installed_sources():
+            return _page("Already installed", f"{source} is installed already.", 409)
+        await installer.add(source, ModelRecordChanges())
+    except InvokeCloneError as error:
+        return _page("Not begun", str(error), error.status)
+    return _page(
+        "Installing", f"{source} is being installed. You can close this page and watch it in the models tab.", 201
+    )
+
+
+def _unasked(headers: Mapping[str, str]) -> bool:
+    """Tell whether a browser says that another site's page made it ask by itself: as a picture, a frame, a script.
+
+    Over plain http browsers send no `Sec-Fetch-*`; there `Upgrade-Insecure-Requests`, which no page can set, marks what the user opens.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is None:
+        return headers.get("user-agent", "").startswith("Mozilla/") and "upgrade-insecure-requests" not in headers
+    foreign = site in ("cross-site", "same-site")
+    return foreign and (headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document")
+
+
+def _page(title: str, text: str, status: int) -> HTMLResponse:
+    return HTMLResponse(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
+        "<body style='font-family: system-ui, sans-serif; max-width: 40em; margin: 4em auto'>"
+        f"<h1>{escape(title)}</h1><p>{escape(text)}</p></body></html>",
+        status_code=status,
+    )

@@ -1,0 +1,65 @@
+"""From a source on the web to the list of files to fetch, and where each belongs in the folder of the download."""
+
+from pathlib import Path
+
+from pydantic import AnyHttpUrl, BaseModel
+
+from invokeclone.downloads import names
+from invokeclone.graph.taxonomy import ModelRepoVariant
+from invokeclone.kit.settings import Settings
+from invokeclone.models.install.hub import Hub
+from invokeclone.models.install.jobs import HFModelSource, URLModelSource
+from invokeclone.models.install.metadata import AnyMetadata, RemoteModelFile
+from invokeclone.models.install.selection import select
+
+RemoteSource = HFModelSource | URLModelSource
+
+
+class Plan(BaseModel):
+    """What is to be fetched. Paths are relative to the folder of the download."""
+
+    files: list[RemoteModelFile]
+    root: Path | None = None
+    """The file or folder that is the model; None: the only file, whose name the other side says."""
+    metadata: AnyMetadata | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in all, as far as they are known."""
+        return sum(file.size or 0 for file in self.files)
+
+
+async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> Plan:
+    """Find out what to fetch. Raises DownloadFailed and its kinds, NotARepository, AddressRefused."""
+    if isinstance(source, URLModelSource):
+        url = AnyHttpUrl(hub.file_url(str(source.url)))
+        return Plan(files=[RemoteModelFile(url=url, path=Path(), size=None)])
+    metadata = await hub.metadata(source.repo_id, source.access_token)
+    variant = default_variant(settings) if source.variant is None else source.variant
+    wanted = set(select([file.path for file in metadata.files], variant, source.subfolder))
+    chosen = [file for file in metadata.files if file.path in wanted]
+    for file in chosen:
+        names.safe_path(file.path.as_posix())
+    single = len(chosen) == 1 and (source.subfolder == chosen[0].path or len(chosen[0].path.parts) == 1)
+    root = Path(names.safe_name(chosen[0].path.name if single else _folder_name(source)))
+    placed = [
+        file.model_copy(update={"path": root if single else root / _inside(source, file.path)}) for file in chosen
+    ]
+    return Plan(files=placed, root=root, metadata=metadata)
+
+
+def default_variant(settings: Settings) -> ModelRepoVariant:
+    """Return the variant to fetch when none is named: the small one, unless this machine surely computes otherwise."""
+    full = settings.precision in {"float32", "bfloat16"} or (settings.precision == "auto" and settings.device == "cpu")
+    return ModelRepoVariant.Default if full else ModelRepoVariant.FP16
+
+
+def _folder_name(source: HFModelSource) -> str:
+    """Return the repository's name, and the part's if it is only one."""
+    part = [] if source.subfolder is None else [source.subfolder.as_posix().replace("/", "_")]
+    return "_".join([source.repo_id.partition("/")[2], *part])
+
+
+def _inside(source: HFModelSource, path: Path) -> Path:
+    """Return where a file belongs in the model's folder; the contents of a single subfolder are the model's own."""
+    return path.relative_to(source.subfolder) if source.subfolder and path.is_relative_to(source.subfolder) else path

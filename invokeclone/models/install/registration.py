@@ -1,0 +1,170 @@
+"""From a path to a record: examine, hash, put in place, insert; used by the installer and for the embedded model.
+
+Either all of it happens or nothing: what was moved is moved back when the record can't be inserted.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
+from invokeclone.kit import log, paths
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models.configs.model_config import ModelConfig, new_key
+from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
+from invokeclone.models.files import sidecars
+from invokeclone.models.files.hashing import hash_model
+from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.identify import registry
+from invokeclone.models.identify.identify import identify
+from invokeclone.models.install.jobs import ExternalModelSource
+from invokeclone.models.records import pictures, placement, store
+from invokeclone.models.records.guard import Guard
+
+_log = log.get("models")
+
+_FACTS = {"key", "path", "hash", "file_size"}
+"""Fields that are found out and not taken from what somebody states."""
+
+_KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
+"""A key names a folder of the models folder and a picture, so that it must be a plain and short file name."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be registered: the absolute `path`, where it is from, the fields that somebody states, and how."""
+
+    path: Path
+    source: str
+    source_type: ModelSourceType
+    stated: dict[str, Any] = field(default_factory=dict)
+    inplace: bool = False
+    stopped: Callable[[], bool] = lambda: False
+
+
+async def register(resources: Resources, guard: Guard, request: Request) -> ModelConfig:
+    """Register the model and return its record.
+
+    Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
+    after any of these the files are where they were and there is no record.
+    """
+    key = str(request.stated.get("key") or new_key())
+    if not _KEY.match(key) or key == placement.PICTURES:
+        raise InvalidModel(f"a key must be a plain file name: {key!r}")
+    with guard.holding(key):
+        await _check_free(resources, request.path, key)
+        config = await asyncio.to_thread(examine, resources.settings, request, key)
+        async with guard.placing:
+            await _check_free(resources, request.path, key)
+            if request.stopped():
+                raise InstallCancelled("cancelled before the files were touched")
+            beside = await asyncio.to_thread(_picture_beside, request.path, config)
+            config = await _insert(resources, request, config)
+        if beside is not None:
+            await asyncio.to_thread(_keep_picture, resources.settings, key, beside)
+        return config
+
+
+def _has_sidecars(path: Path, config: ModelConfig) -> bool:
+    return config.type == ModelType.LoRA and path.is_file()
+
+
+def _picture_beside(path: Path, config: ModelConfig) -> bytes | None:
+    return sidecars.picture(path) if _has_sidecars(path, config) else None
+
+
+def _keep_picture(settings: Settings, key: str, data: bytes) -> None:
+    try:
+        pictures.save(settings, key, data)
+    except (pictures.NotAPicture, OSError) as error:
+        _log.warning("the picture beside model %s is left out: %s", key, error)
+
+
+async def register_external(
+    resources: Resources, guard: Guard, source: ExternalModelSource, stated: dict[str, Any]
+) -> ModelConfig:
+    """Register a model behind somebody else's service, which has no files; its key is made of the service and its name.
+
+    Raises InvalidModel, DuplicateModelException, ModelBusy.
+    """
+    key = str(stated.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
+    if not _KEY.match(key) or key == placement.PICTURES:
+        raise InvalidModel(f"a key must be a plain file name: {key!r}")
+    record = {
+        "name": source.provider_model_id,
+        "capabilities": {},
+        **{name: value for name, value in stated.items() if value is not None and name not in _FACTS},
+        "key": key,
+        "source": str(source),
+        "provider_id": source.provider_id,
+        "provider_model_id": source.provider_model_id,
+        "source_type": ModelSourceType.External,
+    }
+    kind = {"type": ModelType.ExternalImageGenerator, "format": ModelFormat.ExternalApi, "base": BaseModelType.External}
+    try:
+        config = registry.parse(kind | record)
+    except ValueError as error:
+        raise InvalidModel(f"{source} cannot be registered: {error}") from error
+    with guard.holding(key):
+        async with resources.database.write() as connection:
+            await store.add(connection, config)
+    return config
+
+
+def examine(settings: Settings, request: Request, key: str) -> ModelConfig:
+    """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
+    model = OnDisk(request.path)
+    facts = {
+        "key": key,
+        "hash": "",
+        "path": placement.recorded(settings.models_path, request.path),
+        "file_size": 0,
+        "name": model.name,
+        "source": request.source,
+        "source_type": request.source_type,
+    }
+    stated = {name: value for name, value in request.stated.items() if value is not None and name not in _FACTS}
+    config = identify(model, facts, stated, allow_unknown=settings.allow_unknown_models)
+    if _has_sidecars(request.path, config):
+        beside = {name: value for name, value in sidecars.fields(request.path).items() if name not in stated}
+        config = config.model_copy(update=beside)
+    hashed = hash_model(model, settings.hashing_algorithm, request.stopped)
+    return config.model_copy(update={"hash": hashed, "file_size": model.size})
+
+
+async def _check_free(resources: Resources, path: Path, key: str) -> None:
+    """Raise DuplicateModelException when a record has this path (under whatever name) or key."""
+    models = resources.settings.models_path
+    async with resources.database.read() as connection:
+        recorded = await store.paths(connection)
+    if key in recorded:
+        raise DuplicateModelException(f"a model with key {key} is registered already")
+
+    def same() -> str | None:
+        real = paths.real(path)
+        return next((k for k, at in recorded.items() if paths.real(placement.absolute(models, at)) == real), None)
+
+    if (other := await asyncio.to_thread(same)) is not None:
+        raise DuplicateModelException(f"{path} is registered already, as model {other}")
+
+
+async def _insert(resources: Resources, request: Request, config: ModelConfig) -> ModelConfig:
+    models, placed = resources.settings.models_path, request.path
+    if not request.inplace:
+        async with resources.database.read() as connection:
+            others = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+        await asyncio.to_thread(placement.check_movable, models, request.path, others)
+        placed = await asyncio.to_thread(placement.move_in, models, request.path, config.key)
+    config = config.model_copy(update={"path": placement.recorded(models, placed)})
+    try:
+        async with resources.database.write() as connection:
+            await store.add(connection, config)
+    except BaseException:
+        if not request.inplace:
+            await asyncio.shield(asyncio.to_thread(placement.move_back, models, placed, request.path, config.key))
+        raise
+    return config

@@ -1,0 +1,137 @@
+"""Looking for models in folders: those somebody might install, and those in the models folder that no record knows."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from invokeclone.kit import paths
+from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.resources import Resources
+from invokeclone.models.files.on_disk import MODEL_FILES, walk
+from invokeclone.models.install.fetching import FOLDER
+from invokeclone.models.install.service import Installer
+from invokeclone.models.records import placement, store
+from invokeclone.models.records.schemas import (
+    DeleteOrphanedModelsResponse,
+    FoundModel,
+    ModelRecordChanges,
+    OrphanedModelInfo,
+)
+
+_MARKS = {"config.json", "model_index.json", "learned_embeds.bin", "pytorch_lora_weights.bin", "image_encoder.txt"}
+"""Files that make a folder one model."""
+
+_MAX_DEPTH = 20
+
+
+class NotAFolder(BadRequest):
+    """There is no folder of this name to scan."""
+
+
+async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
+    """Return what may be models under `folder`, with whether each is registered. Raises NotAFolder."""
+    path = await asyncio.to_thread(_folder, folder or "")
+    models = resources.settings.models_path
+    async with resources.database.read() as connection:
+        paths, known = await store.paths(connection), await store.sources(connection)
+    known |= {str(placement.absolute(models, recorded)) for recorded in paths.values()}
+
+    def find() -> list[FoundModel]:
+        found = sorted(_candidates(path, 0, set()))
+        return [FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in known) for candidate in found]
+
+    return await asyncio.to_thread(find)
+
+
+async def add_found(resources: Resources, installer: Installer) -> None:
+    """Begin to install, where they lie, the models of the models folder that no record knows."""
+    models = resources.settings.models_path
+    if not await asyncio.to_thread(models.is_dir):
+        return
+    async with resources.database.read() as connection:
+        known = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+    known += [models / placement.PICTURES, *installer.places_in_use()]
+
+    def find() -> list[Path]:
+        found = sorted(_candidates(models, 0, set()))
+        own = [path for path in found if path != models and not path.relative_to(models).parts[0].startswith(FOLDER)]
+        return [path for path in own if not any(paths.holds(model, path) for model in known)]
+
+    for path in await asyncio.to_thread(find):
+        await installer.add(str(path), ModelRecordChanges(), inplace=True)
+
+
+def _folder(text: str) -> Path:
+    try:
+        path = Path(text).expanduser().absolute()
+        if text and path.is_dir():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NotAFolder(f"not a folder: {text!r}") from error
+    raise NotAFolder(f"not a folder: {text!r}")
+
+
+def _candidates(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
+    """Yield model files and model folders under `folder`; hidden entries and folders that can't be read are left out."""
+    real = paths.real(folder)
+    if depth > _MAX_DEPTH or real in seen:
+        return
+    seen.add(real)
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError:
+        return
+    if any(entry.name in _MARKS for entry in entries):
+        yield folder
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _candidates(Path(entry.path), depth + 1, seen)
+        elif Path(entry.name).suffix.lower() in MODEL_FILES:
+            yield Path(entry.path)
+
+
+async def orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
+    """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
+    models = resources.settings.models_path
+    used = [models / key for key in installer.guard.held()] + installer.places_in_use()
+    async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
+        used += [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+
+    def find() -> list[OrphanedModelInfo]:
+        entries = sorted(models.iterdir()) if models.is_dir() else []
+        free = [entry for entry in entries if not entry.name.startswith(".") and entry.name != placement.PICTURES]
+        infos = [_info(entry) for entry in free if not any(paths.holds(entry, path) for path in used)]
+        return [info for info in infos if info.files]
+
+    return await asyncio.to_thread(find)
+
+
+def _info(entry: Path) -> OrphanedModelInfo:
+    files = sorted(walk(entry)) if entry.is_dir() else [entry]
+    home = entry if entry.is_dir() else entry.parent
+    return OrphanedModelInfo(
+        path=entry.name,
+        absolute_path=entry.as_posix(),
+        files=[file.relative_to(home).as_posix() for file in files if file.suffix.lower() in MODEL_FILES],
+        size_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+async def remove_orphans(resources: Resources, installer: Installer, names: list[str]) -> DeleteOrphanedModelsResponse:
+    """Remove orphaned entries. A name that is none, above all an installed model's, is refused in `errors`."""
+    done = DeleteOrphanedModelsResponse(deleted=[], errors={})
+    async with installer.guard.placing:
+        orphaned = {info.path for info in await orphans(resources, installer)}
+        for name in dict.fromkeys(names):
+            if name not in orphaned:
+                done.errors[name] = "not an orphaned entry of the models folder"
+                continue
+            try:
+                await asyncio.to_thread(paths.erase, resources.settings.models_path / name)
+            except OSError as error:
+                done.errors[name] = str(error)
+            else:
+                done.deleted.append(name)
+    return done

@@ -1,0 +1,1 @@
+"""Registered models: their rows, changes to them, images, relationships, and where their files lie."""

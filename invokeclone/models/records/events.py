@@ -1,0 +1,38 @@
+"""Events of registered models: changes of their records, and the loads that workers do."""
+
+from typing import ClassVar
+
+from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.kit.events import Audience, Event
+from invokeclone.models.identify.union import AnyModelConfig
+
+
+class ModelLoadStartedEvent(Event):
+    """A node began to load a model."""
+
+    name: ClassVar[str] = "model_load_started"
+    audience: ClassVar[Audience] = "owner"
+
+    config: AnyModelConfig
+    submodel_type: SubModelType | None = None
+    user_id: str = "system"
+
+
+class ModelLoadCompleteEvent(Event):
+    """A model, or a part of it, is loaded."""
+
+    name: ClassVar[str] = "model_load_complete"
+    audience: ClassVar[Audience] = "owner"
+
+    config: AnyModelConfig
+    submodel_type: SubModelType | None = None
+    user_id: str = "system"
+
+
+class ModelsChangedEvent(Event):
+    """Records were changed or deleted: what workers have loaded by them must not be used again."""
+
+    name: ClassVar[str] = "models_changed"
+    audience: ClassVar[Audience] = "internal"
+
+    keys: list[str]

@@ -1,0 +1,75 @@
+"""SQL for pairs of models that belong together; a pair has no direction and is kept once, with the smaller key first."""
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import or_, select
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit.errors import BadRequest
+from invokeclone.models.errors import UnknownModelException
+from invokeclone.models.records import store
+from invokeclone.tables import model_relationships
+
+_first, _second = model_relationships.c.model_key_1, model_relationships.c.model_key_2
+_AT_ONCE = 400
+"""Keys asked for in one query; SQLite limits how many values one may carry."""
+
+
+class SameModel(BadRequest):
+    """A model can't be related to itself."""
+
+
+class ModelRelationshipCreateRequest(BaseModel):
+    """Two models."""
+
+    model_key_1: str
+    model_key_2: str
+
+    def pair(self) -> tuple[str, str]:
+        """Return both keys, the smaller one first; raises SameModel."""
+        if self.model_key_1 == self.model_key_2:
+            raise SameModel("a model cannot be related to itself")
+        first, second = sorted((self.model_key_1, self.model_key_2))
+        return first, second
+
+
+class ModelRelationshipBatchRequest(BaseModel):
+    """Any number of models."""
+
+    model_keys: list[str]
+
+
+async def add(connection: AsyncConnection, pair: tuple[str, str]) -> None:
+    """Relate two models, if they aren't yet; raises UnknownModelException."""
+    for key in pair:
+        if not await store.exists(connection, key):
+            raise UnknownModelException(f"no model with key {key}")
+    row = insert(model_relationships).values(model_key_1=pair[0], model_key_2=pair[1])
+    await connection.execute(row.on_conflict_do_nothing())
+
+
+async def remove(connection: AsyncConnection, pair: tuple[str, str]) -> None:
+    """Take the relation of two models away, if there is one."""
+    await connection.execute(sql_delete(model_relationships).where(_first == pair[0], _second == pair[1]))
+
+
+async def related(connection: AsyncConnection, keys: Iterable[str]) -> list[str]:
+    """Return the keys of the models that are related to any of `keys`, each once, sorted; unknown keys have none."""
+    wanted = list(dict.fromkeys(keys))
+    found: set[str] = set()
+    for start in range(0, len(wanted), _AT_ONCE):
+        some = wanted[start : start + _AT_ONCE]
+        found.update(await connection.scalars(select(_second).where(_first.in_(some))))
+        found.update(await connection.scalars(select(_first).where(_second.in_(some))))
+    return sorted(found)
+
+
+async def hand_over(connection: AsyncConnection, old: str, new: str) -> None:
+    """Make what is related to the model `old` related to the model `new` instead."""
+    others = await related(connection, [old])
+    await connection.execute(sql_delete(model_relationships).where(or_(_first == old, _second == old)))
+    for other in others:
+        await add(connection, ModelRelationshipCreateRequest(model_key_1=other, model_key_2=new).pair())

@@ -1,0 +1,127 @@
+"""The models to begin with, listed in a `starters.yaml` beside the `spec.py` of each family and component."""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from invokeclone.graph import discovery
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.models.configs.defaults import ExternalApiModelDefaultSettings
+from invokeclone.models.configs.external import ExternalModelCapabilities, ExternalModelPanelSchema
+from invokeclone.models.configs.variants import AnyVariant
+
+FILE_NAME = "starters.yaml"
+
+
+class StarterModelWithoutDependencies(BaseModel):
+    """A model to begin with."""
+
+    description: str
+    source: str
+    name: str
+    base: BaseModelType
+    type: ModelType
+    format: ModelFormat | None = None
+    variant: AnyVariant | None = None
+    is_installed: bool = False
+    capabilities: ExternalModelCapabilities | None = None
+    default_settings: ExternalApiModelDefaultSettings | None = None
+    panel_schema: ExternalModelPanelSchema | None = None
+    previous_names: list[str] = []
+
+
+class StarterModel(StarterModelWithoutDependencies):
+    """A model to begin with, and those that it needs and that are not installed."""
+
+    dependencies: list[StarterModelWithoutDependencies] | None = None
+
+
+class StarterModelBundle(BaseModel):
+    """Models that go together."""
+
+    name: str
+    models: list[StarterModel]
+
+
+class StarterModelResponse(BaseModel):
+    """Every model to begin with, and the bundles by their base."""
+
+    starter_models: list[StarterModel]
+    starter_bundles: dict[str, StarterModelBundle]
+
+
+class _Entry(StarterModelWithoutDependencies):
+    """A model as the file has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    needs: list[str] = []
+
+
+class _Bundle(BaseModel):
+    """A bundle as the file has it."""
+
+    name: str
+    models: list[str]
+
+
+class _List(BaseModel):
+    """A file."""
+
+    models: list[_Entry]
+    bundles: dict[str, _Bundle] = {}
+
+
+class Installed(NamedTuple):
+    """What a starter model is compared with: where a registered model came from, and what it is."""
+
+    source: str
+    name: str
+    base: str
+    type: str
+
+
+def files() -> list[Path]:
+    """Return the files of families and components that have one."""
+    files = [Path(str(spec.__file__)).with_name(FILE_NAME) for spec in discovery.modules("spec")]
+    return [file for file in files if file.is_file()]
+
+
+@functools.cache
+def _list() -> _List:
+    lists = [_List.model_validate(yaml.safe_load(file.read_text("utf-8"))) for file in files()]
+    return _List(
+        models=[entry for each in lists for entry in each.models],
+        bundles={base: bundle for each in lists for base, bundle in each.bundles.items()},
+    )
+
+
+def starters(installed: Iterable[Installed], content: _List | None = None) -> StarterModelResponse:
+    """Return the starter models with whether each is installed, and with those that it needs and that are not. Blocking."""
+    content = content or _list()
+    entries = {entry.id: entry for entry in content.models}
+    known = list(installed)
+    sources, kinds = {model.source for model in known}, {model[1:] for model in known}
+
+    def is_installed(entry: _Entry) -> bool:
+        names = (entry.name, *entry.previous_names)
+        return entry.source in sources or any((name, entry.base, entry.type) in kinds for name in names)
+
+    def plain(entry: _Entry) -> dict[str, Any]:
+        return entry.model_dump(exclude={"id", "needs", "is_installed"}) | {"is_installed": is_installed(entry)}
+
+    def whole(entry: _Entry) -> StarterModel:
+        missing = [plain(entries[needed]) for needed in entry.needs if not is_installed(entries[needed])]
+        return StarterModel.model_validate(plain(entry) | {"dependencies": missing if entry.needs else None})
+
+    found = {name: whole(entry) for name, entry in entries.items()}
+    bundles = {
+        base: StarterModelBundle(name=bundle.name, models=[found[name] for name in bundle.models])
+        for base, bundle in content.bundles.items()
+    }
+    return StarterModelResponse(starter_models=list(found.values()), starter_bundles=bundles)

@@ -1,0 +1,194 @@
+"""SQL for model records. A row's `config` is the whole record; rows that can't be read as one are skipped and logged."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import update as sql_update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit import log
+from invokeclone.kit.database import Rows
+from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.times import now
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.errors import DuplicateModelException, UnknownModelException
+from invokeclone.models.identify import registry
+from invokeclone.models.records.schemas import ModelRecordOrderBy, SQLiteDirection
+from invokeclone.models.records.starters import Installed
+from invokeclone.tables import models
+
+_log = log.get("models")
+
+_ORDERS: dict[ModelRecordOrderBy, tuple[ColumnElement[Any], ...]] = {
+    ModelRecordOrderBy.Default: (models.c.type, models.c.base, func.lower(models.c.name), models.c.format),
+    ModelRecordOrderBy.Type: (models.c.type,),
+    ModelRecordOrderBy.Base: (models.c.base,),
+    ModelRecordOrderBy.Name: (func.lower(models.c.name),),
+    ModelRecordOrderBy.Format: (models.c.format,),
+    ModelRecordOrderBy.Size: (models.c.file_size,),
+    ModelRecordOrderBy.DateAdded: (models.c.created_at,),
+    ModelRecordOrderBy.DateModified: (models.c.updated_at,),
+    ModelRecordOrderBy.Path: (models.c.path,),
+}
+
+
+async def get(source: Source, key: str) -> ModelConfig:
+    """Return the record `key`; raises UnknownModelException."""
+    found = _records(await _ONE.rows(source, key=key))
+    if not found:
+        raise UnknownModelException(f"no model with key {key}")
+    return found[0].config
+
+
+_ONE = Prepared(select(models.c.key, models.c.config).where(models.c.key == parameter("key")))
+
+
+async def exists(connection: AsyncConnection, key: str) -> bool:
+    """Tell whether there is a record `key`."""
+    return await connection.scalar(select(models.c.key).where(models.c.key == key)) is not None
+
+
+async def search(source: Source, **attributes: Any) -> list[ModelConfig]:
+    """Return the records that have every given attribute (see `search_records`)."""
+    return [record.config for record in await search_records(source, **attributes)]
+
+
+async def search_records(
+    source: Source,
+    *,
+    name: str | None = None,
+    bases: Iterable[BaseModelType] | None = None,
+    type: ModelType | None = None,  # noqa: A002  (the wire's word)
+    format: ModelFormat | None = None,  # noqa: A002  (the wire's word)
+    path: str | None = None,
+    hash: str | None = None,  # noqa: A002  (the wire's word)
+    order_by: ModelRecordOrderBy = ModelRecordOrderBy.Default,
+    direction: SQLiteDirection = SQLiteDirection.Ascending,
+) -> "list[Record]":
+    """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
+    stated = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
+    values: dict[str, Any] = {column: value for column, value in stated.items() if value is not None}
+    if listed := list(bases or ()):
+        values["bases"] = json_list(listed)
+    return _records(await _search(frozenset(values), order_by, direction).rows(source, **values))
+
+
+@lru_cache(maxsize=128)
+def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction: SQLiteDirection) -> Prepared:
+    query = select(models.c.key, models.c.config)
+    for name in attributes - {"bases"}:
+        query = query.where(models.c[name] == parameter(name))
+    if "bases" in attributes:
+        query = query.where(models.c.base.in_(members("bases")))
+    columns = (*_ORDERS[order_by], models.c.key)
+    down = direction == SQLiteDirection.Descending
+    return Prepared(query.order_by(*(column.desc() if down else column.asc() for column in columns)))
+
+
+async def first(source: Source, **attributes: Any) -> ModelConfig:
+    """Return the first record that has the attributes (see `search`); raises UnknownModelException."""
+    found = await search(source, **attributes)
+    if not found:
+        raise UnknownModelException(
+            "no model with " + ", ".join(f"{name} {value}" for name, value in attributes.items())
+        )
+    return found[0]
+
+
+async def paths(connection: AsyncConnection) -> dict[str, str]:
+    """Return the recorded path of every record by its key, those too that can't be read otherwise."""
+    return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
+
+
+async def created(connection: AsyncConnection) -> dict[str, datetime]:
+    """Return when each record was made, by its key."""
+    rows = await connection.execute(select(models.c.key, models.c.created_at))
+    return {row.key: datetime.fromisoformat(f"{row.created_at}+00:00") for row in rows}
+
+
+async def keys_by_source(connection: AsyncConnection, beginning: str) -> list[str]:
+    """Return the keys of the records whose source begins so, those too that can't be read otherwise."""
+    begins = func.substr(models.c.source, 1, len(beginning)) == beginning
+    return list(await connection.scalars(select(models.c.key).where(begins).order_by(models.c.key)))
+
+
+async def sources(connection: AsyncConnection) -> set[str]:
+    """Return what every record was installed from."""
+    return set((await connection.scalars(select(models.c.source))).all())
+
+
+async def origins(connection: AsyncConnection) -> list[Installed]:
+    """Return where every record came from and what it is."""
+    rows = await connection.execute(select(models.c.source, models.c.name, models.c.base, models.c.type))
+    return [Installed(*row) for row in rows]
+
+
+async def add(connection: AsyncConnection, config: ModelConfig) -> None:
+    """Add a record; raises DuplicateModelException when its key or path is taken."""
+    time = now()
+    row = {"key": config.key, "created_at": time, "updated_at": time, **_columns(config)}
+    try:
+        await connection.execute(insert(models).values(row))
+    except IntegrityError as error:
+        raise DuplicateModelException(
+            f"a model with path {config.path} or key {config.key} is registered already"
+        ) from error
+
+
+async def update(connection: AsyncConnection, config: ModelConfig) -> None:
+    """Replace the record that has the key of `config`; raises UnknownModelException, DuplicateModelException."""
+    values = {"updated_at": now(), **_columns(config)}
+    try:
+        done = await connection.execute(sql_update(models).where(models.c.key == config.key).values(values))
+    except IntegrityError as error:
+        raise DuplicateModelException(f"another model is registered with path {config.path}") from error
+    if done.rowcount == 0:
+        raise UnknownModelException(f"no model with key {config.key}")
+
+
+async def delete(connection: AsyncConnection, key: str) -> str:
+    """Delete the record `key` and return its recorded path; raises UnknownModelException."""
+    path = await connection.scalar(sql_delete(models).where(models.c.key == key).returning(models.c.path))
+    if path is None:
+        raise UnknownModelException(f"no model with key {key}")
+    return str(path)
+
+
+def _columns(config: ModelConfig) -> dict[str, Any]:
+    found = {name: getattr(config, name) for name in ("hash", "base", "type", "format", "name", "path", "file_size")}
+    record = config.model_dump_json(exclude={"cover_image"})
+    if not config.path:  # a model without files; no two rows have the same path
+        found["path"] = f"external:{config.key}"
+    return {**found, "description": config.description, "source": config.source, "config": record}
+
+
+class Record(NamedTuple):
+    """A record, and what clients read of it as JSON."""
+
+    config: ModelConfig
+    json: bytes
+
+
+def _records(rows: Rows) -> list[Record]:
+    found = []
+    for key, text in rows:
+        try:
+            found.append(_parsed(text))
+        except (ValidationError, ValueError) as error:
+            _log.warning("the record of model %s cannot be read and is left out: %s", key, error)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Record:
+    """Return the record of a text, each text read once: records are frozen, and every list asks for all of them."""
+    config = registry.parse(json.loads(text))
+    return Record(config, config.model_dump_json().encode())

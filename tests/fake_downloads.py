@@ -1,0 +1,100 @@
+"""A queue of downloads, an installer and an application on the fake web."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from invokeclone.downloads import transfer
+from invokeclone.downloads.api import router as queue
+from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.schemas import DownloadJob
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.models.api import router as models
+from invokeclone.models.install.service import Installer
+from invokeclone.models.records import changes
+from invokeclone.server import bodies
+from invokeclone.server import errors as rendering
+from tests.fake_web import FakeHub, FakeWeb, served
+
+
+@pytest.fixture
+async def fake_web() -> AsyncIterator[FakeWeb]:
+    async with served() as made:
+        yield made
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Let the local web be asked; nothing of this user's own."""
+    return Settings(root=tmp_path / "root", device="cpu", log_format="plain", allow_private_download_urls=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count every byte as it comes."""
+    monkeypatch.setattr(transfer, "WRITE_AT_ONCE", 1)
+
+
+@pytest.fixture
+async def downloads(resources: Resources, fake_web: FakeWeb) -> AsyncIterator[Downloads]:
+    made = fake_web.watched = Downloads(
+        resources.settings, resources.events, reserved=lambda: changes.reserved_paths(resources), first_wait=0.01
+    )
+    yield made
+    await made.stop()
+
+
+async def done(job: DownloadJob) -> DownloadJob:
+    while not job.ended:
+        await asyncio.sleep(0.005)
+    return job
+
+
+async def until(true: Any) -> None:
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def fake_hub(fake_web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setenv("HF_ENDPOINT", fake_web.url)
+    return FakeHub(fake_web)
+
+
+@pytest.fixture
+async def installer(resources: Any, downloads: Downloads, fake_hub: FakeHub) -> AsyncIterator[Installer]:
+    made = Installer(resources, downloads, lasting=True)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any) -> FastAPI:
+    made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
+    made.state.downloads = downloads
+    rendering.install(made)
+    made.include_router(bodies.read_strictly(models))
+    made.include_router(bodies.read_strictly(queue))
+    return made
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
+        yield made

@@ -1,0 +1,61 @@
+"""Models behind somebody else's service: they are installed without files."""
+
+from invokeclone.models.records.schemas import ModelRecordChanges
+from tests.models.conftest import ended
+
+
+async def installed(installer, source, **stated):
+    return await ended(await installer.add(source, ModelRecordChanges(**stated)))
+
+
+async def test_an_external_model_is_installed_listed_changed_and_deleted(client, installer, resources):
+    job = await installed(
+        installer, "external://openai/gpt-image/1", name="Painter", capabilities={"supports_seed": True}
+    )
+    assert job.status == "completed", job.error
+    record = (await client.get("/i/openai-gpt-image-1")).json()
+    assert (record["type"], record["format"], record["base"]) == (
+        "external_image_generator",
+        "external_api",
+        "external",
+    )
+    assert (record["provider_id"], record["provider_model_id"], record["path"]) == ("openai", "gpt-image/1", "")
+    assert (record["source_type"], record["source"]) == ("external", "external://openai/gpt-image/1")
+    assert record["capabilities"]["supports_seed"] is True
+    answer = await client.patch("/i/openai-gpt-image-1", json={"description": "d", "default_settings": {"width": 512}})
+    assert (answer.json()["description"], answer.json()["default_settings"]["width"]) == ("d", 512)
+    assert (await client.get("/missing")).json() == {"models": []}
+    assert (await client.post("/i/openai-gpt-image-1/reidentify")).status_code == 404
+    (resources.settings.models_path / "x").mkdir(parents=True)
+    assert (await client.delete("/i/openai-gpt-image-1")).status_code == 204
+    assert (await client.get("/")).json() == {"models": []}
+    assert (resources.settings.models_path / "x").is_dir()
+
+
+async def test_several_external_models_and_one_twice(installer):
+    first, second = [await installed(installer, f"external://gemini/{name}") for name in ("a", "b")]
+    again = await installed(installer, "external://gemini/a")
+    assert (first.status, second.status, again.status) == ("completed", "completed", "error")
+    assert again.error_reason == "DuplicateModelException"
+
+
+async def test_an_unknown_service_is_refused_at_once(client):
+    """The reference accepts it and leaves a record that nothing can use."""
+    answer = await client.post("/install", params={"source": "external://nope/x"}, json={})
+    assert answer.status_code == 409
+    assert "nope" in answer.json()["detail"]
+    assert (await client.get("/install")).json() == []
+
+
+async def test_a_name_that_climbs_out_of_the_folder_stays_a_name(client, installer, resources):
+    precious = resources.settings.models_path / "precious"
+    precious.mkdir(parents=True)
+    job = await installed(installer, "external://openai/../../precious")
+    assert job.status == "completed", job.error
+    assert (await client.delete(f"/i/{job.config_out.key}")).status_code == 204
+    assert precious.is_dir()
+
+
+async def test_what_does_not_fit_an_external_model_is_refused(installer):
+    job = await installed(installer, "external://openai/x", type="main")
+    assert (job.status, job.error_reason) == ("error", "InvalidModel")

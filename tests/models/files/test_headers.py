@@ -1,0 +1,97 @@
+"""Files in GGUF's and torch's own form: what they declare, and hostile or damaged ones."""
+
+import pickle
+import struct
+import zipfile
+
+import pytest
+
+from invokeclone.models.errors import InvalidModel
+from invokeclone.models.files.on_disk import OnDisk, header
+from invokeclone.models.files.tensors import Tensor
+
+
+def test_gguf_declares_shapes_as_torch_has_them_and_texts(make):
+    tensors, notes = header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
+    assert tensors == {"x.weight": Tensor("Q4_K", (3, 512))}
+    assert notes == {"general.architecture": "flux"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"GGUF",
+        b"GGML" + bytes(20),
+        b"GGUF" + struct.pack("<IQQ", 9, 0, 0),
+        b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0),
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 4, 2**61),
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<I", 77),
+        b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<I", 2**31),
+    ],
+)
+def test_damaged_gguf_is_refused(tmp_path, damage):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(damage)
+    with pytest.raises(InvalidModel, match="GGUF"):
+        OnDisk(path).check()
+
+
+def test_a_gguf_file_that_is_cut_off_is_noticed(make):
+    path = make.gguf("a.gguf", {"x": (1024, 1024)})
+    with path.open("rb+") as file:
+        file.truncate(200)
+    with pytest.raises(InvalidModel, match="cut off"):
+        OnDisk(path).check()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_declare_tensors_under_their_wrapper(make, zipped):
+    content = {"state_dict": {"a": (2, 3), "b": {"c": (4,)}}, "epoch": 7, "name": "x"}
+    tensors, notes = header(make.pickle("a.ckpt", content, zipped=zipped))
+    assert tensors == {"a": Tensor("F16", (2, 3)), "b.c": Tensor("F16", (4,))}
+    assert notes == {"epoch": "7", "name": "x"}
+
+
+def test_a_pickle_that_names_a_function_is_refused_and_not_run(tmp_path):
+    mark = tmp_path / "ran"
+    order = b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR."
+    plain, zipped = tmp_path / "a.pt", tmp_path / "b.ckpt"
+    plain.write_bytes(b"".join(pickle.dumps(head, 2) for head in (0x1950A86A20F9469CFC6C, 1001, {})) + order)
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("archive/data.pkl", order)
+    for path in (plain, zipped):
+        with pytest.raises(InvalidModel, match=r"os\.system"):
+            OnDisk(path).check()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b".", b"\x80\x02}.", b"\x80\x02K\x05.", b"\x80\x02" + b"(" * 5000 + b".", b"\x80\x04\x96" + struct.pack("<Q", 2**62) + b".",
+        pickle.dumps([1, 2]), b"PK\x03\x04 and nothing more", b"\x80\x02r\xff\xff\xff\x7f.",
+    ],
+)  # fmt: skip
+def test_what_is_no_file_of_torch_is_refused(tmp_path, data):
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    with pytest.raises(InvalidModel, match="pickle"):
+        OnDisk(path).check()
+
+
+def test_a_zip_without_tensors_is_refused(tmp_path):
+    path = tmp_path / "a.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "x")
+    with pytest.raises(InvalidModel, match="without tensors"):
+        OnDisk(path).check()
+
+
+def test_mappings_nested_without_end_are_not_followed(make):
+    """Each level holds the next one twice: all paths together would be without number."""
+    level: dict = {"x": (1,)}
+    for _ in range(12):
+        level = {"a": level, "b": level}
+    assert header(make.pickle("a.pt", level))[0] == {}

@@ -1,0 +1,49 @@
+"""Which model a name means."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from invokeclone.models.records.matching import named
+
+
+def record(key: str, name: str, path: str = "/some/where", base: str = "sd-1", digits: str = "") -> Any:
+    return SimpleNamespace(key=key, name=name, path=path, base=base, hash=f"blake3:{digits or key * 12}")
+
+
+KNOWN = [
+    record("a", "Style", "loras/My Style.v2.safetensors"),
+    record("b", "style", base="sdxl"),
+    record("c", "face", r"C:\models\Face Detail.safetensors", digits="0123456789abcdef"),
+    record("d", "a"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "key"),
+    [
+        ("a", None, "a"),
+        ("Style", None, "a"),
+        ("style", None, "b"),
+        (" style ", None, "b"),
+        ("STYLE", None, "a"),
+        ("STYLE", "sdxl", "b"),
+        ("my style.v2", None, "a"),
+        ("My Style.v2.safetensors", None, "a"),
+        ("loras/my style.V2.safetensors", None, "a"),
+        ("face detail", None, "c"),
+        ("0123456789", None, "c"),
+        ("0123456789ABCDEF", None, "c"),
+        ("012345678", None, None),
+        ("", None, None),
+        ("nothing", None, None),
+    ],
+)
+def test_keys_and_names_come_before_what_is_alike(name: str, base: str | None, key: str | None) -> None:
+    found = named(KNOWN, name, base)
+    assert (found.key if found else None) == key
+
+
+def test_a_model_of_another_base_is_named_where_there_is_no_other() -> None:
+    assert named(KNOWN, "face", "sdxl") is KNOWN[2]

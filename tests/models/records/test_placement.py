@@ -1,0 +1,155 @@
+"""Moving into the models folder and out of it: whole or not at all, and never what isn't ours."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from invokeclone.models.errors import DuplicateModelException, InvalidModel
+from invokeclone.models.records import placement
+
+
+@pytest.fixture
+def models(tmp_path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_recorded_paths(models, tmp_path):
+    assert placement.recorded(models, models / "key/a b.safetensors") == "key/a b.safetensors"
+    assert placement.recorded(models, tmp_path / "x") == (tmp_path / "x").as_posix()
+    assert placement.absolute(models, "key/a") == models / "key/a"
+    assert placement.absolute(models, "/elsewhere/a") == Path("/elsewhere/a")
+
+
+def test_a_file_moves_into_its_folder(models, make):
+    source = make.checkpoint("my model.safetensors")
+    data = source.read_bytes()
+    assert placement.move_in(models, source, "k") == models / "k/my model.safetensors"
+    assert (models / "k/my model.safetensors").read_bytes() == data
+    assert not source.exists()
+
+
+def test_a_folders_contents_move_and_come_back(models, make):
+    source = make.pipeline()
+    before = names(source)
+    placed = placement.move_in(models, source, "k")
+    assert placed == models / "k"
+    assert names(placed) == before
+    assert not source.exists()
+    placement.move_back(models, placed, source, "k")
+    assert names(source) == before
+    assert names(models) == []
+
+
+def test_a_file_comes_back(models, make):
+    source = make.checkpoint()
+    placement.move_back(models, placement.move_in(models, source, "k"), source, "k")
+    assert source.is_file()
+    assert names(models) == []
+
+
+@pytest.fixture
+def two_disks(monkeypatch, models):
+    """Make renames into the models folder fail as between file systems; renames inside it work."""
+    rename = os.rename
+
+    def across(source, target):
+        if Path(target).is_relative_to(models) != Path(source).is_relative_to(models):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", across)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pipeline"])
+def test_across_file_systems(models, make, two_disks, kind):
+    source = getattr(make, kind)()
+    whole = source.read_bytes() if source.is_file() else names(source)
+    placed = placement.move_in(models, source, "k")
+    assert not source.exists()
+    assert (placed.read_bytes() if placed.is_file() else names(placed)) == whole
+    placement.move_back(models, placed, source, "k")
+    assert (source.read_bytes() if source.is_file() else names(source)) == whole
+    assert names(models) == []
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pipeline"])
+def test_a_full_disk_leaves_the_source_alone(models, make, two_disks, monkeypatch, kind):
+    source = getattr(make, kind)()
+    monkeypatch.setattr("shutil.copy2", _full)
+    monkeypatch.setattr("shutil.copytree", lambda source, target: (Path(target).mkdir(), _full(source, target)))
+    with pytest.raises(OSError, match="No space"):
+        placement.move_in(models, source, "k")
+    assert source.exists()
+    assert names(models) == []
+
+
+def _full(*_args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_entry_with_the_key_is_not_touched(models, make):
+    (models / "k").mkdir()
+    source = make.checkpoint()
+    with pytest.raises(DuplicateModelException):
+        placement.move_in(models, source, "k")
+    assert source.exists()
+
+
+def test_half_copies_are_swept(models):
+    other = f".copying_{os.getppid()}_k"
+    for half in (f".copying_{os.getpid()}_k", ".copying_99999999_k", ".copying_k", other, "keep"):
+        (models / half).mkdir()
+        (models / half / "x").touch()
+    placement.sweep(models)
+    assert names(models) == [other, f"{other}/x", "keep", "keep/x"]
+
+
+def test_moving_must_not_take_other_models_along(models, make, tmp_path):
+    folder = make.pipeline()
+    inside = folder / "unet"
+    placement.check_movable(models, folder, [folder, tmp_path / "other"])
+    for source, others in [(folder, [inside]), (inside, [folder]), (tmp_path, []), (models, [])]:
+        with pytest.raises(InvalidModel):
+            placement.check_movable(models, source, others)
+
+
+def test_removing_takes_the_models_own_folder(models):
+    (models / "k").mkdir()
+    (models / "k/a.safetensors").touch()
+    (models / "k/a.json").touch()
+    placement.remove(models, models / "k/a.safetensors", "k", [])
+    assert names(models) == []
+
+
+def test_removing_takes_one_file_of_the_old_layout(models):
+    (models / "sd-1/main").mkdir(parents=True)
+    for name in ("a", "b"):
+        (models / f"sd-1/main/{name}.safetensors").touch()
+    placement.remove(models, models / "sd-1/main/a.safetensors", "k", [models / "sd-1/main/b.safetensors"])
+    assert names(models) == ["sd-1", "sd-1/main", "sd-1/main/b.safetensors"]
+
+
+@pytest.mark.parametrize("recorded", ["", ".", "..", "a/..", "a/../..", "model_images", "../outside", "k2"])
+def test_nothing_else_is_ever_removed(models, tmp_path, recorded):
+    for name in ("outside", "models/model_images", "models/a", "models/k2"):
+        (tmp_path / name).mkdir()
+    before = names(tmp_path)
+    placement.remove(models, models / recorded, "k", [models / "k2/other.safetensors"])
+    assert names(tmp_path) == before
+
+
+def test_a_link_goes_and_what_it_points_to_stays(models, make):
+    source = make.checkpoint()
+    (models / "k").mkdir()
+    (models / "k/a.safetensors").symlink_to(source)
+    placement.remove(models, models / "k/a.safetensors", "k", [])
+    assert names(models) == []
+    assert source.exists()

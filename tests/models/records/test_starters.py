@@ -1,0 +1,71 @@
+"""The list of models to begin with: the form of the file, and what is told of it."""
+
+import pytest
+
+from invokeclone.models.identify import registry
+from invokeclone.models.install.jobs import HFModelSource, URLModelSource, parse_source
+from invokeclone.models.records import starters
+from invokeclone.models.records.schemas import ModelRecordChanges
+from invokeclone.models.records.starters import Installed
+from tests.models.conftest import ended
+
+ENTRIES = starters._list().models
+IDS = {entry.id: entry for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_every_entry_names_a_place_and_a_kind_that_there_is(entry):
+    source = parse_source(entry.source, inplace=False, access_token=None)
+    assert isinstance(source, HFModelSource | URLModelSource)
+    assert str(source) == entry.source, "a record that is installed from it would have another source"
+    kinds = [registry.fixed(config) for config in registry.config_classes()]
+    fitting = [kind for kind in kinds if (kind["type"], kind["base"]) == (entry.type, entry.base)]
+    assert fitting
+    assert entry.format in {None, *(kind["format"] for kind in fitting)}
+    assert entry.description.endswith(("GB.", "MB.", "KB."))
+    assert not entry.is_installed
+
+
+def test_entries_are_told_apart_and_those_that_are_named_are_there():
+    assert len(IDS) == len({entry.source for entry in ENTRIES}) == len(ENTRIES)
+    assert len({(entry.name, entry.base, entry.type) for entry in ENTRIES}) == len(ENTRIES)
+    assert all(needed in IDS for entry in ENTRIES for needed in entry.needs)
+    assert not any(IDS[needed].needs for entry in ENTRIES for needed in entry.needs), "dependencies aren't nested"
+    for bundle in starters._list().bundles.values():
+        assert bundle.models
+        assert all(name in IDS for name in bundle.models)
+
+
+def test_nothing_is_installed_at_first():
+    answer = starters.starters([])
+    assert [model.name for model in answer.starter_models] == [entry.name for entry in ENTRIES]
+    assert not any(model.is_installed for model in answer.starter_models)
+    flux = next(model for model in answer.starter_models if model.name == "FLUX.1 schnell")
+    assert [model.name for model in flux.dependencies] == [IDS[name].name for name in ("t5", "clip_l", "flux_vae")]
+    assert {"sd-1", "sdxl", "flux", "z-image"} <= set(answer.starter_bundles)
+
+
+def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
+    by_source = Installed(IDS["t5"].source, "renamed", "any", "t5_encoder")
+    by_name = Installed("/somewhere", IDS["clip_l"].name, "any", "clip_embed")
+    other_kind = Installed("/elsewhere", IDS["flux_vae"].name, "flux", "main")
+    answer = starters.starters([by_source, by_name, other_kind])
+    found = {model.name: model for model in answer.starter_models}
+    assert {name for name, model in found.items() if model.is_installed} == {IDS["t5"].name, IDS["clip_l"].name}
+    assert [model.name for model in found["FLUX.1 schnell"].dependencies] == [IDS["flux_vae"].name]
+    bundled = {model.name: model.is_installed for model in answer.starter_bundles["flux"].models}
+    assert bundled[IDS["clip_l"].name] is True
+
+
+def test_previous_names_count():
+    entry = IDS["sd15"].model_copy(update={"previous_names": ["stable-diffusion-v1-5"]})
+    other = starters._list().model_copy(update={"models": [entry], "bundles": {}})
+    (model,) = starters.starters([Installed("x", "stable-diffusion-v1-5", "sd-1", "main")], other).starter_models
+    assert model.is_installed
+
+
+async def test_the_route_tells_what_is_installed(client, installer, make):
+    name = IDS["sd_vae"].name
+    await ended(await installer.add(str(make.vae()), ModelRecordChanges(name=name), inplace=True))
+    body = (await client.get("/starter_models")).json()
+    assert [model["name"] for model in body["starter_models"] if model["is_installed"]] == [name]
