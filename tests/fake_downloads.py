@@ -7,14 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from invokeclone.downloads import transfer
 from invokeclone.downloads.api import router as queue
 from invokeclone.downloads.queue import Downloads
 from invokeclone.downloads.schemas import DownloadJob
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
+from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import changes
@@ -83,10 +84,12 @@ async def installer(resources: Any, downloads: Downloads, fake_hub: FakeHub) -> 
 
 
 @pytest.fixture
-def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any) -> FastAPI:
-    made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
-    made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
-    made.state.downloads = downloads
+def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any) -> Application:
+    made = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    made.services.add(Resources, resources)
+    made.services.add(Installer, installer)
+    made.services.add(Workers, workers)
+    made.services.add(Downloads, downloads)
     rendering.install(made)
     made.include_router(bodies.read_strictly(models))
     made.include_router(bodies.read_strictly(queue))
@@ -94,7 +97,7 @@ def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
         yield made

@@ -1,25 +1,28 @@
 """An application of a few rooms on a test's resources, and pictures to send to it."""
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server import bodies, errors
 
 
 @asynccontextmanager
-async def serving(resources: Resources, *routers: APIRouter, **state: object) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the routers and lend a client; `state` is what they find on the application."""
-    app = FastAPI(generate_unique_id_function=lambda route: route.name)
-    app.state.resources = resources
-    for name, value in state.items():
-        setattr(app.state, name, value)
+async def serving(
+    resources: Resources, *routers: APIRouter, parts: Mapping[type, object] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the routers and lend a client; `parts` are the services that they need besides resources."""
+    app = Application(generate_unique_id_function=lambda route: route.name)
+    app.services.add(Resources, resources)
+    for kind, part in (parts or {}).items():
+        app.services.add(kind, part)
     errors.install(app)
     for router in routers:
         app.include_router(bodies.read_strictly(router))

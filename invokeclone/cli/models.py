@@ -15,8 +15,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.install import embedded, service
 from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
-from invokeclone.models.records import changes as records
-from invokeclone.models.records import store
+from invokeclone.models.records import changes, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import ModelRecordChanges
 
@@ -88,6 +87,6 @@ async def _delete(settings: Settings, arguments: argparse.Namespace) -> int:
         model = await find(resources, arguments.key)
         if model is None:
             raise CommandError(f"no such model: {arguments.key}")
-        await records.remove(resources, Guard(), model.key)
+        await changes.remove(resources, Guard(), model.key)
     sys.stdout.write(f"deleted {model.name}\n")
     return 0

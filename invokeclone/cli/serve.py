@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from invokeclone.cli.configured import settings_for
@@ -19,10 +18,12 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit import database_file, log, migrations
 from invokeclone.kit.database import Database
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.requests import Application
 from invokeclone.kit.root_lock import RootLock
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage_errors import startup_line
 from invokeclone.server.app import create_app
+from invokeclone.server.sockets import Sockets
 
 PORTS_TRIED = 100
 KEEP_ALIVE_SECONDS = 75
@@ -65,14 +66,14 @@ async def _migrate(settings: Settings) -> None:
 class _Server(uvicorn.Server):
     """Says where it is once it answers, and closes its sockets before it waits for connections to end."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings, lock: RootLock) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, settings: Settings, lock: RootLock) -> None:
         super().__init__(config)
         self._lock = lock
         self._app = app
         self._settings = settings
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._app.state.sockets.close()
+        await self._app.services.get(Sockets).close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
@@ -100,7 +101,7 @@ class _Server(uvicorn.Server):
 class _OneLine:
     """Words a start that fails because of a disk or the database in one line; other failures keep their traceback."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +125,7 @@ class _OneLine:
             raise
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: Application, settings: Settings) -> uvicorn.Config:
     for name in ("uvicorn", "uvicorn.error"):
         theirs = logging.getLogger(name)
         theirs.handlers = list(logging.getLogger(log.ROOT).handlers)

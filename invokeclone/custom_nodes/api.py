@@ -1,8 +1,8 @@
 """The custom nodes' routes, for admins: what fails is told in the answer."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path
 
 from invokeclone.custom_nodes.schemas import (
     InstallNodePackRequest,
@@ -11,16 +11,13 @@ from invokeclone.custom_nodes.schemas import (
     UninstallNodePackResponse,
 )
 from invokeclone.custom_nodes.service import Packs
+from invokeclone.kit.requests import service
 from invokeclone.users.current import Admin
 
 router = APIRouter(prefix="/api/v2/custom_nodes", tags=["custom_nodes"])
 
 
-def _packs(request: Request) -> Packs:
-    return cast("Packs", request.app.state.packs)
-
-
-NeedsPacks = Annotated[Packs, Depends(_packs)]
+NeedsPacks = Annotated[Packs, Depends(service(Packs))]
 
 
 @router.get("/")

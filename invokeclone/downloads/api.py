@@ -1,20 +1,16 @@
 """The routes under /api/v1/download_queue, as of 6.8.1."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Response
 from pydantic import AnyHttpUrl
 
 from invokeclone.downloads.queue import DownloadRequest, Downloads
 from invokeclone.downloads.schemas import DownloadJob
+from invokeclone.kit.requests import service
 from invokeclone.users.current import admin
 
-
-def _downloads(request: Request) -> Downloads:
-    return cast("Downloads", request.app.state.downloads)
-
-
-NeedsDownloads = Annotated[Downloads, Depends(_downloads)]
+NeedsDownloads = Annotated[Downloads, Depends(service(Downloads))]
 
 router = APIRouter(prefix="/api/v1/download_queue", tags=["download_queue"], dependencies=[Depends(admin)])
 

@@ -1,10 +1,10 @@
 """The routes of zip files of images: asking for one, and fetching it the one time that it can be."""
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from anyio import CancelScope
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Response
 from fastapi import Path as InPath
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
@@ -13,18 +13,14 @@ from starlette.types import Receive, Scope, Send
 from invokeclone.images import media
 from invokeclone.images.downloads import Downloads
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
-from invokeclone.kit.requests import Needs
+from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.storage import remove_file
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
 
-def _downloads(request: Request) -> Downloads:
-    return cast("Downloads", request.app.state.image_downloads)
-
-
-Zips = Annotated[Downloads, Depends(_downloads)]
+Zips = Annotated[Downloads, Depends(service(Downloads))]
 
 ZIP: dict[int | str, dict[str, Any]] = {
     200: {"description": "The zip file", "content": {"application/zip": {}}},

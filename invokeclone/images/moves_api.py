@@ -1,21 +1,18 @@
 """The routes that move all images to where the subfolder strategy wants them; for admins."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from invokeclone.images.moves import Moves
 from invokeclone.images.schemas import ImageMoveStatusResponse
+from invokeclone.kit.requests import service
 from invokeclone.users.current import Admin
 
 router = APIRouter(prefix="/api/v1/image_moves", tags=["image_moves"])
 
 
-def _moves(request: Request) -> Moves:
-    return cast("Moves", request.app.state.image_moves)
-
-
-Mover = Annotated[Moves, Depends(_moves)]
+Mover = Annotated[Moves, Depends(service(Moves))]
 
 
 @router.post("/start", status_code=202)

@@ -1,12 +1,12 @@
-"""FastAPI dependencies that hand a request its connection and resources; the only part of kit that knows the web.
+"""The application with its services, and FastAPI dependencies that hand them to requests; the only part of kit that knows HTTP.
 
 `Write` closes with the endpoint function (`scope="function"`), so a COMMIT that fails is an error answer and not a 200.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, TypeVar, cast
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, WrapValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,19 +14,39 @@ from starlette.requests import HTTPConnection
 
 from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.services import Part, Services
+from invokeclone.kit.workers import Workers
+
+
+class Application(FastAPI):
+    """A FastAPI application with the long-lived parts that its requests use."""
+
+    def __init__(self, **options: Any) -> None:
+        """Make one without services; `options` are FastAPI's."""
+        super().__init__(**options)
+        self.services = Services()
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """Return the services of the application that serves a request or a WebSocket."""
+    return cast("Application", connection.app).services
+
+
+def service(kind: type[Part]) -> Callable[[HTTPConnection], Awaitable[Part]]:
+    """Return a dependency that hands a request the application's part of `kind`."""
+
+    async def part(connection: HTTPConnection) -> Part:
+        return services_of(connection).get(kind)
+
+    return part
 
 
 def resources_of(connection: HTTPConnection) -> Resources:
-    """Return what `create_app` put on the application.
+    """Return settings, database and events.
 
     Dependencies that every request has call this: one that depends on another costs as much as a small read.
     """
-    return cast("Resources", connection.app.state.resources)
-
-
-async def resources(connection: HTTPConnection) -> Resources:
-    """Return what `create_app` put on the application, for a request or a WebSocket."""
-    return resources_of(connection)
+    return services_of(connection).get(Resources)
 
 
 async def _database(connection: HTTPConnection) -> Database:
@@ -43,7 +63,8 @@ async def _write(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
         yield lent
 
 
-Needs = Annotated[Resources, Depends(resources)]
+Needs = Annotated[Resources, Depends(service(Resources))]
+NeedsWorkers = Annotated[Workers, Depends(service(Workers))]
 Reads = Annotated[Database, Depends(_database)]
 """The database for prepared reads, each by itself; several that must be of one moment need a `Read`."""
 

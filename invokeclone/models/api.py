@@ -7,14 +7,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.models import conversion
 from invokeclone.models.identify.union import AnyModelConfig
 from invokeclone.models.install import scan
 from invokeclone.models.install.api import NeedsInstaller
 from invokeclone.models.install.api import router as installs
-from invokeclone.models.records import changes as records
-from invokeclone.models.records import pictures, starters, store, workers
+from invokeclone.models.records import caches, changes, pictures, starters, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import (
     BulkDeleteModelsRequest,
@@ -78,7 +77,7 @@ async def list_model_records(
 @router.get("/missing", dependencies=USERS)
 async def list_missing_models(needs: Needs) -> ModelsList:
     """List models whose files are not where their records say."""
-    return ModelsList(models=await records.missing(needs))
+    return ModelsList(models=await changes.missing(needs))
 
 
 @router.get("/get_by_attrs", dependencies=USERS)
@@ -112,21 +111,21 @@ async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModel
 
 
 @admin.patch("/i/{key}")
-async def update_model_record(needs: Needs, guard: NeedsGuard, key: str, changes: ModelRecordChanges) -> AnyModelConfig:
+async def update_model_record(needs: Needs, guard: NeedsGuard, key: str, stated: ModelRecordChanges) -> AnyModelConfig:
     """Change fields of a model; those that are absent stay."""
-    return await run_in_threadpool(pictures.cover, needs.settings, await records.change(needs, guard, key, changes))
+    return await run_in_threadpool(pictures.cover, needs.settings, await changes.change(needs, guard, key, stated))
 
 
 @admin.delete("/i/{key}", status_code=204)
 async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
     """Delete a model, and its files if they lie in the models folder."""
-    await records.remove(needs, guard, key)
+    await changes.remove(needs, guard, key)
 
 
 @admin.post("/i/{key}/reidentify")
 async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
     """Find out again what a model is."""
-    return await run_in_threadpool(pictures.cover, needs.settings, await records.reidentify(needs, guard, key))
+    return await run_in_threadpool(pictures.cover, needs.settings, await changes.reidentify(needs, guard, key))
 
 
 @admin.post("/i/bulk_delete")
@@ -134,7 +133,7 @@ async def bulk_delete_models(
     needs: Needs, guard: NeedsGuard, request: BulkDeleteModelsRequest
 ) -> BulkDeleteModelsResponse:
     """Delete several models."""
-    deleted, failed = await records.each(request.keys, lambda key: records.remove(needs, guard, key))
+    deleted, failed = await changes.each(request.keys, lambda key: changes.remove(needs, guard, key))
     return BulkDeleteModelsResponse(deleted=deleted, failed=failed)
 
 
@@ -143,7 +142,7 @@ async def bulk_reidentify_models(
     needs: Needs, guard: NeedsGuard, request: BulkReidentifyModelsRequest
 ) -> BulkReidentifyModelsResponse:
     """Find out again what several models are."""
-    succeeded, failed = await records.each(request.keys, lambda key: records.reidentify(needs, guard, key))
+    succeeded, failed = await changes.each(request.keys, lambda key: changes.reidentify(needs, guard, key))
     return BulkReidentifyModelsResponse(succeeded=succeeded, failed=failed)
 
 
@@ -163,13 +162,13 @@ async def get_model_image(needs: Needs, key: str) -> FileResponse:
 @admin.patch("/i/{key}/image", responses=_NULL)
 async def update_model_image(needs: Needs, guard: NeedsGuard, key: str, image: UploadFile) -> None:
     """Give a model a picture."""
-    await records.set_picture(needs, guard, key, await image.read())
+    await changes.set_picture(needs, guard, key, await image.read())
 
 
 @admin.delete("/i/{key}/image", status_code=204)
 async def delete_model_image(needs: Needs, guard: NeedsGuard, key: str) -> None:
     """Take a model's picture away."""
-    await records.remove_picture(needs, guard, key)
+    await changes.remove_picture(needs, guard, key)
 
 
 @admin.get("/scan_folder")
@@ -182,9 +181,9 @@ async def scan_for_models(
 
 
 @admin.put("/convert/{key}")
-async def convert_model(needs: Needs, guard: NeedsGuard, running: workers.NeedsWorkers, key: str) -> AnyModelConfig:
+async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, key: str) -> AnyModelConfig:
     """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
-    config = await conversion.convert(needs, guard, running, key)
+    config = await conversion.convert(needs, guard, workers, key)
     return await run_in_threadpool(pictures.cover, needs.settings, config)
 
 
@@ -195,15 +194,15 @@ async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
 
 
 @admin.get("/stats")
-async def get_stats(supervisor: workers.NeedsWorkers) -> CacheStats | None:
+async def get_stats(workers: NeedsWorkers) -> CacheStats | None:
     """Return what the model caches did; null when no worker has any yet."""
-    return await workers.stats(supervisor)
+    return await caches.stats(workers)
 
 
 @admin.post("/empty_model_cache")
-async def empty_model_cache(supervisor: workers.NeedsWorkers) -> None:
+async def empty_model_cache(workers: NeedsWorkers) -> None:
     """Drop the models that are in memory and not in use."""
-    await workers.empty_caches(supervisor)
+    await caches.empty_caches(workers)
 
 
 @admin.get("/sync/orphaned")

@@ -10,16 +10,15 @@ from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import paths
-from invokeclone.kit.errors import BadRequest, FailedDependency
+from invokeclone.kit.errors import BadRequest, FailedDependency, Unavailable
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.install.registration import Request, register
-from invokeclone.models.records import changes as records
-from invokeclone.models.records import pictures, placement, store
+from invokeclone.models.records import changes, pictures, placement, store
 from invokeclone.models.records.guard import Guard
-from invokeclone.models.records.workers import Workers
 
 _BASES = (
     BaseModelType.StableDiffusion1,
@@ -31,6 +30,7 @@ _KEPT = {
     "name", "description", "source_api_response", "source_url", "trigger_phrases", "default_settings", "base",
     "prediction_type", "variant",
 }  # fmt: skip
+_STARTUP_S = 60.0
 _PATIENCE = 3600.0
 """Seconds for the worker to read and write a model."""
 
@@ -61,7 +61,7 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
             raise
         with contextlib.suppress(OSError):
             await asyncio.to_thread(pictures.move, resources.settings, key, fresh)
-        await records.remove_held(resources, key, heir=fresh)
+        await changes.remove_held(resources, key, heir=fresh)
     return new
 
 
@@ -87,7 +87,10 @@ async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -
         "prediction_type": getattr(old, "prediction_type", "epsilon"),
         "half": "F16" in dtypes and "F32" not in dtypes,
     }
-    answer = await workers.ask("convert_model", body, _PATIENCE)
+    try:
+        answer = await workers.ask_one("convert_model", body, _PATIENCE, startup_s=_STARTUP_S)
+    except TimeoutError as error:
+        raise Unavailable(f"the worker did not convert {old.name} within {_PATIENCE:.0f} s; try again") from error
     if isinstance(answer, dict) and answer.get("refused"):
         raise NotConvertible(f"{old.name} cannot be converted: {answer['refused']}")
 

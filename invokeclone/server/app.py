@@ -4,13 +4,13 @@ Nothing here decides anything about images, queues or models.
 """
 
 import contextlib
+import functools
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,8 +34,11 @@ from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
 from invokeclone.kit.offload import off_loop
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.services import Services
 from invokeclone.kit.settings import Settings
+from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded, scan
 from invokeclone.models.install import service as models_service
@@ -118,26 +121,25 @@ class _Compressed(GZipMiddleware):
             await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> FastAPI:
+def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> Application:
     """Return the application for `settings`; `worker_command` None: no worker is started and items stay pending."""
     registry.discover()
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
-    app = FastAPI(
+    settings, scratch = _with_scratch_database(settings)
+    app = Application(
         title=openapi.TITLE,
         openapi_url=None,
-        lifespan=_lifespan,
+        lifespan=functools.partial(_lifespan, scratch=scratch, worker_command=worker_command),
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
         dependencies=authentication.by_default(settings),
     )
-    bus = Bus()
-    settings = _with_scratch_database(app, settings)
-    app.state.resources = Resources(settings, Database(settings.database_path, echo=settings.log_sql), bus)
-    app.state.bus = bus
-    app.state.sockets = Sockets(settings, app.state.resources.database)
-    app.state.worker_command = worker_command
-    Runs.install(app)
-    Clients.install(app)
+    services, bus = app.services, app.services.add(Bus, Bus())
+    database = Database(settings.database_path, echo=settings.log_sql)
+    resources = services.add(Resources, Resources(settings, database, bus))
+    sockets = services.add(Sockets, Sockets(settings, database))
+    services.add(Runs, Runs(resources, bus))
+    services.add(Clients, Clients(resources, bus))
     errors.install(app)
     routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:
@@ -145,30 +147,33 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     for path in ("/health", "/api/v1/health"):
         app.add_api_route(path, _health, include_in_schema=False)
     page.install(app, settings.root)
-    app.state.openapi = openapi.install(app)
-    app.mount("/ws", app.state.sockets.app)
+    services.add(openapi.Document, openapi.install(app))
+    app.mount("/ws", sockets.app)
     authentication.check(app)
-    _add_middleware(app, settings)
+    _add_middleware(app, resources)
     return app
 
 
-def _with_scratch_database(app: FastAPI, settings: Settings) -> Settings:
-    """Return settings whose database is a temporary file when one in memory is asked for: workers must see it too."""
-    app.state.scratch = None
+def _with_scratch_database(settings: Settings) -> tuple[Settings, "tempfile.TemporaryDirectory[str] | None"]:
+    """Return settings whose database is a file in a temporary folder, and that folder, when one in memory is asked for.
+
+    Workers, which are other processes, must see the database too.
+    """
     if not settings.use_memory_db:
-        return settings
+        return settings, None
     memory = Path("/dev/shm")  # noqa: S108  (a file system in memory, where there is one)
-    app.state.scratch = tempfile.TemporaryDirectory(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
-    return settings.model_copy(update={"db_dir": Path(app.state.scratch.name)})
+    scratch = tempfile.TemporaryDirectory(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
+    return settings.model_copy(update={"db_dir": Path(scratch.name)}), scratch
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, resources: Resources) -> None:
     """Add what sees every request; the last one added sees it first."""
+    settings = resources.settings
     if settings.http_compression_level:
         app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
     app.add_middleware(Renewal)
     app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
-    app.add_middleware(guards.ImagesAtRest, resources=app.state.resources)
+    app.add_middleware(guards.ImagesAtRest, resources=resources)
     app.add_middleware(guards.BodyLimit, limits=settings.limits)
     app.add_middleware(guards.NoNulCharacters)
     if settings.allow_origins:
@@ -193,59 +198,64 @@ async def _health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def _packs_changed(app: FastAPI, names: list[str]) -> None:
-    """Have the workers load these node packs, and the OpenAPI document made anew."""
-    app.state.supervisor.change_packs(names)
-    app.state.openapi.forget()
-
-
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(
+    app: Application, *, scratch: "tempfile.TemporaryDirectory[str] | None", worker_command: Sequence[str] | None
+) -> AsyncIterator[None]:
     """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
-    resources: Resources = app.state.resources
+    services = app.services
+    resources, bus = services.get(Resources), services.get(Bus)
     async with contextlib.AsyncExitStack() as stack:
-        if app.state.scratch is not None:
-            stack.callback(app.state.scratch.cleanup)
-        await run_in_threadpool(private.prepare, resources.settings)
+        if scratch is not None:
+            stack.callback(scratch.cleanup)
+        await off_loop(lambda: private.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         await queue_service.recover(resources)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
-        app.state.image_moves = Moves(resources)
-        await app.state.image_moves.start()
-        stack.push_async_callback(app.state.image_moves.stop)
-        app.state.image_downloads = Downloads(resources)
-        await app.state.image_downloads.start()
-        stack.push_async_callback(app.state.image_downloads.stop)
-        app.state.downloads = ModelDownloads(
-            resources.settings, resources.events, reserved=lambda: changes.reserved_paths(resources)
+        moves = services.add(Moves, Moves(resources))
+        await moves.start()
+        stack.push_async_callback(moves.stop)
+        zips = services.add(Downloads, Downloads(resources))
+        await zips.start()
+        stack.push_async_callback(zips.stop)
+        downloads = services.add(
+            ModelDownloads,
+            ModelDownloads(resources.settings, bus, reserved=lambda: changes.reserved_paths(resources)),
         )
-        stack.push_async_callback(app.state.downloads.stop)
-        installer = models_service.Installer(resources, app.state.downloads, lasting=True)
-        app.state.installer = installer
+        stack.push_async_callback(downloads.stop)
+        installer = services.add(models_service.Installer, models_service.Installer(resources, downloads, lasting=True))
         await installer.start()
         stack.push_async_callback(installer.stop)
         await embedded.register_embedded(resources)
-        app.state.dynamic_prompts = DynamicPrompts()
-        stack.push_async_callback(app.state.dynamic_prompts.close)
+        expander = services.add(DynamicPrompts, DynamicPrompts())
+        stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
             await scan.add_found(resources, installer)
-        app.state.sockets.listen(app.state.bus)
-        stack.push_async_callback(app.state.sockets.close)
+        sockets = services.get(Sockets)
+        sockets.listen(bus)
+        stack.push_async_callback(sockets.close)
         supervisor = Supervisor(
             resources.settings,
-            app.state.bus,
+            bus,
             lambda device, reason: queue_service.fail_orphans(resources, device, reason),
-            command=app.state.worker_command or (sys.executable,),
+            command=worker_command or (sys.executable,),
         )
         supervisor.hardware = await off_loop(hardware.devices)
-        app.state.supervisor = supervisor
-        app.state.packs = Packs(resources, lambda names: _packs_changed(app, names))
-        await app.state.packs.start()
-        stack.callback(app.state.packs.stop)
-        if app.state.worker_command is not None:
+        services.add(Supervisor, supervisor)
+        services.add(Workers, supervisor)
+        packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
+        await packs.start()
+        stack.callback(packs.stop)
+        if worker_command is not None:
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
+
+
+def _packs_changed(services: Services, names: list[str]) -> None:
+    """Have the workers load these node packs, and the OpenAPI document made anew."""
+    services.get(Supervisor).change_packs(names)
+    services.get(openapi.Document).forget()

@@ -5,7 +5,7 @@ Large bodies are read off the event loop.
 
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, cast, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -20,7 +20,7 @@ from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.garbage import uncollected
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
-from invokeclone.kit.resources import Resources
+from invokeclone.kit.requests import resources_of
 
 MANY_OBJECTS = 256 * 1024
 """Bytes of a body from which the objects that come of it would make a look for garbage long."""
@@ -70,7 +70,7 @@ class JsonRequest(Request):
         """Return the body's value. Raises HTTPException for what is over a limit or not storable, and JSONDecodeError."""
         if not hasattr(self, "_json"):
             data = await self.body()
-            limits = cast("Resources", self.app.state.resources).settings.limits
+            limits = resources_of(self).settings.limits
 
             def read() -> Any:
                 value = decode(data, limits, text_kib=limits.text_kib)

@@ -13,11 +13,10 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models.api import NeedsGuard
 from invokeclone.models.configs.external import PROVIDERS
-from invokeclone.models.records import changes as records
-from invokeclone.models.records import store
+from invokeclone.models.records import changes, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.server import live_config
-from invokeclone.server.info import Workers
+from invokeclone.server.info import NeedsSupervisor
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
 
@@ -93,7 +92,7 @@ async def set_external_provider_config(
     changes: ExternalProviderConfigUpdate,
     needs: Needs,
     guard: NeedsGuard,
-    workers: Workers,
+    workers: NeedsSupervisor,
     _user: Admin,
 ) -> ExternalProviderConfigModel:
     """Set a service's key or address, now and for later starts; taking its key out deletes its models."""
@@ -102,7 +101,7 @@ async def set_external_provider_config(
 
 @router.delete("/config/{provider_id}", operation_id="reset_external_provider_config")
 async def reset_external_provider_config(
-    provider_id: ProviderId, needs: Needs, guard: NeedsGuard, workers: Workers, _user: Admin
+    provider_id: ProviderId, needs: Needs, guard: NeedsGuard, workers: NeedsSupervisor, _user: Admin
 ) -> ExternalProviderConfigModel:
     """Forget a service's key and address, and delete its models."""
     return await _change(needs, guard, workers, provider_id, {"api_key": "", "base_url": ""})
@@ -127,7 +126,7 @@ async def _delete_models(resources: Resources, guard: Guard, provider: str) -> N
     """Delete the records that nothing can run any more; one that is busy stays."""
     async with resources.database.read() as connection:
         theirs = await store.keys_by_source(connection, f"external://{provider}/")
-    await records.each(theirs, lambda key: records.remove(resources, guard, key))
+    await changes.each(theirs, lambda key: changes.remove(resources, guard, key))
 
 
 def _has_key(settings: Settings, provider: str) -> bool:

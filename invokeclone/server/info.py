@@ -7,15 +7,15 @@ import asyncio
 import enum
 import importlib.metadata
 import logging
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, Field
 
 from invokeclone.graph import registry
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.requests import Needs
+from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import InvokeAIAppConfig, Settings
 from invokeclone.server import live_config
@@ -120,11 +120,7 @@ class AppConfig(BaseModel):
     watermarking_methods: list[str]
 
 
-def _supervisor(request: Request) -> Supervisor:
-    return cast("Supervisor", request.app.state.supervisor)
-
-
-Workers = Annotated[Supervisor, Depends(_supervisor)]
+NeedsSupervisor = Annotated[Supervisor, Depends(service(Supervisor))]
 
 
 @router.get("/version", operation_id="app_version")
@@ -168,7 +164,7 @@ async def runtime_config(needs: Needs, _admin: Admin) -> InvokeAIAppConfigWithSe
 
 @router.patch("/runtime_config", operation_id="update_runtime_config")
 async def update_runtime_config(
-    changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: Workers, _admin: Admin
+    changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: NeedsSupervisor, _admin: Admin
 ) -> InvokeAIAppConfigWithSetFields:
     """Change settings now and in the settings file; devices and history count from the next start."""
     settings = await asyncio.to_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
@@ -177,7 +173,7 @@ async def update_runtime_config(
 
 
 @router.get("/generation_device_options", operation_id="get_generation_device_options")
-async def generation_device_options(workers: Workers, _user: CurrentUser) -> list[GenerationDeviceOption]:
+async def generation_device_options(workers: NeedsSupervisor, _user: CurrentUser) -> list[GenerationDeviceOption]:
     """Return the devices that can run the queue: what this machine has, and once a worker has said so, what it found."""
     return [GenerationDeviceOption(device=option["device"], name=option["name"]) for option in workers.devices()]
 
@@ -190,18 +186,18 @@ async def log_level(_admin: Admin) -> LogLevel:
 
 @router.post("/logging", operation_id="set_log_level")
 async def set_log_level(
-    workers: Workers, _admin: Admin, level: Annotated[LogLevel, Body(description="New level.")]
+    workers: NeedsSupervisor, _admin: Admin, level: Annotated[LogLevel, Body(description="New level.")]
 ) -> LogLevel:
     """Set the least level that is logged, here and in the workers, until the server ends."""
     logging.getLogger(log.ROOT).setLevel(level)
-    await workers.request("set_log_level", {"level": int(level)})
+    await workers.ask_all("set_log_level", {"level": int(level)})
     return level
 
 
 @router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
-async def invocation_cache_status(needs: Needs, workers: Workers, _admin: Admin) -> InvocationCacheStatus:
+async def invocation_cache_status(needs: Needs, workers: NeedsSupervisor, _admin: Admin) -> InvocationCacheStatus:
     """Return what the workers' invocation caches hold together."""
-    found = [InvocationCacheStatus(**status) for status in await workers.request("cache_status")]
+    found = [InvocationCacheStatus(**status) for status in await workers.ask_all("cache_status")]
     size = needs.settings.node_cache_size
     return InvocationCacheStatus(
         size=sum(status.size for status in found),
@@ -213,21 +209,21 @@ async def invocation_cache_status(needs: Needs, workers: Workers, _admin: Admin)
 
 
 @router.delete("/invocation_cache", operation_id="clear_invocation_cache")
-async def clear_invocation_cache(workers: Workers, _admin: Admin) -> None:
+async def clear_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
     """Empty the workers' invocation caches."""
-    await workers.request("clear_invocation_cache")
+    await workers.ask_all("clear_invocation_cache")
 
 
 @router.put("/invocation_cache/enable", operation_id="enable_invocation_cache")
-async def enable_invocation_cache(workers: Workers, _admin: Admin) -> None:
+async def enable_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
     """Keep and look up outputs from now on."""
-    await workers.request("enable_invocation_cache")
+    await workers.ask_all("enable_invocation_cache")
 
 
 @router.put("/invocation_cache/disable", operation_id="disable_invocation_cache")
-async def disable_invocation_cache(workers: Workers, _admin: Admin) -> None:
+async def disable_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
     """Neither keep nor look up outputs from now on."""
-    await workers.request("disable_invocation_cache")
+    await workers.ask_all("disable_invocation_cache")
 
 
 def _dependencies() -> dict[str, str]:

@@ -276,7 +276,7 @@ class Supervisor:
         for worker in self._workers:
             worker.send(message)
 
-    async def request(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
+    async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
         """Ask every worker and return the answers of those that are ready, in the order of devices.
 
         A worker that is still loading gets the request too and does it later, but isn't waited for. One that fails or takes
@@ -291,22 +291,14 @@ class Supervisor:
             raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
-    async def ask(self, name: str, body: dict[str, Any], seconds: float) -> Any:
-        """Ask one worker, an idle one if there is one, and return its answer; waits a minute at most for one to be ready.
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
+        """Ask one worker, an idle one if there is one, and return its answer within `seconds`.
 
-        Raises Unavailable when none is ready in time, or the one that was asked fails, ends or takes too long.
+        Waits `startup_s` seconds at most for a worker to be ready. Raises Unavailable when none is, or the one that was
+        asked ended or could not answer; TimeoutError.
         """
-        await self.ready(min(seconds, 60.0))
-        try:
-            return await self.ask_one(name, body, seconds)
-        except TimeoutError as error:
-            raise Unavailable(f"the worker took too long for {name}") from error
-
-    async def ask_one(self, name: str, body: dict[str, Any], seconds: float) -> Any:
-        """Ask one worker, an idle one if there is one, and return its answer.
-
-        Raises Unavailable when none is ready, or the one that was asked ended or could not answer; TimeoutError.
-        """
+        if startup_s:
+            await self.ready(startup_s)
         ready = [worker for worker in self._workers if worker.ready]
         answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
         if answer is None:

@@ -6,7 +6,7 @@ It also reads bodies, so that a wrong one is told in those words too. It knows n
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -20,7 +20,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
-from invokeclone.kit.resources import Resources
+from invokeclone.kit.requests import resources_of
 
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
@@ -127,7 +127,7 @@ async def read_object(request: Request, *, most: int = MOST_JSON) -> dict[str, A
     data = await request.body()
     if len(data) > most:
         raise RefusedAsTooLarge(f"the body is over {most // 1024} KiB")
-    limits = cast("Resources", request.app.state.resources).settings.limits
+    limits = resources_of(request).settings.limits
 
     def read() -> Any:
         return decode(data or b"{}", limits)

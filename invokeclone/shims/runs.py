@@ -7,14 +7,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
 from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
@@ -270,13 +271,6 @@ class Runs:
         finally:
             self.close(run)
 
-    @classmethod
-    def install(cls, app: FastAPI) -> Self:
-        """Make the one of an application, and put it at `app.state.runs`."""
-        runs = cls(app.state.resources, app.state.bus)
-        app.state.runs = runs
-        return runs
-
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what `work` returns; when the client goes away before, `work` is cancelled and ClientGone is raised.
@@ -308,5 +302,4 @@ async def _until_gone(request: Request) -> None:
 
 def runs_of(request: Request) -> Runs:
     """Return the application's runs."""
-    found: Runs = request.app.state.runs
-    return found
+    return services_of(request).get(Runs)

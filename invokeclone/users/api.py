@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, Read, services_of
 from invokeclone.users import passwords, service, store, tokens
 from invokeclone.users.attempts import Attempts
 from invokeclone.users.current import MEDIA_COOKIE, CurrentUser, OwnAccount, SignedIn, SignedInAdmin
@@ -37,10 +37,8 @@ UserId = Annotated[str, Path(description="The account's id.")]
 
 def _caller(request: Request) -> Caller:
     """Return where the request comes from, with the application's one count of failures."""
-    state = request.app.state
-    if not hasattr(state, "attempts"):
-        state.attempts = Attempts()
-    return Caller(state.attempts, request.client.host if request.client else "unknown")
+    attempts = services_of(request).get_or_make(Attempts)
+    return Caller(attempts, request.client.host if request.client else "unknown")
 
 
 From = Annotated[Caller, Depends(_caller)]

@@ -1,12 +1,12 @@
 """The utilities' routes: dynamic prompts, what language models suggest, and the user's fonts."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Request
+from fastapi import APIRouter, Body, Depends, Path
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 
-from invokeclone.kit.requests import Needs
+from invokeclone.kit.requests import Needs, NeedsWorkers, service
 from invokeclone.users.current import CurrentUser
 from invokeclone.utilities import fonts, suggestions
 from invokeclone.utilities.prompts import DynamicPrompts
@@ -24,20 +24,9 @@ FOREVER = "private, max-age=31536000, immutable"
 router = APIRouter(prefix="/api/v1/utilities", tags=["utilities"])
 
 
-def _dynamic_prompts(request: Request) -> DynamicPrompts:
-    return cast("DynamicPrompts", request.app.state.dynamic_prompts)
-
-
-def _workers(request: Request) -> suggestions.Workers:
-    return cast("suggestions.Workers", request.app.state.supervisor)
-
-
-NeedsWorkers = Annotated[suggestions.Workers, Depends(_workers)]
-
-
 @router.post("/dynamicprompts")
 async def parse_dynamicprompts(
-    expander: Annotated[DynamicPrompts, Depends(_dynamic_prompts)],
+    expander: Annotated[DynamicPrompts, Depends(service(DynamicPrompts))],
     _user: CurrentUser,
     prompt: Annotated[str, Body(description="The pattern, with {choices|to|make}.")],
     max_prompts: Annotated[int, Body(ge=1, le=10_000, description="How many prompts to make at most.")] = 1_000,

@@ -1,12 +1,13 @@
 """What language models write for a user: a worker runs them, this checks what is asked and tells how it ended."""
 
 import secrets
-from typing import Any, Protocol
+from typing import Any
 
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError, Unavailable
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import Workers
 from invokeclone.models.records import store as models
 from invokeclone.users.current import User
 from invokeclone.utilities.errors import NoWorker, SuggestionFailed, WrongModel
@@ -21,14 +22,6 @@ from invokeclone.utilities.schemas import (
 
 PATIENCE_S = 600.0
 REQUEST = "write_text"
-
-
-class Workers(Protocol):
-    """The running workers."""
-
-    async def ask_one(self, name: str, body: dict[str, Any], seconds: float) -> Any:
-        """Ask one worker; raises Unavailable when none is ready, or the one that was asked has ended."""
-        ...
 
 
 async def expand(

@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
+from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
@@ -76,7 +77,7 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    async with app.state.resources.database.write() as connection:
+    async with app.services.get(Resources).database.write() as connection:
         await store.add(connection, registry.parse(MODEL | ON_DISK))
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     server.should_exit = True
@@ -86,7 +87,7 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
     del url
-    made = Painter(app.state.resources)
+    made = Painter(app.services.get(Resources))
     task = asyncio.create_task(made.work())
     yield made
     task.cancel()

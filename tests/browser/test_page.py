@@ -8,6 +8,7 @@ from playwright.async_api import BrowserContext, Page, expect
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
+from invokeclone.kit.resources import Resources
 from tests.browser.painter import Painter, paint
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def fill(app: FastAPI, count: int) -> None:
     for number in range(count):
         await images.save(
-            app.state.resources,
+            app.services.get(Resources),
             paint(number, (64, 64)),
             category=ImageCategory.GENERAL,
             origin=ResourceOrigin.INTERNAL,

@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from invokeclone.custom_nodes import sources
+from invokeclone.custom_nodes.service import Packs
 from invokeclone.graph import registry
 from invokeclone.kit.settings import Settings
 from invokeclone.users.current import User, current_user
@@ -219,7 +220,7 @@ BROKEN = {
 async def test_broken_packs_stop_nothing(served: tuple[FastAPI, httpx.AsyncClient], settings: Settings) -> None:
     """A pack may not take the name of a module that is there either."""
     app, client = served
-    app.state.packs._patience = 10
+    app.services.get(Packs)._patience = 10
     folder = settings.root / "nodes"
     for name, (init, _word) in BROKEN.items():
         write_pack(folder, name, init=init)

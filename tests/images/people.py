@@ -1,13 +1,14 @@
 """Accounts to test rights with: an application that asks as whoever a request's header names."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from sqlalchemy import insert
 
 from invokeclone.kit.database import Database
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server import bodies, errors
@@ -45,13 +46,13 @@ def multiuser(resources: Resources) -> Resources:
 
 @asynccontextmanager
 async def asking(
-    resources: Resources, *routers: APIRouter, **state: object
+    resources: Resources, *routers: APIRouter, parts: Mapping[type, object] | None = None
 ) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """Serve the routers and lend a client for each account, by its id."""
-    app = FastAPI(generate_unique_id_function=lambda route: route.name)
-    app.state.resources = resources
-    for name, value in state.items():
-        setattr(app.state, name, value)
+    app = Application(generate_unique_id_function=lambda route: route.name)
+    app.services.add(Resources, resources)
+    for kind, part in (parts or {}).items():
+        app.services.add(kind, part)
     app.dependency_overrides[current_user] = app.dependency_overrides[media_user] = _asking
     errors.install(app)
     for router in routers:

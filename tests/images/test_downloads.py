@@ -32,7 +32,7 @@ async def zips(resources: Resources) -> AsyncIterator[Downloads]:
 
 @pytest.fixture
 async def client(resources: Resources, zips: Downloads) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(resources, images_router, downloads_router, boards_router, image_downloads=zips) as served:
+    async with serving(resources, images_router, downloads_router, boards_router, parts={Downloads: zips}) as served:
         yield served
 
 
@@ -229,7 +229,7 @@ async def test_rights(resources: Resources, upload) -> None:
     resources = multiuser(resources)
     await register(resources.database)
     zips = Downloads(resources)
-    async with asking(resources, images_router, boards_router, downloads_router, image_downloads=zips) as people:
+    async with asking(resources, images_router, boards_router, downloads_router, parts={Downloads: zips}) as people:
         ann, bob, root = people["ann"], people["bob"], people["root"]
         sent = {"params": {"image_category": "general", "is_intermediate": "false"}}
         image = await ann.post("/api/v1/images/upload", **sent, files={"file": ("x.png", _png(), "image/png")})

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import delete, insert, select, update
 
 from invokeclone.boards.api import router as boards_router
@@ -19,6 +18,7 @@ from invokeclone.images.api import router as images_router
 from invokeclone.images.moves import Moves
 from invokeclone.images.moves_api import router as moves_router
 from invokeclone.images.schemas import Place
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.queue import service as queue_service
@@ -375,8 +375,9 @@ class TestCrashes:
 
 @asynccontextmanager
 async def guarded(resources: Resources, mover: Moves) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
-    app.state.resources, app.state.image_moves = resources, mover
+    app = Application()
+    app.services.add(Resources, resources)
+    app.services.add(Moves, mover)
     errors.install(app)
     for router in (images_router, boards_router, moves_router):
         app.include_router(bodies.read_strictly(router))
@@ -495,7 +496,7 @@ class TestRoutes:
     async def test_for_admins(self, resources: Resources) -> None:
         await register(resources.database)
         mover = Moves(multiuser(resources))
-        async with asking(multiuser(resources), moves_router, image_moves=mover) as people:
+        async with asking(multiuser(resources), moves_router, parts={Moves: mover}) as people:
             for method, route in (("POST", "start"), ("POST", "recover"), ("GET", "status")):
                 assert (await people[ANN.user_id].request(method, f"{ROUTE}/{route}")).status_code == 403
             assert (await people["root"].post(f"{ROUTE}/start")).status_code == 202

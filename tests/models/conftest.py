@@ -15,12 +15,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from safetensors.numpy import save_file
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router
 from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.models.install.service import Installer
@@ -167,13 +168,15 @@ class FakeWorkers:
     one: Callable[[dict[str, Any]], Any] | None = None
     """What a worker that is asked alone does."""
 
-    async def ask(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
         self.asked.append(name)
         if self.one is None:
             raise Unavailable("no worker is ready")
         return await asyncio.to_thread(self.one, body)
 
-    async def request(self, name: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    async def ask_all(
+        self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0
+    ) -> list[dict[str, Any]]:
         self.asked.append(name)
         return self.answers
 
@@ -197,16 +200,18 @@ def workers() -> FakeWorkers:
 
 
 @pytest.fixture
-def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> FastAPI:
-    made = FastAPI(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
-    made.state.resources, made.state.installer, made.state.supervisor = resources, installer, workers
+def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> Application:
+    made = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    made.services.add(Resources, resources)
+    made.services.add(Installer, installer)
+    made.services.add(Workers, workers)
     rendering.install(made)
     made.include_router(bodies.read_strictly(router))
     return made
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v2/models") as made:
         yield made

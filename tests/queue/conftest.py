@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from invokeclone.graph.fields import ImageField, InputField, OutputField
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.api import router
 from invokeclone.server import bodies, errors
@@ -59,16 +59,16 @@ def make() -> Make:
 
 
 @pytest.fixture
-def app(resources: Resources) -> FastAPI:
-    made = FastAPI()
+def app(resources: Resources) -> Application:
+    made = Application()
     made.include_router(bodies.read_strictly(router))
-    made.state.resources = resources
+    made.services.add(Resources, resources)
     errors.install(made)
     return made
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v1/queue/default/") as opened:
         yield opened

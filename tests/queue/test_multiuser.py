@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service
 from invokeclone.queue.schemas import SessionQueueItem, SessionQueueItemSummary
@@ -46,9 +47,9 @@ class Hall:
 
 
 @pytest.fixture
-async def hall(resources: Resources, app: FastAPI, make: Any) -> AsyncIterator[Hall]:
+async def hall(resources: Resources, app: Application, make: Any) -> AsyncIterator[Hall]:
     resources = replace(resources, settings=resources.settings.model_copy(update={"multiuser": True}))
-    app.state.resources = resources
+    app.services.add(Resources, resources)
     app.router.dependencies.append(Depends(identified))
     made = Hall(resources, make)
     async with AsyncExitStack() as stack:

@@ -8,10 +8,10 @@ from typing import Any
 import socketio
 import uvicorn
 from engineio.base_client import connected_clients
-from fastapi import FastAPI
 
 from invokeclone.kit.database import Database
 from invokeclone.kit.events import Bus
+from invokeclone.kit.requests import Application
 from invokeclone.kit.settings import Settings
 from invokeclone.server.sockets import Sockets
 
@@ -20,7 +20,7 @@ from invokeclone.server.sockets import Sockets
 async def served(settings: Settings, database: Database | None = None) -> AsyncIterator[tuple[str, Bus]]:
     """Serve sockets; without accounts a database is not looked at, so there may be none."""
     bus, sockets = Bus(), Sockets(settings, database or Database(settings.database_path))
-    app = FastAPI()
+    app = Application()
     app.mount("/ws", sockets.app)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio"))
     task = asyncio.create_task(server.serve())

@@ -16,8 +16,10 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
+from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
+from invokeclone.server.supervisor import Supervisor
 
 FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_worker.py")), "good")
 HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", "jwt", "argon2")
@@ -215,7 +217,7 @@ async def test_memory_database_leaves_nothing(settings: Settings) -> None:
     before = settings.database_path.read_bytes()
     async with running(settings.model_copy(update={"use_memory_db": True})) as (app, client):
         assert (await client.get("/api/v1/queue/default/status")).status_code == 200
-        path = app.state.resources.settings.database_path
+        path = app.services.get(Resources).settings.database_path
         assert path.exists()
     assert not path.exists()
     assert settings.database_path.read_bytes() == before
@@ -223,8 +225,8 @@ async def test_memory_database_leaves_nothing(settings: Settings) -> None:
 
 async def test_startup_cancels_what_was_running_and_starts_a_worker(settings: Settings) -> None:
     async with running(settings, FAKE) as (app, _client):
-        assert await app.state.supervisor.ready(30)
-        pid = app.state.supervisor.pids[0]
+        assert await app.services.get(Supervisor).ready(30)
+        pid = app.services.get(Supervisor).pids[0]
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -103,7 +103,7 @@ async def test_a_worker_that_does_not_stop_is_replaced_without_delay(
             bus.emit(canceled(5))
         beats = [{"kind": "heartbeat", "item_id": 5}] * 3
         if first != "silent":
-            await supervisor.request("say", {**running, "messages": beats})
+            await supervisor.ask_all("say", {**running, "messages": beats})
         if first != "canceled":
             bus.emit(canceled(5))
         await starts(notes, 2)
@@ -116,13 +116,13 @@ async def test_a_worker_that_stops_in_time_stays(settings: Settings, notes: Call
     settings = settings.model_copy(update={"cancel_grace_s": 0.3})
     async with supervised(settings) as (supervisor, bus, orphans):
         await supervisor.ready(30)
-        await supervisor.request("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
+        await supervisor.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
         bus.emit(canceled(5))
-        await supervisor.request("say", {"messages": [{"kind": "stopping", "item_id": 5}]})
+        await supervisor.ask_all("say", {"messages": [{"kind": "stopping", "item_id": 5}]})
         stale = {"kind": "heartbeat", "item_id": None, "received": 0}
-        await supervisor.request("say", {"messages": [stale]})
+        await supervisor.ask_all("say", {"messages": [stale]})
         assert supervisor._workers[0].deadline.item_id == 5
-        await supervisor.request("say", {"messages": [{"kind": "heartbeat", "item_id": None, "received": 100}]})
+        await supervisor.ask_all("say", {"messages": [{"kind": "heartbeat", "item_id": None, "received": 100}]})
         await asyncio.sleep(0.8)
         assert orphans.failed == []
         assert len(notes()) == len([line for line in notes() if not line.startswith("start")]) + 1

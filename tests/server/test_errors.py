@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Body, FastAPI
+from fastapi import Body
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.errors import BadRequest, NotFound, Unauthorized
 from invokeclone.kit.limits import MIB, Limits
+from invokeclone.kit.requests import Application
 from invokeclone.server import errors, guards
 
 
@@ -44,7 +45,7 @@ RAISED: dict[str, Exception] = {
 
 @pytest.fixture
 def client() -> httpx.AsyncClient:
-    app = FastAPI()
+    app = Application()
     errors.install(app)
     app.add_middleware(guards.BodyLimit, limits=Limits(image_json_mib=2))
 

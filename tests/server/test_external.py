@@ -11,6 +11,7 @@ import yaml
 from fastapi import FastAPI
 from sqlalchemy import insert, select
 
+from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.settings_file import SettingsError, load_settings
 from invokeclone.kit.times import now
@@ -114,7 +115,7 @@ async def test_an_unknown_service_can_not_be_reset(client: httpx.AsyncClient) ->
 async def test_without_its_key_a_services_models_go(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, client = served
     await put(client, api_key=SECRET)
-    database = app.state.resources.database
+    database = app.services.get(Resources).database
     rows = [("a", "external://openai/one"), ("b", "external://gemini/two"), ("c", "external://openai-like/three")]
     async with database.write() as connection:
         for key, source in rows:

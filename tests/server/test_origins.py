@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from invokeclone.kit.settings import Settings
 from invokeclone.server import origins
 from invokeclone.server.app import create_app
+from invokeclone.server.sockets import Sockets
 
 PASSES, HOST, ORIGIN = 0, 421, 403
 FRIEND = "https://friend.example"
@@ -254,7 +255,7 @@ async def running(settings: Settings) -> AsyncIterator[int]:
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        await app.state.sockets.close()
+        await app.services.get(Sockets).close()
         server.should_exit = True
         await task
 

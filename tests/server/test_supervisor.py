@@ -69,31 +69,31 @@ def alive(pid: int) -> bool:
 async def test_answers_requests(settings: Settings) -> None:
     async with supervised(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
-        assert await supervisor.request("cache_status") == [{"device": "cpu", "name": "cache_status"}]
+        assert await supervisor.ask_all("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
 async def test_one_worker_is_asked_alone(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
     async with supervised(settings) as (supervisor, _bus, _orphans):
-        assert (await supervisor.ask("anything", {}, 30))["name"] == "anything"
-        with pytest.raises(Unavailable, match="too long"):
-            await supervisor.ask("silence", {}, 0.05)
+        assert (await supervisor.ask_one("anything", {}, 30, startup_s=30))["name"] == "anything"
+        with pytest.raises(TimeoutError):
+            await supervisor.ask_one("silence", {}, 0.05, startup_s=0.05)
         with pytest.raises(Unavailable, match="no"):
-            await supervisor.ask("refuse", {}, 30)
+            await supervisor.ask_one("refuse", {}, 30, startup_s=30)
         with pytest.raises(Unavailable, match="SIGKILL"):
-            await supervisor.ask("die", {}, 30)
+            await supervisor.ask_one("die", {}, 30, startup_s=30)
 
 
 async def test_nobody_to_ask(settings: Settings) -> None:
     async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         with pytest.raises(Unavailable, match="no worker is ready"):
-            await supervisor.ask("anything", {}, 0.05)
+            await supervisor.ask_one("anything", {}, 0.05, startup_s=0.05)
 
 
 async def test_nobody_ready_gives_no_answers(settings: Settings) -> None:
     async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
-        assert await supervisor.request("cache_status") == []
+        assert await supervisor.ask_all("cache_status") == []
         assert not await supervisor.ready(0.01)
 
 
@@ -101,14 +101,14 @@ async def test_a_refused_request_is_unavailable(settings: Settings) -> None:
     async with supervised(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="no"):
-            await supervisor.request("refuse")
+            await supervisor.ask_all("refuse")
 
 
 async def test_a_request_without_an_answer_times_out(settings: Settings) -> None:
     async with supervised(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="TimeoutError"):
-            await supervisor.request("silence", seconds=0.05)
+            await supervisor.ask_all("silence", seconds=0.05)
 
 
 async def test_auto_starts_a_worker_for_each_device_found(settings: Settings) -> None:
@@ -116,7 +116,7 @@ async def test_auto_starts_a_worker_for_each_device_found(settings: Settings) ->
     async with supervised(settings) as (supervisor, _bus, _orphans):
         await until(lambda: len(supervisor.pids) == 2)
         await supervisor.ready(30)
-        while len(answers := await supervisor.request("x")) < 2:
+        while len(answers := await supervisor.ask_all("x")) < 2:
             await asyncio.sleep(0.01)
         assert [answer["device"] for answer in answers] == ["cuda:0", "cuda:1"]
         assert [device["name"] for device in supervisor.devices()] == ["One", "Two"]
@@ -146,22 +146,22 @@ async def test_relays_a_worker_event_without_change(settings: Settings) -> None:
         bus.subscribe(listen)
         await supervisor.ready(30)
         data = {"timestamp": 1, "anything": [1, None]}
-        await supervisor.request("say", {"name": "invocation_started", "data": data})
+        await supervisor.ask_all("say", {"name": "invocation_started", "data": data})
         assert heard == [("invocation_started", data)]
 
 
 async def test_an_unknown_event_is_dropped(settings: Settings) -> None:
     async with supervised(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
-        await supervisor.request("say", {"name": "no such event", "data": {}})
-        assert await supervisor.request("x")
+        await supervisor.ask_all("say", {"name": "no such event", "data": {}})
+        assert await supervisor.ask_all("x")
 
 
 async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) -> None:
     async with supervised(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         say = {"name": "queue_item_status_changed"}
-        await supervisor.request("say", {**say, "data": STATUS_CHANGED})
+        await supervisor.ask_all("say", {**say, "data": STATUS_CHANGED})
         bus.emit(QueueClearedEvent(queue_id="another"))
         bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
         await until(lambda: notes().count("wake cpu") == 2)
@@ -170,7 +170,7 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         bus.emit(QueueClearedEvent(queue_id="default"))
         await until(lambda: notes().count("wake cpu") == 4)
         assert notes().count("cancel cpu 5") == 2
-        await supervisor.request("say", {**say, "data": {**STATUS_CHANGED, "status": "completed"}})
+        await supervisor.ask_all("say", {**say, "data": {**STATUS_CHANGED, "status": "completed"}})
         bus.emit(QueueClearedEvent(queue_id="default"))
         await until(lambda: notes().count("wake cpu") == 5)
         assert notes().count("cancel cpu 5") == 2
@@ -191,10 +191,10 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(
     async with supervised(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="SIGKILL"):
-            await supervisor.request("die")
+            await supervisor.ask_all("die")
         await until(lambda: len([line for line in notes() if line.startswith("start")]) == 2)
         assert orphans.failed == [("cpu", "the worker process for cpu was killed by SIGKILL (out of memory, perhaps)")]
-        while not await supervisor.request("x"):
+        while not await supervisor.ask_all("x"):
             await asyncio.sleep(0.01)
 
 
@@ -258,7 +258,7 @@ async def test_changed_settings_reach_the_workers_and_those_started_later(
         )
         await until(lambda: "settings date auto" in notes())
         with pytest.raises(Unavailable):
-            await supervisor.request("die")
+            await supervisor.ask_all("die")
         await until(lambda: notes().count("hello date auto") == 1)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server import bodies, errors
 from invokeclone.server.renewal import Renewal
@@ -33,9 +34,9 @@ def multiuser(resources: Resources) -> Resources:
 
 
 @pytest.fixture
-def app(multiuser: Resources) -> FastAPI:
-    made = FastAPI(dependencies=[Depends(identified)])
-    made.state.resources = multiuser
+def app(multiuser: Resources) -> Application:
+    made = Application(dependencies=[Depends(identified)])
+    made.services.add(Resources, multiuser)
     errors.install(made)
     made.include_router(bodies.read_strictly(router))
     made.add_middleware(Renewal)
@@ -46,7 +47,7 @@ Visit = Callable[..., httpx.AsyncClient]
 
 
 @pytest.fixture
-async def visit(app: FastAPI) -> AsyncIterator[Visit]:
+async def visit(app: Application) -> AsyncIterator[Visit]:
     """Lend clients, each with cookies of its own."""
     opened = []
 

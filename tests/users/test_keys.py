@@ -9,11 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, WebSocket
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.database import Database
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server import errors
@@ -171,7 +172,7 @@ async def test_a_key_is_good_while_nothing_can_be_written(
 class Door:
     """The routes of a dialect: each says who asks."""
 
-    app: FastAPI
+    app: Application
     client: httpx.AsyncClient
     database: Database
 
@@ -203,9 +204,9 @@ class Door:
         return sent
 
 
-def dialect(resources: Resources) -> FastAPI:
-    app = FastAPI(dependencies=[Depends(identified)])
-    app.state.resources = resources
+def dialect(resources: Resources) -> Application:
+    app = Application(dependencies=[Depends(identified)])
+    app.services.add(Resources, resources)
     errors.install(app)
     app.add_middleware(Renewal)
 
@@ -422,7 +423,7 @@ async def test_a_key_reads_its_account_and_changes_none(people: People, visit: V
 
 async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: None) -> None:
     app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
-    database: Database = app.state.resources.database
+    database: Database = app.services.get(Resources).database
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test/api/v1") as client,
@@ -446,8 +447,8 @@ async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: 
 
 
 async def test_rights_are_decided_by_the_key_s_account(multiuser: Resources, alice: Account) -> None:
-    app = FastAPI()
-    app.state.resources = multiuser
+    app = Application()
+    app.services.add(Resources, multiuser)
     errors.install(app)
 
     @app.get("/user")

@@ -90,9 +90,9 @@ async def test_setup_judges_its_input(visit: Visit, change: dict[str, str], stat
     [("Abcdef12", 200), ("Abcdef1", 400), ("abcdefg1", 400), ("ABCDEFG1", 400), ("Abcdefgh", 400), ("", 400)],
 )
 async def test_strict_passwords(app: FastAPI, visit: Visit, password: str, status: int) -> None:
-    resources: Resources = app.state.resources
+    resources: Resources = app.services.get(Resources)
     strict = resources.settings.model_copy(update={"strict_password_checking": True})
-    app.state.resources = Resources(strict, resources.database, resources.events)
+    app.services.add(Resources, Resources(strict, resources.database, resources.events))
     assert (await visit().get("status")).json()["strict_password_checking"] is True
     assert (await visit().post("setup", json=FIRST | {"password": password})).status_code == status
 

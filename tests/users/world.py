@@ -11,6 +11,8 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image
 
+from invokeclone.images.downloads import Downloads
+from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from tests.accounts import Account, account
@@ -65,7 +67,7 @@ class World:
                 }
                 return str((await self._made("POST", "/prompt", json={"prompt": nodes}))["prompt_id"])
             case "user":
-                return (await account(self.app.state.resources.database, f"user{self._count}")).user_id
+                return (await account(self.app.services.get(Resources).database, f"user{self._count}")).user_id
             case "model":
                 return str((await self._made("GET", "/api/v2/models/"))["models"][0]["key"])
             case "image":
@@ -99,7 +101,7 @@ class World:
         names = {"image_names": [await self.thing("image")]}
         name = str((await self._made("POST", f"{IMAGES}/download", json=names))["bulk_download_item_name"])
         async with asyncio.timeout(20):
-            while name not in self.app.state.image_downloads._ready:
+            while name not in self.app.services.get(Downloads)._ready:
                 await asyncio.sleep(0.01)
         return name
 
@@ -178,7 +180,7 @@ async def peopled(settings: Settings) -> AsyncIterator[World]:
         for who in ("owner", "other", "admin", "nobody"):
             headers = {}
             if who != "nobody":
-                made.accounts[who] = await account(app.state.resources.database, who, is_admin=who == "admin")
+                made.accounts[who] = await account(app.services.get(Resources).database, who, is_admin=who == "admin")
                 headers = made.accounts[who].headers
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)

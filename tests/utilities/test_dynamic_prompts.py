@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server import bodies, errors
 from invokeclone.utilities.api import router
@@ -28,8 +29,9 @@ async def expander() -> AsyncIterator[DynamicPrompts]:
 
 @pytest.fixture
 async def client(resources: Resources, expander: DynamicPrompts) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
-    app.state.resources, app.state.dynamic_prompts = resources, expander
+    app = Application()
+    app.services.add(Resources, resources)
+    app.services.add(DynamicPrompts, expander)
     errors.install(app)
     app.include_router(APIRouter())
     app.include_router(bodies.read_strictly(router))

@@ -7,14 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import insert
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
+from invokeclone.kit.workers import Workers
 from invokeclone.server import bodies, errors
 from invokeclone.tables import models, users
 from invokeclone.users.current import User, current_user
@@ -33,7 +34,7 @@ class Pretending:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answer: Any = {"text": "a longer prompt", "error": None}
 
-    async def ask_one(self, name: str, body: dict[str, Any], seconds: float) -> Any:
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
         self.asked.append((name, body))
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -49,8 +50,9 @@ def workers() -> Pretending:
 async def serving(
     resources: Resources, workers: Pretending, user: User | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
-    app.state.resources, app.state.supervisor = resources, workers
+    app = Application()
+    app.services.add(Resources, resources)
+    app.services.add(Workers, workers)
     if user is not None:
         app.dependency_overrides[current_user] = lambda: user
     errors.install(app)

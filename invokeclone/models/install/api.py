@@ -1,23 +1,19 @@
 """The routes of installations, of Hugging Face's repositories and of the login there, all for admins."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import AnyHttpUrl
 
+from invokeclone.kit.requests import service
 from invokeclone.models.install import invitation
 from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records.schemas import HFTokenStatus, HuggingFaceModels, ModelRecordChanges
 from invokeclone.users.current import admin
 
-
-def _installer(request: Request) -> Installer:
-    return cast("Installer", request.app.state.installer)
-
-
-NeedsInstaller = Annotated[Installer, Depends(_installer)]
+NeedsInstaller = Annotated[Installer, Depends(service(Installer))]
 
 router = APIRouter(dependencies=[Depends(admin)])
 

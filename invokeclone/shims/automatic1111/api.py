@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, Read, services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
@@ -44,7 +44,7 @@ CONTROLNET.get("/version")(controlnet.get_version)
 
 
 def _desk(request: Request, needs: Resources, user: User) -> Desk:
-    return Desk(needs, runs_of(request), Jobs.of_app(request.app), user)
+    return Desk(needs, runs_of(request), services_of(request).get_or_make(Jobs), user)
 
 
 # Pictures
@@ -106,14 +106,14 @@ async def get_progress(
     skip_current_image: bool = False,
 ) -> Response:
     """Tell how far the caller's generation is."""
-    job = Jobs.of_app(request.app).current(caller)
+    job = services_of(request).get_or_make(Jobs).current(caller)
     return json_answer(jobs.progress(job, with_image=not skip_current_image))
 
 
 @ROUTER.post("/interrupt")
 async def interrupt(request: Request, caller: Caller) -> Response:
     """End the caller's generation; it answers with what is done."""
-    if job := Jobs.of_app(request.app).current(caller):
+    if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.interrupt()
     return json_answer({})
 
@@ -121,7 +121,7 @@ async def interrupt(request: Request, caller: Caller) -> Response:
 @ROUTER.post("/skip")
 async def skip(request: Request, caller: Caller) -> Response:
     """Leave out the picture that the caller's generation is at."""
-    if job := Jobs.of_app(request.app).current(caller):
+    if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.skip()
     return json_answer(None)
 

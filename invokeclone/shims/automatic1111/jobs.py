@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
-
-from fastapi import FastAPI
+from typing import Any
 
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.queue import service
@@ -59,14 +57,6 @@ class Jobs:
 
     def __init__(self) -> None:
         self._open: list[Job] = []
-
-    @classmethod
-    def of_app(cls, app: FastAPI) -> Self:
-        """Return the one of an application."""
-        if not hasattr(app.state, "automatic1111_jobs"):
-            app.state.automatic1111_jobs = cls()
-        found: Self = app.state.automatic1111_jobs
-        return found
 
     @contextlib.contextmanager
     def opened(self, job: Job) -> Iterator[Job]:

@@ -24,9 +24,9 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.image_files import open_own
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
-from invokeclone.models.records import workers
+from invokeclone.models.records import caches
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -308,11 +308,11 @@ class OnlyAdmins(Forbidden):
 
 
 @routes.post("/free")
-async def free(user: Caller, processes: workers.NeedsWorkers) -> Response:
+async def free(user: Caller, workers: NeedsWorkers) -> Response:
     """Let the workers drop the models that they don't use at the moment."""
     if not user.is_admin:
         raise OnlyAdmins("only an admin may have models dropped")
-    await workers.empty_caches(processes)
+    await caches.empty_caches(workers)
     return Response()
 
 

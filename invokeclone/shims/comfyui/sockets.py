@@ -11,15 +11,16 @@ import struct
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, WebSocket
+from fastapi import WebSocket
 from starlette.requests import HTTPConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError, TooMany
 from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import timestamp
 from invokeclone.queue.events import (
@@ -121,13 +122,6 @@ class Clients:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         bus.subscribe(self._hear)
-
-    @classmethod
-    def install(cls, app: FastAPI) -> Self:
-        """Make the one of an application, and put it at `app.state.comfyui`."""
-        clients = cls(app.state.resources, app.state.bus)
-        app.state.comfyui = clients
-        return clients
 
     # Prompts
 
@@ -404,5 +398,4 @@ async def _checking(websocket: WebSocket, still_may: Callable[[], Awaitable[obje
 
 def clients_of(connection: HTTPConnection) -> Clients:
     """Return the application's clients."""
-    found: Clients = connection.app.state.comfyui
-    return found
+    return services_of(connection).get(Clients)

@@ -6,6 +6,7 @@ import pytest
 
 from invokeclone.models.install import scan
 from invokeclone.models.install.fetching import FOLDER
+from invokeclone.models.install.service import Installer
 from invokeclone.models.records import store
 from invokeclone.server.app import create_app
 
@@ -55,5 +56,5 @@ async def test_the_server_does_it_if_the_setting_says_so(settings, make, wanted)
     make.checkpoint("mine.safetensors")
     app = create_app(settings.model_copy(update={"scan_models_on_startup": wanted}), worker_command=None)
     async with app.router.lifespan_context(app):
-        jobs = app.state.installer.jobs()
+        jobs = app.services.get(Installer).jobs()
         assert [job.local_path.name for job in jobs] == (["mine.safetensors"] if wanted else [])
