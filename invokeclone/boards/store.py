@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images import access
 from invokeclone.images import names as lists
 from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
 from invokeclone.images.schemas import NO_BOARD
@@ -31,6 +30,7 @@ from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.prepared import Prepared, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, image_counts, images, users
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _GENERAL = image_counts.c.image_category == ImageCategory.GENERAL.value
@@ -232,7 +232,7 @@ def _all(
     order_by: BoardRecordOrderBy, direction: SQLiteDirection, *, include_archived: bool, of_admin: bool
 ) -> Prepared:
     listing = _listing(order_by, direction, include_archived=include_archived, owners=of_admin)
-    return Prepared(listing if of_admin else listing.where(access.is_visible_board(parameter("user_id"))))
+    return Prepared(listing if of_admin else listing.where(rights.is_visible_board(parameter("user_id"))))
 
 
 async def page(
@@ -246,7 +246,7 @@ async def page(
     user: User = SYSTEM,
 ) -> OffsetPaginatedResults[BoardDTO]:
     """Return a page of the boards that `user` may see; `total` counts all that the pages hold together."""
-    visible = access.visible_boards(user)
+    visible = rights.visible_boards(user)
     counting = select(func.count()).select_from(boards).where(*visible)
     if not include_archived:
         counting = counting.where(boards.c.archived == literal_column("0"))

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from invokeclone.boards import virtual
 from invokeclone.boards.schemas import VirtualSubBoardDTO
-from invokeclone.images import access, search
 from invokeclone.images import names as lists
+from invokeclone.images import search
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.gallery.schemas import GalleryItemNamesResult
 from invokeclone.images.kinds import IMAGES
@@ -15,6 +15,7 @@ from invokeclone.images.listing import Categories, Order, SearchTerm, StarredFir
 from invokeclone.images.schemas import ImageFilter, ImageNamesResult
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Needs, Read, Reads
+from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/virtual_boards", tags=["virtual_boards"])
@@ -29,7 +30,7 @@ async def _wanted(
     search_term: SearchTerm = None,
 ) -> ImageFilter:
     wanted = ImageFilter(
-        owner=access.owner(user),
+        owner=rights.scope(user),
         is_intermediate=False,
         starred_first=starred_first,
         order_dir=order_dir,
@@ -46,7 +47,7 @@ Date = Annotated[str, Path(description="The day in UTC, YYYY-MM-DD; other words 
 @router.get("/by_date")
 async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> list[VirtualSubBoardDTO]:
     """List a board for each day on which something was made, the newest first."""
-    return await virtual.list_by_date(connection, access.owner(user))
+    return await virtual.list_by_date(connection, rights.scope(user))
 
 
 @router.get("/by_date/{date}/image_names", response_model=ImageNamesResult)

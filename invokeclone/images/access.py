@@ -1,16 +1,14 @@
-"""Who may see and change what: the rules of images, videos and boards, as conditions in SQL and as checks.
+"""Checks of the rights to images, videos and boards (`users.rights` has the rules).
 
-Admins may do everything, and in single-user mode everybody is one: then nothing here asks the database, save an admin's
-account whether a board exists. Anybody else sees their own things and what is on a shared or public board, and changes their
-own things, what is on their own boards and what is on a public board. The owner of a private board does not see what others
-have left on it.
+For administrators, which in single-user mode everybody is, nothing here asks the database, save an administrator's account
+whether a board exists.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, or_, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
@@ -19,11 +17,10 @@ from invokeclone.images.kinds import VIDEOS as VIDEOS
 from invokeclone.images.kinds import Kind as Kind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
-from invokeclone.tables import boards, users
+from invokeclone.tables import boards
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
-
-PUBLIC = "public"
-SHARED = ("shared", PUBLIC)
+from invokeclone.users.rights import PUBLIC, SHARED, UserId
 
 
 class Allowed(NamedTuple):
@@ -33,63 +30,17 @@ class Allowed(NamedTuple):
     refused: list[str]
 
 
-def owner(user: User) -> str | None:
-    """Return whose own things `user` is bound to; None: everybody's."""
-    return None if user.is_admin else user.user_id
-
-
-async def acting(connection: AsyncConnection, user_id: str) -> User:
-    """Return the user for whom something runs without a request; one who is gone is no admin."""
-    if user_id == SYSTEM.user_id:
-        return SYSTEM
-    is_admin = await connection.scalar(select(users.c.is_admin).where(users.c.user_id == user_id))
-    return User(user_id=user_id, is_admin=bool(is_admin))
-
-
-# Conditions
-
-
-UserId: TypeAlias = str | BindParameter[Any]
 Condition = Callable[[Kind, UserId], ColumnElement[bool]]
 
 
 def may_read(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
-    """Return the condition that a user who is no admin may see a thing."""
-    shared = select(boards.c.board_id).where(boards.c.board_id == kind.board_id, boards.c.board_visibility.in_(SHARED))
-    return or_(kind.user_id == user_id, shared.exists())
+    """Return the condition that a user who is no administrator may see an image or video."""
+    return rights.may_read_image(kind.user_id, kind.board_id, user_id)
 
 
 def may_change(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
-    """Return the condition that a user who is no admin may change or delete a thing."""
-    return or_(kind.user_id == user_id, _boards_to_fill(user_id).where(boards.c.board_id == kind.board_id).exists())
-
-
-def _boards_to_fill(user_id: UserId) -> Any:
-    own = or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC)
-    return select(boards.c.board_id).where(own)
-
-
-def visible_boards(user: User) -> list[ColumnElement[bool]]:
-    """Return the conditions of the boards that `user` sees."""
-    if user.is_admin:
-        return []
-    return [is_visible_board(user.user_id)]
-
-
-def is_visible_board(user_id: UserId) -> ColumnElement[bool]:
-    """Return the condition of the boards that a user who is no admin sees."""
-    return or_(boards.c.user_id == user_id, boards.c.board_visibility.in_(SHARED))
-
-
-def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
-    """Select the id of a board if it exists and things of this user may be put on it, else null."""
-    found = select(boards.c.board_id).where(boards.c.board_id == board_id)
-    if user_id != SYSTEM.user_id:
-        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == True)  # noqa: E712
-        found = found.where(
-            or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC, admins.correlate(None).exists())
-        )
-    return found.scalar_subquery()
+    """Return the condition that a user who is no administrator may change or delete an image or video."""
+    return rights.may_change_image(kind.user_id, kind.board_id, user_id)
 
 
 # Things
@@ -161,9 +112,9 @@ async def list_owner(source: Source, user: User, board_id: str | None) -> str | 
     user's own. Raises BoardNotFound, NotYourBoard; in single-user mode the list of a board that does not exist is empty.
     """
     if board_id is None or board_id == NO_BOARD or user == SYSTEM:
-        return owner(user)
+        return rights.scope(user)
     _, visibility = await _board(source, user, board_id, SHARED)
-    return None if visibility in SHARED else owner(user)
+    return None if visibility in SHARED else rights.scope(user)
 
 
 async def require_board_readable(source: Source, user: User, board_id: str) -> None:
@@ -193,6 +144,6 @@ async def _board(source: Source, user: User, board_id: str, open_to_all: tuple[s
     if row is None:
         raise BoardNotFound(board_id)
     owner_id, visibility = row
-    if not user.is_admin and owner_id != user.user_id and visibility not in open_to_all:
+    if not rights.may_use_board(user, owner_id, visibility, open_to_all):
         raise NotYourBoard(board_id)
     return owner_id, visibility

@@ -28,6 +28,7 @@ from invokeclone.images.schemas import (
 from invokeclone.kit.paging import OffsetPaginatedResults
 from invokeclone.kit.requests import Needs, Reads, Write
 from invokeclone.kit.resources import Resources
+from invokeclone.users import rights
 from invokeclone.users.current import Admin, CurrentUser, MediaUser, User
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
@@ -126,7 +127,7 @@ async def get_images_by_names(source: Reads, user: CurrentUser, image_names: Cho
 @router.get("/intermediates")
 async def get_intermediates_count(source: Reads, user: CurrentUser) -> int:
     """Count the intermediates: an admin everybody's, anybody else their own."""
-    return await store.count_intermediates(source, access.owner(user))
+    return await store.count_intermediates(source, rights.scope(user))
 
 
 @router.delete("/intermediates")

@@ -35,6 +35,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import make_folder
+from invokeclone.users import rights
 from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
@@ -145,7 +146,7 @@ class Downloads:
         found = self._ready.get(name)
         if found is None:
             raise DownloadNotFound(name)
-        if access.owner(user) not in (None, found.user_id):
+        if not rights.owns(user, found.user_id):
             raise NotYourDownload(name)
         del self._ready[name]
         return found.path

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from invokeclone.images.errors import RangeNotThere
+from invokeclone.images.pictures import StoredThumbnail
 from invokeclone.kit.settings import Settings
 
 KEPT_FOR_A_YEAR = "max-age=31536000"
@@ -25,6 +26,20 @@ RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 def kept(settings: Settings) -> str:
     """Return how long browsers may keep a file: not at all where users sign in, as what one saw is not for the next."""
     return KEPT_BY_NOBODY if settings.multiuser else KEPT_FOR_A_YEAR
+
+
+def thumbnail(stored: StoredThumbnail, settings: Settings) -> FileResponse:
+    """Return the thumbnail of a workflow or a preset as an answer.
+
+    Clients know the type `image/png` here, whatever the file's form; browsers look into the file.
+    """
+    return FileResponse(
+        stored.path,
+        media_type="image/png",
+        filename=stored.name,
+        content_disposition_type="inline",
+        headers={"Cache-Control": KEPT_FOR_A_YEAR if stored.bundled else kept(settings)},
+    )
 
 
 async def answer(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:

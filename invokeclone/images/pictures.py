@@ -6,9 +6,9 @@ picture's address: so browsers may keep what they have fetched.
 
 import secrets
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
 
 from invokeclone.images import files, intake
 from invokeclone.images.errors import NotAnImage
@@ -23,6 +23,16 @@ class NoPicture(NotFound):
     def __init__(self, record_id: str) -> None:
         """Say whose."""
         super().__init__(f"{record_id!r} has no picture")
+
+
+class StoredThumbnail(NamedTuple):
+    """A thumbnail on disk."""
+
+    path: Path
+    name: str
+    """Under which browsers save it."""
+    bundled: bool
+    """Whether it comes with the application, so that everybody may see it."""
 
 
 def mark() -> str:
@@ -47,21 +57,12 @@ async def drop(folder: Path, record_id: str) -> None:
     await run_in_threadpool(lambda: remove_file(_file(folder, record_id)))
 
 
-async def answer(folder: Path, record_id: str, cache_control: str) -> FileResponse:
-    """Return the picture of a record as an answer, with its `Cache-Control`; raises NoPicture.
-
-    Clients know the type `image/png` here, whatever the file's form; browsers look into the file.
-    """
+async def stored(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
+    """Return where the thumbnail of a record lies; raises NoPicture."""
     path = _file(folder, record_id)
     if not await run_in_threadpool(path.is_file):
         raise NoPicture(record_id)
-    return FileResponse(
-        path,
-        media_type="image/png",
-        filename=f"{record_id}.png",
-        content_disposition_type="inline",
-        headers={"Cache-Control": cache_control},
-    )
+    return StoredThumbnail(path, f"{record_id}.png", bundled)
 
 
 def _file(folder: Path, record_id: str) -> Path:

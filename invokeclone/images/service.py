@@ -23,6 +23,7 @@ from invokeclone.images.kinds import IMAGES, Kind
 from invokeclone.images.schemas import Changed, ImageDTO, NewImage, NewRecord, Place, Touched, WorkflowAndGraphResponse
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _log = log.get("images")
@@ -257,7 +258,7 @@ async def delete_intermediates(resources: Resources) -> list[Touched]:
 
 async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: Kind = IMAGES) -> list[Touched]:
     """Delete everything of `user` (an admin: of everybody) that is on no board, and return it."""
-    owner = access.owner(user)
+    owner = rights.scope(user)
     return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import access, late, search
+from invokeclone.images import late, search
 from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
 from invokeclone.images.filters import conditions
@@ -40,6 +40,7 @@ from invokeclone.images.schemas import (
 from invokeclone.kit.prepared import Prepared, Source, json_list, members
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
+from invokeclone.users import rights
 
 SHAPES = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
@@ -68,7 +69,7 @@ async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[s
         "created_at": moment,
         "updated_at": moment,
     }
-    values["board_id"] = access.board_for(new.user_id, new.board_id)
+    values["board_id"] = rights.fillable_board_id(new.user_id, new.board_id)
     statement = insert(kind.table).values(**values).returning(*kind.record.selected_columns)
     return kind.fields((await connection.execute(statement)).one())
 

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Path, Response, UploadFile
 from starlette.responses import FileResponse
 
+from invokeclone.images import media
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.presets import prompts_api, service, store
 from invokeclone.presets.schemas import StylePresetRecordWithImage
+from invokeclone.users import rights
 from invokeclone.users.current import Admin, CurrentUser, MediaUser
 
 routes = APIRouter(prefix="/api/v1/style_presets", tags=["style_presets"])
@@ -31,7 +33,7 @@ async def _picture(image: UploadFile | None) -> service.Picture | None:
 @routes.get("/")
 async def list_style_presets(connection: Read, user: CurrentUser) -> list[StylePresetRecordWithImage]:
     """List the style presets by name: a user's own, public ones and those that come with the application; admins see all."""
-    return await store.list_presets(connection, None if user.is_admin else user.user_id)
+    return await store.list_presets(connection, rights.scope(user))
 
 
 @routes.post("/")
@@ -82,7 +84,7 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
 @routes.get("/i/{style_preset_id}/image", responses=PICTURE)
 async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
     """Get a style preset's picture."""
-    return await service.picture_of(needs, style_preset_id, user)
+    return media.thumbnail(await service.picture_of(needs, style_preset_id, user), needs.settings)
 
 
 router = APIRouter()

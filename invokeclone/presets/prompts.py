@@ -16,6 +16,7 @@ from invokeclone.presets.schemas import SystemPromptChanges, SystemPromptRecordD
 from invokeclone.presets.service import BUNDLED
 from invokeclone.tables import app_state
 from invokeclone.tables import system_prompts as prompts
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _BEGUN = "system_prompts_begun"
@@ -40,7 +41,7 @@ async def list_prompts(connection: AsyncConnection, user: User) -> list[SystemPr
 async def get(connection: AsyncConnection, prompt_id: str, user: User) -> SystemPromptRecordDTO:
     """Return a prompt that `user` may read; raises PromptNotFound, NotYours."""
     prompt = await _find(connection, prompt_id)
-    if not (prompt.is_public or _owns(user, prompt)):
+    if not rights.may_read(user, prompt.user_id, is_public=prompt.is_public):
         raise NotYours
     return prompt
 
@@ -50,10 +51,6 @@ async def _find(connection: AsyncConnection, prompt_id: str) -> SystemPromptReco
     if row is None:
         raise PromptNotFound(prompt_id)
     return _prompt(row)
-
-
-def _owns(user: User, prompt: SystemPromptRecordDTO) -> bool:
-    return user.is_admin or user.user_id == prompt.user_id
 
 
 async def create(
@@ -83,7 +80,7 @@ async def delete_prompt(connection: AsyncConnection, prompt_id: str, user: User)
 
 
 async def _require_owner(connection: AsyncConnection, prompt_id: str, user: User) -> None:
-    if not _owns(user, await _find(connection, prompt_id)):
+    if not rights.owns(user, (await _find(connection, prompt_id)).user_id):
         raise NotYours
 
 

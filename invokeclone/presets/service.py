@@ -7,9 +7,9 @@ from uuid import uuid4
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from starlette.responses import FileResponse
 
-from invokeclone.images import media, pictures
+from invokeclone.images import pictures
+from invokeclone.images.pictures import StoredThumbnail
 from invokeclone.kit.json_text import decode
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.offload import off_loop
@@ -17,6 +17,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import NotYours, PresetInvalid, TooManyPresets
 from invokeclone.presets.schemas import PresetForm, PresetType, StylePresetRecordWithImage
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -42,14 +43,14 @@ def parse(data: str) -> PresetForm:
 async def get(connection: AsyncConnection, preset_id: str, user: User) -> StylePresetRecordWithImage:
     """Return a preset that `user` may read; raises PresetNotFound, NotYours."""
     preset = await store.get(connection, preset_id)
-    if not (_owns(user, preset) or preset.is_public or preset.type is PresetType.Default):
+    if not rights.may_read(user, preset.user_id, is_public=preset.is_public or preset.type is PresetType.Default):
         raise NotYours
     return preset
 
 
 def _owns(user: User, preset: StylePresetRecordWithImage) -> bool:
     """Tell whether `user` may change a preset: only admins may those that come with the application."""
-    return user.is_admin or (user.user_id == preset.user_id and preset.type is not PresetType.Default)
+    return user.is_admin or (rights.owns(user, preset.user_id) and preset.type is not PresetType.Default)
 
 
 async def _require_owner(resources: Resources, preset_id: str, user: User) -> StylePresetRecordWithImage:
@@ -115,12 +116,11 @@ async def delete(resources: Resources, preset_id: str, user: User) -> None:
     await pictures.drop(resources.settings.style_presets_path, preset_id)
 
 
-async def picture_of(resources: Resources, preset_id: str, user: User) -> FileResponse:
-    """Return a preset's picture as an answer; raises PresetNotFound, NotYours, NoPicture."""
+async def picture_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
+    """Return where a preset's image lies; raises PresetNotFound, NotYours, NoPicture."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
-    kept = media.kept(resources.settings)
-    return await pictures.answer(resources.settings.style_presets_path, preset_id, kept)
+    return await pictures.stored(resources.settings.style_presets_path, preset_id)
 
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:

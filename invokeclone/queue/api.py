@@ -30,6 +30,7 @@ from invokeclone.queue.schemas import (
     SessionQueueItemSummary,
     ValidationRunData,
 )
+from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
@@ -91,7 +92,7 @@ async def list_all_queue_items(
     destination: Annotated[str | None, Query(description="Only items with this destination.")] = None,
 ) -> Response:
     """List all items, those of high priority first."""
-    viewer = service.scope(user)
+    viewer = rights.scope(user)
     item_ids = await store.list_order(source, queue_id, destination, viewer)
     if len(item_ids) <= store.PART:
         return _json(await store.get_many_json(source, queue_id, item_ids, viewer))
@@ -120,7 +121,7 @@ async def get_queue_items_by_item_ids(
     user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
     """Get items in the order asked for; ids that the queue does not have are left out."""
-    return _json(await store.get_many_json(source, queue_id, item_ids, service.scope(user)))
+    return _json(await store.get_many_json(source, queue_id, item_ids, rights.scope(user)))
 
 
 @router.post(
@@ -132,7 +133,7 @@ async def get_queue_item_summaries_by_ids(
     user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
     """Get items without their sessions, in the order asked for; ids that the queue does not have are left out."""
-    return _json(await store.get_summaries_json(source, queue_id, item_ids, service.scope(user)))
+    return _json(await store.get_summaries_json(source, queue_id, item_ids, rights.scope(user)))
 
 
 @router.put("/{queue_id}/processor/resume", operation_id="resume")
@@ -150,14 +151,14 @@ async def pause(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionPr
 @router.put("/{queue_id}/cancel_all_except_current", operation_id="cancel_all_except_current")
 async def cancel_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> CancelAllExceptCurrentResult:
     """Cancel all items that wait."""
-    canceled = await service.cancel_idle(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
+    canceled = await service.cancel_idle(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return CancelAllExceptCurrentResult(canceled=canceled)
 
 
 @router.put("/{queue_id}/delete_all_except_current", operation_id="delete_all_except_current")
 async def delete_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> DeleteAllExceptCurrentResult:
     """Delete all items that wait."""
-    deleted = await service.delete_idle(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.delete_idle(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return DeleteAllExceptCurrentResult(deleted=deleted)
 
 
@@ -169,7 +170,7 @@ async def cancel_by_batch_ids(
     batch_ids: Annotated[list[str], Body(embed=True, description="The batches' ids.")],
 ) -> CancelByBatchIDsResult:
     """Cancel the items of batches."""
-    items = ItemFilter(queue_id=queue_id, batch_ids=batch_ids, owner=service.scope(user))
+    items = ItemFilter(queue_id=queue_id, batch_ids=batch_ids, owner=rights.scope(user))
     return CancelByBatchIDsResult(canceled=await service.cancel_many(needs, items))
 
 
@@ -178,7 +179,7 @@ async def cancel_by_destination(
     needs: Needs, user: CurrentUser, queue_id: QueueId, destination: Destination
 ) -> CancelByDestinationResult:
     """Cancel the items with a destination."""
-    items = ItemFilter(queue_id=queue_id, destination=destination, owner=service.scope(user))
+    items = ItemFilter(queue_id=queue_id, destination=destination, owner=rights.scope(user))
     return CancelByDestinationResult(canceled=await service.cancel_many(needs, items))
 
 
@@ -196,27 +197,27 @@ async def retry_items_by_id(
 @router.put("/{queue_id}/clear", operation_id="clear")
 async def clear(needs: Needs, user: CurrentUser, queue_id: QueueId) -> ClearResult:
     """Delete all items, canceling what is being run."""
-    deleted = await service.clear(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.clear(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return ClearResult(deleted=deleted)
 
 
 @router.put("/{queue_id}/prune", operation_id="prune")
 async def prune(needs: Needs, user: CurrentUser, queue_id: QueueId) -> PruneResult:
     """Delete the items that have ended."""
-    deleted = await service.prune(needs, ItemFilter(queue_id=queue_id, owner=service.scope(user)))
+    deleted = await service.prune(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return PruneResult(deleted=deleted)
 
 
 @router.get("/{queue_id}/current", operation_id="get_current_queue_item", response_model=SessionQueueItem | None)
 async def get_current_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
     """Get an item that is being run, or null."""
-    return _json(await store.current_json(source, queue_id, service.scope(user)))
+    return _json(await store.current_json(source, queue_id, rights.scope(user)))
 
 
 @router.get("/{queue_id}/next", operation_id="get_next_queue_item", response_model=SessionQueueItem | None)
 async def get_next_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
     """Get the first item that waits, or null."""
-    return _json(await store.next_json(source, queue_id, service.scope(user)))
+    return _json(await store.next_json(source, queue_id, rights.scope(user)))
 
 
 @router.get("/{queue_id}/status", operation_id="get_queue_status")
@@ -233,7 +234,7 @@ async def get_batch_status(
     batch_id: Annotated[str, Path(description="The batch's id.")],
 ) -> BatchStatus:
     """Get the state of a batch; one that nobody knows has no items."""
-    return await counts.of_batch(source, queue_id, batch_id, service.scope(user))
+    return await counts.of_batch(source, queue_id, batch_id, rights.scope(user))
 
 
 @router.get("/{queue_id}/counts_by_destination", operation_id="counts_by_destination")
@@ -241,13 +242,13 @@ async def counts_by_destination(
     user: CurrentUser, source: Reads, queue_id: QueueId, destination: Destination
 ) -> SessionQueueCountsByDestination:
     """Count the items with a destination."""
-    return await counts.of_destination(source, queue_id, destination, service.scope(user))
+    return await counts.of_destination(source, queue_id, destination, rights.scope(user))
 
 
 @router.get("/{queue_id}/i/{item_id}", operation_id="get_queue_item", response_model=SessionQueueItem)
 async def get_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId, item_id: ItemId) -> Response:
     """Get an item, without the fields that are null."""
-    return _json(await store.get_json(source, queue_id, item_id, nulls=False, viewer=service.scope(user)))
+    return _json(await store.get_json(source, queue_id, item_id, nulls=False, viewer=rights.scope(user)))
 
 
 @router.delete("/{queue_id}/i/{item_id}", operation_id="delete_queue_item")
@@ -270,5 +271,5 @@ async def delete_by_destination(
     destination: Annotated[str, Path(description="The destination of the items.")],
 ) -> DeleteByDestinationResult:
     """Delete all items with a destination, canceling what is being run."""
-    items = ItemFilter(queue_id=queue_id, destination=destination, owner=service.scope(user))
+    items = ItemFilter(queue_id=queue_id, destination=destination, owner=rights.scope(user))
     return DeleteByDestinationResult(deleted=await service.delete_many(needs, items))

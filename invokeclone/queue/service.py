@@ -33,6 +33,7 @@ from invokeclone.queue.schemas import (
     SessionQueueAndProcessorStatus,
     Status,
 )
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 DEFAULT_QUEUE = "default"
@@ -52,13 +53,8 @@ class AdminOnly(Forbidden):
         super().__init__("Only an admin may pause and resume")
 
 
-def scope(user: User) -> str | None:
-    """Return the user whose items `user` may act on; None for everybody's."""
-    return None if user.is_admin else user.user_id
-
-
 def _check_owner(user: User, item: Item) -> None:
-    if scope(user) not in (None, item.user_id):
+    if not rights.owns(user, item.user_id):
         raise NotYourQueueItem(item.item_id)
 
 
@@ -270,7 +266,7 @@ async def prune(resources: Resources, chosen: ItemFilter) -> int:
 
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
-    return await counts.of_everything(resources.database, queue_id, user.user_id, scope(user))
+    return await counts.of_everything(resources.database, queue_id, user.user_id, rights.scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:

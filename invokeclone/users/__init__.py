@@ -1,1 +1,1 @@
-"""Accounts, tokens, the current user, client state. So far: the one user of single-user mode."""
+"""Accounts, sign-in, API keys, the current user, and what a user may see and change (`rights.py`)."""

@@ -16,12 +16,11 @@ import orjson
 from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.images import access
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.cached import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.users import signin
+from invokeclone.users import rights, signin
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
@@ -99,7 +98,7 @@ class Session:
 
         async def find() -> User:
             async with self.tools.resources.database.read() as connection:
-                return await access.acting(connection, self.item.user_id)
+                return await rights.acting_user(connection, self.item.user_id)
 
         return self.tools.wait(find())
 

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, File, Path, Query, Response, UploadFile
 from starlette.responses import FileResponse
 
+from invokeclone.images import media
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Read, validated
+from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser, MediaUser
 from invokeclone.workflows import service, store
 from invokeclone.workflows.schemas import (
@@ -64,7 +66,7 @@ async def list_workflows(
 ) -> Response:
     """List workflows; somebody who is no admin sees their own and the default ones, and with `is_public` all shared ones."""
     wanted = Filter(
-        viewer=service.viewer(user),
+        viewer=rights.scope(user),
         categories=() if is_published else _texts(categories),  # none is, so none is listed
         tags=_texts(tags) or None,
         query=query or None,
@@ -92,7 +94,7 @@ async def get_all_tags(
     connection: Read, user: CurrentUser, categories: Categories = None, is_public: Public = None
 ) -> list[str]:
     """List the tags of all workflows."""
-    wanted = Filter(viewer=service.viewer(user), categories=_texts(categories), is_public=is_public)
+    wanted = Filter(viewer=rights.scope(user), categories=_texts(categories), is_public=is_public)
     return await store.tags(connection, wanted)
 
 
@@ -107,7 +109,7 @@ async def get_counts_by_tag(
 ) -> dict[str, int]:
     """Count the workflows that have each of some tags."""
     wanted = Filter(
-        viewer=service.viewer(user),
+        viewer=rights.scope(user),
         categories=_texts(categories),
         has_been_opened=has_been_opened,
         is_public=is_public,
@@ -125,7 +127,7 @@ async def counts_by_category(
 ) -> dict[str, int]:
     """Count the workflows of some categories."""
     wanted = Filter(
-        viewer=service.viewer(user),
+        viewer=rights.scope(user),
         categories=_texts(categories),
         has_been_opened=has_been_opened,
         is_public=is_public,
@@ -196,4 +198,4 @@ async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id
 @router.get("/i/{workflow_id}/thumbnail", responses=PICTURE)
 async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
     """Get a workflow's picture."""
-    return await service.thumbnail_of(needs, workflow_id, user)
+    return media.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)

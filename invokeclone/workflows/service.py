@@ -9,13 +9,13 @@ import orjson
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
-from starlette.responses import FileResponse
 
-from invokeclone.images import media, pictures
-from invokeclone.images.pictures import NoPicture
+from invokeclone.images import pictures
+from invokeclone.images.pictures import NoPicture, StoredThumbnail
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
+from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.workflows import compatibility, conversion, store
 from invokeclone.workflows.errors import DefaultWorkflow, NotYourWorkflow, PageInvalid, WorkflowInvalid
@@ -48,24 +48,16 @@ LARGEST = 2**62
 Judgement = tuple[WorkflowCallCompatibility, str]
 
 
-def viewer(user: User) -> str | None:
-    """Return whose workflows `user` sees in lists; None: everybody's."""
-    return None if user.is_admin else user.user_id
-
-
-def _owns(user: User, row: Any) -> bool:
-    return user.is_admin or bool(user.user_id == row.user_id)
-
-
 def _require_reader(user: User, row: Any) -> None:
-    if not (_owns(user, row) or row.is_public or row.category == WorkflowCategory.Default.value):
+    is_public = bool(row.is_public) or row.category == WorkflowCategory.Default.value
+    if not rights.may_read(user, row.user_id, is_public=is_public):
         raise NotYourWorkflow(row.workflow_id)
 
 
 def _require_writer(user: User, row: Any) -> None:
     if row.category == WorkflowCategory.Default.value:
         raise DefaultWorkflow(row.workflow_id)
-    if not _owns(user, row):
+    if not rights.owns(user, row.user_id):
         raise NotYourWorkflow(row.workflow_id)
 
 
@@ -305,14 +297,13 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
     await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
-async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> FileResponse:
-    """Return a workflow's picture as an answer; raises WorkflowNotFound, NotYourWorkflow, NoPicture."""
+async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
+    """Return where a workflow's image lies; raises WorkflowNotFound, NotYourWorkflow, NoPicture."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
-        return await pictures.answer(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), media.KEPT_FOR_A_YEAR)
-    kept = media.kept(resources.settings)
-    return await pictures.answer(resources.settings.workflow_thumbnails_path, workflow_id, kept)
+        return await pictures.stored(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
+    return await pictures.stored(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 # Default workflows

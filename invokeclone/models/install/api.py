@@ -1,5 +1,6 @@
 """The routes of installations, of Hugging Face's repositories and of the login there, all for admins."""
 
+from html import escape
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -55,7 +56,14 @@ async def install_hugging_face_model(
     source: Annotated[str, Query(description="Hugging Face repository")],
 ) -> HTMLResponse:
     """Begin to install a model of Hugging Face, and say so on a page: for a link that is clicked there."""
-    return await invitation.accept(installer, source, request.headers)
+    page = await invitation.accept(installer, source, request.headers)
+    title, text = escape(page.title), escape(page.text)
+    return HTMLResponse(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        "<body style='font-family: system-ui, sans-serif; max-width: 40em; margin: 4em auto'>"
+        f"<h1>{title}</h1><p>{text}</p></body></html>",
+        status_code=page.status,
+    )
 
 
 @router.get("/install/{id}")

@@ -1,9 +1,7 @@
 """Installing by a link: somebody clicks "use this model" at Hugging Face, and a page says what became of it."""
 
 from collections.abc import Mapping
-from html import escape
-
-from fastapi.responses import HTMLResponse
+from typing import NamedTuple
 
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.models.install.hub import NotARepository, is_repository
@@ -11,19 +9,27 @@ from invokeclone.models.install.service import Installer
 from invokeclone.models.records.schemas import ModelRecordChanges
 
 
-async def accept(installer: Installer, source: str, headers: Mapping[str, str]) -> HTMLResponse:
+class InstallPage(NamedTuple):
+    """What the page says, and its HTTP status."""
+
+    title: str
+    text: str
+    status: int
+
+
+async def accept(installer: Installer, source: str, headers: Mapping[str, str]) -> InstallPage:
     """Begin to install a repository; the page's status is 201, 400 for no repository, 409 for one that is installed."""
     try:
         if not is_repository(source):
             raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
         if _unasked(headers):
-            return _page("Not begun", "This can only be asked for by following a link.", 400)
+            return InstallPage("Not begun", "This can only be asked for by following a link.", 400)
         if source in await installer.installed_sources():
-            return _page("Already installed", f"{source} is installed already.", 409)
+            return InstallPage("Already installed", f"{source} is installed already.", 409)
         await installer.add(source, ModelRecordChanges())
     except InvokeCloneError as error:
-        return _page("Not begun", str(error), error.status)
-    return _page(
+        return InstallPage("Not begun", str(error), error.status)
+    return InstallPage(
         "Installing", f"{source} is being installed. You can close this page and watch it in the models tab.", 201
     )
 
@@ -38,12 +44,3 @@ def _unasked(headers: Mapping[str, str]) -> bool:
         return headers.get("user-agent", "").startswith("Mozilla/") and "upgrade-insecure-requests" not in headers
     foreign = site in ("cross-site", "same-site")
     return foreign and (headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document")
-
-
-def _page(title: str, text: str, status: int) -> HTMLResponse:
-    return HTMLResponse(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title>"
-        "<body style='font-family: system-ui, sans-serif; max-width: 40em; margin: 4em auto'>"
-        f"<h1>{escape(title)}</h1><p>{escape(text)}</p></body></html>",
-        status_code=status,
-    )
