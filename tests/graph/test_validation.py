@@ -62,6 +62,16 @@ def test_bad_field(graph: Make) -> None:
     assert error["loc"] == ("graph", "nodes", "n", "add", "a")
 
 
+def test_null_means_the_default_of_a_field_that_takes_no_null(graph: Make) -> None:
+    nulls = {"type": "integer_math", "a": None, "b": 2, "operation": None, "use_cache": None}
+    node = Graph.model_validate(graph({"n": nulls})).nodes["n"]
+    assert node.model_dump(include={"a", "b", "operation", "use_cache"}) == {
+        "a": 1, "b": 2, "operation": "ADD", "use_cache": True
+    }  # fmt: skip
+    (error,) = errors(graph({"n": {"type": ["add"], "a": None}}))
+    assert error["type"] == "union_tag_invalid"
+
+
 def test_deep_bad_field(graph: Make) -> None:
     (error,) = errors(graph({"n": {"type": "color", "color": {"r": 256, "g": 0, "b": 0, "a": 0}}}))
     assert error["loc"] == ("graph", "nodes", "n", "color", "color", "r")
