@@ -1,6 +1,7 @@
 """Nodes by type, extra keys, and every rule of a graph's form."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from invokeclone.graph.graph import (
     NodeIdMismatchError,
     NodeNotFoundError,
 )
+
+NODE_TYPES = set((Path(__file__).parent / "data" / "node_types.txt").read_text().split())
+"""The node types of InvokeAI 6.8.1 and 6.14.2."""
 
 Make = Callable[..., dict[str, Any]]
 
@@ -48,7 +52,14 @@ def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
     assert "needs LaMa, which this version does not have yet; choose another infill method" in error["msg"]
     (error,) = errors(graph({"n": "flux_denoise"}))
     assert "needs FLUX" in error["msg"]
-    assert not absent.TYPES.keys() & registry.nodes().keys(), "no longer absent: take it out of the table"
+    (error,) = errors(graph({"n": "krea2_denoise"}))
+    assert "needs Krea-2" in error["msg"]
+
+
+def test_every_type_of_invokeai_is_here_or_in_the_table_of_absent_ones() -> None:
+    ours, missing = set(registry.nodes()), set(absent.TYPES)
+    assert not missing & ours, "no longer absent: take it out of the table"
+    assert missing | {name for name in ours if name in NODE_TYPES} == NODE_TYPES
 
 
 def test_missing_type() -> None:
