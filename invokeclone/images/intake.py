@@ -4,6 +4,7 @@ It knows bytes and pictures, and refuses to know where they go.
 """
 
 import io
+import json
 import struct
 import zlib
 from typing import NamedTuple
@@ -13,7 +14,9 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from invokeclone.images import embedded, png
 from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
+from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
+from invokeclone.kit.json_text import NotStorable, decode_text
 from invokeclone.kit.limits import Limits
 
 FEWEST_SEGMENT_COLOURS = 3
@@ -62,13 +65,13 @@ def prepare(
 ) -> Prepared:
     """Turn uploaded bytes into a PNG with the texts worth keeping.
 
-    Raises NotAnImage, TooManyPixels, NothingVisible or SizeNotUsable, in this order of checks.
+    Raises NotAnImage, TooManyPixels, NothingVisible, SizeNotUsable, or NotStorable for the metadata, in this order of checks.
     """
     original = decode(data, limits)
     image = cropped(original) if crop_visible else original
     if resize_to is not None:
         image = resized(image, *wanted_size(resize_to, limits))
-    texts = embedded.kept(png.embedded(original), metadata)
+    texts = embedded.kept(png.embedded(original), metadata, limits)
     copy = png.copied(data, texts) if image is original else None
     return Prepared(image, copy or png.encode(image, level, texts), texts)
 
@@ -105,8 +108,8 @@ def cropped(image: Image.Image) -> Image.Image:
 def wanted_size(text: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Read `{"width": …, "height": …}`; raises SizeNotUsable."""
     try:
-        size = _Size.model_validate_json(text)
-    except ValidationError as error:
+        size = _Size.model_validate(decode_text(text, limits))
+    except (ValidationError, json.JSONDecodeError, NotStorable, TooLarge) as error:
         raise SizeNotUsable('resize_to must be a JSON object with "width" and "height" above 0') from error
     if size.width * size.height > limits.target_pixels or max(size.width, size.height) > limits.image_side:
         raise SizeNotUsable(

@@ -20,6 +20,7 @@ from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.garbage import uncollected
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
+from invokeclone.kit.requests import FormRequest
 from invokeclone.kit.resources import Resources
 
 MANY_OBJECTS = 256 * 1024
@@ -57,8 +58,8 @@ class JsonRoute(APIRoute):
         return handler
 
 
-class JsonRequest(Request):
-    """A request whose JSON holds nothing that cannot be stored."""
+class JsonRequest(FormRequest):
+    """A request whose JSON, and whose form, hold nothing that cannot be stored."""
 
     def __init__(self, scope: Scope, receive: Receive, fill: Fill, stack: contextlib.ExitStack) -> None:
         """`stack` is closed when the request has been answered."""

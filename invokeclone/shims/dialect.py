@@ -20,6 +20,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
+from invokeclone.kit.requests import FormRequest
 from invokeclone.kit.resources import Resources
 
 _log = log.get("shims")
@@ -105,7 +106,7 @@ def router(render: Render, **arguments: Any) -> APIRouter:
 
             async def handler(request: Request) -> Response:
                 try:
-                    return await handle(request)
+                    return await handle(FormRequest(request.scope, request.receive))
                 except Exception as error:  # noqa: BLE001  (whatever it is, the client reads it in its own dialect)
                     return render(problem_of(error))
 

@@ -72,7 +72,7 @@ async def upload(
         part = await run_sync(_place_for_upload, settings)
         try:
             received = await receive(body, content_type, part, intake.require_mp4_named)
-            metadata = intake.metadata(received.metadata)
+            metadata = intake.metadata(received.metadata, resources.settings.limits)
             seen = await intake.inspect(part)
             where = service.new_place(resources, "mp4", category, is_intermediate=is_intermediate)
             texts = {} if metadata is None else {png.METADATA: metadata}

@@ -11,7 +11,9 @@ from PIL import Image
 
 from invokeclone.images import intake, png
 from invokeclone.images.png import METADATA
+from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.json_text import NotStorable, decode_text
 from invokeclone.kit.limits import Limits
 from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
 
@@ -62,8 +64,8 @@ def _unquoted(value: str) -> str:
     if not value.startswith('"'):
         return value
     try:
-        return str(json.loads(value))
-    except ValueError:
+        return str(decode_text(value, intake.DEFAULT_LIMITS))
+    except (ValueError, NotStorable, TooLarge):
         return value
 
 

@@ -1,6 +1,7 @@
 """ComfyUI's routes, at the root, below /api and below /comfyui."""
 
 import contextlib
+import json
 import platform
 import sys
 import uuid
@@ -9,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import psutil
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request, Response, WebSocket
@@ -24,6 +24,8 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.json_text import decode_text
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models import workers
@@ -380,7 +382,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
     async with request.form(max_files=1, max_fields=20) as form:
         mask = await _uploaded(needs, form)
-        original = _original(form)
+        original = _original(form, needs.settings.limits)
     path = await _file(needs, original, user)
 
     def masked() -> Image.Image:
@@ -403,10 +405,10 @@ async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
     return await pictures.in_thread(lambda: image.convert(mode))
 
 
-def _original(form: FormData) -> str:
+def _original(form: FormData, limits: Limits) -> str:
     try:
-        told = orjson.loads(str(form.get("original_ref", "")))
-    except orjson.JSONDecodeError as error:
+        told = decode_text(str(form.get("original_ref", "")), limits)
+    except json.JSONDecodeError as error:
         raise Refused("not valid JSON", "original_ref") from error
     name = told.get("filename") if isinstance(told, dict) else None
     if not isinstance(name, str) or not name:

@@ -28,8 +28,8 @@ from invokeclone.shims.openai.requests import (
     Generation,
     Prompted,
     Variation,
+    fields,
     model_meant,
-    texts,
     uploads,
 )
 from invokeclone.shims.runs import runs_of, unless_gone
@@ -111,7 +111,7 @@ async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
 async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt and a picture; with a mask, only what is transparent in it changes."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
-        asked = Edit.model_validate(texts(form))
+        asked = Edit.model_validate(fields(form, needs.settings.limits))
         sent = await uploads(form, "image", "image[]")
         masks = await uploads(form, "mask")
     if len(masks) > 1:
@@ -129,7 +129,7 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures like a picture."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
-        asked = Variation.model_validate(texts(form))
+        asked = Variation.model_validate(fields(form, needs.settings.limits))
         image = await _only(needs, await uploads(form, "image", "image[]"))
     generation_request = _request_of(asked, "", asked.sides or init_images.within_edit_limit(image.size))
     job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)

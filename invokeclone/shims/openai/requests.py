@@ -4,14 +4,16 @@ Members that OpenAI doesn't have but other clients of this dialect send (`negati
 `scheduler`, `loras`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
 """
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from starlette.datastructures import FormData, UploadFile
 
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.kit.json_text import decode_text
+from invokeclone.kit.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import MOST_BYTES, Format
@@ -36,16 +38,6 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _json(value: Any) -> Any:
-    """Read a form's text as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value) if value.strip() else []
-    except orjson.JSONDecodeError as error:
-        raise ValueError("must be JSON: a list of objects with `model` and `weight`") from error
-
-
 Blank = BeforeValidator(_blank)
 
 
@@ -68,7 +60,7 @@ class Common(BaseModel):
     cfg_scale: Annotated[float | None, Field(ge=1, le=100), Blank] = None
     scheduler: Annotated[SCHEDULER_NAME_VALUES | None, Blank] = None
     negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT)] = ""
-    loras: Annotated[list[LoRAChoice], BeforeValidator(_json)] = []
+    loras: list[LoRAChoice] = []
 
     @property
     def count(self) -> int:
@@ -149,6 +141,13 @@ async def uploads(form: FormData, *names: str) -> list[bytes]:
     return found
 
 
-def texts(form: FormData) -> dict[str, str]:
-    """Return a form's fields that are not files."""
-    return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+def fields(form: FormData, limits: Limits) -> dict[str, Any]:
+    """Return a form's fields that are not files; `loras` is JSON. Raises Refused, NotStorable, TooLarge."""
+    found: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    loras = found.pop("loras", "").strip()
+    if not loras:
+        return found
+    try:
+        return found | {"loras": decode_text(loras, limits)}
+    except json.JSONDecodeError as error:
+        raise Refused("must be JSON: a list of objects with `model` and `weight`", "loras") from error
