@@ -17,13 +17,11 @@ from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable,
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 
 FEWEST_SEGMENT_COLOURS = 3
 MOST_SEGMENT_COLOURS = 199
 MIDDLE_GREY = 127
-
-DEFAULT_LIMITS = Limits()
 
 BROKEN = (
     OSError,
@@ -79,15 +77,14 @@ def prepare(
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
     try:
-        image = open_image(io.BytesIO(data))
+        image = open_image(io.BytesIO(data), limit=limits.image_pixels)
     except (TooManyPixelsDeclared, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"the picture is too large: {error}") from error
+        raise TooManyPixels(f"the picture is too large: {error} (setting limits.image_pixels)") from error
     except BROKEN as error:
         raise NotAnImage("not a picture of a known format") from error
-    if image.width * image.height > limits.image_pixels or max(image.size) > limits.image_side:
+    if max(image.size) > limits.image_side:
         raise TooManyPixels(
-            f"{image.width}×{image.height} is over the limit of {limits.image_pixels} pixels, {limits.image_side} a side "
-            "(settings limits.image_pixels, limits.image_side)"
+            f"{image.width}×{image.height} is over the limit of {limits.image_side} pixels a side (setting limits.image_side)"
         )
     try:
         image.load()
