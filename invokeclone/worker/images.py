@@ -44,9 +44,9 @@ class Images:
 
         The item's workflow and graph are embedded. Raises OSError when the disk is full, SizeOverLimit for an image over the limits.
         """
+        self._progress.signal_progress("Saving image")
         limits = self._tools.resources.settings.limits
         check_pixels(image.width, image.height, limits, f"node {self._node.id} ({self._node.get_type()})")
-        self._progress.signal_progress("Saving image")
         metadata = metadata or getattr(self._node, "metadata", None)
         board = getattr(self._node, "board", None)
         item = self._session.item
