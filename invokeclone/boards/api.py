@@ -19,7 +19,7 @@ from invokeclone.boards.service import Moved
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.images.schemas import ImageNames
-from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
+from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection, check_page
 from invokeclone.kit.requests import Needs, Reads, Write
 from invokeclone.users.current import CurrentUser
 
@@ -63,6 +63,7 @@ async def list_boards(
         )
     if offset is None or limit is None or offset < 0 or limit < 0:
         raise PageNotSaid
+    check_page(limit, needs.settings.limits, "limit")
     async with needs.database.read() as connection:
         page = await store.page(
             connection, offset, limit, order_by, direction, include_archived=include_archived, user=user

@@ -34,26 +34,84 @@ _TYPES: dict[str, Absent] = {
         ),
         _GRAY,
     ),
+    "pbr_maps": Absent("a model that makes surface maps", "use maps made elsewhere"),
     "img_nsfw": Absent("a classifier of images", "leave the node out"),
-    "img_watermark": Absent("an encoder of watermarks", "leave the node out"),
+    **dict.fromkeys(("decode_watermark", "img_watermark"), Absent("a model of watermarks", "leave the node out")),
     **dict.fromkeys(("grounding_dino", "segment_anything"), Absent("a segmentation model", "draw the mask")),
     **dict.fromkeys(("face_identifier", "face_mask_detection", "face_off"), Absent("a face model", "draw the mask")),
-    "llava_onevision_vllm": Absent("LLaVA OneVision"),
+    "llava_onevision_vllm": Absent("LLaVA OneVision", "use /api/v1/utilities/image-to-prompt or write the text"),
+    **dict.fromkeys(
+        (
+            "flux2_pid_decode",
+            "flux_pid_decode",
+            "gemma2_encoder_loader",
+            "pid_decoder_loader",
+            "pid_upscale",
+            "qwen_image_pid_decode",
+            "sd3_pid_decode",
+            "sdxl_pid_decode",
+            "z_image_pid_decode",
+        ),
+        Absent("the decoder PiD", "decode with the model's VAE, and enlarge with img_resize or img_scale"),
+    ),
+    **dict.fromkeys(
+        (
+            "alibabacloud_image_generation",
+            "gemini_image_generation",
+            "openai_image_generation",
+            "seedream_image_generation",
+        ),
+        Absent("a connection to a service on the internet", "choose a model that is installed here"),
+    ),
+    **dict.fromkeys(
+        ("extract_video_range", "video", "video_concat", "video_frame_extract"),
+        Absent("nodes that read and write videos", "use an image that was taken from the video elsewhere"),
+    ),
 }
 
 _FAMILIES: dict[str, tuple[str, ...]] = {
-    "Anima": ("anima_denoise", "anima_model_loader", "anima_text_encoder", "anima_i2l", "anima_l2i"),
+    "Anima": (
+        "anima_denoise", "anima_denoise_meta", "anima_i2l", "anima_l2i", "anima_lllite", "anima_lora_collection_loader",
+        "anima_lora_loader", "anima_model_loader", "anima_text_encoder",
+    ),
     "CogView4": ("cogview4_denoise", "cogview4_i2l", "cogview4_l2i", "cogview4_model_loader", "cogview4_text_encoder"),
+    "ERNIE-Image": (
+        "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
+        "ernie_image_vae_decode",
+    ),
     "FLUX": (
         "flux_control_lora_loader", "flux_controlnet", "flux_denoise", "flux_denoise_meta", "flux_fill",
         "flux_ip_adapter", "flux_kontext", "flux_kontext_image_prep", "flux_lora_collection_loader", "flux_lora_loader",
         "flux_model_loader", "flux_redux", "flux_text_encoder", "flux_vae_decode", "flux_vae_encode",
     ),
-    "FLUX.2": ("flux2_denoise", "flux2_klein_model_loader", "flux2_klein_text_encoder", "flux2_vae_decode", "flux2_vae_encode"),
-    "Qwen-Image": ("qwen_image_denoise", "qwen_image_i2l", "qwen_image_l2i", "qwen_image_model_loader", "qwen_image_text_encoder"),
+    "FLUX.2": (
+        "flux2_denoise", "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader",
+        "flux2_dev_text_encoder", "flux2_klein_lora_collection_loader", "flux2_klein_lora_loader",
+        "flux2_klein_model_loader", "flux2_klein_text_encoder", "flux2_vae_decode", "flux2_vae_encode",
+    ),
+    "Ideogram 4": (
+        "ideogram4_caption_builder", "ideogram4_denoise", "ideogram4_l2i", "ideogram4_model_loader",
+        "ideogram4_text_encoder",
+    ),
+    "Krea-2": (
+        "krea2_conditioning_rebalance", "krea2_denoise", "krea2_lora_collection_loader", "krea2_lora_loader",
+        "krea2_model_loader", "krea2_seed_variance", "krea2_style_reference", "krea2_text_encoder",
+    ),
+    "Qwen-Image": (
+        "qwen_image_denoise", "qwen_image_i2l", "qwen_image_l2i", "qwen_image_lora_collection_loader",
+        "qwen_image_lora_loader", "qwen_image_model_loader", "qwen_image_text_encoder",
+    ),
     "Stable Diffusion 3": ("sd3_denoise", "sd3_i2l", "sd3_l2i", "sd3_model_loader", "sd3_text_encoder"),
-    "Wan": ("wan_denoise", "wan_i2l", "wan_l2i", "wan_model_loader", "wan_text_encoder", "wan_video_denoise"),
-    "Z-Image": ("z_image_denoise", "z_image_i2l", "z_image_l2i", "z_image_model_loader", "z_image_text_encoder"),
+    "Wan": (
+        "wan_denoise", "wan_i2l", "wan_i2v_ideal_dimensions", "wan_l2i", "wan_l2v", "wan_lora_collection_loader",
+        "wan_lora_loader", "wan_model_loader", "wan_ref_image_encoder", "wan_text_encoder", "wan_ti2v_ideal_dimensions",
+        "wan_video_denoise",
+    ),
+    "Z-Image": (
+        "z_image_control", "z_image_denoise", "z_image_denoise_meta", "z_image_i2l", "z_image_l2i",
+        "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_model_loader",
+        "z_image_seed_variance_enhancer", "z_image_text_encoder",
+    ),
 }  # fmt: skip
 
 TYPES = _TYPES | {node_type: _family(name) for name, types in _FAMILIES.items() for node_type in types}

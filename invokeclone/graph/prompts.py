@@ -32,6 +32,11 @@ class Prompt:
         return cls((tuple(segments),))
 
     @property
+    def raw_text(self) -> str:
+        """All that was given, as it was given."""
+        return self.native or "".join(segment.text for chunk in self.chunks for segment in chunk)
+
+    @property
     def text(self) -> str:
         """The words alone: native text as it stands, or the segments without their weights, on one line."""
         if self.native is not None:

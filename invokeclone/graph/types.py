@@ -14,6 +14,11 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, UnionType)
 
 
+def takes_none(annotation: Any) -> bool:
+    """Whether null is a value of its own for a field of this annotation."""
+    return annotation is Any or annotation is None or NoneType in get_args(annotation)
+
+
 def without_none(annotation: Any) -> Any:
     """Return what an optional annotation is when it is there: `float | None` is `float`; others stay as they are."""
     members = [member for member in get_args(annotation) if member is not NoneType] if is_union(annotation) else []

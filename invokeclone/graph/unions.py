@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from invokeclone.graph import registry
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.types import takes_none
 
 MARK = "x-union-of"
 """Key of the mark; its value is "nodes" or "outputs"."""
@@ -27,7 +28,7 @@ class _ByType:
             if isinstance(value, BaseInvocation) and registry.nodes_in_use().get(value.get_type()) is type(value):
                 return value
             _check_type(value)
-            return registry.node_validator().validate_python(value)
+            return registry.node_validator().validate_python(_without_nulls(value))
         if isinstance(value, BaseInvocationOutput):
             return value
         return registry.output_validator().validate_python(value)
@@ -45,6 +46,18 @@ def _check_type(value: Any) -> None:
     if isinstance(node_type, str) and node_type not in registry.nodes_in_use():
         message = f"This server has no node '{node_type[:100]}'. {registry.remedy(node_type)}"
         raise PydanticCustomError("union_tag_invalid", "{message}", {"message": message, "tag": node_type[:100]})
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a node without the nulls that stand for a field's default."""
+    if not isinstance(value, dict) or None not in value.values() or not isinstance(value.get("type"), str):
+        return value
+    fields = registry.nodes_in_use()[value["type"]].model_fields
+    return {
+        name: part
+        for name, part in value.items()
+        if part is not None or name not in fields or fields[name].is_required() or takes_none(fields[name].annotation)
+    }
 
 
 AnyInvocation = Annotated[BaseInvocation, _ByType("nodes")]

@@ -1,11 +1,14 @@
 """Which embedded texts are worth keeping: metadata, workflow and graph each have a least form; it knows no files."""
 
+import json
 from typing import Literal
 
-import orjson
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from invokeclone.images.png import GRAPH, METADATA, WORKFLOW
+from invokeclone.kit.errors import TooLarge
+from invokeclone.kit.json_text import NotStorable, decode_text
+from invokeclone.kit.limits import Limits
 
 
 class _Exposed(BaseModel):
@@ -35,44 +38,57 @@ class _Workflow(BaseModel):
     form: dict[str, JsonValue] | None = None
 
 
-def metadata(text: str | None) -> str | None:
+def metadata(text: str | None, limits: Limits) -> str | None:
     """Return `text` if it is a JSON object."""
-    return text if text is not None and isinstance(_parsed(text), dict) else None
+    return text if text is not None and isinstance(_parsed(text, limits), dict) else None
 
 
-def workflow(text: str | None) -> str | None:
+def sent_metadata(text: str, limits: Limits) -> str | None:
+    """Return the metadata of a form if they are a JSON object. Raises NotStorable and TooLarge, as every JSON of clients does."""
+    try:
+        return text if isinstance(decode_text(text, limits), dict) else None
+    except json.JSONDecodeError:
+        return None
+
+
+def workflow(text: str | None, limits: Limits) -> str | None:
     """Return `text` if it is a workflow."""
     if text is None:
         return None
     try:
-        _Workflow.model_validate(_parsed(text))
+        _Workflow.model_validate(_parsed(text, limits))
     except ValidationError:
         return None
     return text
 
 
-def graph(text: str | None) -> str | None:
+def graph(text: str | None, limits: Limits) -> str | None:
     """Return `text` if it is an object with nodes and edges."""
-    value = None if text is None else _parsed(text)
+    value = None if text is None else _parsed(text, limits)
     if isinstance(value, dict) and isinstance(value.get("nodes"), dict) and isinstance(value.get("edges"), list):
         return text
     return None
 
 
-def _parsed(text: str) -> object:
-    """Return what `text` says, None if it is not JSON (NaN and broken Unicode are not)."""
+def _parsed(text: str, limits: Limits) -> object:
+    """Return what `text` says, None if it is no JSON that a client could send."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return decode_text(text, limits)
+    except (json.JSONDecodeError, NotStorable, TooLarge):
         return None
 
 
-def kept(found: dict[str, str], given_metadata: str | None = None) -> dict[str, str]:
-    """Return those texts of a picture that have the right form; `given_metadata` stands in for the picture's own."""
+def kept(found: dict[str, str], given_metadata: str | None, limits: Limits) -> dict[str, str]:
+    """Return those texts of a picture that have the right form; `given_metadata` stands in for the picture's own.
+
+    Raises NotStorable and TooLarge for the latter.
+    """
     checked = {
-        METADATA: metadata(found.get(METADATA) if given_metadata is None else given_metadata),
-        WORKFLOW: workflow(found.get(WORKFLOW)),
-        GRAPH: graph(found.get(GRAPH)),
+        METADATA: metadata(found.get(METADATA), limits)
+        if given_metadata is None
+        else sent_metadata(given_metadata, limits),
+        WORKFLOW: workflow(found.get(WORKFLOW), limits),
+        GRAPH: graph(found.get(GRAPH), limits),
     }
     return {key: text for key, text in checked.items() if text is not None}
 

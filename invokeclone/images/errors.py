@@ -98,7 +98,7 @@ class VideoTooLarge(TooLarge):
     """The video is over the limit."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the video is over the limit of {limit // 1024**2} MiB")
+        super().__init__(f"the video is over the limit of {limit // 1024**2} MiB (setting limits.video_mib)")
 
 
 class MetadataTooLarge(TooLarge):

@@ -4,6 +4,7 @@ It knows bytes and pictures, and refuses to know where they go.
 """
 
 import io
+import json
 import struct
 import zlib
 from typing import NamedTuple
@@ -13,14 +14,14 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from invokeclone.images import embedded, png
 from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
+from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.json_text import NotStorable, decode_text
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 
 FEWEST_SEGMENT_COLOURS = 3
 MOST_SEGMENT_COLOURS = 199
 MIDDLE_GREY = 127
-
-DEFAULT_LIMITS = Limits()
 
 BROKEN = (
     OSError,
@@ -62,13 +63,13 @@ def prepare(
 ) -> Prepared:
     """Turn uploaded bytes into a PNG with the texts worth keeping.
 
-    Raises NotAnImage, TooManyPixels, NothingVisible or SizeNotUsable, in this order of checks.
+    Raises NotAnImage, TooManyPixels, NothingVisible, SizeNotUsable, or NotStorable for the metadata, in this order of checks.
     """
     original = decode(data, limits)
     image = cropped(original) if crop_visible else original
     if resize_to is not None:
         image = resized(image, *wanted_size(resize_to, limits))
-    texts = embedded.kept(png.embedded(original), metadata)
+    texts = embedded.kept(png.embedded(original), metadata, limits)
     copy = png.copied(data, texts) if image is original else None
     return Prepared(image, copy or png.encode(image, level, texts), texts)
 
@@ -76,15 +77,14 @@ def prepare(
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
     try:
-        image = open_image(io.BytesIO(data))
+        image = open_image(io.BytesIO(data), limit=limits.image_pixels)
     except (TooManyPixelsDeclared, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"the picture is too large: {error}") from error
+        raise TooManyPixels(f"the picture is too large: {error} (setting limits.image_pixels)") from error
     except BROKEN as error:
         raise NotAnImage("not a picture of a known format") from error
-    if image.width * image.height > limits.image_pixels or max(image.size) > limits.image_side:
+    if max(image.size) > limits.image_side:
         raise TooManyPixels(
-            f"{image.width}×{image.height} is over the limit of {limits.image_pixels} pixels, {limits.image_side} a side "
-            "(settings limits.image_pixels, limits.image_side)"
+            f"{image.width}×{image.height} is over the limit of {limits.image_side} pixels a side (setting limits.image_side)"
         )
     try:
         image.load()
@@ -105,8 +105,8 @@ def cropped(image: Image.Image) -> Image.Image:
 def wanted_size(text: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
     """Read `{"width": …, "height": …}`; raises SizeNotUsable."""
     try:
-        size = _Size.model_validate_json(text)
-    except ValidationError as error:
+        size = _Size.model_validate(decode_text(text, limits))
+    except (ValidationError, json.JSONDecodeError, NotStorable, TooLarge) as error:
         raise SizeNotUsable('resize_to must be a JSON object with "width" and "height" above 0') from error
     if size.width * size.height > limits.target_pixels or max(size.width, size.height) > limits.image_side:
         raise SizeNotUsable(

@@ -30,6 +30,9 @@ def open_image(source: Path | IO[bytes], formats: Sequence[str] = FORMATS, *, li
     """
     from PIL import Image, features  # who needs no image starts without it
 
+    Image.MAX_IMAGE_PIXELS = max(
+        limit, PIXEL_LIMIT
+    )  # Pillow's own bound, which also counts for images inside of images
     usable = [name for name in formats if name != "AVIF" or features.check("avif")]
     image = Image.open(source, formats=usable)
     if image.width * image.height > limit:

@@ -55,6 +55,15 @@ def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
         return json.loads(_utf8(data), parse_constant=_refuse)  # which says what is wrong as with shorter ones
 
 
+def decode_text(text: str, limits: Limits) -> Any:
+    """Return the value of a JSON text that came as text: a form's field, or what is embedded in a file. Raises as `decode`."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise _half_a_pair("a text") from error
+    return decode(data, limits)
+
+
 def check_text(text: str, what: str = "a text") -> str:
     """Return `text` if it can be stored. Raises NotStorable."""
     if "\0" in text:
@@ -62,8 +71,12 @@ def check_text(text: str, what: str = "a text") -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise NotStorable(f"{what} is not Unicode: it holds half of a surrogate pair") from error
+        raise _half_a_pair(what) from error
     return text
+
+
+def _half_a_pair(what: str) -> NotStorable:
+    return NotStorable(f"{what} is not Unicode: it holds half of a surrogate pair")
 
 
 def _sliced(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -121,7 +134,7 @@ def _check_surrogates(data: bytes) -> None:
             if found.start() >= end:
                 break
             if found.end() - found.start() != _PAIR:
-                raise NotStorable("a text is not Unicode: it holds half of a surrogate pair")
+                raise _half_a_pair("a text")
             end = max(end, found.end())
         start = end
 

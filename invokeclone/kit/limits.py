@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from invokeclone.kit.errors import Unprocessable
+
 MIB = 1024 * 1024
 
 
@@ -49,10 +51,31 @@ class Limits(BaseModel):
         128 * MIB, 1_000_000_000, "Pixels of an image that is read, looked at before it is decoded."
     )
     image_side: int = _limit(65_535, 1_000_000, "Pixels of the longer side of an image that is read or made.")
-    target_pixels: int = _limit(16 * MIB, 1_000_000_000, "Pixels that an upload is resized to, or a prompt asks for.")
+    target_pixels: int = _limit(16 * MIB, 1_000_000_000, "Pixels that an upload is resized to.")
     node_pixels: int = _limit(128 * MIB, 4_000_000_000, "Pixels of an image that a node makes.")
 
+    # Prompts and files
+    prompt_characters: int = _limit(
+        50_000, 1_000_000, "Characters of a prompt, a pattern of prompts or an instruction for a language model."
+    )
+    dynamic_prompts: int = _limit(10_000, 10_000, "Prompts that a pattern of dynamic prompts is to make.")
+    text_file_mib: int = _limit(16, 1024, "MiB of a text file that a node reads.")
+
+    # Compatibility APIs
+    request_images: int = _limit(
+        32, 1_000, "Images that one request of OpenAI's, AUTOMATIC1111's or Gemini's API asks for or brings to enlarge."
+    )
+    image_file_mib: int = _limit(50, 1024, "MiB of one image that is sent to a compatibility API, decoded from base64.")
+    plain_json_kib: int = _limit(
+        4096, 65_536, "KiB of a JSON body of a compatibility API on a route that takes no images."
+    )
+    comfyui_nodes: int = _limit(
+        500, 10_000, "Nodes of a prompt of ComfyUI's; the graph that it becomes may have four times as many."
+    )
+    comfyui_sockets: int = _limit(200, 100_000, "Sockets of ComfyUI's API that one user has open at a time.")
+
     # Lists and files of records
+    page_items: int = _limit(10_000, 1_000_000, "Boards or workflows that one page is to hold.")
     import_rows: int = _limit(1_000, 100_000, "Style presets in one imported file.")
     presets: int = _limit(10_000, 1_000_000, "Style presets of one user.")
     download_images: int = _limit(10_000, 1_000_000, "Images in one zip file.")
@@ -60,7 +83,18 @@ class Limits(BaseModel):
     # Sockets
     socket_message_kib: int = _limit(100, 65_536, "KiB of one message that a client sends over a socket.")
     socket_rooms: int = _limit(50, 10_000, "Rooms that one socket is in; more subscriptions are ignored.")
-    sockets: int = _limit(1_000, 100_000, "Sockets of socket.io that are open at a time; of ComfyUI's there are 200.")
+    sockets: int = _limit(1_000, 100_000, "Sockets of socket.io that are open at a time.")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def check_prompt(text: str, limits: Limits, what: str = "the prompt") -> None:
+    """Raise Unprocessable for a prompt, or another text for a model, that is too long."""
+    if len(text) > limits.prompt_characters:
+        raise Unprocessable(
+            f"{what} has {len(text)} characters, more than {limits.prompt_characters} (setting limits.prompt_characters)"
+        )
 
 
 def table() -> str:

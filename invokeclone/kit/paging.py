@@ -5,6 +5,9 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import Limits
+
 Item = TypeVar("Item", bound=BaseModel)
 
 
@@ -25,6 +28,12 @@ class PaginatedResults(BaseModel, Generic[Item]):
     per_page: int
     total: int
     items: list[Item]
+
+
+def check_page(size: int, limits: Limits, param: str) -> None:
+    """Raise Unprocessable for a page of more entries than one may hold."""
+    if size > limits.page_items:
+        raise Unprocessable(f"{param} is {size}, more than {limits.page_items} (setting limits.page_items)")
 
 
 class SQLiteDirection(StrEnum):

@@ -9,10 +9,14 @@ from typing import Annotated, Any, TypeVar, cast
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError, WrapValidator
+from python_multipart.multipart import parse_options_header
 from sqlalchemy.ext.asyncio import AsyncConnection
-from starlette.requests import HTTPConnection
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 
 from invokeclone.kit.database import Database
+from invokeclone.kit.json_text import NotStorable, check_text
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Part, Services
 from invokeclone.kit.workers import Workers
@@ -71,10 +75,35 @@ Reads = Annotated[Database, Depends(_database)]
 Read = Annotated[AsyncConnection, Depends(_read, scope="function")]
 Write = Annotated[AsyncConnection, Depends(_write, scope="function")]
 
+UTF_8 = ("utf-8", "utf8", "us-ascii")
+"""Names of the charsets of forms that are read."""
+
 LATER = WrapValidator(lambda value, _validate: value)
 """Beside `Body()`: the part of the body is published as its type and arrives as it was sent, to be validated off the event loop."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class FormRequest(Request):
+    """A request whose form holds nothing that cannot be stored: no NUL characters, no halves of surrogate pairs."""
+
+    async def _get_form(self, **limits: Any) -> FormData:
+        """Read the form, as `form` does. Raises HTTPException, which FastAPI passes on with its reason."""
+        _, options = parse_options_header(self.headers.get("content-type"))
+        charset = options.get(b"charset", b"utf-8").decode("latin-1")
+        if charset.lower() not in UTF_8:  # Python's own codecs among them make what no other text can hold, or fail
+            raise HTTPException(415, f"a form in the charset {charset[:40]!r} is not read: send UTF-8")
+        form = await super()._get_form(**limits)
+        try:
+            for name, value in form.multi_items():
+                check_text(name, "the name of a form's field")
+                check_text(
+                    value if isinstance(value, str) else value.filename or "", f"the form's field {name[:100]!r}"
+                )
+        except NotStorable as error:
+            await form.close()
+            raise HTTPException(error.status, str(error)) from error
+        return form
 
 
 def validated(model: type[Model], value: Any, *place: str) -> Model:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TextIO
 
 from invokeclone.kit.errors import Forbidden, NotFound, TooLarge, Unprocessable
+from invokeclone.kit.limits import MIB
 from invokeclone.kit.settings import Settings
-
-MAX_TEXT_BYTES = 16 * 1024 * 1024
 
 
 class FileRefused(Forbidden):
@@ -81,9 +80,10 @@ def opened_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[Te
     except OSError as error:
         raise missing from error
     status = os.fstat(number)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT_BYTES:
+    most = settings.limits.text_file_mib
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most * MIB:
         os.close(number)
-        too_large = TooLarge(f"{text} has {status.st_size} bytes, more than {MAX_TEXT_BYTES}: use a smaller file")
+        too_large = TooLarge(f"{text} has {status.st_size} bytes, more than {most} MiB (setting limits.text_file_mib)")
         raise too_large if stat.S_ISREG(status.st_mode) else missing
     with os.fdopen(number, encoding="utf-8-sig") as file:
         try:

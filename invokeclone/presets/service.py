@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import pictures
 from invokeclone.images.pictures import StoredThumbnail
-from invokeclone.kit.json_text import decode
+from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
@@ -23,17 +23,14 @@ from invokeclone.users.current import SYSTEM, User
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of what comes with the application."""
 
-_LIMITS = Limits(json_values=1000)
-"""A form holds a few values."""
-
 Picture = tuple[bytes, str | None]
 """An uploaded picture: its bytes and content type."""
 
 
-def parse(data: str) -> PresetForm:
+def parse(data: str, limits: Limits) -> PresetForm:
     """Read the form's field `data`; raises PresetInvalid, and NotStorable or TooLarge as every JSON of clients does."""
     try:
-        return PresetForm.model_validate(decode(data.encode(), _LIMITS))
+        return PresetForm.model_validate(decode_text(data, limits))
     except json.JSONDecodeError as error:
         raise PresetInvalid(f"not a style preset: {error}") from error
     except ValidationError as error:
@@ -63,7 +60,7 @@ async def _require_owner(resources: Resources, preset_id: str, user: User) -> St
 
 async def create(resources: Resources, data: str, picture: Picture | None, user: User) -> StylePresetRecordWithImage:
     """Make a preset. Raises PresetInvalid, NotAnImage, TooManyPixels."""
-    form = parse(data)
+    form = parse(data, resources.settings.limits)
     if form.type is PresetType.Default:
         raise PresetInvalid("only the application makes presets of the type 'default'")
     preset_id = str(uuid4())
@@ -80,7 +77,7 @@ async def update(
 
     Raises PresetNotFound, NotYours, PresetInvalid, NotAnImage, TooManyPixels.
     """
-    form = parse(data)
+    form = parse(data, resources.settings.limits)
     preset = await _require_owner(resources, preset_id, user)
     if (form.type is PresetType.Default) != (preset.type is PresetType.Default):
         raise PresetInvalid("a preset that comes with the application stays one, and no other becomes one")

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 from starlette.responses import StreamingResponse
 
+from invokeclone.kit.limits import check_prompt
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Reads
 from invokeclone.queue import counts, generation, intake, service, store
@@ -76,6 +77,8 @@ async def enqueue_prompt(
     prepend: Annotated[bool, Query(description="Run it before all that is pending.")] = False,
 ) -> Response:
     """Enqueue images of a prompt, without a graph: model, size and the rest are resolved where they are left open."""
+    for prompt, what in ((request.prompt, "the prompt"), (request.negative_prompt, "the negative prompt")):
+        check_prompt(prompt if isinstance(prompt, str) else prompt.raw_text, needs.settings.limits, what)
     async with needs.database.read() as connection:
         await generation.require_images(connection, user, request)
         resolved = await generation.resolve(connection, request)

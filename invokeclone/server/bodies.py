@@ -15,12 +15,12 @@ from pydantic.fields import FieldInfo
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope
 
-from invokeclone.graph.types import is_union
+from invokeclone.graph.types import is_union, takes_none
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.garbage import uncollected
 from invokeclone.kit.json_text import SLICED, decode
 from invokeclone.kit.offload import off_loop
-from invokeclone.kit.requests import resources_of
+from invokeclone.kit.requests import FormRequest, resources_of
 
 MANY_OBJECTS = 256 * 1024
 """Bytes of a body from which the objects that come of it would make a look for garbage long."""
@@ -57,8 +57,8 @@ class JsonRoute(APIRoute):
         return handler
 
 
-class JsonRequest(Request):
-    """A request whose JSON holds nothing that cannot be stored."""
+class JsonRequest(FormRequest):
+    """A request whose JSON, and whose form, hold nothing that cannot be stored."""
 
     def __init__(self, scope: Scope, receive: Receive, fill: Fill, stack: contextlib.ExitStack) -> None:
         """`stack` is closed when the request has been answered."""
@@ -118,7 +118,9 @@ def _of_fields(
 ) -> Fill | None:
     """Return what takes nulls out of an object; parameters of a route have always taken them for their default."""
     optional = [
-        name for name, field in fields.items() if not field.is_required() and (params or not _takes_none(field))
+        name
+        for name, field in fields.items()
+        if not field.is_required() and (params or not takes_none(field.annotation))
     ]
     inside = {name: found for name, field in fields.items() if (found := _of_annotation(field.annotation, within))}
     if not optional and not inside:
@@ -156,14 +158,3 @@ def _by_name(fields: Iterable[tuple[str, FieldInfo]]) -> dict[str, FieldInfo]:
 
 def _each(value: Any, fill: Fill) -> Any:
     return [fill(item) for item in value] if isinstance(value, list) else value
-
-
-def _takes_none(field: FieldInfo) -> bool:
-    """Tell whether null is a value of its own, or the default is not published: then absence is no value but no change."""
-    annotation = field.annotation
-    return (
-        callable(field.json_schema_extra)
-        or annotation is Any
-        or annotation is None
-        or type(None) in get_args(annotation)
-    )

@@ -5,6 +5,7 @@ Plain ASGI, no knowledge of routes beyond the address prefixes that may carry la
 
 import contextlib
 import re
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -45,12 +46,12 @@ class BodyLimit:
         headers = Headers(scope=scope)
         limit = _limit(self.limits, scope["path"], headers.get("content-type", ""))
         declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
+        if declared.isdigit() and int(declared) > limit.bytes:
             await _too_large(scope, limit)(scope, receive, send)
             return
         await self._counted(scope, receive, send, limit)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: "_Limit") -> None:
         read = 0
         over = started = False
 
@@ -58,7 +59,7 @@ class BodyLimit:
             nonlocal read, over
             message = await receive()
             read += len(message.get("body", b""))
-            if read > limit:
+            if read > limit.bytes:
                 over = True
                 raise _OverLimit
             return message
@@ -80,18 +81,32 @@ def _refusal(scope: Scope, status: int, message: str) -> Response:
     return shims.refusal(scope["path"], status, message) or answer(status, message)
 
 
-def _too_large(scope: Scope, limit: int) -> Response:
-    refusal = _refusal(scope, 413, f"the body is over {limit // MIB} MiB")
+def _too_large(scope: Scope, limit: "_Limit") -> Response:
+    refusal = _refusal(scope, 413, f"the body is over {limit.mib} MiB (setting limits.{limit.setting})")
     refusal.headers["Connection"] = "close"
     return refusal
 
 
-def _limit(limits: Limits, path: str, content_type: str) -> int:
+class _Limit(NamedTuple):
+    """How large a body may be, by which setting."""
+
+    setting: str
+    mib: int
+    fields: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.mib * MIB + self.fields
+
+
+def _limit(limits: Limits, path: str, content_type: str) -> _Limit:
     if path.endswith("/videos/upload"):
-        return limits.video_mib * MIB + VIDEO_FIELDS
+        return _Limit("video_mib", limits.video_mib, VIDEO_FIELDS)
     if content_type.startswith("multipart/"):
-        return limits.upload_mib * MIB
-    return (limits.json_mib if path.startswith(OWN_API) else limits.image_json_mib) * MIB
+        return _Limit("upload_mib", limits.upload_mib)
+    if path.startswith(OWN_API):
+        return _Limit("json_mib", limits.json_mib)
+    return _Limit("image_json_mib", limits.image_json_mib)
 
 
 class NoNulCharacters:

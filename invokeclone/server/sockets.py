@@ -17,7 +17,10 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 
 from invokeclone.kit import log
 from invokeclone.kit.database import Database
+from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.json_text import NotStorable, decode
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.settings import Settings
 from invokeclone.server.people import People, Verdict
 from invokeclone.users.current import SYSTEM
@@ -73,15 +76,20 @@ _FAULTS = _ClientFaults()
 
 
 class _Json:
-    """orjson with the call signature that socket.io expects of a JSON module."""
+    """JSON by the one rule for clients, with the call signature that socket.io expects of a JSON module."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     @staticmethod
     def dumps(value: object, **_options: Any) -> str:
         return orjson.dumps(value).decode()
 
-    @staticmethod
-    def loads(text: str | bytes, **_options: Any) -> Any:
-        return orjson.loads(text)
+    def loads(self, text: str | bytes, **_options: Any) -> Any:
+        try:
+            return decode(text.encode() if isinstance(text, str) else text, self._limits)
+        except (NotStorable, TooLarge) as error:
+            raise ValueError(str(error)) from error
 
 
 def user_room(user_id: str) -> str:
@@ -140,7 +148,7 @@ class Sockets:
         self._limits = settings.limits
         self._server = _Server(
             async_mode="asgi",
-            json=_Json,
+            json=_Json(settings.limits),
             http_compression=False,
             cors_allowed_origins="*",  # server/origins.py has let the page pass
             max_http_buffer_size=settings.limits.socket_message_kib * 1024,

@@ -16,16 +16,16 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from invokeclone.kit import limits as limits_of_text
 from invokeclone.kit import log
-from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge
+from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge, Unprocessable
 from invokeclone.kit.json_text import SLICED, decode
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.offload import off_loop
-from invokeclone.kit.requests import resources_of
+from invokeclone.kit.requests import FormRequest, resources_of
 
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
-MOST_JSON = 1024 * 1024
-"""Bytes of a body that carries no pictures."""
 _CANNOT = (422, 424)
 """Statuses that clients of other dialects don't know, or take for something else."""
 
@@ -105,7 +105,7 @@ def router(render: Render, **arguments: Any) -> APIRouter:
 
             async def handler(request: Request) -> Response:
                 try:
-                    return await handle(request)
+                    return await handle(FormRequest(request.scope, request.receive))
                 except Exception as error:  # noqa: BLE001  (whatever it is, the client reads it in its own dialect)
                     return render(problem_of(error))
 
@@ -114,20 +114,20 @@ def router(render: Render, **arguments: Any) -> APIRouter:
     return APIRouter(route_class=Route, include_in_schema=False, **arguments)
 
 
-async def read_json(request: Request, model: type[Body], *, most: int = MOST_JSON) -> Body:
+async def read_json(request: Request, model: type[Body], *, with_images: bool = False) -> Body:
     """Return the body as `model`, whatever content type it came under; an empty body is an empty object.
 
     Nulls count as left out. Raises Refused for what isn't JSON or doesn't fit, RefusedAsTooLarge.
     """
-    return model.model_validate(await read_object(request, most=most))
+    return model.model_validate(await read_object(request, with_images=with_images))
 
 
-async def read_object(request: Request, *, most: int = MOST_JSON) -> dict[str, Any]:
-    """Return the body as a JSON object without those of its members that are null."""
+async def read_object(request: Request, *, with_images: bool = False) -> dict[str, Any]:
+    """Return the body as a JSON object without those of its members that are null; a body without images has its own limit."""
     data = await request.body()
-    if len(data) > most:
-        raise RefusedAsTooLarge(f"the body is over {most // 1024} KiB")
     limits = resources_of(request).settings.limits
+    if not with_images and len(data) > limits.plain_json_kib * 1024:
+        raise RefusedAsTooLarge(f"the body is over {limits.plain_json_kib} KiB (setting limits.plain_json_kib)")
 
     def read() -> Any:
         return decode(data or b"{}", limits)
@@ -139,6 +139,20 @@ async def read_object(request: Request, *, most: int = MOST_JSON) -> dict[str, A
     if not isinstance(content, dict):
         raise Refused("the body must be a JSON object")
     return {name: value for name, value in content.items() if value is not None}
+
+
+def check_images(count: int, limits: Limits, param: str) -> None:
+    """Raise Refused for more images than one request may ask for."""
+    if count > limits.request_images:
+        raise Refused(f"{count} images are more than {limits.request_images} (setting limits.request_images)", param)
+
+
+def check_prompt(prompt: str, limits: Limits, param: str) -> None:
+    """Raise Refused for a prompt that is too long."""
+    try:
+        limits_of_text.check_prompt(prompt, limits)
+    except Unprocessable as error:
+        raise Refused(str(error), param) from error
 
 
 def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

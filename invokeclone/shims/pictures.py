@@ -18,14 +18,13 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import intake, service
 from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.image_files import open_image, open_own
+from invokeclone.kit.limits import DEFAULT_LIMITS, MIB, Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.dialect import Refused
 from invokeclone.users.current import User
 
 Format = Literal["png", "jpeg", "webp"]
 Made = TypeVar("Made")
-MOST_BYTES = 50 * 1024 * 1024
-"""Bytes of one picture."""
 SLICED = 2**20
 """Characters of base64 that are decoded at a time."""
 MIME: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
@@ -40,19 +39,20 @@ async def in_thread(work: Callable[[], Made]) -> Made:
 # In
 
 
-def unpacked(text: str, param: str) -> bytes:
+def unpacked(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of base64 or of a data URL. Raises Refused, for addresses too: nothing is fetched here."""
     text = text.strip()
     if text[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
         raise Refused("pictures must be sent along, as base64; addresses are not fetched", param)
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
-    if len(text) > MOST_BYTES * 4 // 3 + 4:
-        raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
+    if len(text) > limits.image_file_mib * MIB * 4 // 3 + 4:
+        raise _too_large(param, limits)
     try:
         data = _decoded(text)
     except (binascii.Error, ValueError) as error:
         raise Refused("not valid base64", param) from error
+    check_size(len(data), param, limits)
     if not data:
         raise Refused("the picture is empty", param)
     return data
@@ -77,10 +77,20 @@ def _decoded(text: str) -> bytes:
 
 async def opened(resources: Resources, data: bytes, param: str) -> Image.Image:
     """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
-    if len(data) > MOST_BYTES:
-        raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", param)
+    limits = resources.settings.limits
+    check_size(len(data), param, limits)
     with refusing(param):
-        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data, resources.settings.limits)))
+        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data, limits)))
+
+
+def check_size(size: int, param: str, limits: Limits) -> None:
+    """Raise Refused for an image of more bytes than are read."""
+    if size > limits.image_file_mib * MIB:
+        raise _too_large(param, limits)
+
+
+def _too_large(param: str, limits: Limits) -> Refused:
+    return Refused(f"the image is over {limits.image_file_mib} MiB (setting limits.image_file_mib)", param)
 
 
 @contextmanager

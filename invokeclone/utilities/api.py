@@ -6,6 +6,8 @@ from fastapi import APIRouter, Body, Depends, Path
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import check_prompt
 from invokeclone.kit.requests import Needs, NeedsWorkers, service
 from invokeclone.users.current import CurrentUser
 from invokeclone.utilities import fonts, suggestions
@@ -27,6 +29,7 @@ router = APIRouter(prefix="/api/v1/utilities", tags=["utilities"])
 @router.post("/dynamicprompts")
 async def parse_dynamicprompts(
     expander: Annotated[DynamicPrompts, Depends(service(DynamicPrompts))],
+    needs: Needs,
     _user: CurrentUser,
     prompt: Annotated[str, Body(description="The pattern, with {choices|to|make}.")],
     max_prompts: Annotated[int, Body(ge=1, le=10_000, description="How many prompts to make at most.")] = 1_000,
@@ -36,6 +39,12 @@ async def parse_dynamicprompts(
     seed: Annotated[int | None, Body(description="Makes what is random repeatable.")] = None,
 ) -> DynamicPromptsResponse:
     """Make prompts out of a pattern."""
+    limits = needs.settings.limits
+    check_prompt(prompt, limits, "the pattern")
+    if max_prompts > limits.dynamic_prompts:
+        raise Unprocessable(
+            f"max_prompts is {max_prompts}, more than {limits.dynamic_prompts} (setting limits.dynamic_prompts)"
+        )
     return await expander.expand(prompt, max_prompts, seed, combinatorial=combinatorial)
 
 
@@ -44,6 +53,8 @@ async def expand_prompt(
     needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ExpandPromptRequest
 ) -> ExpandPromptResponse:
     """Have a language model make a prompt longer."""
+    check_prompt(request.prompt, needs.settings.limits)
+    check_prompt(request.system_prompt or "", needs.settings.limits, "the system prompt")
     return await suggestions.expand(needs, workers, user, request)
 
 
@@ -52,6 +63,7 @@ async def image_to_prompt(
     needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ImageToPromptRequest
 ) -> ImageToPromptResponse:
     """Have a model that sees put an image into words."""
+    check_prompt(request.instruction, needs.settings.limits, "the instruction")
     return await suggestions.describe(needs, workers, user, request)
 
 

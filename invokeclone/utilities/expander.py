@@ -13,7 +13,6 @@ from typing import Any
 
 MEMORY = 1 << 30
 IDLE_S = 120.0
-LONGEST_PROMPT = 100_000
 MOST_CHARACTERS = 20_000_000
 DEEPEST = 2_000
 
@@ -37,8 +36,6 @@ def _expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: b
     from dynamicprompts.sampling_context import SamplingContext
     from dynamicprompts.wildcards import WildcardManager
 
-    if len(prompt) > LONGEST_PROMPT:
-        raise TooMuch(f"The pattern has more than {LONGEST_PROMPT} characters")
     method = SamplingMethod.COMBINATORIAL if combinatorial else SamplingMethod.RANDOM
     context = SamplingContext(method, WildcardManager(), rand=Random(seed))
     prompts, characters = [], 0

@@ -11,6 +11,7 @@ import orjson
 from invokeclone.graph.context import ImageMode
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
@@ -41,9 +42,11 @@ class Images:
     ) -> ImageDTO:
         """Save a picture with its record; board and metadata are the node's own unless given here.
 
-        The item's workflow and graph are embedded. Raises OSError when the disk is full.
+        The item's workflow and graph are embedded. Raises OSError when the disk is full, SizeOverLimit for an image over the limits.
         """
         self._progress.signal_progress("Saving image")
+        limits = self._tools.resources.settings.limits
+        check_pixels(image.width, image.height, limits, f"node {self._node.id} ({self._node.get_type()})")
         metadata = metadata or getattr(self._node, "metadata", None)
         board = getattr(self._node, "board", None)
         item = self._session.item

@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError
 from invokeclone.images import pictures
 from invokeclone.images.pictures import NoPicture, StoredThumbnail
 from invokeclone.kit.offload import off_loop
-from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.paging import SQLiteDirection, check_page
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -98,6 +98,7 @@ async def listing(
     """Return a page of workflows as JSON, all of them when `per_page` is 0; raises PageInvalid."""
     if not (0 <= page <= LARGEST and 0 <= per_page <= LARGEST):
         raise PageInvalid
+    check_page(per_page, resources.settings.limits, "per_page")
     if wanted.is_callable is not None:
         await judge_all(resources)
     take, skip = (per_page, min(page * per_page, LARGEST)) if per_page else (-1, 0)

@@ -1,6 +1,7 @@
 """Nodes by type, extra keys, and every rule of a graph's form."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ from invokeclone.graph.graph import (
     NodeIdMismatchError,
     NodeNotFoundError,
 )
+
+NODE_TYPES = set((Path(__file__).parent / "data" / "node_types.txt").read_text().split())
+"""The node types of InvokeAI 6.8.1 and 6.14.2."""
 
 Make = Callable[..., dict[str, Any]]
 
@@ -48,7 +52,14 @@ def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
     assert "needs LaMa, which this version does not have yet; choose another infill method" in error["msg"]
     (error,) = errors(graph({"n": "flux_denoise"}))
     assert "needs FLUX" in error["msg"]
-    assert not absent.TYPES.keys() & registry.nodes().keys(), "no longer absent: take it out of the table"
+    (error,) = errors(graph({"n": "krea2_denoise"}))
+    assert "needs Krea-2" in error["msg"]
+
+
+def test_every_type_of_invokeai_is_here_or_in_the_table_of_absent_ones() -> None:
+    ours, missing = set(registry.nodes()), set(absent.TYPES)
+    assert not missing & ours, "no longer absent: take it out of the table"
+    assert missing | {name for name in ours if name in NODE_TYPES} == NODE_TYPES
 
 
 def test_missing_type() -> None:
@@ -60,6 +71,16 @@ def test_bad_field(graph: Make) -> None:
     (error,) = errors(graph({"n": {"type": "add", "a": "x"}}))
     assert error["type"] == "int_parsing"
     assert error["loc"] == ("graph", "nodes", "n", "add", "a")
+
+
+def test_null_means_the_default_of_a_field_that_takes_no_null(graph: Make) -> None:
+    nulls = {"type": "integer_math", "a": None, "b": 2, "operation": None, "use_cache": None}
+    node = Graph.model_validate(graph({"n": nulls})).nodes["n"]
+    assert node.model_dump(include={"a", "b", "operation", "use_cache"}) == {
+        "a": 1, "b": 2, "operation": "ADD", "use_cache": True
+    }  # fmt: skip
+    (error,) = errors(graph({"n": {"type": ["add"], "a": None}}))
+    assert error["type"] == "union_tag_invalid"
 
 
 def test_deep_bad_field(graph: Make) -> None:

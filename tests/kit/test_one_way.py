@@ -229,3 +229,41 @@ def test_every_field_that_may_name_a_file_or_an_address_was_looked_at() -> None:
 @pytest.mark.parametrize("table", [MAY_USE_THE_NETWORK, MAY_START_PROCESSES, MAY_TOUCH_FILES])
 def test_the_tables_name_modules_that_are_there(table: dict[str, object]) -> None:
     assert [module for module in table if not (PACKAGE / module).is_file()] == []
+
+
+# JSON
+
+READ_JSON = {"json.loads", "json.load", "orjson.loads", "from_json", "pydantic_core.from_json"}
+MAY_READ_JSON = {
+    "kit/json_text.py": "the one rule for JSON of clients",
+    "boards/store.py": "rows of the database",
+    "boards/virtual.py": "rows of the database",
+    "custom_nodes/inspection.py": "the line of a process of this server",
+    "custom_nodes/workflows.py": "files of packs that an administrator installed",
+    "images/videos/intake.py": "the line of a process of this server",
+    "images/videos/service.py": "files that this server wrote",
+    "kit/root_lock.py": "the file of the root's lock",
+    "presets/prompts.py": "rows of the database",
+    "presets/service.py": "rows of the database",
+    "queue/calls.py": "rows of the database",
+    "queue/counts.py": "rows of the database",
+    "server/link.py": "the line of a worker",
+    "shims/comfyui/history.py": "rows of the database",
+    "shims/comfyui/record.py": "rows of the database",
+    "shims/comfyui/store.py": "rows of the database",
+    "shims/automatic1111/options.py": "rows of the database",
+    "shims/runs.py": "rows of the database",
+    "utilities/expander.py": "the line of the server, in a process of its own",
+    "workflows/generators.py": "a separator between quotes, which is looked for and not stored",
+    "workflows/service.py": "rows of the database and files of this package",
+}
+NO_CLIENTS = ("cli/", "components/", "engine/", "families/", "worker/", "models/")
+"""Packages that read files of models, or what the server wrote."""
+
+
+def test_json_of_clients_is_read_by_the_one_rule() -> None:
+    def reads(path: Path) -> bool:
+        return any(called in READ_JSON or called.endswith("validate_json") for called, _ in calls(path))
+
+    found = {module for module in modules_where(reads) if not module.startswith(NO_CLIENTS)}
+    assert found == MAY_READ_JSON.keys()

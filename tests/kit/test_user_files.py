@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from invokeclone.kit import user_files
+from invokeclone.kit.limits import MIB, Limits
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.user_files import FileNotReadable, FileRefused, opened_text
 
@@ -101,15 +102,18 @@ def test_which_hosts_mean_this_machine_only(host: str, local: bool) -> None:
     assert user_files.is_local(host) is local
 
 
-def test_only_regular_files_of_limited_size_are_read(shared: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_of_limited_size_are_read(shared: Settings) -> None:
     """A pipe would be waited for without end, a device read without end."""
     os.mkfifo(shared.root / "prompts" / "pipe")
     for path, is_admin in (("pipe", False), ("inner", False), ("/dev/zero", True), ("/dev/tty", True)):
         with pytest.raises(FileNotReadable):
             read(shared, path, is_admin=is_admin)
-    monkeypatch.setattr(user_files, "MAX_TEXT_BYTES", 7)
-    with pytest.raises(user_files.TooLarge, match="8 bytes"):
-        read(shared, "a.txt")
+    (shared.root / "prompts" / "large.txt").write_bytes(b"a" * (MIB + 1))
+    small = shared.model_copy(update={"limits": Limits(text_file_mib=1)})
+    with pytest.raises(user_files.TooLarge, match="text_file_mib"):
+        read(small, "large.txt")
+    (shared.root / "prompts" / "large.txt").write_bytes(b"a" * MIB)
+    assert len(read(small, "large.txt")) == MIB
 
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])

@@ -129,12 +129,13 @@ async def test_runtime_config_changes_are_kept(client: httpx.AsyncClient, settin
     assert again["config"]["max_queue_history"] == 5
     file = yaml.safe_load((settings.root / "invokeai.yaml").read_text())
     assert file == {"schema_version": "4.0.3", **change}
+    left_out = await client.patch("/api/v1/app/runtime_config", json={"image_subfolder_strategy": None})
+    assert left_out.json()["config"]["image_subfolder_strategy"] == "date", "null is as good as absent: no change"
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"image_subfolder_strategy": None},
         {"image_subfolder_strategy": "heap"},
         {"max_queue_history": -1},
         {"generation_devices": ["cuda:9"]},

@@ -1,19 +1,25 @@
 """JSON bodies of every route: one rule for what cannot be stored, and null for what has a default."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, get_args, get_origin
 
 import httpx
 import pytest
 from fastapi import APIRouter, Body, FastAPI
 from pydantic import BaseModel
 
+from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.graph.types import is_union
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
-from invokeclone.server.bodies import JsonRoute
+from invokeclone.server.bodies import JsonRoute, _filling
 from tests.rooms import serving
+
+NODES = {BaseInvocation}
+"""Their nulls are for the graph to read: tests/graph/test_validation.py."""
 
 router = APIRouter()
 
@@ -86,6 +92,46 @@ def routes(app: FastAPI) -> list[Any]:
         else:
             found.append(route)
     return found
+
+
+def with_null(annotation: Any, within: frozenset[type] = frozenset()) -> Iterator[Any]:
+    """Yield values of a type, each with one null for a field, however deep, that has a default and takes no null."""
+    if is_union(annotation):
+        for member in get_args(annotation):
+            yield from with_null(member, within)
+    elif get_origin(annotation) in (list, tuple, set):
+        yield from ([value] for value in with_null(get_args(annotation)[0], within))
+    elif get_origin(annotation) is dict:
+        yield from ({"key": value} for value in with_null(get_args(annotation)[1], within))
+    elif get_origin(annotation) is Annotated:
+        yield from with_null(get_args(annotation)[0], within)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in within | NODES:
+        for name, field in annotation.model_fields.items():
+            if not field.is_required() and type(None) not in get_args(field.annotation) and field.annotation is not Any:
+                yield {field.alias or name: None}
+            for value in with_null(field.annotation, within | {annotation}):
+                yield {field.alias or name: value}
+
+
+def nulls(value: Any) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (value is None) + sum(map(nulls, parts))
+
+
+def test_null_means_the_default_on_every_route_published_or_not(settings: Settings) -> None:
+    checked, kept = 0, []
+    for route in routes(create_app(settings, worker_command=None)):
+        if not isinstance(route, JsonRoute):
+            continue
+        fill = _filling(route.dependant, embedded=route._embed_body_fields)
+        for param in route.dependant.body_params:
+            for value in with_null(param.field_info.annotation):
+                whole = {param.alias: value} if route._embed_body_fields else value
+                sent, checked = json.dumps(whole), checked + 1
+                if nulls(fill(whole)):
+                    kept.append(f"{route.path}: {sent}")
+    assert kept == []
+    assert checked > 40
 
 
 def test_every_route_with_a_json_body_reads_it_by_the_rule(settings: Settings) -> None:

@@ -424,7 +424,7 @@ HIRES = {"enable_hr": True}
         ({"s_noise": 1.1}, "s_noise"),
         ({"s_min_uncond": 1}, "s_min_uncond"),
         ({"infotext": "a cat"}, "infotext"),
-        ({"batch_size": 8, "n_iter": 5}, "at most 32"),
+        ({"batch_size": 8, "n_iter": 5}, "limits.request_images"),
         ({"width": 10_000, "height": 10_000}, "too large"),
         ({"override_settings": {"sd_model_checkpoint": "Name m2", "sd_vae": "Name v1"}}, "is for sd-1 models"),
         (HIRES | {"hr_upscaler": "R-ESRGAN 4x+"}, "R-ESRGAN 4x"),

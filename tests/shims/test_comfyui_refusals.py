@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from invokeclone.kit.limits import DEFAULT_LIMITS
 from invokeclone.shims.comfyui.catalog import Catalog
-from invokeclone.shims.comfyui.workflow import MOST_NODES, Link, WorkflowRefused, check
+from invokeclone.shims.comfyui.workflow import Link, WorkflowRefused, check
 from tests.shims.comfyui import text_to_image
 from tests.shims.test_comfyui_nodes import CATALOG, with_inputs
 
@@ -186,15 +187,15 @@ def test_a_node_that_leads_to_itself() -> None:
 
 
 def test_too_many_nodes() -> None:
-    workflow = {str(number): {"class_type": "Note", "inputs": {}} for number in range(MOST_NODES + 1)}
+    workflow = {str(number): {"class_type": "Note", "inputs": {}} for number in range(DEFAULT_LIMITS.comfyui_nodes + 1)}
     assert refusal(workflow)["error"]["type"] == "too_many_nodes"
 
 
 def test_a_long_chain_is_followed_to_its_end() -> None:
     workflow: dict[str, Any] = {"0": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
-    for number in range(1, MOST_NODES - 1):
+    for number in range(1, DEFAULT_LIMITS.comfyui_nodes - 1):
         workflow[str(number)] = {"class_type": "ImageInvert", "inputs": {"image": [str(number - 1), 0]}}
-    last = {"images": [str(MOST_NODES - 2), 0], "filename_prefix": ""}
+    last = {"images": [str(DEFAULT_LIMITS.comfyui_nodes - 2), 0], "filename_prefix": ""}
     workflow["end"] = {"class_type": "SaveImage", "inputs": last}
     checked = check(workflow, CATALOG)
     assert checked.order == list(workflow)

@@ -175,7 +175,7 @@ def test_an_edit_may_stream_too(client: OpenAI) -> None:
 
 WRONG = {
     "no prompt": {"prompt": ""},
-    "too many": {"prompt": "a", "n": 11},
+    "too many": {"prompt": "a", "n": 33},
     "a hundred": {"prompt": "a", "n": 100},
     "size": {"prompt": "a", "size": "large"},
     "size of hostile form": {"prompt": "a", "size": "100000x1"},
@@ -184,7 +184,7 @@ WRONG = {
     "compressed png": {"prompt": "a", "output_compression": 10},
     "format": {"prompt": "a", "output_format": "svg"},
     "quality": {"prompt": "a", "quality": "best"},
-    "long prompt": {"prompt": "a" * 32_001},
+    "long prompt": {"prompt": "a" * 50_001},
 }
 
 

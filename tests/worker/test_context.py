@@ -20,10 +20,12 @@ from invokeclone.boards import store as boards_store
 from invokeclone.graph.context import CanceledException, PipelineIntermediateState
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.sizes import SizeOverLimit
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
 from invokeclone.images.errors import ImageNotFound, NotYourBoard, NotYours
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.errors import Forbidden, NotFound
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
@@ -138,6 +140,14 @@ async def test_a_saved_image_carries_all_that_belongs_to_it(ask: Ask, resources:
     assert set(embedded["invokeai_graph"]["nodes"]) == {"ask"}
     progress = [data["message"] for name, data in channel.sent if name == "invocation_progress"]
     assert progress == ["Saving image"]
+
+
+async def test_an_image_over_the_limit_is_not_saved(ask: Ask, resources: Resources) -> None:
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(node_pixels=100)})
+    assert (await ask(lambda context: context.images.save(Image.new("L", (10, 10))))).width == 10
+    text = await refused(ask, lambda context: context.images.save(Image.new("L", (101, 1))), SizeOverLimit)
+    assert "limits.node_pixels" in text
+    assert len(list(resources.settings.outputs_path.rglob("*.png"))) == 1
 
 
 async def test_what_is_given_to_save_comes_before_what_the_node_has(ask: Ask, resources: Resources) -> None:

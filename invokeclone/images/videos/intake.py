@@ -4,7 +4,6 @@ The file is decoded by a process of its own (see `probe`).
 """
 
 import asyncio
-import contextlib
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +13,11 @@ from anyio.to_thread import run_sync
 from PIL import Image
 
 from invokeclone.images import files
+from invokeclone.images.embedded import sent_metadata
 from invokeclone.images.errors import MetadataNotObject, NotAVideo
 from invokeclone.images.videos.probe import REFUSED
 from invokeclone.kit import log
+from invokeclone.kit.limits import Limits
 
 PATIENCE_S = 60
 """More than `probe` takes on its own, for a machine that is busy."""
@@ -45,14 +46,13 @@ def require_mp4_named(filename: str, content_type: str | None) -> None:
         raise NotAVideo(f"neither the content type {content_type!r} nor the name says that it is an MP4")
 
 
-def metadata(text: str | None) -> str | None:
-    """Return the metadata that came along, None for none; raises MetadataNotObject."""
+def metadata(text: str | None, limits: Limits) -> str | None:
+    """Return the metadata that came along, None for none; raises MetadataNotObject, NotStorable, TooLarge."""
     if not text:
         return None
-    with contextlib.suppress(orjson.JSONDecodeError):
-        if isinstance(orjson.loads(text), dict):
-            return text
-    raise MetadataNotObject
+    if sent_metadata(text, limits) is None:
+        raise MetadataNotObject
+    return text
 
 
 async def inspect(path: Path) -> Seen:

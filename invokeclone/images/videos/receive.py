@@ -15,13 +15,12 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, UploadCutOff, VideoTooLarge
+from invokeclone.kit.limits import MIB
 from invokeclone.kit.storage import create
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MIB = 1024 * 1024
-VIDEO_LIMIT = 1024 * MIB
 METADATA_LIMIT = MIB
 HEADER_LIMIT = 16 * 1024
 PART_LIMIT = 16
@@ -39,7 +38,8 @@ class Received(NamedTuple):
 class _Form:
     """What the parser has read so far; it calls the `on_` methods."""
 
-    def __init__(self, check: Callable[[str, str | None], None]) -> None:
+    def __init__(self, check: Callable[[str, str | None], None], most: int) -> None:
+        self._most = most
         self.video: str | None = None
         self.waiting = bytearray()
         self.metadata: bytearray | None = None
@@ -102,8 +102,8 @@ class _Form:
 
     def _take_video(self, data: bytes) -> None:
         self._video_size += len(data)
-        if self._video_size > VIDEO_LIMIT:
-            raise VideoTooLarge(VIDEO_LIMIT)
+        if self._video_size > self._most:
+            raise VideoTooLarge(self._most)
         self.waiting += data
 
     def _take_metadata(self, data: bytes) -> None:
@@ -117,9 +117,9 @@ class _Form:
 
 
 async def receive(
-    body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None]
+    body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None], most: int
 ) -> Received:
-    """Write the `file` of a form to a new file at `path` and return what came beside it.
+    """Write the `file` of a form, of `most` bytes, to a new file at `path` and return what came beside it.
 
     `check` is called with the name and content type of the file before any of it is read, and may raise. Raises FormNotReadable,
     VideoTooLarge, MetadataTooLarge, UploadCutOff, OSError; the caller removes the file.
@@ -127,7 +127,7 @@ async def receive(
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise FormNotReadable("the body must be a multipart form")
-    form = _Form(check)
+    form = _Form(check, most)
     try:
         await _feed(form, MultipartParser(options[b"boundary"], _callbacks(form)), body, path)
     except FormParserError as error:

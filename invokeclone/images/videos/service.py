@@ -22,6 +22,7 @@ from invokeclone.images.schemas import Changed, Place, WorkflowAndGraphResponse
 from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
+from invokeclone.kit.limits import MIB
 from invokeclone.kit.prepared import Source
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -71,8 +72,10 @@ async def upload(
         await service.require_fillable(resources, user, board_id)
         part = await run_sync(_place_for_upload, settings)
         try:
-            received = await receive(body, content_type, part, intake.require_mp4_named)
-            metadata = intake.metadata(received.metadata)
+            received = await receive(
+                body, content_type, part, intake.require_mp4_named, settings.limits.video_mib * MIB
+            )
+            metadata = intake.metadata(received.metadata, settings.limits)
             seen = await intake.inspect(part)
             where = service.new_place(resources, "mp4", category, is_intermediate=is_intermediate)
             texts = {} if metadata is None else {png.METADATA: metadata}

@@ -7,6 +7,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import StringCollectionOutput
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import check_prompt
 
 
 @invocation(
@@ -27,10 +29,16 @@ class DynamicPromptInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> StringCollectionOutput:
-        """Give out the prompts."""
+        """Give out the prompts. Raises Unprocessable for a pattern, or a number of prompts, over its limit."""
         from dynamicprompts.generators import CombinatorialPromptGenerator, RandomPromptGenerator
 
         generator = CombinatorialPromptGenerator() if self.combinatorial else RandomPromptGenerator()
+        limits = context.config.get().limits
+        check_prompt(self.prompt, limits, "the pattern")
+        if self.max_prompts > limits.dynamic_prompts:
+            raise Unprocessable(
+                f"max_prompts is {self.max_prompts}, more than {limits.dynamic_prompts} (setting limits.dynamic_prompts)"
+            )
         prompts = list(generator.generate(self.prompt, self.max_prompts))
         return StringCollectionOutput(collection=prompts or [""])
 
@@ -63,7 +71,13 @@ class PromptsFromFileInvocation(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> StringCollectionOutput:
         """Give out the prompts; raises what `open_text` raises for files that the user may not read."""
+        before, after = self.pre_prompt or "", self.post_prompt or ""
+        limits = context.config.get().limits
+        check_prompt(before + after, limits, "what is put around the prompts")
         with context.config.open_text(self.file_path) as file:
             lines = read_prompts(file, self.start_line, self.max_prompts)
-        before, after = self.pre_prompt or "", self.post_prompt or ""
+        if len(lines) > limits.batch_values:
+            raise Unprocessable(
+                f"{self.file_path} has more than {limits.batch_values} prompts (setting limits.batch_values): read a part of it"
+            )
         return StringCollectionOutput(collection=[f"{before}{line}{after}" for line in lines])

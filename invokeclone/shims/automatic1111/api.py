@@ -17,13 +17,11 @@ from invokeclone.shims.automatic1111.generate import Desk
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleOne, UpscaleSeveral
-from invokeclone.shims.dialect import Problem, json_answer, read_json, read_object, router
+from invokeclone.shims.dialect import Problem, check_images, json_answer, read_json, read_object, router
 from invokeclone.shims.runs import runs_of, unless_gone
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
-MOST_WITH_PICTURES = 64 * 1024 * 1024
-"""Bytes of a body that carries pictures."""
 UNAUTHORIZED = 401
 
 
@@ -53,21 +51,21 @@ def _desk(request: Request, needs: Resources, user: User) -> Desk:
 @ROUTER.post("/txt2img")
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt."""
-    asked = await read_json(request, TextToImage, most=MOST_WITH_PICTURES)
+    asked = await read_json(request, TextToImage, with_images=True)
     return json_answer(await unless_gone(request, generate.text_to_image(_desk(request, needs, caller), asked)))
 
 
 @ROUTER.post("/img2img")
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt and a picture."""
-    asked = await read_json(request, ImageToImage, most=MOST_WITH_PICTURES)
+    asked = await read_json(request, ImageToImage, with_images=True)
     return json_answer(await unless_gone(request, generate.image_to_image(_desk(request, needs, caller), asked)))
 
 
 @ROUTER.post("/extra-single-image")
 async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Response:
     """Enlarge an image."""
-    asked = await read_json(request, UpscaleOne, most=MOST_WITH_PICTURES)
+    asked = await read_json(request, UpscaleOne, with_images=True)
     extras.refuse_unsupported(asked)
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
@@ -77,8 +75,9 @@ async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Respons
 @ROUTER.post("/extra-batch-images")
 async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Response:
     """Enlarge several images."""
-    asked = await read_json(request, UpscaleSeveral, most=MOST_WITH_PICTURES)
+    asked = await read_json(request, UpscaleSeveral, with_images=True)
     extras.refuse_unsupported(asked)
+    check_images(len(asked.image_list), needs.settings.limits, "imageList")
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
     made = [await extras.answered(needs, each.data, asked, format, "imageList") for each in asked.image_list]
@@ -88,9 +87,9 @@ async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Res
 @ROUTER.post("/png-info")
 async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response:
     """Read what a picture says of its making."""
-    asked = await read_json(request, ReadInfo, most=MOST_WITH_PICTURES)
-    data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image"))
+    asked = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
+    data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image", limits))
     with pictures.refusing("image"):
         text, items = await pictures.in_thread(lambda: infotext.found_in(data, limits))
     return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})

@@ -228,7 +228,7 @@ def _initial(request: Generate) -> str:
 
 
 async def _opened(resources: Resources, text: str) -> Image.Image:
-    data = await pictures.in_thread(lambda: pictures.unpacked(text, PARAM))
+    data = await pictures.in_thread(lambda: pictures.unpacked(text, PARAM, resources.settings.limits))
     return await pictures.opened(resources, data, PARAM)
 
 

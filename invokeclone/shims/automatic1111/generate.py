@@ -75,7 +75,7 @@ async def _planned(desk: Desk, asked: Generate) -> Plan:
 
 
 async def _read(resources: Resources, text: str, param: str) -> Any:
-    data = await pictures.in_thread(lambda: pictures.unpacked(text, param))
+    data = await pictures.in_thread(lambda: pictures.unpacked(text, param, resources.settings.limits))
     return await pictures.opened(resources, data, param)
 
 

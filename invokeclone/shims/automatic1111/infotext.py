@@ -11,8 +11,10 @@ from PIL import Image
 
 from invokeclone.images import intake, png
 from invokeclone.images.png import METADATA
+from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.image_files import open_own
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.json_text import NotStorable, decode_text
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
 
 PARAMETERS = "parameters"
@@ -62,8 +64,8 @@ def _unquoted(value: str) -> str:
     if not value.startswith('"'):
         return value
     try:
-        return str(json.loads(value))
-    except ValueError:
+        return str(decode_text(value, DEFAULT_LIMITS))
+    except (ValueError, NotStorable, TooLarge):
         return value
 
 
@@ -83,7 +85,7 @@ def packed(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the 
         return buffer.getvalue()
 
 
-def found_in(data: bytes, limits: Limits = intake.DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
+def found_in(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
     """Return the text in a picture ("" without one), and the other texts in it; raises what `intake.decode` raises."""
     image = intake.decode(data, limits)
     items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}

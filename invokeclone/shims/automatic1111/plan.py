@@ -17,10 +17,9 @@ from invokeclone.shims.automatic1111.options import Options
 from invokeclone.shims.automatic1111.prompts import parse, take_loras
 from invokeclone.shims.automatic1111.samplers import Sampling, sampling
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import Refused, check_images, check_prompt
 from invokeclone.users.current import User
 
-MOST_PICTURES = 32
 USUAL_STRENGTH = {TextToImage: 0.7, ImageToImage: 0.75}
 LATENT = "Latent"
 UPSCALERS = ("None", "Lanczos", "Nearest")
@@ -68,8 +67,10 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
     refuse_unsupported(asked)
     asked = _with_first_pass(asked)
     count = asked.batch_size * asked.n_iter
-    if count > MOST_PICTURES:
-        raise Refused(f"batch_size × n_iter is {count}; at most {MOST_PICTURES} pictures together", "batch_size")
+    limits = resources.settings.limits
+    check_images(count, limits, "batch_size")
+    check_prompt(asked.prompt, limits, "prompt")
+    check_prompt(asked.negative_prompt, limits, "negative_prompt")
     async with resources.database.read() as connection:
         kept = await options_of.load(connection, user)
         options = await options_of.changed(connection, kept, asked.override_settings)

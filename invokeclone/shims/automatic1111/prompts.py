@@ -14,12 +14,11 @@ from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.queue.generation import LoRAChoice
 from invokeclone.shims.dialect import Refused
 
-MOST_LETTERS = 16_000
 MOST_NESTED = 32
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
 _WHEN = re.compile(rf"\s*{_NUMBER}\s*")
-_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:>]+)((?::[^:>]*)*)>", re.IGNORECASE)
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 _COMPOSED = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
 
@@ -30,8 +29,6 @@ Chunk = list[PromptSegment]
 
 def parse(prompt: str, param: str = "prompt") -> Prompt:
     """Return the prompt; BREAK separates its chunks. Raises Refused, naming `param`, for what has no equal here."""
-    if len(prompt) > MOST_LETTERS:
-        raise Refused(f"the prompt is over {MOST_LETTERS} characters", param)
     if network := _NETWORK.search(prompt):
         raise Refused(f"{network[0]}: LoRAs and hypernetworks are applied by the prompt alone; write it there", param)
     if _COMPOSED.search(prompt):

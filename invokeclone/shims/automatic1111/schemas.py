@@ -126,7 +126,7 @@ class NamedPicture(Body):
 class UpscaleSeveral(Upscale):
     """`extra-batch-images`."""
 
-    image_list: list[NamedPicture] = Field(alias="imageList", min_length=1, max_length=32)
+    image_list: list[NamedPicture] = Field(alias="imageList", min_length=1)
 
 
 class ReadInfo(Body):

@@ -1,6 +1,7 @@
 """ComfyUI's routes, at the root, below /api and below /comfyui."""
 
 import contextlib
+import json
 import platform
 import sys
 import uuid
@@ -9,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import psutil
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request, Response, WebSocket
@@ -24,6 +24,8 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.json_text import decode_text
+from invokeclone.kit.limits import MIB, Limits
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import caches
@@ -47,10 +49,8 @@ from invokeclone.users.caller import Caller, caller
 from invokeclone.users.current import Identified, User, identified
 from invokeclone.version import __version__
 
-MOST_WORKFLOW = 4 * 1024 * 1024
 """Bytes of a request with a workflow."""
 LONGEST_ID = 200
-MOST_IDS = 1000
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 """What ComfyUI's own page sends along for other services; it is not kept."""
 PREFIXES = ("", "/api", "/comfyui", "/comfyui/api")
@@ -86,14 +86,14 @@ async def get_prompt(user: Caller, connection: Read) -> Response:
 @routes.post("/prompt")
 async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Listeners) -> Response:
     """Check a workflow, translate it and enqueue it."""
-    body = await read_object(request, most=MOST_WORKFLOW)
+    body = await read_object(request)
     try:
         kept, prompt_id = _sent(body)
         async with needs.database.read() as connection:
             if "prompt_id" in body:
                 await _check_new(connection, prompt_id)
             known = await catalog.read(connection, user, list(_pictures(kept.prompt)))
-        checked, kept, batch = await run_sync(lambda: _translated(kept, known, prompt_id))
+        checked, kept, batch = await run_sync(lambda: _translated(kept, known, prompt_id, needs.settings.limits))
     except WorkflowRefused as refused:
         return json_answer(refused.body, 400)
     clients.expect(prompt_id, user, kept, list(batch.graph.nodes))
@@ -144,10 +144,10 @@ def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
                     yield plain_name(inputs[name])
 
 
-def _translated(kept: Record, known: Catalog, prompt_id: str) -> tuple[Checked, Record, Batch]:
-    checked = check(kept.prompt, known)
+def _translated(kept: Record, known: Catalog, prompt_id: str, limits: Limits) -> tuple[Checked, Record, Batch]:
+    checked = check(kept.prompt, known, limits)
     kept = Record(kept.prompt, checked.outputs, kept.client_id, kept.extra_data)
-    return checked, kept, batch_of(kept, checked, known, prompt_id)
+    return checked, kept, batch_of(kept, checked, known, prompt_id, limits)
 
 
 def _is_first(body: Mapping[str, Any]) -> bool:
@@ -165,7 +165,7 @@ async def get_queue(user: Caller, connection: Read) -> Response:
 async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
     """Take prompts that wait out of the queue: all, or those named."""
     body = await read_object(request)
-    for chosen in _chosen(body, user.user_id):
+    for chosen in _chosen(body, user.user_id, needs.settings.limits.names):
         await service.delete_idle(needs, chosen)
     return Response()
 
@@ -202,16 +202,16 @@ async def get_history_of(user: Caller, connection: Read, prompt_id: str) -> Resp
 async def post_history(request: Request, needs: Needs, user: Caller) -> Response:
     """Forget prompts that have ended: all, or those named. Their pictures stay."""
     body = await read_object(request)
-    for chosen in _chosen(body, user.user_id):
+    for chosen in _chosen(body, user.user_id, needs.settings.limits.names):
         await service.prune(needs, chosen)
     return Response()
 
 
-def _chosen(body: Mapping[str, Any], user_id: str) -> Iterator[ItemFilter]:
+def _chosen(body: Mapping[str, Any], user_id: str, most: int) -> Iterator[ItemFilter]:
     """Yield what `clear` and `delete` mean."""
     ids = body.get("delete", [])
-    if not isinstance(ids, list) or len(ids) > MOST_IDS or not all(isinstance(one, str) for one in ids):
-        raise Refused(f"must be a list of at most {MOST_IDS} ids of prompts", "delete")
+    if not isinstance(ids, list) or len(ids) > most or not all(isinstance(one, str) for one in ids):
+        raise Refused(f"must be a list of at most {most} ids of prompts (setting limits.names)", "delete")
     own = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
     if body.get("clear"):
         yield ItemFilter(**own)
@@ -276,9 +276,11 @@ async def list_extensions(_user: Caller) -> Response:
 
 
 @routes.get("/features")
-async def features(_user: Caller) -> Response:
+async def features(_user: Caller, needs: Needs) -> Response:
     """Tell what this server can do beside the usual."""
-    return json_answer({"supports_preview_metadata": False, "max_upload_size": pictures.MOST_BYTES})
+    return json_answer(
+        {"supports_preview_metadata": False, "max_upload_size": needs.settings.limits.image_file_mib * MIB}
+    )
 
 
 @routes.get("/system_stats")
@@ -380,7 +382,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
     async with request.form(max_files=1, max_fields=20) as form:
         mask = await _uploaded(needs, form)
-        original = _original(form)
+        original = _original(form, needs.settings.limits)
     path = await _file(needs, original, user)
 
     def masked() -> Image.Image:
@@ -403,10 +405,10 @@ async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
     return await pictures.in_thread(lambda: image.convert(mode))
 
 
-def _original(form: FormData) -> str:
+def _original(form: FormData, limits: Limits) -> str:
     try:
-        told = orjson.loads(str(form.get("original_ref", "")))
-    except orjson.JSONDecodeError as error:
+        told = decode_text(str(form.get("original_ref", "")), limits)
+    except json.JSONDecodeError as error:
         raise Refused("not valid JSON", "original_ref") from error
     name = told.get("filename") if isinstance(told, dict) else None
     if not isinstance(name, str) or not name:

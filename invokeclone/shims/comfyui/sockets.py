@@ -45,8 +45,6 @@ BACKLOG = 2_000
 """Frames that wait for a client from which on it is left."""
 BACKLOG_OF_STEPS = 32
 """Frames that wait from which on steps and previews are left out."""
-MOST_SOCKETS = 200
-"""Sockets of one user."""
 LATE = 16
 """Prompts that are looked at when a client comes, for those that ended without it."""
 KEPT_IDS = 1_024
@@ -299,8 +297,9 @@ class Clients:
 
         `still_may` raises an InvokeCloneError when the client may no longer listen.
         """
-        if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= MOST_SOCKETS:
-            raise TooManySockets("there are too many connections")
+        most = self._resources.settings.limits.comfyui_sockets
+        if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= most:
+            raise TooManySockets(f"you have {most} connections open already (setting limits.comfyui_sockets)")
         await websocket.accept()
         socket = Socket()
         work = [

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.builder import GraphBuilder
 from invokeclone.graph.recipes import CannotBuild
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
@@ -16,13 +17,15 @@ from invokeclone.shims.comfyui.workflow import BadValue, Checked, Link, Workflow
 
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
-MAX_NODES = 2000
-"""Nodes of ours in one graph."""
+GROWTH = 4
+"""Nodes of the graph for each that a prompt may have."""
 
 
-def batch_of(kept: Record, checked: Checked, catalog: Catalog, prompt_id: str) -> Batch:
+def batch_of(
+    kept: Record, checked: Checked, catalog: Catalog, prompt_id: str, limits: Limits = DEFAULT_LIMITS
+) -> Batch:
     """Return the batch of a workflow: one item, whatever the number of pictures. Raises WorkflowRefused."""
-    builder = built(kept.prompt, checked, catalog)
+    builder = built(kept.prompt, checked, catalog, limits)
     record.put(builder, kept)
     try:
         return Batch.model_validate(
@@ -33,21 +36,24 @@ def batch_of(kept: Record, checked: Checked, catalog: Catalog, prompt_id: str) -
         raise WorkflowRefused("invalid_prompt", "The prompt cannot be run here", problems) from error
 
 
-def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog) -> GraphBuilder:
+def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> GraphBuilder:
     """Build the nodes' part of the graph, one after the other; raises WorkflowRefused."""
     builder = GraphBuilder(NAME)
     positions = {node_id: position for position, node_id in enumerate(prompt)}
     made: dict[str, tuple[Any, ...]] = {}
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        place = Place(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog)
+        place = Place(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
         try:
             inputs = {name: _value(name, value, kind, made, catalog) for name, value in checked.given[node_id].items()}
             made[node_id] = kind.draw(place, **inputs)
         except (CannotBuild, BadValue) as error:
             raise refused_node(node_id, kind.name, str(error), checked.outputs) from error
-        if len(builder.nodes) > MAX_NODES:
-            raise WorkflowRefused("too_many_nodes", f"The prompt needs over {MAX_NODES} nodes here")
+        if len(builder.nodes) > GROWTH * limits.comfyui_nodes:
+            raise WorkflowRefused(
+                "too_many_nodes",
+                f"The prompt needs more than {GROWTH * limits.comfyui_nodes} nodes here ({GROWTH} × setting limits.comfyui_nodes)",
+            )
     return builder
 
 

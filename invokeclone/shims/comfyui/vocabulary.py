@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.recipes import CannotBuild
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import InvalidGeneration, require_capability
 from invokeclone.shims.comfyui.catalog import Catalog
@@ -95,6 +96,7 @@ class Place:
 
     builder: GraphBuilder
     catalog: Catalog
+    limits: Limits = DEFAULT_LIMITS
 
     def add(self, role: str, node_type: str, **inputs: Any) -> str:
         """Add a node of ours and return its id."""

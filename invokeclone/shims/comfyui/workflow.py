@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.vocabulary import Input, NodeType
 
-MOST_NODES = 500
 IGNORED = frozenset({"Note", "MarkdownNote", "PrimitiveNode"})
 """Nodes of the editor that do nothing."""
 LONGEST = 200
@@ -68,9 +68,9 @@ class BadValue(Exception):
         self.message = message
 
 
-def check(prompt: Any, catalog: Catalog) -> Checked:
+def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> Checked:
     """Return what of a workflow will run; raises WorkflowRefused."""
-    types = _types(prompt)
+    types = _types(prompt, limits.comfyui_nodes)
     outputs = [node_id for node_id, kind in types.items() if kind.saves]
     if not outputs:
         raise WorkflowRefused("prompt_no_outputs", "Prompt has no outputs")
@@ -110,12 +110,12 @@ def refused_node(node_id: str, kind: str, message: str, outputs: list[str]) -> W
 # The whole
 
 
-def _types(prompt: Any) -> dict[str, NodeType]:
+def _types(prompt: Any, most: int) -> dict[str, NodeType]:
     if not isinstance(prompt, Mapping):
         raise WorkflowRefused("invalid_prompt", "The prompt must be an object of nodes by their ids")
-    if len(prompt) > MOST_NODES:
+    if len(prompt) > most:
         raise WorkflowRefused(
-            "too_many_nodes", f"The prompt has {len(prompt)} nodes; at most {MOST_NODES} are accepted"
+            "too_many_nodes", f"The prompt has {len(prompt)} nodes, more than {most} (setting limits.comfyui_nodes)"
         )
     found = {}
     for node_id, given in prompt.items():

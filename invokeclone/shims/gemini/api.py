@@ -12,7 +12,7 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
 from invokeclone.shims import init_images, pictures, usage
-from invokeclone.shims.dialect import Problem, Refused, json_answer, read_json, router
+from invokeclone.shims.dialect import Problem, Refused, check_images, check_prompt, json_answer, read_json, router
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
 from invokeclone.shims.runs import runs_of, unless_gone
 from invokeclone.users.caller import Caller
@@ -20,8 +20,6 @@ from invokeclone.users.current import User
 
 ORIGIN = "gemini"
 EDIT_STRENGTH = 0.75
-MOST_JSON = 64 * 2**20
-"""Bytes of a request, which may hold a picture."""
 _NO_MODEL = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
 """Google's own models, which clients send without asking: they mean the default model."""
 _STATES = {
@@ -70,10 +68,13 @@ def _model(config: ModelConfig) -> dict[str, object]:
 
 async def predict(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
     """Make pictures of a prompt."""
-    asked = await read_json(request, Predict, most=MOST_JSON)
+    asked = await read_json(request, Predict, with_images=True)
     if asked.instances.image is not None:
         raise Refused("pictures are edited by generateContent", "instances.image")
-    parameters = asked.parameters
+    parameters, limits = asked.parameters, needs.settings.limits
+    check_images(parameters.sample_count, limits, "parameters.sampleCount")
+    check_prompt(asked.instances.prompt, limits, "instances.prompt")
+    check_prompt(parameters.negative_prompt, limits, "parameters.negativePrompt")
     generation_request = GenerationRequest(
         prompt=Prompt.plain(asked.instances.prompt),
         negative_prompt=Prompt.plain(parameters.negative_prompt),
@@ -91,9 +92,12 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
 
 async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
     """Make pictures of what the user says last, beginning with the picture that is in it, if there is one."""
-    asked = await read_json(request, GenerateContent, most=MOST_JSON)
+    asked = await read_json(request, GenerateContent, with_images=True)
     config = asked.generation_config
-    prompt, data = asked.prompt, asked.picture
+    limits = needs.settings.limits
+    check_images(config.candidate_count, limits, "generationConfig.candidateCount")
+    check_prompt(prompt := asked.prompt, limits, "contents")
+    data = asked.picture(limits)
     image = await pictures.opened(needs, data, "contents") if data is not None else None
     width, height = init_images.within_edit_limit(image.size) if image else (None, None)
     generation_request = GenerationRequest(

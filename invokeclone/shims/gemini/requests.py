@@ -5,13 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from invokeclone.kit.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format, unpacked
 
-MOST_PICTURES = 10
-MOST_PROMPT = 32_000
-"""Characters."""
 ASPECTS = {
     "1:1": (1, 1),
     "2:3": (2, 3),
@@ -27,9 +25,8 @@ ASPECTS = {
 FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 Aspect = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
-Count = Annotated[int, Field(ge=1, le=MOST_PICTURES)]
+Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
-Prompt = Annotated[str, Field(max_length=MOST_PROMPT)]
 
 
 class Part(BaseModel):
@@ -64,7 +61,7 @@ class Parameters(Part):
 
     sample_count: Count = 1
     aspect_ratio: Aspect | None = None
-    negative_prompt: Prompt = ""
+    negative_prompt: str = ""
     seed: Seed | None = None
     output_options: OutputOptions = OutputOptions()
     loras: LoRAs = []
@@ -73,7 +70,7 @@ class Parameters(Part):
 class Instance(Part):
     """What to draw."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MOST_PROMPT)]
+    prompt: Annotated[str, Field(min_length=1)]
     image: Any = None
     """A picture to begin with, which Imagen's editing models take; it is refused."""
 
@@ -99,7 +96,7 @@ class Blob(Part):
 class ContentPart(Part):
     """A text or a picture."""
 
-    text: Prompt | None = None
+    text: str | None = None
     inline_data: Blob | None = None
     file_data: Any = None
 
@@ -149,16 +146,15 @@ class GenerateContent(Part):
     def prompt(self) -> str:
         """The texts of it, together."""
         text = "\n".join(part.text for part in self.last.parts if part.text)
-        if not text.strip() or len(text) > MOST_PROMPT:
-            raise Refused(f"there must be a text of at most {MOST_PROMPT} characters", "contents")
+        if not text.strip():
+            raise Refused("there must be a text", "contents")
         return text
 
-    @property
-    def picture(self) -> bytes | None:
-        """The picture in it. Raises Refused for several, and for files that are only named."""
+    def picture(self, limits: Limits) -> bytes | None:
+        """Return the image in it. Raises Refused for several, and for files that are only named."""
         if any(part.file_data for part in self.last.parts):
             raise Refused("files must be sent along as inlineData; addresses are not fetched", "contents")
         sent = [part.inline_data for part in self.last.parts if part.inline_data]
         if len(sent) > 1:
             raise Refused("the models here edit one picture at a time", "contents")
-        return unpacked(sent[0].data, "contents") if sent else None
+        return unpacked(sent[0].data, "contents", limits) if sent else None

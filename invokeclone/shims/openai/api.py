@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from PIL import Image
 
 from invokeclone.graph.prompts import Prompt
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
@@ -17,7 +18,7 @@ from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
 from invokeclone.shims import init_images, pictures
-from invokeclone.shims.dialect import Refused, json_answer, read_json, router
+from invokeclone.shims.dialect import Refused, check_images, check_prompt, json_answer, read_json, router
 from invokeclone.shims.openai import answers, links
 from invokeclone.shims.openai.answers import Form
 from invokeclone.shims.openai.errors import render
@@ -28,8 +29,8 @@ from invokeclone.shims.openai.requests import (
     Generation,
     Prompted,
     Variation,
+    fields,
     model_meant,
-    texts,
     uploads,
 )
 from invokeclone.shims.runs import runs_of, unless_gone
@@ -101,7 +102,7 @@ def _model(config: ModelConfig, created: Mapping[str, datetime]) -> dict[str, An
 async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt."""
     asked = await read_json(request, Generation)
-    generation_request = _request_of(asked, asked.prompt)
+    generation_request = _request_of(needs.settings.limits, asked, asked.prompt)
     job = await _job(
         needs, asked, generation_request, request.path_params.get("deployment"), "image_generation", style=asked.style
     )
@@ -111,16 +112,18 @@ async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
 async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt and a picture; with a mask, only what is transparent in it changes."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
-        asked = Edit.model_validate(texts(form))
-        sent = await uploads(form, "image", "image[]")
-        masks = await uploads(form, "mask")
+        asked = Edit.model_validate(fields(form, needs.settings.limits))
+        sent = await uploads(form, needs.settings.limits, "image", "image[]")
+        masks = await uploads(form, needs.settings.limits, "mask")
     if len(masks) > 1:
         raise Refused("there may be one mask", "mask")
     image = await _only(needs, sent)
     mask = await pictures.opened(needs, masks[0], "mask") if masks else None
     if mask is not None and mask.size != image.size:
         raise Refused(f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask")
-    generation_request = _request_of(asked, asked.prompt, asked.sides or init_images.within_edit_limit(image.size))
+    generation_request = _request_of(
+        needs.settings.limits, asked, asked.prompt, asked.sides or init_images.within_edit_limit(image.size)
+    )
     job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, EDIT_STRENGTH[asked.input_fidelity], mask)
     return await _answer(request, needs, caller, job)
@@ -129,9 +132,11 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures like a picture."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
-        asked = Variation.model_validate(texts(form))
-        image = await _only(needs, await uploads(form, "image", "image[]"))
-    generation_request = _request_of(asked, "", asked.sides or init_images.within_edit_limit(image.size))
+        asked = Variation.model_validate(fields(form, needs.settings.limits))
+        image = await _only(needs, await uploads(form, needs.settings.limits, "image", "image[]"))
+    generation_request = _request_of(
+        needs.settings.limits, asked, "", asked.sides or init_images.within_edit_limit(image.size)
+    )
     job = await _job(needs, asked, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
     job = await _with_picture(needs, caller, job, image, VARIATION_STRENGTH)
     return await _answer(request, needs, caller, job)
@@ -145,10 +150,13 @@ async def _only(resources: Resources, sent: list[bytes]) -> Image.Image:
     return await pictures.opened(resources, sent[0], "image")
 
 
-def _request_of(asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> GenerationRequest:
+def _request_of(limits: Limits, asked: Common, prompt: str, sides: tuple[int, int] | None = None) -> GenerationRequest:
     width, height = sides or asked.sides or (None, None)
     if width == 0 or height == 0:
         raise Refused("both sides must be at least 1", "size")
+    check_images(asked.count, limits, "n")
+    check_prompt(prompt, limits, "prompt")
+    check_prompt(asked.negative_prompt, limits, "negative_prompt")
     return GenerationRequest(
         prompt=Prompt.plain(prompt),
         negative_prompt=Prompt.plain(asked.negative_prompt),

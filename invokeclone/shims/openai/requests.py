@@ -4,22 +4,22 @@ Members that OpenAI doesn't have but other clients of this dialect send (`negati
 `scheduler`, `loras`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
 """
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from starlette.datastructures import FormData, UploadFile
 
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.kit.json_text import decode_text
+from invokeclone.kit.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
-from invokeclone.shims.pictures import MOST_BYTES, Format
+from invokeclone.shims.pictures import Format, check_size
 
-MOST_PICTURES = 10
 MOST_IMAGES = 16
-MOST_PROMPT = 32_000
-"""Characters."""
+"""Images that OpenAI's own API takes to edit."""
 NO_MODEL = re.compile(r"(dall-e|gpt-image|chatgpt-image|gpt-)", re.IGNORECASE)
 """Names of OpenAI's own models, which many clients send without asking anybody: they mean the default model."""
 _SIZE = re.compile(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})")
@@ -36,16 +36,6 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _json(value: Any) -> Any:
-    """Read a form's text as JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value) if value.strip() else []
-    except orjson.JSONDecodeError as error:
-        raise ValueError("must be JSON: a list of objects with `model` and `weight`") from error
-
-
 Blank = BeforeValidator(_blank)
 
 
@@ -60,15 +50,15 @@ class Common(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     model: Annotated[str | None, Blank] = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_PICTURES), Blank] = None
+    n: Annotated[int | None, Field(ge=1), Blank] = None
     size: Annotated[str | None, Blank] = None
     response_format: Annotated[Literal["url", "b64_json"] | None, Blank] = None
     seed: Annotated[int | None, Field(ge=0, lt=SEEDS), Blank] = None
     steps: Annotated[int | None, Field(ge=1, le=1000), Blank] = None
     cfg_scale: Annotated[float | None, Field(ge=1, le=100), Blank] = None
     scheduler: Annotated[SCHEDULER_NAME_VALUES | None, Blank] = None
-    negative_prompt: Annotated[str, Field(max_length=MOST_PROMPT)] = ""
-    loras: Annotated[list[LoRAChoice], BeforeValidator(_json)] = []
+    negative_prompt: str = ""
+    loras: list[LoRAChoice] = []
 
     @property
     def count(self) -> int:
@@ -92,7 +82,7 @@ class Common(BaseModel):
 class Prompted(Common):
     """What the two routes with a prompt take."""
 
-    prompt: str = Field(min_length=1, max_length=MOST_PROMPT)
+    prompt: str = Field(min_length=1)
     quality: Annotated[Quality, Blank] = "auto"
     output_format: Annotated[Format | None, Blank] = None
     output_compression: Annotated[int | None, Field(ge=0, le=100), Blank] = None
@@ -134,7 +124,7 @@ class Variation(Common):
     """Pictures like a picture."""
 
 
-async def uploads(form: FormData, *names: str) -> list[bytes]:
+async def uploads(form: FormData, limits: Limits, *names: str) -> list[bytes]:
     """Return the files of a form under these names. Raises Refused for text in their place, and for too many or too large ones."""
     parts = [part for name in names for part in form.getlist(name)]
     if len(parts) > MOST_IMAGES:
@@ -143,12 +133,18 @@ async def uploads(form: FormData, *names: str) -> list[bytes]:
     for part in parts:
         if not isinstance(part, UploadFile):
             raise Refused("must be a file", names[0])
-        if (part.size or 0) > MOST_BYTES:
-            raise Refused(f"the picture is over {MOST_BYTES // 2**20} MiB", names[0])
+        check_size(part.size or 0, names[0], limits)
         found.append(await part.read())
     return found
 
 
-def texts(form: FormData) -> dict[str, str]:
-    """Return a form's fields that are not files."""
-    return {name: value for name, value in form.multi_items() if isinstance(value, str)}
+def fields(form: FormData, limits: Limits) -> dict[str, Any]:
+    """Return a form's fields that are not files; `loras` is JSON. Raises Refused, NotStorable, TooLarge."""
+    found: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    loras = found.pop("loras", "").strip()
+    if not loras:
+        return found
+    try:
+        return found | {"loras": decode_text(loras, limits)}
+    except json.JSONDecodeError as error:
+        raise Refused("must be JSON: a list of objects with `model` and `weight`", "loras") from error

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.errors import UploadCutOff
 from invokeclone.images.videos import intake, receive, service
+from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from tests.images.people import asking, multiuser, register
@@ -110,9 +111,10 @@ async def test_metadata_that_is_no_object(upload, resources: Resources, text: st
 
 async def test_limits_of_size(upload, resources: Resources, monkeypatch) -> None:
     await upload(form={"metadata": json.dumps({"a": "x" * receive.METADATA_LIMIT})}, status=413)
-    monkeypatch.setattr(receive, "VIDEO_LIMIT", 1000)
+    monkeypatch.setattr(service, "MIB", 1000)
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(video_mib=1)})
     answer = await upload(status=413)
-    assert "limit" in answer["detail"]
+    assert "limits.video_mib" in answer["detail"]
     assert left(resources) == []
 
 

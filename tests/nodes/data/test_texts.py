@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from invokeclone.graph import registry
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import Limits
+from invokeclone.kit.settings import Settings
 from invokeclone.nodes.data import batch, prompts, strings, workflows
-from tests.fakes_context import FakeContext
+from tests.fakes_context import FakeConfig, FakeContext
 
 NOTHING: Any = None
 
@@ -68,12 +71,38 @@ def test_replace(text: str, search: str, replacement: str, regex: bool, result: 
 
 def test_dynamic_prompts() -> None:
     node = prompts.DynamicPromptInvocation(prompt="a {red|green} {cat|dog}", max_prompts=10, combinatorial=True)
-    assert node.invoke(NOTHING).collection == ["a red cat", "a red dog", "a green cat", "a green dog"]
+    context: Any = FakeContext()
+    assert node.invoke(context).collection == ["a red cat", "a red dog", "a green cat", "a green dog"]
     node = prompts.DynamicPromptInvocation(prompt="a {red|green} cat")
-    (one,) = node.invoke(NOTHING).collection
+    (one,) = node.invoke(context).collection
     assert one in ("a red cat", "a green cat")
     assert node.use_cache is False
-    assert prompts.DynamicPromptInvocation(prompt="").invoke(NOTHING).collection == [""]
+    assert prompts.DynamicPromptInvocation(prompt="").invoke(context).collection == [""]
+
+
+def test_prompts_that_nodes_make_have_limits(tmp_path: Path) -> None:
+    limits = Limits(dynamic_prompts=2, prompt_characters=20, batch_values=2)
+    context: Any = FakeContext(config=FakeConfig(Settings(limits=limits)))
+    pattern = "{a|b|c}"
+    assert prompts.DynamicPromptInvocation(prompt=pattern, max_prompts=2, combinatorial=True).invoke(
+        context
+    ).collection == ["a", "b"]
+    for node, setting in (
+        (prompts.DynamicPromptInvocation(prompt=pattern, max_prompts=3), "dynamic_prompts"),
+        (prompts.DynamicPromptInvocation(prompt=pattern * 3), "prompt_characters"),
+    ):
+        with pytest.raises(Unprocessable, match=setting):
+            node.invoke(context)
+    path = tmp_path / "prompts.txt"
+    path.write_text("a\nb\nc\n", encoding="utf-8")
+    context = FakeContext(
+        config=SimpleNamespace(open_text=lambda _: path.open(encoding="utf-8"), get=lambda: Settings(limits=limits))
+    )
+    read: Any = prompts.PromptsFromFileInvocation
+    assert read(file_path="x", max_prompts=2).invoke(context).collection == ["a", "b"]
+    for arguments, setting in (({"max_prompts": 0}, "batch_values"), ({"pre_prompt": "x" * 21}, "prompt_characters")):
+        with pytest.raises(Unprocessable, match=setting):
+            read(file_path="x", **arguments).invoke(context)
 
 
 def test_prompts_from_file(tmp_path: Path) -> None:
@@ -87,7 +116,7 @@ def test_prompts_from_file(tmp_path: Path) -> None:
         return path.open(encoding="utf-8")
 
     def read(**arguments: Any) -> list[str]:
-        context: Any = FakeContext(config=SimpleNamespace(open_text=open_text))
+        context: Any = FakeContext(config=SimpleNamespace(open_text=open_text, get=Settings))
         return prompts.PromptsFromFileInvocation(file_path="some.txt", **arguments).invoke(context).collection
 
     assert read() == ["one"]

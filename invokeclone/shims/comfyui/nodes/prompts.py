@@ -11,7 +11,6 @@ from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
 from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
 
 CONDITIONING = link("CONDITIONING")
-MAX_CHARACTERS = 50_000
 TEXT = Input("STRING", "", multiline=True)
 SIDE = integer(1024, 0, MAX_SIDE)
 OFFSET = integer(0, 0, MAX_SIDE)
@@ -33,8 +32,8 @@ def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
 
 def _written(place: Place, text: str, clip: Clip) -> str:
     """Return a text in the prompt language of the model that encodes it."""
-    if len(text) > MAX_CHARACTERS:
-        place.refuse(f"the prompt has {len(text)} characters, at most {MAX_CHARACTERS} are read")
+    if len(text) > (most := place.limits.prompt_characters):
+        place.refuse(f"the prompt has {len(text)} characters, more than {most} (setting limits.prompt_characters)")
     known = embeddings.triggers(place.catalog.embeddings, str(clip.model.config.base))
     return clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.by_prefix(text, known))))
 
