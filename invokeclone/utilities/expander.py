@@ -11,6 +11,8 @@ import sys
 from random import Random
 from typing import Any
 
+from invokeclone.kit.processes import end_with_parent
+
 MEMORY = 1 << 30
 IDLE_S = 120.0
 LONGEST_PROMPT = 100_000
@@ -60,6 +62,7 @@ def _bound_memory() -> None:
 
 def main() -> None:
     """Answer line by line."""
+    end_with_parent()
     _bound_memory()
     logging.disable()
     sys.setrecursionlimit(DEEPEST)
