@@ -10,10 +10,12 @@ from pathlib import Path
 
 from invokeclone.custom_nodes import describe, loading
 from invokeclone.graph import registry
+from invokeclone.kit.processes import end_with_parent
 
 
 def main() -> None:
     """Import and describe each pack; what packs print goes to stderr."""
+    end_with_parent()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     registry.discover()

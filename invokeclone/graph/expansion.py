@@ -16,7 +16,7 @@ from invokeclone.graph.copies import Indices, Row, agree, join, path_of
 from invokeclone.graph.edges import Edge, EdgeConnection
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
-from invokeclone.graph.plan import BRANCHES, Plan
+from invokeclone.graph.plan import BRANCHES, Gate, Plan
 from invokeclone.graph.ready import ReadyQueues
 from invokeclone.graph.values import copied
 
@@ -46,6 +46,8 @@ class Progress:
         self._plan = Plan(session.graph)
         self._ready = ReadyQueues(session.ready_order)
         self._held: list[str] = []
+        self._needed: dict[tuple[Gate, tuple[tuple[str, int], ...]], bool] = {}
+        """Whether what is behind a gate is needed, by the indices of the copies."""
         self._copies: dict[str, list[str]] = {}
         self._left: dict[str, int] = {}
         self._indices: dict[str, Indices] = {}
@@ -105,17 +107,34 @@ class Progress:
     def _is_skipped(self, copy_id: str) -> bool:
         """Decide on a copy whose parents have run: it is to be skipped, or is put where it runs or waits for conditions."""
         source_id = self._session.prepared_source_mapping[copy_id]
-        gates = self._plan.gates.get(source_id)
-        if gates:
-            needed = [self._is_chosen(gate.if_id, gate.branch, self._indices[copy_id]) for gate in gates]
-            if False in needed:
-                return True
-            if None in needed:
-                self._held.append(copy_id)
-                return False
+        needed = self._is_needed(source_id, self._indices[copy_id])
+        if needed is False:
+            return True
+        if needed is None:
+            self._held.append(copy_id)
+            return False
         node = self._session.execution_graph.nodes[copy_id]
         self._ready.push(type(node).__name__, self.path(copy_id), copy_id)
         return False
+
+    def _is_needed(self, source_id: str, indices: Indices) -> bool | None:
+        """Whether every `if` that the node is behind chooses its branch; None when that is not known yet."""
+        needed: bool | None = True
+        if source_id not in self._plan.gates:
+            return needed
+        path = tuple(sorted(indices.items()))
+        passed: list[tuple[Gate, tuple[tuple[str, int], ...]]] = []
+        for gate in self._plan.gates_of(source_id):
+            known = self._needed.get((gate, path))
+            passed.append((gate, path))
+            chosen = self._is_chosen(gate.if_id, gate.branch, indices) if known is None else known
+            if chosen is not True:
+                needed = chosen
+            if chosen is False or known is not None:
+                break
+        if needed is not None:
+            self._needed.update(dict.fromkeys(passed, needed))
+        return needed
 
     def _settle(self, copy_id: str) -> None:
         if self._is_skipped(copy_id):
@@ -174,7 +193,7 @@ class Progress:
 
     def _can_be_copied(self, source_id: str) -> bool:
         executed = self._session.executed
-        if not executed.issuperset(self._plan.awaited[source_id]):
+        if not all(iterator in executed for iterator in self._plan.awaited[source_id]):
             return False
         if self._plan.types[source_id] == ITERATE:
             edge = self._plan.collection_edge(source_id)

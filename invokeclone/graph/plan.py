@@ -3,7 +3,7 @@
 Made once per session; it knows no values and no copies.
 """
 
-from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from invokeclone.graph.control import COLLECT, IF, ITERATE
@@ -12,13 +12,16 @@ from invokeclone.graph.graph import Graph, Layout
 
 BRANCHES = {True: "true_input", False: "false_input"}
 """The input of an `if` that each condition chooses."""
+FIELDS = {field: branch for branch, field in BRANCHES.items()}
 
 
 class Gate(NamedTuple):
-    """A node is only needed when the `if` chooses this branch."""
+    """A node is only needed when the `if` chooses this branch, and the `if` itself is needed."""
 
     if_id: str
     branch: bool
+    depth: int
+    """How many gates the `if` is behind."""
 
 
 class Plan:
@@ -32,13 +35,20 @@ class Plan:
         self._place = {node_id: place for place, node_id in enumerate(self.order)}
         self.iterators: dict[str, tuple[str, ...]] = {}
         self.awaited: dict[str, tuple[str, ...]] = {}
+        """Iterate nodes that must have run before a node can be copied, the innermost, which runs last, first."""
         for node_id in self.order:
-            self.iterators[node_id], self.awaited[node_id] = self._iterators_of(node_id)
+            self.iterators[node_id], awaited = self._iterators_of(node_id)
+            self.awaited[node_id] = awaited[::-1]
         self.conditions: dict[str, Edge | None] = {}
-        self.gates: defaultdict[str, list[Gate]] = defaultdict(list)
         for node_id in self.order:
             if self.types[node_id] == IF:
-                self._add_gates(node_id)
+                edges = [edge for edge in self.layout.inward[node_id] if edge.destination.field == "condition"]
+                self.conditions[node_id] = edges[-1] if edges else None
+        self.gates: dict[str, Gate] = {}
+        """The innermost gate of each node that has one: all that the node's outputs lead to is behind it."""
+        for node_id in reversed(self.order):
+            if gate := self._gate_of(node_id):
+                self.gates[node_id] = gate
         self.deciding = {edge.source.node_id for edge in self.conditions.values() if edge}
         """Nodes whose outputs are conditions."""
 
@@ -67,22 +77,33 @@ class Plan:
     def _in_order(self, groups: list[tuple[str, ...]]) -> tuple[str, ...]:
         return tuple(sorted({one for group in groups for one in group}, key=self._place.__getitem__))
 
-    def _add_gates(self, if_id: str) -> None:
-        conditions = [edge for edge in self.layout.inward[if_id] if edge.destination.field == "condition"]
-        self.conditions[if_id] = conditions[-1] if conditions else None
-        for branch, field in BRANCHES.items():
-            for node_id in self._exclusive(if_id, field):
-                self.gates[node_id].append(Gate(if_id, branch))
+    def gates_of(self, node_id: str) -> Iterator[Gate]:
+        """Yield the gates that a node is behind, the innermost first."""
+        gate = self.gates.get(node_id)
+        while gate is not None:
+            yield gate
+            gate = self.gates.get(gate.if_id)
 
-    def _exclusive(self, if_id: str, field: str) -> set[str]:
-        """Nodes all of whose outputs end in one input of the `if`."""
-        found: set[str] = set()
-        for node_id in reversed(self.order[: self._place[if_id]]):
-            edges = self.layout.outward[node_id]
-            if edges and all(
-                edge.destination.node_id in found
-                or (edge.destination.node_id == if_id and edge.destination.field == field)
-                for edge in edges
-            ):
-                found.add(node_id)
-        return found
+    def _gate_of(self, node_id: str) -> Gate | None:
+        """Return the innermost gate that all of a node's outputs lead to, of which those that follow are known."""
+        edges = self.layout.outward[node_id]
+        gates = [self._gate_behind(edge) for edge in edges]
+        common = gates[0] if gates else None
+        for gate in gates[1:]:
+            common = self._innermost_common(common, gate)
+        return common
+
+    def _gate_behind(self, edge: Edge) -> Gate | None:
+        if_id = edge.destination.node_id
+        outer = self.gates.get(if_id)
+        if self.types[if_id] != IF or edge.destination.field not in FIELDS:
+            return outer
+        return Gate(if_id, FIELDS[edge.destination.field], outer.depth + 1 if outer else 0)
+
+    def _innermost_common(self, one: Gate | None, other: Gate | None) -> Gate | None:
+        while one is not None and other is not None and one != other:
+            if one.depth >= other.depth:
+                one = self.gates.get(one.if_id)
+            else:
+                other = self.gates.get(other.if_id)
+        return one if one == other else None

@@ -12,6 +12,8 @@ from asyncio.subprocess import DEVNULL, PIPE, SubprocessStreamProtocol
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from invokeclone.kit.processes import child_environment
+
 PIPE_GONE = (OSError, RuntimeError)
 """What writing to a closed pipe raises: OSError on asyncio, RuntimeError on uvloop."""
 DRAIN_S = 2.0
@@ -55,7 +57,10 @@ class ChildProcess:
         stdin: bool = True,
         stderr: bool = True,
     ) -> "ChildProcess":
-        """Start `command`; what it prints to stderr goes to ours, or nowhere. Raises OSError when it cannot be started."""
+        """Start `command`; what it prints to stderr goes to ours, or nowhere. Raises OSError when it cannot be started.
+
+        One that calls `end_with_parent` ends when this thread does: call it in the event loop's own, the main thread.
+        """
         loop = asyncio.get_running_loop()
         transport, streams = await loop.subprocess_exec(
             lambda: _Streams(line_limit, loop),
@@ -64,7 +69,7 @@ class ChildProcess:
             stdout=PIPE,
             stderr=None if stderr else DEVNULL,
             start_new_session=True,
-            env={**os.environ, **(environment or {})},
+            env=child_environment(environment),
         )
         return cls(transport, streams)
 

@@ -11,6 +11,8 @@ import sys
 from random import Random
 from typing import Any
 
+from invokeclone.kit.processes import end_with_parent
+
 MEMORY = 1 << 30
 IDLE_S = 120.0
 MOST_CHARACTERS = 20_000_000
@@ -57,6 +59,7 @@ def _bound_memory() -> None:
 
 def main() -> None:
     """Answer line by line."""
+    end_with_parent()
     _bound_memory()
     logging.disable()
     sys.setrecursionlimit(DEEPEST)

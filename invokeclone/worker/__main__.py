@@ -4,9 +4,12 @@ import argparse
 import os
 import signal
 
+from invokeclone.kit.processes import end_with_parent
+
 
 def main() -> None:
     """Become a worker. Ends by `os._exit`: a stuck node thread must not keep the process."""
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="invokeclone.worker", description=__doc__)
     parser.add_argument("--device", required=True, help="cpu, mps, cuda:N, xpu:N, or auto: the first one there is")
     device = parser.parse_args().device

@@ -1,6 +1,6 @@
-"""The engine behind a door: torch and diffusers come in on their own thread, and whoever needs a model waits for them here.
+"""The engine of a worker: torch and diffusers are imported in a thread of their own, and whoever needs them waits here.
 
-It knows where the engine's parts are and refuses to know models; nothing of torch is imported with this module.
+Does not depend on torch: it is imported with the engine's parts, when they are first needed.
 """
 
 import contextlib
@@ -23,6 +23,32 @@ if TYPE_CHECKING:
 
 PIXELS_PER_LATENT = 8
 """Along each side, of latents of an unknown family."""
+IMPORT_FREE = frozenset(
+    {
+        *(
+            f"invokeclone.nodes.data.{name}"
+            for name in ("batch", "collections", "math", "primitives", "prompt_template", "strings", "workflows")
+        ),
+        *(
+            f"invokeclone.nodes.images.{name}"
+            for name in (
+                "basic",
+                "channels",
+                "compose",
+                "export",
+                "filters",
+                "infill",
+                "match",
+                "noise",
+                "size",
+                "tiles",
+            )
+        ),
+        "invokeclone.graph.control",
+        *(f"invokeclone.nodes.metadata.{name}" for name in ("adapters", "core", "models", "values")),
+    }
+)
+"""Modules whose nodes import NumPy at most when they run: these run while the engine is being imported."""
 
 
 class Engine:
@@ -40,11 +66,17 @@ class Engine:
     def warm_up(self, then: Callable[[], None]) -> None:
         """Import what models need in a thread of its own, so that the first picture doesn't wait; call `then` there after.
 
-        Until that is done whoever asks for a model waits: transformers and diffusers import their parts lazily, which two
-        threads at once break ("cannot import name … from 'transformers'").
+        Until that is done every other thread that would import parts of them waits in `wait_until_imported`: modules of torch,
+        transformers and diffusers import each other in circles, and of two threads that wait for each other's module Python
+        gives one an unfinished module ("cannot import name … from partially initialized module").
         """
         self._imported.clear()
         threading.Thread(target=self._import_all, args=(then,), name="warm-up", daemon=True).start()
+
+    def wait_until_imported(self) -> None:
+        """Wait for the warm-up, if there is one. Raises CanceledException when this thread's node is canceled meanwhile."""
+        while not self._imported.wait(LOOK_EVERY_S):
+            checkpoint()
 
     def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
         """Return the LoadedModel of a record whose files lie at `path` (or of a part of it), from the cache or from disk."""
@@ -63,6 +95,7 @@ class Engine:
 
     def preview(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
         """Return a small image of latents (batch or not, channels, height, width), and how many pixels each of its pixels stands for."""
+        self.wait_until_imported()
         architecture = registry.architectures().get(base)
         space = architecture.latent_space_of(latents.shape) if architecture else None
         image: Image = _part("preview").preview(latents, space)
@@ -116,8 +149,7 @@ class Engine:
         return self._cache is not None and self._settings.model_cache_keep_alive_min > 0
 
     def _ready(self) -> Any:
-        while not self._imported.wait(LOOK_EVERY_S):
-            checkpoint()
+        self.wait_until_imported()
         with self._lock:
             if self._cache is None:
                 self._cache = _part("cache").ModelCache(self._settings, self._device)

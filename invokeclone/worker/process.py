@@ -164,6 +164,7 @@ class Process:
 
     def _replace_packs(self, names: list[str]) -> None:
         """Load these node packs, each anew; what is cached was made by their old classes."""
+        self._tools.engine.wait_until_imported()  # packs import torch and more, too
         self._tools.cache.clear()
         packs.replace(self._tools.resources.settings.custom_nodes_path, names)
 

@@ -26,6 +26,7 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.service import ItemError
 from invokeclone.worker import calls
 from invokeclone.worker.cache import key_of
+from invokeclone.worker.engine import IMPORT_FREE
 from invokeclone.worker.events import ItemEvents, NodeEvents
 from invokeclone.worker.loop import Outcome, describe
 from invokeclone.worker.stats import vram_in_use
@@ -164,6 +165,8 @@ class _Run:
         key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
         if key and (kept := cache.get(key)) is not None:
             return kept, kept.model_dump_json().encode()
+        if type(node).__module__ not in IMPORT_FREE:
+            self._tools.engine.wait_until_imported()
         output = node.invoke(self._make_context(self.session, node, source_id, events))
         output_json = output.model_dump_json().encode()
         if key:

@@ -4,6 +4,7 @@ Each table says which modules may do it and why; a new place is either a mistake
 """
 
 import ast
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -179,6 +180,29 @@ def test_other_programs_are_started_in_few_places_and_by_no_shell() -> None:
         for called, node in calls(path):
             assert called != "asyncio.create_subprocess_shell", path
             assert not any(word.arg == "shell" for word in node.keywords), path
+
+
+def programs() -> set[str]:
+    """Return our modules that other modules start as programs, by `python -m`."""
+    found = set()
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Tuple | ast.List | ast.Call):
+                words = [
+                    part.value if isinstance(part, ast.Constant) else None
+                    for part in (node.args if isinstance(node, ast.Call) else node.elts)
+                ]
+                found |= {str(after) for word, after in itertools.pairwise(words) if word == "-m"}
+    return {program for program in found if program.startswith("invokeclone")}
+
+
+def test_each_process_of_ours_ends_with_the_one_that_started_it() -> None:
+    found = programs()
+    assert len(found) == 4
+    for program in found:
+        path = PACKAGE.parent.joinpath(*program.split("."))
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert "end_with_parent" in {called for called, _ in calls(path)}, path
 
 
 # Files that users name

@@ -18,6 +18,7 @@ from invokeclone.images.errors import MetadataNotObject, NotAVideo
 from invokeclone.images.videos.probe import REFUSED
 from invokeclone.kit import log
 from invokeclone.kit.limits import Limits
+from invokeclone.kit.processes import child_environment
 
 PATIENCE_S = 60
 """More than `probe` takes on its own, for a machine that is busy."""
@@ -66,6 +67,7 @@ async def inspect(path: Path) -> Seen:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=child_environment(),
     )
     try:
         told, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_S)

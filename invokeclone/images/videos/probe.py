@@ -3,7 +3,7 @@
 FFmpeg is a large program in C that reads what strangers send: should a file crash it, or have it eat memory or time without
 end, that ends this process and not the server. It gets little of both. On success it writes a line of JSON, then the first
 frame as RGB, no side over `SIDE`; it exits with `REFUSED` and a line that says why when the file is no H.264 video that can be
-decoded. Nothing but the standard library and PyAV is imported here, so that it starts quickly.
+decoded. Little but the standard library and PyAV is imported here, so that it starts quickly.
 """
 
 import json
@@ -12,6 +12,8 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from invokeclone.kit.processes import end_with_parent
 
 SIDE = 256
 REFUSED = 2
@@ -26,6 +28,7 @@ class _Refused(Exception):
 
 def main(path: str) -> int:
     """Look into the file and tell on standard output; return the exit status."""
+    end_with_parent()
     _limit()
     try:
         told, pixels = _look(Path(path))
