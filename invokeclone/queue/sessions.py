@@ -1,8 +1,8 @@
 """How sessions are stored: the graph of a batch once, with places for its values, and of each item only what is its own.
 
 A row of the queue that has a graph (`graph_id`) holds in `graph_values` the JSON texts that go into the places, and in `session`
-what follows the graph in the session's JSON; before anything has run that is always the same, and the row holds only the id of the
-execution graph. A row without one (made by an earlier version, or by a workflow call) holds the whole session. Clients and workers
+what follows the graph in the session's JSON; before anything has run that follows from the session's id, and the row holds an empty
+text (or, made by an earlier version, the id of the execution graph). A row without one (made by an earlier version, or by a workflow call) holds the whole session. Clients and workers
 always get whole sessions.
 """
 
@@ -29,12 +29,14 @@ STORED: tuple[ColumnElement[str], ...] = (_columns.session_id, _columns.session,
 """What `whole` takes."""
 
 
-def new_session(session_id: str, execution_id: str, graph: str) -> str:
-    """Return the JSON text of a session that has not begun, for the JSON text of its graph.
+def new_session(session_id: str, graph: str) -> str:
+    """Return the JSON text of a session that has not begun, for the JSON text of its graph."""
+    return f'{{"id":"{session_id}","graph":{graph}{_fresh(_execution_id(session_id))}'
 
-    `execution_id` is for the graph of the nodes that will have run.
-    """
-    return f'{{"id":"{session_id}","graph":{graph}{_fresh(execution_id)}'
+
+def _execution_id(session_id: str) -> str:
+    """Return the id of the graph of the nodes that will have run: the session's, with its first and last eight digits exchanged."""
+    return f"{session_id[-8:]}{session_id[8:-8]}{session_id[:8]}"
 
 
 def _fresh(execution_id: str) -> str:
@@ -54,5 +56,5 @@ def whole(session_id: str, session: str, template: str | None, values: str | Non
     """Return the JSON text of a session from what its row holds."""
     if template is None:
         return session
-    rest = session if session.startswith(",") else _fresh(session)
+    rest = session if session.startswith(",") else _fresh(session or _execution_id(session_id))
     return f'{{"id":"{session_id}","graph":{fill(template, values)}{rest}'

@@ -560,7 +560,9 @@ class TestStorage:
         await take(resources)
         item_id = await take(resources)
         await service.finish(resources, item_id, "completed")
+        await add(runs=150, destination="d", user=BOB)
         await service.cancel_many(resources, ItemFilter(queue_id="default", owner="bob"))
+        await service.retry(resources, "default", [item_id + 3, item_id + 4])
         await service.prune(resources, ItemFilter(queue_id="default", owner="bob"))
         for scope, name in (("queue", "''"), ("batch", "batch_id"), ("destination", "ifnull(destination, '')")):
             counted = await self.rows(
