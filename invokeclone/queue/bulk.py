@@ -4,12 +4,14 @@ Each is one statement, or two. Deletions are counted here and not by a trigger: 
 the cost of its pages, where a thousand items one by one are as dear as having made them.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
 from invokeclone.kit.prepared import Prepared, json_list, members, parameter
@@ -82,18 +84,19 @@ async def cancel_idle(connection: Changes, chosen: ItemFilter, *, spare_running:
     values, at = chosen.values, now()
     async with tally.apart(connection):
         for status in IDLE:
-            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
-            rows = await statement.rows(connection, **values, at=at)
-            canceled += [(row[0], row[3]) for row in rows]
-            for (batch_id, destination, user_id), number in Counter([row[1:] for row in rows]).items():
+            groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
+            for batch_id, destination, user_id, number, item_ids in groups:
                 changes[Counted(batch_id, destination, user_id, status)] -= number
                 changes[Counted(batch_id, destination, user_id, "canceled")] += number
+                await _CANCEL.rows(connection, item_ids=item_ids, at=at)
+                canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
     await tally.change(connection, chosen.queue_id, changes)
     return canceled
 
 
 @cache
-def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+def _idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+    """Select what the items are counted by, how many they are, and their ids as a JSON list: to return each row costs more."""
     conditions = [*_conditions(stated), has_status(columns, status)]
     if spare_running:
         conditions.append(_not_in_a_running_call())
@@ -101,9 +104,14 @@ def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool)
         conditions.append(
             select(literal_column("1")).select_from(_waiting).where(has_status(_waiting.c, status)).exists()
         )
-    statement = update(session_queue).where(*conditions)
-    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
-    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
+    kind = (columns.batch_id, columns.destination, columns.user_id)
+    numbers = (func.count(), func.json_group_array(columns.item_id))
+    return Prepared(select(*kind, *numbers).where(*conditions).group_by(*kind))
+
+
+_CANCEL = Prepared(
+    update(session_queue).where(columns.item_id.in_(members("item_ids"))).values(became("canceled", parameter("at")))
+)
 
 
 _waiting = session_queue.alias("waiting")
