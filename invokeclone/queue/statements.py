@@ -191,11 +191,11 @@ SAVE_SESSION = Prepared(
     update(session_queue)
     .where(IS_ITEM)
     .values(
-        session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("rest")),
+        session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("packed")),
         updated_at=parameter("at"),
     )
 )
-"""Replaces what follows the graph."""
+"""Replaces what follows the graph, given as text and as `sessions` stores it."""
 
 
 def _claim(chosen: Any) -> Prepared:

@@ -17,7 +17,7 @@ from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.rows import ClaimedItem, Item, claimed, item_json, record
 from invokeclone.queue.schemas import Status
-from invokeclone.queue.sessions import MARK, new_session, whole
+from invokeclone.queue.sessions import MARK, new_session, packed, whole
 from invokeclone.queue.tally import Counted
 
 PART = 250
@@ -250,7 +250,7 @@ async def set_status(
 
 async def save_session(connection: Changes, item_id: int, rest: str) -> None:
     """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, at=now())
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=packed(rest), at=now())
 
 
 async def claim(
