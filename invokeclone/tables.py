@@ -135,7 +135,7 @@ queue_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many items are in each status, kept by triggers on `session_queue` (0012) and, of deletions, by queue/tally.py: of the `queue` (its name is ''), of each `batch`
+"""How many items are in each status, kept by a trigger on changes of `session_queue` (0012) and, of insertions and deletions, by queue/tally.py: of the `queue` (its name is ''), of each `batch`
 and of each `destination` (none is '')."""
 
 Index(

@@ -256,13 +256,16 @@ def queue_rows(times: int) -> Iterator[Row]:
         "items_by_ids 50",
         times,
         lambda side, _: side.ask("POST", f"{QUEUE}/items_by_ids", {"item_ids": side.facts["ids"][:50]}),
+        prepare,
     )
     yield get("b/status", "/b/{batch}/status")
     yield get("i/id", "/i/{id}")
     yield get("current", "/current")
     yield get("next", "/next")
     yield get("counts_by_destination", "/counts_by_destination?destination=bench")
-    yield Row("i/id/cancel", times, lambda side, i: side.ask("PUT", f"{QUEUE}/i/{side.facts['ids'][i]}/cancel"))
+    yield Row(
+        "i/id/cancel", times, lambda side, i: side.ask("PUT", f"{QUEUE}/i/{side.facts['ids'][i]}/cancel"), prepare
+    )
     canceled = lambda side, _: side.ask(  # noqa: E731
         "PUT", f"{QUEUE}/cancel_by_batch_ids", {"batch_ids": [side.facts["batch"]]}
     )

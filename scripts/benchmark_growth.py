@@ -1,25 +1,31 @@
 """What an item costs however long the queue is; `scripts/benchmark.py --only growth` runs it.
 
-CPU of the server and its worker: to claim, run and finish a node that does nothing, while so many others wait, and to drain them.
+CPU of the server and its worker: to claim, run and finish a node that does nothing, while so many others wait, and to drain them, by
+tenths of the whole queue. CPU, memory and the answers of `/health` while all items are listed, canceled and pruned.
 """
 
 import contextlib
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from benchmark_against import cpu_ns
+from benchmark_health import probed
 
 if TYPE_CHECKING:
     from benchmark import Running
 
 ROOM = {"INVOKEAI_MAX_QUEUE_SIZE": "200000"}
 LENGTHS = (100, 10_000, 100_000)
+TENTHS = 10
 RUN = 300
-"""Items that are run at each length."""
+"""Items that are run at each length, at the most."""
 AT_ONCE = 1000
 QUEUE = "/api/v1/queue/default"
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Compressing a list costs more than making it."""
 
 
 def batch(runs: int) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class Growth:
         server, worker, goal = *self.spent(), self.pending - count
         self.ask("PUT", "processor/resume")
         while self.left() > goal:
-            time.sleep(0.002)
+            time.sleep(0.01)
         self.ask("PUT", "processor/pause")
         time.sleep(0.1)
         left = self.left()
@@ -76,6 +82,32 @@ class Growth:
         while (now := self.spent()[1]) - spent > 50:
             spent = now
             time.sleep(2)
+
+    def peak(self, *, afresh: bool = False) -> float:
+        """Return the most memory that the server has had, in MiB; `afresh`: from now on."""
+        folder = Path(f"/proc/{self.running.process.pid}")
+        if afresh:
+            (folder / "clear_refs").write_text("5")
+        line = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
+    def once(self, name: str, method: str, path: str) -> dict[str, float]:
+        """Return what one request over the whole queue takes: CPU and the slowest `/health` in ms, memory on top in MiB."""
+        before, started = self.peak(afresh=True), self.spent()[0]
+        times = probed(self.running.client, lambda: self.receive(method, path))
+        return {
+            f"{name}_cpu_ms": self.spent()[0] - started,
+            f"{name}_memory_mib": self.peak() - before,
+            f"{name}_health_p50_ms": times[len(times) // 2],
+            f"{name}_health_worst_ms": times[-1],
+        }
+
+    def receive(self, method: str, path: str) -> None:
+        """Send a request and take its answer in without keeping it."""
+        with self.running.client.stream(method, f"{QUEUE}/{path}", headers=UNCOMPRESSED) as answer:
+            answer.raise_for_status()
+            for _ in answer.iter_raw():
+                pass
 
     def status(self, times: int = 50) -> float:
         """Return what the state of the queue costs, in ms."""
@@ -97,10 +129,16 @@ def measure(running: "Running") -> dict[str, float]:
             growth.ask("PUT", "processor/pause")
             growth.fill(length)
             results[f"status_{length}_ms"] = growth.status()
-            results |= {f"item_of_{length}_{name}": value for name, value in growth.drain(RUN).items()}
-        growth.ask("PUT", "clear")
+            results |= {f"item_of_{length}_{name}": value for name, value in growth.drain(min(RUN, length)).items()}
+        length = LENGTHS[-1]
+        growth.fill(length)
+        results |= growth.once(f"list_{length}", "GET", "list_all")
+        results |= growth.once(f"cancel_{length}", "PUT", "cancel_all_except_current")
+        results |= growth.once(f"prune_{length}", "PUT", "prune")
         growth.pending = 0
-        for length in (1000, 4000):
-            growth.fill(length)
-            results |= {f"drain_{length}_{name}": value for name, value in growth.drain(length).items()}
+        growth.fill(length)
+        for tenth in range(1, TENTHS + 1):
+            spent = growth.drain(growth.pending // (TENTHS + 1 - tenth))
+            if tenth in (1, TENTHS // 2, TENTHS):
+                results |= {f"drain_{length}_tenth_{tenth}_{name}": value for name, value in spent.items()}
     return results

@@ -80,29 +80,34 @@ def requests(client: httpx.Client) -> dict[str, Callable[[], httpx.Response]]:
     }
 
 
+def probed(client: httpx.Client, work: Callable[[], Any]) -> list[float]:
+    """Do `work` in a thread and return what `/health` took meanwhile, in ms, sorted."""
+    probe = subprocess.Popen(
+        [sys.executable, "-c", PROBE, str(client.base_url.host), str(client.base_url.port), str(EVERY_S)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert probe.stdout
+    probe.stdout.readline()
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    return sorted(map(float, probe.communicate("stop\n")[0].strip("[]\n").split(",")))
+
+
 def measure(running: Any) -> dict[str, float]:
     """Return p50, p99 and the worst of `/health` in ms while each kind of request is sent three times, one after the other."""
     client = running.client
     client.put("/api/v1/queue/default/processor/pause").raise_for_status()
-    url, result = client.base_url, {}
+    result: dict[str, float] = {}
     for name, send in {"nothing": lambda: time.sleep(3), **requests(client)}.items():
-        probe = subprocess.Popen(
-            [sys.executable, "-c", PROBE, str(url.host), str(url.port), str(EVERY_S)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert probe.stdout
-        probe.stdout.readline()
         statuses: list[int] = []
 
         def work(send: Callable[[], Any] = send, statuses: list[int] = statuses) -> None:
             statuses += [getattr(send(), "status_code", 0) for _ in range(3)]
 
         started = time.perf_counter()
-        worker = threading.Thread(target=work)
-        worker.start()
-        worker.join()
+        times = probed(client, work)
         spent = time.perf_counter() - started
-        times = sorted(map(float, probe.communicate("stop\n")[0].strip("[]\n").split(",")))
         result |= {
             f"{name}_status": statuses[-1],
             f"{name}_request_s": spent / 3,

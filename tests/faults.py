@@ -14,7 +14,9 @@ from typing import Any
 
 import aiosqlite
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from invokeclone.kit import transactions
 from invokeclone.kit.resources import Resources
 
 STATEMENTS = {"execute", "executemany", "commit", "_execute_fetchall"}
@@ -65,6 +67,18 @@ class Faults:
             return await original(connection, work, *args, **options)
 
         monkeypatch.setattr(aiosqlite.Connection, "_execute", execute)
+        for owner, name in ((transactions, "fetch"), (transactions.Transaction, "many")):
+            self._patch_statement(monkeypatch, owner, name)
+
+    def _patch_statement(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(where: Any, sql: str, values: Any) -> Any:
+            if self._next(f"SQL {sql}"):
+                raise OperationalError(sql, None, sqlite3.OperationalError("database or disk is full"))
+            return original(where, sql, values)
+
+        monkeypatch.setattr(owner, name, call)
 
     def _patch_file(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         original = getattr(os, name)

@@ -90,7 +90,7 @@ class BaseInvocationOutput(BaseModel):
     @classmethod
     def get_type(cls) -> str:
         """Return the output type as it stands in `type`."""
-        return str(cls.model_fields["type"].default)
+        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` costs four times as much
 
 
 class BaseInvocation(BaseModel, ABC):
@@ -133,7 +133,7 @@ class BaseInvocation(BaseModel, ABC):
     @classmethod
     def get_type(cls) -> str:
         """Return the node type as it stands in `type`."""
-        return str(cls.model_fields["type"].default)
+        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` costs four times as much
 
     @classmethod
     def get_output_annotation(cls) -> type[BaseInvocationOutput]:

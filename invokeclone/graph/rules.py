@@ -57,10 +57,10 @@ def check(nodes: Nodes, edges: list[Edge]) -> None:
     _check_ids(nodes)
     for edge in edges:
         _check_ends(nodes, edge)
-    _check_acyclic(nodes, edges)
+    order = _check_acyclic(nodes, edges)
     for edge in edges:
         _check_types(nodes, edge)
-    _check_control(nodes, edges)
+    _check_control(nodes, edges, order)
 
 
 def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
@@ -75,10 +75,10 @@ def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
         message = f"Input {destination} has an edge already"
         raise InvalidEdgeError(message)
     with_edge = [*edges, edge]
-    _check_acyclic(nodes, with_edge)
+    order = _check_acyclic(nodes, with_edge)
     _check_types(nodes, edge)
     edges_in, edges_out = _by_node(with_edge)
-    collected = _collected(nodes, edges_in, with_edge)
+    collected = _collected(nodes, edges_in, order)
     for node_id in (edge.source.node_id, destination.node_id):
         if nodes[node_id].get_type() == ITERATE and edges_in[node_id]:
             _check_iterate(nodes, edges_in, edges_out, collected, node_id)
@@ -109,19 +109,22 @@ def _check_ends(nodes: Nodes, edge: Edge) -> None:
     if destination is None:
         message = f"Edge destination node {edge.destination.node_id} does not exist in the graph"
         raise NodeNotFoundError(message)
-    if edge.source.field not in source.output_class.model_fields:
+    if edge.source.field not in source.output_class.__pydantic_fields__:
         message = f"Edge source field {edge.source.field} does not exist in node {edge.source.node_id}"
         raise NodeFieldNotFoundError(message)
     name = edge.destination.field
-    if name not in type(destination).model_fields and not _is_dynamic(destination, name):
+    if name not in type(destination).__pydantic_fields__ and not _is_dynamic(destination, name):
         message = f"Edge destination field {name} does not exist in node {edge.destination.node_id}"
         raise NodeFieldNotFoundError(message)
 
 
-def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> None:
-    if len(_sources_first(nodes, edges)) < len(nodes):
+def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> list[str]:
+    """Return the nodes in an order in which no edge points back."""
+    order = _sources_first(nodes, edges)
+    if len(order) < len(nodes):
         message = "Graph contains cycles"
         raise CyclicalGraphError(message)
+    return order
 
 
 def _sources_first(nodes: Nodes, edges: list[Edge]) -> list[str]:
@@ -142,12 +145,12 @@ def _sources_first(nodes: Nodes, edges: list[Edge]) -> list[str]:
 
 def source_type(nodes: Nodes, edge: Edge) -> Any:
     """Return the declared type of the output an edge starts from."""
-    return nodes[edge.source.node_id].output_class.model_fields[edge.source.field].annotation
+    return nodes[edge.source.node_id].output_class.__pydantic_fields__[edge.source.field].annotation
 
 
 def destination_type(nodes: Nodes, edge: Edge) -> Any:
     """Return the declared type of the input an edge ends in; Any for a saved workflow's."""
-    field = type(nodes[edge.destination.node_id]).model_fields.get(edge.destination.field)
+    field = type(nodes[edge.destination.node_id]).__pydantic_fields__.get(edge.destination.field)
     return field.annotation if field else Any
 
 
@@ -170,13 +173,16 @@ def _by_node(edges: Iterable[Edge]) -> tuple[defaultdict[str, list[Edge]], defau
 EdgesBy = defaultdict[str, "list[Edge]"]
 
 
-def _check_control(nodes: Nodes, edges: list[Edge]) -> None:
+def _check_control(nodes: Nodes, edges: list[Edge], order: list[str]) -> None:
+    control = {node_id: kind for node_id, node in nodes.items() if (kind := node.get_type()) in (ITERATE, COLLECT)}
+    if not control:
+        return
     edges_in, edges_out = _by_node(edges)
-    collected = _collected(nodes, edges_in, edges)
-    for node_id, node in nodes.items():
-        if node.get_type() == ITERATE:
+    collected = _collected(nodes, edges_in, order)
+    for node_id, kind in control.items():
+        if kind == ITERATE:
             _check_iterate(nodes, edges_in, edges_out, collected, node_id)
-        elif node.get_type() == COLLECT:
+        else:
             _check_collect(nodes, edges_in, edges_out, collected, node_id)
 
 
@@ -203,10 +209,13 @@ def _check_iterate(
             raise InvalidEdgeError(message)
 
 
-def _collected(nodes: Nodes, edges_in: EdgesBy, edges: list[Edge]) -> dict[str, set[Any]]:
-    """Return the types of what each collector collects, but for Any, with those of collectors that feed it."""
+def _collected(nodes: Nodes, edges_in: EdgesBy, order: list[str]) -> dict[str, set[Any]]:
+    """Return the types of what each collector collects, but for Any, with those of collectors that feed it.
+
+    `order` has the nodes so that no edge points back.
+    """
     found: dict[str, set[Any]] = {}
-    for node_id in _sources_first(nodes, edges):
+    for node_id in order:
         if nodes[node_id].get_type() != COLLECT:
             continue
         own: set[Any] = set()

@@ -1,5 +1,6 @@
 """Whether a value declared as one type may flow into a field declared as another; it looks at annotations, never at values."""
 
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -68,15 +69,21 @@ def compatible(source: Any, destination: Any) -> bool:
     One of several types suffices, in either direction, and so does an element of a list; the value itself is checked when
     it arrives.
     """
+    try:
+        return _compatible(source, destination)
+    except TypeError:  # one that has no hash
+        return _compatible.__wrapped__(source, destination)
+
+
+@lru_cache(maxsize=4096)
+def _compatible(source: Any, destination: Any) -> bool:
     if source is None or destination is None:
         return False
     destination = without_none(destination)
     if source == destination or is_any(source) or is_any(destination):
         return True
-    if source in get_args(destination) or destination in get_args(source):
-        return True
     if (source is int and destination is float) or (source in (int, float) and destination is str):
         return True
-    if is_subclass(source, destination):
+    if is_subclass(source, destination) or source in get_args(destination) or destination in get_args(source):
         return True
     return is_union(source) and set(get_args(source)) <= set(get_args(destination))

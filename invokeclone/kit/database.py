@@ -1,4 +1,4 @@
-"""The SQLite database behind SQLAlchemy Core: single reads, read connections, immediate write transactions, migrations.
+"""The SQLite database behind SQLAlchemy Core: single reads, read connections, write transactions, migrations.
 
 It knows pragmas, transactions and Alembic, and no table. Nobody else begins or commits.
 """
@@ -8,7 +8,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from invokeclone.kit import database_file, log
+from invokeclone.kit import database_file, log, transactions
 from invokeclone.kit.folding import fold, folded_like
 from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
+from invokeclone.kit.transactions import Changes, Result, Rows, fetch
 
 _log = log.get("kit.database")
 
@@ -58,30 +59,29 @@ async def _told(statement: str, done: Awaitable[Any]) -> None:
         raise OperationalError(statement, None, error) from error
 
 
-Rows = list[tuple[Any, ...]]
-
-
-class _Reader:
-    """A thread with a connection of its own, which answers single reads.
+class _Thread:
+    """A thread with a connection of its own.
 
     Through a pool of connections and a driver that knows futures, a read makes six trips to a thread; here it makes one.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Start the thread; it connects to the file at `path` for the first read."""
+    def __init__(self, path: Path, name: str) -> None:
+        """Start the thread; it connects to the file at `path` for its first work."""
         self._path = path
         self.busy = 0
         self._jobs: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="database-reader", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"database-{name}", daemon=True)
         self._thread.start()
 
-    def read(self, sql: str, values: dict[str, Any], done: Callable[["_Reader"], None]) -> asyncio.Future[Rows]:
-        """Return the rows to be; `done` is called on the event loop once the thread is free again."""
+    def run(
+        self, work: Callable[[sqlite3.Connection], Result], done: Callable[["_Thread"], None] = lambda _thread: None
+    ) -> asyncio.Future[Result]:
+        """Return the result to be; `done` is called on the event loop once the thread is free again."""
         loop = asyncio.get_running_loop()
         self.busy += 1
-        future: asyncio.Future[Rows] = loop.create_future()
+        future: asyncio.Future[Result] = loop.create_future()
 
-        def settle(rows: Rows | None, error: Exception | None) -> None:
+        def settle(result: Result | None, error: BaseException | None) -> None:
             self.busy -= 1
             done(self)
             if future.done():
@@ -89,19 +89,17 @@ class _Reader:
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(rows or [])
+                future.set_result(result)  # type: ignore[arg-type]  # without an error it is one
 
         def job(connection: sqlite3.Connection) -> None:
-            rows: Rows | None = None
-            error: Exception | None = None
+            result: Result | None = None
+            error: BaseException | None = None
             try:
-                rows = connection.execute(sql, values).fetchall()
-            except sqlite3.OperationalError as problem:
-                error = OperationalError(sql, None, problem)
-            except Exception as problem:  # noqa: BLE001  (whatever it is, it belongs to whoever reads)
+                result = work(connection)
+            except BaseException as problem:  # noqa: BLE001  (whatever it is, it belongs to whoever waits)
                 error = problem
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(settle, rows, error)
+                loop.call_soon_threadsafe(settle, result, error)
 
         self._jobs.put(job)
         return future
@@ -134,8 +132,9 @@ class Database:
         pool["pool_reset_on_return"] = None  # what is lent comes back without a transaction
         self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **pool)
         self._writing = asyncio.Lock()
-        self._readers: list[_Reader] = []
-        self._free: list[_Reader] = []
+        self._readers: list[_Thread] = []
+        self._free: list[_Thread] = []
+        self._writer: _Thread | None = None
         self._next = 0
         event.listen(self._engine.sync_engine, "connect", _on_connect)
 
@@ -146,18 +145,18 @@ class Database:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 return list(await driver.execute_fetchall(sql, values))
-        return await self._reader(self.path).read(sql, values, self._is_free)
+        return await self._reader(self.path).run(lambda connection: fetch(connection, sql, values), self._is_free)
 
-    def _is_free(self, reader: _Reader) -> None:
+    def _is_free(self, reader: _Thread) -> None:
         if not reader.busy and reader in self._readers:
             self._free.append(reader)
 
-    def _reader(self, path: Path) -> _Reader:
+    def _reader(self, path: Path) -> _Thread:
         """Return the reader that was free last, a new one, or the one whose turn it is to have something waiting."""
         if self._free:
             return self._free.pop()
         if len(self._readers) < READERS:
-            self._readers.append(_Reader(path))
+            self._readers.append(_Thread(path, "reader"))
             return self._readers[-1]
         self._next += 1
         return self._readers[self._next % READERS]
@@ -193,6 +192,27 @@ class Database:
                 await asyncio.shield(driver.rollback())
                 raise
 
+    async def transact(self, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
+        """Run `work` in an immediate transaction, commit, and return its result: all of it in one trip to a thread.
+
+        `work` may wait for prepared statements only (kit/prepared.py). What it raises, and a cancellation that comes before
+        the commit, rolls back.
+        """
+        if self.path is None:  # a database in memory is one connection
+            async with self.write() as connection:
+                return await work(connection)
+        async with self._writing:
+            if self._writer is None:
+                self._writer = _Thread(self.path, "writer")
+            abandoned = threading.Event()
+            future = self._writer.run(lambda connection: transactions.run(connection, work, abandoned))
+            try:
+                return await asyncio.shield(future)
+            except asyncio.CancelledError:
+                abandoned.set()
+                await asyncio.wait([future])  # the next writer begins when this one has ended
+                raise
+
     async def migrate(self) -> None:
         """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed.
 
@@ -222,9 +242,11 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        readers, self._readers, self._free = self._readers, [], []
-        for reader in readers:
-            await asyncio.to_thread(reader.close)
+        threads, self._readers, self._free = self._readers, [], []
+        if self._writer is not None:
+            threads, self._writer = [*threads, self._writer], None
+        for thread in threads:
+            await asyncio.to_thread(thread.close)
         await self._engine.dispose()
 
 

@@ -15,9 +15,10 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
-from invokeclone.kit.database import Database, Rows
+from invokeclone.kit.database import Database
+from invokeclone.kit.transactions import Changes, Rows, Transaction, Values
 
-Source: TypeAlias = AsyncConnection | Database
+Source: TypeAlias = Changes | Database
 """Where a prepared read runs: in a transaction, or by itself as of now."""
 
 _DIALECT = sqlite.dialect(paramstyle="named")
@@ -59,13 +60,30 @@ class Prepared:
         sql, given = self._compiled
         if isinstance(source, Database):
             return await source.fetch(sql, given | values)
-        raw = await source.get_raw_connection()
-        driver = raw.driver_connection
-        assert driver is not None
-        found = await driver.execute_fetchall(sql, given | values)
-        return list(found)
+        return await run(source, sql, given | values)
 
     async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
         """Run it and return the first row, if there is one."""
         rows = await self.rows(source, **values)
         return rows[0] if rows else None
+
+
+async def run(changes: Changes, sql: str, values: Values) -> Rows:
+    """Run a statement in the driver's own words and return its rows."""
+    if isinstance(changes, Transaction):
+        return changes.rows(sql, values)
+    return list(await (await _driver(changes)).execute_fetchall(sql, values))
+
+
+async def run_many(changes: Changes, sql: str, values: Iterable[Values]) -> int:
+    """Run a statement in the driver's own words once for each of `values`, in the database's thread; return how many rows it changed."""
+    if isinstance(changes, Transaction):
+        return changes.many(sql, values)
+    async with (await _driver(changes)).executemany(sql, values) as cursor:
+        return int(cursor.rowcount)
+
+
+async def _driver(connection: AsyncConnection) -> Any:
+    driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    return driver

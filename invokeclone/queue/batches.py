@@ -10,8 +10,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
@@ -255,33 +254,36 @@ def plain(value: BatchValue) -> object:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-@dataclass(frozen=True, slots=True)
-class NewItem:
-    """An item about to be stored: the ids of its session, the JSON texts of its values as `sessions` stores them, their record."""
+class NewItem(NamedTuple):
+    """An item about to be stored."""
 
-    session_id: str
-    execution_id: str
-    graph_values: str | None
-    field_values: str
+    row: tuple[str, str | None, str]
+    """Its session's id, the JSON texts of its values as `sessions` stores them, and their record."""
     template: str
     """The graph of the batch, with places for the values."""
 
     @property
+    def field_values(self) -> str:
+        """The record of its values as JSON text."""
+        return self.row[2]
+
+    @property
     def session(self) -> str:
         """The JSON text of the whole session."""
-        return new_session(self.session_id, self.execution_id, fill(self.template, self.graph_values))
+        session_id, values, _ = self.row
+        return new_session(session_id, fill(self.template, values))
 
 
 def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
     """Yield the items of `batch` in order, `limit` at most."""
     per_run = [_zip(zipped) for zipped in batch.data or []]
-    combinations = itertools.chain.from_iterable(itertools.product(*per_run) for _ in range(batch.runs))
-    ids = _new_ids()
-    template = batch.template
-    for combination in itertools.islice(combinations, limit):
-        values = MARK.join([text for choice in combination for text in choice.texts]) or None
-        field_values = f"[{','.join([choice.field_values for choice in combination])}]"
-        yield NewItem(next(ids), next(ids), values, field_values, template)
+    ids, template = _new_ids(), batch.template
+    for _ in range(min(batch.runs, limit)):
+        values = map(MARK.join, itertools.product(*(choices.values for choices in per_run)))
+        records = map(",".join, itertools.product(*(choices.records for choices in per_run)))
+        for value, record in itertools.islice(zip(values, records, strict=True), limit):
+            yield NewItem((next(ids), value or None, f"[{record}]"), template)
+            limit -= 1
 
 
 def _new_ids() -> Iterator[str]:
@@ -293,35 +295,44 @@ def _new_ids() -> Iterator[str]:
             yield f"{one[:8]}-{one[8:12]}-4{one[13:16]}-a{one[17:20]}-{one[20:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """What one inner list contributes to one item: a JSON text per datum, and their record as field values."""
+class _Choices(NamedTuple):
+    """What one inner list contributes to its items, one after the other."""
 
-    texts: list[str]
-    field_values: str
+    values: list[str]
+    """JSON texts, those of one item with marks in between."""
+    records: list[str]
+    """The same as field values."""
 
 
-def _zip(zipped: list[BatchDatum]) -> list[_Choice]:
-    if not zipped:
-        return []
-    heads = [
-        f'{{"node_path":{_json(datum.node_path)},"field_name":{_json(datum.field_name)},"value":' for datum in zipped
-    ]
-    columns = [[str(item) if type(item) is int else _json(plain(item)) for item in datum.items] for datum in zipped]
-    return [
-        _Choice(list(texts), ",".join(f"{head}{text}}}" for head, text in zip(heads, texts, strict=True)))
-        for texts in zip(*columns, strict=True)
-    ]
+def _zip(zipped: list[BatchDatum]) -> _Choices:
+    texts = [[str(item) if type(item) is int else _json(plain(item)) for item in datum.items] for datum in zipped]
+    records = [_records(datum, column) for datum, column in zip(zipped, texts, strict=True)]
+    return _Choices(list(map(MARK.join, zip(*texts, strict=True))), list(map(",".join, zip(*records, strict=True))))
+
+
+def _records(datum: BatchDatum, texts: list[str]) -> list[str]:
+    head = f'{{"node_path":{_json(datum.node_path)},"field_name":{_json(datum.field_name)},"value":'
+    return [f"{head}{text}}}" for text in texts]
 
 
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 """Writes integers of any size, which faster encoders refuse, and raises ValueError for NaN and infinity."""
 
 
+NODES_AT_ONCE, EDGES_AT_ONCE = 4, 200
+"""How many are written in one go."""
+
+
+def _slices(values: Iterable[Any], length: int) -> Iterator[list[Any]]:
+    remaining = iter(values)
+    while some := list(itertools.islice(remaining, length)):
+        yield some
+
+
 def _graph_json(graph: dict[str, Any]) -> str:
-    """Write a graph node by node and edge by edge, so that other threads can run in between."""
-    nodes = ",".join([f"{_json(node_id)}:{_json(node)}" for node_id, node in graph["nodes"].items()])
-    edges = ",".join([_json(edge) for edge in graph["edges"]])
+    """Write a graph a few nodes and edges at a time, so that other threads can run in between."""
+    nodes = ",".join([_json(dict(some))[1:-1] for some in _slices(graph["nodes"].items(), NODES_AT_ONCE)])
+    edges = ",".join([_json(some)[1:-1] for some in _slices(graph["edges"], EDGES_AT_ONCE)])
     return f'{{"id":{_json(graph["id"])},"nodes":{{{nodes}}},"edges":[{edges}]}}'
 
 

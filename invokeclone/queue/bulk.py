@@ -4,17 +4,19 @@ Each is one statement, or two. Deletions are counted here and not by a trigger: 
 the cost of its pages, where a thousand items one by one are as dear as having made them.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.prepared import Prepared, json_list, members, parameter
 from invokeclone.kit.times import now
+from invokeclone.kit.transactions import Changes
 from invokeclone.queue import statements, tally
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
@@ -72,9 +74,7 @@ def _not_in_a_running_call() -> ColumnElement[bool]:
 # Canceling
 
 
-async def cancel_idle(
-    connection: AsyncConnection, chosen: ItemFilter, *, spare_running: bool = False
-) -> list[tuple[int, str]]:
+async def cancel_idle(connection: Changes, chosen: ItemFilter, *, spare_running: bool = False) -> list[tuple[int, str]]:
     """Cancel the chosen items that no worker runs; return their ids and owners.
 
     `spare_running` leaves out those that belong to the same chain of calls as one being run.
@@ -84,18 +84,19 @@ async def cancel_idle(
     values, at = chosen.values, now()
     async with tally.apart(connection):
         for status in IDLE:
-            statement = _cancel_idle(frozenset(values), status, spare_running=spare_running)
-            rows = await statement.rows(connection, **values, at=at)
-            canceled += [(row[0], row[3]) for row in rows]
-            for (batch_id, destination, user_id), number in Counter([row[1:] for row in rows]).items():
+            groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
+            for batch_id, destination, user_id, number, item_ids in groups:
                 changes[Counted(batch_id, destination, user_id, status)] -= number
                 changes[Counted(batch_id, destination, user_id, "canceled")] += number
+                await _CANCEL.rows(connection, item_ids=item_ids, at=at)
+                canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
     await tally.change(connection, chosen.queue_id, changes)
     return canceled
 
 
 @cache
-def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+def _idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+    """Select what the items are counted by, how many they are, and their ids as a JSON list: to return each row costs more."""
     conditions = [*_conditions(stated), has_status(columns, status)]
     if spare_running:
         conditions.append(_not_in_a_running_call())
@@ -103,27 +104,36 @@ def _cancel_idle(stated: frozenset[str], status: Status, *, spare_running: bool)
         conditions.append(
             select(literal_column("1")).select_from(_waiting).where(has_status(_waiting.c, status)).exists()
         )
-    statement = update(session_queue).where(*conditions)
-    returned = (columns.item_id, columns.batch_id, columns.destination, columns.user_id)
-    return Prepared(statement.values(became("canceled", parameter("at"))).returning(*returned))
+    kind = (columns.batch_id, columns.destination, columns.user_id)
+    numbers = (func.count(), func.json_group_array(columns.item_id))
+    return Prepared(select(*kind, *numbers).where(*conditions).group_by(*kind))
+
+
+_CANCEL = Prepared(
+    update(session_queue).where(columns.item_id.in_(members("item_ids"))).values(became("canceled", parameter("at")))
+)
 
 
 _waiting = session_queue.alias("waiting")
 
 
-async def cancel_interrupted(connection: AsyncConnection) -> int:
+async def cancel_interrupted(connection: Changes) -> int:
     """Cancel every item that a worker was busy with; return how many."""
-    busy = or_(has_status(columns, "in_progress"), has_status(columns, "waiting"))
-    statement = update(session_queue).where(busy).values(became("canceled", now()))
-    return (await connection.execute(statement)).rowcount
+    return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
+
+
+_CANCEL_INTERRUPTED = Prepared(
+    update(session_queue)
+    .where(or_(has_status(columns, "in_progress"), has_status(columns, "waiting")))
+    .values(became("canceled", parameter("at")))
+    .returning(columns.item_id)
+)
 
 
 # Being run
 
 
-async def list_running(
-    connection: AsyncConnection, chosen: ItemFilter | None = None, device: str | None = None
-) -> list[int]:
+async def list_running(connection: Changes, chosen: ItemFilter | None = None, device: str | None = None) -> list[int]:
     """Return the ids of items being run: the chosen ones, or those on `device`."""
     values = chosen.values if chosen else {}
     statement = _running(frozenset(values), on_device=device is not None)
@@ -139,14 +149,14 @@ def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
 # Deleting
 
 
-async def delete_items(connection: AsyncConnection, queue_id: str, item_ids: Iterable[int]) -> None:
+async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; those that are gone are left out."""
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
     await _uncount(connection, queue_id, rows)
 
 
 async def delete_many(
-    connection: AsyncConnection,
+    connection: Changes,
     chosen: ItemFilter,
     statuses: Sequence[Status] | None = None,
     *,
@@ -164,7 +174,7 @@ async def delete_many(
     return [(row[0], row[4]) for row in rows]
 
 
-async def empty(connection: AsyncConnection, chosen: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
+async def empty(connection: Changes, chosen: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
     """Delete as `delete_many` does and return how many; at once where the table holds nothing else."""
     if set(chosen.values) == {"queue_id"} and statuses in (None, TERMINAL):
         row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=chosen.queue_id)
@@ -175,13 +185,10 @@ async def empty(connection: AsyncConnection, chosen: ItemFilter, statuses: Seque
     return len(await delete_many(connection, chosen, statuses))
 
 
-async def keep_newest(connection: AsyncConnection, queue_id: str, count: int) -> None:
+async def keep_newest(connection: Changes, queue_id: str, count: int) -> None:
     """Delete the finished items of a queue but the `count` newest."""
-    finished = (columns.queue_id == queue_id, columns.status.in_(TERMINAL))
-    ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
-    kept = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc()).limit(count)
-    statement = _deletion().where(*finished, columns.item_id.not_in(kept))
-    await _uncount(connection, queue_id, [tuple(row) for row in await connection.execute(statement)])
+    rows = await _DELETE_OLDEST.rows(connection, queue_id=queue_id, kept=count)
+    await _uncount(connection, queue_id, rows)
 
 
 def _deletion() -> Delete:
@@ -190,7 +197,7 @@ def _deletion() -> Delete:
     return delete(session_queue).returning(columns.item_id, columns.graph_id, *counted)  # type: ignore[return-value]
 
 
-async def _uncount(connection: AsyncConnection, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
+async def _uncount(connection: Changes, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Count deleted items no more, and remove the graphs that no other item has."""
     if not rows:
         return
@@ -227,6 +234,15 @@ def _number_unless(*others: ColumnElement[bool]) -> Prepared:
     return Prepared(select(select(func.count()).select_from(session_queue).scalar_subquery()).where(*alone, *none))
 
 
+def _delete_oldest() -> Prepared:
+    """Delete the finished items of a queue but the newest `kept`."""
+    finished = (statements.IN_QUEUE, columns.status.in_(TERMINAL))
+    ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
+    kept = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc())
+    return Prepared(_deletion().where(*finished, columns.item_id.not_in(kept.limit(parameter("kept")))))
+
+
+_DELETE_OLDEST = _delete_oldest()
 _DELETE_ITEMS = Prepared(
     _deletion().where(
         columns.item_id.in_(members("item_ids")),

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph import registry
 from invokeclone.graph.calls import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.kit.events import Event
-from invokeclone.kit.prepared import Prepared
+from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.queue import counts, store
+from invokeclone.kit.transactions import Changes
+from invokeclone.queue import counts, store, tally
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     InvocationCompleteEvent,
@@ -29,6 +29,7 @@ from invokeclone.queue.events import (
 from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, whole
+from invokeclone.queue.tally import Counted
 from invokeclone.tables import session_queue
 
 RETURN = "workflow_return"
@@ -46,7 +47,7 @@ class Called(NamedTuple):
     session: str
 
 
-async def told(connection: AsyncConnection, item: Item) -> QueueItemStatusChangedEvent:
+async def told(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
     """Make the event for an item whose status was just written, with counts as of this transaction."""
     return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
 
@@ -63,7 +64,8 @@ async def suspend(
     """
     execution = state.waiting_workflow_call_execution
     assert execution is not None
-    async with resources.database.write() as connection:
+
+    async def wait(connection: Changes) -> Event:
         waiting = await store.set_status(connection, item.item_id, "waiting")
         if waiting is None:
             raise CanceledException("the queue item was canceled")
@@ -73,8 +75,9 @@ async def suspend(
             raise CallFailed(f"{len(called)} runs of the workflow do not fit into the queue, which has room for {room}")
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
         await store.save_session(connection, item.item_id, state.rest_json())
-        event = await told(connection, waiting)
-    resources.events.emit(event)
+        return await told(connection, waiting)
+
+    resources.events.emit(await resources.database.transact(wait))
     resources.events.emit(
         BatchEnqueuedEvent(
             queue_id=item.queue_id,
@@ -89,14 +92,14 @@ async def suspend(
 
 
 async def _add(
-    connection: AsyncConnection,
+    connection: Changes,
     item: ClaimedItem,
     execution: WorkflowCallExecution,
     called: Sequence[Called],
     workflow: str,
 ) -> list[int]:
     """Insert the called sessions as pending items and return their ids."""
-    root = await connection.scalar(select(columns.root_item_id).where(columns.item_id == item.item_id))
+    row = await _ROOT.first(connection, item_id=item.item_id)
     moment = now()
     shared = {
         **{name: getattr(item, name) for name in ("queue_id", "batch_id", "priority", "origin", "destination")},
@@ -105,20 +108,31 @@ async def _add(
         "workflow_call_id": execution.id,
         "parent_item_id": item.item_id,
         "parent_session_id": execution.parent_session_id,
-        "root_item_id": root or item.item_id,
+        "root_item_id": (row and row[0]) or item.item_id,
         "workflow_call_depth": execution.depth,
         "created_at": moment,
         "updated_at": moment,
     }
-    rows = [{**one._asdict(), **shared} for one in called]
-    await connection.execute(insert(session_queue), rows)
+    for one in called:
+        await _ADD.rows(connection, **one._asdict(), **shared)
+    kind = Counted(item.batch_id, item.destination, item.user_id, "pending")
+    await tally.change(connection, item.queue_id, {kind: len(called)})
     return [one.item_id for one in await _called_by(connection, item.item_id, execution.id)]
+
+
+_ROOT = Prepared(select(columns.root_item_id).where(columns.item_id == parameter("item_id")))
+_ADDED = (
+    *("session_id", "session", "queue_id", "batch_id", "priority", "origin", "destination", "user_id", "workflow"),
+    *("workflow_call_id", "parent_item_id", "parent_session_id", "root_item_id", "workflow_call_depth"),
+    *("created_at", "updated_at"),
+)
+_ADD = Prepared(insert(session_queue).values({name: parameter(name) for name in _ADDED}))
 
 
 # Ending
 
 
-async def settle(connection: AsyncConnection) -> list[Event]:
+async def settle(connection: Changes) -> list[Event]:
     """Bring every chain of calls in order after items have ended; return what is to be told after the commit.
 
     Who was called by an item that no longer waits is canceled; who waits goes on, fails or is canceled with those called.
@@ -146,28 +160,48 @@ _ANY_CALL = Prepared(
 """Most queues have no calls at all, and many changes would have to look for them."""
 
 
-async def _abandoned(connection: AsyncConnection) -> list[int]:
+async def _abandoned(connection: Changes) -> list[int]:
     """Return the active items whose caller does not wait for them."""
+    return [row[0] for row in await _ABANDONED.rows(connection)]
+
+
+def _without_caller() -> Prepared:
     caller = session_queue.alias("caller").c
     waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
     called = select(columns.item_id).where(columns.parent_item_id.is_not(None), columns.status.in_(ACTIVE))
-    return list((await connection.execute(called.where(~waits.exists()))).scalars())
+    return Prepared(called.where(~waits.exists()))
 
 
-async def _waiting(connection: AsyncConnection) -> list[tuple[int, str]]:
+_ABANDONED = _without_caller()
+
+
+async def _waiting(connection: Changes) -> list[tuple[int, str]]:
     return [(item_id, whole(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
 
 
 _WAITING = Prepared(select(columns.item_id, *STORED).where(has_status(columns, "waiting")).order_by(columns.item_id))
 
 
-async def _called_by(connection: AsyncConnection, item_id: int, call_id: str) -> list[Any]:
-    statement = select(columns.item_id, columns.session_id, columns.status, columns.error_message)
-    mine = columns.parent_item_id == item_id, columns.workflow_call_id == call_id
-    return list(await connection.execute(statement.where(*mine).order_by(columns.item_id)))
+class _CalledItem(NamedTuple):
+    """An item that runs for a call."""
+
+    item_id: int
+    status: str
+    error_message: str | None
 
 
-async def _advance(connection: AsyncConnection, item_id: int, session: str) -> list[Event]:
+async def _called_by(connection: Changes, item_id: int, call_id: str) -> list[_CalledItem]:
+    return [_CalledItem(*row) for row in await _CALLED.rows(connection, item_id=item_id, call_id=call_id)]
+
+
+_CALLED = Prepared(
+    select(columns.item_id, columns.status, columns.error_message)
+    .where(columns.parent_item_id == parameter("item_id"), columns.workflow_call_id == parameter("call_id"))
+    .order_by(columns.item_id)
+)
+
+
+async def _advance(connection: Changes, item_id: int, session: str) -> list[Event]:
     """Let a waiting item go on, fail or be canceled, if those it called have come to an end that decides it."""
     known = orjson.loads(session).get("waiting_workflow_call_execution") or {}
     called = await _called_by(connection, item_id, known.get("id", ""))
@@ -187,7 +221,7 @@ async def _advance(connection: AsyncConnection, item_id: int, session: str) -> l
         return await _fail(connection, item_id, session, str(error))
 
 
-async def _returned(connection: AsyncConnection, item_id: int) -> dict[str, Any]:
+async def _returned(connection: Changes, item_id: int) -> dict[str, Any]:
     """Return what a called item gives back. Raises CallFailed unless its workflow returned exactly once."""
     text = await store.get_session(connection, item_id)
     session = orjson.loads(text or "{}")
@@ -210,7 +244,7 @@ def _together(returned: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _resume(
-    connection: AsyncConnection, item_id: int, session: str, item_ids: list[int], returned: list[dict[str, Any]]
+    connection: Changes, item_id: int, session: str, item_ids: list[int], returned: list[dict[str, Any]]
 ) -> list[Event]:
     """Give the calling node its output and put its item back into the line."""
     values = _together(returned)
@@ -229,7 +263,7 @@ async def _resume(
     return [told_result, await told(connection, item)]
 
 
-async def _fail(connection: AsyncConnection, item_id: int, session: str, message: str) -> list[Event]:
+async def _fail(connection: Changes, item_id: int, session: str, message: str) -> list[Event]:
     """Fail the calling node, and its item with it."""
     state = GraphExecutionState.model_validate_json(session)
     execution = _end_call(state, "failed")
@@ -265,7 +299,11 @@ def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExec
     }
 
 
-async def forget_devices(connection: AsyncConnection) -> None:
+async def forget_devices(connection: Changes) -> None:
     """Let any worker take the items that waited when the server ended: what theirs had kept for them is gone."""
-    statement = update(session_queue).where(has_status(columns, "pending"), columns.device.is_not(None))
-    await connection.execute(statement.values(device=None))
+    await _FORGET_DEVICES.rows(connection)
+
+
+_FORGET_DEVICES = Prepared(
+    update(session_queue).where(has_status(columns, "pending"), columns.device.is_not(None)).values(device=None)
+)

@@ -1,6 +1,6 @@
 """How many items are in each status: of a queue, of a batch, of a destination.
 
-Each answer is one statement over `queue_counts`, which triggers keep: it costs the same however long the queue is.
+Each answer is one statement over `queue_counts`, which changes of items keep: it costs the same however long the queue is.
 """
 
 from typing import Any

@@ -82,7 +82,7 @@ OPEN = {
 """What everybody may know of an item."""
 NAMES = {"batch_id", "session_id", "user_id"}
 """What has to be a text, whatever it says."""
-REDACTED_SESSION = new_session(REDACTED, REDACTED, f'{{"id":"{REDACTED}","nodes":{{}},"edges":[]}}')
+REDACTED_SESSION = new_session(REDACTED, f'{{"id":"{REDACTED}","nodes":{{}},"edges":[]}}')
 
 
 def has_status(item: Any, status: Status) -> ColumnElement[bool]:

@@ -6,13 +6,12 @@ It runs no item and knows no worker: a worker claims and finishes through here, 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.transactions import Changes
 from invokeclone.queue import bulk, calls, counts, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
@@ -58,6 +57,10 @@ def _check_owner(user: User, item: Item) -> None:
         raise NotYourQueueItem(item.item_id)
 
 
+Owned = list[tuple[int, str]]
+"""Ids of items, each with its owner."""
+
+
 def _emit(resources: Resources, events: Iterable[Event]) -> None:
     for event in events:
         resources.events.emit(event)
@@ -84,7 +87,8 @@ async def enqueue(
         await off_loop(lambda: batch.check(limits))
     else:
         batch.check(limits)
-    async with resources.database.write() as connection:
+
+    async def add(connection: Changes) -> tuple[int, int, list[int]]:
         pending, highest = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
         batch.check_room(limits, max(room, 0))
@@ -104,6 +108,9 @@ async def enqueue(
         item_ids.reverse()
         if "batch_id" in batch.model_fields_set:  # it may have been there before
             item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
+        return priority, enqueued, item_ids
+
+    priority, enqueued, item_ids = await resources.database.transact(add)
     result = EnqueueBatchResult(
         queue_id=queue_id,
         enqueued=enqueued,
@@ -135,8 +142,9 @@ async def retry(
     nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another user's.
     """
     _check_open(resources)
-    retried: list[tuple[int, str]] = []
-    async with resources.database.write() as connection:
+
+    async def repeat(connection: Changes) -> list[tuple[int, str]]:
+        retried: list[tuple[int, str]] = []
         pending, _ = await store.count_pending(connection, queue_id)
         room = resources.settings.max_queue_size - pending
         known = await store.list_known(connection, await store.list_roots(connection, item_ids))
@@ -147,6 +155,9 @@ async def retry(
             if item.status in ("failed", "canceled") and len(retried) < room:
                 await store.repeat(connection, item.item_id)
                 retried.append((item.item_id, item.user_id))
+        return retried
+
+    retried = await resources.database.transact(repeat)
     if retried:
         resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
     return RetryItemsResult(queue_id=queue_id, retried_item_ids=[item_id for item_id, _ in retried])
@@ -160,21 +171,24 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
     Raise QueueItemNotFound or NotYourQueueItem.
     """
-    async with resources.database.write() as connection:
+
+    async def end(connection: Changes) -> tuple[list[Event], str]:
         before = await store.get(connection, queue_id, item_id)
         _check_owner(user, before)
         events = [*await _cancel(connection, [item_id]), *await _rest_of_calls(connection, before)]
-        text = await store.get_json(connection, queue_id, item_id)
+        return events, await store.get_json(connection, queue_id, item_id)
+
+    events, text = await resources.database.transact(end)
     _emit(resources, events)
     return text
 
 
-async def _cancel(connection: AsyncConnection, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
+async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
     return [await calls.told(connection, item) for item in changed if item]
 
 
-async def _rest_of_calls(connection: AsyncConnection, *items: Item | None) -> list[Event]:
+async def _rest_of_calls(connection: Changes, *items: Item | None) -> list[Event]:
     """End or go on with whom the given items called or were called by; return what is to be told."""
     return await calls.settle(connection) if any(item and item.in_call for item in items) else []
 
@@ -184,13 +198,16 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
     Raise QueueItemNotFound or NotYourQueueItem.
     """
-    async with resources.database.write() as connection:
+
+    async def remove(connection: Changes) -> list[QueueItemStatusChangedEvent]:
         before = await store.get(connection, queue_id, item_id)
         _check_owner(user, before)
         chain = await store.list_chain(connection, item_id) if before.in_call else [item_id]
         events = await _cancel(connection, chain)
         await bulk.delete_items(connection, queue_id, chain)
-    _emit(resources, events)
+        return events
+
+    _emit(resources, await resources.database.transact(remove))
 
 
 # Many items
@@ -198,25 +215,31 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
-    async with resources.database.write() as connection:
+
+    async def end(connection: Changes) -> tuple[Owned, list[QueueItemStatusChangedEvent], list[Event]]:
         idle = await bulk.cancel_idle(connection, chosen)
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
-        others = await calls.settle(connection)
+        return idle, changed, await calls.settle(connection)
+
+    idle, changed, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, [*changed, *others])
     return len(idle) + len(changed)
 
 
-def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, str]]) -> None:
+def _tell_canceled(resources: Resources, queue_id: str, items: Owned) -> None:
     if items:
         resources.events.emit(QueueItemsCanceledEvent.of(queue_id, items))
 
 
 async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
-    async with resources.database.write() as connection:
+
+    async def end(connection: Changes) -> tuple[Owned, list[Event]]:
         idle = await bulk.cancel_idle(connection, chosen, spare_running=True)
-        others = await calls.settle(connection)
+        return idle, await calls.settle(connection)
+
+    idle, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, others)
     return len(idle)
@@ -224,9 +247,12 @@ async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
 
 async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
-    async with resources.database.write() as connection:
+
+    async def remove(connection: Changes) -> tuple[Owned, list[Event]]:
         idle = await bulk.delete_many(connection, chosen, bulk.IDLE, spare_running=True)
-        others = await calls.settle(connection)
+        return idle, await calls.settle(connection)
+
+    idle, others = await resources.database.transact(remove)
     _tell_canceled(resources, chosen.queue_id, idle)
     _emit(resources, others)
     return len(idle)
@@ -234,10 +260,13 @@ async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
 
 async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
     """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
-    async with resources.database.write() as connection:
+
+    async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], Owned, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         deleted = await bulk.delete_many(connection, chosen)
-        others = await calls.settle(connection)
+        return changed, deleted, await calls.settle(connection)
+
+    changed, deleted, others = await resources.database.transact(remove)
     told = {event.item_id for event in changed}
     _emit(resources, [*changed, *others])
     _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
@@ -246,10 +275,13 @@ async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
 
 async def clear(resources: Resources, chosen: ItemFilter) -> int:
     """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
-    async with resources.database.write() as connection:
+
+    async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], int, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         deleted = await bulk.empty(connection, chosen)
-        others = await calls.settle(connection)
+        return changed, deleted, await calls.settle(connection)
+
+    changed, deleted, others = await resources.database.transact(remove)
     _emit(resources, [*changed, *others])
     resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
     return deleted
@@ -257,8 +289,7 @@ async def clear(resources: Resources, chosen: ItemFilter) -> int:
 
 async def prune(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that have ended; return how many."""
-    async with resources.database.write() as connection:
-        return await bulk.empty(connection, chosen, TERMINAL)
+    return await resources.database.transact(lambda connection: bulk.empty(connection, chosen, TERMINAL))
 
 
 # The state of the whole
@@ -287,13 +318,16 @@ async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcess
 
 
 async def _switch(
-    resources: Resources, user: User, act: Callable[[AsyncConnection], Awaitable[None]]
+    resources: Resources, user: User, act: Callable[[Changes], Awaitable[None]]
 ) -> SessionProcessorStatus:
     if not user.is_admin:
         raise AdminOnly
-    async with resources.database.write() as connection:
+
+    async def switch(connection: Changes) -> SessionProcessorStatus:
         await act(connection)
         return await counts.of_processor(connection)
+
+    return await resources.database.transact(switch)
 
 
 # For the workers
@@ -315,11 +349,14 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
     """
     settings = resources.settings
     fair = settings.session_queue_mode == "round_robin"
-    async with resources.database.write() as connection:
+
+    async def take(connection: Changes) -> tuple[ClaimedItem | None, Event | None]:
         item = await store.claim(
             connection, device, round_robin=fair and settings.multiuser, resident=resident if fair else ()
         )
-        event = await calls.told(connection, item) if item else None
+        return item, await calls.told(connection, item) if item else None
+
+    item, event = await resources.database.transact(take)
     if event:
         resources.events.emit(event)
     return item
@@ -337,12 +374,15 @@ async def finish(
 
     Return the item, or None when it was at its end or is gone: then nobody is told.
     """
-    async with resources.database.write() as connection:
+
+    async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
         if session_json is not None:
             await store.save_session(connection, item_id, session_json)
         item = await store.set_status(connection, item_id, status, error)
         events: list[Event] = [await calls.told(connection, item)] if item else []
-        events += await _rest_of_calls(connection, item)
+        return item, events + await _rest_of_calls(connection, item)
+
+    item, events = await resources.database.transact(end)
     _emit(resources, events)
     return item
 
@@ -361,11 +401,14 @@ async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
     """Fail the items of a worker that died, giving the reason; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
-    async with resources.database.write() as connection:
+
+    async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
         orphans = await bulk.list_running(connection, device=device)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
         events = [await calls.told(connection, item) for item in changed if item]
-        others = await _rest_of_calls(connection, *changed)
+        return events, await _rest_of_calls(connection, *changed)
+
+    events, others = await resources.database.transact(fail)
     _emit(resources, [*events, *others])
     return [event.item_id for event in events]
 
@@ -373,7 +416,8 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
 async def recover(resources: Resources) -> None:
     """Put the queue in order when the server starts: nothing is being run, nobody is paused. Emits nothing."""
     settings = resources.settings
-    async with resources.database.write() as connection:
+
+    async def order(connection: Changes) -> None:
         await store.resume(connection)
         await bulk.cancel_interrupted(connection)
         await calls.settle(connection)
@@ -382,3 +426,5 @@ async def recover(resources: Resources) -> None:
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:
             await bulk.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)
+
+    await resources.database.transact(order)

@@ -11,14 +11,18 @@ from sqlalchemy import (
     ColumnElement,
     ScalarSelect,
     Select,
+    Text,
     and_,
     case,
+    delete,
     func,
     insert,
     literal,
+    literal_column,
     not_,
     or_,
     select,
+    type_coerce,
     update,
 )
 
@@ -44,19 +48,19 @@ AT_ONCE = 50
 """Items that one INSERT makes."""
 
 _SHARED = ("queue_id", "batch_id", "priority", "origin", "destination", "user_id", "workflow", "created_at", "graph_id")
-_OWN = ("session_id", "session", "graph_values", "field_values")
+_OWN = ("session_id", "graph_values", "field_values")
 
 
 def _insert(count: int) -> str:
-    """Return the statement for so many items: what they share comes first, then four values of each.
+    """Return the statement for so many items: what they share comes first, then three values of each.
 
     In the driver's own words, and many at once: a thousand rows cost a fifth of what they do through SQLAlchemy one by one.
     """
     shared = ", ".join(f"?{number}" for number, _ in enumerate((*_SHARED, "updated_at"), 1))
     first = len(_SHARED) + 2
     rows = (", ".join(f"?{first + row * len(_OWN) + number}" for number, _ in enumerate(_OWN)) for row in range(count))
-    values = ", ".join(f"({shared}, {own})" for own in rows)
-    return f"INSERT INTO session_queue ({', '.join((*_SHARED, 'updated_at', *_OWN))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
+    values = ", ".join(f"({shared}, '', {own})" for own in rows)
+    return f"INSERT INTO session_queue ({', '.join((*_SHARED, 'updated_at', 'session', *_OWN))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
 
 
 INSERT_MANY = _insert(AT_ONCE)
@@ -69,6 +73,37 @@ def insert_some(count: int) -> str:
 
 
 ADD_GRAPH = Prepared(insert(session_graphs).values(template=parameter("template")).returning(session_graphs.c.graph_id))
+
+_COPIED = ("batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow", "graph_id")
+
+
+def _repeat() -> Prepared:
+    """Insert a copy of an item with session `session_id`; return what it is counted by, behind its queue.
+
+    `before` and `after` are what stands around the graph, for an item that holds its whole session.
+    """
+    before, after = [type_coerce(parameter(name), Text) for name in ("before", "after")]
+    whole_session = before + func.json_extract(columns.session, "$.graph") + after
+    values: dict[str, ColumnElement[Any]] = {
+        "session_id": parameter("session_id"),
+        "session": case((columns.graph_id.is_(None), whole_session), else_=literal("")),
+        "status": literal("pending"),
+        "status_sequence": literal(0),
+        "created_at": parameter("at"),
+        "updated_at": parameter("at"),
+        "retried_from_item_id": func.coalesce(columns.retried_from_item_id, columns.item_id),
+    }
+    values |= {name: columns[name] for name in ("queue_id", *_COPIED, "graph_values")}
+    copied = select(*values.values()).where(columns.item_id == parameter("item_id"))
+    counted = (columns.queue_id, columns.batch_id, columns.destination, columns.user_id, columns.status)
+    return Prepared(insert(session_queue).from_select(list(values), copied).returning(*counted))
+
+
+REPEAT = _repeat()
+PAUSE = Prepared(
+    insert(app_state).prefix_with("OR IGNORE").values(key=literal_column(f"'{PAUSED}'"), value=literal_column("'1'"))
+)
+RESUME = Prepared(delete(app_state).where(app_state.c.key == literal_column(f"'{PAUSED}'")))
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
 IS_ITEM = columns.item_id == parameter("item_id")
@@ -156,11 +191,11 @@ SAVE_SESSION = Prepared(
     update(session_queue)
     .where(IS_ITEM)
     .values(
-        session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("rest")),
+        session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("packed")),
         updated_at=parameter("at"),
     )
 )
-"""Replaces what follows the graph."""
+"""Replaces what follows the graph, given as text and as `sessions` stores it."""
 
 
 def _claim(chosen: Any) -> Prepared:

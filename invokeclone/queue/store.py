@@ -9,20 +9,16 @@ from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Seque
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.prepared import Source, json_list
+from invokeclone.kit.prepared import Source, json_list, run, run_many
 from invokeclone.kit.times import now
+from invokeclone.kit.transactions import Changes
 from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
-from invokeclone.queue.counts import PAUSED
-from invokeclone.queue.rows import ClaimedItem, Item, claimed, columns, item_json, record
+from invokeclone.queue.rows import ClaimedItem, Item, claimed, item_json, record
 from invokeclone.queue.schemas import Status
-from invokeclone.queue.sessions import MARK, new_session, whole
+from invokeclone.queue.sessions import MARK, new_session, packed, whole
 from invokeclone.queue.tally import Counted
-from invokeclone.tables import app_state, session_queue
 
 PART = 250
 """Items that a long list is sent in at once."""
@@ -39,7 +35,7 @@ class QueueItemNotFound(NotFound):
 
 
 async def add(
-    connection: AsyncConnection,
+    connection: Changes,
     items: Iterable[NewItem],
     *,
     queue_id: str,
@@ -61,34 +57,28 @@ async def add(
     graph = await statements.ADD_GRAPH.first(connection, template=left[0].template)
     assert graph
     shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
-
-    async def insert_left() -> list[int]:
-        values = (*shared, *_values(left))
-        return sorted(row[0] for row in await driver.execute_fetchall(statements.insert_some(len(left)), values))
-
-    if len(left) < statements.AT_ONCE:
-        return await insert_left()
+    added = 0
 
     def many() -> Iterator[tuple[Any, ...]]:
-        for item in items:
-            if len(left) == statements.AT_ONCE:
-                yield (*shared, *_values(left))
-                left.clear()
-            left.append(item)
+        nonlocal left, added
+        while len(left) == statements.AT_ONCE:
+            yield (*shared, *_values(left))
+            added += len(left)
+            left = list(itertools.islice(items, statements.AT_ONCE))
 
-    async with tally.apart(connection):
-        async with driver.executemany(statements.INSERT_MANY, many()) as cursor:
-            added = max(int(cursor.rowcount), 0) + len(left)
-        last = (await insert_left())[-1]
+    await run_many(connection, statements.INSERT_MANY, many())
+    if left:
+        added += len(left)
+        rows = await run(connection, statements.insert_some(len(left)), (*shared, *_values(left)))
+        last = max(row[0] for row in rows)
+    else:
+        ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
     await tally.change(connection, queue_id, {Counted(batch_id, destination, user_id, "pending"): added})
     return list(range(last - added + 1, last + 1))  # nobody else writes meanwhile, and ids are counted up
 
 
 def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
-    for item in items:
-        yield from (item.session_id, item.execution_id, item.graph_values, item.field_values)
+    return itertools.chain.from_iterable(item.row for item in items)
 
 
 async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
@@ -103,26 +93,14 @@ async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
     return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]
 
 
-async def repeat(connection: AsyncConnection, item_id: int) -> None:
+async def repeat(connection: Changes, item_id: int) -> None:
     """Insert a pending repeat of an item with a new session; a repeat of a repeat points at the first item too."""
-    at = literal(now())
-    session_id, execution_id = str(uuid4()), str(uuid4())
-    before, after = new_session(session_id, execution_id, MARK).split(MARK)
-    whole_session = literal(before) + func.json_extract(columns.session, "$.graph") + literal(after)
-    fresh: dict[str, ColumnElement[Any]] = {
-        "session_id": literal(session_id),
-        "session": case((columns.graph_id.is_(None), whole_session), else_=literal(execution_id)),
-        "status": literal("pending"),
-        "status_sequence": literal(0),
-        "created_at": at,
-        "updated_at": at,
-        "retried_from_item_id": func.coalesce(columns.retried_from_item_id, columns.item_id),
-    }
-    kept = ["queue_id", "batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow"]
-    kept += ["graph_id", "graph_values"]
-    values = fresh | {name: columns[name] for name in kept}
-    copied = select(*values.values()).where(columns.item_id == item_id)
-    await connection.execute(insert(session_queue).from_select(list(values), copied))
+    session_id = str(uuid4())
+    before, after = new_session(session_id, MARK).split(MARK)
+    (kind,) = await statements.REPEAT.rows(
+        connection, item_id=item_id, session_id=session_id, before=before, after=after, at=now()
+    )
+    await tally.change(connection, kind[0], {Counted(*kind[1:]): 1})
 
 
 # Items out
@@ -258,7 +236,7 @@ def _array(texts: Iterable[str]) -> str:
 
 
 async def set_status(
-    connection: AsyncConnection, item_id: int, status: Status, error: tuple[str, str, str] | None = None
+    connection: Changes, item_id: int, status: Status, error: tuple[str, str, str] | None = None
 ) -> Item | None:
     """Give an item a status, and its error (class, text, traceback) where it failed.
 
@@ -270,13 +248,13 @@ async def set_status(
     return record(row) if row else None
 
 
-async def save_session(connection: AsyncConnection, item_id: int, rest: str) -> None:
+async def save_session(connection: Changes, item_id: int, rest: str) -> None:
     """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, at=now())
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=packed(rest), at=now())
 
 
 async def claim(
-    connection: AsyncConnection, device: str, *, round_robin: bool = False, resident: Collection[str] = ()
+    connection: Changes, device: str, *, round_robin: bool = False, resident: Collection[str] = ()
 ) -> ClaimedItem | None:
     """Take the next pending item of any queue for `device`; None while there is none, or while the workers are paused.
 
@@ -310,11 +288,11 @@ def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -
 # The pause row
 
 
-async def pause(connection: AsyncConnection) -> None:
+async def pause(connection: Changes) -> None:
     """Have the workers take no items; one that is being run goes on to its end."""
-    await connection.execute(insert(app_state).prefix_with("OR IGNORE").values(key=PAUSED, value="1"))
+    await statements.PAUSE.rows(connection)
 
 
-async def resume(connection: AsyncConnection) -> None:
+async def resume(connection: Changes) -> None:
     """Have the workers take items again."""
-    await connection.execute(delete(app_state).where(app_state.c.key == PAUSED))
+    await statements.RESUME.rows(connection)

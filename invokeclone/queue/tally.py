@@ -1,23 +1,23 @@
 """Counting many items at once: a trigger for each of a thousand rows costs as much as the rows themselves.
 
-Within `apart` the triggers of `queue_counts` rest, and whoever changes rows says afterwards what has changed. Deletions have no
-triggers: `bulk` says what has gone. All of it is one transaction, so nobody else ever sees a queue that is counted by halves.
+Within `apart` the trigger of `queue_counts` rests, and whoever changes rows says afterwards what has changed. Insertions and
+deletions have no triggers: `store`, `calls` and `bulk` say what has come and gone. All of it is one transaction, so nobody else ever sees a queue that is counted by halves.
 """
 
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import delete, insert, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.prepared import Prepared, json_list, members
+from invokeclone.kit.prepared import Prepared, json_list, members, run_many
+from invokeclone.kit.transactions import Changes
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue
 
 APART = "queue_counted_apart"
-"""The key in `app_state` whose presence has the triggers rest."""
+"""The key in `app_state` whose presence has the trigger rest."""
 
 _REST = Prepared(insert(app_state).values(key=literal_column(f"'{APART}'"), value=literal_column("'1'")))
 _GO_ON = Prepared(delete(app_state).where(app_state.c.key == literal_column(f"'{APART}'")))
@@ -38,26 +38,23 @@ class Counted(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def apart(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Have the triggers rest; after an error the transaction is rolled back anyway."""
+async def apart(connection: Changes) -> AsyncIterator[None]:
+    """Have the trigger rest; after an error the transaction is rolled back anyway."""
     await _REST.rows(connection)
     yield
     await _GO_ON.rows(connection)
 
 
-async def change(connection: AsyncConnection, queue_id: str, changes: Mapping[Counted, int]) -> None:
+async def change(connection: Changes, queue_id: str, changes: Mapping[Counted, int]) -> None:
     """Count so many more (or fewer) items of each kind."""
     numbers: Counter[tuple[str, str, str, str]] = Counter()
     for (batch_id, destination, user_id, status), number in changes.items():
         for scope, name in (("queue", ""), ("batch", batch_id), ("destination", destination or "")):
             numbers[scope, name, user_id, status] += number
-    driver = (await connection.get_raw_connection()).driver_connection
-    assert driver is not None
-    rows: list[tuple[Any, ...]] = [(queue_id, *key, number) for key, number in numbers.items() if number]
-    await driver.executemany(_COUNT, rows)
+    await run_many(connection, _COUNT, [(queue_id, *key, number) for key, number in numbers.items() if number])
 
 
-async def forget(connection: AsyncConnection, batch_ids: Iterable[str], graph_ids: Iterable[int | None]) -> None:
+async def forget(connection: Changes, batch_ids: Iterable[str], graph_ids: Iterable[int | None]) -> None:
     """Remove the graphs that no item refers to any more, and counts of batches and destinations that are gone."""
     graphs, batches = [json_list(sorted({one for one in ids if one})) for ids in (graph_ids, batch_ids)]
     await _FORGET_GRAPHS.rows(connection, graphs=graphs, batches=batches)

@@ -144,8 +144,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:
         routes.include(bodies.read_strictly(router))
-    for path in ("/health", "/api/v1/health"):
-        app.add_api_route(path, _health, include_in_schema=False)
+    routes.include(_probes())
     page.install(app, settings.root)
     services.add(openapi.Document, openapi.install(app))
     app.mount("/ws", sockets.app)
@@ -191,6 +190,14 @@ def _add_middleware(app: FastAPI, resources: Resources) -> None:
     app.add_middleware(guards.SingleSlashes)
     if settings.base_url:
         app.add_middleware(_Prefix, prefix=settings.base_url)
+
+
+def _probes() -> APIRouter:
+    """Return the routes that whoever watches over the process asks again and again."""
+    router = APIRouter()
+    for path in ("/health", "/api/v1/health"):
+        router.add_api_route(path, _health, include_in_schema=False)
+    return router
 
 
 async def _health() -> dict[str, str]:

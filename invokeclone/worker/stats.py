@@ -4,10 +4,11 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 GB = 1024**3
+_STATM = "/proc/self/statm"
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 
 
 @dataclass(slots=True)
@@ -52,7 +53,8 @@ class SessionStats:
 def resident() -> int:
     """Return the bytes of memory this process holds (0 where the system doesn't say)."""
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        with open(_STATM, "rb", buffering=0) as file:  # noqa: PTH123  (as it is read for every item)
+            return int(file.read().split()[1]) * _PAGE_SIZE
     except (OSError, ValueError, IndexError):
         return 0
 

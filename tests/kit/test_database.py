@@ -115,7 +115,10 @@ async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
         with pytest.raises(OperationalError) as caught:
             async with impatient.write():
                 pass
+        with pytest.raises(OperationalError) as in_one_trip:
+            await impatient.transact(lambda connection: ADD.rows(connection, key="a"))
     assert isinstance(explained(caught.value), DatabaseBusy)
+    assert isinstance(explained(in_one_trip.value), DatabaseBusy)
     async with impatient.write() as connection:
         await ADD.rows(connection, key="a")
     await impatient.close()

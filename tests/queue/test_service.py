@@ -554,13 +554,40 @@ class TestStorage:
         assert again["session"]["graph"] == row["session"]["graph"]
         assert again["session"]["id"] == again["session_id"]
 
+    async def test_what_has_run_is_stored_compressed_and_read_as_it_was(self, resources: Resources, add: Any) -> None:
+        (item_id,) = await add()
+        rest = f',"errors":{{}},"results":{{"é":{json.dumps(["a result"] * 100)}}}}}'
+        await service.finish(resources, item_id, "completed", session_json=rest)
+        row = await read(resources, item_id)
+        assert row["session"]["results"] == {"é": ["a result"] * 100}
+        ((kind, size),) = await self.rows(resources, "SELECT typeof(session), length(session) FROM session_queue")
+        assert kind == "blob"
+        assert size < len(rest) / 10
+
+    @pytest.mark.parametrize(
+        ("stored", "execution_graph"),
+        [
+            ("the-id-of-it", {"id": "the-id-of-it", "nodes": {}, "edges": []}),
+            (',"execution_graph":{"id":"x"}}', {"id": "x"}),
+        ],
+    )
+    async def test_parts_of_sessions_as_earlier_versions_stored_them(
+        self, resources: Resources, add: Any, stored: str, execution_graph: dict[str, Any]
+    ) -> None:
+        (item_id,) = await add()
+        async with resources.database.write() as connection:
+            await connection.execute(update(session_queue).values(session=stored))
+        assert (await read(resources, item_id))["session"]["execution_graph"] == execution_graph
+
     async def test_counts_are_those_of_the_rows_whatever_happens(self, resources: Resources, add: Any) -> None:
         await add(runs=5, destination="d", user=ALICE)
         await add(runs=3, user=BOB)
         await take(resources)
         item_id = await take(resources)
         await service.finish(resources, item_id, "completed")
+        await add(runs=150, destination="d", user=BOB)
         await service.cancel_many(resources, ItemFilter(queue_id="default", owner="bob"))
+        await service.retry(resources, "default", [item_id + 3, item_id + 4])
         await service.prune(resources, ItemFilter(queue_id="default", owner="bob"))
         for scope, name in (("queue", "''"), ("batch", "batch_id"), ("destination", "ifnull(destination, '')")):
             counted = await self.rows(

@@ -46,8 +46,15 @@ async def test_version(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/app/version")).json() == {"version": "6.14.2", "highlights": None}
 
 
-async def test_health(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/health")).json() == {"status": "ok"}
+@pytest.mark.parametrize("path", ["/health", "/api/v1/health"])
+async def test_health_is_found_without_a_search_through_all_routes(settings: Settings, path: str) -> None:
+    async with running(settings) as (app, client):
+
+        async def search(*_connection: Any) -> None:
+            pytest.fail("all routes are tried one by one")
+
+        app.router.middleware_stack._search = search  # type: ignore[attr-defined]
+        assert (await client.get(path)).json() == {"status": "ok"}
 
 
 async def test_unknown_paths_are_json_404(client: httpx.AsyncClient) -> None:

@@ -192,6 +192,8 @@ async def test_a_batch_runs_once_for_each_value_and_its_results_come_in_their_or
     await queue.drain()
     assert (await queue.result(caller, "get"))["value"] == [3, 1, 2]
     assert set(await queue.statuses()) == {"completed"}
+    counted = (await service.status(queue.resources, "default")).queue
+    assert (counted.completed, counted.total) == (4, 4)
 
 
 async def test_a_called_workflow_calls_another(queue: Queue, call: Call) -> None:

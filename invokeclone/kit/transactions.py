@@ -1,0 +1,84 @@
+"""Write transactions that run as a whole on the thread of the database, where each statement is a plain call.
+
+The functions of stores are coroutines that wait for the database only. On a connection of SQLAlchemy's each statement is a trip
+to the driver's thread and back; in a `Transaction` none waits, so that the coroutine runs to its end where it was begun.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+Rows = list[tuple[Any, ...]]
+Values = Mapping[str, Any] | Sequence[Any]
+Result = TypeVar("Result")
+
+
+def fetch(connection: sqlite3.Connection, sql: str, values: Values) -> Rows:
+    """Run a statement and return its rows. Raises OperationalError as SQLAlchemy does."""
+    try:
+        return connection.execute(sql, values).fetchall()
+    except sqlite3.OperationalError as error:
+        raise OperationalError(sql, None, error) from error
+
+
+class Transaction:
+    """A transaction on the thread of the database, for prepared statements."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, values: Values) -> Rows:
+        """Run a statement and return its rows. Raises OperationalError."""
+        return fetch(self._connection, sql, values)
+
+    def many(self, sql: str, values: Iterable[Values]) -> int:
+        """Run a statement once for each of `values`; return how many rows it changed. Raises OperationalError."""
+        try:
+            return self._connection.executemany(sql, values).rowcount
+        except sqlite3.OperationalError as error:
+            raise OperationalError(sql, None, error) from error
+
+
+Changes: TypeAlias = AsyncConnection | Transaction
+"""Where a prepared write runs: in a transaction, on either side of the thread."""
+
+
+class TransactionAbandoned(Exception):
+    """Whoever wanted the changes has gone before they were committed."""
+
+
+def run(
+    connection: sqlite3.Connection,
+    work: Callable[[Transaction], Coroutine[Any, Any, Result]],
+    abandoned: threading.Event,
+) -> Result:
+    """Run `work` between BEGIN IMMEDIATE and COMMIT, in the calling thread; roll back on an error or when `abandoned` is set."""
+    fetch(connection, "BEGIN IMMEDIATE", ())
+    try:
+        result = _to_end(work(Transaction(connection)))
+        _commit(connection, abandoned)
+    except BaseException:
+        connection.rollback()
+        raise
+    return result
+
+
+def _commit(connection: sqlite3.Connection, abandoned: threading.Event) -> None:
+    if abandoned.is_set():
+        raise TransactionAbandoned
+    fetch(connection, "COMMIT", ())
+
+
+def _to_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    work.close()
+    raise RuntimeError("a transaction waits for something else than its statements")
