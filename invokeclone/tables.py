@@ -232,6 +232,10 @@ Index("ix_images_starred", *_NEWEST)
 Index("ix_images_gallery", *_SHOWN)
 # Where starred ones do not come first; read backwards, the oldest first.
 Index("ix_images_newest", images.c.is_intermediate, *_NEWEST[1:], images.c.image_category)
+# Assets, which are fewer than general images: of all, and of what is on no board.
+Index(
+    "ix_images_assets", *_SHOWN, images.c.board_id, sqlite_where=images.c.image_category != literal_column("'general'")
+)
 Index("ix_images_board", images.c.board_id, *_SHOWN)
 # A signed-in user's own; in single-user mode everything is the system's, and these are empty.
 Index("ix_images_owned", images.c.user_id, *_SHOWN, sqlite_where=_OWNED)

@@ -38,6 +38,8 @@ MODEL = (
 )
 GALLERY = {"is_intermediate": "false", "categories": "general"}
 UPLOADERS = 16
+LARGE_BOARD = "large"
+SMALL_BOARDS = 50
 
 GOALS = {
     10_000: {"page_first": 7, "page_middle": 7, "page_last": 7, "names": 12, "search_none": 30, "search_one": 30},
@@ -55,10 +57,18 @@ EVERYWHERE = {"upload_512": 25, "board_100": 6, "version_p95_while_uploading_wal
 
 
 def fill(file: Path, count: int) -> None:
-    """Make `count` images with metadata of half a kilobyte; every twentieth is an intermediate, every tenth a mask."""
+    """Make `count` images with metadata of half a kilobyte, 51 boards and nothing that is not an image.
+
+    Every twentieth is an intermediate; nine tenths are general, the others of the other categories; an eighth is on one board,
+    another eighth on the fifty others.
+    """
     migrations.upgrade(file)
     connection = sqlite3.connect(file)
     connection.execute("PRAGMA synchronous = OFF")
+    connection.executemany(
+        "INSERT INTO boards (board_id, board_name, created_at, updated_at) VALUES (?, ?, '2026-01-01 00:00:00.000', '')",
+        [(name, name) for name in (LARGE_BOARD, *(f"small-{number}" for number in range(SMALL_BOARDS)))],
+    )
     connection.execute("CREATE TEMP TABLE words (number INTEGER PRIMARY KEY, word TEXT)")
     connection.executemany("INSERT INTO words VALUES (?, ?)", enumerate(WORDS))
     word = "(SELECT word FROM words WHERE number = abs((x * {0} + {0} * 7) % {1}))"
@@ -70,10 +80,12 @@ def fill(file: Path, count: int) -> None:
             SELECT x, lower(hex(randomblob(16))), strftime('%Y-%m-%d %H:%M:%f', 1600000000 + x * 150.037, 'unixepoch') FROM numbers
         )
         INSERT INTO images (image_name, image_origin, image_category, width, height, is_intermediate, starred, has_workflow,
-            created_at, updated_at, metadata)
+            board_id, created_at, updated_at, metadata)
         SELECT substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-' || substr(h, 13, 4) || '-' || substr(h, 17, 4) || '-' ||
-            substr(h, 21) || '.png', 'internal', CASE WHEN x % 10 = 0 THEN 'mask' ELSE 'general' END, 512, 512, x % 20 = 0,
-            x % 1000 = 0, 1, at, at,
+            substr(h, 21) || '.png', CASE WHEN x % 80 = 70 THEN 'external' ELSE 'internal' END, CASE WHEN x % 10 THEN 'general'
+            ELSE CASE x / 10 % 8 WHEN 7 THEN 'user' WHEN 5 THEN 'control' WHEN 3 THEN 'other' ELSE 'mask' END END, 512, 512,
+            x % 20 = 0, x % 1000 = 0, 1,
+            CASE x % 8 WHEN 1 THEN '{LARGE_BOARD}' WHEN 2 THEN 'small-' || (x / 8 % {SMALL_BOARDS}) END, at, at,
             '{{"generation_mode":"txt2img","positive_prompt":"' || {prompt} || ' number ' || x ||
             '","negative_prompt":"blurry, low quality, bad anatomy, watermark","width":512,"height":512,"seed":' ||
             abs(x * 2654435761 % 4294967296) || ',"rand_device":"cpu","cfg_scale":7.5,"steps":30,"scheduler":"euler_a",' ||

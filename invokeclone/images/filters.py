@@ -1,19 +1,26 @@
 """What is true of everything in a list of images or of videos, as conditions in SQL; it knows no order and no page."""
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import ColumnElement, func, literal_column, or_
 
+from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import search
 from invokeclone.images.kinds import IMAGES, Kind
 from invokeclone.images.schemas import NO_BOARD, ImageFilter
 
 
+def are_assets(wanted: ImageFilter, kind: Kind) -> bool:
+    """Return whether a list of everybody's holds images of other categories than the general one alone, and not of one board.
+
+    Few images are assets: they have an index of their own, and a list of them does not go through all others.
+    """
+    if kind is not IMAGES or wanted.categories is None or wanted.owner is not None:
+        return False
+    return ImageCategory.GENERAL not in wanted.categories and wanted.board_id in (None, NO_BOARD)
+
+
 def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[bool]]:
     """Return what is true of everything in a list."""
-    found: list[ColumnElement[bool]] = []
-    if wanted.board_id == NO_BOARD:
-        found.append(kind.board_id.is_(None))
-    elif wanted.board_id is not None:
-        found.append(kind.board_id == wanted.board_id)
+    found = _on_board(wanted, kind)
     if wanted.owner is not None:
         found += [kind.user_id == wanted.owner, kind.owned]
     if wanted.is_intermediate is not None:
@@ -30,6 +37,15 @@ def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[b
     if wanted.search_term:
         found.append(_mentions(wanted.search_term, kind))
     return found
+
+
+def _on_board(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[bool]]:
+    if wanted.board_id is not None and wanted.board_id != NO_BOARD:
+        return [kind.board_id == wanted.board_id]
+    on_none: list[ColumnElement[bool]] = [kind.board_id.is_(None)] if wanted.board_id == NO_BOARD else []
+    if not are_assets(wanted, kind):
+        return on_none
+    return [kind.category != literal_column(f"'{ImageCategory.GENERAL.value}'"), *map(search.unindexed, on_none)]
 
 
 def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:

@@ -1,7 +1,7 @@
 """Late pages of long lists: the counts of days tell on which day such a page begins, so that what comes before is not walked.
 
 Half a million entries of an index take 50 ms to skip. The counts are of what is no intermediate, whatever board it is on and
-wherever it comes from; lists that filter by more are walked. What is starred comes first, on no day of the list.
+wherever it comes from; lists that filter by more are walked. What is starred is on no day of a list that it comes first in.
 """
 
 from functools import lru_cache
@@ -26,7 +26,7 @@ _AFTER_ALL = "\U0010ffff"
 class Part(NamedTuple):
     """Which part of a list is read: from its start or `backwards` from its end, `skip` of it left out and `take` read.
 
-    With a day, only what is of that day or comes after it in the order of reading, and nothing starred.
+    With a day, only what is of that day or comes after it in the order of reading, and nothing that is starred if that comes first.
     """
 
     backwards: bool
@@ -56,14 +56,14 @@ def newest_first(wanted: ImageFilter, *, backwards: bool) -> bool:
 def told_by_days(wanted: ImageFilter) -> bool:
     """Return whether the counts of days are of what is in the list."""
     filtered = (wanted.board_id, wanted.origin, wanted.created_date, wanted.search_term)
-    return wanted.starred_first and wanted.is_intermediate is False and not any(one is not None for one in filtered)
+    return wanted.is_intermediate is False and not any(one is not None for one in filtered)
 
 
 def conditions(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> list[ColumnElement[bool]]:
-    """Return what is true of the part of a list from the day `day` on; nothing of it is starred."""
+    """Return what is true of the part of a list from the day `day` on; nothing of it is starred where that comes first."""
     made, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
     reached = made < day.concat(_AFTER_ALL) if newest_first(wanted, backwards=backwards) else made >= day
-    return [kind.table.c.starred == literal_column("0"), reached]
+    return [kind.table.c.starred == literal_column("0"), reached] if wanted.starred_first else [reached]
 
 
 async def from_day(
@@ -93,7 +93,8 @@ def _reached(wanted: ImageFilter, kinds: tuple[Kind, ...], *, backwards: bool) -
         made = made.where(day_counts.c.category.in_(wanted.categories))
     if wanted.owner is not None:
         made = made.where(day_counts.c.user_id == wanted.owner)
-    every = union_all(made, *[_starred(wanted, kind) for kind in kinds]).subquery()
+    ahead = [_starred(wanted, kind) for kind in kinds] if wanted.starred_first else []
+    every = union_all(made, *ahead).subquery()
     days = select(every.c.day, func.sum(every.c.number).label("number")).group_by(every.c.day).subquery()
     order = days.c.day.desc() if newest_first(wanted, backwards=backwards) else days.c.day
     before = func.sum(days.c.number).over(order_by=order) - days.c.number

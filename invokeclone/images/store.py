@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Integer,
     Select,
     Text,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import late, search
+from invokeclone.images import late, ordered, search
 from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
 from invokeclone.images.filters import conditions
@@ -37,6 +38,7 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
+from invokeclone.kit.database import Rows
 from invokeclone.kit.prepared import Prepared, Source, json_list, members
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
@@ -141,23 +143,22 @@ async def filed(
     return {f"{row.image_category}/{row.image_name}": Place(row.image_name, row.image_subfolder) for row in rows}
 
 
-def _order(wanted: ImageFilter, kind: Kind, *, backwards: bool = False) -> list[ColumnElement[Any]]:
+def _order(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
-    newest_first = late.newest_first(wanted, backwards=backwards)
-    starred, *times = kind.table.c.starred, kind.table.c.created_at, kind.tie
-    by_time: list[ColumnElement[Any]] = [key.desc() if newest_first else key.asc() for key in times]
-    return [starred.asc() if backwards else starred.desc(), *by_time] if wanted.starred_first else by_time
+    newest_first = late.newest_first(wanted, backwards=False)
+    by_time: list[ColumnElement[Any]] = [
+        key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tie)
+    ]
+    return [kind.table.c.starred.desc(), *by_time] if wanted.starred_first else by_time
 
 
 @lru_cache(maxsize=SHAPES)
 def page_names(
     wanted: ImageFilter, kind: Kind = IMAGES, *, backwards: bool = False, from_day: bool = False
-) -> Select[Any]:
+) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds the names of a `late.Part`, without or with a day."""
-    order = _order(wanted, kind, backwards=backwards)
-    part = late.conditions(wanted, kind, backwards=backwards) if from_day else []
-    names = select(kind.name.label("name")).where(*conditions(wanted, kind), *part).order_by(*order)
-    return names.limit(bindparam("take", type_=Integer, required=False)).offset(
+    listed = ordered.listed(wanted, (kind,), backwards=backwards, from_day=from_day)
+    return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
     )
 
@@ -196,7 +197,7 @@ async def count(source: Source, wanted: ImageFilter, kind: Kind = IMAGES, *, sta
 
 def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order, and their number."""
-    listed = select(kind.name.label("name")).where(*conditions(wanted, kind)).order_by(*_order(wanted, kind)).subquery()
+    listed = ordered.listed(wanted, (kind,)).subquery()
     return lists.gathered(listed, listed.c.name)
 
 
@@ -208,10 +209,12 @@ def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
 async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
     total = await count(source, wanted, kind)
-    part = await page_part(source, wanted, (kind,), offset, limit, total)
-    paged = search.for_a_page(wanted)
-    statement = _page(paged, kind, backwards=part.backwards, from_day=part.day is not None)
-    rows = await statement.rows(source, **part.values)
+    rows: Rows = []
+    if offset < total and limit:
+        part = await page_part(source, wanted, (kind,), offset, limit, total)
+        paged = search.for_a_page(wanted)
+        statement = _page(paged, kind, backwards=part.backwards, from_day=part.day is not None)
+        rows = await statement.rows(source, **part.values)
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
 

@@ -24,6 +24,9 @@ LISTS = [
     {"owner": "ann"},
     {"owner": "ann", "order_dir": SQLiteDirection.Ascending, "categories": ("mask",)},
     {"owner": "nobody"},
+    {"starred_first": False},
+    {"starred_first": False, "order_dir": SQLiteDirection.Ascending, "categories": ("general",)},
+    {"starred_first": False, "owner": "ann", "categories": ("mask",)},
 ]
 
 
@@ -110,7 +113,6 @@ async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset
         {"created_date": "2026-01-03"},
         {"is_intermediate": None},
         {"is_intermediate": True},
-        {"starred_first": False},
     ],
 )
 def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
@@ -134,16 +136,20 @@ async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("direction", list(SQLiteDirection))
+@pytest.mark.parametrize(
+    ("starred_first", "index"),
+    [(True, "ix_images_gallery (is_intermediate=? AND starred=?"), (False, "ix_images_newest (is_intermediate=?")],
+)
 async def test_the_index_is_entered_on_the_day(
-    resources: Resources, direction: SQLiteDirection, *, backwards: bool
+    resources: Resources, direction: SQLiteDirection, index: str, *, backwards: bool, starred_first: bool
 ) -> None:
-    wanted = ImageFilter(is_intermediate=False, categories=("general",), order_dir=direction)
+    wanted = ImageFilter(
+        is_intermediate=False, categories=("general",), order_dir=direction, starred_first=starred_first
+    )
     part = {"skip": 5, "take": 10, "day": "2026-01-05"}
     statement = store.page_names(wanted, backwards=backwards, from_day=True).params(part)
     words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
         found = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")]
     entered = "created_at<?" if late.newest_first(wanted, backwards=backwards) else "created_at>?"
-    assert found == [
-        f"SEARCH images USING COVERING INDEX ix_images_gallery (is_intermediate=? AND starred=? AND {entered})"
-    ]
+    assert found == [f"SEARCH images USING COVERING INDEX {index} AND {entered})"]

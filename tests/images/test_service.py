@@ -160,7 +160,7 @@ ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCa
         (ImageFilter(), "ix_images_starred"),
         (ImageFilter(is_intermediate=False), "ix_images_gallery"),
         (ImageFilter(is_intermediate=False, categories=GENERAL), "ix_images_gallery"),
-        (ImageFilter(is_intermediate=False, categories=ASSETS), "ix_images_gallery"),
+        (ImageFilter(is_intermediate=False, categories=ASSETS), "ix_images_assets"),
         (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), "ix_images_board"),
         (ImageFilter(is_intermediate=False, categories=ASSETS, board_id="b"), "ix_images_board"),
         (ImageFilter(is_intermediate=False, categories=GENERAL, starred_first=False), "ix_images_newest"),

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.images import ordered
 from invokeclone.images.gallery import store
-from invokeclone.images.kinds import IMAGES
+from invokeclone.images.kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from tests.images.gallery.conftest import row
@@ -97,6 +98,12 @@ async def test_order_and_filters_are_those_of_the_specification(client: httpx.As
         assert answer["starred_count"] == (len(starred & set(names)) if order["starred_first"] == "true" else 0)
         if "created_date" in asked:
             continue
+        alone = [name for _, name in expected(rows[: len(images)], **asked)]
+        of_images = {("image_origin" if key == "origin" else key): value for key, value in asked.items()}
+        assert (await client.get("/api/v1/images/names", params=of_images)).json()["image_names"] == alone, asked
+        for offset in (3, len(alone) * 3 // 4):
+            page = (await client.get("/api/v1/images/", params={**of_images, "offset": offset})).json()
+            assert [one["image_name"] for one in page["items"]] == alone[offset : offset + 10], asked
         told = (await client.get(f"{GALLERY}/items/names", params=asked)).json()
         assert [(one["kind"], one["name"]) for one in told["items"]] == right
         assert (told["total_count"], told["starred_count"]) == (answer["total_count"], answer["starred_count"])
@@ -164,39 +171,45 @@ async def test_long_lists_of_names_are_packed(client: httpx.AsyncClient, fill) -
 
 
 GENERAL = (ImageCategory.GENERAL,)
+ASSETS = tuple(category for category in ImageCategory if category not in GENERAL)
 LISTS = [
-    (ImageFilter(), "gallery"),
-    (ImageFilter(is_intermediate=False, categories=GENERAL), "gallery"),
-    (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), "board"),
-    (ImageFilter(is_intermediate=False, board_id="b"), "board"),
-    (ImageFilter(board_id="b"), "board"),
-    (ImageFilter(is_intermediate=False, created_date="2026-01-01"), "gallery"),
+    (ImageFilter(), {True: "starred", False: "starred"}),
+    (ImageFilter(is_intermediate=False), {True: "gallery", False: "newest"}),
+    (ImageFilter(is_intermediate=False, categories=GENERAL), {True: "gallery", False: "newest"}),
+    (ImageFilter(categories=GENERAL), {True: "gallery", False: "newest"}),
+    (ImageFilter(is_intermediate=False, categories=ASSETS), {True: "assets", False: "assets"}),
+    (ImageFilter(categories=ASSETS[:1]), {True: "assets", False: "assets"}),
+    (ImageFilter(is_intermediate=False, categories=ASSETS, board_id="none"), {True: "assets", False: "assets"}),
+    (ImageFilter(is_intermediate=False, categories=GENERAL, board_id="none"), {True: "board", False: "board"}),
+    (ImageFilter(is_intermediate=False, categories=ASSETS, board_id="b"), {True: "board", False: "board"}),
+    (ImageFilter(is_intermediate=False, board_id="b"), {True: "board", False: "board"}),
+    (ImageFilter(board_id="b"), {True: "board", False: "board"}),
+    (ImageFilter(is_intermediate=False, created_date="2026-01-01"), {True: "gallery", False: "newest"}),
+    (ImageFilter(owner="ann"), {True: "owned", False: "owned"}),
+    (ImageFilter(owner="ann", is_intermediate=False, categories=ASSETS), {True: "owned", False: "owned"}),
+    (ImageFilter(owner="ann", board_id="none", categories=GENERAL), {True: "owned_board", False: "owned_board"}),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "index"), LISTS)
 @pytest.mark.parametrize("order_dir", list(SQLiteDirection))
 @pytest.mark.parametrize("starred_first", [True, False])
-async def test_every_list_merges_two_indexes_and_sorts_nothing(
-    resources, wanted, index, order_dir, starred_first
-) -> None:
+async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, index, order_dir, starred_first) -> None:
     """No row of an image is read; of videos, which are few, SQLite reads the row for the generated column."""
     wanted = wanted.model_copy(update={"order_dir": order_dir, "starred_first": starred_first})
-    statements = [
-        store.page_refs(wanted).params(skip=500, take=100),
-        store.page_refs(wanted, backwards=True).params(skip=500, take=100),
-        store.all_names(wanted),
-        store.all_names(wanted, with_kinds=True),
-    ]
-    for statement in statements:
-        found = await plan(resources, statement)
-        searched = [line for line in found if re.match(r"(SEARCH|SCAN) (images|videos) ", line)]
-        for word in ("images", "videos"):
-            assert any(f" {word} " in line for line in searched), found
-        for line in searched:
-            assert re.match(rf"SEARCH (images|videos) USING (COVERING )?INDEX ix_\1_{index} ", line), found
-            assert "COVERING" in line or " videos " in line, found
-        assert not any("TEMP B-TREE" in line for line in found), found
+    for kinds in ((IMAGES,), (IMAGES, VIDEOS)):
+        statements = [
+            ordered.listed(wanted, kinds, backwards=backwards).limit(100).offset(500) for backwards in (False, True)
+        ]
+        for statement in (*statements, store.all_names(wanted, kinds), store.all_names(wanted, kinds, with_kinds=True)):
+            found = await plan(resources, statement)
+            searched = [line for line in found if re.match(r"(SEARCH|SCAN) (images|videos) ", line)]
+            images = [line for line in searched if " images " in line]
+            assert images, found
+            assert all(f"COVERING INDEX ix_images_{index[starred_first]} (" in f"{line} (" for line in images), found
+            assert any(" videos " in line for line in searched) == (VIDEOS in kinds), found
+            assert all(" USING INDEX ix_videos_" in line for line in searched if " videos " in line), found
+            assert not any("TEMP B-TREE" in line for line in found), found
 
 
 async def test_one_kind_alone_is_not_merged(resources) -> None:

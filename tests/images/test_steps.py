@@ -1,0 +1,105 @@
+"""What a page costs in steps of SQLite's machine: no more in a long list than in a short one, whatever its order and filters."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import product
+from typing import Any
+
+import pytest
+
+from invokeclone.images import late, store
+from invokeclone.images.gallery import store as gallery
+from invokeclone.images.schemas import ImageFilter
+from invokeclone.kit import database
+from invokeclone.kit.database import Database, Rows
+from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.resources import Resources
+
+MANY = 4000
+EACH = 10
+"""Steps between two counts."""
+
+
+class Counting(Database):
+    """A database that counts the steps of single reads."""
+
+    def __init__(self, of: Database) -> None:
+        """Read the file of another one."""
+        super().__init__(of.path)
+        assert of.path is not None
+        self.reader = sqlite3.connect(of.path)
+        database._on_connect(self.reader, None)
+        self.steps = 0
+        self.reader.set_progress_handler(self._step, EACH)
+
+    def _step(self) -> int:
+        self.steps += EACH
+        return 0
+
+    async def fetch(self, sql: str, values: dict[str, Any]) -> Rows:
+        """Run one SELECT."""
+        return self.reader.execute(sql, values).fetchall()
+
+
+@pytest.fixture
+async def counting(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fill a gallery: one image in forty is an asset, one in forty on the board, one in fifty is starred; 40 days."""
+    monkeypatch.setattr(late, "FAR", 100)
+    async with resources.database.write() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO boards (board_id, board_name, created_at, updated_at) VALUES ('b', 'b', '', '')"
+        )
+        await connection.exec_driver_sql(
+            f"""
+            WITH RECURSIVE numbers (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM numbers WHERE x < {MANY})
+            INSERT INTO images (image_name, image_origin, image_category, width, height, starred, is_intermediate, board_id,
+                created_at, updated_at, metadata)
+            SELECT x || '.png', 'internal', CASE WHEN x % 40 THEN 'general' ELSE 'user' END, 1, 1, x % 50 = 1, x % 30 = 1,
+                CASE WHEN x % 40 = 1 THEN 'b' END, strftime('%Y-%m-%d %H:%M:%f', 1600000000 + x * 864, 'unixepoch'), '',
+                '{{"positive_prompt": "number ' || x || CASE WHEN x % 100 = 7 THEN ' Zebra' ELSE '' END || '"}}'
+            FROM numbers
+            """
+        )
+    reading = Counting(resources.database)
+    with closing(reading.reader):
+        yield reading
+
+
+LISTS: list[dict[str, Any]] = [
+    {},
+    {"is_intermediate": False},
+    {"is_intermediate": False, "categories": ("general",)},
+    {"is_intermediate": False, "categories": ("user", "mask")},
+    {"categories": ("user",)},
+    {"is_intermediate": False, "categories": ("user", "mask"), "board_id": "none"},
+    {"is_intermediate": False, "categories": ("general",), "board_id": "none"},
+    {"is_intermediate": False, "board_id": "b"},
+    {"board_id": "b"},
+    {"is_intermediate": False, "categories": ("mask",)},
+]
+
+
+def orders() -> Iterator[dict[str, Any]]:
+    """Yield the orders of a list."""
+    for order_dir, starred_first in product(SQLiteDirection, (True, False)):
+        yield {"order_dir": order_dir, "starred_first": starred_first}
+
+
+@pytest.mark.parametrize("more", LISTS)
+async def test_first_and_last_pages_cost_the_same_in_every_order(counting: Counting, more: dict[str, Any]) -> None:
+    for order in orders():
+        wanted = ImageFilter(**more, **order)
+        for store_of in (store, gallery):
+            for offset in (0, await store.count(counting, wanted) - 10):
+                counting.steps = 0
+                await store_of.page_json(counting, wanted, max(offset, 0), 10)
+                assert counting.steps < MANY / 2, (order, offset)
+
+
+@pytest.mark.parametrize("more", LISTS[1:4])
+async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[str, Any]) -> None:
+    for order in orders():
+        counting.steps = 0
+        await store.page_json(counting, ImageFilter(**more, **order), 2000, 10)
+        assert counting.steps < 2 * MANY, order
