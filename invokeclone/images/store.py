@@ -38,9 +38,9 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
-from invokeclone.kit.database import Rows
 from invokeclone.kit.prepared import Prepared, Source, json_list, members
 from invokeclone.kit.times import now
+from invokeclone.kit.transactions import Rows
 from invokeclone.tables import boards, images
 from invokeclone.users import rights
 
