@@ -6,7 +6,9 @@ tenths of the whole queue. CPU, memory and the answers of `/health` while all it
 
 import contextlib
 import sqlite3
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +85,34 @@ class Growth:
             spent = now
             time.sleep(2)
 
-    def peak(self, *, afresh: bool = False) -> float:
-        """Return the most memory that the server has had, in MiB; `afresh`: from now on."""
-        folder = Path(f"/proc/{self.running.process.pid}")
-        if afresh:
-            (folder / "clear_refs").write_text("5")
-        line = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+    def memory(self) -> float:
+        """Return the memory that the server has allocated, in MiB: without files that are read as memory, such as the database."""
+        lines = Path(f"/proc/{self.running.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+
+    @contextlib.contextmanager
+    def highest_memory(self) -> Iterator[list[float]]:
+        """Append to a list what the server has allocated, every few milliseconds."""
+        seen, done = [self.memory()], threading.Event()
+
+        def look() -> None:
+            while not done.wait(0.005):
+                seen.append(self.memory())
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        yield seen
+        done.set()
+        thread.join()
 
     def once(self, name: str, method: str, path: str) -> dict[str, float]:
         """Return what one request over the whole queue takes: CPU and the slowest `/health` in ms, memory on top in MiB."""
-        before, started = self.peak(afresh=True), self.spent()[0]
-        times = probed(self.running.client, lambda: self.receive(method, path))
+        started = self.spent()[0]
+        with self.highest_memory() as memory:
+            times = probed(self.running.client, lambda: self.receive(method, path))
         return {
             f"{name}_cpu_ms": self.spent()[0] - started,
-            f"{name}_memory_mib": self.peak() - before,
+            f"{name}_memory_mib": max(memory) - memory[0],
             f"{name}_health_p50_ms": times[len(times) // 2],
             f"{name}_health_worst_ms": times[-1],
         }

@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from invokeclone.kit.limits import check_prompt
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Reads
-from invokeclone.queue import counts, generation, intake, service, store
+from invokeclone.queue import counts, generation, intake, processor, service, store
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
@@ -142,13 +142,13 @@ async def get_queue_item_summaries_by_ids(
 @router.put("/{queue_id}/processor/resume", operation_id="resume")
 async def resume(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionProcessorStatus:  # noqa: ARG001
     """Have the workers take items again, of every queue."""
-    return await service.resume(needs, user=user)
+    return await processor.resume(needs, user=user)
 
 
 @router.put("/{queue_id}/processor/pause", operation_id="pause")
 async def pause(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionProcessorStatus:  # noqa: ARG001
     """Have the workers take no more items, of any queue; an item that is being run goes on to its end."""
-    return await service.pause(needs, user=user)
+    return await processor.pause(needs, user=user)
 
 
 @router.put("/{queue_id}/cancel_all_except_current", operation_id="cancel_all_except_current")
@@ -226,7 +226,7 @@ async def get_next_queue_item(user: CurrentUser, source: Reads, queue_id: QueueI
 @router.get("/{queue_id}/status", operation_id="get_queue_status")
 async def get_queue_status(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionQueueAndProcessorStatus:
     """Get the state of the queue and of the workers."""
-    return await service.status(needs, queue_id, user=user)
+    return await processor.status(needs, queue_id, user=user)
 
 
 @router.get("/{queue_id}/b/{batch_id}/status", operation_id="get_batch_status")

@@ -3,7 +3,7 @@
 It runs no item and knows no worker: a worker claims and finishes through here, and learns of a cancel from the event.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from invokeclone.images.errors import ImagesMoving
@@ -12,12 +12,11 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.transactions import Changes
-from invokeclone.queue import bulk, calls, counts, store
+from invokeclone.queue import bulk, calls, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
-    ProcessorResumedEvent,
     QueueClearedEvent,
     QueueItemsCanceledEvent,
     QueueItemsRetriedEvent,
@@ -28,8 +27,6 @@ from invokeclone.queue.schemas import (
     TERMINAL,
     EnqueueBatchResult,
     RetryItemsResult,
-    SessionProcessorStatus,
-    SessionQueueAndProcessorStatus,
     Status,
 )
 from invokeclone.users import rights
@@ -43,13 +40,6 @@ class NotYourQueueItem(Forbidden):
 
     def __init__(self, item_id: int) -> None:
         super().__init__(f"Item {item_id} is another user's")
-
-
-class AdminOnly(Forbidden):
-    """Only an admin may do this."""
-
-    def __init__(self) -> None:
-        super().__init__("Only an admin may pause and resume")
 
 
 def _check_owner(user: User, item: Item) -> None:
@@ -290,44 +280,6 @@ async def clear(resources: Resources, chosen: ItemFilter) -> int:
 async def prune(resources: Resources, chosen: ItemFilter) -> int:
     """Delete the chosen items that have ended; return how many."""
     return await resources.database.transact(lambda connection: bulk.empty(connection, chosen, TERMINAL))
-
-
-# The state of the whole
-
-
-async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
-    """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
-    return await counts.of_everything(resources.database, queue_id, user.user_id, rights.scope(user))
-
-
-async def processor_status(resources: Resources) -> SessionProcessorStatus:
-    """Return whether workers take items, and whether any item is being run."""
-    return await counts.of_processor(resources.database)
-
-
-async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
-    """Have the workers take no more items. Raise AdminOnly."""
-    return await _switch(resources, user, store.pause)
-
-
-async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
-    """Have the workers take items again. Raise AdminOnly."""
-    status = await _switch(resources, user, store.resume)
-    resources.events.emit(ProcessorResumedEvent())
-    return status
-
-
-async def _switch(
-    resources: Resources, user: User, act: Callable[[Changes], Awaitable[None]]
-) -> SessionProcessorStatus:
-    if not user.is_admin:
-        raise AdminOnly
-
-    async def switch(connection: Changes) -> SessionProcessorStatus:
-        await act(connection)
-        return await counts.of_processor(connection)
-
-    return await resources.database.transact(switch)
 
 
 # For the workers

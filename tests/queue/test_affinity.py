@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import processor, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.statements import AFFINITY_REACH
 from invokeclone.users.current import User
@@ -98,9 +98,9 @@ async def test_fifo_knows_no_models(line: Line) -> None:
 
 async def test_paused_workers_take_nothing(line: Line) -> None:
     item = await line.add(A)
-    await service.pause(line.resources)
+    await processor.pause(line.resources)
     assert await line.take(A) is None
-    await service.resume(line.resources)
+    await processor.resume(line.resources)
     assert await line.take(A) == item
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import counts, service, store
+from invokeclone.queue import counts, processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.events import QueueItemStatusChangedEvent
@@ -185,12 +185,12 @@ class TestRecover:
         await take(resources)
         await service.finish(resources, done, "completed")
         await take(resources)
-        await service.pause(resources)
+        await processor.pause(resources)
         events.sent.clear()
         await service.recover(resources)
         assert await statuses(resources) == ["completed", "canceled", "pending"]
         assert events.sent == []
-        assert await service.processor_status(resources) == counts.SessionProcessorStatus(
+        assert await processor.processor_status(resources) == counts.SessionProcessorStatus(
             is_started=True, is_processing=False
         )
         assert (ran, await take(resources)) == (waiting - 1, waiting)
@@ -338,11 +338,11 @@ class TestEvents:
         await service.cancel_idle(resources, ALL)
         events.sent.clear()
         assert await service.prune(resources, ALL) == 1
-        await service.pause(resources)
+        await processor.pause(resources)
         assert events.sent == []
 
     async def test_resuming_is_told_inside_only(self, resources: Resources, events: Any) -> None:
-        await service.resume(resources)
+        await processor.resume(resources)
         assert [(event.name, event.audience) for event in events.sent] == [("processor_resumed", "internal")]
 
     async def test_retrying(self, resources: Resources, add: Any, events: Any) -> None:
@@ -426,14 +426,14 @@ class TestOwners:
         assert service.scope(service.SYSTEM) is None
 
     async def test_pausing_is_for_admins(self, resources: Resources) -> None:
-        with pytest.raises(service.AdminOnly):
-            await service.pause(resources, user=ALICE)
-        assert (await service.processor_status(resources)).is_started
+        with pytest.raises(processor.AdminOnly):
+            await processor.pause(resources, user=ALICE)
+        assert (await processor.processor_status(resources)).is_started
 
     async def test_counts_of_one_s_own(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2, batch_id="b", destination="d")
         await add(user=BOB, batch_id="b", destination="d")
-        mine = (await service.status(resources, "default", user=ALICE)).queue
+        mine = (await processor.status(resources, "default", user=ALICE)).queue
         assert (mine.pending, mine.user_pending, mine.user_in_progress) == (3, 2, 0)
         async with resources.database.read() as connection:
             assert (await counts.of_batch(connection, "default", "b", "alice")).total == 2

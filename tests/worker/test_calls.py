@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from invokeclone.graph import registry
-from invokeclone.queue import service, store
+from invokeclone.queue import processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.tables import session_graphs, session_queue
@@ -192,7 +192,7 @@ async def test_a_batch_runs_once_for_each_value_and_its_results_come_in_their_or
     await queue.drain()
     assert (await queue.result(caller, "get"))["value"] == [3, 1, 2]
     assert set(await queue.statuses()) == {"completed"}
-    counted = (await service.status(queue.resources, "default")).queue
+    counted = (await processor.status(queue.resources, "default")).queue
     assert (counted.completed, counted.total) == (4, 4)
 
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import processor, service, store
 from invokeclone.queue.batches import Batch
 
 TOYS = Path(__file__).parent / "toys.py"
@@ -203,11 +203,11 @@ async def test_an_item_deleted_while_it_runs_is_dropped(start: Start, resources:
 
 async def test_paused_it_claims_nothing(start: Start, resources: Resources) -> None:
     worker = await start()
-    await service.pause(resources)
+    await processor.pause(resources)
     item_id = await worker.enqueue(NUMBERS, *EDGES)
     await worker.ask(1, "cache_status")
     assert (await worker.item(item_id))["status"] == "pending"
-    await service.resume(resources)
+    await processor.resume(resources)
     worker.say(kind="wake")
     await worker.event("queue_item_status_changed", item_id=item_id, status="completed")
 
