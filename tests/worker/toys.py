@@ -132,6 +132,8 @@ CALL: list[Any] = []
 if __name__ == "__main__":
     sys.modules["toys"] = sys.modules["__main__"]
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from invokeclone.worker import runner
     from invokeclone.worker.__main__ import main
 
+    runner.IMPORT_FREE |= {__name__}  # toys need not wait for torch
     main()
