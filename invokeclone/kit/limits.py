@@ -46,6 +46,13 @@ class Limits(BaseModel):
         512, 65_536, "MiB of the sessions of one batch: the graph's, times the items that are queued."
     )
 
+    # Nodes
+    session_nodes: int = _limit(
+        200_000, 5_000_000, "Nodes that a running graph grows to, one for each value of each iteration."
+    )
+    node_output_mib: int = _limit(64, 1024, "MiB of what one node gives out, as JSON.")
+    collection_items: int = _limit(100_000, 10_000_000, "Values of a list that a node gives out.")
+
     # Images
     image_pixels: int = _limit(
         128 * MIB, 1_000_000_000, "Pixels of an image that is read, looked at before it is decoded."

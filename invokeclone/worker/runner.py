@@ -29,6 +29,7 @@ from invokeclone.worker.cache import key_of
 from invokeclone.worker.engine import IMPORT_FREE
 from invokeclone.worker.events import ItemEvents, NodeEvents
 from invokeclone.worker.loop import Outcome, describe
+from invokeclone.worker.outputs import OutputOverLimit, check_output
 from invokeclone.worker.stats import vram_in_use
 from invokeclone.worker.tools import Session, Tools
 
@@ -97,6 +98,7 @@ class _Run:
         self._reported = False
         self._state = session.state
         self._tools = session.tools
+        self._most_nodes = session.tools.resources.settings.limits.session_nodes
         self._make_context = make_context
         self._events = ItemEvents(session.tools.channel, session.item, session.tools.device)
 
@@ -116,6 +118,9 @@ class _Run:
                 return self._fail(error.node, self._events_of(error.node), error)
             if node is None:
                 return self._done()
+            if len(self._state.execution_graph.nodes) > self._most_nodes:
+                message = f"iterations make more than {self._most_nodes} nodes (setting limits.session_nodes)"
+                return self._fail(node, self._events_of(node), OutputOverLimit(message))
             try:
                 failed = self._run_node(node)
             except CanceledException:
@@ -169,6 +174,7 @@ class _Run:
             self._tools.engine.wait_until_imported()
         output = node.invoke(self._make_context(self.session, node, source_id, events))
         output_json = output.model_dump_json().encode()
+        check_output(output, output_json, self._tools.resources.settings.limits)
         if key:
             cache.save(key, output, output_json)
         return output, output_json

@@ -77,7 +77,7 @@ def _runs(
         if node.type in conversion.BATCHES and drawing.out_of(node_id):
             group = str(given.get((node_id, "batch_group_id"), node.values().get("batch_group_id", ALONE)))
             key = f"{ALONE} {node_id}" if group == ALONE else group
-            groups[key][node_id] = _values(drawing, node_id, given, sources)
+            groups[key][node_id] = _values(drawing, node_id, given, sources, capacity)
     together: list[list[dict[str, JsonValue]]] = []
     count = 1
     for key, lists in groups.items():
@@ -91,12 +91,14 @@ def _runs(
     return [{name: value for part in parts for name, value in part.items()} for parts in itertools.product(*together)]
 
 
-def _values(drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue], sources: Sources) -> list[Any]:
+def _values(
+    drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue], sources: Sources, capacity: int
+) -> list[Any]:
     """Return the values of a batch node; raises NotCallable when there are none."""
     place = node_id, conversion.BATCHES[drawing.nodes[node_id].type]
     generating = drawing.into(place)
     if generating:
-        values = _generated(drawing, generating[-1][0], given, sources)
+        values = _generated(drawing, generating[-1][0], given, sources, capacity)
     else:
         held = given.get(place, drawing.nodes[node_id].values().get(place[1]))
         values = held if isinstance(held, list) else []
@@ -105,7 +107,9 @@ def _values(drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue], so
     return values
 
 
-def _generated(drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue], sources: Sources) -> list[Any]:
+def _generated(
+    drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue], sources: Sources, capacity: int
+) -> list[Any]:
     held = given.get((node_id, "generator"), drawing.nodes[node_id].values().get("generator"))
     try:
         generator = generators.read(held)
@@ -113,10 +117,15 @@ def _generated(drawing: Drawing, node_id: str, given: Mapping[Place, JsonValue],
         raise NotCallable(f"The generator {node_id} is not valid: {told(error)}") from error
     if not generator.type.startswith(drawing.nodes[node_id].type):
         raise NotCallable(f"The generator {node_id} makes something else")
+    if not isinstance(generator, generators.BoardImages) and generator.size() > capacity:
+        raise NotCallable(f"{generator.size()} values of the generator {node_id} do not fit into a queue of {capacity}")
     match generator:
         case generators.DynamicPrompts():
             return list(sources.prompts(generator))
         case generators.BoardImages():
             return [{"image_name": name} for name in sources.images(generator)]
         case _:
-            return generator.make()
+            try:
+                return generators.make(generator)
+            except generators.NotMade as error:
+                raise NotCallable(f"The generator {node_id}: {error}") from error

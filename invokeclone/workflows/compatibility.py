@@ -156,7 +156,10 @@ def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, Json
     if isinstance(generator, generators.DynamicPrompts):
         return size, ""
     few = generator.model_copy(update={"count": min(size, 2)}) if hasattr(generator, "count") else generator
-    made = few.make()
+    try:
+        made = generators.make(few)
+    except generators.NotMade as error:
+        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {error}") from error
     if not made:
         raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
     return size, made[0]

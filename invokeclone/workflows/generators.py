@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 
+from invokeclone.kit.json_text import LARGEST, SMALLEST
+
 _FLOAT = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _INTEGER = re.compile(r"\s*[+-]?\d+")
 
@@ -124,6 +126,24 @@ Computed = _Sequence | _Line | _Uniform | _Parsed
 
 Generator = Annotated[Computed | DynamicPrompts | BoardImages, Field(discriminator="type")]
 _GENERATOR: TypeAdapter[Computed | DynamicPrompts | BoardImages] = TypeAdapter(Generator)
+
+
+class NotMade(ValueError):
+    """A generator makes no values that can be used."""
+
+
+def make(generator: Computed) -> list[Any]:
+    """Return a generator's values. Raises NotMade for numbers that cannot be worked out or stored."""
+    try:
+        values = generator.make()
+    except (ValueError, OverflowError) as error:
+        raise NotMade(f"its numbers cannot be worked out: {error}") from error
+    for value in values:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NotMade(f"{value} is not a number that can be stored")
+        if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
+            raise NotMade(f"{str(value)[:40]} is over 64 bits")
+    return values
 
 
 def read(value: JsonValue) -> Computed | DynamicPrompts | BoardImages:

@@ -8,6 +8,7 @@ import pytest
 from invokeclone.graph import registry
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.invocation import BaseInvocation
+from tests.fakes_context import FakeContext
 
 registry.discover()
 
@@ -29,7 +30,7 @@ def _run(state: GraphExecutionState, seen: list[BaseInvocation] | None = None) -
     while (node := state.next()) is not None:
         if seen is not None:
             seen.append(node)
-        state.complete(node.id, node.invoke_checked(None))  # type: ignore[arg-type]
+        state.complete(node.id, node.invoke_checked(FakeContext()))  # type: ignore[arg-type]
     return state
 
 

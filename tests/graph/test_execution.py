@@ -8,6 +8,7 @@ import pytest
 
 from invokeclone.graph.execution import GraphExecutionState, NodeInputError
 from invokeclone.graph.invocation import MissingInputException, RequiredConnectionException
+from tests.fakes_context import FakeContext
 
 Run = Callable[..., Any]
 Make = Callable[..., dict[str, Any]]
@@ -385,7 +386,7 @@ def test_bad_value_from_an_edge(graph: Make) -> None:
     state = GraphExecutionState(graph=graph(nodes, ["x.value > m.b"]))
     first = state.next()
     assert first is not None
-    state.complete(first.id, first.invoke(None))  # type: ignore[arg-type]
+    state.complete(first.id, first.invoke(FakeContext()))  # type: ignore[arg-type]
     with pytest.raises(NodeInputError, match=r"b: .*Cannot divide by zero") as caught:
         state.next()
     node = caught.value.node

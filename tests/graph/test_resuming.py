@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invokeclone.graph.execution import GraphExecutionState
+from tests.fakes_context import FakeContext
 
 Make = Callable[..., dict[str, Any]]
 
@@ -69,7 +70,7 @@ def test_stored_after_every_node(name: str, graph: Make) -> None:
     state = GraphExecutionState(graph=graph(nodes, edges))
     steps = 0
     while (node := state.next()) is not None:
-        state.complete(node.id, node.invoke(None))  # type: ignore[arg-type]
+        state.complete(node.id, node.invoke(FakeContext()))  # type: ignore[arg-type]
         state = GraphExecutionState.model_validate_json(state.to_json())
         steps += 1
     assert outcome(state, last) == expected

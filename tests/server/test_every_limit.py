@@ -27,6 +27,9 @@ Case = Callable[[Client, int], Awaitable[httpx.Response]]
 TESTS = Path(__file__).parent.parent
 QUEUE, UTILITIES = "/api/v1/queue/default", "/api/v1/utilities"
 ELSEWHERE = {
+    "session_nodes": "worker/test_outputs.py",
+    "node_output_mib": "worker/test_outputs.py",
+    "collection_items": "worker/test_outputs.py",
     "text_file_mib": "kit/test_user_files.py",
     "download_images": "images/test_downloads.py",
     "socket_message_kib": "server/test_sockets.py",

@@ -277,7 +277,9 @@ def test_prompts_are_weighed() -> None:
 
 
 def test_prompts_have_an_end() -> None:
-    assert "at most" in refusal(with_inputs(text_to_image(), "6", text="a" * 50_001))["error"]["details"]
+    assert (
+        "limits.prompt_characters" in refusal(with_inputs(text_to_image(), "6", text="a" * 50_001))["error"]["details"]
+    )
 
 
 def test_layers_of_the_encoder_are_left_out() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from invokeclone.graph.graph import Graph
-from invokeclone.workflows import compatibility, conversion
+from invokeclone.graph.rules import DYNAMIC_INPUT
+from invokeclone.workflows import calls, compatibility, conversion
 from invokeclone.workflows.schemas import WorkflowWithoutID
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, connector, edge, form, node, workflow
 
@@ -126,6 +127,10 @@ def test_generated_batches(generator: dict[str, Any], size: int) -> None:
         {"type": "float_generator_arithmetic_sequence"},
         {"type": "integer_generator_parse_string", "input": "none"},
         {"type": "integer_generator_arithmetic_sequence", "count": -1},
+        {"type": "integer_generator_parse_string", "input": "9" * 5000},
+        {"type": "integer_generator_parse_string", "input": "9" * 30},
+        {"type": "integer_generator_linear_distribution", "start": -1e308, "end": 1e308, "count": 3},
+        {"type": "integer_generator_random_distribution_uniform", "min": 1e308, "max": 1e308},
     ],
 )
 def test_generators_that_make_nothing(generator: Any) -> None:
@@ -141,6 +146,31 @@ def test_a_generator_for_millions_is_not_run() -> None:
         *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
     )
     assert reason(drawn) == "exceeds_capacity"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"count": 10**12}, "do not fit into a queue of 100"),
+        ({"start": 1e308, "step": 1e308, "count": 3}, "not a number"),
+    ],
+)
+def test_a_caller_cannot_have_more_generated_than_the_queue_holds(changes: dict[str, Any], why: str) -> None:
+    generator = {"type": "float_generator_arithmetic_sequence", "start": 0, "step": 1, "count": 2}
+    drawn = with_nodes(
+        node("b", "float_batch", floats=[]),
+        node("s", "float_math"),
+        node("g", "float_generator", generator=generator),
+        edges=[edge("b.value", "s.a"), edge("g.floats", "b.floats")],
+        exposedFields=[{"nodeId": "g", "fieldName": "generator"}],
+    )
+    called = WorkflowWithoutID.model_validate(drawn)
+    inputs: dict[str, Any] = {f"{DYNAMIC_INPUT}g::generator": generator | {"count": 3}}
+    sources: Any = None
+    assert len(calls.graphs(called, inputs, sources, 100)) == 3
+    inputs = {f"{DYNAMIC_INPUT}g::generator": generator | changes}
+    with pytest.raises(calls.NotCallable, match=why):
+        calls.graphs(called, inputs, sources, 100)
 
 
 def graph_of(drawn: dict[str, Any], **more: Any) -> Graph:

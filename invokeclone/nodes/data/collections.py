@@ -6,6 +6,14 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import FloatCollectionOutput, IntegerCollectionOutput
+from invokeclone.kit.errors import Unprocessable
+
+
+def _check(count: int, context: InvocationContext) -> None:
+    """Raise Unprocessable for more numbers than a list may have, before they are made."""
+    most = context.config.get().limits.collection_items
+    if count > most:
+        raise Unprocessable(f"{count} numbers are more than {most} (setting limits.collection_items)")
 
 
 @invocation(
@@ -31,8 +39,10 @@ class RangeInvocation(BaseInvocation):
         return stop
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers."""
-        return IntegerCollectionOutput(collection=list(range(self.start, self.stop, self.step)))
+        """Give out the numbers. Raises Unprocessable for too many."""
+        numbers = range(self.start, self.stop, self.step)
+        _check(max((self.stop - self.start) // self.step, 0), context)
+        return IntegerCollectionOutput(collection=list(numbers))
 
 
 @invocation(
@@ -50,7 +60,8 @@ class RangeOfSizeInvocation(BaseInvocation):
     step: int = InputField(default=1, description="Distance of the numbers")
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers."""
+        """Give out the numbers. Raises Unprocessable for too many."""
+        _check(self.size, context)
         return IntegerCollectionOutput(collection=[self.start + self.step * place for place in range(self.size)])
 
 
@@ -71,9 +82,10 @@ class RandomRangeInvocation(BaseInvocation):
     seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the random numbers")
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers."""
+        """Give out the numbers. Raises Unprocessable for too many."""
         import numpy as np
 
+        _check(self.size, context)
         numbers = np.random.default_rng(self.seed).integers(low=self.low, high=self.high, size=self.size)
         return IntegerCollectionOutput(collection=numbers.tolist())
 
@@ -93,7 +105,8 @@ class FloatLinearRangeInvocation(BaseInvocation):
     steps: int = InputField(default=30, description="How many numbers, both ends included")
 
     def invoke(self, context: InvocationContext) -> FloatCollectionOutput:
-        """Give out the numbers."""
+        """Give out the numbers. Raises Unprocessable for too many."""
         import numpy as np
 
+        _check(self.steps, context)
         return FloatCollectionOutput(collection=np.linspace(self.start, self.stop, self.steps).tolist())

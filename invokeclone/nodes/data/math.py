@@ -186,6 +186,10 @@ INTEGER_OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
+MOST_BITS = 256
+"""A power of an integer that may have more bits is not computed; what a session can store has 64."""
+
+
 def check_integers(operation: str | None, b: int | None) -> None:
     """Raise ValueError for operands an operation cannot take."""
     if operation in ("DIV", "MOD") and b == 0:
@@ -244,7 +248,10 @@ class IntegerMathInvocation(BaseInvocation):
         return value
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out the result."""
+        """Give out the result. Raises ValueError for a power far over 64 bits, before it is computed."""
+        if self.operation == "EXP" and abs(self.a) > 1 and self.b * self.a.bit_length() > MOST_BITS:
+            message = f"{self.a} to the power of {self.b} is over 64 bits"
+            raise ValueError(message)
         return IntegerOutput(value=INTEGER_OPERATIONS[self.operation](self.a, self.b))
 
 

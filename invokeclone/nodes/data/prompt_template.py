@@ -3,6 +3,8 @@
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, OutputField, StylePresetField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import MIB
 
 PLACEHOLDER = "{prompt}"
 
@@ -30,9 +32,16 @@ class PromptTemplateInvocation(BaseInvocation):
     negative_prompt: str = InputField(default="", description="What is not wanted", ui_component=UIComponent.Textarea)
 
     def invoke(self, context: InvocationContext) -> PromptTemplateOutput:
-        """Give out the two prompts."""
+        """Give out the two prompts. Raises Unprocessable when one grows over the limit of an output."""
         preset = context.presets.style_preset(self.style_preset.style_preset_id)
+        most = context.config.get().limits.node_output_mib * MIB
         return PromptTemplateOutput(
-            positive_prompt=preset.positive_prompt.replace(PLACEHOLDER, self.positive_prompt),
-            negative_prompt=preset.negative_prompt.replace(PLACEHOLDER, self.negative_prompt),
+            positive_prompt=_filled(preset.positive_prompt, self.positive_prompt, most),
+            negative_prompt=_filled(preset.negative_prompt, self.negative_prompt, most),
         )
+
+
+def _filled(template: str, prompt: str, most: int) -> str:
+    if template.count(PLACEHOLDER) * len(prompt) > most:
+        raise Unprocessable("the prompt grows over the limit of an output (setting limits.node_output_mib)")
+    return template.replace(PLACEHOLDER, prompt)

@@ -6,6 +6,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, OutputField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.outputs import StringOutput
+from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.limits import MIB
 
 
 @invocation_output("string_pos_neg_output")
@@ -135,10 +137,22 @@ class StringReplaceInvocation(BaseInvocation):
     use_regex: bool = InputField(default=False, description="Whether the search is a regular expression")
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out the changed string."""
+        """Give out the changed string. Raises Unprocessable when it grows over the limit of a node's output."""
         if not self.search_string:
             return StringOutput(value=self.string)
-        if self.use_regex:
-            return StringOutput(value=re.sub(self.search_string, self.replace_string, self.string))
-        literal = re.compile(re.escape(self.search_string), re.IGNORECASE)
-        return StringOutput(value=literal.sub(lambda _: self.replace_string, self.string))
+        room = context.config.get().limits.node_output_mib * MIB
+
+        def put(match: re.Match[str]) -> str:
+            nonlocal room
+            put_in = match.expand(self.replace_string) if self.use_regex else self.replace_string
+            room -= len(put_in)
+            if room < 0:
+                raise Unprocessable("the string grows over the limit of an output (setting limits.node_output_mib)")
+            return put_in
+
+        pattern = (
+            re.compile(self.search_string)
+            if self.use_regex
+            else re.compile(re.escape(self.search_string), re.IGNORECASE)
+        )
+        return StringOutput(value=pattern.sub(put, self.string))

@@ -6,15 +6,24 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 
 
 def pasted(
-    base: Image.Image, image: Image.Image, keep: Image.Image | None, position: tuple[int, int], *, crop: bool
+    base: Image.Image,
+    image: Image.Image,
+    keep: Image.Image | None,
+    position: tuple[int, int],
+    *,
+    crop: bool,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Image.Image:
     """Return RGBA of `image` over `base` at `position`, on a canvas that holds both, or cropped to `base`.
 
-    `keep` is white where the base stays. Raises NodeError when it is not of the image's size.
+    `keep` is white where the base stays. Raises NodeError when it is not of the image's size, SizeOverLimit for a canvas over the
+    limits, before it is made.
     """
     if keep is not None and keep.size != image.size:
         message = f"the mask, {keep.width}×{keep.height}, is not of the image's size, {image.width}×{image.height}"
@@ -22,6 +31,7 @@ def pasted(
     x, y = position
     left, top = min(0, x), min(0, y)
     right, bottom = max(base.width, x + image.width), max(base.height, y + image.height)
+    check_pixels(right - left, bottom - top, limits, "the canvas of both images")
     canvas = Image.new("RGBA", (right - left, bottom - top), (0, 0, 0, 0))
     canvas.paste(base.convert("RGBA"), (-left, -top))
     canvas.paste(image.convert("RGBA"), (x - left, y - top), None if keep is None else ImageOps.invert(keep))
@@ -44,7 +54,9 @@ class ImagePasteInvocation(BaseInvocation, WithMetadata, WithBoard):
         base = context.images.get_pil(self.base_image.image_name, mode="RGBA")
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         keep = context.images.get_pil(self.mask.image_name, mode="L") if self.mask else None
-        return ImageOutput.build(context.images.save(pasted(base, image, keep, (self.x, self.y), crop=self.crop)))
+        limits = context.config.get().limits
+        result = pasted(base, image, keep, (self.x, self.y), crop=self.crop, limits=limits)
+        return ImageOutput.build(context.images.save(result))
 
 
 @invocation("img_mul", title="Multiply Images", tags=["image", "multiply"], category="image", version="1.2.2")

@@ -11,6 +11,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
 from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.sizes import check_pixels
+from invokeclone.kit.errors import Unprocessable
 
 
 class TBLR(BaseModel):
@@ -108,6 +110,13 @@ def even_spans(length: int, count: int, overlap: int) -> list[Span]:
     return [(start, start + size) for start in starts]
 
 
+def _check_number(number: int, context: InvocationContext) -> None:
+    """Raise Unprocessable for more tiles than a list may have."""
+    most = context.config.get().limits.collection_items
+    if number > most:
+        raise Unprocessable(f"{number} tiles are more than {most} (setting limits.collection_items)")
+
+
 def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
     """Return the tiles of a grid, row by row, with what neighbors share."""
     shared_rows, shared_columns = _shared(rows), _shared(columns)
@@ -144,9 +153,10 @@ class CalculateImageTilesInvocation(BaseInvocation):
     overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit."""
+        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
         rows = overlapping_spans(self.image_height, self.tile_height, self.overlap)
         columns = overlapping_spans(self.image_width, self.tile_width, self.overlap)
+        _check_number(len(rows) * len(columns), context)
         return CalculateImageTilesOutput(tiles=grid(rows, columns))
 
 
@@ -167,7 +177,8 @@ class CalculateImageTilesEvenSplitInvocation(BaseInvocation):
     overlap: int = InputField(default=128, ge=0, multiple_of=8, description="How many pixels neighbors share")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit."""
+        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
+        _check_number(self.num_tiles_x * self.num_tiles_y, context)
         rows = even_spans(self.image_height, self.num_tiles_y, self.overlap)
         columns = even_spans(self.image_width, self.num_tiles_x, self.overlap)
         return CalculateImageTilesOutput(tiles=grid(rows, columns))
@@ -190,9 +201,10 @@ class CalculateImageTilesMinimumOverlapInvocation(BaseInvocation):
     min_overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share at least")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit."""
+        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
         rows = spread_spans(self.image_height, self.tile_height, self.min_overlap)
         columns = spread_spans(self.image_width, self.tile_width, self.min_overlap)
+        _check_number(len(rows) * len(columns), context)
         return CalculateImageTilesOutput(tiles=grid(rows, columns))
 
 
@@ -262,7 +274,7 @@ class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     blend_amount: int = InputField(default=32, ge=0, description="Over how many pixels of the overlap")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Merge and save; NodeError when there is no tile, or an image is not of its tile's size."""
+        """Merge and save; NodeError when there is no tile, or an image is not of its tile's size, SizeOverLimit."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import joins
@@ -277,6 +289,10 @@ class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
                 message = f"an image of {image.width}×{image.height} does not fill its tile: {coords}"
                 raise NodeError(message)
             pieces.append(joins.Piece(coords.left, coords.top, np.asarray(image, dtype=np.float32)))
+        right, bottom = (
+            max(getattr(part.tile.coords, edge) for part in self.tiles_with_images) for edge in ("right", "bottom")
+        )
+        check_pixels(right, bottom, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         try:
             whole = joins.merged(pieces, self.blend_amount, seam=self.blend_mode == "Seam")
         except ValueError as error:

@@ -6,6 +6,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import FieldDescriptions, ImageField, Input, InputField, LatentsField
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, LatentsOutput
+from invokeclone.graph.sizes import check_pixels
 
 LATENTS_INTERPOLATION_MODE = Literal["nearest", "linear", "bilinear", "bicubic", "trilinear", "area", "nearest-exact"]
 
@@ -43,6 +44,8 @@ class ScaleLatentsInvocation(BaseInvocation):
         from invokeclone.engine.latents import scale
 
         latents = context.tensors.load(self.latents.latents_name)
+        height, width = (round(side * LATENT_SCALE_FACTOR * self.scale_factor) for side in latents.shape[-2:])
+        check_pixels(width, height, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         scaled = scale(latents, self.scale_factor, self.mode, antialias=self.antialias)
         return LatentsOutput.build(context.tensors.save(scaled), scaled, self.latents.seed)
 

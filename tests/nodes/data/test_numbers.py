@@ -7,10 +7,11 @@ from pydantic import ValidationError
 
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.nodes.data import collections, math
+from tests.fakes_context import FakeContext
 
 
 def value(node: BaseInvocation) -> Any:
-    output = node.invoke_checked(None)  # type: ignore[arg-type]
+    output = node.invoke_checked(FakeContext())  # type: ignore[arg-type]
     return getattr(output, "collection", None) if hasattr(output, "collection") else output.value  # type: ignore[attr-defined]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from invokeclone.graph.fields import StylePresetField
 from invokeclone.graph.invocation import MissingInputException
+from invokeclone.kit.errors import Unprocessable
 from invokeclone.nodes.data.prompt_template import PromptTemplateInvocation
 from tests.fakes_context import FakeContext
 
@@ -39,6 +40,11 @@ def test_without_a_placeholder_the_preset_stands_alone() -> None:
 
 def test_braces_in_a_prompt_are_plain_text() -> None:
     assert put("{prompt} {0} \\1", "", ("<{prompt}>", "")) == ("<{prompt} {0} \\1>", "")
+
+
+def test_a_prompt_in_many_places_grows_no_further_than_the_limit() -> None:
+    with pytest.raises(Unprocessable, match=r"limits\.node_output_mib"):
+        put("x" * 100_000, "", ("{prompt}" * 1000, ""))
 
 
 def test_the_preset_is_needed_when_it_runs() -> None:

@@ -66,7 +66,8 @@ def test_replace(text: str, search: str, replacement: str, regex: bool, result: 
     node = strings.StringReplaceInvocation(
         string=text, search_string=search, replace_string=replacement, use_regex=regex
     )
-    assert node.invoke(NOTHING).value == result
+    context: Any = FakeContext()
+    assert node.invoke(context).value == result
 
 
 def test_dynamic_prompts() -> None:

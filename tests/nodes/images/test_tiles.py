@@ -52,21 +52,21 @@ def test_grid() -> None:
 
 
 def test_nodes() -> None:
-    found = tiles.CalculateImageTilesInvocation().invoke(NOTHING).tiles
+    found = tiles.CalculateImageTilesInvocation().invoke(FakeContext()).tiles
     assert len(found) == 4
     assert found[3].coords.model_dump() == {"top": 448, "bottom": 1024, "left": 448, "right": 1024}
-    assert len(tiles.CalculateImageTilesEvenSplitInvocation().invoke(NOTHING).tiles) == 4
-    assert len(tiles.CalculateImageTilesMinimumOverlapInvocation().invoke(NOTHING).tiles) == 4
+    assert len(tiles.CalculateImageTilesEvenSplitInvocation().invoke(FakeContext()).tiles) == 4
+    assert len(tiles.CalculateImageTilesMinimumOverlapInvocation().invoke(FakeContext()).tiles) == 4
     numbers = tiles.TileToPropertiesInvocation(tile=found[3]).invoke_checked(NOTHING)
     assert (numbers.width, numbers.overlap_left, numbers.overlap_right) == (576, 128, 0)  # type: ignore[attr-defined]
-    pair = tiles.PairTileImageInvocation(tile=found[0], image=ImageField(image_name="x")).invoke(NOTHING)
+    pair = tiles.PairTileImageInvocation(tile=found[0], image=ImageField(image_name="x")).invoke(FakeContext())
     assert pair.tile_with_image.image.image_name == "x"
 
 
 @pytest.mark.parametrize("arguments", [{"tile_width": 2000}, {"overlap": 576}])
 def test_what_does_not_fit(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="tile"):
-        tiles.CalculateImageTilesInvocation(**arguments).invoke(NOTHING)
+        tiles.CalculateImageTilesInvocation(**arguments).invoke(FakeContext())
 
 
 def cut(context: FakeContext, image: Image.Image, parts: list[tiles.Tile]) -> list[tiles.TileWithImage]:

@@ -1,0 +1,46 @@
+"""What a node may give out: values that a session can store and read back, within the limits."""
+
+import math
+from typing import Any
+
+from invokeclone.graph.invocation import BaseInvocationOutput, NodeError
+from invokeclone.kit.json_text import LARGEST, SMALLEST
+from invokeclone.kit.limits import MIB, Limits
+
+
+class OutputOverLimit(NodeError):
+    """A node gives out more than a session may hold."""
+
+
+class OutputNotStorable(NodeError):
+    """A node gives out a number that JSON cannot hold."""
+
+
+def check_output(output: BaseInvocationOutput, output_json: bytes, limits: Limits) -> None:
+    """Check an output and its JSON. Raises OutputOverLimit, OutputNotStorable."""
+    if len(output_json) > limits.node_output_mib * MIB:
+        message = f"the output is over {limits.node_output_mib} MiB (setting limits.node_output_mib)"
+        raise OutputOverLimit(message)
+    for name, value in output.__dict__.items():
+        if isinstance(value, list):
+            check_count(len(value), limits, name)
+            for entry in value:
+                _check_number(name, entry)
+        else:
+            _check_number(name, value)
+
+
+def check_count(count: int, limits: Limits, name: str) -> None:
+    """Raise OutputOverLimit for a list of too many values."""
+    if count > limits.collection_items:
+        message = f"{name} has {count} values, more than {limits.collection_items} (setting limits.collection_items)"
+        raise OutputOverLimit(message)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if type(value) is float and not math.isfinite(value):
+        message = f"{name} is {value}, which is no number that can be stored: choose smaller operands"
+        raise OutputNotStorable(message)
+    if type(value) is int and not SMALLEST <= value <= LARGEST:
+        message = f"{name} is over 64 bits: choose smaller operands"
+        raise OutputNotStorable(message)
