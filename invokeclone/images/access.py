@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, or_, select
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
@@ -81,11 +81,11 @@ def is_visible_board(user_id: UserId) -> ColumnElement[bool]:
     return or_(boards.c.user_id == user_id, boards.c.board_visibility.in_(SHARED))
 
 
-def board_for(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
-    """Select the id of a board if it exists and things of this user may be put on it, else null."""
+def board_for(user_id: UserId, board_id: BindParameter[Any], *, system: bool) -> ScalarSelect[Any]:
+    """Select the id of a board if it exists and things of this user (or of the `system`) may be put on it, else null."""
     found = select(boards.c.board_id).where(boards.c.board_id == board_id)
-    if user_id != SYSTEM.user_id:
-        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == True)  # noqa: E712
+    if not system:
+        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == literal_column("1"))
         found = found.where(
             or_(boards.c.user_id == user_id, boards.c.board_visibility == PUBLIC, admins.correlate(None).exists())
         )

@@ -5,6 +5,7 @@ cache key anew; a prepared one makes one trip. Run on the database itself, and n
 either, which would be two more. It knows no table, converts no result types and is not seen by `log_sql`.
 """
 
+import sqlite3
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
@@ -62,8 +64,10 @@ class Prepared:
         raw = await source.get_raw_connection()
         driver = raw.driver_connection
         assert driver is not None
-        found = await driver.execute_fetchall(sql, given | values)
-        return list(found)
+        try:
+            return list(await driver.execute_fetchall(sql, given | values))
+        except sqlite3.OperationalError as error:  # raised as SQLAlchemy raises it, and as reads by themselves do
+            raise OperationalError(sql, None, error) from error
 
     async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
         """Run it and return the first row, if there is one."""
