@@ -17,8 +17,8 @@ from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
 
 THUMBNAIL_SIDE = 256
-THUMBNAIL_EFFORT = 1
-"""WebP effort: 4 (Pillow's default) costs twice the time for 1 % of the size."""
+THUMBNAIL_EFFORT = 0
+"""WebP effort: 4 (Pillow's default) costs more than twice the time for 5 % of the size, and the pixels are as near to the picture's."""
 
 
 def full_path(settings: Settings, place: Place, kind: Kind = IMAGES) -> Path:

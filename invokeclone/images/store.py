@@ -38,11 +38,12 @@ from invokeclone.images.schemas import (
     Place,
     Touched,
 )
-from invokeclone.kit.prepared import Prepared, Source, json_list, members
+from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.kit.times import now
 from invokeclone.kit.transactions import Rows
 from invokeclone.tables import boards, images
 from invokeclone.users import rights
+from invokeclone.users.current import SYSTEM
 
 SHAPES = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
@@ -65,15 +66,20 @@ async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[s
     A board that is gone, or is not for its owner to fill, leaves it on none.
     """
     moment = now()
-    values: dict[str, Any] = {
-        **new.model_dump(mode="json"),
-        "starred": False,
-        "created_at": moment,
-        "updated_at": moment,
-    }
-    values["board_id"] = rights.fillable_board_id(new.user_id, new.board_id)
-    statement = insert(kind.table).values(**values).returning(*kind.record.selected_columns)
-    return kind.fields((await connection.execute(statement)).one())
+    values = {**new.model_dump(mode="json"), "created_at": moment, "updated_at": moment}
+    row = await _add(kind, type(new), system=new.user_id == SYSTEM.user_id).first(connection, **values)
+    assert row
+    return kind.fields(row)
+
+
+@cache
+def _add(kind: Kind, record: type[NewRecord], *, system: bool) -> Prepared:
+    """Return the statement that records a thing, without a star, and reads it."""
+    columns = [*record.model_fields, "created_at", "updated_at"]
+    values: dict[str, Any] = {name: parameter(name) for name in columns}
+    values["starred"] = literal_column("0")
+    values["board_id"] = rights.fillable_board_id(values["user_id"], values["board_id"], system=system)
+    return Prepared(insert(kind.table).values(values).returning(*kind.record.selected_columns))
 
 
 async def get(source: Source, name: str) -> ImageDTO:

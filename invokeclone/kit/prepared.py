@@ -5,6 +5,7 @@ cache key anew; a prepared one makes one trip. Run on the database itself, and n
 either, which would be two more. It knows no table, converts no result types and is not seen by `log_sql`.
 """
 
+import sqlite3
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
@@ -69,10 +71,13 @@ class Prepared:
 
 
 async def run(changes: Changes, sql: str, values: Values) -> Rows:
-    """Run a statement in the driver's own words and return its rows."""
+    """Run a statement in the driver's own words and return its rows. Raises OperationalError, wherever it runs."""
     if isinstance(changes, Transaction):
         return changes.rows(sql, values)
-    return list(await (await _driver(changes)).execute_fetchall(sql, values))
+    try:
+        return list(await (await _driver(changes)).execute_fetchall(sql, values))
+    except sqlite3.OperationalError as error:
+        raise OperationalError(sql, None, error) from error
 
 
 async def run_many(changes: Changes, sql: str, values: Iterable[Values]) -> int:

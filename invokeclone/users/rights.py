@@ -11,7 +11,7 @@ As Python conditions for records that are loaded, and as SQL conditions for list
 
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, Select, or_, select
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, Select, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.tables import boards, users
@@ -65,11 +65,11 @@ def may_use_board(user: User, owner_id: str, visibility: str, open_to_all: tuple
     return owns(user, owner_id) or visibility in open_to_all
 
 
-def fillable_board_id(user_id: str, board_id: str | None) -> ScalarSelect[Any]:
-    """Select the id of a board if it exists and a user's images may be put on it, else null."""
+def fillable_board_id(user_id: UserId, board_id: BindParameter[Any], *, system: bool) -> ScalarSelect[Any]:
+    """Select the id of a board if it exists and the images of a user (or of the `system`) may be put on it, else null."""
     found = select(boards.c.board_id).where(boards.c.board_id == board_id)
-    if user_id != SYSTEM.user_id:
-        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == True)  # noqa: E712
+    if not system:
+        admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == literal_column("1"))
         found = found.where(or_(_is_fillable_board(user_id), admins.correlate(None).exists()))
     return found.scalar_subquery()
 

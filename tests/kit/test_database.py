@@ -140,6 +140,14 @@ async def test_errors_of_single_reads_belong_to_whoever_reads(database: Database
     assert await database.fetch("SELECT 1", {}) == [(1,)]
 
 
+async def test_errors_of_prepared_statements_in_a_transaction_are_those_of_single_reads(database: Database) -> None:
+    missing = Prepared(text("SELECT 1 FROM nowhere"))
+    async with database.read() as connection:
+        for source in (connection, database):
+            with pytest.raises(OperationalError, match="no such table"):
+                await missing.rows(source)
+
+
 async def test_closing_ends_the_readers(settings: Settings, laid_out: None) -> None:
     opened = Database(settings.database_path)
     await asyncio.gather(*[opened.fetch("SELECT 1", {}) for _ in range(20)])
