@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
-from invokeclone.graph.calls import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
+from invokeclone.graph.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
 from invokeclone.graph.control import CollectInvocation, IterateInvocation
 from invokeclone.graph.expansion import Progress
 from invokeclone.graph.graph import Graph

@@ -12,9 +12,10 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.transactions import Changes
-from invokeclone.queue import bulk, calls, store
+from invokeclone.queue import bulk, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
+from invokeclone.queue.calls import chain
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     QueueClearedEvent,
@@ -175,12 +176,12 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
-    return [await calls.told(connection, item) for item in changed if item]
+    return [await chain.told(connection, item) for item in changed if item]
 
 
 async def _rest_of_calls(connection: Changes, *items: Item | None) -> list[Event]:
     """End or go on with whom the given items called or were called by; return what is to be told."""
-    return await calls.settle(connection) if any(item and item.in_call for item in items) else []
+    return await chain.settle(connection) if any(item and item.in_call for item in items) else []
 
 
 async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
@@ -209,7 +210,7 @@ async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
     async def end(connection: Changes) -> tuple[Owned, list[QueueItemStatusChangedEvent], list[Event]]:
         idle = await bulk.cancel_idle(connection, chosen)
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
-        return idle, changed, await calls.settle(connection)
+        return idle, changed, await chain.settle(connection)
 
     idle, changed, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
@@ -227,7 +228,7 @@ async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
 
     async def end(connection: Changes) -> tuple[Owned, list[Event]]:
         idle = await bulk.cancel_idle(connection, chosen, spare_running=True)
-        return idle, await calls.settle(connection)
+        return idle, await chain.settle(connection)
 
     idle, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
@@ -240,7 +241,7 @@ async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
 
     async def remove(connection: Changes) -> tuple[Owned, list[Event]]:
         idle = await bulk.delete_many(connection, chosen, bulk.IDLE, spare_running=True)
-        return idle, await calls.settle(connection)
+        return idle, await chain.settle(connection)
 
     idle, others = await resources.database.transact(remove)
     _tell_canceled(resources, chosen.queue_id, idle)
@@ -254,7 +255,7 @@ async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
     async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], Owned, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         deleted = await bulk.delete_many(connection, chosen)
-        return changed, deleted, await calls.settle(connection)
+        return changed, deleted, await chain.settle(connection)
 
     changed, deleted, others = await resources.database.transact(remove)
     told = {event.item_id for event in changed}
@@ -269,7 +270,7 @@ async def clear(resources: Resources, chosen: ItemFilter) -> int:
     async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], int, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         deleted = await bulk.empty(connection, chosen)
-        return changed, deleted, await calls.settle(connection)
+        return changed, deleted, await chain.settle(connection)
 
     changed, deleted, others = await resources.database.transact(remove)
     _emit(resources, [*changed, *others])
@@ -306,7 +307,7 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
         item = await store.claim(
             connection, device, round_robin=fair and settings.multiuser, resident=resident if fair else ()
         )
-        return item, await calls.told(connection, item) if item else None
+        return item, await chain.told(connection, item) if item else None
 
     item, event = await resources.database.transact(take)
     if event:
@@ -331,7 +332,7 @@ async def finish(
         if session_json is not None:
             await store.save_session(connection, item_id, session_json)
         item = await store.set_status(connection, item_id, status, error)
-        events: list[Event] = [await calls.told(connection, item)] if item else []
+        events: list[Event] = [await chain.told(connection, item)] if item else []
         return item, events + await _rest_of_calls(connection, item)
 
     item, events = await resources.database.transact(end)
@@ -357,7 +358,7 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
         orphans = await bulk.list_running(connection, device=device)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
-        events = [await calls.told(connection, item) for item in changed if item]
+        events = [await chain.told(connection, item) for item in changed if item]
         return events, await _rest_of_calls(connection, *changed)
 
     events, others = await resources.database.transact(fail)
@@ -372,8 +373,8 @@ async def recover(resources: Resources) -> None:
     async def order(connection: Changes) -> None:
         await store.resume(connection)
         await bulk.cancel_interrupted(connection)
-        await calls.settle(connection)
-        await calls.forget_devices(connection)
+        await chain.settle(connection)
+        await chain.forget_devices(connection)
         if settings.clear_queue_on_startup:
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:

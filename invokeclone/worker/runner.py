@@ -5,6 +5,7 @@ The order of what is told is the contract: started, then what the node itself te
 """
 
 import cProfile
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +22,10 @@ from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.storage import make_folder
 from invokeclone.queue import service
-from invokeclone.queue.calls import CallFailed
+from invokeclone.queue.calls.begin import Caller, begin
+from invokeclone.queue.calls.chain import CallFailed
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.service import ItemError
-from invokeclone.worker import calls
 from invokeclone.worker.cache import key_of
 from invokeclone.worker.engine import IMPORT_FREE
 from invokeclone.worker.events import ItemEvents, NodeEvents
@@ -129,6 +130,17 @@ class _Run:
                 return failed
         return Outcome("canceled", self._saved())
 
+    def _caller(self) -> Caller:
+        session, tools = self.session, self.session.tools
+        return Caller(
+            tools.resources,
+            session.item,
+            self._state,
+            session.user,
+            tools.wait,
+            functools.partial(tools.wait_unless, session.canceled.is_set),
+        )
+
     def _done(self) -> Outcome:
         if not self._state.is_complete():
             _log.warning("session %s has nothing left to run and is not complete", self._state.id)
@@ -144,7 +156,7 @@ class _Run:
         try:
             with watching(self.session.canceled, self._report_stopping):
                 if node.get_type() == CALL_SAVED_WORKFLOW:
-                    calls.begin(self.session, node)
+                    begin(self._caller(), node)
                     return Outcome("waiting", None)
                 output, output_json = self._output_of(node, node_json, source_id, events)
         except CallFailed as error:

@@ -6,7 +6,8 @@ import pytest
 
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.rules import DYNAMIC_INPUT
-from invokeclone.workflows import calls, compatibility, conversion
+from invokeclone.queue.calls import sessions
+from invokeclone.workflows import compatibility, conversion
 from invokeclone.workflows.schemas import WorkflowWithoutID
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, connector, edge, form, node, workflow
 
@@ -167,10 +168,10 @@ def test_a_caller_cannot_have_more_generated_than_the_queue_holds(changes: dict[
     called = WorkflowWithoutID.model_validate(drawn)
     inputs: dict[str, Any] = {f"{DYNAMIC_INPUT}g::generator": generator | {"count": 3}}
     sources: Any = None
-    assert len(calls.graphs(called, inputs, sources, 100)) == 3
+    assert len(sessions.graphs(called, inputs, sources, 100)) == 3
     inputs = {f"{DYNAMIC_INPUT}g::generator": generator | changes}
-    with pytest.raises(calls.NotCallable, match=why):
-        calls.graphs(called, inputs, sources, 100)
+    with pytest.raises(sessions.NotCallable, match=why):
+        sessions.graphs(called, inputs, sources, 100)
 
 
 def graph_of(drawn: dict[str, Any], **more: Any) -> Graph:

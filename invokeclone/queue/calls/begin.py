@@ -3,34 +3,59 @@
 It lives in the node thread; what is queued and what becomes of it is the queue's.
 """
 
-from typing import Any
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from invokeclone.boards import store as boards_store
-from invokeclone.graph.calls import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
+from invokeclone.graph.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.kit.errors import Forbidden, NotFound
-from invokeclone.queue import calls as queue_calls
-from invokeclone.queue.calls import Called, CallFailed
+from invokeclone.kit.resources import Resources
+from invokeclone.queue.calls import chain, sessions
+from invokeclone.queue.calls.chain import Called, CallFailed
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.users.current import User
 from invokeclone.utilities.prompts import DynamicPrompts
-from invokeclone.worker.tools import Session
-from invokeclone.workflows import calls as workflow_calls
 from invokeclone.workflows import generators
 from invokeclone.workflows import service as workflows
 from invokeclone.workflows.schemas import Workflow
 
+Result = TypeVar("Result")
 ASSETS = (ImageCategory.CONTROL, ImageCategory.MASK, ImageCategory.USER, ImageCategory.OTHER)
+
+
+class Wait(Protocol):
+    """Waits in the node thread for work on the event loop."""
+
+    def __call__(self, work: Coroutine[Any, Any, Result], /) -> Result:
+        """Return what `work` returns; raises CanceledException."""
+        ...
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The running item that calls a workflow, the user it runs for, and the ways its thread waits for the event loop."""
+
+    resources: Resources
+    item: ClaimedItem
+    state: GraphExecutionState
+    user: User
+    wait: Wait
+    wait_unless_canceled: Wait
+    """For work that takes long: it is ended when the item is canceled."""
 
 
 class _Sources:
     """What generators of a called workflow read, for the user of the calling item."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     def prompts(self, generator: generators.DynamicPrompts) -> list[str]:
         """Expand a pattern in a process of its own. Raises CallFailed."""
@@ -47,36 +72,36 @@ class _Sources:
                 raise CallFailed(f"A pattern of the called workflow cannot be expanded: {made.error}")
             return made.prompts
 
-        return self._session.tools.wait_unless(self._session.canceled.is_set, expand())
+        return self._caller.wait_unless_canceled(expand())
 
     def images(self, generator: generators.BoardImages) -> list[str]:
         """Return the names of the images on a board that the user may see. Raises CallFailed."""
-        user = self._session.user
+        user = self._caller.user
         board_id = generator.board_id
         if not board_id:
             raise CallFailed("A generator of the called workflow names no board")
         categories = (ImageCategory.GENERAL,) if generator.category == "images" else ASSETS
 
         async def names() -> list[str]:
-            async with self._session.tools.resources.database.read() as connection:
+            async with self._caller.resources.database.read() as connection:
                 owner = await access.list_owner(connection, user, board_id)
                 return await boards_store.image_names(
                     connection, board_id, categories, is_intermediate=False, owner=owner
                 )
 
-        return self._session.tools.wait(names())
+        return self._caller.wait(names())
 
 
-def begin(session: Session, node: BaseInvocation) -> None:
+def begin(caller: Caller, node: BaseInvocation) -> None:
     """Queue the workflow that `node` calls, and have the item wait for it: its row then is no longer this worker's.
 
     Raises CallFailed when nothing comes of it, and CanceledException.
     """
     try:
-        workflow, graphs = _prepare(session, node)
-    except (workflow_calls.NotCallable, NotFound, Forbidden) as error:
+        workflow, graphs = _prepare(caller, node)
+    except (sessions.NotCallable, NotFound, Forbidden) as error:
         raise CallFailed(str(error)) from error
-    state = session.state
+    state = caller.state
     frame = _push_frame(state, node, workflow)
     execution = WorkflowCallExecution(
         parent_session_id=state.id,
@@ -93,22 +118,20 @@ def begin(session: Session, node: BaseInvocation) -> None:
     state.waiting_workflow_call = frame
     state.waiting_workflow_call_execution = execution
     text = workflow.model_dump_json(exclude={"id"})
-    resources = session.tools.resources
     try:
-        session.tools.wait(queue_calls.suspend(resources, session.item, state, called, text))
+        caller.wait(chain.suspend(caller.resources, caller.item, state, called, text))
     except BaseException:
         state.workflow_call_stack.pop()
         state.waiting_workflow_call = state.waiting_workflow_call_execution = None
         raise
 
 
-def _prepare(session: Session, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
+def _prepare(caller: Caller, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
     """Return the workflow that a node calls and the graphs to run for it."""
     call: dict[str, Any] = node.model_dump(mode="json")
-    resources = session.tools.resources
-    workflow = session.tools.wait(workflows.read(resources, call["workflow_id"], session.user))
+    workflow = caller.wait(workflows.read(caller.resources, call["workflow_id"], caller.user))
     inputs = call["workflow_inputs"]
-    return workflow, workflow_calls.graphs(workflow, inputs, _Sources(session), resources.settings.max_queue_size)
+    return workflow, sessions.graphs(workflow, inputs, _Sources(caller), caller.resources.settings.max_queue_size)
 
 
 def _push_frame(state: GraphExecutionState, node: BaseInvocation, workflow: Workflow) -> WorkflowCallFrame:

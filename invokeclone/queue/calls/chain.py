@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import insert, select, update
 
 from invokeclone.graph import registry
-from invokeclone.graph.calls import WorkflowCallExecution
+from invokeclone.graph.call_frames import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.kit.events import Event
