@@ -14,6 +14,7 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.tables import session_queue
+from invokeclone.users import rights
 from invokeclone.users.current import User
 
 ALL = ItemFilter(queue_id="default")
@@ -421,9 +422,9 @@ class TestOwners:
     async def test_bulk_actions_reach_one_s_own_items(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2)
         await add(user=BOB)
-        assert await service.cancel_idle(resources, ItemFilter(queue_id="default", owner=service.scope(BOB))) == 1
+        assert await service.cancel_idle(resources, ItemFilter(queue_id="default", owner=rights.scope(BOB))) == 1
         assert await statuses(resources) == ["pending", "pending", "canceled"]
-        assert service.scope(service.SYSTEM) is None
+        assert rights.scope(service.SYSTEM) is None
 
     async def test_pausing_is_for_admins(self, resources: Resources) -> None:
         with pytest.raises(processor.AdminOnly):
@@ -445,7 +446,7 @@ async def test_only_an_item_of_a_call_is_settled(resources: Resources, add: Any,
     async def settle(_connection: Any) -> Any:
         raise AssertionError("there is no call")
 
-    monkeypatch.setattr(service.calls, "settle", settle)
+    monkeypatch.setattr(service.chain, "settle", settle)
     await add(runs=2)
     item = await service.claim(resources, "cpu")
     assert item
