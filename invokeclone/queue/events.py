@@ -4,8 +4,10 @@ Node and result travel as plain dicts: these events are made for every node and 
 dict at hand. The published schema names the node classes in their place.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema
@@ -110,8 +112,8 @@ class BatchEnqueuedEvent(QueueEvent):
 def by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     """Sort (item id, user id) pairs by user."""
     found: defaultdict[str, list[int]] = defaultdict(list)
-    for item_id, user_id in pairs:
-        found[user_id].append(item_id)
+    for user_id, theirs in itertools.groupby(pairs, itemgetter(1)):
+        found[user_id] += map(itemgetter(0), theirs)
     return dict(found)
 
 
