@@ -53,15 +53,22 @@ class Link:
     async def ended(self) -> int:
         """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N).
 
-        What it has started itself is ended too.
+        What it has started itself is ended too. A process that closes its pipe and lives can't be heard any more: it is ended.
         """
+        ending = asyncio.ensure_future(self._child.wait())
         try:
-            status = await self._child.wait()
+            await asyncio.wait({ending, self._reader}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ending}, timeout=DRAIN_S)
+            if not ending.done():
+                _log.error("worker %s closed its end of the link: ending it", self.pid)
+                self.kill()
+            status = await ending
             # A grandchild may hold the pipe open: what is still unread after a moment is not waited for.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._reader), DRAIN_S)
             return status
         finally:
+            ending.cancel()
             self._reader.cancel()
             await self._child.close()
 
@@ -93,5 +100,9 @@ class Link:
         except orjson.JSONDecodeError:
             _log.info("worker %s: %s", self.pid, line[:500].decode("utf-8", "replace").rstrip())
             return
-        if isinstance(message, dict):
+        if not isinstance(message, dict):
+            return
+        try:
             self._on_message(message)
+        except Exception:  # noqa: BLE001  (a message that makes no sense must not end the reading of those after it)
+            _log.exception("worker %s sent a message that can't be understood: %s", self.pid, line[:500])

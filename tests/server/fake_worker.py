@@ -1,6 +1,7 @@
 """A worker that runs nothing: it speaks the link's lines and does what its command line and requests tell it.
 
-Usage: fake_worker.py MODE --device NAME. Modes: good, deaf (ignores stop and SIGTERM), dies (ends after ready), mute (never ready).
+Usage: fake_worker.py MODE --device NAME. Modes: good, deaf (ignores stop and SIGTERM), dies (ends after ready), mute (never ready),
+shut (closes its end of the link after ready, and lives).
 """
 
 import json
@@ -39,6 +40,9 @@ if mode != "mute":
     say(kind="ready", device=real, devices=devices, pid=os.getpid())
 if mode == "dies":
     sys.exit(7)
+if mode == "shut":
+    os.close(1)
+    signal.pause()
 for line in sys.stdin:
     message = json.loads(line)
     match message["kind"]:

@@ -15,6 +15,7 @@ from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.settings import Settings
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
+from invokeclone.server import link as server_link
 from invokeclone.server.supervisor import Supervisor
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -222,6 +223,28 @@ async def test_stop_is_told_to_the_worker(settings: Settings, notes: Callable[[]
     assert "stopped cpu" in notes()
     assert not alive(pid)
     assert orphans.failed == []
+
+
+async def test_a_worker_that_closes_its_link_and_lives_is_replaced(
+    settings: Settings, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_link, "DRAIN_S", 0.01)
+    async with supervised(settings, "shut") as (_supervisor, _bus, orphans):
+        await until(lambda: len(notes()) >= 2)
+        assert orphans.failed[0][0] == "cpu"
+    assert not any(alive(int(line.split()[2])) for line in notes())
+
+
+async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: Settings) -> None:
+    async with supervised(settings) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        nonsense = [
+            {"kind": "stopping", "item_id": "x"},
+            {"kind": "reply", "id": []},
+            {"kind": "heartbeat", "received": "x"},
+        ]
+        assert await supervisor.request("say", {"messages": nonsense}) == [None]
+        assert await supervisor.request("x") == [{"device": "cpu", "name": "x"}]
 
 
 async def test_a_deaf_worker_is_killed(settings: Settings) -> None:
