@@ -145,11 +145,17 @@ def measure(running: Running, count: int) -> dict[str, float]:
     cost("gallery_page_first", 40, lambda: get("gallery/items/", limit=100))
     names = get("images/", limit=100).json()["items"]
     chosen = {"image_names": [item["image_name"] for item in names]}
-    for name, term in (("none", "qqqxyz"), ("one", f'number {count - 1}"')):
+    for name, term in (("none", "qqqxyz"), ("none_short", "qz"), ("one", f'number {count - 1}"')):
         found = get("images/", limit=100, search_term=term).json()
         assert found["total"] == (name == "one"), (term, found["total"])
         cost(f"search_{name}", 20, lambda term=term: get("images/", limit=100, search_term=term))
     cost("search_many", few, lambda: get("images/", limit=100, search_term="zebra"))
+    cost("search_many_short", few, lambda: get("images/", limit=100, search_term="ze"))
+    cost("search_all_short", few, lambda: get("images/", limit=100, search_term="e"))
+    cost("page_first_oldest", 40, lambda: get("images/", limit=100, order_dir="ASC"))
+    cost("page_middle_by_time", 40, lambda: get("images/", limit=100, offset=total // 2, starred_first="false"))
+    cost("page_assets", 40, lambda: get("images/", limit=100, categories="user", board_id="none"))
+    cost("page_board", 40, lambda: get("images/", limit=100, board_id=LARGE_BOARD, starred_first="false"))
     made = [client.post("/api/v1/boards/", params={"board_name": name}).json()["board_id"] for name in "ab"]
     turns = itertools.cycle(made)  # what is there already costs less
     cost("board_100", 40, lambda: client.post("/api/v1/board_images/batch", json={"board_id": next(turns), **chosen}))

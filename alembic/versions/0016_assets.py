@@ -1,4 +1,4 @@
-"""An index of the images that are assets: masks, control images, uploads and others."""
+"""An index of the images that are assets: masks, control images, uploads and others; the runs that the text index knows."""
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the index; general images are not in it."""
+    """Make the index; general images are not in it. The table of runs stores nothing."""
     newest = [sa.literal_column(f"{name} DESC") for name in ("starred", "created_at", "image_name")]
     op.create_index(
         "ix_images_assets",
@@ -19,8 +19,10 @@ def upgrade() -> None:
         ["is_intermediate", *newest, "image_category", "board_id"],
         sqlite_where=sa.text("image_category != 'general'"),
     )
+    op.execute("CREATE VIRTUAL TABLE images_text_runs USING fts5vocab (images_text, row)")
 
 
 def downgrade() -> None:
-    """Drop the index."""
+    """Drop both."""
+    op.execute("DROP TABLE images_text_runs")
     op.drop_index("ix_images_assets", "images")

@@ -53,4 +53,5 @@ def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
     texts = kind.table.c.metadata
     if not term.isascii():  # LIKE knows the case of ASCII only
         return or_(*[func.folded_like(texts, f"%{form}%") == 1 for form in search.plain_forms(term)])
-    return or_(kind.table.c.created_at.like(f"%{term}%"), *[texts.like(f"%{form}%") for form in search.forms(term)])
+    in_time = [kind.table.c.created_at.like(f"%{term}%")] if search.IN_A_TIME.fullmatch(term) else []
+    return or_(*in_time, *[texts.like(f"%{form}%") for form in search.forms(term)])

@@ -1,10 +1,12 @@
 """Searching metadata: a term becomes a query of the text index where that narrows the search; the search itself stays LIKE.
 
 The index knows every run of three characters, whatever their case. What it finds holds all that LIKE would, and more: each
-image found is looked at again. It is not asked where it would not help: of a term without three characters in a row, or when
-it finds a large part of all images. A page of a list of many is found sooner by going through the list.
+image found is looked at again. Of a shorter term it is asked the runs that begin with it, if there are few. It is not asked
+where it would not help: when it finds a large part of all images. A page of a list of many is found sooner by going through
+the list.
 """
 
+import itertools
 import json
 import re
 
@@ -37,6 +39,12 @@ FEW = 50_000
 MOST = 0.5
 """With more candidates than this share of all images, looking each up costs as much as reading all rows in turn."""
 
+MOST_BEGUN = 128
+"""Runs that begin with a short term: with more of them, most images hold it."""
+
+IN_A_TIME = re.compile(r"[-0-9 .:%_]*", re.ASCII)
+"""What may be found in a time; the end of a text is one."""
+
 INDEXED = "images_text_until"
 """The key in `app_state` of the number of the last image in the index."""
 
@@ -46,6 +54,24 @@ _COUNT = Prepared(
         "SELECT count(*), (SELECT coalesce(sum(number), 0) FROM image_counts) FROM images_text WHERE images_text MATCH :query"
     )
 )
+
+_BEGUN = Prepared(
+    text(
+        """
+        WITH RECURSIVE begun (run, found) AS (
+            SELECT :term, 0
+            UNION ALL
+            SELECT runs.term, begun.found + runs.doc FROM begun JOIN images_text_runs AS runs ON runs.term = (
+                SELECT term FROM images_text_runs WHERE term > begun.run AND term < :after ORDER BY term LIMIT 1
+            ) WHERE begun.found <= :most
+        )
+        SELECT run, found FROM begun LIMIT :runs
+        """
+    )
+)
+"""The runs that begin with a term, one after the other until they are in `most` images together; the first row is none."""
+
+_IMAGES = Prepared(text("SELECT coalesce(sum(number), 0) FROM image_counts"))
 
 
 def forms(term: str) -> list[str]:
@@ -92,12 +118,52 @@ def _runs(form: str) -> list[str]:
         for literal_part in re.split("[%_]", form)
         for start in range(len(literal_part) - RUN + 1)
     )
-    return ['"{}"'.format(run.replace('"', '""')) for run in dict.fromkeys(found)][:MOST_RUNS]
+    return [_quoted(run) for run in dict.fromkeys(found)][:MOST_RUNS]
+
+
+def _quoted(run: str) -> str:
+    return '"{}"'.format(run.replace('"', '""'))
+
+
+async def _short_query(source: Source, term: str) -> str | None:
+    """Return what the index is asked for a term of one or two characters; None when it can't help.
+
+    Every run that begins with the term finds it, save where it ends a text.
+    """
+    if not term.isprintable() or "%" in term or "_" in term or IN_A_TIME.fullmatch(term):
+        return None
+    ((images_there,),) = await _IMAGES.rows(source)
+    asked: list[str] = []
+    most = max(MOST * images_there, FEW)
+    for form in forms(term) if term.isascii() else plain_forms(term):
+        if runs := _runs(form):
+            asked.append(f"({' AND '.join(runs)})")
+            continue
+        for begin in _cases(form):
+            values = {"term": begin, "after": f"{begin}\U0010ffff", "most": most, "runs": MOST_BEGUN + 1}
+            rows = await _BEGUN.rows(source, **values)
+            if len(rows) > MOST_BEGUN or rows[-1][1] > most:
+                return None
+            asked += [_quoted(run) for run, _ in rows]
+    if not term.isascii():
+        asked.append(_escaped(term))
+    return " OR ".join(asked)
+
+
+def _cases(term: str) -> set[str]:
+    """Return how the index may write a short term: it knows lower case, of some scripts either."""
+    if term.isascii():
+        return {term.lower()}
+    cases = [{letter, letter.lower(), letter.upper(), letter.casefold()} for letter in term]
+    return {"".join(letters) for letters in itertools.product(*cases)}
 
 
 async def narrowed(source: Source, wanted: ImageFilter) -> ImageFilter:
     """Return the filter with what the text index is asked for, if it is to be asked."""
-    asked = query(wanted.search_term) if wanted.search_term else None
+    if not wanted.search_term:
+        return wanted
+    short = len(wanted.search_term) < RUN
+    asked = await _short_query(source, wanted.search_term) if short else query(wanted.search_term)
     if asked is None:
         return wanted
     ((found, total),) = await _COUNT.rows(source, query=asked)

@@ -94,6 +94,20 @@ def test_a_long_term_asks_for_no_more_than_narrows() -> None:
     assert asked.count(" AND ") <= 2 * search.MOST_RUNS
 
 
+@pytest.mark.parametrize(
+    ("term", "asked"),
+    [("cr", '"cr" OR "cro"'), ("qz", '"qz"'), ("o", None), ("26", None), ("a%", None), ("a\0", None)],
+)
+async def test_what_the_index_is_asked_for_a_short_term(
+    filled: Resources, monkeypatch: pytest.MonkeyPatch, term: str, asked: str | None
+) -> None:
+    """Every run that begins with it, if they are few; not for what may end a time, and a text with it."""
+    monkeypatch.setattr(search, "FEW", 10)
+    async with filled.database.read() as connection:
+        found = await search.narrowed(connection, ImageFilter(search_term=term, is_intermediate=False))
+    assert found.text_query == asked
+
+
 async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:

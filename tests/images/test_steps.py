@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.images import late, store
+from invokeclone.images import late, search, store
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit import database
@@ -102,4 +102,16 @@ async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[st
     for order in orders():
         counting.steps = 0
         await store.page_json(counting, ImageFilter(**more, **order), 2000, 10)
+        assert counting.steps < 2 * MANY, order
+
+
+@pytest.mark.parametrize(
+    ("term", "total"), [("qz", 0), ("Ze", 40), ("ы", 0), ("日本", 0), ("zebra", 40), ("qqqxyz", 0)]
+)
+async def test_searches_of_any_length_read_only_what_may_match(counting: Counting, term: str, total: int) -> None:
+    for order in orders():
+        counting.steps = 0
+        wanted = await search.narrowed(counting, ImageFilter(search_term=term, **order))
+        assert await store.count(counting, wanted) == total
+        await store.page_json(counting, wanted, 0, 10)
         assert counting.steps < 2 * MANY, order
