@@ -10,7 +10,7 @@ import pytest
 
 from invokeclone.downloads import transfer
 from invokeclone.downloads.api import router as queue
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
@@ -50,8 +50,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def downloads(resources: Resources, fake_web: FakeWeb) -> AsyncIterator[Downloads]:
-    made = fake_web.watched = Downloads(
+async def downloads(resources: Resources, fake_web: FakeWeb) -> AsyncIterator[DownloadQueue]:
+    made = fake_web.watched = DownloadQueue(
         resources.settings, resources.events, reserved=lambda: changes.reserved_paths(resources), first_wait=0.01
     )
     yield made
@@ -76,7 +76,7 @@ def fake_hub(fake_web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 
 @pytest.fixture
-async def installer(resources: Any, downloads: Downloads, fake_hub: FakeHub) -> AsyncIterator[Installer]:
+async def installer(resources: Any, downloads: DownloadQueue, fake_hub: FakeHub) -> AsyncIterator[Installer]:
     made = Installer(resources, downloads, lasting=True)
     await made.start()
     yield made
@@ -84,12 +84,12 @@ async def installer(resources: Any, downloads: Downloads, fake_hub: FakeHub) -> 
 
 
 @pytest.fixture
-def app(resources: Any, installer: Installer, downloads: Downloads, workers: Any) -> Application:
+def app(resources: Any, installer: Installer, downloads: DownloadQueue, workers: Any) -> Application:
     made = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
     made.services.add(Resources, resources)
     made.services.add(Installer, installer)
     made.services.add(Workers, workers)
-    made.services.add(Downloads, downloads)
+    made.services.add(DownloadQueue, downloads)
     rendering.install(made)
     made.include_router(bodies.read_strictly(models))
     made.include_router(bodies.read_strictly(queue))

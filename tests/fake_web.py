@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 
 
 @dataclass
@@ -41,7 +41,7 @@ class FakeWeb:
         self.pages: dict[str, Page] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.port = 0
-        self.watched: Downloads | None = None
+        self.watched: DownloadQueue | None = None
 
     @property
     def url(self) -> str:

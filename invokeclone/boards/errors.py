@@ -2,7 +2,7 @@
 
 from invokeclone.images.errors import BoardNotFound as BoardNotFound
 from invokeclone.images.errors import ImageNotFound as ImageNotFound
-from invokeclone.images.errors import NotYours as NotYours
+from invokeclone.images.errors import ImageNotYours as ImageNotYours
 from invokeclone.kit.errors import BadRequest
 
 

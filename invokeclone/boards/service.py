@@ -6,19 +6,19 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards import store
-from invokeclone.boards.errors import NotYours
+from invokeclone.boards.errors import ImageNotYours
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, DeleteBoardResult
 from invokeclone.images import access
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
-from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import NO_BOARD, Changed
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
 
 async def update(connection: AsyncConnection, user: User, board_id: str, changes: BoardChanges) -> BoardDTO:
-    """Change a board; raises BoardNotFound, NotYourBoard, and ImageNotFound or NotYours for the cover asked for."""
+    """Change a board; raises BoardNotFound, NotYourBoard, and ImageNotFound or ImageNotYours for the cover asked for."""
     await access.require_board_owned(connection, user, board_id)
     if changes.cover_image_name is not None:
         await access.require_readable(connection, user, access.IMAGES, changes.cover_image_name)
@@ -58,7 +58,7 @@ class Moved(NamedTuple):
 
 
 async def add(
-    connection: AsyncConnection, user: User, board_id: str, names: Sequence[str], kind: Kind = IMAGES
+    connection: AsyncConnection, user: User, board_id: str, names: Sequence[str], kind: MediaKind = IMAGES
 ) -> Moved:
     """Put those of `names` that exist on a board, off whatever board they were on; only one's own are moved.
 
@@ -70,21 +70,21 @@ async def add(
     return await _move(connection, kind, allowed, board_id)
 
 
-async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: Kind = IMAGES) -> Moved:
+async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: MediaKind = IMAGES) -> Moved:
     """Take those of `names` that exist, and that `user` may change, off their boards."""
     return await _move(connection, kind, await access.changeable(connection, user, kind, names), None)
 
 
-async def _move(connection: AsyncConnection, kind: Kind, allowed: access.Allowed, board_id: str | None) -> Moved:
+async def _move(connection: AsyncConnection, kind: MediaKind, allowed: access.Allowed, board_id: str | None) -> Moved:
     moved = Changed(await images_store.move_to_board(connection, allowed.names, board_id, kind))
     affected = sorted({board_id or NO_BOARD, *moved.boards}) if moved.done else []
     return Moved(affected, moved.names, allowed.refused)
 
 
-def single(moved: Moved, name: str, kind: Kind = IMAGES) -> Moved:
-    """Return what became of a single thing; raises NotYours, and what the kind says when there is none of this name."""
+def single(moved: Moved, name: str, kind: MediaKind = IMAGES) -> Moved:
+    """Return what became of a single thing; raises ImageNotYours, and what the kind says when there is none of this name."""
     if moved.refused:
-        raise NotYours(name)
+        raise ImageNotYours(name)
     if not moved.names:
         raise kind.missing(name)
     return moved

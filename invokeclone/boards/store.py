@@ -24,7 +24,7 @@ from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import names as lists
-from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
 from invokeclone.kit.prepared import Prepared, Source, parameter
@@ -36,7 +36,7 @@ from invokeclone.users.current import SYSTEM, User
 _GENERAL = image_counts.c.image_category == ImageCategory.GENERAL.value
 
 
-def _shown(kind: Kind) -> tuple[ColumnElement[bool], ...]:
+def _shown(kind: MediaKind) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions of what a board shows."""
     return kind.board_id == boards.c.board_id, kind.table.c.is_intermediate == literal_column("0")
 
@@ -53,7 +53,7 @@ def _count_videos() -> ScalarSelect[Any]:
     return select(func.count()).select_from(VIDEOS.table).where(*_shown(VIDEOS)).correlate(boards).scalar_subquery()
 
 
-def _cover(kind: Kind) -> ScalarSelect[Any]:
+def _cover(kind: MediaKind) -> ScalarSelect[Any]:
     """Return the select of the first thing that a board shows of a kind, as JSON: what it is ordered by, and its name."""
     ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tie)
     first = select(func.json_array(*ordered, kind.name)).where(*_shown(kind))
@@ -185,7 +185,7 @@ async def delete_board(connection: AsyncConnection, board_id: str) -> None:
     await connection.execute(delete(boards).where(boards.c.board_id == board_id))
 
 
-async def names(connection: AsyncConnection, board_id: str, kind: Kind) -> list[str]:
+async def names(connection: AsyncConnection, board_id: str, kind: MediaKind) -> list[str]:
     """Return the names of everything of a kind on a board."""
     return list((await connection.execute(select(kind.name).where(kind.board_id == board_id))).scalars())
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 
 from invokeclone.boards import service
-from invokeclone.boards.errors import NotYours
+from invokeclone.boards.errors import ImageNotYours
 from invokeclone.boards.schemas import AddVideosToBoardResult, RemoveVideosFromBoardResult, VideoBoardArg
 from invokeclone.images.kinds import VIDEOS
 from invokeclone.images.schemas import NO_BOARD
@@ -35,7 +35,7 @@ async def remove_video_from_board(
     """Take a video off its board. Clients know that a name which no video has is answered like one that is on no board."""
     moved = await service.remove(connection, user, [video_name], VIDEOS)
     if moved.refused:
-        raise NotYours(video_name)
+        raise ImageNotYours(video_name)
     return RemoveVideosFromBoardResult(affected_boards=moved.boards or [NO_BOARD], removed_videos=[video_name])
 
 

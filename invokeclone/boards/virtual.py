@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.schemas import VirtualSubBoardDTO
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.tables import day_counts
 
 _PER_STAR = [(kind, starred) for kind in (IMAGES, VIDEOS) for starred in ("1", "0")]
@@ -23,7 +23,7 @@ def _number(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.coalesce(func.sum(day_counts.c.number).filter(*conditions), 0)
 
 
-def _newest(kind: Kind, starred: str, *, of_one: bool) -> ScalarSelect[Any]:
+def _newest(kind: MediaKind, starred: str, *, of_one: bool) -> ScalarSelect[Any]:
     """Return the select of a day's newest thing of a kind, as JSON: its time, what decides among equal ones, its name."""
     made = kind.table.c.created_at
     day = day_counts.c.created_date

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Response
 from pydantic import AnyHttpUrl
 
-from invokeclone.downloads.queue import DownloadRequest, Downloads
+from invokeclone.downloads.queue import DownloadQueue, DownloadRequest
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.kit.requests import service
 from invokeclone.users.current import admin
 
-NeedsDownloads = Annotated[Downloads, Depends(service(Downloads))]
+NeedsDownloads = Annotated[DownloadQueue, Depends(service(DownloadQueue))]
 
 router = APIRouter(prefix="/api/v1/download_queue", tags=["download_queue"], dependencies=[Depends(admin)])
 

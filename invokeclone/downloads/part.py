@@ -47,7 +47,7 @@ class Note:
         return self.last_modified is not None and self.last_modified == other.last_modified
 
 
-class Part:
+class PartialFile:
     """One unfinished file."""
 
     def __init__(self, target: Path, sha256: str | None = None) -> None:

@@ -21,7 +21,7 @@ from invokeclone.downloads.events import (
     DownloadProgressEvent,
     DownloadStartedEvent,
 )
-from invokeclone.downloads.part import Part
+from invokeclone.downloads.part import PartialFile
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
 from invokeclone.downloads.web import Web, shown
@@ -73,7 +73,7 @@ class _Entry:
     due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
 
 
-class Downloads:
+class DownloadQueue:
     """Every download of this process. Whoever changes a job sets its status at once; the work on it follows that."""
 
     def __init__(
@@ -306,7 +306,7 @@ class Downloads:
 
     async def _drop(self, entry: _Entry) -> None:
         if entry.job.download_path is not None:
-            await finished(Part(entry.job.download_path).drop)
+            await finished(PartialFile(entry.job.download_path).drop)
 
     def _claim(self, entry: _Entry, path: Path) -> None:
         """Raise DestinationTaken when another download that hasn't ended writes the file."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from invokeclone.downloads import names
 from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TryAgain
-from invokeclone.downloads.part import Note, Part, check_space
+from invokeclone.downloads.part import Note, PartialFile, check_space
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import Web, check_status, reading, shown
 from invokeclone.kit import log
@@ -56,7 +56,7 @@ class Transfer:
         self._progress = progress
         self._first_wait = first_wait
         self._resumed = self._mended = False
-        self.part: Part | None = None
+        self.part: PartialFile | None = None
 
     async def run(self) -> None:
         """Fetch the file. Raises the errors of this room, or OSError."""
@@ -127,7 +127,7 @@ class Transfer:
         """Return what is here already of this very address; a part of another one is worth nothing."""
         if self.part is None and self._job.download_path is not None:
             self._claim(self._job.download_path)
-            self.part = Part(self._job.download_path, self._sha256)
+            self.part = PartialFile(self._job.download_path, self._sha256)
         if self.part is None:
             return 0, None
         size, note = await asyncio.to_thread(self.part.found)
@@ -140,7 +140,7 @@ class Transfer:
         path = self._job.dest / name
         self._claim(path)
         self._job.download_path = path
-        self.part = Part(path, self._sha256)
+        self.part = PartialFile(path, self._sha256)
 
     def _learn_checksum(self, hops: list[Mapping[str, str]]) -> None:
         """Take the checksum that Hugging Face tells when it redirects to its storage, if none is known."""

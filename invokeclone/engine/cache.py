@@ -26,7 +26,7 @@ logger = log.get("engine.cache")
 
 
 @dataclass
-class CacheStats:
+class ModelCacheCounters:
     """What happened to the cache since these counts began; sizes in bytes."""
 
     hits: int = 0
@@ -81,7 +81,7 @@ class ModelCache:
         self.settings = settings
         self.memory = memory or DeviceMemory(device)
         self.device = self.memory.device
-        self.stats = CacheStats()
+        self.stats = ModelCacheCounters()
         self._working = int(settings.device_working_mem_gb * GB)
         self._clock = clock
         self._entries: OrderedDict[str, CacheEntry] = OrderedDict()
@@ -167,10 +167,10 @@ class ModelCache:
                 return 0
             return self.clear()
 
-    def new_stats(self) -> CacheStats:
+    def new_stats(self) -> ModelCacheCounters:
         """Begin new counts, as for a new session, and return them."""
         with self._lock:
-            self.stats = CacheStats()
+            self.stats = ModelCacheCounters()
             self._count()
             return self.stats
 

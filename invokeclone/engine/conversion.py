@@ -17,7 +17,7 @@ class CannotConvert(ValueError):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class SourceCheckpoint:
     """A single file, and what is known of it."""
 
     path: Path
@@ -36,7 +36,7 @@ class Pipeline:
     """Further fields of model_index.json."""
 
 
-Converter = Callable[[Checkpoint], Pipeline]
+Converter = Callable[[SourceCheckpoint], Pipeline]
 _converters: dict[BaseModelType, Converter] = {}
 
 
@@ -50,7 +50,7 @@ def converts(base: BaseModelType) -> Callable[[Converter], Converter]:
     return register
 
 
-def convert(base: BaseModelType, checkpoint: Checkpoint, target: Path) -> None:
+def convert(base: BaseModelType, checkpoint: SourceCheckpoint, target: Path) -> None:
     """Write the folder `target` of the single file. Raises CannotConvert, OSError; then what is written is of no use."""
     for _ in discovery.modules("conversion"):
         pass  # importing registers

@@ -6,14 +6,14 @@ from typing import Protocol, Self, TypeVar
 import torch
 
 
-class Conditioning(Protocol):
+class DenoiserConditioning(Protocol):
     """What a denoiser is conditioned on; has a row for each row of the latents."""
 
     def followed_by(self, other: Self) -> Self:
         """Return one conditioning with these rows and then those of `other`."""
 
 
-C = TypeVar("C", bound=Conditioning)
+C = TypeVar("C", bound=DenoiserConditioning)
 Denoiser = Callable[[torch.Tensor, torch.Tensor, C], torch.Tensor]
 """An adapter around a network: (latents (batch, …), timestep, conditioning) to the network's prediction."""
 

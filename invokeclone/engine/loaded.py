@@ -13,7 +13,7 @@ from torch import nn
 from invokeclone.engine.cache import CacheEntry, ModelCache
 
 
-class LoadedModelWithoutConfig:
+class CachedModelWithoutConfig:
     """A model that has no record, as one that a node loaded from a file.
 
     `with loaded as model:` holds it on the device. Entering may be repeated and nested.
@@ -50,7 +50,7 @@ class LoadedModelWithoutConfig:
             yield (model.state_dict() if isinstance(model, nn.Module) else None, model)
 
 
-class LoadedModel(LoadedModelWithoutConfig):
+class CachedModel(CachedModelWithoutConfig):
     """A model with the record it was loaded by."""
 
     def __init__(self, config: Any, entry: CacheEntry, cache: ModelCache) -> None:

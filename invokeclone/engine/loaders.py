@@ -12,7 +12,7 @@ from invokeclone.engine.checkpoints import loading
 from invokeclone.engine.devices import choose_dtype, is_out_of_memory
 from invokeclone.engine.files import read_tensors
 from invokeclone.engine.load_request import LoadRequest
-from invokeclone.engine.loaded import LoadedModel, LoadedModelWithoutConfig
+from invokeclone.engine.loaded import CachedModel, CachedModelWithoutConfig
 from invokeclone.graph import discovery
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.errors import NotFound, Unprocessable
@@ -76,7 +76,7 @@ def find(config: Any) -> Loader:
     raise NoLoader(f"cannot load {config.name}: models of this kind ({kind_name}) are not supported yet")
 
 
-def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | None = None) -> LoadedModel:
+def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | None = None) -> CachedModel:
     """Return the model of a record (`key`, `name`, `base`, `type`, `format`), whose files lie at `path`, or a part of it.
 
     Raises NoLoader, ModelFilesMissing, ModelFilesDamaged, and what the loader raises for files that it cannot use.
@@ -93,7 +93,7 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
             entry = cache.get(f"{key}:fp8", lambda: fp8.store(_load(loader, request), dtype), _size(path, submodel))
         else:
             entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
-    return LoadedModel(config, entry, cache)
+    return CachedModel(config, entry, cache)
 
 
 def _load(loader: Loader, request: LoadRequest) -> Any:
@@ -112,12 +112,12 @@ def _load(loader: Loader, request: LoadRequest) -> Any:
         ) from error
 
 
-def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:
+def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | None = None) -> CachedModelWithoutConfig:
     """Return a model that has no record, by its path; without a `loader` it is the file's tensors, by name."""
     if not path.exists():
         raise ModelFilesMissing(f"there is no model at {path}")
     with loading():
-        return LoadedModelWithoutConfig(
+        return CachedModelWithoutConfig(
             cache.get(str(path), lambda: (loader or read_tensors)(path), _size(path)), cache
         )
 

@@ -32,7 +32,7 @@ def size_of(model: Any) -> int:
 
 
 @dataclass
-class Unit:
+class PlacementUnit:
     """A module that computes with its own weights, with all that is below it: the smallest thing that can be moved."""
 
     module: nn.Module
@@ -52,14 +52,14 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _units(module: nn.Module) -> Iterator[Unit]:
+def _units(module: nn.Module) -> Iterator[PlacementUnit]:
     """Split a model at the modules that own weights directly: those may use the weights of what is below them, too."""
     if (
         next(module.parameters(recurse=False), None) is not None
         or next(module.buffers(recurse=False), None) is not None
     ):
         tensors = _tensors(module)
-        yield Unit(module, tensors, sum(nbytes(tensor) for tensor in tensors))
+        yield PlacementUnit(module, tensors, sum(nbytes(tensor) for tensor in tensors))
         return
     for child in module.children():
         yield from _units(child)
@@ -73,7 +73,7 @@ class Placement:
         self.model = model
         self._memory = memory
         self._keep = keep_ram_copy
-        seen: dict[int, Unit] = {}
+        seen: dict[int, PlacementUnit] = {}
         for unit in _units(model):  # a module that two parents share is one unit
             seen.setdefault(id(unit.module), unit)
         self._units = list(seen.values())
@@ -132,14 +132,14 @@ class Placement:
             self._unhook(unit)
             unit.in_ram = []
 
-    def _bring(self, unit: Unit) -> None:
+    def _bring(self, unit: PlacementUnit) -> None:
         with torch.inference_mode(mode=False):
             for tensor in unit.tensors:
                 original = tensor.data
                 tensor.data = self._memory.put(original)
                 unit.in_ram.append(original if self._keep else None)
 
-    def _hook(self, unit: Unit) -> None:
+    def _hook(self, unit: PlacementUnit) -> None:
         """Let the unit fetch its weights whenever it computes, and drop them again."""
         waiting: list[torch.Tensor] = []
 
@@ -162,7 +162,7 @@ class Placement:
         ]
 
     @staticmethod
-    def _unhook(unit: Unit) -> None:
+    def _unhook(unit: PlacementUnit) -> None:
         for hook in unit.hooks:
             hook.remove()
         unit.hooks = []

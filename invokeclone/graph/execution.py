@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from invokeclone.graph.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
 from invokeclone.graph.control import CollectInvocation, IterateInvocation
-from invokeclone.graph.expansion import Progress
+from invokeclone.graph.expansion import SessionProgress
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.rules import DYNAMIC_INPUT
@@ -75,7 +75,7 @@ class GraphExecutionState(BaseModel):
     ready_order: list[str] = Field(default_factory=list, description="Node classes to run first")
     indegree: dict[str, int] = Field(default_factory=dict, description="Copy → how many parents it still waits for")
 
-    _progress: Progress | None = PrivateAttr(default=None)
+    _progress: SessionProgress | None = PrivateAttr(default=None)
 
     @field_validator("graph")
     @classmethod
@@ -129,12 +129,12 @@ class GraphExecutionState(BaseModel):
         """Return what follows the graph in the session's JSON: all that a run changes."""
         return f",{self.model_dump_json(exclude_none=True, exclude={'id', 'graph'})[1:]}"
 
-    def _followed(self) -> Progress:
+    def _followed(self) -> SessionProgress:
         if self._progress is None:
-            self._progress = Progress(self)
+            self._progress = SessionProgress(self)
         return self._progress
 
-    def _bring_inputs(self, node: BaseInvocation, progress: Progress) -> None:
+    def _bring_inputs(self, node: BaseInvocation, progress: SessionProgress) -> None:
         """Put onto a copy what its parents put out; a later edge onto the same input wins."""
         if isinstance(node, CollectInvocation):
             node.receive(self._collected(node, progress))
@@ -156,7 +156,7 @@ class GraphExecutionState(BaseModel):
             except ValidationError as error:
                 raise NodeInputError(node, error) from error
 
-    def _collected(self, node: BaseInvocation, progress: Progress) -> list[Any]:
+    def _collected(self, node: BaseInvocation, progress: SessionProgress) -> list[Any]:
         """Return what a collector gets: collections first, then single items, each by iteration path, then in edge order."""
         edges = sorted(progress.inward[node.id], key=lambda edge: progress.path(edge.source.node_id))
         collections: list[Any] = []

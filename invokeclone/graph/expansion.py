@@ -1,7 +1,7 @@
 """How a session unfolds: which source nodes can be copied by now, how often, and which copies may run.
 
 It changes the session it is given (`SessionFields`) and holds what can be derived from it: open it again from the
-database, and a new `Progress` goes on where the old one stopped.
+database, and a new `SessionProgress` goes on where the old one stopped.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ from invokeclone.graph.copies import Indices, Row, agree, join, path_of
 from invokeclone.graph.edges import Edge, EdgeConnection
 from invokeclone.graph.graph import Graph
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
-from invokeclone.graph.plan import BRANCHES, Gate, Plan
+from invokeclone.graph.plan import BRANCHES, Gate, GraphPlan
 from invokeclone.graph.ready import ReadyQueues
 from invokeclone.graph.values import copied
 
@@ -38,12 +38,12 @@ class SessionFields(Protocol):
     indegree: dict[str, int]
 
 
-class Progress:
+class SessionProgress:
     """The working state of one session."""
 
     def __init__(self, session: SessionFields) -> None:
         self._session = session
-        self._plan = Plan(session.graph)
+        self._plan = GraphPlan(session.graph)
         self._ready = ReadyQueues(session.ready_order)
         self._held: list[str] = []
         self._needed: dict[tuple[Gate, tuple[tuple[str, int], ...]], bool] = {}

@@ -24,7 +24,7 @@ class Gate(NamedTuple):
     """How many gates the `if` is behind."""
 
 
-class Plan:
+class GraphPlan:
     """A source graph, seen as something to be copied and run."""
 
     def __init__(self, graph: Graph) -> None:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images.errors import BoardNotFound, NotYourBoard, NotYours
+from invokeclone.images.errors import BoardNotFound, ImageNotYours, NotYourBoard
 from invokeclone.images.kinds import IMAGES as IMAGES
 from invokeclone.images.kinds import VIDEOS as VIDEOS
-from invokeclone.images.kinds import Kind as Kind
+from invokeclone.images.kinds import MediaKind as MediaKind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.tables import boards
@@ -30,15 +30,15 @@ class Allowed(NamedTuple):
     refused: list[str]
 
 
-Condition = Callable[[Kind, UserId], ColumnElement[bool]]
+Condition = Callable[[MediaKind, UserId], ColumnElement[bool]]
 
 
-def may_read(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
+def may_read(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
     """Return the condition that a user who is no administrator may see an image or video."""
     return rights.may_read_image(kind.user_id, kind.board_id, user_id)
 
 
-def may_change(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
+def may_change(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
     """Return the condition that a user who is no administrator may change or delete an image or video."""
     return rights.may_change_image(kind.user_id, kind.board_id, user_id)
 
@@ -46,48 +46,48 @@ def may_change(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
 # Things
 
 
-async def require_readable(source: Source, user: User, kind: Kind, name: str) -> None:
-    """Raise NotYours when `user` may not see the thing; one that does not exist is left to the next step."""
+async def require_readable(source: Source, user: User, kind: MediaKind, name: str) -> None:
+    """Raise ImageNotYours when `user` may not see the thing; one that does not exist is left to the next step."""
     await _require(source, user, kind, name, may_read)
 
 
-async def require_changeable(connection: AsyncConnection, user: User, kind: Kind, name: str) -> None:
-    """Raise NotYours when `user` may not change the thing; one that does not exist is left to the next step."""
+async def require_changeable(connection: AsyncConnection, user: User, kind: MediaKind, name: str) -> None:
+    """Raise ImageNotYours when `user` may not change the thing; one that does not exist is left to the next step."""
     await _require(connection, user, kind, name, may_change)
 
 
-async def _require(source: Source, user: User, kind: Kind, name: str, condition: Condition) -> None:
+async def _require(source: Source, user: User, kind: MediaKind, name: str, condition: Condition) -> None:
     if user.is_admin:
         return
     if await _foreign(kind, condition).first(source, name=name, user_id=user.user_id) is not None:
-        raise NotYours(name)
+        raise ImageNotYours(name)
 
 
 @cache
-def _foreign(kind: Kind, condition: Condition) -> Prepared:
+def _foreign(kind: MediaKind, condition: Condition) -> Prepared:
     return Prepared(select(kind.name).where(kind.named, ~condition(kind, parameter("user_id"))))
 
 
-async def readable(source: Source, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+async def readable(source: Source, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
     """Divide `names` by whether `user` may see what they name."""
     return await _divide(source, user, kind, names, may_read)
 
 
-async def changeable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+async def changeable(connection: AsyncConnection, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
     """Divide `names` by whether `user` may change what they name."""
     return await _divide(connection, user, kind, names, may_change)
 
 
-async def movable(connection: AsyncConnection, user: User, kind: Kind, names: Sequence[str]) -> Allowed:
+async def movable(connection: AsyncConnection, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
     """Divide `names` by whether `user` may put what they name on another board: one's own things only."""
     return await _divide(connection, user, kind, names, _is_own)
 
 
-def _is_own(kind: Kind, user_id: UserId) -> ColumnElement[bool]:
+def _is_own(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
     return kind.user_id == user_id
 
 
-async def _divide(source: Source, user: User, kind: Kind, names: Sequence[str], condition: Condition) -> Allowed:
+async def _divide(source: Source, user: User, kind: MediaKind, names: Sequence[str], condition: Condition) -> Allowed:
     """Ask for those that exist and are refused; names of nothing stay among the allowed, where nothing finds them."""
     unique = list(dict.fromkeys(names))
     if user.is_admin or not unique:
@@ -98,7 +98,7 @@ async def _divide(source: Source, user: User, kind: Kind, names: Sequence[str], 
 
 
 @cache
-def _foreign_among(kind: Kind, condition: Condition) -> Prepared:
+def _foreign_among(kind: MediaKind, condition: Condition) -> Prepared:
     return Prepared(select(kind.name).where(kind.name.in_(members("names")), ~condition(kind, parameter("user_id"))))
 
 

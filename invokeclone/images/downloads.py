@@ -20,9 +20,9 @@ from invokeclone.images import access, files, store
 from invokeclone.images.errors import (
     DownloadNotFound,
     ImageNotFound,
+    ImageNotYours,
     NothingToDownload,
     NotYourDownload,
-    NotYours,
     TooManyDownloads,
 )
 from invokeclone.images.events import (
@@ -30,7 +30,7 @@ from invokeclone.images.events import (
     BulkDownloadErrorEvent,
     BulkDownloadStartedEvent,
 )
-from invokeclone.images.schemas import NO_BOARD, ImageFilter, Place
+from invokeclone.images.schemas import NO_BOARD, ImageFilter, ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.resources import Resources
@@ -82,7 +82,7 @@ class _Wanted(NamedTuple):
     The rest of a board is worth having without an image whose file is lost; of named images, each is wanted.
     """
 
-    entries: dict[str, Place]
+    entries: dict[str, ImageLocation]
     missing: list[str]
     as_far_as_there: bool = False
 
@@ -93,7 +93,7 @@ def clean_name(board_name: str) -> str:
     return kept.encode()[:NAME_LENGTH].decode(errors="ignore").strip()
 
 
-class Downloads:
+class ImageDownloads:
     """The zip files of one server. `start` and `stop` belong to its life."""
 
     def __init__(self, resources: Resources) -> None:
@@ -119,7 +119,7 @@ class Downloads:
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
         """Have a zip file made of a board, or else of the named images; return the name to fetch it by.
 
-        Raises NothingToDownload, BoardNotFound, NotYourBoard, NotYours, TooManyDownloads, Unprocessable for too many images.
+        Raises NothingToDownload, BoardNotFound, NotYourBoard, ImageNotYours, TooManyDownloads, Unprocessable for too many images.
         """
         if not image_names and board_id is None:
             raise NothingToDownload
@@ -237,10 +237,10 @@ def _reason(error: Exception) -> str:
 
 
 async def _named(connection: AsyncConnection, user: User, names: Sequence[str]) -> _Wanted:
-    """Find the named images. Raises NotYours."""
+    """Find the named images. Raises ImageNotYours."""
     allowed = await access.readable(connection, user, access.IMAGES, names)
     if allowed.refused:
-        raise NotYours(allowed.refused[0])
+        raise ImageNotYours(allowed.refused[0])
     entries = await store.filed(connection, names=allowed.names)
     found = {place.name for place in entries.values()}
     return _Wanted(entries, [name for name in allowed.names if name not in found])

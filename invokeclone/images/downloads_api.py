@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from invokeclone.images import media
-from invokeclone.images.downloads import Downloads
+from invokeclone.images.downloads import ImageDownloads
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.storage import remove_file
@@ -20,7 +20,7 @@ from invokeclone.users.current import CurrentUser
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
 
-Zips = Annotated[Downloads, Depends(service(Downloads))]
+Zips = Annotated[ImageDownloads, Depends(service(ImageDownloads))]
 
 ZIP: dict[int | str, dict[str, Any]] = {
     200: {"description": "The zip file", "content": {"application/zip": {}}},

@@ -51,7 +51,7 @@ class BoardNotFound(NotFound):
         super().__init__(f"no board has the id {board_id!r}")
 
 
-class NotYours(Forbidden):
+class ImageNotYours(Forbidden):
     """The image or video is another user's, and on no board that would allow this."""
 
     def __init__(self, name: str) -> None:

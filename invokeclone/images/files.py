@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
-from invokeclone.images.schemas import Place
+from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.image_files import open_own
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
@@ -21,22 +21,22 @@ THUMBNAIL_EFFORT = 0
 """WebP effort: 4 (Pillow's default) costs more than twice the time for 5 % of the size, and the pixels are as near to the picture's."""
 
 
-def full_path(settings: Settings, place: Place, kind: Kind = IMAGES) -> Path:
+def full_path(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> Path:
     """Return where the picture or video of `place` lies."""
     return folder(settings, kind) / place.subfolder / place.name
 
 
-def thumbnail_path(settings: Settings, place: Place, kind: Kind = IMAGES) -> Path:
+def thumbnail_path(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> Path:
     """Return where the thumbnail of `place` lies."""
     return folder(settings, kind) / "thumbnails" / place.subfolder / f"{Path(place.name).stem}.webp"
 
 
-def sidecar_path(settings: Settings, place: Place) -> Path:
+def sidecar_path(settings: Settings, place: ImageLocation) -> Path:
     """Return where the texts of a video lie, which its own file does not hold."""
     return folder(settings, VIDEOS) / "sidecars" / place.subfolder / f"{Path(place.name).stem}.json"
 
 
-def folder(settings: Settings, kind: Kind) -> Path:
+def folder(settings: Settings, kind: MediaKind) -> Path:
     """Return where all files of a kind lie."""
     return settings.outputs_path / f"{kind}s"
 
@@ -65,7 +65,7 @@ def thumbnail(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write(settings: Settings, place: Place, png: bytes, webp: bytes) -> None:
+def write(settings: Settings, place: ImageLocation, png: bytes, webp: bytes) -> None:
     """Write both files, the picture last; raises OSError with neither left behind."""
     try:
         write_file(thumbnail_path(settings, place), webp)
@@ -75,7 +75,7 @@ def write(settings: Settings, place: Place, png: bytes, webp: bytes) -> None:
         raise
 
 
-def remove(settings: Settings, places: list[Place], kind: Kind = IMAGES) -> list[Place]:
+def remove(settings: Settings, places: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
     """Remove the files of `places`; files that are not there are fine. Returns those that could not be removed."""
     stuck = []
     for place in places:
@@ -89,7 +89,7 @@ def remove(settings: Settings, places: list[Place], kind: Kind = IMAGES) -> list
     return stuck
 
 
-def remake_thumbnail(settings: Settings, place: Place) -> bytes:
+def remake_thumbnail(settings: Settings, place: ImageLocation) -> bytes:
     """Make a lost thumbnail anew from its picture. Raises OSError when that is lost too."""
     with open_own(full_path(settings, place)) as image:
         webp = thumbnail(image)

@@ -4,11 +4,11 @@ from sqlalchemy import ColumnElement, func, literal_column, or_
 
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import search
-from invokeclone.images.kinds import IMAGES, Kind
+from invokeclone.images.kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import NO_BOARD, ImageFilter
 
 
-def are_assets(wanted: ImageFilter, kind: Kind) -> bool:
+def are_assets(wanted: ImageFilter, kind: MediaKind) -> bool:
     """Return whether a list of everybody's holds images of other categories than the general one alone, and not of one board.
 
     Few images are assets: they have an index of their own, and a list of them does not go through all others.
@@ -18,7 +18,7 @@ def are_assets(wanted: ImageFilter, kind: Kind) -> bool:
     return ImageCategory.GENERAL not in wanted.categories and wanted.board_id in (None, NO_BOARD)
 
 
-def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[bool]]:
+def conditions(wanted: ImageFilter, kind: MediaKind = IMAGES) -> list[ColumnElement[bool]]:
     """Return what is true of everything in a list."""
     found = _on_board(wanted, kind)
     if wanted.owner is not None:
@@ -39,7 +39,7 @@ def conditions(wanted: ImageFilter, kind: Kind = IMAGES) -> list[ColumnElement[b
     return found
 
 
-def _on_board(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[bool]]:
+def _on_board(wanted: ImageFilter, kind: MediaKind) -> list[ColumnElement[bool]]:
     if wanted.board_id is not None and wanted.board_id != NO_BOARD:
         return [kind.board_id == wanted.board_id]
     on_none: list[ColumnElement[bool]] = [kind.board_id.is_(None)] if wanted.board_id == NO_BOARD else []
@@ -48,7 +48,7 @@ def _on_board(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[bool]]:
     return [kind.category != literal_column(f"'{ImageCategory.GENERAL.value}'"), *map(search.unindexed, on_none)]
 
 
-def _mentions(term: str, kind: Kind) -> ColumnElement[bool]:
+def _mentions(term: str, kind: MediaKind) -> ColumnElement[bool]:
     """Match metadata or time in any case; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
     texts = kind.table.c.metadata
     if not term.isascii():  # LIKE knows the case of ASCII only

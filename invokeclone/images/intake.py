@@ -44,7 +44,7 @@ class _Size(BaseModel, strict=True):
     height: PositiveInt
 
 
-class Prepared(NamedTuple):
+class PreparedUpload(NamedTuple):
     """An upload that is ready to be written."""
 
     image: Image.Image
@@ -60,7 +60,7 @@ def prepare(
     metadata: str | None,
     level: int,
     limits: Limits = DEFAULT_LIMITS,
-) -> Prepared:
+) -> PreparedUpload:
     """Turn uploaded bytes into a PNG with the texts worth keeping.
 
     Raises NotAnImage, TooManyPixels, NothingVisible, SizeNotUsable, or NotStorable for the metadata, in this order of checks.
@@ -71,7 +71,7 @@ def prepare(
         image = resized(image, *wanted_size(resize_to, limits))
     texts = embedded.kept(png.embedded(original), metadata, limits)
     copy = png.copied(data, texts) if image is original else None
-    return Prepared(image, copy or png.encode(image, level, texts), texts)
+    return PreparedUpload(image, copy or png.encode(image, level, texts), texts)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:

@@ -17,7 +17,7 @@ from invokeclone.tables import image_counts, images, videos
 
 
 @dataclass(frozen=True, eq=False)
-class Kind:
+class MediaKind:
     """A kind of things that have an owner, are listed in galleries and may be on a board."""
 
     word: str
@@ -137,11 +137,11 @@ _READ = (
     "board_id",
 )
 
-IMAGES = Kind("image", images, ImageNotFound, ImageNotUpdated, images.c.image_name)
-VIDEOS = Kind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gallery_name, ("duration", "fps"))
+IMAGES = MediaKind("image", images, ImageNotFound, ImageNotUpdated, images.c.image_name)
+VIDEOS = MediaKind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gallery_name, ("duration", "fps"))
 
 
-class _Counted(Kind):
+class _Counted(MediaKind):
     """The table of how many images there are of each sort: its rows meet the conditions that the images meet."""
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal_column, select, union_all
 
 from invokeclone.images import filters
-from invokeclone.images.kinds import Kind
+from invokeclone.images.kinds import MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.prepared import Prepared, Source, parameter
@@ -23,7 +23,7 @@ _AFTER_ALL = "\U0010ffff"
 """Sorts after whatever may follow a date in a time."""
 
 
-class Part(NamedTuple):
+class ListPart(NamedTuple):
     """Which part of a list is read: from its start or `backwards` from its end, `skip` of it left out and `take` read.
 
     With a day, only what is of that day or comes after it in the order of reading, and nothing that is starred if that comes first.
@@ -40,12 +40,12 @@ class Part(NamedTuple):
         return {"skip": self.skip, "take": self.take} | ({} if self.day is None else {"day": self.day})
 
 
-def nearer(total: int, offset: int, limit: int) -> Part:
+def nearer(total: int, offset: int, limit: int) -> ListPart:
     """Return how to read a page, from the nearer end of its list: skipping costs."""
     left = max(total - offset, 0)
     if offset > left:
-        return Part(backwards=True, skip=max(left - limit, 0), take=min(limit, left))
-    return Part(backwards=False, skip=offset, take=limit)
+        return ListPart(backwards=True, skip=max(left - limit, 0), take=min(limit, left))
+    return ListPart(backwards=False, skip=offset, take=limit)
 
 
 def newest_first(wanted: ImageFilter, *, backwards: bool) -> bool:
@@ -59,7 +59,7 @@ def told_by_days(wanted: ImageFilter) -> bool:
     return wanted.is_intermediate is False and not any(one is not None for one in filtered)
 
 
-def conditions(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> list[ColumnElement[bool]]:
+def conditions(wanted: ImageFilter, kind: MediaKind, *, backwards: bool) -> list[ColumnElement[bool]]:
     """Return what is true of the part of a list from the day `day` on; nothing of it is starred where that comes first."""
     made, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
     reached = made < day.concat(_AFTER_ALL) if newest_first(wanted, backwards=backwards) else made >= day
@@ -67,8 +67,8 @@ def conditions(wanted: ImageFilter, kind: Kind, *, backwards: bool) -> list[Colu
 
 
 async def from_day(
-    source: Source, wanted: ImageFilter, kinds: tuple[Kind, ...], part: Part, *, of: int, starred: int
-) -> Part:
+    source: Source, wanted: ImageFilter, kinds: tuple[MediaKind, ...], part: ListPart, *, of: int, starred: int
+) -> ListPart:
     """Return the part of a list of so many things (`of`), of which `starred` come first, as one from a day on.
 
     The list is one that is told by days; the part is returned as it is where its day is not to be known.
@@ -85,7 +85,7 @@ async def from_day(
 
 
 @lru_cache(maxsize=128)
-def _reached(wanted: ImageFilter, kinds: tuple[Kind, ...], *, backwards: bool) -> Prepared:
+def _reached(wanted: ImageFilter, kinds: tuple[MediaKind, ...], *, backwards: bool) -> Prepared:
     """Return the statement for the last day before which at most `skip` things that are not starred come, and for how many do."""
     day, number = day_counts.c.created_date, day_counts.c.number
     made = select(day.label("day"), number.label("number")).where(day_counts.c.kind.in_([kind.word for kind in kinds]))
@@ -103,7 +103,7 @@ def _reached(wanted: ImageFilter, kinds: tuple[Kind, ...], *, backwards: bool) -
     return Prepared(reached.order_by(walked.c.before.desc()).limit(literal_column("1")))
 
 
-def _starred(wanted: ImageFilter, kind: Kind) -> Select[Any]:
+def _starred(wanted: ImageFilter, kind: MediaKind) -> Select[Any]:
     """Return the select of the days of what is starred, each to be taken away from the number of its day."""
     day = func.substr(kind.table.c.created_at, literal_column("1"), literal_column("10"))
     stars = kind.table.c.starred == literal_column("1")

@@ -16,7 +16,7 @@ from invokeclone.images import moves_store as store
 from invokeclone.images import relocation
 from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
 from invokeclone.images.moves_store import Move
-from invokeclone.images.schemas import ImageMoveStatusResponse, MoveState, Place
+from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 
@@ -178,8 +178,8 @@ class Moves:
         async with self._resources.database.write() as connection:
             moved = await store.relocate(connection, [move.name for move in there])
         # A record that did not follow was deleted in the meantime: then neither place is needed.
-        old = [Place(move.name, move.origin) for move in there]
-        unused = [Place(move.name, move.target) for move in there if move.name not in moved]
+        old = [ImageLocation(move.name, move.origin) for move in there]
+        unused = [ImageLocation(move.name, move.target) for move in there if move.name not in moved]
         await asyncio.to_thread(self._clear, old + unused)
         return sorted(missing)
 
@@ -187,12 +187,14 @@ class Moves:
         settings = self._resources.settings
         missing = set()
         for move in moves:
-            if not relocation.duplicate(settings, Place(move.name, move.origin), Place(move.name, move.target)):
+            if not relocation.duplicate(
+                settings, ImageLocation(move.name, move.origin), ImageLocation(move.name, move.target)
+            ):
                 missing.add(move.name)
         relocation.settle(settings, [move.target for move in moves])
         return missing
 
-    def _clear(self, places: list[Place]) -> None:
+    def _clear(self, places: list[ImageLocation]) -> None:
         stuck = relocation.clear(self._resources.settings, places)
         if stuck:
             raise PermissionError(f"the old files of {len(stuck)} images could not be removed, such as {stuck[0].name}")
@@ -208,7 +210,7 @@ class Moves:
         await self._settle()
         await self._change(lambda connection: store.give_up(connection, INTERRUPTED))
 
-    def _find(self, places: dict[str, Place]) -> list[str]:
+    def _find(self, places: dict[str, ImageLocation]) -> list[str]:
         return [subfolder for subfolder, place in places.items() if relocation.exists(self._resources.settings, place)]
 
     async def _settle(self) -> None:
@@ -217,14 +219,14 @@ class Moves:
         async with self._resources.database.write() as connection:
             noted = await store.read_journal(connection)
             for move, recorded in noted:
-                places = {subfolder: Place(move.name, subfolder) for subfolder in (move.origin, move.target)}
+                places = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
                 there = await asyncio.to_thread(self._find, places)
                 if recorded in places and recorded not in there and there:
                     await store.put(connection, move.name, there[0])  # a power cut lost what was said last
         async with self._resources.database.read() as connection:
             noted = await store.read_journal(connection)
         unused = [
-            Place(move.name, subfolder)
+            ImageLocation(move.name, subfolder)
             for move, recorded in noted
             for subfolder in (move.origin, move.target)
             if subfolder != recorded

@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, CompoundSelect, Select, literal_column, se
 
 from invokeclone.images import late
 from invokeclone.images.filters import are_assets, conditions
-from invokeclone.images.kinds import IMAGES, Kind
+from invokeclone.images.kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 
 
 def listed(
-    wanted: ImageFilter, kinds: Sequence[Kind], *, backwards: bool = False, from_day: bool = False
+    wanted: ImageFilter, kinds: Sequence[MediaKind], *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name.
 
@@ -34,7 +34,7 @@ def listed(
 
 
 def _branches(
-    wanted: ImageFilter, kinds: Sequence[Kind], parts: Mapping[Kind, list[ColumnElement[bool]]]
+    wanted: ImageFilter, kinds: Sequence[MediaKind], parts: Mapping[MediaKind, list[ColumnElement[bool]]]
 ) -> list[Select[Any]]:
     """Return selects of what the list (or a part of it) holds, each of which an index yields in the list's order."""
     return [
@@ -55,7 +55,7 @@ def _branches(
     ]
 
 
-def _steps(wanted: ImageFilter, kind: Kind) -> Iterator[bool | None]:
+def _steps(wanted: ImageFilter, kind: MediaKind) -> Iterator[bool | None]:
     """Yield the values of `is_intermediate` that have a branch each; None stands for both."""
     if wanted.is_intermediate is not None:
         yield wanted.is_intermediate
@@ -65,7 +65,7 @@ def _steps(wanted: ImageFilter, kind: Kind) -> Iterator[bool | None]:
         yield from (False, True)
 
 
-def _stars(wanted: ImageFilter, kind: Kind, *, from_day: bool) -> Iterator[bool | None]:
+def _stars(wanted: ImageFilter, kind: MediaKind, *, from_day: bool) -> Iterator[bool | None]:
     """Yield the values of `starred` that have a branch each; None stands for both."""
     if kind is IMAGES and wanted.text_query is not None:  # the few that the text index finds are sorted
         as_indexed = True

@@ -17,7 +17,7 @@ from invokeclone.kit.limits import Limits
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 
 
-class NoPicture(NotFound):
+class NoThumbnail(NotFound):
     """The record has no picture."""
 
     def __init__(self, record_id: str) -> None:
@@ -58,10 +58,10 @@ async def drop(folder: Path, record_id: str) -> None:
 
 
 async def stored(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
-    """Return where the thumbnail of a record lies; raises NoPicture."""
+    """Return where the thumbnail of a record lies; raises NoThumbnail."""
     path = _file(folder, record_id)
     if not await run_in_threadpool(path.is_file):
-        raise NoPicture(record_id)
+        raise NoThumbnail(record_id)
     return StoredThumbnail(path, f"{record_id}.png", bundled)
 
 

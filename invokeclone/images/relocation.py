@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from invokeclone.images import files
 from invokeclone.images.kinds import IMAGES
-from invokeclone.images.schemas import Place
+from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import make_folder
 
@@ -23,12 +23,12 @@ def is_inside(subfolder: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def exists(settings: Settings, place: Place) -> bool:
+def exists(settings: Settings, place: ImageLocation) -> bool:
     """Tell whether the picture lies there."""
     return files.full_path(settings, place).is_file()
 
 
-def duplicate(settings: Settings, origin: Place, target: Place) -> bool:
+def duplicate(settings: Settings, origin: ImageLocation, target: ImageLocation) -> bool:
     """Have the files of `origin` at `target` too; false when there is no picture. Raises OSError with nothing half-written."""
     if not exists(settings, origin):
         return False
@@ -73,7 +73,7 @@ def settle(settings: Settings, subfolders: Iterable[str]) -> None:
                 os.close(handle)
 
 
-def clear(settings: Settings, places: list[Place]) -> list[Place]:
+def clear(settings: Settings, places: list[ImageLocation]) -> list[ImageLocation]:
     """Remove files that are elsewhere by now; returns those that could not be removed."""
     return files.remove(settings, places)
 

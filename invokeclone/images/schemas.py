@@ -185,7 +185,7 @@ class NewImage(NewRecord, frozen=True):
     image_subfolder: str = ""
 
 
-class Place(NamedTuple):
+class ImageLocation(NamedTuple):
     """Which files belong to an image."""
 
     name: str
@@ -195,7 +195,7 @@ class Place(NamedTuple):
 class Touched(NamedTuple):
     """An image that a bulk change reached, and the board it is (or was) on."""
 
-    place: Place
+    place: ImageLocation
     board_id: str | None
 
 

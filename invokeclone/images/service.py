@@ -17,10 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, embedded, files, intake, png, store
-from invokeclone.images.errors import BoardNotFound, ImageNotFound, NotAnImage, NotYours
+from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
 from invokeclone.images.events import ImagesDeletedEvent
-from invokeclone.images.kinds import IMAGES, Kind
-from invokeclone.images.schemas import Changed, ImageDTO, NewImage, NewRecord, Place, Touched, WorkflowAndGraphResponse
+from invokeclone.images.kinds import IMAGES, MediaKind
+from invokeclone.images.schemas import (
+    Changed,
+    ImageDTO,
+    ImageLocation,
+    NewImage,
+    NewRecord,
+    Touched,
+    WorkflowAndGraphResponse,
+)
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
@@ -64,7 +72,7 @@ async def upload(
     settings = resources.settings
     where = new_place(resources, "png", category, is_intermediate=is_intermediate)
 
-    def prepare() -> tuple[intake.Prepared, bytes]:
+    def prepare() -> tuple[intake.PreparedUpload, bytes]:
         prepared = intake.prepare(
             data,
             crop_visible=crop_visible,
@@ -157,14 +165,16 @@ async def require_fillable(resources: Resources, user: User, board_id: str | Non
             await access.require_board_fillable(connection, user, board_id)
 
 
-def new_place(resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool) -> Place:
+def new_place(resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool) -> ImageLocation:
     """Return a new name, and the subfolder that the settings want for it."""
     name = f"{uuid4()}.{extension}"
     strategy = resources.settings.image_subfolder_strategy
-    return Place(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
+    return ImageLocation(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
 
 
-async def record(resources: Resources, new: NewRecord, where: Place, kind: Kind = IMAGES) -> dict[str, Any]:
+async def record(
+    resources: Resources, new: NewRecord, where: ImageLocation, kind: MediaKind = IMAGES
+) -> dict[str, Any]:
     """Make the record of files just written and return what clients read; without a record the files go again."""
     try:
         async with resources.database.write() as connection:
@@ -179,28 +189,28 @@ async def record(resources: Resources, new: NewRecord, where: Place, kind: Kind 
 
 
 async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:
-    """Return an image's record; raises NotYours, ImageNotFound."""
+    """Return an image's record; raises ImageNotYours, ImageNotFound."""
     await access.require_readable(resources.database, user, access.IMAGES, name)
     return await store.get(resources.database, name)
 
 
 async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) -> str | None:
-    """Return an image's metadata as JSON text; raises NotYours, ImageNotFound."""
+    """Return an image's metadata as JSON text; raises ImageNotYours, ImageNotFound."""
     await access.require_readable(resources.database, user, access.IMAGES, name)
     return await store.metadata_json(resources.database, name)
 
 
 async def path(
-    resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: Kind = IMAGES
+    resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: MediaKind = IMAGES
 ) -> Path:
-    """Return where the file of an image or video lies; raises NotYours, and what the kind says when there is none."""
+    """Return where the file of an image or video lies; raises ImageNotYours, and what the kind says when there is none."""
     await access.require_readable(resources.database, user, kind, name)
     where = await store.place(resources.database, name, kind)
     return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where, kind)
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
-    """Return the workflow and the graph embedded in an image; raises NotYours, ImageNotFound."""
+    """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
     file = await path(resources, name, user=user)
     try:
         found = await run_sync(png.read_embedded, file)
@@ -218,20 +228,22 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
         raise ImageNotFound(name) from error
 
 
-async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: Kind = IMAGES) -> Changed:
+async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> Changed:
     """Delete one image or video.
 
-    Raises what the kind says when there is none of this name, and NotYours: to whoever is no admin also when there is none.
+    Raises what the kind says when there is none of this name, and ImageNotYours: to whoever is no admin also when there is none.
     """
     gone = await delete_many(resources, [name], user, kind)
     if gone.refused or (not gone.done and not user.is_admin):
-        raise NotYours(name)
+        raise ImageNotYours(name)
     if not gone.done:
         raise kind.missing(name)
     return gone
 
 
-async def delete_many(resources: Resources, names: Sequence[str], user: User = SYSTEM, kind: Kind = IMAGES) -> Changed:
+async def delete_many(
+    resources: Resources, names: Sequence[str], user: User = SYSTEM, kind: MediaKind = IMAGES
+) -> Changed:
     """Delete those of `names` that exist and that `user` may delete; return them and the names of the others'."""
     refused: list[str] = []
 
@@ -244,7 +256,7 @@ async def delete_many(resources: Resources, names: Sequence[str], user: User = S
 
 
 async def set_starred(
-    connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool, kind: Kind = IMAGES
+    connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool, kind: MediaKind = IMAGES
 ) -> Changed:
     """Star or unstar those of `names` that exist and that `user` may change."""
     allowed = await access.changeable(connection, user, kind, names)
@@ -256,7 +268,7 @@ async def delete_intermediates(resources: Resources) -> list[Touched]:
     return await delete_by(resources, store.delete_intermediates)
 
 
-async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: Kind = IMAGES) -> list[Touched]:
+async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: MediaKind = IMAGES) -> list[Touched]:
     """Delete everything of `user` (an admin: of everybody) that is on no board, and return it."""
     owner = rights.scope(user)
     return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
@@ -265,7 +277,7 @@ async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: 
 async def delete_by(
     resources: Resources,
     delete_records: Callable[[AsyncConnection], Awaitable[list[Touched]]],
-    kind: Kind = IMAGES,
+    kind: MediaKind = IMAGES,
 ) -> list[Touched]:
     """Delete the records, then their files, then tell of it; what is cut off in between is only files without record."""
     async with resources.database.write() as connection:
@@ -274,7 +286,7 @@ async def delete_by(
     return gone
 
 
-async def forget(resources: Resources, gone: list[Touched], kind: Kind = IMAGES) -> None:
+async def forget(resources: Resources, gone: list[Touched], kind: MediaKind = IMAGES) -> None:
     """Tell of records that are deleted, and remove their files."""
     if not gone:
         return

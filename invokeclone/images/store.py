@@ -29,13 +29,13 @@ from invokeclone.images import late, ordered, search
 from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
 from invokeclone.images.filters import conditions
-from invokeclone.images.kinds import COUNTED, IMAGES, VIDEOS, Kind
+from invokeclone.images.kinds import COUNTED, IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import (
     ImageDTO,
     ImageFilter,
+    ImageLocation,
     ImageRecordChanges,
     NewRecord,
-    Place,
     Touched,
 )
 from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
@@ -53,14 +53,14 @@ _NAMED = members("names")
 
 
 def _touched(rows: Sequence[Any]) -> list[Touched]:
-    return [Touched(Place(name, subfolder), board_id) for name, subfolder, board_id in rows]
+    return [Touched(ImageLocation(name, subfolder), board_id) for name, subfolder, board_id in rows]
 
 
 def _names(names: Sequence[str]) -> dict[str, str]:
     return {"names": json_list(dict.fromkeys(names))}
 
 
-async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[str, Any]:
+async def add(connection: AsyncConnection, kind: MediaKind, new: NewRecord) -> dict[str, Any]:
     """Record a thing whose files are written, and return what clients read of it.
 
     A board that is gone, or is not for its owner to fill, leaves it on none.
@@ -73,7 +73,7 @@ async def add(connection: AsyncConnection, kind: Kind, new: NewRecord) -> dict[s
 
 
 @cache
-def _add(kind: Kind, record: type[NewRecord], *, system: bool) -> Prepared:
+def _add(kind: MediaKind, record: type[NewRecord], *, system: bool) -> Prepared:
     """Return the statement that records a thing, without a star, and reads it."""
     columns = [*record.model_fields, "created_at", "updated_at"]
     values: dict[str, Any] = {name: parameter(name) for name in columns}
@@ -87,28 +87,28 @@ async def get(source: Source, name: str) -> ImageDTO:
     return ImageDTO.model_validate(await fields(source, IMAGES, name))
 
 
-async def get_json(source: Source, kind: Kind, name: str) -> bytes:
+async def get_json(source: Source, kind: MediaKind, name: str) -> bytes:
     """Return a record as JSON; raises what the kind says when it is missing."""
     return orjson.dumps(await fields(source, kind, name))
 
 
-async def fields(source: Source, kind: Kind, name: str) -> dict[str, Any]:
+async def fields(source: Source, kind: MediaKind, name: str) -> dict[str, Any]:
     """Return what clients read of a record; raises what the kind says when it is missing."""
     return kind.fields(await _one(source, kind, _RECORD, name))
 
 
-async def place(source: Source, name: str, kind: Kind = IMAGES) -> Place:
+async def place(source: Source, name: str, kind: MediaKind = IMAGES) -> ImageLocation:
     """Return which files belong to the record; raises what the kind says when it is missing."""
-    return Place(*await _one(source, kind, _PLACE, name))
+    return ImageLocation(*await _one(source, kind, _PLACE, name))
 
 
-async def metadata_json(source: Source, name: str, kind: Kind = IMAGES) -> str | None:
+async def metadata_json(source: Source, name: str, kind: MediaKind = IMAGES) -> str | None:
     """Return the metadata as JSON text; raises what the kind says when the record is missing."""
     found = (await _one(source, kind, _METADATA, name))[0]
     return None if found is None else str(found)
 
 
-def _of_one(part: Callable[[Kind], Select[Any]]) -> dict[Kind, Prepared]:
+def _of_one(part: Callable[[MediaKind], Select[Any]]) -> dict[MediaKind, Prepared]:
     return {kind: Prepared(part(kind).where(kind.named)) for kind in (IMAGES, VIDEOS)}
 
 
@@ -116,7 +116,7 @@ _RECORD, _PLACE = _of_one(lambda kind: kind.record), _of_one(lambda kind: kind.p
 _METADATA = _of_one(lambda kind: kind.metadata)
 
 
-async def _one(source: Source, kind: Kind, statements: Mapping[Kind, Prepared], name: str) -> tuple[Any, ...]:
+async def _one(source: Source, kind: MediaKind, statements: Mapping[MediaKind, Prepared], name: str) -> tuple[Any, ...]:
     row = await statements[kind].first(source, name=name)
     if row is None:
         raise kind.missing(name)
@@ -139,17 +139,19 @@ async def board_name(connection: AsyncConnection, board_id: str) -> str:
 
 async def filed(
     connection: AsyncConnection, names: Sequence[str] | None = None, on: ImageFilter | None = None
-) -> dict[str, Place]:
+) -> dict[str, ImageLocation]:
     """Return where the files of images lie, by `category/name`: of those of `names` that exist, or of a list."""
     chosen = select(images.c.image_category, images.c.image_name, images.c.image_subfolder)
     if names is not None:
         rows = await connection.execute(chosen.where(images.c.image_name.in_(_NAMED)), _names(names))
     else:
         rows = await connection.execute(chosen.where(*conditions(on or ImageFilter())))
-    return {f"{row.image_category}/{row.image_name}": Place(row.image_name, row.image_subfolder) for row in rows}
+    return {
+        f"{row.image_category}/{row.image_name}": ImageLocation(row.image_name, row.image_subfolder) for row in rows
+    }
 
 
-def _order(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[Any]]:
+def _order(wanted: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
     newest_first = late.newest_first(wanted, backwards=False)
     by_time: list[ColumnElement[Any]] = [
@@ -160,7 +162,7 @@ def _order(wanted: ImageFilter, kind: Kind) -> list[ColumnElement[Any]]:
 
 @lru_cache(maxsize=SHAPES)
 def page_names(
-    wanted: ImageFilter, kind: Kind = IMAGES, *, backwards: bool = False, from_day: bool = False
+    wanted: ImageFilter, kind: MediaKind = IMAGES, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds the names of a `late.Part`, without or with a day."""
     listed = ordered.listed(wanted, (kind,), backwards=backwards, from_day=from_day)
@@ -170,14 +172,14 @@ def page_names(
 
 
 @lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter, kind: Kind, *, backwards: bool, from_day: bool) -> Prepared:
+def _page(wanted: ImageFilter, kind: MediaKind, *, backwards: bool, from_day: bool) -> Prepared:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
     page = page_names(wanted, kind, backwards=backwards, from_day=from_day).subquery()
     return Prepared(kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind)))
 
 
 @lru_cache(maxsize=SHAPES)
-def counted(wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) -> Select[Any]:
+def counted(wanted: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> Select[Any]:
     """Return the statement that counts a whole list, or the starred ones in it.
 
     Images are counted already by all that lists filter by, save what is searched for and the day.
@@ -190,29 +192,29 @@ def counted(wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) 
 
 
 @lru_cache(maxsize=SHAPES)
-def _prepared_count(wanted: ImageFilter, kind: Kind, *, starred: bool = False) -> Prepared:
+def _prepared_count(wanted: ImageFilter, kind: MediaKind, *, starred: bool = False) -> Prepared:
     return Prepared(counted(wanted, kind, starred=starred))
 
 
-async def count(source: Source, wanted: ImageFilter, kind: Kind = IMAGES, *, starred: bool = False) -> int:
+async def count(source: Source, wanted: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> int:
     """Return how many things are in a whole list, or how many starred ones."""
     row = await _prepared_count(wanted, kind, starred=starred).first(source)
     assert row
     return int(row[0])
 
 
-def all_names(wanted: ImageFilter, kind: Kind = IMAGES) -> Select[Any]:
+def all_names(wanted: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order, and their number."""
     listed = ordered.listed(wanted, (kind,)).subquery()
     return lists.gathered(listed, listed.c.name)
 
 
 @lru_cache(maxsize=SHAPES)
-def _prepared_names(wanted: ImageFilter, kind: Kind) -> Prepared:
+def _prepared_names(wanted: ImageFilter, kind: MediaKind) -> Prepared:
     return Prepared(all_names(wanted, kind))
 
 
-async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int, kind: Kind = IMAGES) -> bytes:
+async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int, kind: MediaKind = IMAGES) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
     total = await count(source, wanted, kind)
     rows: Rows = []
@@ -226,8 +228,8 @@ async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int
 
 
 async def page_part(
-    source: Source, wanted: ImageFilter, kinds: tuple[Kind, ...], offset: int, limit: int, total: int
-) -> late.Part:
+    source: Source, wanted: ImageFilter, kinds: tuple[MediaKind, ...], offset: int, limit: int, total: int
+) -> late.ListPart:
     """Return how to read a page of a list of `total` things."""
     near = late.nearer(total, offset, limit)
     if near.skip <= late.FAR or not late.told_by_days(wanted):
@@ -236,26 +238,28 @@ async def page_part(
     return await late.from_day(source, wanted, kinds, near, of=total, starred=starred)
 
 
-async def names_json(source: Source, wanted: ImageFilter, kind: Kind = IMAGES, key: str = "image_names") -> list[bytes]:
+async def names_json(
+    source: Source, wanted: ImageFilter, kind: MediaKind = IMAGES, key: str = "image_names"
+) -> list[bytes]:
     """Return all names of a list as the JSON of `ImageNamesResult` in pieces to be joined, the names under `key`."""
     starred = await count_starred(source, wanted, [kind])
     return await lists.document(source, _prepared_names(wanted, kind), key, starred)
 
 
-async def count_starred(source: Source, wanted: ImageFilter, kinds: Sequence[Kind]) -> int:
+async def count_starred(source: Source, wanted: ImageFilter, kinds: Sequence[MediaKind]) -> int:
     """Return how many starred things a list begins with: none unless they come first."""
     if not wanted.starred_first:
         return 0
     return sum([await count(source, wanted, kind, starred=True) for kind in kinds])
 
 
-async def by_names_json(source: Source, names: Sequence[str], kind: Kind = IMAGES) -> bytes:
+async def by_names_json(source: Source, names: Sequence[str], kind: MediaKind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
     found = {record[kind.read[0]]: record for record in await by_names(source, kind, names)}
     return orjson.dumps([found[name] for name in names if name in found])
 
 
-async def by_names(source: Source, kind: Kind, names: Sequence[str]) -> list[dict[str, Any]]:
+async def by_names(source: Source, kind: MediaKind, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return what clients read of the records of `names`, in any order; those that do not exist are left out."""
     rows = await _BY_NAMES[kind].rows(source, **_names(names))
     return [kind.fields(row) for row in rows]
@@ -269,7 +273,7 @@ async def update_image(connection: AsyncConnection, name: str, changes: ImageRec
     return ImageDTO.model_validate(await change(connection, IMAGES, name, changes))
 
 
-async def change(connection: AsyncConnection, kind: Kind, name: str, changes: BaseModel) -> dict[str, Any]:
+async def change(connection: AsyncConnection, kind: MediaKind, name: str, changes: BaseModel) -> dict[str, Any]:
     """Change what `changes` sets and return what clients read; raises what the kind says when there is no such record."""
     values = {
         key: value
@@ -289,14 +293,14 @@ async def change(connection: AsyncConnection, kind: Kind, name: str, changes: Ba
 
 
 async def set_starred(
-    connection: AsyncConnection, names: Sequence[str], *, starred: bool, kind: Kind = IMAGES
+    connection: AsyncConnection, names: Sequence[str], *, starred: bool, kind: MediaKind = IMAGES
 ) -> list[Touched]:
     """Star or unstar those of `names` that exist, and return them."""
     changed = update(kind.table).where(kind.name.in_(_NAMED)).values(starred=starred, updated_at=now())
     return _touched((await connection.execute(changed.returning(*kind.touched), _names(names))).all())
 
 
-async def delete_named(connection: AsyncConnection, names: Sequence[str], kind: Kind = IMAGES) -> list[Touched]:
+async def delete_named(connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES) -> list[Touched]:
     """Delete the records of `names` that exist, and return what they were."""
     statement = delete(kind.table).where(kind.name.in_(_NAMED)).returning(*kind.touched)
     return _touched((await connection.execute(statement, _names(names))).all())
@@ -309,7 +313,7 @@ async def delete_intermediates(connection: AsyncConnection) -> list[Touched]:
 
 
 async def delete_on_board(
-    connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: Kind = IMAGES
+    connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES
 ) -> list[Touched]:
     """Delete the records of all images (or of a user's) on a board (None: on no board), and return what they were."""
     statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.touched)
@@ -324,12 +328,12 @@ async def count_intermediates(source: Source, owner: str | None = None) -> int:
 
 
 @cache
-def _before_move(kind: Kind) -> Prepared:
+def _before_move(kind: MediaKind) -> Prepared:
     return Prepared(select(*kind.touched).where(kind.name.in_(_NAMED)))
 
 
 @cache
-def _move(kind: Kind) -> Prepared:
+def _move(kind: MediaKind) -> Prepared:
     """Return the statement that leaves alone what is on the board already: changing nothing costs as much as changing it."""
     board = bindparam("board", type_=Text, required=False)
     elsewhere = kind.board_id.is_distinct_from(board)
@@ -337,7 +341,7 @@ def _move(kind: Kind) -> Prepared:
 
 
 async def move_to_board(
-    connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: Kind = IMAGES
+    connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: MediaKind = IMAGES
 ) -> list[Touched]:
     """Put those of `names` that exist on a board (None: on none); returns them with the board they were on before."""
     touched = _touched(await _before_move(kind).rows(connection, **_names(names)))

@@ -19,7 +19,7 @@ class PromptNotFound(NotFound):
         super().__init__(f"no system prompt has the id {prompt_id!r}")
 
 
-class NotYours(Forbidden):
+class PresetNotYours(Forbidden):
     """It belongs to somebody else, or came with the application."""
 
     def __init__(self) -> None:

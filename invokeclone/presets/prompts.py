@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.presets.errors import NotYours, PromptNotFound
+from invokeclone.presets.errors import PresetNotYours, PromptNotFound
 from invokeclone.presets.schemas import SystemPromptChanges, SystemPromptRecordDTO, SystemPromptWithoutId
 from invokeclone.presets.service import BUNDLED
 from invokeclone.tables import app_state
@@ -39,10 +39,10 @@ async def list_prompts(connection: AsyncConnection, user: User) -> list[SystemPr
 
 
 async def get(connection: AsyncConnection, prompt_id: str, user: User) -> SystemPromptRecordDTO:
-    """Return a prompt that `user` may read; raises PromptNotFound, NotYours."""
+    """Return a prompt that `user` may read; raises PromptNotFound, PresetNotYours."""
     prompt = await _find(connection, prompt_id)
     if not rights.may_read(user, prompt.user_id, is_public=prompt.is_public):
-        raise NotYours
+        raise PresetNotYours
     return prompt
 
 
@@ -66,7 +66,7 @@ async def create(
 async def update_prompt(
     connection: AsyncConnection, prompt_id: str, changes: SystemPromptChanges, user: User
 ) -> SystemPromptRecordDTO:
-    """Change what `changes` sets of a prompt; raises PromptNotFound, NotYours."""
+    """Change what `changes` sets of a prompt; raises PromptNotFound, PresetNotYours."""
     await _require_owner(connection, prompt_id, user)
     values = changes.model_dump(exclude_none=True)
     await connection.execute(update(prompts).where(prompts.c.id == prompt_id).values(**values, updated_at=now()))
@@ -74,14 +74,14 @@ async def update_prompt(
 
 
 async def delete_prompt(connection: AsyncConnection, prompt_id: str, user: User) -> None:
-    """Delete a prompt; raises PromptNotFound, NotYours."""
+    """Delete a prompt; raises PromptNotFound, PresetNotYours."""
     await _require_owner(connection, prompt_id, user)
     await connection.execute(delete(prompts).where(prompts.c.id == prompt_id))
 
 
 async def _require_owner(connection: AsyncConnection, prompt_id: str, user: User) -> None:
     if not rights.owns(user, (await _find(connection, prompt_id)).user_id):
-        raise NotYours
+        raise PresetNotYours
 
 
 async def start(resources: Resources) -> None:

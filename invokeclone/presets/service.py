@@ -15,7 +15,7 @@ from invokeclone.kit.limits import Limits
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
-from invokeclone.presets.errors import NotYours, PresetInvalid, TooManyPresets
+from invokeclone.presets.errors import PresetInvalid, PresetNotYours, TooManyPresets
 from invokeclone.presets.schemas import PresetForm, PresetType, StylePresetRecordWithImage
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -38,10 +38,10 @@ def parse(data: str, limits: Limits) -> PresetForm:
 
 
 async def get(connection: AsyncConnection, preset_id: str, user: User) -> StylePresetRecordWithImage:
-    """Return a preset that `user` may read; raises PresetNotFound, NotYours."""
+    """Return a preset that `user` may read; raises PresetNotFound, PresetNotYours."""
     preset = await store.get(connection, preset_id)
     if not rights.may_read(user, preset.user_id, is_public=preset.is_public or preset.type is PresetType.Default):
-        raise NotYours
+        raise PresetNotYours
     return preset
 
 
@@ -54,7 +54,7 @@ async def _require_owner(resources: Resources, preset_id: str, user: User) -> St
     async with resources.database.read() as connection:
         preset = await store.get(connection, preset_id)
     if not _owns(user, preset):
-        raise NotYours
+        raise PresetNotYours
     return preset
 
 
@@ -75,7 +75,7 @@ async def update(
 ) -> StylePresetRecordWithImage:
     """Change a preset; without a picture it has none afterwards.
 
-    Raises PresetNotFound, NotYours, PresetInvalid, NotAnImage, TooManyPixels.
+    Raises PresetNotFound, PresetNotYours, PresetInvalid, NotAnImage, TooManyPixels.
     """
     form = parse(data, resources.settings.limits)
     preset = await _require_owner(resources, preset_id, user)
@@ -106,7 +106,7 @@ async def _keep(resources: Resources, preset_id: str, picture: Picture | None) -
 
 
 async def delete(resources: Resources, preset_id: str, user: User) -> None:
-    """Delete a preset and its picture; raises PresetNotFound, NotYours."""
+    """Delete a preset and its picture; raises PresetNotFound, PresetNotYours."""
     await _require_owner(resources, preset_id, user)
     async with resources.database.write() as connection:
         await store.delete_preset(connection, preset_id)
@@ -114,7 +114,7 @@ async def delete(resources: Resources, preset_id: str, user: User) -> None:
 
 
 async def picture_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
-    """Return where a preset's image lies; raises PresetNotFound, NotYours, NoPicture."""
+    """Return where a preset's image lies; raises PresetNotFound, PresetNotYours, NoThumbnail."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
     return await pictures.stored(resources.settings.style_presets_path, preset_id)

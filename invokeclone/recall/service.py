@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.taxonomy import BaseModelType, ModelType
 from invokeclone.images import access
 from invokeclone.images import store as images
-from invokeclone.images.errors import ImageNotFound, NotYours
+from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.images.kinds import IMAGES
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import store as models
@@ -100,6 +100,6 @@ async def _image(connection: AsyncConnection, user: User, name: str) -> dict[str
     try:
         await access.require_readable(connection, user, IMAGES, name)
         found = await images.get(connection, name)
-    except (ImageNotFound, NotYours):
+    except (ImageNotFound, ImageNotYours):
         return None
     return {"image_name": name, "width": found.width, "height": found.height}

@@ -22,10 +22,10 @@ from invokeclone.boards.virtual_api import router as virtual_boards
 from invokeclone.custom_nodes.api import router as custom_nodes
 from invokeclone.custom_nodes.service import Packs
 from invokeclone.downloads.api import router as model_downloads
-from invokeclone.downloads.queue import Downloads as ModelDownloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
-from invokeclone.images.downloads import Downloads
+from invokeclone.images.downloads import ImageDownloads
 from invokeclone.images.downloads_api import router as image_downloads
 from invokeclone.images.gallery.api import router as gallery
 from invokeclone.images.moves import Moves
@@ -64,7 +64,7 @@ from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
-from invokeclone.utilities.prompts import DynamicPrompts
+from invokeclone.utilities.prompts import PromptExpander
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
@@ -225,19 +225,19 @@ async def _lifespan(
         moves = services.add(Moves, Moves(resources))
         await moves.start()
         stack.push_async_callback(moves.stop)
-        zips = services.add(Downloads, Downloads(resources))
+        zips = services.add(ImageDownloads, ImageDownloads(resources))
         await zips.start()
         stack.push_async_callback(zips.stop)
         downloads = services.add(
-            ModelDownloads,
-            ModelDownloads(resources.settings, bus, reserved=lambda: changes.reserved_paths(resources)),
+            DownloadQueue,
+            DownloadQueue(resources.settings, bus, reserved=lambda: changes.reserved_paths(resources)),
         )
         stack.push_async_callback(downloads.stop)
         installer = services.add(models_service.Installer, models_service.Installer(resources, downloads, lasting=True))
         await installer.start()
         stack.push_async_callback(installer.stop)
         await embedded.register_embedded(resources)
-        expander = services.add(DynamicPrompts, DynamicPrompts())
+        expander = services.add(PromptExpander, PromptExpander())
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
             await scan.add_found(resources, installer)

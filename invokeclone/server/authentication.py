@@ -54,7 +54,7 @@ OPEN = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class RouteEntry:
     """A row of the route table."""
 
     key: str
@@ -67,12 +67,12 @@ class Entry:
         return _asks(self.route)
 
 
-def table(app: FastAPI) -> list[Entry]:
+def table(app: FastAPI) -> list[RouteEntry]:
     """Return every route of the application, those of included routers and mounted applications too."""
     return list(_entries(app.routes, ""))
 
 
-def _entries(routes: Iterable[BaseRoute], prefix: str) -> Iterator[Entry]:
+def _entries(routes: Iterable[BaseRoute], prefix: str) -> Iterator[RouteEntry]:
     for route in routes:
         included: Any = getattr(route, "original_router", None)
         if included is not None:
@@ -80,12 +80,12 @@ def _entries(routes: Iterable[BaseRoute], prefix: str) -> Iterator[Entry]:
             yield from _entries(included.routes, prefix + below.include_context.prefix)
         elif isinstance(route, Route):
             for method in sorted((route.methods or {"GET"}) - {"HEAD"} or {"HEAD"}):
-                yield Entry(f"{method} {prefix}{route.path}", route)
+                yield RouteEntry(f"{method} {prefix}{route.path}", route)
         elif isinstance(route, WebSocketRoute):
-            yield Entry(f"WEBSOCKET {prefix}{route.path}", route)
+            yield RouteEntry(f"WEBSOCKET {prefix}{route.path}", route)
         else:
             path = route.path if isinstance(route, Mount) else repr(route)
-            yield Entry(f"MOUNT {prefix}{path}", route)
+            yield RouteEntry(f"MOUNT {prefix}{path}", route)
 
 
 def _asks(route: object) -> bool:

@@ -18,7 +18,7 @@ Message = dict[str, Any]
 _log = log.get("server.link")
 
 
-class Link:
+class WorkerLink:
     """A started worker process. Sending never blocks; messages from the worker go to `on_message`, in order.
 
     The worker gets its own session, so that Ctrl+C in the terminal reaches the server alone, which then ends it in order.
@@ -33,7 +33,7 @@ class Link:
     @classmethod
     async def start(
         cls, command: Sequence[str], on_message: Callable[[Message], None], environment: dict[str, str] | None = None
-    ) -> "Link":
+    ) -> "WorkerLink":
         """Start `command`; raises OSError when it cannot be."""
         return cls(await ChildProcess.start(command, line_limit=LINE_LIMIT, environment=environment), on_message)
 

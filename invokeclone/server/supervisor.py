@@ -19,7 +19,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import EVENTS, Bus, Event
 from invokeclone.kit.settings import Settings
-from invokeclone.server.link import Link, Message
+from invokeclone.server.link import Message, WorkerLink
 from invokeclone.server.workers import Worker
 
 COMMAND = (sys.executable, "-m", "invokeclone.worker")
@@ -125,7 +125,7 @@ class Supervisor:
             environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
         command = (*self._command, "--device", worker.device)
         try:
-            link = await Link.start(command, lambda message: self._receive(worker, message), environment)
+            link = await WorkerLink.start(command, lambda message: self._receive(worker, message), environment)
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
         link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})

@@ -6,7 +6,7 @@ from typing import Any
 
 from invokeclone.kit.errors import Unavailable
 from invokeclone.server.deadlines import CancelDeadline
-from invokeclone.server.link import Link, Message
+from invokeclone.server.link import Message, WorkerLink
 
 
 @dataclass(eq=False)
@@ -14,7 +14,7 @@ class Worker:
     """One device and the process that serves it at present."""
 
     device: str
-    link: Link | None = None
+    link: WorkerLink | None = None
     ready: bool = False
     item_id: int | None = None
     queue_id: str | None = None

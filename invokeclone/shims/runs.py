@@ -68,7 +68,7 @@ class ClientGone(FailedDependency):
 
 
 @dataclass(frozen=True)
-class Step:
+class RunProgress:
     """How far an item has come."""
 
     item_id: int
@@ -109,8 +109,8 @@ class Run:
     item_ids: list[int] = field(default_factory=list)
     """In the order of the batch."""
     queue_id: str = service.DEFAULT_QUEUE
-    steps: asyncio.Queue[Step] = field(default_factory=lambda: asyncio.Queue(FEW))
-    latest: Step | None = None
+    steps: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(FEW))
+    latest: RunProgress | None = None
     done: int = 0
     """How many of the items have ended."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -139,7 +139,7 @@ class Run:
 
     def _step(self, payload: dict[str, Any]) -> None:
         image = payload.get("image")
-        self.latest = Step(
+        self.latest = RunProgress(
             item_id=payload["item_id"],
             node=payload["invocation_source_id"],
             message=payload["message"],

@@ -11,7 +11,7 @@ from invokeclone.kit.limits import check_prompt
 from invokeclone.kit.requests import Needs, NeedsWorkers, service
 from invokeclone.users.current import CurrentUser
 from invokeclone.utilities import fonts, suggestions
-from invokeclone.utilities.prompts import DynamicPrompts
+from invokeclone.utilities.prompts import PromptExpander
 from invokeclone.utilities.schemas import (
     DynamicPromptsResponse,
     ExpandPromptRequest,
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/v1/utilities", tags=["utilities"])
 
 @router.post("/dynamicprompts")
 async def parse_dynamicprompts(
-    expander: Annotated[DynamicPrompts, Depends(service(DynamicPrompts))],
+    expander: Annotated[PromptExpander, Depends(service(PromptExpander))],
     needs: Needs,
     _user: CurrentUser,
     prompt: Annotated[str, Body(description="The pattern, with {choices|to|make}.")],

@@ -14,7 +14,7 @@ PATIENCE_S = 10.0
 LONGEST_ANSWER = 256 * 1024 * 1024
 
 
-class DynamicPrompts:
+class PromptExpander:
     """The process, started when first needed and again whenever it has ended. All methods belong on the event loop."""
 
     def __init__(self, patience: float = PATIENCE_S) -> None:

@@ -44,7 +44,7 @@ async def expand(
 async def describe(
     resources: Resources, workers: Workers, user: User, asked: ImageToPromptRequest
 ) -> ImageToPromptResponse:
-    """Return an image in words. Raises as `expand` does, and ImageNotFound, NotYours."""
+    """Return an image in words. Raises as `expand` does, and ImageNotFound, ImageNotYours."""
     await _require(resources, asked.model_key, ModelType.LlavaOnevision)
     path = await images.path(resources, asked.image_name, user=user)
     body = {"image": str(path), "instruction": asked.instruction, "model_key": asked.model_key}

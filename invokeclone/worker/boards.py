@@ -49,7 +49,7 @@ class Boards:
     def add_image_to_board(self, board_id: str, image_name: str) -> None:
         """Put a picture on a board, off the one it was on.
 
-        Raises BoardNotFound, ImageNotFound, and NotYourBoard or NotYours where the item's user may not do that.
+        Raises BoardNotFound, ImageNotFound, and NotYourBoard or ImageNotYours where the item's user may not do that.
         """
         user = self._session.user
 

@@ -14,10 +14,10 @@ from invokeclone.kit import log, user_files
 from invokeclone.kit.settings import Settings
 from invokeclone.worker.boards import Boards
 from invokeclone.worker.events import NodeEvents
-from invokeclone.worker.images import Images
+from invokeclone.worker.images import WorkerImages
 from invokeclone.worker.models import Models
 from invokeclone.worker.presets import Presets
-from invokeclone.worker.progress import Progress
+from invokeclone.worker.progress import NodeProgress
 from invokeclone.worker.tensors import TensorStore
 from invokeclone.worker.tools import Session
 
@@ -46,7 +46,7 @@ class Tensors:
         return tensor
 
 
-class Conditioning:
+class WorkerConditioning:
     """Conditionings between nodes, kept in this worker."""
 
     def __init__(self, store: TensorStore) -> None:
@@ -107,13 +107,13 @@ _LOGGER = Logger()
 class Context:
     """What one node is given to `invoke`."""
 
-    images: Images
+    images: WorkerImages
     tensors: Tensors
-    conditioning: Conditioning
+    conditioning: WorkerConditioning
     models: Models
     logger: Logger
     config: Config
-    util: Progress
+    util: NodeProgress
     boards: Boards
     presets: Presets
     data: ItemData
@@ -127,11 +127,11 @@ class Context:
 def make_context(session: Session, node: BaseInvocation, source_id: str, events: NodeEvents) -> Context:
     """Return the context of one prepared node of `session`."""
     tools = session.tools
-    util = Progress(events, session.canceled, tools.engine.preview)
+    util = NodeProgress(events, session.canceled, tools.engine.preview)
     return Context(
-        images=Images(session, node, util),
+        images=WorkerImages(session, node, util),
         tensors=Tensors(tools.tensors),
-        conditioning=Conditioning(tools.tensors),
+        conditioning=WorkerConditioning(tools.tensors),
         models=Models(session, util),
         logger=_LOGGER,
         config=Config(session),

@@ -16,17 +16,17 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.image_files import open_own
-from invokeclone.worker.progress import Progress
+from invokeclone.worker.progress import NodeProgress
 from invokeclone.worker.tools import Session
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Images:
+class WorkerImages:
     """Pictures for one node."""
 
-    def __init__(self, session: Session, node: BaseInvocation, progress: Progress) -> None:
+    def __init__(self, session: Session, node: BaseInvocation, progress: NodeProgress) -> None:
         """Serve `node` of `session`."""
         self._session = session
         self._tools = session.tools
@@ -70,7 +70,7 @@ class Images:
         return saved
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound, NotYours."""
+        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound, ImageNotYours."""
         if not self._session.user.is_admin:
             self.get_path(image_name)  # a picture at hand may be another user's
         image = self._tools.images.get(image_name)
@@ -80,16 +80,16 @@ class Images:
         return image.convert(mode) if mode and mode != image.mode else image
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
-        """Return the picture's metadata, if it has any; raises ImageNotFound, NotYours."""
+        """Return the picture's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
         text = self._tools.wait(service.metadata_json(self._tools.resources, image_name, self._session.user))
         return MetadataField.model_validate(orjson.loads(text)) if text else None
 
     def get_dto(self, image_name: str) -> ImageDTO:
-        """Return the picture's record; raises ImageNotFound, NotYours."""
+        """Return the picture's record; raises ImageNotFound, ImageNotYours."""
         return self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Return the path of the file, or of its thumbnail; raises ImageNotFound, NotYours."""
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
         user = self._session.user
         return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
 

@@ -127,7 +127,7 @@ class LineReader:
             yield line
 
 
-class Link:
+class ServerLink:
     """What the rest of the worker says to the server: typed messages on top of a `LineWriter`.
 
     It is the `Emitter` of the worker's `Resources` too, so that every service called here tells its events to the server.

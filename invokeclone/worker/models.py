@@ -16,7 +16,7 @@ from invokeclone.kit.times import timestamp
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.models.records import store
-from invokeclone.worker.progress import Progress
+from invokeclone.worker.progress import NodeProgress
 from invokeclone.worker.tools import Session
 
 
@@ -24,7 +24,7 @@ class AmbiguousModel(Conflict):
     """Several models have the attributes that should name one."""
 
 
-class Known(NamedTuple):
+class CachedRecord(NamedTuple):
     """A record and its JSON, which goes into every event about it."""
 
     config: ModelConfig
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 class Models:
     """Models for one node. Records are read once an item: what changes meanwhile counts from the next item on."""
 
-    def __init__(self, session: Session, progress: Progress) -> None:
+    def __init__(self, session: Session, progress: NodeProgress) -> None:
         """Serve a node of `session` that tells its progress through `progress`."""
         self._session = session
         self._tools = session.tools
@@ -123,7 +123,7 @@ class Models:
         """Do the same with what `download_and_cache_model` returns."""
         return self.load_local_model(self.download_and_cache_model(source), loader)
 
-    def _load(self, known: Known, submodel_type: SubModelType | None) -> Any:
+    def _load(self, known: CachedRecord, submodel_type: SubModelType | None) -> Any:
         part = f" ({submodel_type.value})" if submodel_type else ""
         self._progress.signal_progress(f"Loading model {known.config.name}{part}")
         self._tell("model_load_started", known, submodel_type)
@@ -131,7 +131,7 @@ class Models:
         self._tell("model_load_complete", known, submodel_type)
         return loaded
 
-    def _tell(self, name: str, known: Known, submodel_type: SubModelType | None) -> None:
+    def _tell(self, name: str, known: CachedRecord, submodel_type: SubModelType | None) -> None:
         payload = {
             "timestamp": timestamp(),
             "config": orjson.Fragment(known.json),
@@ -140,15 +140,15 @@ class Models:
         }
         self._tools.channel.event(name, orjson.dumps(payload))
 
-    def _known(self, identifier: str | ModelIdentifierField) -> Known:
+    def _known(self, identifier: str | ModelIdentifierField) -> CachedRecord:
         key = identifier if isinstance(identifier, str) else identifier.key
         if key not in self._session.models:
             self._keep(self._tools.wait(self._read(key)))
-        known: Known = self._session.models[key]
+        known: CachedRecord = self._session.models[key]
         return known
 
-    def _keep(self, config: ModelConfig) -> Known:
-        known = Known(config, config.model_dump_json().encode())
+    def _keep(self, config: ModelConfig) -> CachedRecord:
+        known = CachedRecord(config, config.model_dump_json().encode())
         self._session.models[config.key] = known
         return known
 

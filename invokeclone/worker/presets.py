@@ -14,7 +14,7 @@ class Presets:
         self._tools = session.tools
 
     def style_preset(self, style_preset_id: str) -> PresetData:
-        """Return a style preset's templates; raises PresetNotFound, NotYours."""
+        """Return a style preset's templates; raises PresetNotFound, PresetNotYours."""
         user = self._session.user
 
         async def get() -> PresetData:
@@ -24,7 +24,7 @@ class Presets:
         return self._tools.wait(get())
 
     def system_prompt(self, system_prompt_id: str) -> str:
-        """Return a system prompt's text; raises PromptNotFound, NotYours."""
+        """Return a system prompt's text; raises PromptNotFound, PresetNotYours."""
         user = self._session.user
 
         async def get() -> str:

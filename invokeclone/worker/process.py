@@ -25,7 +25,7 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, describe_devices, first_device
-from invokeclone.worker.link import LineReader, LineWriter, Link, Message
+from invokeclone.worker.link import LineReader, LineWriter, Message, ServerLink
 from invokeclone.worker.loop import Loop, Outcome
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.requests import Requests
@@ -76,7 +76,7 @@ class Process:
         self._reader = reader
         self._writer = writer
         self._events = asyncio.get_running_loop()
-        self._link = Link(writer)
+        self._link = ServerLink(writer)
         self._database = Database(settings.database_path, echo=settings.log_sql)
         resources = Resources(settings, self._database, self._link)
         self._tools = Tools(

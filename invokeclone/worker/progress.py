@@ -24,7 +24,7 @@ Preview = Callable[[Any, BaseModelType], tuple["Image", int]]
 """Makes a small image of latents (batch, channels, height, width) of a model base; with the number of pixels per latent."""
 
 
-class Progress:
+class NodeProgress:
     """Progress of one node."""
 
     def __init__(self, events: NodeEvents, canceled: threading.Event, preview: Preview) -> None:

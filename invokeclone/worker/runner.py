@@ -22,7 +22,7 @@ from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.storage import make_folder
 from invokeclone.queue import service
-from invokeclone.queue.calls.begin import Caller, begin
+from invokeclone.queue.calls.begin import CallingItem, begin
 from invokeclone.queue.calls.chain import CallFailed
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.service import ItemError
@@ -130,9 +130,9 @@ class _Run:
                 return failed
         return Outcome("canceled", self._saved())
 
-    def _caller(self) -> Caller:
+    def _caller(self) -> CallingItem:
         session, tools = self.session, self.session.tools
-        return Caller(
+        return CallingItem(
             tools.resources,
             session.item,
             self._state,

@@ -27,7 +27,7 @@ ALONE = "None"
 _fingerprints: dict[int, tuple[Mapping[str, Any], str]] = {}
 
 
-class NotCallable(Exception):
+class IncompatibleWorkflow(Exception):
     """No graph may call the workflow."""
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -52,7 +52,7 @@ def judge(workflow: WorkflowWithoutID, capacity: int) -> WorkflowCallCompatibili
     """Tell whether graphs may call `workflow`, of which at most `capacity` runs fit into the queue. Blocks."""
     try:
         _check(workflow, capacity)
-    except NotCallable as error:
+    except IncompatibleWorkflow as error:
         return WorkflowCallCompatibility(is_callable=False, reason=error.reason, message=str(error))
     return WorkflowCallCompatibility(is_callable=True, reason=Reason.Ok)
 
@@ -61,13 +61,15 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
     """Raise NotCallable for the first thing that stands against a call."""
     returns = conversion.count_returns(workflow.nodes)
     if returns == 0:
-        raise NotCallable(Reason.MissingWorkflowReturn, "the workflow has no workflow_return node")
+        raise IncompatibleWorkflow(Reason.MissingWorkflowReturn, "the workflow has no workflow_return node")
     if returns > 1:
-        raise NotCallable(Reason.MultipleWorkflowReturn, f"the workflow has {returns} workflow_return nodes, not one")
+        raise IncompatibleWorkflow(
+            Reason.MultipleWorkflowReturn, f"the workflow has {returns} workflow_return nodes, not one"
+        )
     try:
         drawing = conversion.read(workflow.nodes, workflow.edges)
     except ValidationError as error:
-        raise NotCallable(Reason.InvalidGraph, f"a node or edge is malformed: {told(error)}") from error
+        raise IncompatibleWorkflow(Reason.InvalidGraph, f"a node or edge is malformed: {told(error)}") from error
     _check_nodes(drawing)
     listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
     offered = set(conversion.exposed(workflow.form, listed))
@@ -87,10 +89,10 @@ def _check_nodes(drawing: Drawing) -> None:
     for node_id, node in drawing.nodes.items():
         cls = nodes.get(node.type)
         if cls is None:
-            raise NotCallable(Reason.UnsupportedNode, f"there is no node type {node.type!r}")
+            raise IncompatibleWorkflow(Reason.UnsupportedNode, f"there is no node type {node.type!r}")
         known = node.type in conversion.BATCHES or node.type in conversion.GENERATORS
         if cls.ui_config.classification is Classification.Special and not known:
-            raise NotCallable(Reason.UnsupportedNode, f"a node of the type {node.type!r} cannot be run")
+            raise IncompatibleWorkflow(Reason.UnsupportedNode, f"a node of the type {node.type!r} cannot be run")
         if node.type in conversion.GENERATORS:
             _check_generator(drawing, node_id)
 
@@ -100,7 +102,9 @@ def _check_generator(drawing: Drawing, node_id: str) -> None:
     for edge in drawing.out_of(node_id):
         target = drawing.nodes.get(edge.target[0])
         if target is None or conversion.BATCHES.get(target.type) != edge.target[1]:
-            raise NotCallable(Reason.UnsupportedNode, f"the generator {node_id} feeds something that is no batch")
+            raise IncompatibleWorkflow(
+                Reason.UnsupportedNode, f"the generator {node_id} feeds something that is no batch"
+            )
 
 
 def _batches(drawing: Drawing, offered: set[Place], capacity: int) -> dict[str, JsonValue]:
@@ -111,17 +115,19 @@ def _batches(drawing: Drawing, offered: set[Place], capacity: int) -> dict[str, 
         if node.type not in conversion.BATCHES or not drawing.out_of(node_id):
             continue
         if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in drawing.out_of(node_id)):
-            raise NotCallable(Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used")
+            raise IncompatibleWorkflow(
+                Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used"
+            )
         size, batched[node_id] = _batch(drawing, node_id, offered)
         sizes[str(node.values().get("batch_group_id", ALONE))].append(size)
     runs = 1
     for group, found in sizes.items():
         if group != ALONE and len(set(found)) > 1:
-            raise NotCallable(Reason.UnsupportedBatchInput, f"the batches of {group} differ in length")
+            raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batches of {group} differ in length")
         for size in found if group == ALONE else found[:1]:
             runs *= size
     if runs > capacity:
-        raise NotCallable(Reason.ExceedsCapacity, f"{runs} runs do not fit into a queue of {capacity}")
+        raise IncompatibleWorkflow(Reason.ExceedsCapacity, f"{runs} runs do not fit into a queue of {capacity}")
     return batched
 
 
@@ -137,19 +143,21 @@ def _batch(drawing: Drawing, node_id: str, offered: set[Place]) -> tuple[int, Js
         return len(values), values[0]
     if place in offered:
         return 1, None
-    raise NotCallable(Reason.UnsupportedBatchInput, f"the batch {node_id} has no values")
+    raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batch {node_id} has no values")
 
 
 def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, JsonValue]:
     node = drawing.nodes.get(source[0])
     if node is None or conversion.GENERATORS.get(node.type) != source[1] or source[1] != place[1]:
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the batch {place[0]} takes values only from a generator")
+        raise IncompatibleWorkflow(
+            Reason.UnsupportedBatchInput, f"the batch {place[0]} takes values only from a generator"
+        )
     try:
         generator = generators.read(node.values().get("generator"))
     except ValidationError as error:
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {told(error)}") from error
+        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {told(error)}") from error
     if not generator.type.startswith(node.type):
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
+        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
     if isinstance(generator, generators.BoardImages):
         return 1, {"image_name": ""}
     size = generator.size()
@@ -159,9 +167,9 @@ def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, Json
     try:
         made = generators.make(few)
     except generators.NotMade as error:
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {error}") from error
+        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {error}") from error
     if not made:
-        raise NotCallable(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
+        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
     return size, made[0]
 
 
@@ -169,13 +177,15 @@ def _check_graph(document: dict[str, Any], filled: set[Place]) -> None:
     try:
         graph = Graph.model_validate(document)
     except ValidationError as error:
-        raise NotCallable(Reason.InvalidInputs, told(error)) from error
+        raise IncompatibleWorkflow(Reason.InvalidInputs, told(error)) from error
     try:
         graph.validate_self()
     except ValueError as error:
-        raise NotCallable(Reason.InvalidGraph, str(error)) from error
+        raise IncompatibleWorkflow(Reason.InvalidGraph, str(error)) from error
     filled = {(edge.destination.node_id, edge.destination.field) for edge in graph.edges} | filled
     for node_id, node in graph.nodes.items():
         for name, _ in node.required_inputs:
             if (node_id, name) not in filled and getattr(node, name) is None:
-                raise NotCallable(Reason.InvalidInputs, f"{node.get_type()} {node_id} needs a value for {name}")
+                raise IncompatibleWorkflow(
+                    Reason.InvalidInputs, f"{node.get_type()} {node_id} needs a value for {name}"
+                )

@@ -59,7 +59,7 @@ class _Line(BaseModel):
 
 
 @dataclass(frozen=True)
-class Edge:
+class WorkflowEdge:
     """A value's way from an output to an input."""
 
     source: Place
@@ -71,7 +71,7 @@ class Drawing:
     """A workflow's nodes by id, and its edges with connectors taken out."""
 
     nodes: dict[str, Drawn]
-    edges: list[Edge]
+    edges: list[WorkflowEdge]
 
     def of_type(self, node_type: str) -> list[str]:
         """Return the ids of the nodes of a type."""
@@ -81,7 +81,7 @@ class Drawing:
         """Return where the edges into an input come from."""
         return [edge.source for edge in self.edges if edge.target == target]
 
-    def out_of(self, node_id: str) -> list[Edge]:
+    def out_of(self, node_id: str) -> list[WorkflowEdge]:
         """Return the edges out of a node."""
         return [edge for edge in self.edges if edge.source[0] == node_id]
 
@@ -102,7 +102,7 @@ def read(nodes: list[dict[str, JsonValue]], edges: list[dict[str, JsonValue]]) -
     for line in lines:
         source = None if line.target in connectors else _start(line, lines, connectors)
         if source is not None:
-            found.append(Edge(source, (line.target, line.end or "")))
+            found.append(WorkflowEdge(source, (line.target, line.end or "")))
     return Drawing(drawn, found)
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from invokeclone.images import pictures
-from invokeclone.images.pictures import NoPicture, StoredThumbnail
+from invokeclone.images.pictures import NoThumbnail, StoredThumbnail
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import SQLiteDirection, check_page
 from invokeclone.kit.resources import Resources
@@ -288,18 +288,18 @@ async def set_thumbnail(
 
 
 async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -> None:
-    """Take away a workflow's picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NoPicture."""
+    """Take away a workflow's picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NoThumbnail."""
     async with resources.database.write() as connection:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
         if row.thumbnail is None:
-            raise NoPicture(workflow_id)
+            raise NoThumbnail(workflow_id)
         await store.set_thumbnail(connection, workflow_id, None)
     await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
-    """Return where a workflow's image lies; raises WorkflowNotFound, NotYourWorkflow, NoPicture."""
+    """Return where a workflow's image lies; raises WorkflowNotFound, NotYourWorkflow, NoThumbnail."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:

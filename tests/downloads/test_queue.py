@@ -13,7 +13,7 @@ from pydantic import AnyHttpUrl
 
 from invokeclone.downloads import names, part, transfer
 from invokeclone.downloads.errors import UnknownDownload
-from invokeclone.downloads.queue import DownloadRequest, Downloads
+from invokeclone.downloads.queue import DownloadQueue, DownloadRequest
 from tests.fake_downloads import done, until
 
 DATA = random.Random(7).randbytes(300_000)
@@ -179,7 +179,7 @@ async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fe
     """The same ETag with other bytes behind it: the checksum tells."""
     fake_web.page("/a/model.safetensors", DATA)
     folder.mkdir()
-    half = part.Part(folder / "model.safetensors")
+    half = part.PartialFile(folder / "model.safetensors")
     half.open(part.Note(f"{fake_web.url}/a/model.safetensors", etag='"one"'), 0)
     half.write(b"\0" * 100_000)
     half.close()
@@ -219,7 +219,7 @@ async def test_a_disk_that_fails_in_the_middle(fake_web, fetch, monkeypatch):
     def full(_self, _data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(part.Part, "write", full)
+    monkeypatch.setattr(part.PartialFile, "write", full)
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.status, job.error_type) == ("error", "OSError")
@@ -308,7 +308,7 @@ async def test_begun_anew(fake_web, fetch, downloads, folder):
 
 async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fake_web, folder):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
-    first = Downloads(settings, events)
+    first = DownloadQueue(settings, events)
     wanted = DownloadRequest(AnyHttpUrl(fake_web.url + "/a/model.safetensors"), folder)
     job = first.add(wanted)
     await until(lambda: job.bytes == 100_000)
@@ -316,7 +316,7 @@ async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fa
     assert job.status == "waiting"
     assert set(events.names()) <= {"download_started", "download_progress"}
     page.hold_after = None
-    second = Downloads(settings, events)
+    second = DownloadQueue(settings, events)
     again = await done(second.add(wanted))
     await second.stop()
     assert (again.status, again.download_path.read_bytes() == DATA) == ("completed", True)
@@ -325,7 +325,7 @@ async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fa
 
 async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
     folder.mkdir()
-    whole = part.Part(folder / "model.safetensors")
+    whole = part.PartialFile(folder / "model.safetensors")
     url = f"{fake_web.url}/a/model.safetensors"
     whole.open(part.Note(url, etag='"one"', total=len(DATA)), 0)
     whole.write(DATA)
@@ -335,7 +335,7 @@ async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
 
 
 async def test_the_most_urgent_first_and_a_few_at_once(settings, events, fake_web, folder):
-    queue = Downloads(settings, events, at_once=2)
+    queue = DownloadQueue(settings, events, at_once=2)
     pages = [fake_web.page(f"/{n}", b"x" * 10, hold_after=5) for n in range(5)]
     priorities = [10, 10, 10, 1, 5]
     jobs = [
@@ -411,14 +411,14 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
 async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):
     """The thread that writes is waited for, however often the job is changed meanwhile."""
     begun, slow = threading.Event(), threading.Event()
-    writing = part.Part.write
+    writing = part.PartialFile.write
 
     def slowly(self, data):
         begun.set()
         slow.wait(30)
         writing(self, data)
 
-    monkeypatch.setattr(part.Part, "write", slowly)
+    monkeypatch.setattr(part.PartialFile, "write", slowly)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(begun.is_set)
@@ -436,7 +436,7 @@ async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, dow
 
 
 async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, monkeypatch):
-    finish = part.Part.finish
+    finish = part.PartialFile.finish
     job = None
 
     def finish_and_pause(self):
@@ -445,7 +445,7 @@ async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads,
         time.sleep(0.05)
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(part.Part, "finish", finish_and_pause)
+    monkeypatch.setattr(part.PartialFile, "finish", finish_and_pause)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(lambda: job.status in {"paused", "completed"})
@@ -453,7 +453,7 @@ async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads,
 
 
 async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, folder, monkeypatch):
-    finish = part.Part.finish
+    finish = part.PartialFile.finish
     loop = asyncio.get_running_loop()
 
     def finish_and_cancel(self):
@@ -461,7 +461,7 @@ async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloa
         loop.call_soon_threadsafe(downloads.cancel, job.id)
         time.sleep(0.05)
 
-    monkeypatch.setattr(part.Part, "finish", finish_and_cancel)
+    monkeypatch.setattr(part.PartialFile, "finish", finish_and_cancel)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(lambda: job.ended)

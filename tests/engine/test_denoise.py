@@ -9,7 +9,7 @@ import torch
 from invokeclone.engine import denoise
 from invokeclone.engine.schedules import discrete
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
-from invokeclone.engine.schedules.interface import Step
+from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.graph.context import CanceledException
 from tests.tiny_models import SCHEDULER
 
@@ -40,8 +40,8 @@ class Recorder:
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
         return self._plus("scale", latents, 1000)
 
-    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
-        return Step(self._plus("step", latents, 1), prediction)
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
+        return SolverStep(self._plus("step", latents, 1), prediction)
 
     def before_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:
         return self._plus("before", latents, 10)

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from invokeclone.graph.graph import Graph, Layout
-from invokeclone.graph.plan import BRANCHES, Plan
+from invokeclone.graph.plan import BRANCHES, GraphPlan
 
 
 def edge(source: str, destination: str, field: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_gates_are_those_of_a_plain_search() -> None:
     chance, nested = random.Random(1), 0
     for _ in range(500):
         graph = random_graph(chance)
-        plan = Plan(graph)
+        plan = GraphPlan(graph)
         ifs = [node_id for node_id, node in graph.nodes.items() if node.get_type() == "if"]
         gates = {(if_id, branch): exclusive(graph, if_id, field) for if_id in ifs for branch, field in BRANCHES.items()}
         for node_id in graph.nodes:
@@ -74,7 +74,7 @@ def test_planning_nested_ifs_costs_no_more_than_planning_a_chain() -> None:
     seconds = {}
     for name, graph in (("nested", nested), ("chain", chain), ("nested", nested), ("chain", chain)):
         began = time.process_time()
-        plan = Plan(graph)
+        plan = GraphPlan(graph)
         seconds[name] = min(time.process_time() - began, seconds.get(name, 1e9))
         assert len(plan.gates) == (count - 1 if name == "nested" else 0)
     assert seconds["nested"] < 20 * seconds["chain"]

@@ -11,9 +11,9 @@ import pytest
 from invokeclone.boards.api import router as boards_router
 from invokeclone.images import downloads, files
 from invokeclone.images.api import router as images_router
-from invokeclone.images.downloads import Downloads, clean_name
+from invokeclone.images.downloads import ImageDownloads, clean_name
 from invokeclone.images.downloads_api import router as downloads_router
-from invokeclone.images.schemas import Place
+from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
@@ -23,20 +23,22 @@ ROUTE = "/api/v1/images/download"
 
 
 @pytest.fixture
-async def zips(resources: Resources) -> AsyncIterator[Downloads]:
-    made = Downloads(resources)
+async def zips(resources: Resources) -> AsyncIterator[ImageDownloads]:
+    made = ImageDownloads(resources)
     await made.start()
     yield made
     await made.stop()
 
 
 @pytest.fixture
-async def client(resources: Resources, zips: Downloads) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(resources, images_router, downloads_router, boards_router, parts={Downloads: zips}) as served:
+async def client(resources: Resources, zips: ImageDownloads) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(
+        resources, images_router, downloads_router, boards_router, parts={ImageDownloads: zips}
+    ) as served:
         yield served
 
 
-async def ready(zips: Downloads) -> None:
+async def ready(zips: ImageDownloads) -> None:
     await asyncio.gather(*zips._tasks)
 
 
@@ -75,7 +77,7 @@ async def test_a_zip_of_named_images(client, upload, zips, events, resources) ->
     assert got.headers["cache-control"] == "max-age=31536000"
     expected = {
         f"{image['image_category']}/{image['image_name']}": files.full_path(
-            resources.settings, Place(image["image_name"], "")
+            resources.settings, ImageLocation(image["image_name"], "")
         ).read_bytes()
         for image in (first, second)
     }
@@ -140,7 +142,7 @@ async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips
 
 async def test_a_missing_file_is_an_error_that_tells_no_path(client, upload, zips, events, resources) -> None:
     kept, lost = await upload(), await upload()
-    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
     await client.post(ROUTE, json={"image_names": [kept["image_name"], lost["image_name"]]})
     await ready(zips)
     (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
@@ -213,7 +215,7 @@ async def test_a_start_removes_what_a_crash_left(resources: Resources) -> None:
     left = resources.settings.outputs_path / downloads.FOLDER / "old.zip"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
-    await Downloads(resources).start()
+    await ImageDownloads(resources).start()
     assert not left.exists()
 
 
@@ -228,8 +230,10 @@ async def test_rights(resources: Resources, upload) -> None:
     """Another's image is a 403 at the request, another's zip file at the fetching; browsers keep nothing."""
     resources = multiuser(resources)
     await register(resources.database)
-    zips = Downloads(resources)
-    async with asking(resources, images_router, boards_router, downloads_router, parts={Downloads: zips}) as people:
+    zips = ImageDownloads(resources)
+    async with asking(
+        resources, images_router, boards_router, downloads_router, parts={ImageDownloads: zips}
+    ) as people:
         ann, bob, root = people["ann"], people["bob"], people["root"]
         sent = {"params": {"image_category": "general", "is_intermediate": "false"}}
         image = await ann.post("/api/v1/images/upload", **sent, files={"file": ("x.png", _png(), "image/png")})
@@ -260,7 +264,7 @@ async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
 ) -> None:
     board_id = await board(client, "B")
     kept, lost = await upload(board_id=board_id), await upload(board_id=board_id)
-    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
     name = (await client.post(ROUTE, json={"board_id": board_id})).json()["bulk_download_item_name"]
     await ready(zips)
     found = entries((await client.get(f"{ROUTE}/{name}")).content)
@@ -272,7 +276,7 @@ async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
 async def test_a_board_of_lost_files_alone_is_an_error(client, upload, zips, events, resources) -> None:
     board_id = await board(client, "B")
     lost = await upload(board_id=board_id)
-    files.remove(resources.settings, [Place(lost["image_name"], "")])
+    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
     await client.post(ROUTE, json={"board_id": board_id})
     await ready(zips)
     assert events.names()[-1] == "bulk_download_error"

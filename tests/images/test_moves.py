@@ -17,7 +17,7 @@ from invokeclone.images import files, moves, moves_store, relocation, service
 from invokeclone.images.api import router as images_router
 from invokeclone.images.moves import Moves
 from invokeclone.images.moves_api import router as moves_router
-from invokeclone.images.schemas import Place
+from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -67,7 +67,7 @@ async def check_whole(resources: Resources) -> dict[str, str]:
     found = await subfolders(resources)
     expected = set()
     for name, subfolder in found.items():
-        place = Place(name, subfolder)
+        place = ImageLocation(name, subfolder)
         expected |= {files.full_path(resources.settings, place), files.thumbnail_path(resources.settings, place)}
         assert opened((await service.path(resources, name)).read_bytes()).size == (48, 32)
     assert on_disk(resources) == expected
@@ -161,7 +161,7 @@ class TestMoving:
     async def test_images_whose_files_are_lost(self, resources: Resources) -> None:
         """They stay as they are, the others are moved, and the job says so."""
         names = await make(resources)
-        files.remove(resources.settings, [Place(names[1], "")])
+        files.remove(resources.settings, [ImageLocation(names[1], "")])
         use(resources, "hash")
         mover = Moves(resources)
         await mover.move_all()
@@ -176,7 +176,7 @@ class TestMoving:
 
     async def test_a_lost_thumbnail_is_no_hindrance(self, resources: Resources) -> None:
         (name,) = await make(resources, 1)
-        files.thumbnail_path(resources.settings, Place(name, "")).unlink()
+        files.thumbnail_path(resources.settings, ImageLocation(name, "")).unlink()
         use(resources, "hash")
         mover = Moves(resources)
         await mover.move_all()
@@ -307,7 +307,7 @@ class TestCrashes:
             with pytest.raises(Crash):
                 await dead._task
         for name, subfolder in (await subfolders(resources)).items():
-            assert files.full_path(resources.settings, Place(name, subfolder)).is_file()
+            assert files.full_path(resources.settings, ImageLocation(name, subfolder)).is_file()
         resources = Resources(resources.settings, resources.database, resources.events)
         mover = Moves(resources)
         await mover.start()
@@ -347,8 +347,8 @@ class TestCrashes:
             if says == "target":
                 await moves_store.put(connection, name, "aa")
         if says == "origin":
-            relocation.duplicate(resources.settings, Place(name, ""), Place(name, "aa"))
-            relocation.clear(resources.settings, [Place(name, "")])
+            relocation.duplicate(resources.settings, ImageLocation(name, ""), ImageLocation(name, "aa"))
+            relocation.clear(resources.settings, [ImageLocation(name, "")])
         await Moves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
 

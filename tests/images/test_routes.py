@@ -8,7 +8,7 @@ import pytest
 
 from invokeclone.images import files
 from invokeclone.images.events import ImagesDeletedEvent
-from invokeclone.images.schemas import Place
+from invokeclone.images.schemas import ImageLocation
 from tests.rooms import opened, packed, picture
 
 IMAGES = "/api/v1/images"
@@ -125,14 +125,14 @@ class TestMedia:
 
     async def test_a_lost_thumbnail_is_made_anew(self, upload, client, resources) -> None:
         image = await upload()
-        path = files.thumbnail_path(resources.settings, Place(image["image_name"], ""))
+        path = files.thumbnail_path(resources.settings, ImageLocation(image["image_name"], ""))
         path.unlink()
         assert opened((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
         assert path.is_file()
 
     async def test_a_lost_picture_is_a_404(self, upload, client, resources) -> None:
         image = await upload()
-        place = Place(image["image_name"], "")
+        place = ImageLocation(image["image_name"], "")
         files.remove(resources.settings, [place])
         for part in ("full", "thumbnail", "workflow"):
             assert (await client.get(f"{IMAGES}/i/{image['image_name']}/{part}")).status_code == 404

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, png, service, store
 from invokeclone.images.errors import ImageNotFound
-from invokeclone.images.schemas import ImageFilter, Place
+from invokeclone.images.schemas import ImageFilter, ImageLocation
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -103,7 +103,7 @@ async def test_a_full_disk_leaves_nothing(resources: Resources) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir()
     (folder / "thumbnails").mkdir()
-    place = Place("x.png", "")
+    place = ImageLocation("x.png", "")
     files.full_path(resources.settings, place).mkdir()
     with pytest.raises(OSError):
         files.write(resources.settings, place, b"png", b"webp")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from invokeclone.graph import registry
 from invokeclone.graph.recipes import InitImage
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images.errors import ImageNotFound, NotYours
+from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.kit.database import Database
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest
@@ -138,7 +138,7 @@ async def test_images_are_there_and_may_be_seen(library: Database) -> None:
     await check(me)
     await check(me, init_image=InitImage("mine.png"), reference_images=[{"image": "mine.png", "mask": "mine.png"}])
     for image in ({"image": "hers.png"}, {"image": "mine.png", "mask": "hers.png"}):
-        with pytest.raises(NotYours, match=r"hers\.png"):
+        with pytest.raises(ImageNotYours, match=r"hers\.png"):
             await check(me, reference_images=[image])
     with pytest.raises(ImageNotFound, match=r"nothing\.png"):
         await check(me, controls=[{"model": "m", "image": "nothing.png"}])

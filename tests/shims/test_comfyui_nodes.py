@@ -18,13 +18,13 @@ from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui import history, record, store
-from invokeclone.shims.comfyui.catalog import Catalog, Known
+from invokeclone.shims.comfyui.catalog import Catalog, LoadableImage
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.sampling import folded
-from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.translate import batch_of, built
-from invokeclone.shims.comfyui.vocabulary import Place
+from invokeclone.shims.comfyui.vocabulary import BuildContext
 from invokeclone.shims.comfyui.workflow import WorkflowRefused, check
 from tests.shims.comfyui import Comfy, image_to_image, text_to_image
 from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white
@@ -73,7 +73,7 @@ CATALOG = Catalog(
         Config("depth", "t2i_adapter"),
         Config("xl edges", "controlnet", base=BaseModelType.StableDiffusionXL),
     ),
-    pictures={"a.png": Known(100, 60), "big.png": Known(8000, 2000)},
+    pictures={"a.png": LoadableImage(100, 60), "big.png": LoadableImage(8000, 2000)},
 )
 
 
@@ -419,7 +419,7 @@ def test_pictures_are_resized() -> None:
 
 
 def test_pictures_that_are_too_large_are_not_encoded() -> None:
-    huge = replace(CATALOG, pictures={"a.png": Known(8192, 8192)})
+    huge = replace(CATALOG, pictures={"a.png": LoadableImage(8192, 8192)})
     workflow = image_to_image("a.png")
     with pytest.raises(WorkflowRefused, match="too large"):
         built(workflow, check(workflow, huge), huge)
@@ -609,7 +609,7 @@ def test_models_that_cannot_be_used_are_not_in_their_lists(
     assert TYPES[workflow["20"]["class_type"]].published(CATALOG)["input"]["required"][listed][0] == []
     kind, inputs = next(iter(added.values()))
     with pytest.raises(CannotBuild, match="cannot be used here yet"):
-        TYPES[kind].draw(Place(GraphBuilder("x"), CATALOG), **inputs)
+        TYPES[kind].draw(BuildContext(GraphBuilder("x"), CATALOG), **inputs)
 
 
 def test_every_node_is_published_in_full() -> None:
@@ -631,7 +631,7 @@ def test_the_workflow_is_kept_with_the_item() -> None:
     registry.discover()
     workflow = text_to_image()
     checked = check(workflow, CATALOG)
-    kept = Record(workflow, checked.outputs, "me", {"x": 1})
+    kept = PromptRecord(workflow, checked.outputs, "me", {"x": 1})
     batch = batch_of(kept, checked, CATALOG, "3fa85f64-5717-4562-b3fc-2c963f66afa6")
     assert (batch.origin, batch.batch_id, batch.requested) == ("comfyui", "3fa85f64-5717-4562-b3fc-2c963f66afa6", 1)
     session = {"graph": batch.graph.model_dump(mode="json")}
@@ -651,14 +651,14 @@ def test_the_workflow_is_kept_with_the_item() -> None:
     ],
 )
 def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
-    assert Record.read(text) is None
+    assert PromptRecord.read(text) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "string", "value": text}}}}) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "noise"}}}}) is None
 
 
 async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = GraphBuilder("comfyui")
-    record.put(graph, Record(text_to_image(), ["9"]))
+    record.put(graph, PromptRecord(text_to_image(), ["9"]))
     session = orjson.dumps(
         {"graph": {"nodes": graph.nodes}, "results": {}, "errors": {}, "prepared_source_mapping": {}}
     ).decode()

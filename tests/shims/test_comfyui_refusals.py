@@ -6,7 +6,7 @@ import pytest
 
 from invokeclone.kit.limits import DEFAULT_LIMITS
 from invokeclone.shims.comfyui.catalog import Catalog
-from invokeclone.shims.comfyui.workflow import Link, WorkflowRefused, check
+from invokeclone.shims.comfyui.workflow import NodeLink, WorkflowRefused, check
 from tests.shims.comfyui import text_to_image
 from tests.shims.test_comfyui_nodes import CATALOG, with_inputs
 
@@ -224,7 +224,7 @@ def test_values_are_brought_to_their_types() -> None:
     given = check(workflow, CATALOG).given
     assert given["3"] | {"steps": 20, "cfg": 8.0, "seed": 3, "denoise": 0.5} == given["3"]
     assert given["6"]["text"] == "5"
-    assert given["3"]["model"] == Link("4", 0)
+    assert given["3"]["model"] == NodeLink("4", 0)
     assert "extra" not in check(with_inputs(text_to_image(), "3", extra=[["9"]]), CATALOG).given["3"]
 
 

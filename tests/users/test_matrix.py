@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from invokeclone.kit.settings import Settings
 from invokeclone.server import authentication
 from invokeclone.server.app import create_app
-from invokeclone.server.authentication import OPEN, Entry
+from invokeclone.server.authentication import OPEN, RouteEntry
 from tests.users.rights import COMPAT, RIGHTS, SECRET, Row
 from tests.users.world import PLACE, WATCHED, World, peopled
 
@@ -39,7 +39,7 @@ PARAMETER = re.compile(r"\{([a-z_]+)(?::path)?\}")
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[RouteEntry]:
     settings = Settings(root=tmp_path_factory.mktemp("root"), device="cpu", multiuser=True)
     return authentication.table(create_app(settings, worker_command=None))
 
@@ -50,7 +50,7 @@ async def world(settings: Settings, laid_out: None) -> AsyncIterator[World]:
         yield made
 
 
-def rows(entries: list[Entry]) -> Iterator[tuple[Entry, Row | None]]:
+def rows(entries: list[RouteEntry]) -> Iterator[tuple[RouteEntry, Row | None]]:
     """Yield each route that is not open with its row: by operation, or by what any of its addresses does."""
     by_endpoint = {endpoint(entry): COMPAT[entry.key] for entry in entries if entry.key in COMPAT}
     for entry in entries:
@@ -65,25 +65,25 @@ def calls(dependant: Any) -> Iterator[Any]:
         yield from calls(dependency)
 
 
-def endpoint(entry: Entry) -> object:
+def endpoint(entry: RouteEntry) -> object:
     return getattr(entry.route, "endpoint", None)
 
 
-def test_every_route_asks_who_calls_or_is_listed_as_open(entries: list[Entry]) -> None:
+def test_every_route_asks_who_calls_or_is_listed_as_open(entries: list[RouteEntry]) -> None:
     """The list is compared with the route table: all routers, compatibility APIs, plain routes, sockets and mounts."""
     assert {entry.key for entry in entries if not entry.asks} == set(OPEN)
     assert len(entries) > 300
     assert {"MOUNT /ws", "WEBSOCKET /comfyui/ws", "GET /api/view", "GET /page/{name}"} <= {one.key for one in entries}
 
 
-def test_every_route_has_a_row(entries: list[Entry]) -> None:
+def test_every_route_has_a_row(entries: list[RouteEntry]) -> None:
     missing = [entry.key for entry, row in rows(entries) if row is None]
     assert missing == [], "who may do this? say so in tests/users/rights.py"
     assert set(COMPAT) <= {entry.key for entry in entries}
     assert all(entry.key in OPEN for entry in entries if isinstance(entry.route, WebSocketRoute))
 
 
-def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[Entry]) -> None:
+def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[RouteEntry]) -> None:
     for entry, row in rows(entries):
         assert row is not None
         parameters = set(PARAMETER.findall(entry.key))
@@ -92,7 +92,7 @@ def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[Entry]) -> No
         assert things <= set(PLACE.findall(row.request)), entry.key
 
 
-def test_reads_write_nothing(entries: list[Entry]) -> None:
+def test_reads_write_nothing(entries: list[RouteEntry]) -> None:
     """A page of another site may have a browser send a GET (server/origins.py): so none takes a connection to write with."""
     for entry in entries:
         if entry.key.startswith("GET ") and isinstance(entry.route, APIRoute):
@@ -119,7 +119,7 @@ def test_a_mount_that_is_not_listed_is_refused_at_start(settings: Settings) -> N
         authentication.check(app)
 
 
-async def test_nobody_gets_anything_from_any_route(world: World, entries: list[Entry]) -> None:
+async def test_nobody_gets_anything_from_any_route(world: World, entries: list[RouteEntry]) -> None:
     wrong = []
     for entry in entries:
         method, path = entry.key.split(" ")
@@ -131,7 +131,7 @@ async def test_nobody_gets_anything_from_any_route(world: World, entries: list[E
     assert wrong == [], "\n".join(["", *wrong])
 
 
-async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World, entries: list[Entry]) -> None:
+async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World, entries: list[RouteEntry]) -> None:
     wrong = []
     await world.state()
     things = {kind: await world.thing(kind) for kind in set(IDS.values()) | {"model"}}

@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image
 
-from invokeclone.images.downloads import Downloads
+from invokeclone.images.downloads import ImageDownloads
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
@@ -101,7 +101,7 @@ class World:
         names = {"image_names": [await self.thing("image")]}
         name = str((await self._made("POST", f"{IMAGES}/download", json=names))["bulk_download_item_name"])
         async with asyncio.timeout(20):
-            while name not in self.app.services.get(Downloads)._ready:
+            while name not in self.app.services.get(ImageDownloads)._ready:
                 await asyncio.sleep(0.01)
         return name
 

@@ -14,24 +14,24 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server import bodies, errors
 from invokeclone.utilities.api import router
-from invokeclone.utilities.prompts import DynamicPrompts
+from invokeclone.utilities.prompts import PromptExpander
 
 ADDRESS = "/api/v1/utilities/dynamicprompts"
 HOSTILE = "".join("${v" + f"{i}=" + (f"${{v{i - 1}}}" * 10 if i else "x" * 10) + "}" for i in range(9)) + "${v8}"
 
 
 @pytest.fixture
-async def expander() -> AsyncIterator[DynamicPrompts]:
-    made = DynamicPrompts(patience=2)
+async def expander() -> AsyncIterator[PromptExpander]:
+    made = PromptExpander(patience=2)
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def client(resources: Resources, expander: DynamicPrompts) -> AsyncIterator[httpx.AsyncClient]:
+async def client(resources: Resources, expander: PromptExpander) -> AsyncIterator[httpx.AsyncClient]:
     app = Application()
     app.services.add(Resources, resources)
-    app.services.add(DynamicPrompts, expander)
+    app.services.add(PromptExpander, expander)
     errors.install(app)
     app.include_router(APIRouter())
     app.include_router(bodies.read_strictly(router))
@@ -140,7 +140,7 @@ async def test_too_much_text_is_refused(client: httpx.AsyncClient) -> None:
     assert error
 
 
-async def test_a_process_that_has_ended_is_replaced(client: httpx.AsyncClient, expander: DynamicPrompts) -> None:
+async def test_a_process_that_has_ended_is_replaced(client: httpx.AsyncClient, expander: PromptExpander) -> None:
     assert await made(client, "{a|b}") == (["a", "b"], None)
     pid = expander._process.pid
     assert pid is not None

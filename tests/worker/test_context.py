@@ -22,7 +22,7 @@ from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.sizes import SizeOverLimit
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
-from invokeclone.images.errors import ImageNotFound, NotYourBoard, NotYours
+from invokeclone.images.errors import ImageNotFound, ImageNotYours, NotYourBoard
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.limits import Limits
@@ -227,7 +227,7 @@ async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resour
         await refused(
             ask,
             lambda context, question=question: getattr(context.images, question)(name),
-            NotYours,
+            ImageNotYours,
             {"user_id": "bob"},
         )
     left = await ask(lambda context: context.images.save(size, board_id=private).board_id, {"user_id": "bob"})

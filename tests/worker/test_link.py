@@ -5,7 +5,7 @@ import threading
 
 import orjson
 
-from invokeclone.worker.link import LineReader, LineWriter, Link
+from invokeclone.worker.link import LineReader, LineWriter, ServerLink
 
 
 def read_all(descriptor: int) -> list[dict[str, object]]:
@@ -71,7 +71,7 @@ def test_a_server_that_is_gone_is_no_error() -> None:
 def test_messages_have_the_form_the_server_expects() -> None:
     incoming, outgoing = os.pipe()
     writer = LineWriter(outgoing)
-    link = Link(writer)
+    link = ServerLink(writer)
     link.ready("cpu", [{"device": "cpu", "name": "CPU"}])
     link.heartbeat(3)
     link.reply(7, {"size": 1})

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from invokeclone.engine.schedules.interface import Step
+from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.engine.schedules.masks import GradientMask, HardMask
 from invokeclone.kit.errors import Unprocessable
 
@@ -165,10 +165,10 @@ class DiscreteSchedule:
         scaled: torch.Tensor = self.sampler.scale_model_input(latents, self.timesteps[index])
         return scaled
 
-    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the sampler's step."""
         result = self.sampler.step(prediction, self.timesteps[index], latents, **self.step_arguments)
-        return Step(result.prev_sample, _predicted_original(result, self.sampler))
+        return SolverStep(result.prev_sample, _predicted_original(result, self.sampler))
 
     def mask(
         self, change: torch.Tensor, original: torch.Tensor, noise: torch.Tensor, *, gradient: bool

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from invokeclone.engine.schedules.interface import Step
+from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.engine.schedules.masks import FlowMask
 
 TRAINING_STEPS = 1000
@@ -77,12 +77,12 @@ class FlowSchedule:
         """Return the latents as they are."""
         return latents
 
-    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return latents moved along the predicted velocity; summed in float32."""
         level, following = float(self.levels[index]), float(self.levels[index + 1])
         sample, velocity = latents.float(), prediction.float()
         original = (sample - level * velocity).to(latents.dtype)
-        return Step((sample + (following - level) * velocity).to(latents.dtype), original)
+        return SolverStep((sample + (following - level) * velocity).to(latents.dtype), original)
 
     def mask(
         self,

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 
-class Step(NamedTuple):
+class SolverStep(NamedTuple):
     """Latents after one call of the model, and what the finished latents look like by its prediction, if the solver knows."""
 
     latents: torch.Tensor
@@ -46,7 +46,7 @@ class Solver(Protocol):
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
         """Return the latents as the model takes them at call `index`."""
 
-    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the result of call `index`, whose unscaled input was `latents`."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from invokeclone.engine.conversion import Checkpoint, Pipeline, converts
+from invokeclone.engine.conversion import Pipeline, SourceCheckpoint, converts
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS, Parts, SingleFile, configs_of
 from invokeclone.graph.taxonomy import BaseModelType
@@ -22,21 +22,21 @@ _INPAINTING = {
 
 
 @converts(BaseModelType.StableDiffusion1)
-def sd1_pipeline(checkpoint: Checkpoint, configs: Path | None = None) -> Pipeline:
+def sd1_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
     """Return what a single file of Stable Diffusion 1 becomes; a safety checker is none of its parts."""
     file = _file(checkpoint, BaseModelType.StableDiffusion1, configs)
     return _pipeline(checkpoint, file, single_files.sd1_parts(file), _NO_CHECKER)
 
 
 @converts(BaseModelType.StableDiffusion2)
-def sd2_pipeline(checkpoint: Checkpoint, configs: Path | None = None) -> Pipeline:
+def sd2_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
     """Return what a single file of Stable Diffusion 2 becomes."""
     file = _file(checkpoint, BaseModelType.StableDiffusion2, configs)
     return _pipeline(checkpoint, file, single_files.sd2_parts(file), _NO_CHECKER)
 
 
 @converts(BaseModelType.StableDiffusionXL)
-def sdxl_pipeline(checkpoint: Checkpoint, configs: Path | None = None, clip_l: Path | None = None) -> Pipeline:
+def sdxl_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None, clip_l: Path | None = None) -> Pipeline:
     """Return what a single file of Stable Diffusion XL becomes."""
     file = _file(checkpoint, BaseModelType.StableDiffusionXL, configs)
     settings = {"force_zeros_for_empty_prompt": True}
@@ -44,19 +44,19 @@ def sdxl_pipeline(checkpoint: Checkpoint, configs: Path | None = None, clip_l: P
 
 
 @converts(BaseModelType.StableDiffusionXLRefiner)
-def refiner_pipeline(checkpoint: Checkpoint, configs: Path | None = None) -> Pipeline:
+def refiner_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
     """Return what a single file of the refiner becomes."""
     file = _file(checkpoint, BaseModelType.StableDiffusionXLRefiner, configs)
     settings = {"text_encoder": [None, None], "tokenizer": [None, None], "requires_aesthetics_score": True}
     return _pipeline(checkpoint, file, single_files.refiner_parts(file), settings, "StableDiffusionXLImg2ImgPipeline")
 
 
-def _file(checkpoint: Checkpoint, base: BaseModelType, configs: Path | None) -> SingleFile:
+def _file(checkpoint: SourceCheckpoint, base: BaseModelType, configs: Path | None) -> SingleFile:
     return SingleFile(checkpoint.path, checkpoint.dtype, configs or configs_of(base))
 
 
 def _pipeline(
-    checkpoint: Checkpoint,
+    checkpoint: SourceCheckpoint,
     file: SingleFile,
     parts: Parts,
     settings: Mapping[str, Any],

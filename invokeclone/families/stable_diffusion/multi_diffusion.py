@@ -15,7 +15,7 @@ from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices, preview
 from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
-from invokeclone.engine.schedules.interface import Step
+from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
 from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, begin, checked, conditionings
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
@@ -88,7 +88,7 @@ class TiledSchedule:
         tiles = zip(self._schedules, self._areas, strict=True)
         return torch.cat([schedule.scale_model_input(_cut(latents, area), index) for schedule, area in tiles])
 
-    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> Step:
+    def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the blended result of the steps of all tiles."""
         predictions = prediction.chunk(len(self._areas))
         steps = [
@@ -97,7 +97,7 @@ class TiledSchedule:
         ]
         originals = [step.original for step in steps if step.original is not None]
         original = self._blended(originals, latents) if len(originals) == len(steps) else None
-        return Step(self._blended([step.latents for step in steps], latents), original)
+        return SolverStep(self._blended([step.latents for step in steps], latents), original)
 
     def _blended(self, tiles: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         """Return the weighted mean of the tiles at each location."""

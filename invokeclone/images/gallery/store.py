@@ -8,7 +8,7 @@ from sqlalchemy import CompoundSelect, Integer, Select, bindparam, func, literal
 
 from invokeclone.images import names as lists
 from invokeclone.images import ordered, search, store
-from invokeclone.images.kinds import IMAGES, VIDEOS, Kind
+from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.prepared import Prepared, Source
 
@@ -32,7 +32,7 @@ def _prepared_refs(wanted: ImageFilter, *, backwards: bool, from_day: bool) -> P
     return Prepared(page_refs(wanted, backwards=backwards, from_day=from_day))
 
 
-def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
+def all_names(wanted: ImageFilter, kinds: tuple[MediaKind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order (or kinds and names), and their number."""
     listed = ordered.listed(wanted, kinds).subquery()
     item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
@@ -40,14 +40,14 @@ def all_names(wanted: ImageFilter, kinds: tuple[Kind, ...] = BOTH, *, with_kinds
 
 
 @lru_cache(maxsize=store.SHAPES)
-def _prepared_names(wanted: ImageFilter, kinds: tuple[Kind, ...], *, with_kinds: bool) -> Prepared:
+def _prepared_names(wanted: ImageFilter, kinds: tuple[MediaKind, ...], *, with_kinds: bool) -> Prepared:
     return Prepared(all_names(wanted, kinds, with_kinds=with_kinds))
 
 
 _ANY_VIDEO = Prepared(select(VIDEOS.name).limit(literal_column("1")))
 
 
-async def _there(source: Source, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+async def _there(source: Source, kinds: tuple[MediaKind, ...]) -> tuple[MediaKind, ...]:
     """Return the kinds without videos where there are none at all: merging them costs as much as reading the images."""
     if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(source) is None:
         return tuple(kind for kind in kinds if kind is not VIDEOS)
@@ -58,7 +58,7 @@ async def names_json(
     source: Source,
     wanted: ImageFilter,
     key: str,
-    kinds: tuple[Kind, ...] = BOTH,
+    kinds: tuple[MediaKind, ...] = BOTH,
     *,
     with_kinds: bool = False,
 ) -> list[bytes]:
@@ -87,7 +87,7 @@ async def _page_refs(source: Source, wanted: ImageFilter, offset: int, limit: in
     return [(kind, name) for *_, name, kind in (reversed(rows) if part.backwards else rows)]
 
 
-async def _items(source: Source, kind: Kind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
+async def _items(source: Source, kind: MediaKind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the named things of a kind as `GalleryItem` has them."""
     items = {}
     for record in await store.by_names(source, kind, names) if names else []:

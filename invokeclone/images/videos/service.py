@@ -18,7 +18,7 @@ from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, png, service, store
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
-from invokeclone.images.schemas import Changed, Place, WorkflowAndGraphResponse
+from invokeclone.images.schemas import Changed, ImageLocation, WorkflowAndGraphResponse
 from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
@@ -112,7 +112,7 @@ def _place_for_upload(settings: Settings) -> Path:
     return folder / f"{uuid4()}.part"
 
 
-def _keep(settings: Settings, part: Path, where: Place, webp: bytes, texts: dict[str, str]) -> None:
+def _keep(settings: Settings, part: Path, where: ImageLocation, webp: bytes, texts: dict[str, str]) -> None:
     """Bring all files of a video where they belong, the video last; raises OSError with none left there."""
     full = files.full_path(settings, where, VIDEOS)
     try:
@@ -127,13 +127,13 @@ def _keep(settings: Settings, part: Path, where: Place, webp: bytes, texts: dict
 
 
 async def get(source: Source, user: User, name: str) -> VideoDTO:
-    """Return a video's record; raises NotYours, VideoNotFound."""
+    """Return a video's record; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(source, user, VIDEOS, name)
     return VideoDTO.model_validate(await store.fields(source, VIDEOS, name))
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
-    """Return the workflow and the graph kept beside a video; raises NotYours, VideoNotFound."""
+    """Return the workflow and the graph kept beside a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
     where = await store.place(resources.database, name, VIDEOS)
     found = await run_sync(_beside, files.sidecar_path(resources.settings, where))

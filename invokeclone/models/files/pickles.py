@@ -49,7 +49,7 @@ class Extent:
 
 
 @dataclass(frozen=True)
-class Content:
+class PickleContent:
     """What a file holds: nested mappings of StoredTensor and plain values, and where in the file the storages lie, by key."""
 
     values: Mapping[Any, Any]
@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return found, notes
 
 
-def content(path: Path) -> Content:
+def content(path: Path) -> PickleContent:
     """Return what the file at `path` holds and where. Blocking. Raises InvalidModel as `read` does."""
     with path.open("rb") as file:
         try:
@@ -80,7 +80,7 @@ def content(path: Path) -> Content:
             raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
     if not isinstance(values, Mapping):
         raise InvalidModel(f"{path.name} is a pickle file that holds no tensors by name")
-    return Content(values, extents)
+    return PickleContent(values, extents)
 
 
 _Read = tuple[object, dict[str, Extent], dict[str, Storage]]

@@ -67,7 +67,7 @@ class StoredTensor:
     storage: Storage
 
 
-class Parameters(dict[str, Any]):
+class PickledParameters(dict[str, Any]):
     """What a torch.nn.ParameterDict holds; made empty, so that nothing is hashed before its keys were checked."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
             ("torch._utils", "_rebuild_tensor_v3"): self._tensor_of_type,
             ("torch._utils", "_rebuild_parameter"): _first,
             ("torch._utils", "_rebuild_parameter_with_state"): _first,
-            ("torch.nn.modules.container", "ParameterDict"): Parameters,
+            ("torch.nn.modules.container", "ParameterDict"): PickledParameters,
             ("torch", "Size"): tuple,
             ("__builtin__", "set"): _members,
             ("builtins", "set"): _members,
@@ -221,7 +221,7 @@ def _build(reader: Unpickler) -> None:
     if not isinstance(target, dict | Inert):
         raise pickle.UnpicklingError("it sets attributes of something that has none")
     entries = state.get("_parameters") if isinstance(state, dict) else None
-    if isinstance(target, Parameters) and isinstance(entries, dict):
+    if isinstance(target, PickledParameters) and isinstance(entries, dict):
         target.update(entries)
 
 

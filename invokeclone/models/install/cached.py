@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from invokeclone.downloads.errors import DownloadFailed
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import finished, pace
 from invokeclone.kit import paths
@@ -58,7 +58,7 @@ class DownloadCache:
 
     async def _fetch(self, source: RemoteSource, folder: Path, progress: Progress) -> Path:
         settings = self._resources.settings
-        downloads = Downloads(settings, self._resources.events)
+        downloads = DownloadQueue(settings, self._resources.events)
         hub = Hub(settings, downloads.web)
         ended = asyncio.Event()
         due = pace(PROGRESS_S)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invokeclone.downloads.part import check_space
-from invokeclone.downloads.queue import PROGRESS_S, DownloadRequest, Downloads, Watcher
+from invokeclone.downloads.queue import PROGRESS_S, DownloadQueue, DownloadRequest, Watcher
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import finished, pace
 from invokeclone.kit import log, paths, processes
@@ -70,7 +70,7 @@ class Fetch:
     def __init__(
         self,
         resources: Resources,
-        downloads: Downloads,
+        downloads: DownloadQueue,
         hub: Hub,
         outcomes: Outcomes,
         job: ModelInstallJob,
@@ -276,7 +276,7 @@ class Fetch:
 
 
 async def add_parts(
-    plan: Plan, folder: Path, source: RemoteSource, downloads: Downloads, hub: Hub, watch: Watcher
+    plan: Plan, folder: Path, source: RemoteSource, downloads: DownloadQueue, hub: Hub, watch: Watcher
 ) -> list[DownloadJob]:
     """Add a held download into `folder` for every file of `plan`; those that are here already are complete.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.web import shown
 from invokeclone.graph.taxonomy import ModelSourceType
 from invokeclone.kit import log
@@ -61,13 +61,13 @@ class NoInstallToChange(UnsupportedMedia):
 class Installer:
     """Installs models: fetches several at once, registers one after the other. `start` and `stop` belong to its life."""
 
-    def __init__(self, resources: Resources, downloads: Downloads | None = None, *, lasting: bool = False) -> None:
+    def __init__(self, resources: Resources, downloads: DownloadQueue | None = None, *, lasting: bool = False) -> None:
         """Make an installer that does nothing yet.
 
         `lasting`: it goes on at its start with what an earlier one left, and leaves what isn't done to the next one.
         """
         self.guard = Guard()
-        self.downloads = downloads or Downloads(resources.settings, resources.events)
+        self.downloads = downloads or DownloadQueue(resources.settings, resources.events)
         self.hub = Hub(resources.settings, self.downloads.web)
         self._own_downloads = downloads is None
         self._lasting = lasting

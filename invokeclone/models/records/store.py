@@ -72,7 +72,7 @@ async def search_records(
     hash: str | None = None,  # noqa: A002  (the wire's word)
     order_by: ModelRecordOrderBy = ModelRecordOrderBy.Default,
     direction: SQLiteDirection = SQLiteDirection.Ascending,
-) -> "list[Record]":
+) -> "list[ModelRow]":
     """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
     stated = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
     values: dict[str, Any] = {column: value for column, value in stated.items() if value is not None}
@@ -170,14 +170,14 @@ def _columns(config: ModelConfig) -> dict[str, Any]:
     return {**found, "description": config.description, "source": config.source, "config": record}
 
 
-class Record(NamedTuple):
+class ModelRow(NamedTuple):
     """A record, and what clients read of it as JSON."""
 
     config: ModelConfig
     json: bytes
 
 
-def _records(rows: Rows) -> list[Record]:
+def _records(rows: Rows) -> list[ModelRow]:
     found = []
     for key, text in rows:
         try:
@@ -188,7 +188,7 @@ def _records(rows: Rows) -> list[Record]:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str) -> Record:
+def _parsed(text: str) -> ModelRow:
     """Return the record of a text, each text read once: records are frozen, and every list asks for all of them."""
     config = registry.parse(json.loads(text))
-    return Record(config, config.model_dump_json().encode())
+    return ModelRow(config, config.model_dump_json().encode())

@@ -21,7 +21,7 @@ from invokeclone.queue.calls import chain, sessions
 from invokeclone.queue.calls.chain import Called, CallFailed
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import User
-from invokeclone.utilities.prompts import DynamicPrompts
+from invokeclone.utilities.prompts import PromptExpander
 from invokeclone.workflows import generators
 from invokeclone.workflows import service as workflows
 from invokeclone.workflows.schemas import Workflow
@@ -39,7 +39,7 @@ class Wait(Protocol):
 
 
 @dataclass(frozen=True)
-class Caller:
+class CallingItem:
     """The running item that calls a workflow, the user it runs for, and the ways its thread waits for the event loop."""
 
     resources: Resources
@@ -54,14 +54,14 @@ class Caller:
 class _Sources:
     """What generators of a called workflow read, for the user of the calling item."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: CallingItem) -> None:
         self._caller = caller
 
     def prompts(self, generator: generators.DynamicPrompts) -> list[str]:
         """Expand a pattern in a process of its own. Raises CallFailed."""
 
         async def expand() -> list[str]:
-            expander = DynamicPrompts()
+            expander = PromptExpander()
             try:
                 made = await expander.expand(
                     generator.input, generator.size(), generator.seed, combinatorial=generator.combinatorial
@@ -92,7 +92,7 @@ class _Sources:
         return self._caller.wait(names())
 
 
-def begin(caller: Caller, node: BaseInvocation) -> None:
+def begin(caller: CallingItem, node: BaseInvocation) -> None:
     """Queue the workflow that `node` calls, and have the item wait for it: its row then is no longer this worker's.
 
     Raises CallFailed when nothing comes of it, and CanceledException.
@@ -126,7 +126,7 @@ def begin(caller: Caller, node: BaseInvocation) -> None:
         raise
 
 
-def _prepare(caller: Caller, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
+def _prepare(caller: CallingItem, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
     """Return the workflow that a node calls and the graphs to run for it."""
     call: dict[str, Any] = node.model_dump(mode="json")
     workflow = caller.wait(workflows.read(caller.resources, call["workflow_id"], caller.user))

@@ -11,7 +11,7 @@ from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merged_loras
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.images import access
-from invokeclone.images.errors import ImageNotFound, NotYours
+from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.models.records.matching import named
@@ -35,7 +35,7 @@ from invokeclone.users.current import User
 
 
 @dataclass(frozen=True)
-class Kind:
+class AdapterKind:
     """A kind of models that requests name beside the main one."""
 
     what: str
@@ -62,12 +62,12 @@ class Kind:
         return extra
 
 
-LORAS = Kind("LoRA", (ModelType.LoRA,))
-CONTROLS = Kind("ControlNet or T2I-Adapter", (ModelType.ControlNet, ModelType.T2IAdapter))
-IP_ADAPTERS = Kind("IP-Adapter", (ModelType.IPAdapter,))
-IMAGE_ENCODERS = Kind("CLIP vision model", (ModelType.CLIPVision,))
-REFINERS = Kind("refiner", (ModelType.Main,))
-VAES = Kind("VAE", (ModelType.VAE,))
+LORAS = AdapterKind("LoRA", (ModelType.LoRA,))
+CONTROLS = AdapterKind("ControlNet or T2I-Adapter", (ModelType.ControlNet, ModelType.T2IAdapter))
+IP_ADAPTERS = AdapterKind("IP-Adapter", (ModelType.IPAdapter,))
+IMAGE_ENCODERS = AdapterKind("CLIP vision model", (ModelType.CLIPVision,))
+REFINERS = AdapterKind("refiner", (ModelType.Main,))
+VAES = AdapterKind("VAE", (ModelType.VAE,))
 
 
 async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
@@ -190,7 +190,7 @@ async def vae(
 
 
 async def require_images(connection: AsyncConnection, user: User, request: GenerationRequest) -> None:
-    """Raise ImageNotFound or NotYours for the first image that a request names and that is not there for the user."""
+    """Raise ImageNotFound or ImageNotYours for the first image that a request names and that is not there for the user."""
     names = [control.image for control in request.controls]
     for reference in request.reference_images:
         names += [reference.image, *([] if reference.mask is None else [reference.mask])]
@@ -202,7 +202,7 @@ async def require_images(connection: AsyncConnection, user: User, request: Gener
         return
     allowed = await access.readable(connection, user, access.IMAGES, names)
     if allowed.refused:
-        raise NotYours(allowed.refused[0])
+        raise ImageNotYours(allowed.refused[0])
     query = select(images.c.image_name).where(images.c.image_name.in_(allowed.names))
     existing = set(await connection.scalars(query))
     for name in names:

@@ -58,7 +58,7 @@ _RESIZES: dict[str, ControlResize] = {
 }
 
 
-class Unit(Body):
+class ControlNetUnit(Body):
     """A model and its image; the image of a unit without one is the initial image."""
 
     enabled: bool = True
@@ -113,7 +113,7 @@ class Unit(Body):
         return preprocessors.at_resolution(image, self.processor_res, target, whole=whole)
 
 
-def units(request: Generate) -> list[Unit]:
+def units(request: Generate) -> list[ControlNetUnit]:
     """Return the units that are enabled; raises Refused for what makes no sense, or is not supported."""
     scripts = [script for name, script in request.alwayson_scripts.items() if name.casefold() == SCRIPT]
     listed = [unit for script in scripts for unit in _args(script)]
@@ -122,7 +122,7 @@ def units(request: Generate) -> list[Unit]:
         if not isinstance(fields, dict):
             raise Refused(f"ControlNet unit {number}: must be an object", PARAM)
         try:
-            unit = Unit.model_validate({name: value for name, value in fields.items() if value is not None})
+            unit = ControlNetUnit.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             problem = error.errors()[0]
             raise Refused(f"ControlNet unit {number}: {problem['loc'][0]}: {problem['msg']}", PARAM) from error
@@ -139,7 +139,7 @@ def _args(script: Any) -> list[Any]:
     return args or []
 
 
-def _refuse_unsupported(number: int, unit: Unit, request: Generate) -> None:
+def _refuse_unsupported(number: int, unit: ControlNetUnit, request: Generate) -> None:
     """Raise Refused for the first thing of a unit that would have to be left out."""
     only_masked = isinstance(request, ImageToImage) and request.mask and request.inpaint_full_res
     unknown = preprocessors.problem(unit.module)

@@ -12,7 +12,7 @@ from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
-from invokeclone.shims.automatic1111.plan import Plan, planned
+from invokeclone.shims.automatic1111.plan import GenerationPlan, planned
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
 from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
@@ -21,7 +21,7 @@ from invokeclone.version import __version__
 ORIGIN = "a1111"
 
 
-class NoPicture(NotFound):
+class InitImageMissing(NotFound):
     """There is no picture to begin with."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ async def text_to_image(desk: Desk, asked: TextToImage) -> dict[str, Any]:
 async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     """Make pictures of a prompt and a picture; with a mask only what is white in it changes. Returns the answer."""
     if not asked.init_images:
-        raise NoPicture
+        raise InitImageMissing
     plan = await _planned(desk, asked)
     if asked.mask and asked.inpainting_fill == inpainting.NOISE:
         plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
@@ -68,7 +68,7 @@ async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     return await _answered(desk, replace(plan, resolved=replace(plan.resolved, settings=settings)), asked)
 
 
-async def _planned(desk: Desk, asked: Generate) -> Plan:
+async def _planned(desk: Desk, asked: Generate) -> GenerationPlan:
     """Return the plan, with the images of its ControlNets."""
     plan = await planned(desk.resources, desk.user, asked)
     return replace(plan, resolved=await controlnet.with_images(desk.resources, desk.user, plan.resolved, asked))
@@ -79,7 +79,7 @@ async def _read(resources: Resources, text: str, param: str) -> Any:
     return await pictures.opened(resources, data, param)
 
 
-async def _answered(desk: Desk, plan: Plan, asked: Generate) -> dict[str, Any]:
+async def _answered(desk: Desk, plan: GenerationPlan, asked: Generate) -> dict[str, Any]:
     stamp = timestamp()
     made = await _run(desk, plan)
     texts = [_text(plan, each.number) for each in made]
@@ -93,12 +93,12 @@ async def _answered(desk: Desk, plan: Plan, asked: Generate) -> dict[str, Any]:
     }
 
 
-async def _packed(resources: Resources, name: str, plan: Plan, text: str) -> str:
+async def _packed(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     path = await service.path(resources, name)
     return await pictures.in_thread(lambda: pictures.base64_of(infotext.packed(path, plan.options.format, text)))
 
 
-async def _run(desk: Desk, plan: Plan) -> list[Made]:
+async def _run(desk: Desk, plan: GenerationPlan) -> list[Made]:
     """Run, and return what was made: all of it, or less when the client interrupted or skipped.
 
     Raises RunFailed for the first that failed, RunCanceled when somebody else canceled.
@@ -128,7 +128,7 @@ def _parameters(asked: Generate) -> dict[str, Any]:
     return said
 
 
-def _text(plan: Plan, number: int) -> str:
+def _text(plan: GenerationPlan, number: int) -> str:
     """Return the text of one picture."""
     asked, resolved, how = plan.asked, plan.resolved.settings, plan.sampling
     varied = bool(plan.resolved.variation_seeds)
@@ -154,7 +154,7 @@ def _text(plan: Plan, number: int) -> str:
     return infotext.written(asked.prompt, asked.negative_prompt, settings)
 
 
-def _extra(plan: Plan) -> dict[str, Any]:
+def _extra(plan: GenerationPlan) -> dict[str, Any]:
     """Return what only some pictures have to tell: the second run, the mask, and a schedule that is not to be had."""
     found: dict[str, Any] = {}
     hires_fix = plan.resolved.settings.hires_fix
@@ -176,7 +176,7 @@ def _extra(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def _info(plan: Plan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
+def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
     """Return what A1111 tells of the pictures that are done; with none, of those that were planned."""
     asked, resolved = plan.asked, plan.resolved.settings
     told = list(numbers) or list(range(plan.count))

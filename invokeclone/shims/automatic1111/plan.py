@@ -35,7 +35,7 @@ SWITCH_AT = 0.8
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """A request with nothing left open but the pictures that it begins with."""
 
     asked: Generate
@@ -62,7 +62,7 @@ class Plan:
         return [(first + number) % generation.SEEDS for number in range(self.count)]
 
 
-async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
+async def planned(resources: Resources, user: User, asked: Generate) -> GenerationPlan:
     """Resolve what is left open. Raises Refused and what `generation.resolve` raises; nothing is enqueued."""
     refuse_unsupported(asked)
     asked = _with_first_pass(asked)
@@ -105,7 +105,7 @@ async def planned(resources: Resources, user: User, asked: Generate) -> Plan:
     how = _sampling(config, asked.sampler_name or asked.sampler_index, asked.scheduler, resolved.settings.scheduler)
     resolved = replace(resolved, settings=replace(resolved.settings, scheduler=how.scheduler))
     strength = USUAL_STRENGTH[type(asked)] if asked.denoising_strength is None else asked.denoising_strength
-    plan = Plan(asked, resolved, how, options, strength)
+    plan = GenerationPlan(asked, resolved, how, options, strength)
     return _with_hires(plan, asked) if isinstance(asked, TextToImage) and asked.enable_hr else plan
 
 
@@ -216,7 +216,7 @@ def _with_first_pass(asked: Generate) -> Generate:
     return asked.model_copy(update=first | last)
 
 
-def _with_hires(plan: Plan, asked: TextToImage) -> Plan:
+def _with_hires(plan: GenerationPlan, asked: TextToImage) -> GenerationPlan:
     settings, config = plan.resolved.settings, plan.resolved.config
     generation.require_capability(config, "hires_fix")
     grid = generation.architecture_of(config).grid

@@ -38,7 +38,7 @@ from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.images import plain_name
-from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.sockets import Clients, clients_of
 from invokeclone.shims.comfyui.translate import NAME, batch_of
 from invokeclone.shims.comfyui.workflow import Checked, WorkflowRefused, check
@@ -114,7 +114,7 @@ async def _check_new(connection: AsyncConnection, prompt_id: str) -> None:
         raise WorkflowRefused("prompt_id_in_use", "There is a prompt with this prompt_id", prompt_id)
 
 
-def _sent(body: Mapping[str, Any]) -> tuple[Record, str]:
+def _sent(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
     """Return what a client sent, and the id of its prompt: the client's own if it is a UUID, else a new one."""
     if "prompt" not in body:
         raise WorkflowRefused("no_prompt", "No prompt provided", "No prompt provided")
@@ -130,7 +130,7 @@ def _sent(body: Mapping[str, Any]) -> tuple[Record, str]:
     prompt_id = str(uuid.uuid4())
     with contextlib.suppress(ValueError):
         prompt_id = str(uuid.UUID(str(body.get("prompt_id"))))
-    return Record(body["prompt"], [], client_id, extra), prompt_id
+    return PromptRecord(body["prompt"], [], client_id, extra), prompt_id
 
 
 def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
@@ -144,9 +144,11 @@ def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
                     yield plain_name(inputs[name])
 
 
-def _translated(kept: Record, known: Catalog, prompt_id: str, limits: Limits) -> tuple[Checked, Record, Batch]:
+def _translated(
+    kept: PromptRecord, known: Catalog, prompt_id: str, limits: Limits
+) -> tuple[Checked, PromptRecord, Batch]:
     checked = check(kept.prompt, known, limits)
-    kept = Record(kept.prompt, checked.outputs, kept.client_id, kept.extra_data)
+    kept = PromptRecord(kept.prompt, checked.outputs, kept.client_id, kept.extra_data)
     return checked, kept, batch_of(kept, checked, known, prompt_id, limits)
 
 
@@ -345,7 +347,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
 
 
 async def _file(resources: Resources, name: str, user: User) -> Path:
-    """Return where a picture lies; raises ImagesMoving, NotYours, ImageNotFound."""
+    """Return where a picture lies; raises ImagesMoving, ImageNotYours, ImageNotFound."""
     _check_at_rest(resources)
     path = await images.path(resources, name, user=user)
     if not await run_sync(path.is_file):

@@ -39,7 +39,7 @@ RECENT = 100
 
 
 @dataclass(frozen=True)
-class Known:
+class LoadableImage:
     """A picture that a workflow may load."""
 
     width: int
@@ -60,7 +60,7 @@ class Catalog:
     image_encoders: Sequence[ModelConfig] = ()
     """CLIP vision models."""
     recent: Sequence[str] = ()
-    pictures: Mapping[str, Known] = field(default_factory=dict)
+    pictures: Mapping[str, LoadableImage] = field(default_factory=dict)
 
     def names(self, listed: str) -> list[str]:
         """Return the names in a list. Upscalers cannot be used yet, so theirs is empty."""
@@ -115,9 +115,9 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
     )
 
 
-async def _pictures(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, Known]:
+async def _pictures(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, LoadableImage]:
     if not names:
         return {}
     allowed = await access.readable(connection, user, access.IMAGES, names)
     found = select(images.c.image_name, images.c.width, images.c.height).where(images.c.image_name.in_(allowed.names))
-    return {row.image_name: Known(row.width, row.height) for row in await connection.execute(found)}
+    return {row.image_name: LoadableImage(row.width, row.height) for row in await connection.execute(found)}

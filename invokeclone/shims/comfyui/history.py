@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import record, store
-from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.users.current import User
 
 SHORT = 100
@@ -27,7 +27,7 @@ _remembered: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedNode:
     """The node that a run ended at, and what ran before it."""
 
     node_id: str | None
@@ -75,7 +75,7 @@ def _made(item: Item, text: str | None) -> dict[str, Any] | None:
     return None if kept is None else _entry(item, kept, session)
 
 
-def _entry(item: Item, kept: Record, session: Mapping[str, Any]) -> dict[str, Any]:
+def _entry(item: Item, kept: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     outputs = _outputs(kept, session)
     messages: list[Message] = []
     if item.started_at:
@@ -97,7 +97,7 @@ def _entry(item: Item, kept: Record, session: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _outputs(kept: Record, session: Mapping[str, Any]) -> dict[str, Any]:
+def _outputs(kept: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pictures by output node, in their order."""
     found: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for made, result in session["results"].items():
@@ -113,17 +113,17 @@ def _outputs(kept: Record, session: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def picture_of(kept: Record, node_id: str, name: str) -> dict[str, str]:
+def picture_of(kept: PromptRecord, node_id: str, name: str) -> dict[str, str]:
     """Return how a picture is named to clients."""
     kind = "temp" if kept.class_of(node_id) == "PreviewImage" else "output"
     return {"filename": name, "subfolder": "", "type": kind}
 
 
-def _failure(kept: Record, session: Mapping[str, Any]) -> Failure:
+def _failure(kept: PromptRecord, session: Mapping[str, Any]) -> FailedNode:
     sources = session["prepared_source_mapping"]
     failed = next((sources.get(made, made) for made in session["errors"]), None)
     ran = [record.comfy_id(kept.ids, sources.get(made, made)) for made in session["results"]]
-    return Failure(
+    return FailedNode(
         record.comfy_id(kept.ids, failed) if failed else None,
         list(dict.fromkeys(node_id for node_id in ran if node_id is not None)),
     )
@@ -140,7 +140,7 @@ def started(prompt_id: str, at: int) -> list[Message]:
     ]
 
 
-def ended(item: Item, kept: Record, failure: Failure) -> Message:
+def ended(item: Item, kept: PromptRecord, failure: FailedNode) -> Message:
     """Return what is told when a prompt has ended."""
     at = milliseconds(item.completed_at or item.updated_at)
     if item.status == "completed":
@@ -172,7 +172,7 @@ def milliseconds(time: str) -> int:
 # The queue
 
 
-def listed(item: Item, kept: Record) -> list[Any]:
+def listed(item: Item, kept: PromptRecord) -> list[Any]:
     """Return a prompt as ComfyUI lists it: number, id, workflow, what came with it, output nodes."""
     extra = kept.extra_data | ({"client_id": kept.client_id} if kept.client_id else {})
     return [item.item_id, item.batch_id, kept.prompt, extra, kept.outputs]

@@ -21,7 +21,7 @@ _OURS = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
 
 
 @dataclass(frozen=True)
-class Record:
+class PromptRecord:
     """A workflow as a client sent it."""
 
     prompt: dict[str, Any]
@@ -50,15 +50,15 @@ class Record:
         return str(self.prompt[node_id]["class_type"])
 
 
-def put(builder: GraphBuilder, kept: Record) -> None:
+def put(builder: GraphBuilder, kept: PromptRecord) -> None:
     """Keep the workflow in a graph."""
     builder.node(NODE, "string", value=orjson.dumps(asdict(kept)).decode())
 
 
-def of_session(session: Mapping[str, Any]) -> Record | None:
+def of_session(session: Mapping[str, Any]) -> PromptRecord | None:
     """Return the workflow of a session; None when it has none."""
     node = session["graph"]["nodes"].get(NODE)
-    return Record.read(str(node.get("value"))) if node else None
+    return PromptRecord.read(str(node.get("value"))) if node else None
 
 
 def comfy_id(ids: list[str], ours: str) -> str | None:

@@ -35,7 +35,7 @@ from invokeclone.queue.events import (
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import history, record, store
-from invokeclone.shims.comfyui.record import Record
+from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.runs import LOOK_AGAIN
 from invokeclone.users.current import User
 
@@ -94,7 +94,7 @@ class Open:
     prompt_id: str
     user_id: str
     client_id: str
-    kept: Record
+    kept: PromptRecord
     expected: Mapping[str, int]
     """How many pictures each output node will have; empty when nobody counted."""
     enqueued: bool = False
@@ -123,7 +123,7 @@ class Clients:
 
     # Prompts
 
-    def expect(self, prompt_id: str, user: User, kept: Record, ours: list[str]) -> None:
+    def expect(self, prompt_id: str, user: User, kept: PromptRecord, ours: list[str]) -> None:
         """Follow a prompt that is about to be enqueued; `ours` are the ids of its nodes in our graph."""
         if kept.client_id is not None:
             saved = Counter(record.comfy_id(kept.ids, node) for node in ours if record.is_saved(node))
@@ -336,7 +336,7 @@ class Clients:
                 self._open[prompt.prompt_id] = self._missed.pop(prompt.prompt_id)
         self._look()
 
-    def _pick_up(self, socket: Socket, item: Item, kept: Record, client_id: str) -> None:
+    def _pick_up(self, socket: Socket, item: Item, kept: PromptRecord, client_id: str) -> None:
         """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
         if kept.client_id != client_id:
             return

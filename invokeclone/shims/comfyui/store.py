@@ -10,7 +10,7 @@ from invokeclone.queue.rows import RECORD, Item, columns, record
 from invokeclone.queue.schemas import ACTIVE, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
 from invokeclone.queue.sessions import STORED, whole
-from invokeclone.shims.comfyui.record import Record, of_session
+from invokeclone.shims.comfyui.record import PromptRecord, of_session
 from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
 
@@ -50,7 +50,7 @@ async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict
     return {item_id: whole(*stored) for item_id, *stored in await connection.execute(query)}
 
 
-async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, Record]:
+async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
     """Return the workflows of items, for those that have one."""
     texts = await sessions(connection, item_ids)
     found = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}

@@ -11,9 +11,9 @@ from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.record import Record
-from invokeclone.shims.comfyui.vocabulary import PREFIX, NodeType, Place
-from invokeclone.shims.comfyui.workflow import BadValue, Checked, Link, WorkflowRefused, converted, refused_node
+from invokeclone.shims.comfyui.record import PromptRecord
+from invokeclone.shims.comfyui.vocabulary import PREFIX, BuildContext, NodeType
+from invokeclone.shims.comfyui.workflow import BadValue, Checked, NodeLink, WorkflowRefused, converted, refused_node
 
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
@@ -22,7 +22,7 @@ GROWTH = 4
 
 
 def batch_of(
-    kept: Record, checked: Checked, catalog: Catalog, prompt_id: str, limits: Limits = DEFAULT_LIMITS
+    kept: PromptRecord, checked: Checked, catalog: Catalog, prompt_id: str, limits: Limits = DEFAULT_LIMITS
 ) -> Batch:
     """Return the batch of a workflow: one item, whatever the number of pictures. Raises WorkflowRefused."""
     builder = built(kept.prompt, checked, catalog, limits)
@@ -43,7 +43,7 @@ def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog, limits: Li
     made: dict[str, tuple[Any, ...]] = {}
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        place = Place(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
+        place = BuildContext(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
         try:
             inputs = {name: _value(name, value, kind, made, catalog) for name, value in checked.given[node_id].items()}
             made[node_id] = kind.draw(place, **inputs)
@@ -59,7 +59,7 @@ def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog, limits: Li
 
 def _value(name: str, value: Any, kind: NodeType, made: dict[str, tuple[Any, ...]], catalog: Catalog) -> Any:
     """Return what an input is given; a value that a link brings is looked at as one that is written down."""
-    if not isinstance(value, Link):
+    if not isinstance(value, NodeLink):
         return value
     brought = made[value.source][value.slot]
     declared = kind.inputs[name]

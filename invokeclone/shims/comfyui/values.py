@@ -17,7 +17,7 @@ from invokeclone.graph.recipes import (
     ReferenceImage,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, Place
+from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, BuildContext
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Clip:
     parts: ModelParts | None = None
     """The model's parts with layers skipped."""
 
-    def skipping(self, place: Place, count: int) -> Self:
+    def skipping(self, place: BuildContext, count: int) -> Self:
         """Return the text encoders without their last `count` layers, instead of what is skipped now."""
         model = self.model
         if not count:
@@ -64,21 +64,21 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class ControlNet:
+class ControlNetValue:
     """A ControlNet or a T2I-Adapter."""
 
     config: ModelConfig
 
 
 @dataclass(frozen=True)
-class IPAdapter:
+class IPAdapterValue:
     """An IP-Adapter."""
 
     config: ModelConfig
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
+class ImageEncoderValue:
     """A CLIP vision model."""
 
     config: ModelConfig
@@ -107,7 +107,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Conditioning:
+class EncodedPrompts:
     """Encoded prompts, put behind each other."""
 
     texts: tuple[Text, ...]
@@ -138,7 +138,7 @@ class Mask:
         """Return the mask with the other meaning, which costs nothing."""
         return replace(self, white_changes=not self.white_changes)
 
-    def drawn(self, place: Place, role: str, *, white_changes: bool) -> NodeOutput:
+    def drawn(self, place: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
         """Return the image whose white means what is asked for."""
         if self.white_changes is white_changes:
             return self.image
@@ -146,7 +146,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageBatch:
     """Pictures of one size."""
 
     nodes: tuple[NodeOutput, ...]

@@ -20,7 +20,7 @@ MAX_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Input:
+class NodeInput:
     """An input of a node. Types are ComfyUI's: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a link carries."""
 
     type: str
@@ -65,33 +65,33 @@ class Input:
         return [kind, told] if told else [kind]
 
 
-def integer(default: int, least: int, most: int, *, step: int = 1, from_model: bool = False) -> Input:
+def integer(default: int, least: int, most: int, *, step: int = 1, from_model: bool = False) -> NodeInput:
     """Return an input for a whole number."""
-    return Input("INT", default, least, most, step, from_model=from_model)
+    return NodeInput("INT", default, least, most, step, from_model=from_model)
 
 
-def number(default: float, least: float, most: float, *, step: float = 0.01, from_model: bool = False) -> Input:
+def number(default: float, least: float, most: float, *, step: float = 0.01, from_model: bool = False) -> NodeInput:
     """Return an input for a number."""
-    return Input("FLOAT", default, least, most, step, from_model=from_model)
+    return NodeInput("FLOAT", default, least, most, step, from_model=from_model)
 
 
-def choice(*choices: str, default: str | None = None, from_model: bool = False) -> Input:
+def choice(*choices: str, default: str | None = None, from_model: bool = False) -> NodeInput:
     """Return an input for one of several words."""
-    return Input("COMBO", default or choices[0], choices=choices, from_model=from_model)
+    return NodeInput("COMBO", default or choices[0], choices=choices, from_model=from_model)
 
 
-def listed(name: str, *, open_list: bool = False) -> Input:
+def listed(name: str, *, open_list: bool = False) -> NodeInput:
     """Return an input for a name of a list of the catalog; a null is the first of them."""
-    return Input("COMBO", listed=name, open_list=open_list)
+    return NodeInput("COMBO", listed=name, open_list=open_list)
 
 
-def link(type_name: str, *, optional: bool = False) -> Input:
+def link(type_name: str, *, optional: bool = False) -> NodeInput:
     """Return an input that another node's output leads to."""
-    return Input(type_name, optional=optional)
+    return NodeInput(type_name, optional=optional)
 
 
 @dataclass
-class Place:
+class BuildContext:
     """What a node builds with: the graph, where ids begin with the node's position, and what is known of models and images."""
 
     builder: GraphBuilder
@@ -130,7 +130,7 @@ class NodeType:
     title: str
     category: str
     description: str
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, NodeInput]
     outputs: tuple[str, ...]
     output_names: tuple[str, ...]
     draw: Callable[..., Any]
@@ -172,7 +172,7 @@ class Vocabulary:
         name: str,
         title: str,
         category: str,
-        inputs: Mapping[str, Input],
+        inputs: Mapping[str, NodeInput],
         *outputs: str | tuple[str, str],
         saves: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

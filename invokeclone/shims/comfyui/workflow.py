@@ -12,7 +12,7 @@ from typing import Any
 from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.vocabulary import Input, NodeType
+from invokeclone.shims.comfyui.vocabulary import NodeInput, NodeType
 
 IGNORED = frozenset({"Note", "MarkdownNote", "PrimitiveNode"})
 """Nodes of the editor that do nothing."""
@@ -38,7 +38,7 @@ class WorkflowRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Link:
+class NodeLink:
     """An input that is another node's output."""
 
     source: str
@@ -150,14 +150,14 @@ def _raw(prompt: Workflow, node_id: str) -> Mapping[str, Any]:
     return inputs if isinstance(inputs, Mapping) else {}
 
 
-def _link(value: Any) -> Link | None:
+def _link(value: Any) -> NodeLink | None:
     """Return what a list of a node's id and a slot links to; None for anything else."""
     if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004  (id and slot)
         return None
     source, slot = value
     if isinstance(source, bool) or not isinstance(source, str | int) or isinstance(slot, bool):
         return None
-    return Link(str(source), slot) if isinstance(slot, int) and slot >= 0 else None
+    return NodeLink(str(source), slot) if isinstance(slot, int) and slot >= 0 else None
 
 
 def _order(prompt: Workflow, types: Mapping[str, NodeType], outputs: list[str]) -> list[str]:
@@ -191,7 +191,7 @@ def _needs(output: str, given: Mapping[str, Mapping[str, Any]]) -> set[str]:
         node_id = waiting.pop()
         if node_id not in found:
             found.add(node_id)
-            waiting += [value.source for value in given[node_id].values() if isinstance(value, Link)]
+            waiting += [value.source for value in given[node_id].values() if isinstance(value, NodeLink)]
     return found
 
 
@@ -228,7 +228,9 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, int | float | bool) and len(text) <= LONGEST else text[:LONGEST]
 
 
-def _input(name: str, declared: Input, raw: Mapping[str, Any], types: Mapping[str, NodeType], catalog: Catalog) -> Any:
+def _input(
+    name: str, declared: NodeInput, raw: Mapping[str, Any], types: Mapping[str, NodeType], catalog: Catalog
+) -> Any:
     value = raw.get(name)
     if isinstance(value, list):
         return _linked(name, declared, value, types)
@@ -243,7 +245,7 @@ def _input(name: str, declared: Input, raw: Mapping[str, Any], types: Mapping[st
     return converted(name, declared, value, catalog)
 
 
-def _linked(name: str, declared: Input, value: list[Any], types: Mapping[str, NodeType]) -> Link:
+def _linked(name: str, declared: NodeInput, value: list[Any], types: Mapping[str, NodeType]) -> NodeLink:
     link = _link(value)
     if link is None or link.source not in types or link.slot >= len(types[link.source].outputs):
         raise BadValue(
@@ -261,7 +263,7 @@ def _linked(name: str, declared: Input, value: list[Any], types: Mapping[str, No
     return link
 
 
-def _left_out(name: str, declared: Input, catalog: Catalog, *, is_null: bool) -> Any:
+def _left_out(name: str, declared: NodeInput, catalog: Catalog, *, is_null: bool) -> Any:
     """Return what a missing input means; a null means the default, or the model's own setting."""
     if declared.optional or (is_null and declared.from_model):
         return declared.default if declared.optional else None
@@ -273,7 +275,7 @@ def _left_out(name: str, declared: Input, catalog: Catalog, *, is_null: bool) ->
     raise BadValue("required_input_missing", "Required input is missing", name)
 
 
-def converted(name: str, declared: Input, value: Any, catalog: Catalog) -> Any:
+def converted(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> Any:
     """Return a value of an input's type; raises BadValue."""
     if declared.type == "COMBO":
         return _chosen(name, declared, value, catalog)
@@ -292,7 +294,7 @@ def converted(name: str, declared: Input, value: Any, catalog: Catalog) -> Any:
     return made
 
 
-def _chosen(name: str, declared: Input, value: Any, catalog: Catalog) -> str:
+def _chosen(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> str:
     names = declared.names(catalog)
     is_known = isinstance(value, str) and (
         value in names

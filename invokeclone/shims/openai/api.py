@@ -28,7 +28,7 @@ from invokeclone.shims.openai.requests import (
     Edit,
     Generation,
     Prompted,
-    Variation,
+    VariationRequest,
     fields,
     model_meant,
     uploads,
@@ -132,7 +132,7 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures like a picture."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
-        asked = Variation.model_validate(fields(form, needs.settings.limits))
+        asked = VariationRequest.model_validate(fields(form, needs.settings.limits))
         image = await _only(needs, await uploads(form, needs.settings.limits, "image", "image[]"))
     generation_request = _request_of(
         needs.settings.limits, asked, "", asked.sides or init_images.within_edit_limit(image.size)

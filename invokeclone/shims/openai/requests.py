@@ -120,7 +120,7 @@ class Edit(Prompted):
     input_fidelity: Annotated[Literal["high", "low"] | None, Blank] = None
 
 
-class Variation(Common):
+class VariationRequest(Common):
     """Pictures like a picture."""
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.engine import conversion
-from invokeclone.engine.conversion import CannotConvert, Checkpoint
+from invokeclone.engine.conversion import CannotConvert, SourceCheckpoint
 from invokeclone.families.stable_diffusion import conversion as stable_diffusion
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
@@ -38,14 +38,14 @@ def text_config(*, layers: int = 2) -> Any:
     return CLIPTextConfig(**sizes, num_hidden_layers=layers, hidden_act="gelu", eos_token_id=49, bos_token_id=48)
 
 
-def write(folder: Path, weights: dict[str, torch.Tensor], **configs: Any) -> Checkpoint:
+def write(folder: Path, weights: dict[str, torch.Tensor], **configs: Any) -> SourceCheckpoint:
     """Write a single file and the configurations of its parts; `parts` of a family read both."""
     for name, config in configs.items():
         config.save_pretrained(folder / name) if name.startswith("text") else config.save_config(folder / name)
     (folder / "scheduler").mkdir()
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER))
     save_file({name: value.contiguous().clone() for name, value in weights.items()}, folder / "tiny.safetensors")
-    return Checkpoint(folder / "tiny.safetensors", torch.float32, "v_prediction")
+    return SourceCheckpoint(folder / "tiny.safetensors", torch.float32, "v_prediction")
 
 
 def convert(pipeline: conversion.Pipeline, target: Path) -> Path:

@@ -18,7 +18,7 @@ from invokeclone.components.autoencoders.load import kl_config
 from invokeclone.components.clip.load import text_config
 from invokeclone.engine import conversion, loaders
 from invokeclone.engine.cache import ModelCache
-from invokeclone.engine.conversion import CannotConvert, Checkpoint
+from invokeclone.engine.conversion import CannotConvert, SourceCheckpoint
 from invokeclone.engine.files import read_json
 from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import single_files
@@ -122,7 +122,7 @@ def test_a_file_and_the_folder_that_it_becomes(name: str, load: Load, tmp_path: 
     assert ("rescale_betas_zero_snr" in stated) == bool(kind.marks)
     # 2. the folder
     folder = tmp_path / "folder"
-    conversion.convert(BaseModelType(kind.base), Checkpoint(path, torch.float32, kind.prediction), folder)
+    conversion.convert(BaseModelType(kind.base), SourceCheckpoint(path, torch.float32, kind.prediction), folder)
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == kind.pipeline
     check_facts(folder, kind)
     check_outputs(load, folder, networks)
@@ -244,7 +244,7 @@ def test_a_file_without_a_part_gives_the_others(
     with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
         load(path, lacking)
     with pytest.raises(CannotConvert, match=f"its {lacking} cannot be read"):
-        checkpoint = Checkpoint(path, torch.float32, "epsilon")
+        checkpoint = SourceCheckpoint(path, torch.float32, "epsilon")
         conversion.convert(BaseModelType(KINDS[kind].base), checkpoint, tmp_path / "folder")
 
 

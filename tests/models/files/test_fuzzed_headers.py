@@ -269,7 +269,7 @@ def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason
         with pytest.raises(InvalidModel, match=reason):
             header(path)
     assert unpickler.Unpickler._tensor.__defaults__ is None
-    assert unpickler.Parameters() == {}
+    assert unpickler.PickledParameters() == {}
 
 
 def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, link, listed, node, number
 
 _NO_LIST = listed("absent", open_list=True)
 """A list without names that takes any, so that the node itself says why it is refused."""
 
 
 def absent(
-    what: str, name: str, title: str, category: str, inputs: dict[str, Input], *outputs: str | tuple[str, str]
+    what: str, name: str, title: str, category: str, inputs: dict[str, NodeInput], *outputs: str | tuple[str, str]
 ) -> None:
     """Register a node that refuses to be drawn."""
 
     @node(name, title, category, inputs, *outputs)
-    def draw(place: Place, **_given: Any) -> tuple[Any, ...]:
+    def draw(place: BuildContext, **_given: Any) -> tuple[Any, ...]:
         """Not available here yet."""
         return place.refuse(f"{what} cannot be used here yet")
 

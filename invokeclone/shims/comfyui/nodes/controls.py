@@ -4,18 +4,18 @@ from dataclasses import replace
 
 from invokeclone.graph.recipes import AppliedControl
 from invokeclone.queue.generation import identifier
-from invokeclone.shims.comfyui.values import Conditioning, ControlNet, Images, Vae
-from invokeclone.shims.comfyui.vocabulary import Place, link, listed, node, number
+from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Vae
+from invokeclone.shims.comfyui.vocabulary import BuildContext, link, listed, node, number
 
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
 MAX_STRENGTH = 2.0
 
 
 @node("ControlNetLoader", "Load ControlNet Model", "loaders", {"control_net_name": listed("controlnet")}, "CONTROL_NET")
-def load_controlnet(place: Place, *, control_net_name: str) -> tuple[ControlNet]:
+def load_controlnet(place: BuildContext, *, control_net_name: str) -> tuple[ControlNetValue]:
     """Name a ControlNet or a T2I-Adapter."""
     config = place.catalog.model("controlnet", control_net_name)
-    return (ControlNet(config or place.refuse(f"there is no ControlNet {control_net_name!r}")),)
+    return (ControlNetValue(config or place.refuse(f"there is no ControlNet {control_net_name!r}")),)
 
 
 @node(
@@ -26,8 +26,13 @@ def load_controlnet(place: Place, *, control_net_name: str) -> tuple[ControlNet]
     "CONDITIONING",
 )
 def apply(
-    place: Place, *, conditioning: Conditioning, control_net: ControlNet, image: Images, strength: float
-) -> tuple[Conditioning]:
+    place: BuildContext,
+    *,
+    conditioning: EncodedPrompts,
+    control_net: ControlNetValue,
+    image: ImageBatch,
+    strength: float,
+) -> tuple[EncodedPrompts]:
     """Let an image steer what is sampled with a prompt."""
     return (_controlled(place, conditioning, control_net, image, strength),)
 
@@ -48,17 +53,17 @@ def apply(
     "CONDITIONING",
 )
 def apply_in_part(
-    place: Place,
+    place: BuildContext,
     *,
-    positive: Conditioning,
-    negative: Conditioning,
-    control_net: ControlNet,
-    image: Images,
+    positive: EncodedPrompts,
+    negative: EncodedPrompts,
+    control_net: ControlNetValue,
+    image: ImageBatch,
     strength: float,
     start_percent: float,
     end_percent: float,
     vae: Vae | None = None,  # noqa: ARG001  (for ControlNets that take latents, which are of other families)
-) -> tuple[Conditioning, Conditioning]:
+) -> tuple[EncodedPrompts, EncodedPrompts]:
     """Let an image steer what is sampled with two prompts, in a part of the steps."""
     if start_percent >= end_percent:
         return positive, negative
@@ -67,14 +72,14 @@ def apply_in_part(
 
 
 def _controlled(
-    place: Place,
-    conditioning: Conditioning,
-    control_net: ControlNet,
-    image: Images,
+    place: BuildContext,
+    conditioning: EncodedPrompts,
+    control_net: ControlNetValue,
+    image: ImageBatch,
     strength: float,
     begin: float = 0.0,
     end: float = 1.0,
-) -> Conditioning:
+) -> EncodedPrompts:
     if not strength:
         return conditioning
     if strength > MAX_STRENGTH:

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.queue.generation import MAX_SIDE, SizeOverLimits, within_limits
-from invokeclone.shims.comfyui.values import Images, Mask, few
+from invokeclone.shims.comfyui.values import ImageBatch, Mask, few
 from invokeclone.shims.comfyui.vocabulary import (
     MAX_IMAGES,
-    Input,
-    Place,
+    BuildContext,
+    NodeInput,
     choice,
     integer,
     link,
@@ -39,7 +39,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def loaded(place: Place, name: str) -> tuple[dict[str, str], int, int]:
+def loaded(place: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
     """Return a picture of the user's as a field of ours, and its size; refuses one that is not there."""
     known = place.catalog.pictures.get(plain_name(name))
     if known is None:
@@ -47,7 +47,7 @@ def loaded(place: Place, name: str) -> tuple[dict[str, str], int, int]:
     return {"image_name": plain_name(name)}, known.width, known.height
 
 
-def sized(place: Place, width: int, height: int) -> tuple[int, int]:
+def sized(place: BuildContext, width: int, height: int) -> tuple[int, int]:
     """Return a size of pictures; refuses one that is too large or nothing."""
     if min(width, height) < 1:
         place.refuse(f"nothing is left of the picture: {width}x{height}")
@@ -56,7 +56,9 @@ def sized(place: Place, width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def each(place: Place, images: Images, role: str, node_type: str, **inputs: object) -> tuple[NodeOutput, ...]:
+def each(
+    place: BuildContext, images: ImageBatch, role: str, node_type: str, **inputs: object
+) -> tuple[NodeOutput, ...]:
     """Draw a node of ours for each of the pictures."""
     return tuple(
         place.output(f"{role}{index}", node_type, "image", image=source, **inputs)
@@ -65,12 +67,12 @@ def each(place: Place, images: Images, role: str, node_type: str, **inputs: obje
 
 
 @node("LoadImage", "Load Image", "image", {"image": PICTURE}, "IMAGE", "MASK")
-def load(place: Place, *, image: str) -> tuple[Images, Mask]:
+def load(place: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
     """Load a picture; the mask is white where it is transparent."""
     field, width, height = loaded(place, image)
     rgb = place.output("image", "img_conv", "image", image=field, mode="RGB")
     alpha = place.output("alpha", "img_chan", "image", image=field, channel="A")
-    return Images((rgb,), width, height), Mask(alpha, width, height, white_changes=False)
+    return ImageBatch((rgb,), width, height), Mask(alpha, width, height, white_changes=False)
 
 
 @node(
@@ -85,13 +87,13 @@ def load(place: Place, *, image: str) -> tuple[Images, Mask]:
     },
     "IMAGE",
 )
-def empty(place: Place, *, width: int, height: int, batch_size: int, color: int) -> tuple[Images]:
+def empty(place: BuildContext, *, width: int, height: int, batch_size: int, color: int) -> tuple[ImageBatch]:
     """Make pictures of one color, whose number is 0xRRGGBB."""
     sized(place, width, height)
     red, green, blue = color >> 16, color >> 8 & 255, color & 255
     rgba = {"r": red, "g": green, "b": blue, "a": 255}
     blank = place.output("blank", "blank_image", "image", width=width, height=height, color=rgba)
-    return (Images((blank,) * batch_size, width, height),)
+    return (ImageBatch((blank,) * batch_size, width, height),)
 
 
 # Sizes
@@ -110,7 +112,9 @@ def empty(place: Place, *, width: int, height: int, batch_size: int, color: int)
     },
     "IMAGE",
 )
-def scale(place: Place, *, image: Images, upscale_method: str, width: int, height: int, crop: str) -> tuple[Images]:
+def scale(
+    place: BuildContext, *, image: ImageBatch, upscale_method: str, width: int, height: int, crop: str
+) -> tuple[ImageBatch]:
     """Bring pictures to a size; a side of 0 follows from the other one."""
     if not width and not height:
         return (image,)
@@ -121,7 +125,7 @@ def scale(place: Place, *, image: Images, upscale_method: str, width: int, heigh
     return (_resized(place, image, upscale_method, width, height),)
 
 
-def _centered(place: Place, image: Images, aspect: float) -> Images:
+def _centered(place: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
     """Cut pictures to the proportions of the size that they will have."""
     width, height = min(image.width, round(image.height * aspect)), min(image.height, round(image.width / aspect))
     if (width, height) == (image.width, image.height):
@@ -130,12 +134,12 @@ def _centered(place: Place, image: Images, aspect: float) -> Images:
     return _cut(place, image, left, top, max(1, width), max(1, height))
 
 
-def _cut(place: Place, image: Images, left: int, top: int, width: int, height: int) -> Images:
+def _cut(place: BuildContext, image: ImageBatch, left: int, top: int, width: int, height: int) -> ImageBatch:
     cut = replace(image, nodes=each(place, image, "cut", "img_crop", x=left, y=top, width=width, height=height))
     return replace(cut, nodes=each(place, cut, "opaque", "img_conv", mode="RGB"), width=width, height=height)
 
 
-def _resized(place: Place, image: Images, method: str, width: int, height: int) -> Images:
+def _resized(place: BuildContext, image: ImageBatch, method: str, width: int, height: int) -> ImageBatch:
     sized(place, width, height)
     nodes = each(place, image, "resize", "img_resize", width=width, height=height, resample_mode=METHODS[method])
     return replace(image, nodes=nodes, width=width, height=height)
@@ -148,7 +152,7 @@ def _resized(place: Place, image: Images, method: str, width: int, height: int) 
     {"image": IMAGE, "upscale_method": choice(*METHODS), "scale_by": number(1.0, 0.01, 8.0)},
     "IMAGE",
 )
-def scale_by(place: Place, *, image: Images, upscale_method: str, scale_by: float) -> tuple[Images]:
+def scale_by(place: BuildContext, *, image: ImageBatch, upscale_method: str, scale_by: float) -> tuple[ImageBatch]:
     """Multiply the size of pictures."""
     return (_resized(place, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
 
@@ -160,7 +164,9 @@ def scale_by(place: Place, *, image: Images, upscale_method: str, scale_by: floa
     {"image": IMAGE, "upscale_method": choice(*METHODS), "megapixels": number(1.0, 0.01, 16.0)},
     "IMAGE",
 )
-def scale_to_total(place: Place, *, image: Images, upscale_method: str, megapixels: float) -> tuple[Images]:
+def scale_to_total(
+    place: BuildContext, *, image: ImageBatch, upscale_method: str, megapixels: float
+) -> tuple[ImageBatch]:
     """Bring pictures to an area and keep their proportions."""
     factor = math.sqrt(megapixels * MEGAPIXEL / (image.width * image.height))
     width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
@@ -180,7 +186,7 @@ def scale_to_total(place: Place, *, image: Images, upscale_method: str, megapixe
     },
     "IMAGE",
 )
-def crop(place: Place, *, image: Images, width: int, height: int, x: int, y: int) -> tuple[Images]:
+def crop(place: BuildContext, *, image: ImageBatch, width: int, height: int, x: int, y: int) -> tuple[ImageBatch]:
     """Cut a rectangle out of pictures; what of it lies outside is left out."""
     left, top = min(x, image.width - 1), min(y, image.height - 1)
     return (_cut(place, image, left, top, min(width, image.width - left), min(height, image.height - top)),)
@@ -199,8 +205,8 @@ def crop(place: Place, *, image: Images, width: int, height: int, x: int, y: int
     "MASK",
 )
 def pad(
-    place: Place, *, image: Images, left: int, top: int, right: int, bottom: int, feathering: int
-) -> tuple[Images, Mask]:
+    place: BuildContext, *, image: ImageBatch, left: int, top: int, right: int, bottom: int, feathering: int
+) -> tuple[ImageBatch, Mask]:
     """Add gray at the sides; the mask is white there, and fades into the picture."""
     width, height = sized(place, image.width + left + right, image.height + top + bottom)
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
@@ -217,7 +223,7 @@ def pad(
 
 
 @node("ImageInvert", "Invert Image", "image", {"image": IMAGE}, "IMAGE")
-def invert(place: Place, *, image: Images) -> tuple[Images]:
+def invert(place: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
     """Turn every color into its opposite."""
     return (replace(image, nodes=each(place, image, "invert", "invokeai_img_enhance", invert=True)),)
 
@@ -229,7 +235,7 @@ def invert(place: Place, *, image: Images) -> tuple[Images]:
     {"image": IMAGE, "amount": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
-def repeat(place: Place, *, image: Images, amount: int) -> tuple[Images]:  # noqa: ARG001
+def repeat(place: BuildContext, *, image: ImageBatch, amount: int) -> tuple[ImageBatch]:  # noqa: ARG001
     """Have the same pictures several times."""
     few(len(image.nodes) * amount)
     return (replace(image, nodes=image.nodes * amount, metadata=image.metadata * amount),)
@@ -242,7 +248,7 @@ def repeat(place: Place, *, image: Images, amount: int) -> tuple[Images]:  # noq
     {"image": IMAGE, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
-def from_batch(place: Place, *, image: Images, batch_index: int, length: int) -> tuple[Images]:  # noqa: ARG001
+def from_batch(place: BuildContext, *, image: ImageBatch, batch_index: int, length: int) -> tuple[ImageBatch]:  # noqa: ARG001
     """Take some of several pictures; what would lie behind the last one is left out, and one is always taken."""
     first = min(batch_index, len(image.nodes) - 1)
     taken = slice(first, first + length)
@@ -250,7 +256,7 @@ def from_batch(place: Place, *, image: Images, batch_index: int, length: int) ->
 
 
 @node("ImageBatch", "Batch Images", "image", {"image1": IMAGE, "image2": IMAGE}, "IMAGE")
-def batch(place: Place, *, image1: Images, image2: Images) -> tuple[Images]:
+def batch(place: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> tuple[ImageBatch]:
     """Put pictures behind others; they are brought to the size of the first."""
     few(len(image1.nodes) + len(image2.nodes))
     if (image2.width, image2.height) != (image1.width, image1.height):
@@ -267,10 +273,10 @@ def batch(place: Place, *, image1: Images, image2: Images) -> tuple[Images]:
     "SaveImage",
     "Save Image",
     "image",
-    {"images": IMAGE, "filename_prefix": Input("STRING", "ComfyUI", tooltip="Names of pictures are chosen here.")},
+    {"images": IMAGE, "filename_prefix": NodeInput("STRING", "ComfyUI", tooltip="Names of pictures are chosen here.")},
     saves=True,
 )
-def save(place: Place, *, images: Images, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
+def save(place: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
     """Keep pictures in the gallery."""
     for index, (image, metadata) in enumerate(images.made):
         saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)
@@ -279,7 +285,7 @@ def save(place: Place, *, images: Images, filename_prefix: str) -> tuple[()]:  #
 
 
 @node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
-def preview(place: Place, *, images: Images) -> tuple[()]:
+def preview(place: BuildContext, *, images: ImageBatch) -> tuple[()]:
     """Show pictures without keeping them in the gallery."""
     for index, (image, metadata) in enumerate(images.made):
         saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from invokeclone.graph.recipes import CannotBuild
 from invokeclone.queue.generation import MAX_SIDE, MIN_SIDE, InvalidGeneration, fit_size
-from invokeclone.shims.comfyui.values import Images, Latents, Mask, Vae, few
+from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, few
 from invokeclone.shims.comfyui.vocabulary import (
     MAX_IMAGES,
-    Place,
+    BuildContext,
     choice,
     integer,
     link,
@@ -42,7 +42,7 @@ EMPTY = {"width": SIDE, "height": SIDE, "batch_size": integer(1, 1, MAX_IMAGES)}
 @node("EmptySD3LatentImage", "EmptySD3LatentImage", "latent/sd3", EMPTY, "LATENT")
 @node("EmptyLatentImage", "Empty Latent Image", "latent", EMPTY, "LATENT")
 def empty(
-    place: Place,  # noqa: ARG001
+    place: BuildContext,  # noqa: ARG001
     *,
     width: int | None,
     height: int | None,
@@ -58,7 +58,7 @@ def empty(
 
 
 @node("VAEDecode", "VAE Decode", "latent", {"samples": SAMPLES, "vae": link("VAE")}, "IMAGE")
-def decode(place: Place, *, samples: Latents, vae: Vae) -> tuple[Images]:
+def decode(place: BuildContext, *, samples: Latents, vae: Vae) -> tuple[ImageBatch]:
     """Decode latents into images."""
     return (_decoded(place, samples, vae),)
 
@@ -78,7 +78,7 @@ def decode(place: Place, *, samples: Latents, vae: Vae) -> tuple[Images]:
     "IMAGE",
 )
 def decode_tiled(
-    place: Place,
+    place: BuildContext,
     *,
     samples: Latents,
     vae: Vae,
@@ -86,26 +86,26 @@ def decode_tiled(
     overlap: int,  # noqa: ARG001  (the decoder has its own)
     temporal_size: int,  # noqa: ARG001  (of videos)
     temporal_overlap: int,  # noqa: ARG001  (of videos)
-) -> tuple[Images]:
+) -> tuple[ImageBatch]:
     """Decode latents tile by tile, which needs less memory. How far tiles overlap is the decoder's own affair."""
     return (_decoded(place, samples, vae, tile_size // GRID * GRID),)
 
 
-def _decoded(place: Place, samples: Latents, vae: Vae, tile: int | None = None) -> Images:
+def _decoded(place: BuildContext, samples: Latents, vae: Vae, tile: int | None = None) -> ImageBatch:
     images = tuple(
         vae.recipe.decode(place.builder, f"image{index}", source, vae.vae, tile)
         for index, source in enumerate(samples.filled("decoding"))
     )
-    return Images(images, *samples.size("decoding"), samples.metadata)
+    return ImageBatch(images, *samples.size("decoding"), samples.metadata)
 
 
 @node("VAEEncode", "VAE Encode", "latent", {"pixels": link("IMAGE"), "vae": link("VAE")}, "LATENT")
-def encode(place: Place, *, pixels: Images, vae: Vae) -> tuple[Latents]:
+def encode(place: BuildContext, *, pixels: ImageBatch, vae: Vae) -> tuple[Latents]:
     """Encode images into latents."""
     return (_encoded(place, pixels, vae),)
 
 
-def _encoded(place: Place, pixels: Images, vae: Vae) -> Latents:
+def _encoded(place: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
     fitting(pixels.width, pixels.height)  # refuses what is too large
     latents = tuple(
         vae.recipe.encode_image(place.builder, f"latents{index}", image, vae.vae)
@@ -123,7 +123,9 @@ def _encoded(place: Place, pixels: Images, vae: Vae) -> Latents:
     {"pixels": link("IMAGE"), "vae": link("VAE"), "mask": link("MASK"), "grow_mask_by": integer(6, 0, 64)},
     "LATENT",
 )
-def encode_for_inpaint(place: Place, *, pixels: Images, vae: Vae, mask: Mask, grow_mask_by: int) -> tuple[Latents]:
+def encode_for_inpaint(
+    place: BuildContext, *, pixels: ImageBatch, vae: Vae, mask: Mask, grow_mask_by: int
+) -> tuple[Latents]:
     """Encode an image of which only a part will change; the part reaches out by some pixels, fading."""
     if grow_mask_by:
         keep = mask.drawn(place, "keep", white_changes=False)
@@ -140,7 +142,7 @@ def encode_for_inpaint(place: Place, *, pixels: Images, vae: Vae, mask: Mask, gr
     {"samples": SAMPLES, "mask": link("MASK")},
     "LATENT",
 )
-def set_noise_mask(place: Place, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
+def set_noise_mask(place: BuildContext, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
     """Let only a part of the latents change."""
     samples.filled("masking")
     return (replace(samples, mask=mask),)
@@ -163,7 +165,7 @@ def set_noise_mask(place: Place, *, samples: Latents, mask: Mask) -> tuple[Laten
     "LATENT",
 )
 def upscale(
-    place: Place,
+    place: BuildContext,
     *,
     samples: Latents,
     upscale_method: str,
@@ -187,13 +189,13 @@ def upscale(
     {"samples": SAMPLES, "upscale_method": choice(*METHODS), "scale_by": number(1.5, 0.01, 8.0)},
     "LATENT",
 )
-def upscale_by(place: Place, *, samples: Latents, upscale_method: str, scale_by: float) -> tuple[Latents]:
+def upscale_by(place: BuildContext, *, samples: Latents, upscale_method: str, scale_by: float) -> tuple[Latents]:
     """Multiply the size of latents."""
     width, height = (round(side * scale_by) for side in samples.size("resizing"))
     return (_resized(place, samples, upscale_method, width, height),)
 
 
-def _resized(place: Place, samples: Latents, method: str, width: int, height: int) -> Latents:
+def _resized(place: BuildContext, samples: Latents, method: str, width: int, height: int) -> Latents:
     width, height = fitting(width, height)
     size = {"width": width, "height": height, "mode": METHODS[method]}
     nodes = tuple(
@@ -213,7 +215,7 @@ def _resized(place: Place, samples: Latents, method: str, width: int, height: in
     {"samples": SAMPLES, "amount": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
-def repeat(place: Place, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
+def repeat(place: BuildContext, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
     """Have the same latents several times."""
     repeated = replace(
         samples, nodes=samples.nodes * amount, count=samples.count * amount, metadata=samples.metadata * amount
@@ -229,7 +231,7 @@ def repeat(place: Place, *, samples: Latents, amount: int) -> tuple[Latents]:  #
     {"samples": SAMPLES, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
-def from_batch(place: Place, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001
+def from_batch(place: BuildContext, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001
     """Take some of several latents; what would lie behind the last one is left out, and one is always taken."""
     first = min(batch_index, samples.count - 1)
     taken = slice(first, first + length)

@@ -9,18 +9,18 @@ from invokeclone.graph.recipes import AppliedLoRA, merged_loras
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import identifier, recipe_for
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
-from invokeclone.shims.comfyui.vocabulary import Place, choice, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, listed, node, number
 
 STRENGTH = number(1.0, -100.0, 100.0)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
 """A null means as strongly as on the denoiser."""
 
 
-def _named(place: Place, names: str, name: str) -> ModelConfig:
+def _named(place: BuildContext, names: str, name: str) -> ModelConfig:
     return place.catalog.model(names, name) or place.refuse(f"there is no model {name!r}")
 
 
-def _main(place: Place, name: str) -> Model:
+def _main(place: BuildContext, name: str) -> Model:
     config = _named(place, "checkpoints", name)
     recipe = recipe_for(config)
     return Model(recipe.load_model(place.builder, identifier(config)), config, recipe)
@@ -39,7 +39,7 @@ def _vae_of(model: Model) -> Vae:
     "CLIP",
     "VAE",
 )
-def load_checkpoint(place: Place, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
+def load_checkpoint(place: BuildContext, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
     """Load a main model: what denoises, its text encoders and its VAE."""
     model = _main(place, ckpt_name)
     return model, Clip(model), _vae_of(model)
@@ -55,7 +55,7 @@ def load_checkpoint(place: Place, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
     },
     "MODEL",
 )
-def load_unet(place: Place, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
+def load_unet(place: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
     """Load what denoises, of a main model. Its precision is as the settings state."""
     return (_main(place, unet_name),)
 
@@ -67,7 +67,7 @@ def load_unet(place: Place, *, unet_name: str, weight_dtype: str) -> tuple[Model
     {"clip_name": listed("checkpoints"), "type": choice("stable_diffusion")},
     "CLIP",
 )
-def load_clip(place: Place, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
+def load_clip(place: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
     """Load the text encoders of a main model."""
     return (Clip(_main(place, clip_name)),)
 
@@ -87,7 +87,7 @@ def load_clip(place: Place, *, clip_name: str, type: str) -> tuple[Clip]:  # noq
     "CLIP",
 )
 def load_lora(
-    place: Place, *, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float | None
+    place: BuildContext, *, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float | None
 ) -> tuple[Model, Clip]:
     """Apply a LoRA to what denoises and to the text encoders. The weights of one that is there already are added up."""
     lora = _lora(place, model, lora_name)
@@ -131,7 +131,7 @@ def _with_denoiser(model: Model, denoiser: NodeOutput, loras: Sequence[AppliedLo
     {"model": link("MODEL"), "lora_name": listed("loras"), "strength_model": STRENGTH},
     "MODEL",
 )
-def load_lora_model_only(place: Place, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
+def load_lora_model_only(place: BuildContext, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
     """Apply a LoRA to what denoises. The weights of one that is there already are added up."""
     lora = AppliedLoRA(_lora(place, model, lora_name), strength_model)
     merged = merged_loras([*model.loras, lora])
@@ -141,7 +141,7 @@ def load_lora_model_only(place: Place, *, model: Model, lora_name: str, strength
     return (_with_denoiser(model, parts.denoiser, merged),)
 
 
-def _lora(place: Place, model: Model, name: str) -> Mapping[str, Any]:
+def _lora(place: BuildContext, model: Model, name: str) -> Mapping[str, Any]:
     """Return what names a LoRA in a graph; refuses one that does not fit the model."""
     place.require(model.config, "lora")
     config = _named(place, "loras", name)
@@ -151,7 +151,7 @@ def _lora(place: Place, model: Model, name: str) -> Mapping[str, Any]:
 
 
 @node("VAELoader", "Load VAE", "loaders", {"vae_name": listed("vae")}, "VAE")
-def load_vae(place: Place, *, vae_name: str) -> tuple[Vae]:
+def load_vae(place: BuildContext, *, vae_name: str) -> tuple[Vae]:
     """Load a VAE, or that of a main model."""
     config = _named(place, "vae", vae_name)
     if config.type == "main":

@@ -2,8 +2,8 @@
 
 from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims.comfyui.nodes.images import IMAGE, PICTURE, loaded, sized
-from invokeclone.shims.comfyui.values import Images, Mask
-from invokeclone.shims.comfyui.vocabulary import Place, choice, integer, link, node, number
+from invokeclone.shims.comfyui.values import ImageBatch, Mask
+from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, integer, link, node, number
 
 CHANNELS = ("red", "green", "blue", "alpha")
 
@@ -15,7 +15,7 @@ CHANNELS = ("red", "green", "blue", "alpha")
     {"image": PICTURE, "channel": choice("alpha", *CHANNELS[:3])},
     "MASK",
 )
-def load(place: Place, *, image: str, channel: str) -> tuple[Mask]:
+def load(place: BuildContext, *, image: str, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask; of alpha, what is transparent is white."""
     field, width, height = loaded(place, image)
     taken = place.output("channel", "img_chan", "image", image=field, channel=channel[0].upper())
@@ -23,18 +23,18 @@ def load(place: Place, *, image: str, channel: str) -> tuple[Mask]:
 
 
 @node("ImageToMask", "Convert Image to Mask", "mask", {"image": IMAGE, "channel": choice(*CHANNELS)}, "MASK")
-def to_mask(place: Place, *, image: Images, channel: str) -> tuple[Mask]:
+def to_mask(place: BuildContext, *, image: ImageBatch, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask."""
     taken = place.output("channel", "img_chan", "image", image=image.nodes[0], channel=channel[0].upper())
     return (Mask(taken, image.width, image.height),)
 
 
 @node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
-def to_image(place: Place, *, mask: Mask) -> tuple[Images]:
+def to_image(place: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
     """Show a mask as a picture."""
     gray = mask.drawn(place, "gray", white_changes=True)
     image = place.output("image", "img_conv", "image", image=gray, mode="RGB")
-    return (Images((image,), mask.width, mask.height),)
+    return (ImageBatch((image,), mask.width, mask.height),)
 
 
 @node(
@@ -48,7 +48,7 @@ def to_image(place: Place, *, mask: Mask) -> tuple[Images]:
     },
     "MASK",
 )
-def solid(place: Place, *, value: float, width: int, height: int) -> tuple[Mask]:
+def solid(place: BuildContext, *, value: float, width: int, height: int) -> tuple[Mask]:
     """Make a mask of one gray."""
     sized(place, width, height)
     gray = round(value * 255)
@@ -58,6 +58,6 @@ def solid(place: Place, *, value: float, width: int, height: int) -> tuple[Mask]
 
 
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")
-def invert(place: Place, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
+def invert(place: BuildContext, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
     """Let change what stayed, and stay what changed."""
     return (mask.inverted(),)

@@ -7,11 +7,11 @@ from invokeclone.graph.recipes import PromptDetails
 from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims import embeddings
 from invokeclone.shims.comfyui.language import parse
-from invokeclone.shims.comfyui.values import Clip, Conditioning, Mask, Text
-from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
+from invokeclone.shims.comfyui.values import Clip, EncodedPrompts, Mask, Text
+from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 CONDITIONING = link("CONDITIONING")
-TEXT = Input("STRING", "", multiline=True)
+TEXT = NodeInput("STRING", "", multiline=True)
 SIDE = integer(1024, 0, MAX_SIDE)
 OFFSET = integer(0, 0, MAX_SIDE)
 
@@ -23,14 +23,14 @@ OFFSET = integer(0, 0, MAX_SIDE)
     {"text": TEXT, "clip": link("CLIP")},
     "CONDITIONING",
 )
-def encode(place: Place, *, text: str, clip: Clip) -> tuple[Conditioning]:
+def encode(place: BuildContext, *, text: str, clip: Clip) -> tuple[EncodedPrompts]:
     """Encode a prompt; `(word:1.2)` weighs a word, `embedding:name` is a textual inversion."""
     written = _written(place, text, clip)
     encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
-    return (Conditioning((Text(encoded, written, clip),)),)
+    return (EncodedPrompts((Text(encoded, written, clip),)),)
 
 
-def _written(place: Place, text: str, clip: Clip) -> str:
+def _written(place: BuildContext, text: str, clip: Clip) -> str:
     """Return a text in the prompt language of the model that encodes it."""
     if len(text) > (most := place.limits.prompt_characters):
         place.refuse(f"the prompt has {len(text)} characters, more than {most} (setting limits.prompt_characters)")
@@ -56,7 +56,7 @@ def _written(place: Place, text: str, clip: Clip) -> str:
     "CONDITIONING",
 )
 def encode_sdxl(
-    place: Place,
+    place: BuildContext,
     *,
     clip: Clip,
     width: int,
@@ -67,7 +67,7 @@ def encode_sdxl(
     target_height: int,
     text_g: str,
     text_l: str,
-) -> tuple[Conditioning]:
+) -> tuple[EncodedPrompts]:
     """Encode a prompt for each text encoder of SDXL, with the sizes of the image that it is to imagine."""
     details = PromptDetails(
         second_text=_written(place, text_g, clip),
@@ -92,17 +92,17 @@ def encode_sdxl(
     "CONDITIONING",
 )
 def encode_refiner(
-    place: Place, *, ascore: float, width: int, height: int, text: str, clip: Clip
-) -> tuple[Conditioning]:
+    place: BuildContext, *, ascore: float, width: int, height: int, text: str, clip: Clip
+) -> tuple[EncodedPrompts]:
     """Encode a prompt for SDXL's refiner, with how beautiful the image is to be."""
     details = PromptDetails(original_size=(width, height), aesthetic_score=ascore)
     return (_detailed(place, clip, text, details),)
 
 
-def _detailed(place: Place, clip: Clip, text: str, details: PromptDetails) -> Conditioning:
+def _detailed(place: BuildContext, clip: Clip, text: str, details: PromptDetails) -> EncodedPrompts:
     written = _written(place, text, clip)
     encoded = clip.model.recipe.encode_detailed_prompt(place.builder, "prompt", clip.encoders, written, details)
-    return Conditioning((Text(encoded, written, clip, details=details),))
+    return EncodedPrompts((Text(encoded, written, clip, details=details),))
 
 
 @node(
@@ -112,7 +112,7 @@ def _detailed(place: Place, clip: Clip, text: str, details: PromptDetails) -> Co
     {"clip": link("CLIP"), "stop_at_clip_layer": integer(-1, -24, -1)},
     "CLIP",
 )
-def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
+def set_last_layer(place: BuildContext, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
     """Stop at a layer of the text encoder, counted from the last one, which is -1."""
     skipped = -1 - stop_at_clip_layer
     if skipped:
@@ -127,7 +127,9 @@ def set_last_layer(place: Place, *, clip: Clip, stop_at_clip_layer: int) -> tupl
     {"conditioning_1": CONDITIONING, "conditioning_2": CONDITIONING},
     "CONDITIONING",
 )
-def combine(place: Place, *, conditioning_1: Conditioning, conditioning_2: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
+def combine(
+    _place: BuildContext, *, conditioning_1: EncodedPrompts, conditioning_2: EncodedPrompts
+) -> tuple[EncodedPrompts]:
     """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
     return (conditioning_1.followed_by(conditioning_2),)
 
@@ -139,7 +141,9 @@ def combine(place: Place, *, conditioning_1: Conditioning, conditioning_2: Condi
     {"conditioning_to": CONDITIONING, "conditioning_from": CONDITIONING},
     "CONDITIONING",
 )
-def concat(place: Place, *, conditioning_to: Conditioning, conditioning_from: Conditioning) -> tuple[Conditioning]:  # noqa: ARG001
+def concat(
+    _place: BuildContext, *, conditioning_to: EncodedPrompts, conditioning_from: EncodedPrompts
+) -> tuple[EncodedPrompts]:
     """Put one prompt behind the other."""
     return (conditioning_to.followed_by(conditioning_from),)
 
@@ -157,13 +161,13 @@ def concat(place: Place, *, conditioning_to: Conditioning, conditioning_from: Co
     "CONDITIONING",
 )
 def set_mask(
-    place: Place,
+    place: BuildContext,
     *,
-    conditioning: Conditioning,
+    conditioning: EncodedPrompts,
     mask: Mask,
     strength: float,
     set_cond_area: str,  # noqa: ARG001  (the mask states the area, whatever its bounds)
-) -> tuple[Conditioning]:
+) -> tuple[EncodedPrompts]:
     """Let prompts hold where a mask is white."""
     if strength != 1.0:
         place.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")

@@ -5,8 +5,8 @@ from dataclasses import replace
 from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod
 from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder
-from invokeclone.shims.comfyui.values import ImageEncoder, Images, IPAdapter, Mask, Model
-from invokeclone.shims.comfyui.vocabulary import Place, choice, link, listed, node, number
+from invokeclone.shims.comfyui.values import ImageBatch, ImageEncoderValue, IPAdapterValue, Mask, Model
+from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, listed, node, number
 
 CATEGORY = "ipadapter"
 MAX_WEIGHT = 2.0
@@ -25,17 +25,17 @@ MASK = link("MASK", optional=True)
 
 
 @node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": listed("clip_vision")}, "CLIP_VISION")
-def load_image_encoder(place: Place, *, clip_name: str) -> tuple[ImageEncoder]:
+def load_image_encoder(place: BuildContext, *, clip_name: str) -> tuple[ImageEncoderValue]:
     """Name a CLIP vision model."""
     config = place.catalog.model("clip_vision", clip_name)
-    return (ImageEncoder(config or place.refuse(f"there is no CLIP vision model {clip_name!r}")),)
+    return (ImageEncoderValue(config or place.refuse(f"there is no CLIP vision model {clip_name!r}")),)
 
 
 @node("IPAdapterModelLoader", "IPAdapter Model Loader", CATEGORY, {"ipadapter_file": listed("ipadapter")}, "IPADAPTER")
-def load(place: Place, *, ipadapter_file: str) -> tuple[IPAdapter]:
+def load(place: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
     """Name an IP-Adapter."""
     config = place.catalog.model("ipadapter", ipadapter_file)
-    return (IPAdapter(config or place.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
+    return (IPAdapterValue(config or place.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
 
 
 @node(
@@ -52,11 +52,11 @@ def load(place: Place, *, ipadapter_file: str) -> tuple[IPAdapter]:
     "MODEL",
 )
 def apply(
-    place: Place,
+    place: BuildContext,
     *,
     model: Model,
-    ipadapter: IPAdapter,
-    image: Images,
+    ipadapter: IPAdapterValue,
+    image: ImageBatch,
     weight: float,
     start_at: float,
     end_at: float,
@@ -87,20 +87,20 @@ def apply(
     "MODEL",
 )
 def apply_in_part(
-    place: Place,
+    place: BuildContext,
     *,
     model: Model,
-    ipadapter: IPAdapter,
-    image: Images,
+    ipadapter: IPAdapterValue,
+    image: ImageBatch,
     weight: float,
     weight_type: str,
     combine_embeds: str,  # noqa: ARG001  (of several images)
     start_at: float,
     end_at: float,
     embeds_scaling: str,  # noqa: ARG001  (there is one)
-    image_negative: Images | None = None,
+    image_negative: ImageBatch | None = None,
     attn_mask: Mask | None = None,
-    clip_vision: ImageEncoder | None = None,
+    clip_vision: ImageEncoderValue | None = None,
 ) -> tuple[Model]:
     """Let an image be a prompt, encoded by a CLIP vision model, of some layers and steps."""
     if image_negative is not None:
@@ -111,7 +111,11 @@ def apply_in_part(
 
 
 def _reference(
-    place: Place, adapter: IPAdapter, encoder: ImageEncoder | None, image: Images, mask: Mask | None
+    place: BuildContext,
+    adapter: IPAdapterValue,
+    encoder: ImageEncoderValue | None,
+    image: ImageBatch,
+    mask: Mask | None,
 ) -> ReferenceImage:
     if len(image.nodes) > 1:
         place.refuse("an IP-Adapter takes one image here: put a node of its own behind it for each of them")
@@ -126,7 +130,7 @@ def _reference(
     return ReferenceImage(identifier(adapter.config), image.nodes[0], name, mask=region)
 
 
-def _applied(place: Place, model: Model, reference: ReferenceImage) -> Model:
+def _applied(place: BuildContext, model: Model, reference: ReferenceImage) -> Model:
     place.require(model.config, "reference_images")
     if reference.model["base"] != model.config.base:
         name, base = reference.model["name"], reference.model["base"]

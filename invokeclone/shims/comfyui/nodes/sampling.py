@@ -16,11 +16,11 @@ from invokeclone.queue.generation import (
 )
 from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fitting
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.values import Conditioning, Latents, Model, Text
-from invokeclone.shims.comfyui.vocabulary import Input, Place, choice, integer, link, node, number
+from invokeclone.shims.comfyui.values import EncodedPrompts, Latents, Model, Text
+from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 MAX_STEPS = 1000
-SEED = Input("INT", 0, 0, 2**64 - 1)
+SEED = NodeInput("INT", 0, 0, 2**64 - 1)
 STEPS = integer(20, 1, MAX_STEPS, from_model=True)
 CFG = number(8.0, 1.0, 100.0, step=0.1, from_model=True)
 SAMPLER = choice(*SAMPLERS, from_model=True)
@@ -38,8 +38,8 @@ class Task:
     """What a sampler does; nothing is left open but the size."""
 
     model: Model
-    positive: Conditioning
-    negative: Conditioning
+    positive: EncodedPrompts
+    negative: EncodedPrompts
     seed: int
     steps: int
     """Of the whole schedule."""
@@ -71,7 +71,7 @@ class Task:
     "LATENT",
 )
 def sample(
-    place: Place,
+    place: BuildContext,
     *,
     model: Model,
     seed: int,
@@ -79,8 +79,8 @@ def sample(
     cfg: float | None,
     sampler_name: str | None,
     scheduler: str | None,
-    positive: Conditioning,
-    negative: Conditioning,
+    positive: EncodedPrompts,
+    negative: EncodedPrompts,
     latent_image: Latents,
     denoise: float,
 ) -> tuple[Latents]:
@@ -124,7 +124,7 @@ def sample(
     "LATENT",
 )
 def sample_advanced(
-    place: Place,
+    place: BuildContext,
     *,
     model: Model,
     add_noise: str,
@@ -133,8 +133,8 @@ def sample_advanced(
     cfg: float | None,
     sampler_name: str | None,
     scheduler: str | None,
-    positive: Conditioning,
-    negative: Conditioning,
+    positive: EncodedPrompts,
+    negative: EncodedPrompts,
     latent_image: Latents,
     start_at_step: int,
     end_at_step: int,
@@ -181,7 +181,7 @@ def _scheduler(model: Model, sampler: str | None, schedule: str | None) -> str:
     return supported_scheduler(model.config, scheduler_for(sampler, schedule or "normal"))
 
 
-def _sampled(place: Place, task: Task, latents: Latents) -> Latents:
+def _sampled(place: BuildContext, task: Task, latents: Latents) -> Latents:
     model, config = task.model, task.model.config
     _check(place, task, latents)
     width, height = _size(config, latents)
@@ -213,7 +213,7 @@ def _sampled(place: Place, task: Task, latents: Latents) -> Latents:
     return replace(latents, nodes=tuple(made), width=width, height=height, metadata=tuple(metadata))
 
 
-def _check(place: Place, task: Task, latents: Latents) -> None:
+def _check(place: BuildContext, task: Task, latents: Latents) -> None:
     """Refuse what the model's family cannot do, and prompts that another family's encoder has encoded."""
     config = task.model.config
     if latents.nodes and task.start and task.noisy:
@@ -240,7 +240,7 @@ def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:
     return (width, height) if latents.nodes else fitting(width, height, architecture_of(config).grid)
 
 
-def _prompts(place: Place, task: Task) -> tuple[NodeOutput, NodeOutput]:
+def _prompts(place: BuildContext, task: Task) -> tuple[NodeOutput, NodeOutput]:
     recipe = task.model.recipe
     negative = [_negative(place, index, text) for index, text in enumerate(task.negative.texts)]
     return (
@@ -249,7 +249,7 @@ def _prompts(place: Place, task: Task) -> tuple[NodeOutput, NodeOutput]:
     )
 
 
-def _negative(place: Place, index: int, text: Text) -> NodeOutput:
+def _negative(place: BuildContext, index: int, text: Text) -> NodeOutput:
     """Return a negative prompt as it is encoded; where models are told an aesthetic score, with the one of negatives."""
     recipe = text.clip.model.recipe
     if recipe.aesthetic_scores is None or text.details.aesthetic_score is not None:
@@ -259,7 +259,7 @@ def _negative(place: Place, index: int, text: Text) -> NodeOutput:
     return recipe.encode_detailed_prompt(place.builder, f"negative_score{index}", encoders, text.text, details)
 
 
-def _mask(place: Place, task: Task, latents: Latents) -> NodeOutput | None:
+def _mask(place: BuildContext, task: Task, latents: Latents) -> NodeOutput | None:
     if latents.mask is None:
         return None
     keep = latents.mask.drawn(place, "keep", white_changes=False)
@@ -267,7 +267,9 @@ def _mask(place: Place, task: Task, latents: Latents) -> NodeOutput | None:
     return task.model.recipe.denoise_mask(place.builder, "mask", keep, latents.image, vae)
 
 
-def _metadata(place: Place, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]) -> NodeOutput:
+def _metadata(
+    place: BuildContext, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]
+) -> NodeOutput:
     """Record how latents are made; what a refiner does to another model's is added to what that one's says."""
     first = latents.metadata[index] if latents.metadata else None
     if first is not None and not task.noisy and is_refiner(task.model.config):
@@ -313,7 +315,7 @@ def _recorded_refiner(task: Task) -> dict[str, Any]:
     }
 
 
-def _score(side: Conditioning, default: float | None) -> float | None:
+def _score(side: EncodedPrompts, default: float | None) -> float | None:
     """Return the first aesthetic score that prompts state."""
     stated = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
     return stated[0] if stated else default

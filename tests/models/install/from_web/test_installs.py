@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.models.install import fetching, journal
 from invokeclone.models.install.embedded import EMBEDDED_KEY
 from invokeclone.models.install.fetching import UnknownPart
@@ -328,7 +328,7 @@ class Restart:
         self.running = []
 
     async def begin(self):
-        downloads = Downloads(self.resources.settings, self.events, first_wait=0.01)
+        downloads = DownloadQueue(self.resources.settings, self.events, first_wait=0.01)
         installer = Installer(self.resources, downloads, lasting=True)
         await installer.start()
         self.running.append((installer, downloads))

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.web import Web
 from invokeclone.kit.settings import Settings
 from invokeclone.models.install.hub import TOKEN_FILE, Hub
@@ -116,7 +116,7 @@ async def test_badly_asked_downloads(client):
 
 async def test_private_addresses_are_refused(client, resources, fake_web, settings):
     """The job says so: as everything else that goes wrong with a download."""
-    client._transport.app.services.get(Downloads).web = Web(Settings(root=settings.root))
+    client._transport.app.services.get(DownloadQueue).web = Web(Settings(root=settings.root))
     fake_web.page("/a.bin", b"data")
     job = (await client.post(f"{QUEUE}/i/", json={"source": f"{fake_web.url}/a.bin", "dest": "x"})).json()
     job = await ended(client, job["id"])
