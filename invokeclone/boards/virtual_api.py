@@ -6,8 +6,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from invokeclone.boards import virtual
 from invokeclone.boards.schemas import VirtualSubBoardDTO
-from invokeclone.images import names as lists
-from invokeclone.images import search
+from invokeclone.images import responses, search
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.gallery.schemas import GalleryItemNamesResult
 from invokeclone.images.kinds import IMAGES
@@ -57,7 +56,7 @@ async def list_virtual_board_image_names_by_date(
     """List the names of the images made on a day."""
     wanted = wanted.model_copy(update={"created_date": date})
     listed = await gallery.names_json(needs.database, wanted, "image_names", (IMAGES,))
-    return await lists.answer(request, listed, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, listed, needs.settings.http_compression_level)
 
 
 @router.get("/by_date/{date}/item_names", response_model=GalleryItemNamesResult)
@@ -65,4 +64,4 @@ async def list_virtual_board_item_names_by_date(request: Request, needs: Needs, 
     """List kinds and names of the images and videos made on a day."""
     wanted = wanted.model_copy(update={"created_date": date})
     listed = await gallery.names_json(needs.database, wanted, "items", with_kinds=True)
-    return await lists.answer(request, listed, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, listed, needs.settings.http_compression_level)

@@ -28,6 +28,7 @@ from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
@@ -175,7 +176,7 @@ async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) 
     outcome = Outcome("canceled", None)
     try:
         with _tools(resources, progress) as tools:
-            outcome = await asyncio.to_thread(SessionRunner(tools, make_context).run, item, canceled)
+            outcome = await in_thread(SessionRunner(tools, make_context).run, item, canceled)
     finally:
         canceled.set()
         session = outcome.session_json
@@ -218,7 +219,7 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
             picture.convert("RGB").save(out, quality=95)
 
     try:
-        await asyncio.to_thread(copy)
+        await in_thread(copy)
     except OSError as error:
         raise CommandError(f"{out}: {error.strerror}; the picture is in the gallery as {image_name}", FAILED) from error
     sys.stdout.write(f"{out}\n")

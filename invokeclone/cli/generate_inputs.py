@@ -90,7 +90,7 @@ async def with_images(
 
 async def _read(resources: Resources, file: Path) -> Image.Image:
     try:
-        data = await pictures.in_thread(file.read_bytes)
+        data = await pictures.image_work(file.read_bytes)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
     return await pictures.opened(resources, data, str(file))

@@ -20,6 +20,7 @@ from invokeclone.custom_nodes.schemas import (
 )
 from invokeclone.graph import registry
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
@@ -68,7 +69,7 @@ class Packs:
 
     async def listing(self) -> NodePackListResponse:
         """Return the installed packs, those too that can't be used."""
-        names = await asyncio.to_thread(naming.present, self.folder)
+        names = await in_thread(naming.present, self.folder)
         packs = [
             NodePackInfo(name=name, path=str(self.folder / name), node_count=len(types), node_types=types)
             for name in names
@@ -90,7 +91,7 @@ class Packs:
         if not naming.fits(name):
             return _failed(name, "no pack can have this name")
         async with self._one_at_a_time:
-            if await asyncio.to_thread(lambda: (self.folder / name).exists() or (self.folder / name).is_symlink()):
+            if await in_thread(lambda: (self.folder / name).exists() or (self.folder / name).is_symlink()):
                 return _failed(name, f"there is a pack {name} already; remove it first")
             part = self.folder / f".installing-{uuid4().hex[:8]}"
             try:
@@ -101,22 +102,22 @@ class Packs:
                 _log.exception("the pack %s can't be installed", name)
                 return _failed(name, f"it can't be put into {self.folder}: {error}")
             finally:
-                await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
+                await in_thread(shutil.rmtree, part, ignore_errors=True)
 
     async def _install(self, source: str, fetched: Path, user: User) -> InstallNodePackResponse:
         name = fetched.name
-        await asyncio.to_thread(fetched.parent.mkdir, parents=True)
+        await in_thread(fetched.parent.mkdir, parents=True)
         await sources.fetch(source, fetched, self._resources.settings)
-        if not await asyncio.to_thread((fetched / "__init__.py").is_file):
+        if not await in_thread((fetched / "__init__.py").is_file):
             return _failed(name, "it has no __init__.py, so it is no node pack")
-        wanted = await asyncio.to_thread(dependencies, fetched)
+        wanted = await in_thread(dependencies, fetched)
         found = (await self._inspect(fetched.parent, [name]))[name]
         if found.error is not None and not (found.missing and wanted):
             return _failed(name, f"it can't be imported: {found.error}", wanted)
         target = self.folder / name
-        await asyncio.to_thread(fetched.rename, target)
+        await in_thread(fetched.rename, target)
         if found.error is None and (reason := self._adopt(name, found)):
-            await asyncio.to_thread(self._remove, name)
+            await in_thread(self._remove, name)
             return _failed(name, reason, wanted)
         self._changed(self.usable)
         count = await workflows.bring_in(self._resources, target, user)
@@ -132,10 +133,10 @@ class Packs:
     async def uninstall(self, name: str) -> UninstallNodePackResponse:
         """Remove a pack, its nodes and its workflows. Queue items that hold its nodes stay readable."""
         async with self._one_at_a_time:
-            if name not in await asyncio.to_thread(naming.present, self.folder):
+            if name not in await in_thread(naming.present, self.folder):
                 return UninstallNodePackResponse(name=name, success=False, message=f"there is no pack {name!r}")
             try:
-                await asyncio.to_thread(self._remove, name)
+                await in_thread(self._remove, name)
             except OSError as error:
                 return UninstallNodePackResponse(name=name, success=False, message=f"it can't be removed: {error}")
             registry.forget_pack(name)
@@ -156,7 +157,7 @@ class Packs:
 
     async def _read_all(self) -> dict[str, str]:
         """Take over the nodes of every pack in the folder; return those that can't be, with the reasons."""
-        names = await asyncio.to_thread(self._tidy)
+        names = await in_thread(self._tidy)
         found = await self._inspect(self.folder, names)
         self.stop()
         problems: dict[str, str] = {}

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from invokeclone.downloads.gateway import gateway
 from invokeclone.downloads.web import Web
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.settings import Settings
 
 PATIENCE_S = 120.0
@@ -42,17 +43,17 @@ class SourceError(Exception):
 async def fetch(source: str, target: Path, settings: Settings, *, patience: float = PATIENCE_S) -> None:
     """Put the pack from `source` at `target`, which must not be there yet; raises SourceError with nothing left behind."""
     local = _local(source)
-    if local is not None and not await asyncio.to_thread(local.is_dir):
+    if local is not None and not await in_thread(local.is_dir):
         raise SourceError(f"there is no folder {local}")
     try:
         if local is None:
             await _clone_from_web(_address(source), target, settings, patience)
-        elif await asyncio.to_thread(_is_repository, local):
+        elif await in_thread(_is_repository, local):
             await _clone(local.as_uri(), target, patience, protocol="file")
         else:
-            await asyncio.to_thread(_copy, local, target)
+            await in_thread(_copy, local, target)
     except BaseException:
-        await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        await in_thread(shutil.rmtree, target, ignore_errors=True)
         raise
 
 

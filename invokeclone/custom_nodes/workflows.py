@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import SYSTEM, User
@@ -29,7 +29,7 @@ def tag(pack: str) -> str:
 
 async def bring_in(resources: Resources, folder: Path, user: User) -> int:
     """Put the workflows of a pack into the library; return how many. What is no workflow is passed over."""
-    found = await run_in_threadpool(lambda: list(_workflows(folder)))
+    found = await in_thread(lambda: list(_workflows(folder)))
     count = 0
     for workflow in found:
         try:

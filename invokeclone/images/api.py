@@ -6,8 +6,7 @@ from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, R
 
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images import access, media, service, store
-from invokeclone.images import names as lists
+from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import ImageNotFound, NotOffered
 from invokeclone.images.listing import Limit, Offset, Origin, Wanted
 from invokeclone.images.schemas import (
@@ -113,7 +112,7 @@ async def list_image_dtos(
 async def get_image_names(request: Request, needs: Needs, wanted: Wanted, image_origin: Origin = None) -> Response:
     """List the names of all images, in the order of the list."""
     found = await store.names_json(needs.database, wanted.model_copy(update={"origin": image_origin}))
-    return await lists.answer(request, found, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, found, needs.settings.http_compression_level)
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])
@@ -226,8 +225,8 @@ async def get_image_full_head(
 
 async def _full(request: Request, needs: Resources, user: User, image_name: str) -> Response:
     path = await service.path(needs, image_name, user=user)
-    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": media.kept(needs.settings)}
-    answer = await media.answer(request, path, "image/png", shown)
+    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": responses.kept(needs.settings)}
+    answer = await responses.file(request, path, "image/png", shown)
     if answer is None:
         raise ImageNotFound(image_name)
     return answer
@@ -240,8 +239,8 @@ async def get_image_thumbnail(
     """Get a small version of the picture."""
     del invokeai_media_token
     path = await service.path(needs, image_name, thumbnail=True, user=user)
-    shown = {"Cache-Control": media.kept(needs.settings)}
-    answer = await media.answer(request, path, "image/webp", shown)
+    shown = {"Cache-Control": responses.kept(needs.settings)}
+    answer = await responses.file(request, path, "image/webp", shown)
     if answer is None:
         made = await service.remake_thumbnail(needs, image_name)
         answer = Response(made, media_type="image/webp", headers=shown)

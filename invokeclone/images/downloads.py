@@ -33,6 +33,7 @@ from invokeclone.images.events import (
 from invokeclone.images.schemas import NO_BOARD, ImageFilter, ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import make_folder
 from invokeclone.users import rights
@@ -107,14 +108,14 @@ class ImageDownloads:
 
     async def start(self) -> None:
         """Remove what an earlier server left."""
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def stop(self) -> None:
         """Give up what is being made and remove every zip file."""
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._ready.clear()
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
         """Have a zip file made of a board, or else of the named images; return the name to fetch it by.
@@ -165,7 +166,7 @@ class ImageDownloads:
                 return
             events.emit(BulkDownloadStartedEvent(**told))
             try:
-                await asyncio.to_thread(self._write, made.path, wanted)
+                await in_thread(self._write, made.path, wanted)
             except _Stopped:
                 return
             except (ImageNotFound, OSError) as error:
@@ -173,7 +174,7 @@ class ImageDownloads:
                 _log.warning("the zip file %s was not made: %s", made.name, text)
                 events.emit(BulkDownloadErrorEvent(**told, error=text))
                 return
-            await asyncio.to_thread(_remove, self._forget_old())
+            await in_thread(_remove, self._forget_old())
             self._ready[made.name] = made
             events.emit(BulkDownloadCompleteEvent(**told))
 

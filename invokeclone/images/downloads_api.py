@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from anyio import CancelScope
 from fastapi import APIRouter, Body, Depends, Response
 from fastapi import Path as InPath
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
-from invokeclone.images import media
+from invokeclone.images import responses
 from invokeclone.images.downloads import ImageDownloads
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.storage import remove_file
 from invokeclone.users.current import CurrentUser
@@ -37,7 +37,7 @@ class _ServedOnce(FileResponse):
             await super().__call__({**scope, "headers": whole}, receive, send)
         finally:
             with CancelScope(shield=True):
-                await run_in_threadpool(remove_file, Path(self.path))
+                await in_thread(remove_file, Path(self.path))
 
 
 @router.post("/download", status_code=202)
@@ -65,5 +65,5 @@ async def get_bulk_download_item(
         media_type="application/zip",
         filename=path.name,
         content_disposition_type="inline",
-        headers={"Cache-Control": media.kept(needs.settings)},
+        headers={"Cache-Control": responses.kept(needs.settings)},
     )

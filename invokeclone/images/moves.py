@@ -18,6 +18,7 @@ from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
 from invokeclone.images.moves_store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 
 AT_A_TIME = 200
@@ -165,7 +166,7 @@ class Moves:
             skipped += [move.name for move in found if move not in moves] + await self._move_batch(moves)
             left |= {move.origin for move in moves}
         await self._set_state("moved")
-        await asyncio.to_thread(relocation.prune, self._resources.settings, left)
+        await in_thread(relocation.prune, self._resources.settings, left)
         if skipped:
             names = ", ".join(skipped[:TOLD])
             raise _Unfinished(f"{len(skipped)} images were not moved, as their files are not there: {names}")
@@ -173,14 +174,14 @@ class Moves:
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
         """Move the images that the journal names; return those whose files are not there."""
-        missing = await asyncio.to_thread(self._duplicate, moves)
+        missing = await in_thread(self._duplicate, moves)
         there = [move for move in moves if move.name not in missing]
         async with self._resources.database.write() as connection:
             moved = await store.relocate(connection, [move.name for move in there])
         # A record that did not follow was deleted in the meantime: then neither place is needed.
         old = [ImageLocation(move.name, move.origin) for move in there]
         unused = [ImageLocation(move.name, move.target) for move in there if move.name not in moved]
-        await asyncio.to_thread(self._clear, old + unused)
+        await in_thread(self._clear, old + unused)
         return sorted(missing)
 
     def _duplicate(self, moves: list[Move]) -> set[str]:
@@ -220,7 +221,7 @@ class Moves:
             noted = await store.read_journal(connection)
             for move, recorded in noted:
                 places = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
-                there = await asyncio.to_thread(self._find, places)
+                there = await in_thread(self._find, places)
                 if recorded in places and recorded not in there and there:
                     await store.put(connection, move.name, there[0])  # a power cut lost what was said last
         async with self._resources.database.read() as connection:
@@ -231,6 +232,6 @@ class Moves:
             for subfolder in (move.origin, move.target)
             if subfolder != recorded
         ]
-        await asyncio.to_thread(self._clear, unused)
-        await asyncio.to_thread(relocation.prune, settings, [place.subfolder for place in unused])
+        await in_thread(self._clear, unused)
+        await in_thread(relocation.prune, settings, [place.subfolder for place in unused])
         await self._change(lambda connection: store.write_journal(connection, []))

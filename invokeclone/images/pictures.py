@@ -8,12 +8,11 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from fastapi.concurrency import run_in_threadpool
-
 from invokeclone.images import files, intake
 from invokeclone.images.errors import NotAnImage
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.limits import Limits
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.storage import remove_file, safe_join, write_file
 
 
@@ -44,23 +43,23 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
     """Return the WEBP, no side over 256, of an uploaded picture; raises NotAnImage, TooManyPixels."""
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not that of an image")
-    return await run_in_threadpool(lambda: files.thumbnail(intake.decode(data, limits)))
+    return await in_thread(lambda: files.thumbnail(intake.decode(data, limits)))
 
 
 async def keep(folder: Path, record_id: str, webp: bytes) -> None:
     """Write the picture of a record, in place of the one it has."""
-    await run_in_threadpool(lambda: write_file(_file(folder, record_id), webp))
+    await in_thread(lambda: write_file(_file(folder, record_id), webp))
 
 
 async def drop(folder: Path, record_id: str) -> None:
     """Remove the picture of a record; it need not have one."""
-    await run_in_threadpool(lambda: remove_file(_file(folder, record_id)))
+    await in_thread(lambda: remove_file(_file(folder, record_id)))
 
 
 async def stored(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
     """Return where the thumbnail of a record lies; raises NoThumbnail."""
     path = _file(folder, record_id)
-    if not await run_in_threadpool(path.is_file):
+    if not await in_thread(path.is_file):
         raise NoThumbnail(record_id)
     return StoredThumbnail(path, f"{record_id}.png", bundled)
 

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import RunVar
-from anyio.to_thread import run_sync
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +29,7 @@ from invokeclone.images.schemas import (
     WorkflowAndGraphResponse,
 )
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -83,8 +83,8 @@ async def upload(
         )
         return prepared, files.thumbnail(prepared.image)
 
-    prepared, small = await run_sync(prepare, limiter=picture_work())
-    await run_sync(files.write, settings, where, prepared.png, small)  # waits for the disk, and needs no core for that
+    prepared, small = await off_loop(prepare, picture_work())
+    await in_thread(files.write, settings, where, prepared.png, small)  # waits for the disk, and needs no core for that
     made = await record(
         resources,
         NewImage(
@@ -133,7 +133,7 @@ async def save(
         packed = png.encode(image, settings.pil_compress_level, texts)
         files.write(settings, where, packed, files.thumbnail(image))
 
-    await run_sync(keep, limiter=picture_work())
+    await off_loop(keep, picture_work())
     made = await record(
         resources,
         NewImage(
@@ -181,7 +181,7 @@ async def record(
             made = await store.add(connection, kind, new)
     except BaseException:
         with CancelScope(shield=True):
-            await run_sync(files.remove, resources.settings, [where], kind)
+            await in_thread(files.remove, resources.settings, [where], kind)
         raise
     if made["board_id"] != new.board_id:
         _log.warning("%s %s is on no board: there is no board %s to put it on", kind, where.name, new.board_id)
@@ -213,7 +213,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
     file = await path(resources, name, user=user)
     try:
-        found = await run_sync(png.read_embedded, file)
+        found = await in_thread(png.read_embedded, file)
     except OSError as error:
         raise ImageNotFound(name) from error
     return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
@@ -223,7 +223,7 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
     """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
     where = await store.place(resources.database, name)
     try:
-        return await run_sync(files.remake_thumbnail, resources.settings, where, limiter=picture_work())
+        return await off_loop(lambda: files.remake_thumbnail(resources.settings, where), picture_work())
     except OSError as error:
         raise ImageNotFound(name) from error
 
@@ -292,6 +292,6 @@ async def forget(resources: Resources, gone: list[Touched], kind: MediaKind = IM
         return
     resources.events.emit(ImagesDeletedEvent(image_names=[one.place.name for one in gone]))
     with CancelScope(shield=True):
-        stuck = await run_sync(files.remove, resources.settings, [one.place for one in gone], kind)
+        stuck = await in_thread(files.remove, resources.settings, [one.place for one in gone], kind)
     for where in stuck:
         _log.warning("the files of the deleted %s %s could not be removed", kind, where.name)

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response, UploadFile
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.models import conversion
 from invokeclone.models.identify.union import AnyModelConfig
@@ -66,7 +66,7 @@ async def list_model_records(
         order_by=order_by,
         direction=direction,
     )
-    covered = await run_in_threadpool(pictures.covers, needs.settings, [record.config for record in found])
+    covered = await in_thread(pictures.covers, needs.settings, [record.config for record in found])
     texts = [
         record.json if record.config is config else config.model_dump_json().encode()
         for record, config in zip(found, covered, strict=True)
@@ -90,7 +90,7 @@ async def get_model_records_by_attrs(
 ) -> AnyModelConfig:
     """Return the model with this name, type and base."""
     config = await store.first(connection, name=name, type=type, bases=[base])
-    return await run_in_threadpool(pictures.cover, needs.settings, config)
+    return await in_thread(pictures.cover, needs.settings, config)
 
 
 @router.get("/get_by_hash", dependencies=USERS)
@@ -101,19 +101,19 @@ async def get_model_records_by_hash(
 ) -> AnyModelConfig:
     """Return the model with this hash."""
     config = await store.first(connection, hash=hash)
-    return await run_in_threadpool(pictures.cover, needs.settings, config)
+    return await in_thread(pictures.cover, needs.settings, config)
 
 
 @router.get("/i/{key}", dependencies=USERS)
 async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
     """Return a model."""
-    return await run_in_threadpool(pictures.cover, needs.settings, await store.get(connection, key))
+    return await in_thread(pictures.cover, needs.settings, await store.get(connection, key))
 
 
 @admin.patch("/i/{key}")
 async def update_model_record(needs: Needs, guard: NeedsGuard, key: str, stated: ModelRecordChanges) -> AnyModelConfig:
     """Change fields of a model; those that are absent stay."""
-    return await run_in_threadpool(pictures.cover, needs.settings, await changes.change(needs, guard, key, stated))
+    return await in_thread(pictures.cover, needs.settings, await changes.change(needs, guard, key, stated))
 
 
 @admin.delete("/i/{key}", status_code=204)
@@ -125,7 +125,7 @@ async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
 @admin.post("/i/{key}/reidentify")
 async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
     """Find out again what a model is."""
-    return await run_in_threadpool(pictures.cover, needs.settings, await changes.reidentify(needs, guard, key))
+    return await in_thread(pictures.cover, needs.settings, await changes.reidentify(needs, guard, key))
 
 
 @admin.post("/i/bulk_delete")
@@ -149,7 +149,7 @@ async def bulk_reidentify_models(
 @router.get("/i/{key}/image", response_class=FileResponse, responses=_NULL)
 async def get_model_image(needs: Needs, key: str) -> FileResponse:
     """Return a model's picture."""
-    path = await run_in_threadpool(pictures.find, needs.settings, key)
+    path = await in_thread(pictures.find, needs.settings, key)
     return FileResponse(
         path,
         media_type="image/png",
@@ -184,13 +184,13 @@ async def scan_for_models(
 async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, key: str) -> AnyModelConfig:
     """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
     config = await conversion.convert(needs, guard, workers, key)
-    return await run_in_threadpool(pictures.cover, needs.settings, config)
+    return await in_thread(pictures.cover, needs.settings, config)
 
 
 @admin.get("/starter_models")
 async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
     """List the models to begin with, and which of them are installed."""
-    return await run_in_threadpool(starters.starters, await store.origins(connection))
+    return await in_thread(starters.starters, await store.origins(connection))
 
 
 @admin.get("/stats")

@@ -11,6 +11,7 @@ from typing import Any
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest, FailedDependency, Unavailable
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
@@ -57,10 +58,10 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
             await _write(workers, old, path, target)
             new = await register(resources, guard, _request(old, target, fresh))
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(paths.erase, target))
+            await asyncio.shield(in_thread(paths.erase, target))
             raise
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(pictures.move, resources.settings, key, fresh)
+            await in_thread(pictures.move, resources.settings, key, fresh)
         await changes.remove_held(resources, key, heir=fresh)
     return new
 
@@ -73,13 +74,13 @@ async def _old(resources: Resources, key: str) -> ModelConfig:
         raise NothingToConvert(str(error)) from error
     if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
         raise NotConvertible(f"{config.name} is no main model of Stable Diffusion 1, 2 or XL in a single file")
-    if not await asyncio.to_thread(paths.is_there, placement.absolute(resources.settings.models_path, config.path)):
+    if not await in_thread(paths.is_there, placement.absolute(resources.settings.models_path, config.path)):
         raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
     return config
 
 
 async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -> None:
-    dtypes = await asyncio.to_thread(lambda: {tensor.dtype for tensor in OnDisk(path).tensors.values()})
+    dtypes = await in_thread(lambda: {tensor.dtype for tensor in OnDisk(path).tensors.values()})
     body = {
         "base": old.base,
         "path": str(path),

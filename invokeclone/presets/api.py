@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Path, Response, UploadFile
 from starlette.responses import FileResponse
 
-from invokeclone.images import media
+from invokeclone.images import responses
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.presets import prompts_api, service, store
 from invokeclone.presets.schemas import StylePresetRecordWithImage
@@ -84,7 +84,7 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
 @routes.get("/i/{style_preset_id}/image", responses=PICTURE)
 async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
     """Get a style preset's picture."""
-    return media.thumbnail(await service.picture_of(needs, style_preset_id, user), needs.settings)
+    return responses.thumbnail(await service.picture_of(needs, style_preset_id, user), needs.settings)
 
 
 router = APIRouter()

@@ -4,11 +4,11 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
 from invokeclone.presets.errors import PresetNotYours, PromptNotFound
@@ -89,7 +89,7 @@ async def start(resources: Resources) -> None:
     async with resources.database.read() as connection:
         if await connection.scalar(select(app_state.c.value).where(app_state.c.key == _BEGUN)) is not None:
             return
-    text = await run_in_threadpool((BUNDLED / "system_prompts.json").read_text, "utf-8")
+    text = await in_thread((BUNDLED / "system_prompts.json").read_text, "utf-8")
     moment = now()
     made = {"user_id": SYSTEM.user_id, "is_public": True, "created_at": moment, "updated_at": moment}
     async with resources.database.write() as connection:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from uuid import uuid4
 
-from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +11,7 @@ from invokeclone.images import pictures
 from invokeclone.images.pictures import StoredThumbnail
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import PresetInvalid, PresetNotYours, TooManyPresets
@@ -133,12 +132,12 @@ async def export_csv(resources: Resources) -> bytes:
     """Return the presets that users made as a CSV file."""
     async with resources.database.read() as connection:
         rows = await store.list_users(connection)
-    return await run_in_threadpool(transfer.write, rows)
+    return await in_thread(transfer.write, rows)
 
 
 async def start(resources: Resources) -> None:
     """Bring the presets that come with the application up to this version's; they keep their ids."""
-    text = await run_in_threadpool((BUNDLED / "style_presets.json").read_text, "utf-8")
+    text = await in_thread((BUNDLED / "style_presets.json").read_text, "utf-8")
     ours = {one["id"]: (one["name"], one["positive_prompt"], one["negative_prompt"]) for one in json.loads(text)}
     async with resources.database.read() as connection:
         present = await store.defaults(connection)

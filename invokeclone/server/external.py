@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from invokeclone.kit.errors import BadRequest, NotFound
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -115,7 +115,7 @@ async def _change(
     if not given:
         raise NothingGiven("give api_key or base_url")
     values = {f"external_{provider}_{name}": text or None for name, text in given.items()}
-    settings = await run_in_threadpool(live_config.change_keys, resources, values)
+    settings = await in_thread(live_config.change_keys, resources, values)
     workers.change_settings(settings)
     if given.get("api_key") == "":
         await _delete_models(resources, guard, provider)

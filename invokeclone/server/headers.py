@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from invokeclone.images.media import KEPT_BY_NOBODY
+from invokeclone.images.responses import KEPT_BY_NOBODY
 
 DOCUMENTS = (b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/xml", b"application/xml")
 """Types whose files can hold scripts."""

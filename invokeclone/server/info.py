@@ -3,7 +3,6 @@
 What only a worker knows is asked of the workers; nothing here touches queue, images or models.
 """
 
-import asyncio
 import enum
 import importlib.metadata
 import logging
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Field
 from invokeclone.graph import registry
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import InvokeAIAppConfig, Settings
@@ -132,7 +132,7 @@ async def version() -> AppVersion:
 @router.get("/app_deps", operation_id="get_app_deps")
 async def dependencies(_user: CurrentUser) -> dict[str, str]:
     """Return the installed packages with their versions, and the CUDA version or N/A."""
-    return await asyncio.to_thread(_dependencies)
+    return await in_thread(_dependencies)
 
 
 @router.get("/config", operation_id="get_config")
@@ -167,7 +167,7 @@ async def update_runtime_config(
     changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: NeedsSupervisor, _admin: Admin
 ) -> InvokeAIAppConfigWithSetFields:
     """Change settings now and in the settings file; devices and history count from the next start."""
-    settings = await asyncio.to_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
+    settings = await in_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
     workers.change_settings(settings)
     return _shown(settings)
 

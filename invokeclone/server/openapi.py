@@ -18,6 +18,7 @@ from starlette.responses import Response
 from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
 from invokeclone.kit.garbage import uncollected
+from invokeclone.kit.offload import in_thread
 from invokeclone.models.records.schemas import AnyModelConfig
 
 TITLE = "Invoke - Community Edition"
@@ -100,7 +101,7 @@ class Document:
         if self._plain is None:
             async with self._lock:
                 if self._plain is None:
-                    self._plain, self._zipped = await asyncio.to_thread(self._make)
+                    self._plain, self._zipped = await in_thread(self._make)
         headers = {"Vary": "Accept-Encoding", "Cache-Control": "no-cache"}
         body = self._plain
         if "gzip" in request.headers.get("accept-encoding", ""):

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.settings import Settings
 from invokeclone.server.errors import answer
 from invokeclone.shims import routers as shims
@@ -256,7 +257,7 @@ class OwnOrigin:
         """Return the policy with this machine's full name, which is read once, when a name is in doubt: it may take a DNS server."""
         async with self._lock:
             if not self._is_complete:
-                full_name = (await asyncio.to_thread(socket.getfqdn)).lower()
+                full_name = (await in_thread(socket.getfqdn)).lower()
                 self._policy = replace(self._policy, machine=self._policy.machine | {full_name})
                 self._is_complete = True
         return self._policy

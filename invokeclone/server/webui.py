@@ -10,12 +10,13 @@ import re
 import stat
 from pathlib import Path, PurePosixPath
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from invokeclone.kit.offload import in_thread
 
 INDEX = "index.html"
 ACTIVE = "active"
@@ -155,7 +156,7 @@ class WebUI:
         bundle = self.bundle()
         if bundle is None:
             return None
-        _found, status = await run_in_threadpool(bundle.lookup_path, path)
+        _found, status = await in_thread(bundle.lookup_path, path)
         if status is not None and stat.S_ISREG(status.st_mode):
             return await bundle.get_response(path, scope)
         parts = PurePosixPath(path)

@@ -46,7 +46,7 @@ async def begin_with(
         base = pictures.fitted(pictures.flat(image), size, "crop")
         return base, None if mask is None else _soft(pictures.fitted(_opacity(mask), size, "crop"))
 
-    base, soft = await pictures.in_thread(prepare)
+    base, soft = await pictures.image_work(prepare)
     init_image = InitImage(await pictures.keep(resources, base, user), strength)
     inpaint_mask = None
     if soft is not None:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from anyio.to_thread import run_sync
 from PIL import Image, ImageOps
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
@@ -19,6 +18,7 @@ from invokeclone.images import intake, service
 from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.image_files import open_image, open_own
 from invokeclone.kit.limits import DEFAULT_LIMITS, MIB, Limits
+from invokeclone.kit.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.dialect import Refused
 from invokeclone.users.current import User
@@ -31,9 +31,9 @@ MIME: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "im
 USUAL_QUALITY = 90
 
 
-async def in_thread(work: Callable[[], Made]) -> Made:
+async def image_work(work: Callable[[], Made]) -> Made:
     """Do blocking work on a picture, as many at once as the server has cores for it."""
-    return await run_sync(work, limiter=service.picture_work())
+    return await off_loop(work, service.picture_work())
 
 
 # In
@@ -80,7 +80,7 @@ async def opened(resources: Resources, data: bytes, param: str) -> Image.Image:
     limits = resources.settings.limits
     check_size(len(data), param, limits)
     with refusing(param):
-        return await in_thread(lambda: ImageOps.exif_transpose(intake.decode(data, limits)))
+        return await image_work(lambda: ImageOps.exif_transpose(intake.decode(data, limits)))
 
 
 def check_size(size: int, param: str, limits: Limits) -> None:
@@ -158,7 +158,7 @@ async def keep(
 async def packed(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the field's word)
     """Return the file of a result in `format`; a PNG as it lies on the disk, with all that is embedded in it."""
     path = await service.path(resources, name)
-    return await in_thread(lambda: _packed(path, format, quality))
+    return await image_work(lambda: _packed(path, format, quality))
 
 
 def _packed(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
@@ -192,4 +192,4 @@ async def enlarged_preview(preview: str, size: tuple[int, int], format: Format =
         with open_image(io.BytesIO(data), ("JPEG", "PNG", "WEBP")) as image:
             return encoded(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
 
-    return await in_thread(work)
+    return await image_work(work)

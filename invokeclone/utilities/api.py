@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.limits import check_prompt
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, service
 from invokeclone.users.current import CurrentUser
 from invokeclone.utilities import fonts, suggestions
@@ -70,7 +70,7 @@ async def image_to_prompt(
 @router.get("/fonts")
 async def list_user_fonts(needs: Needs, _user: CurrentUser) -> UserFontsResponse:
     """List the families in the fonts folder."""
-    return await run_in_threadpool(fonts.families, needs.settings.fonts_path)
+    return await in_thread(fonts.families, needs.settings.fonts_path)
 
 
 @router.get("/fonts/{font_path:path}")
@@ -78,7 +78,7 @@ async def get_user_font_file(
     needs: Needs, _user: CurrentUser, font_path: Annotated[str, Path(description="The file, from the folder on.")]
 ) -> Response:
     """Return a font file."""
-    file, media_type = await run_in_threadpool(fonts.find, needs.settings.fonts_path, font_path)
+    file, media_type = await in_thread(fonts.find, needs.settings.fonts_path, font_path)
     return FileResponse(
         file,
         media_type=media_type,

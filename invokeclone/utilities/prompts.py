@@ -1,12 +1,12 @@
 """Dynamic prompts as a service: one process of its own expands them, and is replaced when it takes too long."""
 
-import asyncio
 import json
 import sys
 
 import orjson
 
 from invokeclone.kit.child_process import ChildEnded, LineServer, LineTooLong
+from invokeclone.kit.offload import in_thread
 from invokeclone.utilities.schemas import DynamicPromptsResponse
 
 COMMAND = (sys.executable, "-m", "invokeclone.utilities.expander")
@@ -33,7 +33,7 @@ class PromptExpander:
             return DynamicPromptsResponse(prompts=[prompt], error="The pattern takes too long to expand")
         except (ChildEnded, LineTooLong):
             return DynamicPromptsResponse(prompts=[prompt], error="The pattern needs too much memory")
-        return DynamicPromptsResponse.model_validate(await asyncio.to_thread(orjson.loads, answer))
+        return DynamicPromptsResponse.model_validate(await in_thread(orjson.loads, answer))
 
     async def close(self) -> None:
         """End the process."""

@@ -14,6 +14,7 @@ from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.kit.image_files import open_own
+from invokeclone.kit.offload import in_thread
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.tools import Tools
@@ -38,7 +39,7 @@ class Language:
             config = await store.get(connection, str(body["model_key"]))
         async with self._one_at_a_time:
             try:
-                return {"text": await asyncio.to_thread(self._write, config, body), "error": None}
+                return {"text": await in_thread(self._write, config, body), "error": None}
             except Exception as error:  # noqa: BLE001  (whatever a model's files or its memory lead to is the answer)
                 _log.exception("%s could not write", config.name)
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}

@@ -18,6 +18,7 @@ from invokeclone.custom_nodes import older
 from invokeclone.graph import registry
 from invokeclone.kit import log, processes
 from invokeclone.kit.database import Database
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
@@ -119,7 +120,7 @@ class Process:
         while True:
             await asyncio.sleep(IDLE_CHECK_S)
             if self._tools.engine.may_expire and self._loop.item_id is None:
-                await asyncio.to_thread(self._tools.engine.expire)
+                await in_thread(self._tools.engine.expire)
 
     def _hear(self, message: Message) -> None:
         """Take a message in the reading thread and deal with it on the loop."""
@@ -150,7 +151,7 @@ class Process:
                 self._tools.cache.forget(names)
                 self._tools.images.forget(names)
             case {"kind": "models_changed", "keys": list(keys)}:
-                self._start(asyncio.to_thread(self._tools.engine.drop, keys))
+                self._start(in_thread(self._tools.engine.drop, keys))
             case {"kind": "settings", "settings": dict(settings)}:
                 self._tools.resources.settings = Settings(**settings)
             case {"kind": "packs", "names": list(names)}:

@@ -1,11 +1,11 @@
 """What the server may ask a worker; it knows the names of the questions and which part of the worker answers."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread
 from invokeclone.worker.language import Language
 from invokeclone.worker.tools import Tools
 
@@ -57,12 +57,12 @@ class Requests:
         return self._tools.engine.stats()
 
     async def _empty_models(self, _body: Body) -> Any:
-        await asyncio.to_thread(self._tools.engine.empty)
+        await in_thread(self._tools.engine.empty)
 
     async def _convert_model(self, body: Body) -> Any:
         """Write a folder of a single file; `refused` says why that can't be done."""
         try:
-            await asyncio.to_thread(self._tools.engine.convert, **body)
+            await in_thread(self._tools.engine.convert, **body)
         except ValueError as error:
             return {"refused": str(error)}
         return {}

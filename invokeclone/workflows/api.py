@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, File, Path, Query, Response, UploadFile
 from starlette.responses import FileResponse
 
-from invokeclone.images import media
+from invokeclone.images import responses
 from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Read, validated
@@ -198,4 +198,4 @@ async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id
 @router.get("/i/{workflow_id}/thumbnail", responses=PICTURE)
 async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
     """Get a workflow's picture."""
-    return media.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)
+    return responses.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)

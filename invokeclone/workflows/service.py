@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from invokeclone.images import pictures
 from invokeclone.images.pictures import NoThumbnail, StoredThumbnail
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.offload import in_thread, off_loop
 from invokeclone.kit.paging import SQLiteDirection, check_page
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
@@ -138,7 +137,7 @@ def _judges(resources: Resources) -> str:
 async def _judge(resources: Resources, workflow: WorkflowWithoutID) -> Judgement:
     """Tell whether graphs may call the workflow, and what that was judged by."""
     judged_by = _judges(resources)
-    return await run_in_threadpool(compatibility.judge, workflow, resources.settings.max_queue_size), judged_by
+    return await in_thread(compatibility.judge, workflow, resources.settings.max_queue_size), judged_by
 
 
 async def judge_all(resources: Resources) -> None:
@@ -149,9 +148,7 @@ async def judge_all(resources: Resources) -> None:
             found = await store.unjudged(connection, judged_by, AT_ONCE)
         if not found:
             return
-        judgements = await run_in_threadpool(
-            lambda texts: [_judge_text(one, capacity) for one in texts], dict(found).values()
-        )
+        judgements = await in_thread(lambda texts: [_judge_text(one, capacity) for one in texts], dict(found).values())
         async with resources.database.write() as connection:
             for (workflow_id, text), judgement in zip(found, judgements, strict=True):
                 await store.set_judgement(connection, workflow_id, text, judgement, judged_by)
@@ -312,7 +309,7 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
 
 async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
     """Bring the workflows that come with the application up to this version's: added, replaced or taken out."""
-    ours = {one.workflow.id: one for one in await run_in_threadpool(_read_defaults, folder)}
+    ours = {one.workflow.id: one for one in await in_thread(_read_defaults, folder)}
     async with resources.database.read() as connection:
         present = await store.defaults(connection)
     if present == {workflow_id: (one.text, one.mark) for workflow_id, one in ours.items()}:

@@ -269,7 +269,8 @@ MAY_READ_JSON = {
     "kit/root_lock.py": "the file of the root's lock",
     "presets/prompts.py": "rows of the database",
     "presets/service.py": "rows of the database",
-    "queue/calls.py": "rows of the database",
+    "queue/bulk.py": "rows of the database",
+    "queue/calls/chain.py": "rows of the database",
     "queue/counts.py": "rows of the database",
     "server/link.py": "the line of a worker",
     "shims/comfyui/history.py": "rows of the database",
@@ -281,7 +282,7 @@ MAY_READ_JSON = {
     "workflows/generators.py": "a separator between quotes, which is looked for and not stored",
     "workflows/service.py": "rows of the database and files of this package",
 }
-NO_CLIENTS = ("cli/", "components/", "engine/", "families/", "worker/", "models/")
+NO_CLIENTS = ("cli/", "components/", "downloads/", "engine/", "families/", "worker/", "models/")
 """Packages that read files of models, or what the server wrote."""
 
 
@@ -291,3 +292,42 @@ def test_json_of_clients_is_read_by_the_one_rule() -> None:
 
     found = {module for module in modules_where(reads) if not module.startswith(NO_CLIENTS)}
     assert found == MAY_READ_JSON.keys()
+
+
+# HTTP, and leaving the event loop
+
+MAY_KNOW_HTTP = {
+    "cli/serve.py": "runs the ASGI server",
+    "images/listing.py": "a request dependency",
+    "images/responses.py": "answers that several routes share",
+    "kit/requests.py": "request dependencies",
+    "users/caller.py": "a request dependency",
+    "users/current.py": "a request dependency",
+}
+
+
+def test_services_return_data_and_only_routes_know_http() -> None:
+    def knows_http(path: Path) -> bool:
+        return any(module.split(".")[0] in {"fastapi", "starlette"} for module in imports(path))
+
+    def is_route(module: str) -> bool:
+        return module.startswith(("server/", "shims/")) or module.endswith(("/api.py", "_api.py"))
+
+    assert {module for module in modules_where(knows_http) if not is_route(module)} == MAY_KNOW_HTTP.keys()
+
+
+MAY_USE_THREADS = {
+    "kit/database.py": "threads of the database",
+    "kit/offload.py": "the one way off the event loop",
+    "users/passwords.py": "threads of their own: hashing must not hold up other work",
+    "worker/loop.py": "the node thread",
+}
+
+
+def test_blocking_work_leaves_the_event_loop_one_way() -> None:
+    ways = ("to_thread", "run_in_threadpool", "run_sync", "run_in_executor")
+
+    def leaves(path: Path) -> bool:
+        return any(called.split(".")[-1] in ways for called, _ in calls(path))
+
+    assert modules_where(leaves) == MAY_USE_THREADS.keys()

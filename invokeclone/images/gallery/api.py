@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from invokeclone.images import names as lists
+from invokeclone.images import responses
 from invokeclone.images.gallery import store
 from invokeclone.images.gallery.schemas import GalleryItem, GalleryItemNames, GalleryItemNamesResult
 from invokeclone.images.listing import Limit, Offset, Origin, Wanted
@@ -37,7 +37,7 @@ async def list_gallery_item_names(
     """List the names of all images and videos, in the order of the list."""
     wanted = wanted.model_copy(update={"origin": origin, "created_date": created_date})
     listed = await store.names_json(source, wanted, "item_names")
-    return await lists.answer(request, listed, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, listed, needs.settings.http_compression_level)
 
 
 @router.get("/items/names", response_model=GalleryItemNamesResult)
@@ -46,4 +46,4 @@ async def get_gallery_item_names(
 ) -> Response:
     """List kinds and names of all images and videos, in the order of the list; `item_names` is shorter."""
     listed = await store.names_json(source, wanted.model_copy(update={"origin": origin}), "items", with_kinds=True)
-    return await lists.answer(request, listed, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, listed, needs.settings.http_compression_level)

@@ -1,15 +1,16 @@
 """The video routes: what is asked and answered; no SQL, no files. What 6.8.1 calls a video's id is its name."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, Cookie, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images import access, media, service, store
-from invokeclone.images import names as lists
-from invokeclone.images.errors import VideoNotFound
+from invokeclone.images import access, responses, service, store
+from invokeclone.images.errors import UploadCutOff, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
 from invokeclone.images.listing import Limit, Offset, Origin, Wanted
 from invokeclone.images.schemas import Changed, WorkflowAndGraphResponse
@@ -90,14 +91,14 @@ async def get_video_names(request: Request, needs: Needs, wanted: Wanted, video_
     """List the names of all videos, in the order of the list."""
     wanted = wanted.model_copy(update={"origin": video_origin})
     names = await store.names_json(needs.database, wanted, VIDEOS, "video_names")
-    return await lists.answer(request, names, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, names, needs.settings.http_compression_level)
 
 
 @router.get("/ids", response_model=VideoIdsResult)
 async def get_video_ids(request: Request, needs: Needs, wanted: Wanted) -> Response:
     """List the names of all videos, as 6.8.1 asks for them."""
     names = await store.names_json(needs.database, wanted, VIDEOS, "video_ids")
-    return await lists.answer(request, names, needs.settings.http_compression_level)
+    return await responses.json_pieces(request, names, needs.settings.http_compression_level)
 
 
 @router.post("/videos_by_ids", response_model=list[VideoDTO])
@@ -115,6 +116,15 @@ async def get_videos_by_ids(
     return _json(orjson.dumps([{"video_id": name, **found[name]} for name in names]))
 
 
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    """Yield the request's body; raises UploadCutOff when the client leaves before its end."""
+    try:
+        async for data in request.stream():
+            yield data
+    except ClientDisconnect as error:
+        raise UploadCutOff from error
+
+
 @router.post("/upload", status_code=201, responses=UPLOAD_RESPONSES, openapi_extra=UPLOAD_FORM)
 async def upload_video(
     request: Request,
@@ -129,7 +139,7 @@ async def upload_video(
     """Upload a video: MP4 with H.264, up to 1 GiB."""
     video = await videos_service.upload(
         needs,
-        request.stream(),
+        _body(request),
         request.headers.get("content-type", ""),
         category=video_category,
         is_intermediate=is_intermediate,
@@ -236,8 +246,8 @@ async def get_video_full_head(
 
 async def _full(request: Request, needs: Resources, user: User, video_name: str) -> Response:
     path = await service.path(needs, video_name, user=user, kind=VIDEOS)
-    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": media.kept(needs.settings)}
-    answer = await media.part(request, path, "video/mp4", shown)
+    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": responses.kept(needs.settings)}
+    answer = await responses.part(request, path, "video/mp4", shown)
     if answer is None:
         raise VideoNotFound(video_name)
     return answer
@@ -250,8 +260,8 @@ async def get_video_thumbnail(
     """Get a small picture of how the video begins."""
     del invokeai_media_token
     path = await service.path(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
-    shown = {"Cache-Control": media.kept(needs.settings)}
-    answer = await media.answer(request, path, "image/webp", shown)
+    shown = {"Cache-Control": responses.kept(needs.settings)}
+    answer = await responses.file(request, path, "image/webp", shown)
     if answer is None:
         made = await videos_service.remake_thumbnail(needs, video_name)
         answer = Response(made, media_type="image/webp", headers=shown)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-from anyio.to_thread import run_sync
 from PIL import Image
 
 from invokeclone.images import files
@@ -18,6 +17,7 @@ from invokeclone.images.errors import MetadataNotObject, NotAVideo
 from invokeclone.images.videos.probe import REFUSED
 from invokeclone.kit import log
 from invokeclone.kit.limits import Limits
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.processes import child_environment
 
 PATIENCE_S = 60
@@ -58,7 +58,7 @@ def metadata(text: str | None, limits: Limits) -> str | None:
 
 async def inspect(path: Path) -> Seen:
     """Look into an MP4; raises NotAVideo when it is none, is not H.264 or its first frame can't be decoded."""
-    await run_sync(_require_mp4, path)
+    await in_thread(_require_mp4, path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -84,7 +84,7 @@ async def inspect(path: Path) -> Seen:
         raise NotAVideo("it makes the decoder fail")
     if process.returncode:
         raise RuntimeError(f"videos can't be looked into: {complaint.decode(errors='replace')[-2000:]}")
-    return await run_sync(_seen, told)
+    return await in_thread(_seen, told)
 
 
 def _require_mp4(path: Path) -> None:

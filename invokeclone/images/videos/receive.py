@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from anyio.to_thread import run_sync
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.requests import ClientDisconnect
 
-from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, UploadCutOff, VideoTooLarge
+from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, VideoTooLarge
 from invokeclone.kit.limits import MIB
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.storage import create
 
 if TYPE_CHECKING:
@@ -132,8 +131,6 @@ async def receive(
         await _feed(form, MultipartParser(options[b"boundary"], _callbacks(form)), body, path)
     except FormParserError as error:
         raise FormNotReadable(f"the form is damaged: {error}") from error
-    except ClientDisconnect as error:
-        raise UploadCutOff from error
     if not form.whole:
         raise FormNotReadable("the form ends before its end")
     if form.video is None:
@@ -150,13 +147,13 @@ def _callbacks(form: _Form) -> "MultipartCallbacks":
 
 async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes], path: Path) -> None:
     """Parse the body as it comes and write what is the video."""
-    file: BinaryIO = await run_sync(lambda: create(path))
+    file: BinaryIO = await in_thread(lambda: create(path))
     try:
         async for data in body:
             parser.write(data)
             if len(form.waiting) >= PIECE:
-                await run_sync(_write, file, form)
-        await run_sync(_finish, file, form)
+                await in_thread(_write, file, form)
+        await in_thread(_finish, file, form)
     finally:
         file.close()
 

@@ -12,7 +12,6 @@ from uuid import uuid4
 import orjson
 from anyio import CancelScope
 from anyio.lowlevel import RunVar
-from anyio.to_thread import run_sync
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, png, service, store
@@ -23,6 +22,7 @@ from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
 from invokeclone.kit.limits import MIB
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.prepared import Source
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -70,7 +70,7 @@ async def upload(
     settings = resources.settings
     with _turn(user):
         await service.require_fillable(resources, user, board_id)
-        part = await run_sync(_place_for_upload, settings)
+        part = await in_thread(_place_for_upload, settings)
         try:
             received = await receive(
                 body, content_type, part, intake.require_mp4_named, settings.limits.video_mib * MIB
@@ -79,10 +79,10 @@ async def upload(
             seen = await intake.inspect(part)
             where = service.new_place(resources, "mp4", category, is_intermediate=is_intermediate)
             texts = {} if metadata is None else {png.METADATA: metadata}
-            await run_sync(_keep, settings, part, where, seen.webp, texts)
+            await in_thread(_keep, settings, part, where, seen.webp, texts)
         finally:
             with CancelScope(shield=True):
-                await run_sync(remove_file, part)
+                await in_thread(remove_file, part)
         new = NewVideo(
             video_name=where.name,
             video_origin=ResourceOrigin.EXTERNAL,
@@ -136,7 +136,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     """Return the workflow and the graph kept beside a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
     where = await store.place(resources.database, name, VIDEOS)
-    found = await run_sync(_beside, files.sidecar_path(resources.settings, where))
+    found = await in_thread(_beside, files.sidecar_path(resources.settings, where))
     return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
 
 
@@ -157,7 +157,7 @@ async def remake_thumbnail(resources: Resources, name: str) -> bytes:
         seen = await intake.inspect(files.full_path(resources.settings, where, VIDEOS))
     except OSError as error:
         raise VideoNotFound(name) from error
-    await run_sync(write_file, files.thumbnail_path(resources.settings, where, VIDEOS), seen.webp)
+    await in_thread(write_file, files.thumbnail_path(resources.settings, where, VIDEOS), seen.webp)
     return seen.webp
 
 

@@ -1,6 +1,5 @@
 """What is done to registered models besides reading their rows: change, delete, identify anew, look for missing files."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from invokeclone.graph.taxonomy import ModelType
 from invokeclone.kit import log, paths
 from invokeclone.kit.errors import InvokeCloneError, NotFound, Unprocessable
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models.configs.model_config import ModelConfig
@@ -85,7 +85,7 @@ async def remove_held(resources: Resources, key: str, heir: str | None = None) -
         path = placement.absolute(settings.models_path, await store.delete(connection, key))
         others = await store.paths(connection)
     resources.events.emit(ModelsChangedEvent(keys=[key]))
-    await asyncio.to_thread(_remove_files, settings, path, key, list(others.values()))
+    await in_thread(_remove_files, settings, path, key, list(others.values()))
 
 
 def _remove_files(settings: Settings, path: Path, key: str, others: list[str]) -> None:
@@ -108,7 +108,7 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
         async with resources.database.read() as connection:
             config = await store.get(connection, key)
         model = OnDisk(placement.absolute(models, config.path))
-        found = await asyncio.to_thread(_identify_again, model, config)
+        found = await in_thread(_identify_again, model, config)
         async with resources.database.write() as connection:
             await store.update(connection, found)
     resources.events.emit(ModelsChangedEvent(keys=[key]))
@@ -159,7 +159,7 @@ async def missing(resources: Resources) -> list[ModelConfig]:
         found = [config for config in configs if config.path]
         return [config for config in found if not paths.is_there(placement.absolute(models, config.path))]
 
-    return await asyncio.to_thread(gone)
+    return await in_thread(gone)
 
 
 async def set_picture(resources: Resources, guard: Guard, key: str, data: bytes) -> None:
@@ -167,11 +167,11 @@ async def set_picture(resources: Resources, guard: Guard, key: str, data: bytes)
     with guard.holding(key):
         async with resources.database.read() as connection:
             await store.get(connection, key)
-        await asyncio.to_thread(pictures.save, resources.settings, key, data)
+        await in_thread(pictures.save, resources.settings, key, data)
 
 
 async def remove_picture(resources: Resources, guard: Guard, key: str) -> None:
     """Remove a model's picture; raises UnknownPicture when it has none, ModelBusy."""
     with guard.holding(key):
-        await asyncio.to_thread(pictures.find, resources.settings, key)
-        await asyncio.to_thread(pictures.remove, resources.settings, key)
+        await in_thread(pictures.find, resources.settings, key)
+        await in_thread(pictures.remove, resources.settings, key)

@@ -89,9 +89,9 @@ async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response
     """Read what a picture says of its making."""
     asked = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
-    data = await pictures.in_thread(lambda: pictures.unpacked(asked.image, "image", limits))
+    data = await pictures.image_work(lambda: pictures.unpacked(asked.image, "image", limits))
     with pictures.refusing("image"):
-        text, items = await pictures.in_thread(lambda: infotext.found_in(data, limits))
+        text, items = await pictures.image_work(lambda: infotext.found_in(data, limits))
     return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})
 
 

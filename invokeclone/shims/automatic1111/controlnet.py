@@ -218,7 +218,7 @@ async def with_images(
             references.append(replace(next(waiting_references), image=name, mask=mask))
         else:
             size = settings.width, settings.height
-            name = await pictures.keep(resources, await pictures.in_thread(partial(unit.prepared, image, size)), user)
+            name = await pictures.keep(resources, await pictures.image_work(partial(unit.prepared, image, size)), user)
             controls.append(replace(next(waiting_controls), image=name, preprocessor=unit.preprocessor))
     return replace(resolved, settings=replace(settings, controls=controls, references=references))
 
@@ -228,7 +228,7 @@ def _initial(request: Generate) -> str:
 
 
 async def _opened(resources: Resources, text: str) -> Image.Image:
-    data = await pictures.in_thread(lambda: pictures.unpacked(text, PARAM, resources.settings.limits))
+    data = await pictures.image_work(lambda: pictures.unpacked(text, PARAM, resources.settings.limits))
     return await pictures.opened(resources, data, PARAM)
 
 

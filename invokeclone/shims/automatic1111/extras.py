@@ -47,6 +47,6 @@ def enlarged(image: Image.Image, asked: Upscale) -> Image.Image:
 
 async def answered(resources: Resources, text: str, asked: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
     """Return a picture in base64, enlarged."""
-    data = await pictures.in_thread(lambda: pictures.unpacked(text, param, resources.settings.limits))
+    data = await pictures.image_work(lambda: pictures.unpacked(text, param, resources.settings.limits))
     image = await pictures.opened(resources, data, param)
-    return await pictures.in_thread(lambda: pictures.base64_of(pictures.encoded(enlarged(image, asked), format)))
+    return await pictures.image_work(lambda: pictures.base64_of(pictures.encoded(enlarged(image, asked), format)))

@@ -62,7 +62,7 @@ async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
     image = await _read(desk.resources, asked.init_images[0], "init_images")
     mask = await _read(desk.resources, asked.mask, "mask") if asked.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
-    ready = await pictures.in_thread(lambda: inpainting.arranged(image, mask, asked, size))
+    ready = await pictures.image_work(lambda: inpainting.arranged(image, mask, asked, size))
     init_image, inpaint_mask, target = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
     settings = replace(plan.resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask, paste_target=target)
     return await _answered(desk, replace(plan, resolved=replace(plan.resolved, settings=settings)), asked)
@@ -75,7 +75,7 @@ async def _planned(desk: Desk, asked: Generate) -> GenerationPlan:
 
 
 async def _read(resources: Resources, text: str, param: str) -> Any:
-    data = await pictures.in_thread(lambda: pictures.unpacked(text, param, resources.settings.limits))
+    data = await pictures.image_work(lambda: pictures.unpacked(text, param, resources.settings.limits))
     return await pictures.opened(resources, data, param)
 
 
@@ -95,7 +95,7 @@ async def _answered(desk: Desk, plan: GenerationPlan, asked: Generate) -> dict[s
 
 async def _packed(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     path = await service.path(resources, name)
-    return await pictures.in_thread(lambda: pictures.base64_of(infotext.packed(path, plan.options.format, text)))
+    return await pictures.image_work(lambda: pictures.base64_of(infotext.packed(path, plan.options.format, text)))
 
 
 async def _run(desk: Desk, plan: GenerationPlan) -> list[Made]:

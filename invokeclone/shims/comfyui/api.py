@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
-from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request, Response, WebSocket
 from fastapi.responses import FileResponse
 from PIL import Image
@@ -26,6 +25,7 @@ from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.image_files import open_own
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.limits import MIB, Limits
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import caches
@@ -93,7 +93,7 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Lis
             if "prompt_id" in body:
                 await _check_new(connection, prompt_id)
             known = await catalog.read(connection, user, list(_pictures(kept.prompt)))
-        checked, kept, batch = await run_sync(lambda: _translated(kept, known, prompt_id, needs.settings.limits))
+        checked, kept, batch = await in_thread(lambda: _translated(kept, known, prompt_id, needs.settings.limits))
     except WorkflowRefused as refused:
         return json_answer(refused.body, 400)
     clients.expect(prompt_id, user, kept, list(batch.graph.nodes))
@@ -342,7 +342,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
         with open_own(path) as image:
             return pictures.encoded(_channel(image, channel), format_, effort)
 
-    data = await pictures.in_thread(packed)
+    data = await pictures.image_work(packed)
     return Response(data, media_type=pictures.MIME[format_])
 
 
@@ -350,7 +350,7 @@ async def _file(resources: Resources, name: str, user: User) -> Path:
     """Return where a picture lies; raises ImagesMoving, ImageNotYours, ImageNotFound."""
     _check_at_rest(resources)
     path = await images.path(resources, name, user=user)
-    if not await run_sync(path.is_file):
+    if not await in_thread(path.is_file):
         raise ImageNotFound(name)
     return path
 
@@ -394,7 +394,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
         made.putalpha(alpha)
         return made
 
-    return _kept(await pictures.keep(needs, await pictures.in_thread(masked), user))
+    return _kept(await pictures.keep(needs, await pictures.image_work(masked), user))
 
 
 async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
@@ -404,7 +404,7 @@ async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
         raise Refused("a file is missing", "image")
     image = await pictures.opened(resources, await file.read(), "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
-    return await pictures.in_thread(lambda: image.convert(mode))
+    return await pictures.image_work(lambda: image.convert(mode))
 
 
 def _original(form: FormData, limits: Limits) -> str:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from anyio.to_thread import run_sync
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.offload import in_thread
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import record, store
@@ -48,7 +48,7 @@ async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict
     unknown = [item for item in items if _key(item) not in found]
     if unknown:
         texts = await store.sessions(connection, [item.item_id for item in unknown])
-        made = await run_sync(lambda: {_key(item): _made(item, texts.get(item.item_id)) for item in unknown})
+        made = await in_thread(lambda: {_key(item): _made(item, texts.get(item.item_id)) for item in unknown})
         new = {key: entry for key, entry in made.items() if entry is not None}
         _remember(new)
         found |= new

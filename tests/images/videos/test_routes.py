@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from invokeclone.images import media
+from invokeclone.images import responses
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit.resources import Resources
 
@@ -88,8 +88,8 @@ async def test_a_range(client: httpx.AsyncClient, upload, mp4: bytes, asked: str
 
 
 async def test_ranges_are_sent_in_parts(client: httpx.AsyncClient, upload, mp4: bytes, monkeypatch) -> None:
-    assert media.PART == 1024 * 1024
-    monkeypatch.setattr(media, "PART", 500)
+    assert responses.PART == 1024 * 1024
+    monkeypatch.setattr(responses, "PART", 500)
     url = f"/{(await upload())['video_url']}"
     found = b""
     while len(found) < len(mp4):

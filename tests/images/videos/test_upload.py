@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.errors import UploadCutOff
-from invokeclone.images.videos import intake, receive, service
+from invokeclone.images.videos import api, intake, receive, service
 from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
@@ -205,9 +205,16 @@ async def test_a_client_that_goes_away_leaves_nothing(resources: Resources, mp4:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4
         raise ClientDisconnect
 
+    class Request:
+        stream = staticmethod(cut_off)
+
     with pytest.raises(UploadCutOff):
         await service.upload(
-            resources, cut_off(), BOUNDARY["content-type"], category=ImageCategory.GENERAL, is_intermediate=False
+            resources,
+            api._body(Request),
+            BOUNDARY["content-type"],
+            category=ImageCategory.GENERAL,
+            is_intermediate=False,
         )
     assert left(resources) == []
 
