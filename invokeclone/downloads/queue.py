@@ -159,7 +159,7 @@ class Downloads:
         entry.job.job_ended = now()
         self._halt(entry)
         self._change(entry, DownloadJobStatus.CANCELLED)
-        entry.task = asyncio.create_task(self._clear(entry, entry.task))
+        entry.task = asyncio.create_task(self._clear(entry, entry.task), name=f"download {entry.job.id}: removal")
         self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
         self._fill()
 

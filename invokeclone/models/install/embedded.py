@@ -17,7 +17,7 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.files.hashing import hash_model
 from invokeclone.models.files.on_disk import OnDisk
-from invokeclone.models.install.registration import Request, register
+from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.tables import app_state
@@ -48,7 +48,7 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
     if before is not None:
         return await _follow(resources, files)
     stated: dict[str, Any] = json.loads(await asyncio.to_thread((folder / "defaults.json").read_text, "utf-8"))
-    request = Request(
+    request = RegistrationRequest(
         path=files,
         source=files.as_posix(),
         source_type=ModelSourceType.Path,

@@ -1,6 +1,6 @@
 """Hugging Face: which token to use, what a repository holds, where its files are.
 
-The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. It knows the hub's answers, and not which files are wanted.
+The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. Does not depend on which files are selected.
 """
 
 import asyncio

@@ -34,8 +34,13 @@ _KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
 """A key names a folder of the models folder and a picture, so that it must be a plain and short file name."""
 
 
+def is_key(text: str) -> bool:
+    """Tell whether a model may have this key."""
+    return bool(_KEY.match(text)) and text != placement.PICTURES
+
+
 @dataclass(frozen=True)
-class Request:
+class RegistrationRequest:
     """What is to be registered: the absolute `path`, where it is from, the fields that somebody states, and how."""
 
     path: Path
@@ -46,14 +51,14 @@ class Request:
     stopped: Callable[[], bool] = lambda: False
 
 
-async def register(resources: Resources, guard: Guard, request: Request) -> ModelConfig:
+async def register(resources: Resources, guard: Guard, request: RegistrationRequest) -> ModelConfig:
     """Register the model and return its record.
 
     Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
     after any of these the files are where they were and there is no record.
     """
     key = str(request.stated.get("key") or new_key())
-    if not _KEY.match(key) or key == placement.PICTURES:
+    if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     with guard.holding(key):
         await _check_free(resources, request.path, key)
@@ -92,7 +97,7 @@ async def register_external(
     Raises InvalidModel, DuplicateModelException, ModelBusy.
     """
     key = str(stated.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
-    if not _KEY.match(key) or key == placement.PICTURES:
+    if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     record = {
         "name": source.provider_model_id,
@@ -115,7 +120,7 @@ async def register_external(
     return config
 
 
-def examine(settings: Settings, request: Request, key: str) -> ModelConfig:
+def examine(settings: Settings, request: RegistrationRequest, key: str) -> ModelConfig:
     """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
     model = OnDisk(request.path)
     facts = {
@@ -152,7 +157,7 @@ async def _check_free(resources: Resources, path: Path, key: str) -> None:
         raise DuplicateModelException(f"{path} is registered already, as model {other}")
 
 
-async def _insert(resources: Resources, request: Request, config: ModelConfig) -> ModelConfig:
+async def _insert(resources: Resources, request: RegistrationRequest, config: ModelConfig) -> ModelConfig:
     models, placed = resources.settings.models_path, request.path
     if not request.inplace:
         async with resources.database.read() as connection:

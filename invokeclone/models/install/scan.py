@@ -9,7 +9,7 @@ from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files.on_disk import MODEL_FILES, walk
-from invokeclone.models.install.fetching import FOLDER
+from invokeclone.models.install.folders import FOLDER
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.schemas import (

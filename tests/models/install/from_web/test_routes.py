@@ -1,5 +1,6 @@
 """The routes of downloads, of installations from the web and of Hugging Face."""
 
+import asyncio
 import stat
 
 import pytest
@@ -17,7 +18,7 @@ MODELS = "/api/v2/models"
 
 async def ended(client, number):
     while (job := (await client.get(f"{QUEUE}/i/{number}")).json())["status"] in {"waiting", "running"}:
-        pass
+        await asyncio.sleep(0.005)
     return job
 
 
@@ -155,7 +156,7 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
         return (await client.get(url)).json()["status"]
 
     while (await client.get(url)).json()["bytes"] != 100:
-        pass
+        await asyncio.sleep(0.005)
     assert await state() == "downloading"
     assert (await client.post(f"{url}/pause")).json()["status"] == "paused"
     assert (await client.post(f"{url}/restart_file", json="http://a/b")).status_code == 404
@@ -163,7 +164,7 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
     answer = await client.post(f"{url}/resume")
     assert (answer.status_code, answer.json()["status"] != "paused") == (201, True)
     while await state() != "completed":
-        pass
+        await asyncio.sleep(0.005)
     done = (await client.get(url)).json()
     assert [part["status"] for part in done["download_parts"]] == ["completed"]
     for act in ("pause", "resume", "restart_failed"):
@@ -180,7 +181,7 @@ async def test_what_an_installation_downloads_is_no_orphan(client, fake_web, mak
     fake_web.page("/m.safetensors", make.checkpoint().read_bytes(), hold_after=100)
     await client.post(f"{MODELS}/install", params={"source": f"{fake_web.url}/m.safetensors"}, json={})
     while (await client.get(f"{MODELS}/install/0")).json()["bytes"] != 100:
-        pass
+        await asyncio.sleep(0.005)
     assert (await client.get(f"{MODELS}/sync/orphaned")).json() == []
 
 
