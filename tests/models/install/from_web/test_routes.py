@@ -8,7 +8,7 @@ import pytest
 from invokeclone.downloads.queue import Downloads
 from invokeclone.downloads.web import Web
 from invokeclone.kit.settings import Settings
-from invokeclone.models.install.hub import TOKEN_FILE, Hub
+from invokeclone.models.install.hub import TOKEN_FILE, Hub, is_repository
 from invokeclone.users.current import User, current_user
 from tests.fake_downloads import until
 
@@ -282,6 +282,11 @@ def test_whose_token_is_used(settings, tmp_path):
     web = Web(settings)
     assert Hub(settings, web, where).token() == "library"
     assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "environment"
+    assert Hub(settings, web, where | {"HUGGING_FACE_HUB_TOKEN": "older"}).token() == "older"
+    assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() is None
+    (tmp_path / "cache/huggingface").mkdir(parents=True)
+    (tmp_path / "cache/huggingface/token").write_text("cached\n")
+    assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() == "cached"
     (settings.root / TOKEN_FILE).write_text("here")
     assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "here"
     assert Hub(settings, web, {}).endpoint == "https://huggingface.co"
@@ -294,3 +299,15 @@ async def test_a_destination_that_no_file_system_takes(client, dest):
     answer = await client.post(f"{QUEUE}/i/", json={"source": "https://example.com/model.safetensors", "dest": dest})
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *((name, True) for name in ("owner/name", "owner/n.a-m_e", "o/" + "n" * 96)),
+        *((name, False) for name in ("name", "o/n/x", "../x", "o/a..b", "o/n.git", "o/n\n", "o/n\0", "ö/n", "")),
+        ("o/" + "n" * 97, False),
+    ],
+)
+async def test_names_of_repositories(name, valid):
+    assert await is_repository(name) is valid
