@@ -1,5 +1,7 @@
 """Lets the n-th operation of a piece of work fail: SQL statements and commits, and operations on files of one folder.
 
+When every later one fails too, the disk and the database are as a process leaves them that dies there.
+
 `Faults.count` after a run without a fault says how many there are, so that a test finds out by itself.
 """
 
@@ -8,6 +10,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,16 +34,19 @@ class Faults:
         self.count = 0
         self.failing = 0
         self.failed: str | None = None
-        self._armed = False
+        self.dead = threading.Event()
+        """Set once an operation has failed."""
+        self._armed = self._forever = False
         self._descriptors: set[int] = set()
         self._patch_sql(monkeypatch)
         for name in FILE_CALLS:
             self._patch_file(monkeypatch, name)
 
     @contextlib.contextmanager
-    def armed(self, failing: int) -> Iterator[None]:
-        """Let operation number `failing` (from 1) of the block fail; 0: none."""
-        self.count, self.failing, self.failed, self._armed = 0, failing, None, True
+    def armed(self, failing: int, *, forever: bool = False) -> Iterator[None]:
+        """Let operation number `failing` (from 1) of the block fail, and `forever` all that follow; 0: none."""
+        self.count, self.failing, self.failed, self._armed, self._forever = 0, failing, None, True, forever
+        self.dead.clear()
         try:
             yield
         finally:
@@ -51,10 +57,11 @@ class Faults:
         if not self._armed:
             return False
         self.count += 1
-        if self.count != self.failing:
-            return False
-        self.failed = what
-        return True
+        if self.count == self.failing:
+            self.failed = what
+            self.dead.set()
+            return True
+        return self._forever and 0 < self.failing < self.count
 
     def _patch_sql(self, monkeypatch: pytest.MonkeyPatch) -> None:
         original: Any = aiosqlite.Connection._execute

@@ -28,6 +28,7 @@ from invokeclone.downloads.web import Web, shown
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Emitter
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.times import now
 
@@ -117,7 +118,7 @@ class DownloadQueue:
         Raises DestinationRefused, DestinationTaken.
         """
         reserved = await self._reserved() if self._reserved else []
-        return await asyncio.to_thread(destinations.destination, self._settings, text, reserved)
+        return await in_thread(destinations.destination, self._settings, text, reserved)
 
     def add(self, wanted: DownloadRequest, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
         """Queue a download and return its job; a `held` one stays paused until it is resumed."""
@@ -159,7 +160,7 @@ class DownloadQueue:
         entry.job.job_ended = now()
         self._halt(entry)
         self._change(entry, DownloadJobStatus.CANCELLED)
-        entry.task = asyncio.create_task(self._clear(entry, entry.task))
+        entry.task = asyncio.create_task(self._clear(entry, entry.task), name=f"download {entry.job.id}: removal")
         self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
         self._fill()
 

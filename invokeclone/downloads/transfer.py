@@ -16,6 +16,7 @@ from invokeclone.downloads.part import Note, PartialFile, check_space
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import Web, check_status, reading, shown
 from invokeclone.kit import log
+from invokeclone.kit.offload import in_thread
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -130,7 +131,7 @@ class Transfer:
             self.part = PartialFile(self._job.download_path, self._sha256)
         if self.part is None:
             return 0, None
-        size, note = await asyncio.to_thread(self.part.found)
+        size, note = await in_thread(self.part.found)
         usable = note is not None and note.url == url and (note.marked or self._sha256 is not None)
         return (size, note) if usable else (0, None)
 
@@ -170,7 +171,7 @@ class Transfer:
         self._describe(response, keep)
         self._check_kind(response)
         if job.total_bytes:
-            await asyncio.to_thread(check_space, self.part.path.parent, job.total_bytes - keep)
+            await in_thread(check_space, self.part.path.parent, job.total_bytes - keep)
         await finished(self.part.open, self._noted(response, url), keep)
         job.bytes = keep
         self._progress()
@@ -192,7 +193,7 @@ class Transfer:
                         first = await self._write(waiting, first=first)
                     if not self._job.total_bytes and self._job.bytes - checked > CHECK_SPACE_EVERY:
                         checked = self._job.bytes
-                        await asyncio.to_thread(check_space, self._job.dest, CHECK_SPACE_EVERY)
+                        await in_thread(check_space, self._job.dest, CHECK_SPACE_EVERY)
         finally:
             await self._write(waiting, first=first)
 
@@ -239,7 +240,7 @@ class Transfer:
 
 async def finished(work: Callable[..., T], *arguments: object) -> T:
     """Do blocking work in a thread, and wait for its end even when this task is cancelled meanwhile."""
-    going_on = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    going_on = asyncio.ensure_future(in_thread(work, *arguments))
     await ended(going_on)
     return going_on.result()
 

@@ -18,6 +18,7 @@ import orjson
 
 from invokeclone.downloads import addresses
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.settings import Settings
 from invokeclone.version import __version__
 
@@ -109,7 +110,7 @@ class Web:
             else:
                 break
         try:
-            return await asyncio.to_thread(orjson.loads, text)
+            return await in_thread(orjson.loads, text)
         except ValueError as error:
             raise DownloadFailed(f"the answer of {shown(url)} is not JSON") from error
 
@@ -156,7 +157,7 @@ class Web:
 
     async def _opened(self) -> "ClientSession":
         if self._session is None:
-            await asyncio.to_thread(importlib.import_module, "aiohttp")
+            await in_thread(importlib.import_module, "aiohttp")
         if self._session is None:  # whoever waited longer for the import finds it open
             import aiohttp
 

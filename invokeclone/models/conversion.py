@@ -17,7 +17,7 @@ from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.models.files.on_disk import OnDisk
-from invokeclone.models.install.registration import Request, register
+from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import changes, pictures, placement, store
 from invokeclone.models.records.guard import Guard
 
@@ -96,6 +96,8 @@ async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -
         raise NotConvertible(f"{old.name} cannot be converted: {answer['refused']}")
 
 
-def _request(old: ModelConfig, target: Path, key: str) -> Request:
+def _request(old: ModelConfig, target: Path, key: str) -> RegistrationRequest:
     stated: dict[str, Any] = old.model_dump(include=_KEPT, exclude_none=True)
-    return Request(path=target, source=old.source, source_type=old.source_type, stated=stated | {"key": key})
+    return RegistrationRequest(
+        path=target, source=old.source, source_type=old.source_type, stated=stated | {"key": key}
+    )

@@ -139,7 +139,10 @@ MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
     "server/origins.py": "asks for this machine's names; opens no connection",
+    "models/install/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
+OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}
+"""What may be imported from huggingface_hub: names that touch no network."""
 
 
 def test_there_is_one_way_out_to_the_network() -> None:
@@ -149,6 +152,12 @@ def test_there_is_one_way_out_to_the_network() -> None:
         return named or any(called in CONNECTING or called.endswith(".create_connection") for called, _ in calls(path))
 
     assert modules_where(goes_out) == set(MAY_USE_THE_NETWORK)
+
+
+def test_nothing_of_hugging_faces_client_is_used() -> None:
+    library = "huggingface_hub"
+    names = {name for path in SOURCES for name in imports(path) if name.startswith(library)}
+    assert names - {library, f"{library}.errors", f"{library}.utils"} == {f"{library}.{name}" for name in OFFLINE}
 
 
 STARTS = (

@@ -126,7 +126,7 @@ async def test_a_canceled_item_ends_its_download_which_is_gone_on_with_later(mod
 
 async def test_two_at_once_fetch_one_file(resources, web, monkeypatch):
     """As two workers do it: the second waits for the first."""
-    monkeypatch.setattr("invokeclone.models.install.cached.ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr("invokeclone.models.install.cached.POLL_S", 0.01)
     web.page("/a.bin", b"data")
     one, two = DownloadCache(resources), DownloadCache(resources)
     url = f"{web.url}/a.bin"

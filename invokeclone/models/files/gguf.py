@@ -1,7 +1,11 @@
-"""What tensors and facts a GGUF file declares; only its header is read, and checked against the file's length."""
+"""What tensors and facts a GGUF file declares; only its header is read, and checked against the file's length.
+
+The number types are the gguf library's. Its reader is not used: docs/decisions/0010.
+"""
 
 import math
 import struct
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,16 +22,14 @@ _MAX_TENSORS = 200_000
 _ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_TYPES = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4),
-    27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
-}  # fmt: skip
-"""Number types: name, elements of a block, bytes of a block."""
+
+
+@cache
+def _types() -> dict[int, tuple[str, int, int]]:
+    """Return name, elements of a block and bytes of a block for each number type; imported when a file is first read."""
+    from gguf.constants import GGML_QUANT_SIZES
+
+    return {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
 class _Range(NamedTuple):
@@ -108,7 +110,8 @@ class _Header:
         shape = tuple(self.number("<Q") for _ in range(dimensions))
         kind, begin = self.number("<I"), self.number("<Q")
         self.ranges.append(_Range(begin, begin + _size(name, kind, shape), name))
-        return name, Tensor(_TYPES[kind][0] if kind in _TYPES else f"GGML{kind}", shape[::-1])
+        types = _types()
+        return name, Tensor(types[kind][0] if kind in types else f"GGML{kind}", shape[::-1])
 
     def _count(self, values: int) -> None:
         self._values -= values
@@ -139,9 +142,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:
     """Return a tensor's bytes; of an unknown number type the fewest that it can have."""
     elements = math.prod(shape)
-    if kind not in _TYPES:
+    if kind not in _types():
         return elements // 8
-    _, block, size = _TYPES[kind]
+    _, block, size = _types()[kind]
     if shape and shape[0] % block:
         raise InvalidModel(f"tensor {name} has rows of {shape[0]}, which are not whole blocks of {block}")
     return elements // block * size

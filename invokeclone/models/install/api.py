@@ -75,7 +75,7 @@ async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInst
 @router.delete("/install/{id}", status_code=201)
 async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (the wire's word)
     """Cancel an install job; one that has ended stays as it is."""
-    installer.cancel(id)
+    await installer.cancel(id)
 
 
 @router.post("/install/{id}/pause", status_code=201)

@@ -1,6 +1,5 @@
 """The model that ships with the package: registered once in a database's life, followed when the package moves."""
 
-import asyncio
 import json
 import uuid
 from pathlib import Path
@@ -12,12 +11,13 @@ from sqlalchemy.dialects.sqlite import insert
 from invokeclone.graph.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.files.hashing import hash_model
 from invokeclone.models.files.on_disk import OnDisk
-from invokeclone.models.install.registration import Request, register
+from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.tables import app_state
@@ -40,15 +40,15 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
     the model, the record follows. Without the model's files, or with damaged ones, nothing happens but a line in the log.
     """
     files = folder / "model"
-    if not await asyncio.to_thread(files.is_dir):
+    if not await in_thread(files.is_dir):
         _log.info("there is no embedded model at %s", files)
         return None
     async with resources.database.read() as connection:
         before = await connection.scalar(select(app_state.c.value).where(app_state.c.key == _REGISTERED))
     if before is not None:
         return await _follow(resources, files)
-    stated: dict[str, Any] = json.loads(await asyncio.to_thread((folder / "defaults.json").read_text, "utf-8"))
-    request = Request(
+    stated: dict[str, Any] = json.loads(await in_thread((folder / "defaults.json").read_text, "utf-8"))
+    request = RegistrationRequest(
         path=files,
         source=files.as_posix(),
         source_type=ModelSourceType.Path,
@@ -77,9 +77,9 @@ async def _follow(resources: Resources, files: Path) -> ModelConfig | None:
         return None
     model = OnDisk(files)
     algorithm = config.hash.partition(":")[0]
-    hashed = await asyncio.to_thread(hash_model, model, algorithm) if algorithm != "random" else config.hash
+    hashed = await in_thread(hash_model, model, algorithm) if algorithm != "random" else config.hash
     recorded = placement.recorded(resources.settings.models_path, model.path)
-    found = {"path": recorded, "hash": hashed, "file_size": await asyncio.to_thread(lambda: model.size)}
+    found = {"path": recorded, "hash": hashed, "file_size": await in_thread(lambda: model.size)}
     current = config.model_copy(update=found)
     if current != config:
         async with resources.database.write() as connection:

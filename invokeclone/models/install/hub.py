@@ -1,15 +1,15 @@
 """Hugging Face: which token to use, what a repository holds, where its files are.
 
-The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. It knows the hub's answers, and not which files are wanted.
+The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. The library checks names and makes addresses; what goes over
+the network goes through `Web` (docs/decisions/0009). Does not depend on which files are selected.
 """
 
-import asyncio
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import AnyHttpUrl
@@ -17,6 +17,7 @@ from pydantic import AnyHttpUrl
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed
 from invokeclone.downloads.web import Web
 from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.settings import Settings
 from invokeclone.kit.storage import remove_file, write_file
 from invokeclone.models.files.on_disk import MODEL_FILES
@@ -24,7 +25,6 @@ from invokeclone.models.install.metadata import HuggingFaceMetadata, RemoteModel
 from invokeclone.models.records.schemas import HFTokenStatus
 
 TOKEN_FILE = "hf_token"  # noqa: S105  (the file's name)
-_REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -45,40 +45,41 @@ class Hub:
     def token(self) -> str | None:
         """Return the token to use: the one that was logged in with here, else Hugging Face's own. Blocking."""
         own = _read(self._file)
-        return own or self._environment.get("HF_TOKEN") or _read(self._library_file())
+        environment = self._environment.get("HF_TOKEN") or self._environment.get("HUGGING_FACE_HUB_TOKEN")
+        return own or environment or _read(self._library_file())
 
     async def token_for(self, url: str) -> str | None:
         """Return the token for an address: only the hub's own ones get any."""
         if _origin(url) != _origin(self.endpoint):
             return None
-        return await asyncio.to_thread(self.token)
+        return await in_thread(self.token)
 
     async def status(self) -> HFTokenStatus:
         """Say whether the token that would be used works."""
-        return await self._check(await asyncio.to_thread(self.token))
+        return await self._check(await in_thread(self.token))
 
     async def login(self, token: str) -> HFTokenStatus:
         """Keep a token if the hub says that it works, for this user of the machine alone to read."""
         status = await self._check(token.strip())
         if status is HFTokenStatus.VALID:
-            await asyncio.to_thread(write_file, self._file, token.strip().encode(), 0o600)
+            await in_thread(write_file, self._file, token.strip().encode(), 0o600)
         return status
 
     async def logout(self) -> HFTokenStatus:
         """Forget the token that was logged in with; the answer is of the one that would be used now."""
-        await asyncio.to_thread(remove_file, self._file)
+        await in_thread(remove_file, self._file)
         return await self.status()
 
     async def metadata(self, repo: str, token: str | None = None) -> HuggingFaceMetadata:
         """Return what is in the newest state of a repository. Raises NotARepository, DownloadFailed and its kinds."""
-        if not is_repository(repo):
+        if not await is_repository(repo):
             raise NotARepository(f"not the name of a repository (owner/name): {repo!r}")
-        token = token or await asyncio.to_thread(self.token)
+        token = token or await in_thread(self.token)
         try:
             answer = await self._web.get_json(f"{self.endpoint}/api/models/{repo}?blobs=true", token=token)
         except AccessDenied as error:
             raise AccessDenied(f"{repo}: no such repository, or one that wants a login with access to it") from error
-        return await asyncio.to_thread(self._described, repo, answer)
+        return await in_thread(self._described, repo, answer)
 
     def file_url(self, url: str) -> str:
         """Return the address of the file that a hub's page at `url` shows; any other address stays as it is."""
@@ -103,10 +104,12 @@ class Hub:
         )
 
     def _file_of(self, repo: str, revision: str, entry: dict[str, Any]) -> RemoteModelFile:
+        from huggingface_hub import hf_hub_url
+
         lfs = entry.get("lfs") if isinstance(entry.get("lfs"), dict) else {}
         path, size, sha256 = str(entry.get("rfilename") or ""), entry.get("size"), str((lfs or {}).get("sha256") or "")
         return RemoteModelFile(
-            url=AnyHttpUrl(f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"),
+            url=AnyHttpUrl(hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)),
             path=Path(path),
             size=size if isinstance(size, int) and size >= 0 else None,
             sha256=sha256 if _SHA256.match(sha256) else None,
@@ -114,8 +117,9 @@ class Hub:
 
     def _library_file(self) -> Path:
         environment = self._environment
-        home = Path(environment.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-        return Path(environment.get("HF_TOKEN_PATH") or home / "token").expanduser()
+        cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
+        folder = Path(environment.get("HF_HOME") or cache / "huggingface")
+        return Path(environment.get("HF_TOKEN_PATH") or folder / "token").expanduser()
 
     async def _check(self, token: str | None) -> HFTokenStatus:
         if not token:
@@ -129,9 +133,20 @@ class Hub:
         return HFTokenStatus.VALID
 
 
-def is_repository(text: str) -> bool:
+async def is_repository(text: str) -> bool:
     """Tell whether the text has the form of a repository's name, `owner/name`."""
-    return bool(_REPO.match(text))
+    return "/" in text and await in_thread(_is_valid, text)
+
+
+def _is_valid(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _checkpoints(files: list[RemoteModelFile], *, only_top: bool) -> list[AnyHttpUrl] | None:

@@ -20,7 +20,7 @@ class InstallPage(NamedTuple):
 async def accept(installer: Installer, source: str, headers: Mapping[str, str]) -> InstallPage:
     """Begin to install a repository; the page's status is 201, 400 for no repository, 409 for one that is installed."""
     try:
-        if not is_repository(source):
+        if not await is_repository(source):
             raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
         if _unasked(headers):
             return InstallPage("Not begun", "This can only be asked for by following a link.", 400)

@@ -1,8 +1,9 @@
-"""SQL for installations from the web that haven't ended; the rows are what a restart goes on with. Tokens are not in them."""
+"""SQL for installations that haven't ended; the rows are what a restart goes on with. Tokens are not in them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.times import now
@@ -10,7 +11,7 @@ from invokeclone.tables import model_installs
 
 
 @dataclass(frozen=True)
-class Entry:
+class InstallEntry:
     """One installation: its folder, the key of the model to be, and JSON of source, stated fields and plan."""
 
     folder: str
@@ -22,15 +23,11 @@ class Entry:
     error: str | None = None
 
 
-async def add(connection: AsyncConnection, entry: Entry) -> None:
-    """Note that an installation began."""
-    row = {"folder": entry.folder, "key": entry.key, "source": entry.source, "stated": entry.stated}
-    await connection.execute(insert(model_installs).values(created_at=now(), **row))
-
-
-async def change(connection: AsyncConnection, folder: str, **values: str | bool | None) -> None:
-    """Change columns of one installation; without effect when it has ended."""
-    await connection.execute(update(model_installs).where(model_installs.c.folder == folder).values(**values))
+async def save(connection: AsyncConnection, entry: InstallEntry) -> None:
+    """Write the row of an installation, whether there is one or not."""
+    row = asdict(entry)
+    statement = insert(model_installs).values(created_at=now(), **row)
+    await connection.execute(statement.on_conflict_do_update(index_elements=["folder"], set_=row))
 
 
 async def remove(connection: AsyncConnection, folder: str) -> None:
@@ -38,8 +35,8 @@ async def remove(connection: AsyncConnection, folder: str) -> None:
     await connection.execute(delete(model_installs).where(model_installs.c.folder == folder))
 
 
-async def entries(connection: AsyncConnection) -> list[Entry]:
+async def entries(connection: AsyncConnection) -> list[InstallEntry]:
     """Return every installation that hasn't ended, oldest first."""
-    columns = [model_installs.c[name] for name in Entry.__dataclass_fields__]
-    found = await connection.execute(select(*columns).order_by(model_installs.c.created_at, model_installs.c.folder))
-    return [Entry(**row._mapping) for row in found]  # noqa: SLF001  (SQLAlchemy's public name for it)
+    columns = [model_installs.c[name] for name in InstallEntry.__dataclass_fields__]
+    result = await connection.execute(select(*columns).order_by(model_installs.c.created_at, model_installs.c.folder))
+    return [InstallEntry(**row._mapping) for row in result]  # noqa: SLF001  (SQLAlchemy's public name for it)

@@ -15,7 +15,7 @@ from invokeclone.models.install.selection import select
 RemoteSource = HFModelSource | URLModelSource
 
 
-class Plan(BaseModel):
+class DownloadPlan(BaseModel):
     """What is to be fetched. Paths are relative to the folder of the download."""
 
     files: list[RemoteModelFile]
@@ -29,23 +29,21 @@ class Plan(BaseModel):
         return sum(file.size or 0 for file in self.files)
 
 
-async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> Plan:
+async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> DownloadPlan:
     """Find out what to fetch. Raises DownloadFailed and its kinds, NotARepository, AddressRefused."""
     if isinstance(source, URLModelSource):
         url = AnyHttpUrl(hub.file_url(str(source.url)))
-        return Plan(files=[RemoteModelFile(url=url, path=Path(), size=None)])
+        return DownloadPlan(files=[RemoteModelFile(url=url, path=Path(), size=None)])
     metadata = await hub.metadata(source.repo_id, source.access_token)
     variant = default_variant(settings) if source.variant is None else source.variant
-    wanted = set(select([file.path for file in metadata.files], variant, source.subfolder))
-    chosen = [file for file in metadata.files if file.path in wanted]
-    for file in chosen:
+    selected = set(select([file.path for file in metadata.files], variant, source.subfolder))
+    files = [file for file in metadata.files if file.path in selected]
+    for file in files:
         names.safe_path(file.path.as_posix())
-    single = len(chosen) == 1 and (source.subfolder == chosen[0].path or len(chosen[0].path.parts) == 1)
-    root = Path(names.safe_name(chosen[0].path.name if single else _folder_name(source)))
-    placed = [
-        file.model_copy(update={"path": root if single else root / _inside(source, file.path)}) for file in chosen
-    ]
-    return Plan(files=placed, root=root, metadata=metadata)
+    single = len(files) == 1 and (source.subfolder == files[0].path or len(files[0].path.parts) == 1)
+    root = Path(names.safe_name(files[0].path.name if single else _folder_name(source)))
+    placed = [file.model_copy(update={"path": root if single else root / _inside(source, file.path)}) for file in files]
+    return DownloadPlan(files=placed, root=root, metadata=metadata)
 
 
 def default_variant(settings: Settings) -> ModelRepoVariant:

@@ -12,6 +12,7 @@ from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
 from invokeclone.kit import log, paths
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.settings import Settings
 from invokeclone.models.configs.model_config import ModelConfig, new_key
@@ -34,8 +35,13 @@ _KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
 """A key names a folder of the models folder and a picture, so that it must be a plain and short file name."""
 
 
+def is_key(text: str) -> bool:
+    """Tell whether a model may have this key."""
+    return bool(_KEY.match(text)) and text != placement.PICTURES
+
+
 @dataclass(frozen=True)
-class Request:
+class RegistrationRequest:
     """What is to be registered: the absolute `path`, where it is from, the fields that somebody states, and how."""
 
     path: Path
@@ -46,26 +52,26 @@ class Request:
     stopped: Callable[[], bool] = lambda: False
 
 
-async def register(resources: Resources, guard: Guard, request: Request) -> ModelConfig:
+async def register(resources: Resources, guard: Guard, request: RegistrationRequest) -> ModelConfig:
     """Register the model and return its record.
 
     Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
     after any of these the files are where they were and there is no record.
     """
     key = str(request.stated.get("key") or new_key())
-    if not _KEY.match(key) or key == placement.PICTURES:
+    if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     with guard.holding(key):
         await _check_free(resources, request.path, key)
-        config = await asyncio.to_thread(examine, resources.settings, request, key)
+        config = await in_thread(examine, resources.settings, request, key)
         async with guard.placing:
             await _check_free(resources, request.path, key)
             if request.stopped():
                 raise InstallCancelled("cancelled before the files were touched")
-            beside = await asyncio.to_thread(_picture_beside, request.path, config)
+            beside = await in_thread(_picture_beside, request.path, config)
             config = await _insert(resources, request, config)
         if beside is not None:
-            await asyncio.to_thread(_keep_picture, resources.settings, key, beside)
+            await in_thread(_keep_picture, resources.settings, key, beside)
         return config
 
 
@@ -92,7 +98,7 @@ async def register_external(
     Raises InvalidModel, DuplicateModelException, ModelBusy.
     """
     key = str(stated.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
-    if not _KEY.match(key) or key == placement.PICTURES:
+    if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     record = {
         "name": source.provider_model_id,
@@ -115,7 +121,7 @@ async def register_external(
     return config
 
 
-def examine(settings: Settings, request: Request, key: str) -> ModelConfig:
+def examine(settings: Settings, request: RegistrationRequest, key: str) -> ModelConfig:
     """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
     model = OnDisk(request.path)
     facts = {
@@ -148,23 +154,23 @@ async def _check_free(resources: Resources, path: Path, key: str) -> None:
         real = paths.real(path)
         return next((k for k, at in recorded.items() if paths.real(placement.absolute(models, at)) == real), None)
 
-    if (other := await asyncio.to_thread(same)) is not None:
+    if (other := await in_thread(same)) is not None:
         raise DuplicateModelException(f"{path} is registered already, as model {other}")
 
 
-async def _insert(resources: Resources, request: Request, config: ModelConfig) -> ModelConfig:
+async def _insert(resources: Resources, request: RegistrationRequest, config: ModelConfig) -> ModelConfig:
     models, placed = resources.settings.models_path, request.path
     if not request.inplace:
         async with resources.database.read() as connection:
             others = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
-        await asyncio.to_thread(placement.check_movable, models, request.path, others)
-        placed = await asyncio.to_thread(placement.move_in, models, request.path, config.key)
+        await in_thread(placement.check_movable, models, request.path, others)
+        placed = await in_thread(placement.move_in, models, request.path, config.key)
     config = config.model_copy(update={"path": placement.recorded(models, placed)})
     try:
         async with resources.database.write() as connection:
             await store.add(connection, config)
     except BaseException:
         if not request.inplace:
-            await asyncio.shield(asyncio.to_thread(placement.move_back, models, placed, request.path, config.key))
+            await asyncio.shield(in_thread(placement.move_back, models, placed, request.path, config.key))
         raise
     return config

@@ -1,15 +1,15 @@
 """Looking for models in folders: those somebody might install, and those in the models folder that no record knows."""
 
-import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files.on_disk import MODEL_FILES, walk
-from invokeclone.models.install.fetching import FOLDER
+from invokeclone.models.install.folders import FOLDER
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.schemas import (
@@ -31,7 +31,7 @@ class NotAFolder(BadRequest):
 
 async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
     """Return what may be models under `folder`, with whether each is registered. Raises NotAFolder."""
-    path = await asyncio.to_thread(_folder, folder or "")
+    path = await in_thread(_folder, folder or "")
     models = resources.settings.models_path
     async with resources.database.read() as connection:
         paths, known = await store.paths(connection), await store.sources(connection)
@@ -41,13 +41,13 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
         found = sorted(_candidates(path, 0, set()))
         return [FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in known) for candidate in found]
 
-    return await asyncio.to_thread(find)
+    return await in_thread(find)
 
 
 async def add_found(resources: Resources, installer: Installer) -> None:
     """Begin to install, where they lie, the models of the models folder that no record knows."""
     models = resources.settings.models_path
-    if not await asyncio.to_thread(models.is_dir):
+    if not await in_thread(models.is_dir):
         return
     async with resources.database.read() as connection:
         known = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
@@ -58,7 +58,7 @@ async def add_found(resources: Resources, installer: Installer) -> None:
         own = [path for path in found if path != models and not path.relative_to(models).parts[0].startswith(FOLDER)]
         return [path for path in own if not any(paths.holds(model, path) for model in known)]
 
-    for path in await asyncio.to_thread(find):
+    for path in await in_thread(find):
         await installer.add(str(path), ModelRecordChanges(), inplace=True)
 
 
@@ -105,7 +105,7 @@ async def orphans(resources: Resources, installer: Installer) -> list[OrphanedMo
         infos = [_info(entry) for entry in free if not any(paths.holds(entry, path) for path in used)]
         return [info for info in infos if info.files]
 
-    return await asyncio.to_thread(find)
+    return await in_thread(find)
 
 
 def _info(entry: Path) -> OrphanedModelInfo:
@@ -129,7 +129,7 @@ async def remove_orphans(resources: Resources, installer: Installer, names: list
                 done.errors[name] = "not an orphaned entry of the models folder"
                 continue
             try:
-                await asyncio.to_thread(paths.erase, resources.settings.models_path / name)
+                await in_thread(paths.erase, resources.settings.models_path / name)
             except OSError as error:
                 done.errors[name] = str(error)
             else:

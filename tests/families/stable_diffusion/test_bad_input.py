@@ -15,7 +15,7 @@ from invokeclone.engine import files
 from invokeclone.graph import registry
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
-from invokeclone.models.install.registration import Request, register
+from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records.guard import Guard
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context
@@ -47,7 +47,7 @@ class Bench:
 
     async def install(self, path: Path, **stated: Any) -> dict[str, Any]:
         """Register a file where it is and return its identifier."""
-        request = Request(path=path, source=str(path), source_type="path", stated=stated, inplace=True)
+        request = RegistrationRequest(path=path, source=str(path), source_type="path", stated=stated, inplace=True)
         config = await register(self.resources, Guard(), request)
         return config.model_dump(mode="json", include={"key", "hash", "name", "base", "type"})
 

@@ -213,7 +213,7 @@ async def test_one_job_for_one_source(resources, make):
     path = str(make.checkpoint())
     first = await installer.add(path, ModelRecordChanges())
     assert await installer.add(path, ModelRecordChanges()) is first
-    installer.cancel(first.id)
+    await installer.cancel(first.id)
     assert await installer.add(path, ModelRecordChanges()) is not first
     await installer.start()
     await installer.stop()
@@ -223,7 +223,7 @@ async def test_cancel_pause_resume_and_prune(resources, events, make):
     installer = Installer(resources)
     one = await installer.add(str(make.checkpoint("a.safetensors")), ModelRecordChanges(), inplace=True)
     two = await installer.add(str(make.checkpoint("b.safetensors")), ModelRecordChanges(), inplace=True)
-    installer.cancel(one.id)
+    await installer.cancel(one.id)
     assert (one.status, events.names()) == ("cancelled", ["model_install_cancelled"])
     assert (await installer.pause(two.id)).status == "paused"
     await installer.start()
@@ -232,7 +232,7 @@ async def test_cancel_pause_resume_and_prune(resources, events, make):
     while not two.ended:
         await asyncio.sleep(0.005)
     assert (one.status, two.status) == ("cancelled", "completed")
-    installer.cancel(two.id)
+    await installer.cancel(two.id)
     for unchanged in (installer.pause, installer.resume, installer.restart_failed):
         assert (await unchanged(two.id)).status == "completed"
     assert (await installer.restart_file(two.id, "http://a/b")).status == "completed"
@@ -242,7 +242,7 @@ async def test_cancel_pause_resume_and_prune(resources, events, make):
     with pytest.raises(UnknownInstall):
         installer.get(two.id)
     with pytest.raises(NoInstallToChange):
-        installer.cancel(two.id)
+        await installer.cancel(two.id)
     for work in (installer.pause, installer.resume, installer.restart_failed):
         with pytest.raises(NoInstallToChange):
             await work(two.id)
@@ -261,7 +261,7 @@ async def test_cancel_while_it_runs(resources, events, installer, make, monkeypa
     path = make.checkpoint()
     job = await installer.add(str(path), ModelRecordChanges())
     await reading.wait()
-    installer.cancel(job.id)
+    await installer.cancel(job.id)
     going_on.set()
     while not job.ended:
         await asyncio.sleep(0.005)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from invokeclone.models.install import scan
-from invokeclone.models.install.fetching import FOLDER
+from invokeclone.models.install.folders import FOLDER
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import store
 from invokeclone.server.app import create_app

@@ -7,10 +7,9 @@ import stat
 import pytest
 
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.models.install import fetching, journal
+from invokeclone.models.install import folders, journal
 from invokeclone.models.install.embedded import EMBEDDED_KEY
-from invokeclone.models.install.fetching import UnknownPart
-from invokeclone.models.install.service import Installer
+from invokeclone.models.install.service import Installer, UnknownPart
 from invokeclone.models.records import store
 from invokeclone.models.records.schemas import ModelRecordChanges
 from tests.fake_downloads import done, until
@@ -52,7 +51,7 @@ def inside(resources):
 
 async def settled(resources):
     """Wait until nothing is left of ended installations."""
-    await until(lambda: not any(name.startswith(fetching.FOLDER) for name in inside(resources)))
+    await until(lambda: not any(name.startswith(folders.FOLDER) for name in inside(resources)))
     for _ in range(100):
         if not await noted(resources):
             return
@@ -262,15 +261,15 @@ async def test_cancel_while_it_downloads(resources, installer, events, fake_web,
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
     assert len(await noted(resources)) == 1
-    assert any(name.startswith(fetching.FOLDER) for name in inside(resources))
-    installer.cancel(job.id)
+    assert any(name.startswith(folders.FOLDER) for name in inside(resources))
+    await installer.cancel(job.id)
     assert job.status == "cancelled"
     await settled(resources)
     assert inside(resources) == []
     assert await noted(resources) == []
     assert "model_install_cancelled" in events.names()
     assert downloads.jobs()[0].status == "cancelled"
-    installer.cancel(job.id)
+    await installer.cancel(job.id)
     await installer.restart_failed(job.id)
     await installer.restart_file(job.id, f"{fake_web.url}/model.safetensors")
     assert job.status == "cancelled"
@@ -284,7 +283,7 @@ async def test_cancel_while_it_is_planned_and_of_a_part(
     fake_web.pages["/api/models/owner/name?blobs=true"].hold_after = 5
     job = await installer.add("owner/name", ModelRecordChanges())
     await until(lambda: fake_web.asked)
-    installer.cancel(job.id)
+    await installer.cancel(job.id)
     assert job.status == "cancelled"
     fake_web.page("/model.safetensors", checkpoint, hold_after=100)
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
@@ -432,11 +431,11 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
     assert job.status == "completed"
     await settled(resources)
     await restart.end()
-    folder = resources.settings.models_path / f"{fetching.FOLDER}1_x"
+    folder = resources.settings.models_path / f"{folders.FOLDER}1_x"
     folder.mkdir()
     async with resources.database.write() as connection:
-        await journal.add(connection, journal.Entry(folder.name, "k", job.source.model_dump_json(), "{}"))
-    orphan = resources.settings.models_path / f"{fetching.FOLDER}999999999_y"
+        await journal.save(connection, journal.InstallEntry(folder.name, "k", job.source.model_dump_json(), "{}"))
+    orphan = resources.settings.models_path / f"{folders.FOLDER}999999999_y"
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []
@@ -448,7 +447,7 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
 async def test_an_unreadable_journal_is_passed_over(restart, resources):
     for folder, source in (("a", "nonsense"), ("b", '{"type": "local", "path": "/x"}'), ("c", "{}")):
         async with resources.database.write() as connection:
-            await journal.add(connection, journal.Entry(folder, "k", source, "{}"))
+            await journal.save(connection, journal.InstallEntry(folder, "k", source, "{}"))
     assert (await restart.begin()).jobs() == []
     assert await noted(resources) == []
 

@@ -1,5 +1,6 @@
 """The routes of downloads, of installations from the web and of Hugging Face."""
 
+import asyncio
 import stat
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.web import Web
 from invokeclone.kit.settings import Settings
-from invokeclone.models.install.hub import TOKEN_FILE, Hub
+from invokeclone.models.install.hub import TOKEN_FILE, Hub, is_repository
 from invokeclone.users.current import User, current_user
 from tests.fake_downloads import until
 
@@ -17,7 +18,7 @@ MODELS = "/api/v2/models"
 
 async def ended(client, number):
     while (job := (await client.get(f"{QUEUE}/i/{number}")).json())["status"] in {"waiting", "running"}:
-        pass
+        await asyncio.sleep(0.005)
     return job
 
 
@@ -155,7 +156,7 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
         return (await client.get(url)).json()["status"]
 
     while (await client.get(url)).json()["bytes"] != 100:
-        pass
+        await asyncio.sleep(0.005)
     assert await state() == "downloading"
     assert (await client.post(f"{url}/pause")).json()["status"] == "paused"
     assert (await client.post(f"{url}/restart_file", json="http://a/b")).status_code == 404
@@ -163,7 +164,7 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
     answer = await client.post(f"{url}/resume")
     assert (answer.status_code, answer.json()["status"] != "paused") == (201, True)
     while await state() != "completed":
-        pass
+        await asyncio.sleep(0.005)
     done = (await client.get(url)).json()
     assert [part["status"] for part in done["download_parts"]] == ["completed"]
     for act in ("pause", "resume", "restart_failed"):
@@ -180,7 +181,7 @@ async def test_what_an_installation_downloads_is_no_orphan(client, fake_web, mak
     fake_web.page("/m.safetensors", make.checkpoint().read_bytes(), hold_after=100)
     await client.post(f"{MODELS}/install", params={"source": f"{fake_web.url}/m.safetensors"}, json={})
     while (await client.get(f"{MODELS}/install/0")).json()["bytes"] != 100:
-        pass
+        await asyncio.sleep(0.005)
     assert (await client.get(f"{MODELS}/sync/orphaned")).json() == []
 
 
@@ -281,6 +282,11 @@ def test_whose_token_is_used(settings, tmp_path):
     web = Web(settings)
     assert Hub(settings, web, where).token() == "library"
     assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "environment"
+    assert Hub(settings, web, where | {"HUGGING_FACE_HUB_TOKEN": "older"}).token() == "older"
+    assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() is None
+    (tmp_path / "cache/huggingface").mkdir(parents=True)
+    (tmp_path / "cache/huggingface/token").write_text("cached\n")
+    assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() == "cached"
     (settings.root / TOKEN_FILE).write_text("here")
     assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "here"
     assert Hub(settings, web, {}).endpoint == "https://huggingface.co"
@@ -293,3 +299,15 @@ async def test_a_destination_that_no_file_system_takes(client, dest):
     answer = await client.post(f"{QUEUE}/i/", json={"source": "https://example.com/model.safetensors", "dest": dest})
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        *((name, True) for name in ("owner/name", "owner/n.a-m_e", "o/" + "n" * 96)),
+        *((name, False) for name in ("name", "o/n/x", "../x", "o/a..b", "o/n.git", "o/n\n", "o/n\0", "ö/n", "")),
+        ("o/" + "n" * 97, False),
+    ],
+)
+async def test_names_of_repositories(name, valid):
+    assert await is_repository(name) is valid

@@ -1,0 +1,111 @@
+"""The downloads of one plan, as one: added, held, resumed, counted, waited for and cancelled together."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from invokeclone.downloads.part import check_space
+from invokeclone.downloads.queue import DownloadQueue, DownloadRequest, Watcher
+from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
+from invokeclone.kit.errors import NotFound
+from invokeclone.kit.offload import in_thread
+from invokeclone.models.install.hub import Hub
+from invokeclone.models.install.metadata import RemoteModelFile
+from invokeclone.models.install.plans import DownloadPlan
+
+_ACTIVE = {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}
+
+
+class DownloadBatch:
+    """One per plan. `parts` is empty until `add`."""
+
+    def __init__(self, downloads: DownloadQueue, hub: Hub, watch: Watcher) -> None:
+        """Add to `downloads`; `watch` is called at every change of a part, on the event loop, and must return at once."""
+        self.parts: list[DownloadJob] = []
+        self._downloads = downloads
+        self._hub = hub
+        self._watch = watch
+        self._over = asyncio.Event()
+
+    async def add(self, plan: DownloadPlan, folder: Path, token: str | None) -> None:
+        """Add a held download into `folder` for every file of `plan`; those that are here already are complete.
+
+        Raises DiskFull when they would not fit together. Cancelled or failed, it has added none.
+        """
+        here = await in_thread(_sizes, folder, plan.files)
+        await in_thread(check_space, folder, plan.size - sum(here.values()))
+        requests = []
+        for file in plan.files:
+            url, target = str(file.url), folder / file.path
+            access = token or self._downloads.web.token_for(url) or await self._hub.token_for(url)
+            named = target if file.path != Path() else None
+            requests.append(DownloadRequest(file.url, target, access, sha256=file.sha256, size=file.size, file=named))
+        self.parts = [self._downloads.add(request, self._changed, held=True) for request in requests]
+        for part, file in zip(self.parts, plan.files, strict=True):
+            if file.path in here:
+                self._downloads.found(part.id, here[file.path])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file is here."""
+        return {part.status for part in self.parts} == {DownloadJobStatus.COMPLETED}
+
+    @property
+    def active(self) -> bool:
+        """Whether any part waits or is being fetched."""
+        return any(part.status in _ACTIVE for part in self.parts)
+
+    @property
+    def failed(self) -> DownloadJob | None:
+        """The first part that failed."""
+        return next((part for part in self.parts if part.status is DownloadJobStatus.ERROR), None)
+
+    @property
+    def over(self) -> bool:
+        """Whether every part has ended, or one has failed."""
+        return self.failed is not None or all(part.ended for part in self.parts)
+
+    def resume(self) -> None:
+        """Go on with every part that is held or has failed."""
+        self._over.clear()
+        for part in self.parts:
+            self._downloads.resume(part.id)
+
+    def hold(self) -> None:
+        """Hold every part that waits or is being fetched; what is here of them stays."""
+        for part in self.parts:
+            self._downloads.pause(part.id)
+
+    async def restart(self, part: DownloadJob) -> None:
+        """Download one part again, without what is here of it."""
+        self._over.clear()
+        await self._downloads.restart(part.id)
+
+    async def wait(self) -> None:
+        """Return once the batch is over."""
+        while not self.over:
+            self._over.clear()
+            await self._over.wait()
+
+    async def cancel(self) -> None:
+        """Cancel what has not ended, and return once no download touches its file any more."""
+        numbers = [part.id for part in self.parts]
+        for number in numbers:
+            with contextlib.suppress(NotFound):  # forgotten, as somebody pruned the jobs meanwhile
+                self._downloads.cancel(number)
+        await self._downloads.settled(numbers)
+
+    def forget(self) -> None:
+        """Have the queue forget the parts."""
+        self._downloads.forget(part.id for part in self.parts)
+
+    def _changed(self, part: DownloadJob) -> None:
+        self._watch(part)
+        if self.over:
+            self._over.set()
+
+
+def _sizes(folder: Path, files: list[RemoteModelFile]) -> dict[Path, int]:
+    """Return the sizes of those files that are here: they got their names when they were whole."""
+    paths = {file.path: folder / file.path for file in files if file.path != Path()}
+    return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}

@@ -1,0 +1,261 @@
+"""The work on one installation, plan → download → register, and what its transitions write: one task for each job.
+
+`states.py` has the table of transitions. Rows and folders change in the background, in order, and again at `stop` if that failed.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Coroutine
+from typing import Any
+
+from invokeclone.downloads.queue import DownloadQueue
+from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
+from invokeclone.downloads.transfer import ended, finished
+from invokeclone.downloads.web import shown
+from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.resources import Resources
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.errors import InstallCancelled
+from invokeclone.models.install import folders, journal, states
+from invokeclone.models.install.hub import Hub
+from invokeclone.models.install.installation import Installation
+from invokeclone.models.install.jobs import (
+    ExternalModelSource,
+    InstallStatus,
+    LocalModelSource,
+    UnsupportedSource,
+)
+from invokeclone.models.install.metadata import HuggingFaceMetadata
+from invokeclone.models.install.plans import RemoteSource, make_plan
+from invokeclone.models.install.registration import RegistrationRequest, is_key, register, register_external
+from invokeclone.models.install.states import (
+    CANCELLED,
+    COMPLETED,
+    DOWNLOADING,
+    DOWNLOADS_DONE,
+    ERROR,
+    RUNNING,
+    UNDER_WAY,
+    WAITING,
+)
+from invokeclone.models.records import placement
+from invokeclone.models.records.guard import Guard
+
+_log = log.get("models")
+
+
+class InstallMachine:
+    """Makes the transitions of all jobs, works on those that wait, and registers one after the other."""
+
+    def __init__(self, resources: Resources, downloads: DownloadQueue, hub: Hub, guard: Guard) -> None:
+        """Nothing is registered before `ready` is set."""
+        self.ready = asyncio.Event()
+        self.stopping = False
+        self._resources = resources
+        self._downloads = downloads
+        self._hub = hub
+        self._guard = guard
+        self._turn = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+        self._not_removed: set[Installation] = set()
+
+    def move(self, job: Installation, to: InstallStatus | None, **fields: Any) -> None:
+        """Make a transition; its row and folder follow in the background. Raises TransitionRefused."""
+        transition = states.apply(job, to, self._resources.events, fields)
+        if to not in states.WORKING:
+            job.interrupt()
+        if transition.folder is states.Folder.REMOVED:
+            self._not_removed.add(job)
+            self._in_background(job, self._remove(job))
+        elif transition.row is states.JournalRow.SAVED:
+            self._in_background(job, self._save_or_log(job))
+
+    async def save(self, job: Installation) -> None:
+        """Bring the job's row up to its state; nothing is written when it is."""
+        async with job.lock:
+            entry = job.entry()
+            if entry == job.written:
+                return
+            async with self._resources.database.write() as connection:
+                if entry is None:
+                    await journal.remove(connection, job.folder.name)
+                else:
+                    await journal.save(connection, entry)
+            job.written = entry
+
+    def start(self, job: Installation) -> None:
+        """Begin the work on a job that waits, or go on with it."""
+        if job.batch.parts:
+            job.batch.resume()
+            self._settle(job)  # the last part may have become whole just when it was held
+        if job.task is None and job.state in states.WORKING:
+            job.task = asyncio.create_task(self._run(job, job.last_task), name=f"install {job.job.id}")
+
+    async def stop(self, jobs: list[Installation]) -> None:
+        """End the work on `jobs`: whoever moves files completes that, downloads stay for the next start."""
+        self.stopping = True
+        for job in jobs:
+            if job.state is not RUNNING:
+                job.interrupt()
+        if tasks := [task for job in jobs for task in (job.task, job.last_task) if task is not None]:
+            await asyncio.wait(tasks)
+        await self.settled()
+        for job in jobs:
+            await self._save_or_log(job)
+        for job in list(self._not_removed):
+            await self._remove(job)
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to do in the background."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    def watch(self, job: Installation, part: DownloadJob) -> None:
+        """Follow the change of one part of a job's downloads; called on the event loop, returns at once."""
+        if job.state not in UNDER_WAY or self.stopping:
+            return
+        job.count()
+        job.learn_name(part.download_path)
+        match part.status:
+            case DownloadJobStatus.RUNNING:
+                self._progress(job)
+            case DownloadJobStatus.ERROR:
+                self._fail_download(job, part)
+            case DownloadJobStatus.CANCELLED:
+                self.move(job, CANCELLED)
+            case _:
+                self._settle(job)
+
+    def _progress(self, job: Installation) -> None:
+        if job.state is WAITING or job.progress_due():
+            self.move(job, DOWNLOADING)
+
+    def _settle(self, job: Installation) -> None:
+        """Go on with a job whose downloads are all here, and end one that waits for none but has a failed one."""
+        if job.batch.complete:
+            if job.state is WAITING:
+                self.move(job, DOWNLOADING)
+            self.move(job, DOWNLOADS_DONE)
+        elif not job.batch.active and (part := job.batch.failed) is not None:
+            self._fail_download(job, part)
+
+    def _fail_download(self, job: Installation, part: DownloadJob) -> None:
+        _log.warning("%s cannot be fetched: %s", shown(str(job.job.source)), part.error)
+        self._fail(job, part.error_type or "DownloadFailed", part.error or "", None)
+        job.batch.hold()
+
+    def _fail(self, job: Installation, kind: str, text: str, where: str | None) -> None:
+        self.move(job, ERROR, error_reason=kind, error=text, error_traceback=where)
+
+    async def _run(self, job: Installation, before: "asyncio.Task[None] | None") -> None:
+        """Take a job from where it is to its end. Whatever goes wrong becomes the job's error."""
+        if before is not None:
+            await ended(before)
+        if job.state in UNDER_WAY and (source := job.remote) is not None:
+            await self._download(job, source)
+        if job.state not in {WAITING, DOWNLOADS_DONE}:
+            return
+        await self.ready.wait()
+        async with self._turn:
+            if not self.stopping:
+                await self._register(job)
+
+    async def _download(self, job: Installation, source: RemoteSource) -> None:
+        """Plan, unless that was done, and fetch what is not here; returns with DOWNLOADS_DONE, or the job has ended."""
+        try:
+            if not job.batch.parts:
+                await self._plan(job, source)
+        except Exception as error:  # noqa: BLE001  (becomes the job's error)
+            if job.state not in UNDER_WAY:
+                return
+            expected = isinstance(error, InvokeCloneError | OSError)
+            where = None if expected else "".join(traceback.format_exception(error))
+            _log.warning("%s cannot be fetched: %s", shown(str(source)), where or error)
+            self._fail(job, type(error).__name__, str(error), where)
+            return
+        await job.batch.wait()
+
+    async def _plan(self, job: Installation, source: RemoteSource) -> None:
+        await finished(self._prepare_folder, job, source)
+        job.recovered = False
+        plan = job.plan = job.plan or await make_plan(source, self._hub, self._resources.settings)
+        self.move(job, WAITING, source_metadata=plan.metadata, local_path=job.folder / (plan.root or ""))
+        await self.save(job)
+        await job.batch.add(plan, job.folder, source.access_token)
+        job.job.download_parts = job.batch.parts
+        job.count()
+        job.batch.resume()
+        self._settle(job)
+
+    def _prepare_folder(self, job: Installation, source: RemoteSource) -> None:
+        if job.recovered and job.plan is not None and is_key(job.key):
+            folders.bring_back_downloads(self._resources.settings.models_path, job.key, job.folder, job.plan)
+        folders.make(job.folder, source.access_token)
+
+    async def _register(self, job: Installation) -> None:
+        self.move(job, RUNNING)
+        try:
+            await self.save(job)  # whoever finds moved files after a crash needs the row
+            config = await self._registered(job)
+        except InstallCancelled:
+            # What was fetched is registered at the next start.
+            self.move(job, DOWNLOADS_DONE if self.stopping and job.remote else CANCELLED)
+        except Exception as error:  # noqa: BLE001  (the loop's edge: one job's failure must not end the others)
+            unexpected = not isinstance(error, InvokeCloneError | OSError)
+            source = shown(str(job.job.source))
+            _log.warning("installing %s failed: %s", source, error, exc_info=error if unexpected else None)
+            self._fail(job, type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+        else:
+            _log.info("installed %s model %s (%s)", config.base, config.name, config.key)
+            size = config.file_size
+            path = placement.absolute(self._resources.settings.models_path, config.path)
+            self.move(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
+
+    async def _registered(self, job: Installation) -> ModelConfig:
+        """Register the files of a job, and return the record."""
+        public = job.job
+        stated = public.config_in.stated()
+        if isinstance(public.source, ExternalModelSource):
+            return await register_external(self._resources, self._guard, public.source, stated)
+        if not (job.remote or isinstance(public.source, LocalModelSource)):
+            raise UnsupportedSource(f"{public.source} names no files to install")
+        if job.plan is not None:
+            await finished(folders.tidy, job.folder, job.plan)
+        if isinstance(public.source_metadata, HuggingFaceMetadata):
+            stated.setdefault("source_api_response", public.source_metadata.api_response)
+        request = RegistrationRequest(
+            path=public.local_path,
+            source=str(public.config_in.source),
+            source_type=public.config_in.source_type or ModelSourceType.Path,
+            stated=stated | {"key": job.key},
+            inplace=public.inplace,
+            stopped=lambda: self.stopping or job.cancel_requested,
+        )
+        return await register(self._resources, self._guard, request)
+
+    async def _save_or_log(self, job: Installation) -> None:
+        try:
+            await self.save(job)
+        except Exception as error:  # noqa: BLE001  (the row is written with the next transition, or at the end)
+            _log.warning("the state of install job %s cannot be saved: %s", job.job.id, error)
+
+    async def _remove(self, job: Installation) -> None:
+        """Remove row and folder of a job that needs them no longer."""
+        try:
+            if job.last_task is not None:
+                await asyncio.wait([job.last_task])
+            await job.batch.cancel()
+            await self.save(job)
+            async with job.lock:
+                await finished(folders.erase, job.folder)
+        except Exception as error:  # noqa: BLE001  (tried again at the end; a folder without a row at the next start)
+            _log.warning("what is left of install job %s cannot be removed: %s", job.job.id, error)
+        else:
+            self._not_removed.discard(job)
+
+    def _in_background(self, job: Installation, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"install {job.job.id}: row and folder")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

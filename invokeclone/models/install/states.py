@@ -1,0 +1,196 @@
+"""The states of an installation: which follows which, and what each transition does, in one table.
+
+`apply` is the only function that changes a job's status; a transition that is not in the table is refused.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from invokeclone.kit.events import Emitter, Event
+from invokeclone.models.install import events
+from invokeclone.models.install.installation import Installation
+from invokeclone.models.install.jobs import InstallStatus
+
+WAITING = InstallStatus.WAITING
+DOWNLOADING = InstallStatus.DOWNLOADING
+DOWNLOADS_DONE = InstallStatus.DOWNLOADS_DONE
+RUNNING = InstallStatus.RUNNING
+PAUSED = InstallStatus.PAUSED
+COMPLETED = InstallStatus.COMPLETED
+ERROR = InstallStatus.ERROR
+CANCELLED = InstallStatus.CANCELLED
+
+UNDER_WAY = frozenset({WAITING, DOWNLOADING})
+"""States in which a job plans or downloads."""
+RESTARTABLE = UNDER_WAY | {PAUSED, ERROR}
+"""States in which one file of a job can be downloaded again."""
+WORKING = UNDER_WAY | {DOWNLOADS_DONE, RUNNING}
+"""States in which a task works on the job or waits for its turn; every other ends that task."""
+
+
+class JournalRow(StrEnum):
+    """What becomes of the job's row in `model_installs`."""
+
+    UNCHANGED = "unchanged"
+    SAVED = "saved"
+    """Written if it differs: source, stated fields, plan, whether it is paused, and the error."""
+    REMOVED = "removed"
+
+
+class Folder(StrEnum):
+    """What becomes of the folder of the downloads and of what is in it."""
+
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    """After the row: a folder without a row is removed at the next start."""
+
+
+class TransitionRefused(RuntimeError):
+    """The table has no such transition, or other fields belong to it."""
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What one transition does beside changing the status. Events go out after the fields have changed."""
+
+    event: Callable[[Installation], Event | None] | None = None
+    row: JournalRow = JournalRow.UNCHANGED
+    folder: Folder = Folder.UNCHANGED
+    fields: frozenset[str] = frozenset()
+    """Fields of the job that whoever makes the transition has to give."""
+    clears: frozenset[str] = frozenset()
+    """Fields of the job that become None."""
+
+
+def _progress(job: Installation) -> dict[str, Any]:
+    parts = [
+        {
+            "url": str(part.source),
+            "local_path": str(part.download_path or part.dest),
+            "bytes": part.bytes,
+            "total_bytes": part.total_bytes,
+        }
+        for part in job.batch.parts
+    ]
+    public = job.job
+    return {
+        **_source(job),
+        "local_path": str(public.local_path),
+        "bytes": public.bytes,
+        "total_bytes": public.total_bytes,
+        "parts": parts,
+    }
+
+
+def _source(job: Installation) -> dict[str, Any]:
+    return {"id": job.job.id, "source": job.job.source}
+
+
+def _download_started(job: Installation) -> Event | None:
+    """Return the event the first time, not again after a pause."""
+    if job.announced:
+        return None
+    job.announced = True
+    job.progress_due()
+    return events.ModelInstallDownloadStartedEvent(**_progress(job))
+
+
+def _download_progress(job: Installation) -> Event:
+    return events.ModelInstallDownloadProgressEvent(**_progress(job))
+
+
+def _downloads_complete(job: Installation) -> Event:
+    return events.ModelInstallDownloadsCompleteEvent(**_source(job))
+
+
+def _started(job: Installation) -> Event:
+    return events.ModelInstallStartedEvent(**_source(job))
+
+
+def _complete(job: Installation) -> Event:
+    config = job.job.config_out
+    assert config is not None
+    return events.ModelInstallCompleteEvent(
+        **_source(job), key=config.key, total_bytes=job.job.total_bytes, config=config
+    )
+
+
+def _failed(job: Installation) -> Event:
+    return events.ModelInstallErrorEvent(
+        **_source(job), error_type=job.job.error_reason or "", error=job.job.error or ""
+    )
+
+
+def _cancelled(job: Installation) -> Event:
+    return events.ModelInstallCancelledEvent(**_source(job))
+
+
+_WHY = frozenset({"error", "error_reason", "error_traceback"})
+_PLANNED = frozenset({"source_metadata", "local_path"})
+_RESULT = frozenset({"config_out", "bytes", "total_bytes", "local_path"})
+_CANCEL = Transition(_cancelled, JournalRow.REMOVED, Folder.REMOVED)
+_PRUNE = Transition(None, JournalRow.REMOVED, Folder.REMOVED)
+_PAUSE = Transition(None, JournalRow.SAVED)
+_GO_ON = Transition(None, JournalRow.SAVED, clears=_WHY)
+_DOWNLOAD_FAILED = Transition(_failed, JournalRow.SAVED, fields=_WHY)
+
+TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
+    # from, to: event, row, folder; None is no job
+    (None, WAITING): Transition(
+        None, JournalRow.SAVED
+    ),  # the row is written first; a new job needs it, a recovered one has it
+    (None, PAUSED): Transition(),  # recovered
+    (None, ERROR): Transition(None, JournalRow.UNCHANGED, fields=_WHY),  # recovered
+    (WAITING, WAITING): Transition(None, JournalRow.SAVED, fields=_PLANNED),  # the plan is made; the folder is there
+    (WAITING, DOWNLOADING): Transition(_download_started, JournalRow.SAVED),  # a single file has its name by now
+    (DOWNLOADING, DOWNLOADING): Transition(_download_progress),
+    (DOWNLOADING, WAITING): _GO_ON,  # one file is downloaded again
+    (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete),
+    (DOWNLOADS_DONE, RUNNING): Transition(_started),
+    (WAITING, RUNNING): Transition(
+        _started, JournalRow.SAVED
+    ),  # without downloads; the row is written before files move
+    (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next one registers what is here
+    (RUNNING, COMPLETED): Transition(_complete, JournalRow.REMOVED, Folder.REMOVED, fields=_RESULT),
+    (RUNNING, ERROR): Transition(_failed, JournalRow.REMOVED, Folder.REMOVED, fields=_WHY),
+    (WAITING, ERROR): _DOWNLOAD_FAILED,
+    (DOWNLOADING, ERROR): _DOWNLOAD_FAILED,
+    (WAITING, PAUSED): _PAUSE,
+    (DOWNLOADING, PAUSED): _PAUSE,
+    (PAUSED, WAITING): _GO_ON,
+    (ERROR, WAITING): _GO_ON,  # only while it has its folder
+    (WAITING, CANCELLED): _CANCEL,
+    (DOWNLOADING, CANCELLED): _CANCEL,
+    (DOWNLOADS_DONE, CANCELLED): _CANCEL,
+    (PAUSED, CANCELLED): _CANCEL,
+    (RUNNING, CANCELLED): _CANCEL,
+    (COMPLETED, None): _PRUNE,
+    (CANCELLED, None): _PRUNE,
+    (ERROR, None): _PRUNE,
+}
+
+
+def apply(job: Installation, to: InstallStatus | None, emitter: Emitter, fields: dict[str, Any]) -> Transition:
+    """Change the job's status and fields, emit the event, and return what else the transition asks for.
+
+    Row and folder are the caller's: they take time. Raises TransitionRefused with the job unchanged.
+    """
+    transition = TABLE.get((job.state, to))
+    if transition is None or (to is WAITING and not job.has_folder):
+        raise TransitionRefused(f"install job {job.job.id} cannot go from {job.state} to {to}")
+    if fields.keys() != transition.fields:
+        raise TransitionRefused(f"from {job.state} to {to} takes {set(transition.fields)}, not {set(fields)}")
+    job.state = to
+    if to is not None:
+        job.job.status = to
+    for name in transition.clears:
+        setattr(job.job, name, None)
+    for name, value in fields.items():
+        setattr(job.job, name, value)
+    if transition.folder is Folder.REMOVED:
+        job.has_folder = False
+    if transition.event is not None and (event := transition.event(job)) is not None:
+        emitter.emit(event)
+    return transition

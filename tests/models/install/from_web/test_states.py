@@ -1,0 +1,71 @@
+"""The table of transitions: each is reached by some scenario, every other one is refused."""
+
+import itertools
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from invokeclone.models.install import installation, states
+from invokeclone.models.install.installation import Installation
+from invokeclone.models.install.jobs import InstallStatus, LocalModelSource, ModelInstallJob
+from tests.models.install.from_web.scenarios import SCENARIOS, Stage
+
+STATES = [None, *InstallStatus]
+
+
+def job(folder: Any) -> Installation:
+    """Return a job that nobody works on."""
+    public = ModelInstallJob(id=7, source=LocalModelSource(path="/x"), local_path=folder)
+    return Installation(public, "key", folder, Mock(parts=[]))
+
+
+async def test_every_transition_is_reached(
+    resources: Any, fake_web: Any, make: Any, fake_hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "PROGRESS_S", 0)
+    made: set[Any] = set()
+    apply = states.apply
+
+    def recorded(job: Installation, to: Any, *arguments: Any) -> Any:
+        before = job.state
+        result = apply(job, to, *arguments)
+        made.add((before, to))
+        return result
+
+    monkeypatch.setattr(states, "apply", recorded)
+    stage = Stage(resources, fake_web, make, monkeypatch)
+    for run in SCENARIOS.values():
+        await stage.begin()
+        await run(stage)
+        await stage.end()
+        await stage.check()
+    assert made == states.TABLE.keys()
+
+
+@pytest.mark.parametrize(
+    ("before", "to"), sorted(set(itertools.product(STATES, STATES)) - states.TABLE.keys(), key=str)
+)
+def test_every_other_transition_is_refused(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
+    made = job(tmp_path)
+    made.state = before
+    unchanged = made.job.model_copy()
+    with pytest.raises(states.TransitionRefused, match="cannot go from"):
+        states.apply(made, to, events, {})
+    assert (made.state, made.job, events.sent) == (before, unchanged, [])
+
+
+@pytest.mark.parametrize(("before", "to"), sorted(states.TABLE, key=str))
+def test_a_transition_takes_its_fields_and_no_other(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
+    made = job(tmp_path)
+    made.state = before
+    with pytest.raises(states.TransitionRefused, match="takes"):
+        states.apply(made, to, events, dict.fromkeys(states.TABLE[before, to].fields ^ {"description"}))
+    assert (made.state, events.sent) == (before, [])
+
+
+def test_a_job_whose_folder_is_gone_does_not_wait_again(tmp_path: Any, events: Any) -> None:
+    made = job(tmp_path)
+    made.state, made.has_folder = InstallStatus.ERROR, False
+    with pytest.raises(states.TransitionRefused):
+        states.apply(made, InstallStatus.WAITING, events, {})
