@@ -110,6 +110,7 @@ class Supervisor:
                 return
             expected, worker.killed_for = worker.killed_for is not None, None
             _log.error("%s; starting it again in %.1f s", reason, 0 if expected else delay)
+            worker.restarts += 1
             await self._orphan(worker.device, reason)
             if expected:
                 continue
@@ -316,6 +317,11 @@ class Supervisor:
         return future
 
     # For others to see
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers, by device."""
+        return tuple(self._workers)
 
     @property
     def pids(self) -> list[int]:

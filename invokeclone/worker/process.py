@@ -27,6 +27,7 @@ from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, describe_devices, first_device
 from invokeclone.worker.link import LineReader, LineWriter, Link, Message
 from invokeclone.worker.loop import Loop, Outcome
+from invokeclone.worker.measurement import Measurement
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.requests import Requests
 from invokeclone.worker.runner import SessionRunner
@@ -91,7 +92,11 @@ class Process:
         )
         self._requests = Requests(self._tools)
         queue = DatabaseQueue(resources, device, self._tools.engine)
-        self._loop = Loop(queue, SessionRunner(self._tools, make_context, self._link.stopping), self._link)
+        measurement = Measurement(device, self._tools.cache, self._tools.engine)
+        if settings.metrics:
+            self._link.measure = measurement.measure
+        runner = SessionRunner(self._tools, make_context, self._link.stopping, measurement.add)
+        self._loop = Loop(queue, runner, self._link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason: str | None = None
 

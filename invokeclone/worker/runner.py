@@ -33,6 +33,8 @@ from invokeclone.worker.tools import Session, Tools
 
 _log = log.get("worker.runner")
 
+Report = Callable[[Session, str], None]
+"""Called with a session and how its run ended."""
 MakeContext = Callable[[Session, BaseInvocation, str, NodeEvents], InvocationContext]
 
 
@@ -40,12 +42,17 @@ class SessionRunner:
     """Runs sessions with a worker's tools. Lives in the node thread."""
 
     def __init__(
-        self, tools: Tools, make_context: MakeContext, stopping: Callable[[int], None] = lambda _item_id: None
+        self,
+        tools: Tools,
+        make_context: MakeContext,
+        stopping: Callable[[int], None] = lambda _item_id: None,
+        report: Report = lambda _session, _status: None,
     ) -> None:
-        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint."""
+        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint, `report` after each run."""
         self._tools = tools
         self._make_context = make_context
         self._stopping = stopping
+        self._report = report
         self._waiting: dict[int, str] = {}
         """The sessions that go on here once the workflows they call have run, by item."""
 
@@ -60,6 +67,7 @@ class SessionRunner:
                 outcome = run.to_end()
         finally:
             self._tools.engine.unwatch_modules()
+        self._report(run.session, outcome.status)
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
         self._tidy(run.session)
@@ -163,6 +171,7 @@ class _Run:
         cache = self._tools.cache
         key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
         if key and (kept := cache.get(key)) is not None:
+            self.session.stats.reuse(node.get_type())
             return kept, kept.model_dump_json().encode()
         output = node.invoke(self._make_context(self.session, node, source_id, events))
         output_json = output.model_dump_json().encode()
