@@ -100,6 +100,9 @@ class InvokeAIAppConfig(BaseSettings):
     log_sql: bool = Field(False, description="Log every SQL statement.")
     log_level_network: LogLevel = Field("warning", description="Least level logged by network libraries.")
 
+    log_json: SkipJsonSchema[bool] = Field(
+        default=False, exclude=True, description="Write log lines as JSON, one object a line, whatever log_format says."
+    )
     metrics: SkipJsonSchema[bool] = Field(
         default=True, exclude=True, description="Serve figures for Prometheus at /metrics; docs/metrics.md."
     )

@@ -24,6 +24,7 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item
 from invokeclone.queue.schemas import (
     TERMINAL,
@@ -56,11 +57,6 @@ class AdminOnly(Forbidden):
 def _check_owner(user: User, item: Item) -> None:
     if not rights.owns(user, item.user_id):
         raise NotYourQueueItem(item.item_id)
-
-
-def _emit(resources: Resources, events: Iterable[Event]) -> None:
-    for event in events:
-        resources.events.emit(event)
 
 
 # Batches
@@ -112,17 +108,16 @@ async def enqueue(
         priority=priority,
         item_ids=item_ids,
     )
-    resources.events.emit(
-        BatchEnqueuedEvent(
-            queue_id=queue_id,
-            batch_id=batch.batch_id,
-            enqueued=enqueued,
-            requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
-            priority=priority,
-            origin=batch.origin,
-            user_id=user.user_id,
-        )
+    event = BatchEnqueuedEvent(
+        queue_id=queue_id,
+        batch_id=batch.batch_id,
+        enqueued=enqueued,
+        requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
+        priority=priority,
+        origin=batch.origin,
+        user_id=user.user_id,
     )
+    report(resources, [event])
     return result
 
 
@@ -148,7 +143,7 @@ async def retry(
                 await store.repeat(connection, item.item_id)
                 retried.append((item.item_id, item.user_id))
     if retried:
-        resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
+        report(resources, [QueueItemsRetriedEvent.of(queue_id, retried)])
     return RetryItemsResult(queue_id=queue_id, retried_item_ids=[item_id for item_id, _ in retried])
 
 
@@ -165,7 +160,7 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
         _check_owner(user, before)
         events = [*await _cancel(connection, [item_id]), *await _rest_of_calls(connection, before)]
         text = await store.get_json(connection, queue_id, item_id)
-    _emit(resources, events)
+    report(resources, events)
     return text
 
 
@@ -190,7 +185,7 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
         chain = await store.list_chain(connection, item_id) if before.in_call else [item_id]
         events = await _cancel(connection, chain)
         await bulk.delete_items(connection, queue_id, chain)
-    _emit(resources, events)
+    report(resources, events)
 
 
 # Many items
@@ -203,13 +198,13 @@ async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, [*changed, *others])
+    report(resources, [*changed, *others])
     return len(idle) + len(changed)
 
 
 def _tell_canceled(resources: Resources, queue_id: str, items: list[tuple[int, str]]) -> None:
     if items:
-        resources.events.emit(QueueItemsCanceledEvent.of(queue_id, items))
+        report(resources, [QueueItemsCanceledEvent.of(queue_id, items)])
 
 
 async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
@@ -218,7 +213,7 @@ async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
         idle = await bulk.cancel_idle(connection, chosen, spare_running=True)
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, others)
+    report(resources, others)
     return len(idle)
 
 
@@ -228,7 +223,7 @@ async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
         idle = await bulk.delete_many(connection, chosen, bulk.IDLE, spare_running=True)
         others = await calls.settle(connection)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, others)
+    report(resources, others)
     return len(idle)
 
 
@@ -239,7 +234,7 @@ async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
         deleted = await bulk.delete_many(connection, chosen)
         others = await calls.settle(connection)
     told = {event.item_id for event in changed}
-    _emit(resources, [*changed, *others])
+    report(resources, [*changed, *others])
     _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
     return len(deleted)
 
@@ -250,8 +245,8 @@ async def clear(resources: Resources, chosen: ItemFilter) -> int:
         changed = await _cancel(connection, await bulk.list_running(connection, chosen))
         deleted = await bulk.empty(connection, chosen)
         others = await calls.settle(connection)
-    _emit(resources, [*changed, *others])
-    resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
+    report(resources, [*changed, *others])
+    report(resources, [QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner)])
     return deleted
 
 
@@ -282,7 +277,7 @@ async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcesso
 async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
     """Have the workers take items again. Raise AdminOnly."""
     status = await _switch(resources, user, store.resume)
-    resources.events.emit(ProcessorResumedEvent())
+    report(resources, [ProcessorResumedEvent()])
     return status
 
 
@@ -321,7 +316,7 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
         )
         event = await calls.told(connection, item) if item else None
     if event:
-        resources.events.emit(event)
+        report(resources, [event])
     return item
 
 
@@ -343,7 +338,7 @@ async def finish(
         item = await store.set_status(connection, item_id, status, error)
         events: list[Event] = [await calls.told(connection, item)] if item else []
         events += await _rest_of_calls(connection, item)
-    _emit(resources, events)
+    report(resources, events)
     return item
 
 
@@ -366,7 +361,7 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
         events = [await calls.told(connection, item) for item in changed if item]
         others = await _rest_of_calls(connection, *changed)
-    _emit(resources, [*events, *others])
+    report(resources, [*events, *others])
     return [event.item_id for event in events]
 
 

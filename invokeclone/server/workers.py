@@ -59,6 +59,11 @@ class Worker:
         self.asked_to_stop = self.sent
         self.deadline.start(item_id, seconds)
 
+    def log_fields(self, action: str) -> dict[str, Any]:
+        """Return what a line of the log about this worker carries."""
+        running = {"item_id": self.item_id, "user_id": self.user_id} if self.item_id is not None else {}
+        return {"action": action, "device": self.device, **running}
+
     def beats(self, message: Message) -> None:
         """Note what the process runs and counts. A heartbeat that it sent before it read the cancel says nothing about that."""
         if "metrics" in message:

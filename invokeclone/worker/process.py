@@ -140,7 +140,7 @@ class Process:
     def _end(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-            _log.info("worker %s ends: %s", self._device, reason)
+            _log.info("worker %s ends: %s", self._device, reason, extra={"action": "end_worker"})
             _hard_end_after(GRACE_S)
             self._loop.stop()
 
@@ -181,7 +181,7 @@ class Process:
         try:
             answer = await self._requests.answer(name, body)
         except Exception as error:  # noqa: BLE001  (a question must not end the process, and always gets an answer)
-            _log.exception("request %s failed", name)
+            _log.exception("request %s failed", name, extra={"action": "answer_request"})
             self._link.reply(request_id, error=str(error))
         else:
             self._link.reply(request_id, answer)
@@ -211,7 +211,13 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     if hello is None:
         return
     settings = Settings(**hello["settings"])
-    log.set_up(settings.log_level, settings.log_format, settings.log_handlers, network_level=settings.log_level_network)
+    log.set_up(
+        settings.log_level,
+        settings.log_format,
+        settings.log_handlers,
+        network_level=settings.log_level_network,
+        as_json=settings.log_json,
+    )
     registry.discover()
     older.use(settings)
     packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
@@ -219,6 +225,7 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     device = first_device(asked)
 
     async def run() -> None:
-        await Process(settings, device, reader, writer).run()
+        with log.fields(device=device):
+            await Process(settings, device, reader, writer).run()
 
     asyncio.run(run())

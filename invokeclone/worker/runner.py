@@ -58,6 +58,10 @@ class SessionRunner:
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         """Run `item` to its end, its first error or its cancel; raises only what is wrong with the machinery."""
+        with log.fields(action="run_item", device=self._tools.device, **item.log_fields):
+            return self._run(item, canceled)
+
+    def _run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         state = GraphExecutionState.model_validate_json(item.session)
         self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
@@ -70,14 +74,14 @@ class SessionRunner:
         self._report(run.session, outcome.status)
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
-        self._tidy(run.session)
+        self._tidy(run.session, outcome.status)
         return outcome
 
     def interrupt(self) -> None:
         """Have networks look for the cancel at each of their modules."""
         self._tools.engine.watch_modules()
 
-    def _tidy(self, session: Session) -> None:
+    def _tidy(self, session: Session, status: str) -> None:
         """Let go of tensors that no kept output mentions, and log what the session cost."""
         if self._waiting:
             active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
@@ -85,7 +89,8 @@ class SessionRunner:
         waiting, cache = list(self._waiting.values()), self._tools.cache
         self._tools.tensors.keep_only(lambda name: cache.mentions(name) or any(name in text for text in waiting))
         if _log.isEnabledFor(20):
-            _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()))
+            figures = {"status": status, "seconds": round(session.stats.elapsed, 3)}
+            _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()), extra=figures)
 
     def _profiled(self, item: ClaimedItem) -> Any:
         settings = self._tools.resources.settings
@@ -144,7 +149,7 @@ class _Run:
         events.started()
         began, vram = time.perf_counter(), vram_in_use()
         try:
-            with watching(self.session.canceled, self._report_stopping):
+            with log.fields(action="run_node"), watching(self.session.canceled, self._report_stopping):
                 if node.get_type() == CALL_SAVED_WORKFLOW:
                     calls.begin(self.session, node)
                     return Outcome("waiting", None)
@@ -193,7 +198,12 @@ class _Run:
     ) -> Outcome:
         failure = told or describe(error)
         _log.error(
-            "node %s (%s) failed: %s\n%s", node.id, node.get_type(), failure.error_message, failure.error_traceback
+            "node %s (%s) failed: %s\n%s",
+            node.id,
+            node.get_type(),
+            failure.error_message,
+            failure.error_traceback,
+            extra={"action": "run_node"},
         )
         self._state.set_node_error(node.id, f"{failure.error_type}: {failure.error_message}")
 

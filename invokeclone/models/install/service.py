@@ -241,6 +241,10 @@ class Installer:
         """Register the files of one job. Whatever goes wrong becomes the job's error and never stops the installer."""
         job.status = InstallStatus.RUNNING
         self._resources.events.emit(ModelInstallStartedEvent(id=job.id, source=job.source))
+        with log.fields(**job.log_fields):
+            await self._run_started(job)
+
+    async def _run_started(self, job: ModelInstallJob) -> None:
         try:
             config = await self._install(job)
         except InstallCancelled:
@@ -277,7 +281,7 @@ class Installer:
         job.status, job.config_out = InstallStatus.COMPLETED, config
         job.bytes = job.total_bytes = config.file_size
         job.local_path = placement.absolute(models, config.path)
-        _log.info("installed %s model %s (%s)", config.base, config.name, config.key)
+        _log.info("installed %s model %s (%s)", config.base, config.name, config.key, extra={"key": config.key})
         self._resources.events.emit(
             ModelInstallCompleteEvent(
                 id=job.id, source=job.source, key=config.key, total_bytes=job.total_bytes, config=config
@@ -308,7 +312,8 @@ class Installer:
         self._waiting.put_nowait(fetch.job)
 
     def _fetch_failed(self, fetch: Fetch, failure: Failure) -> None:
-        _log.warning("%s cannot be fetched: %s", shown(str(fetch.job.source)), failure.where or failure.text)
+        reason, extra = failure.where or failure.text, fetch.job.log_fields
+        _log.warning("%s cannot be fetched: %s", shown(str(fetch.job.source)), reason, extra=extra)
         self._end_failed(fetch.job, failure)
         self._do_aside(self._change(fetch, error=failure.text))
 
