@@ -82,6 +82,7 @@ class _Kept(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.addFilter(log.Fields())
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:

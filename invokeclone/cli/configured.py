@@ -19,6 +19,7 @@ def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **o
             settings.log_format,
             settings.log_handlers,
             network_level=settings.log_level_network,
+            as_json=settings.log_json,
         )
     except SettingsError as error:
         raise CommandError("; ".join(error.lines)) from error

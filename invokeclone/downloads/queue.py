@@ -269,7 +269,8 @@ class DownloadQueue:
             if before is not None:
                 await ended(before)
             if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING and not self._stopping:
-                await transfer.run()
+                with log.fields(action="download", download_id=entry.job.id):
+                    await transfer.run()
                 self._complete(entry)
             else:
                 self._halted(entry, transfer)
@@ -348,6 +349,12 @@ class DownloadQueue:
         job = entry.job
         job.error_type, job.error, job.job_ended = type(error).__name__, str(error), now()
         unexpected = not isinstance(error, InvokeCloneError | OSError)
-        _log.warning("%s cannot be fetched: %s", shown(str(job.source)), error, exc_info=error if unexpected else None)
+        _log.warning(
+            "%s cannot be fetched: %s",
+            shown(str(job.source)),
+            error,
+            exc_info=error if unexpected else None,
+            extra={"action": "download", "download_id": job.id},
+        )
         self._change(entry, DownloadJobStatus.ERROR)
         self._events.emit(DownloadErrorEvent(source=str(job.source), error_type=type(error).__name__, error=str(error)))

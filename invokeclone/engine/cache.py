@@ -82,6 +82,8 @@ class ModelCache:
         self.memory = memory or DeviceMemory(device)
         self.device = self.memory.device
         self.stats = ModelCacheCounters()
+        self._hits = 0
+        self._misses = 0
         self._working = int(settings.device_working_mem_gb * GB)
         self._clock = clock
         self._entries: OrderedDict[str, CacheEntry] = OrderedDict()
@@ -97,10 +99,12 @@ class ModelCache:
             entry = self._entries.get(key)
             if entry is None:
                 self.stats.misses += 1
+                self._misses += 1
                 with self._watched(f"loading {key}"):
                     entry = self._load(key, load, size)
             else:
                 self.stats.hits += 1
+                self._hits += 1
                 self._entries.move_to_end(key)
             entry.used_at = self._clock()
             self.stats.loaded_model_sizes[key] = entry.size
@@ -177,6 +181,12 @@ class ModelCache:
     def keys(self) -> list[str]:
         """Return the keys of what is in the cache, least recently used first, without waiting for a load that is going on."""
         return list(self._entries)  # one step of the interpreter: no other thread comes in between
+
+    def usage(self) -> tuple[int, int, int, int]:
+        """Return hits and misses since the process began, and bytes in RAM and on the device now; waits for no load."""
+        entries = list(self._entries.values())  # as in `keys`
+        in_ram, on_device = sum(entry.in_ram for entry in entries), sum(entry.on_device for entry in entries)
+        return self._hits, self._misses, in_ram, on_device
 
     @property
     def ram_used(self) -> int:

@@ -1,9 +1,20 @@
-"""Logging: one place that sets handlers and formats; rooms only ask for a logger by name."""
+"""Logging: one module that sets handlers and formats; packages only ask for a logger by name.
 
+What a line is about (`action`, `item_id`, `device` …) is in fields of its record: those of logging's `extra`, and those of
+`fields`, which every line that is logged meanwhile gets.
+"""
+
+import json
 import logging
 import logging.handlers
+import math
+import re
 import sys
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 ROOT = "invokeclone"
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -19,14 +30,87 @@ _FORMATS = {
     "syslog": "%(name)s[%(process)d] <%(levelname)s> %(message)s",
     "legacy": ">> %(message)s",
 }
+SHOWN = ("item_id", "device", "user_id")
+"""Fields that follow the message in a line of text, where it doesn't name them already."""
+_UNREMARKABLE = {"user_id": "system"}
+"""Values that are not worth a word: in single-user mode everything is this user's."""
+_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest of one are its fields."""
+_fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039  (never changed)
 
 
 def get(name: str) -> logging.Logger:
-    """Return the logger of one room: `get("queue")` is `invokeclone.queue`."""
+    """Return the logger of one package: `get("queue")` is `invokeclone.queue`."""
     return logging.getLogger(f"{ROOT}.{name}")
 
 
-class _ColorFormatter(logging.Formatter):
+@contextmanager
+def fields(**values: Any) -> Iterator[None]:
+    """Give every line that is logged meanwhile, in this thread or task and in the tasks it starts, these fields too."""
+    token = _fields.set({**_fields.get(), **values})
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+class Fields(logging.Filter):
+    """Adds the fields of the present context to a record; those of the line itself win. Each handler has one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass."""
+        for name, value in _fields.get().items():
+            vars(record).setdefault(name, value)
+        return True
+
+
+class _TextFormatter(logging.Formatter):
+    """Lines of text; fields that the message doesn't name follow its first line as `[item_id=5 device=cuda:0]`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        first, line_break, rest = record.message.partition("\n")
+        unnamed = [f"{name}={value}" for name, value in _shown(record) if not _names(record.message, value)]
+        if unnamed:
+            record.message = f"{first} [{' '.join(unnamed)}]{line_break}{rest}"
+        return super().formatMessage(record)
+
+
+def _shown(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
+    values = vars(record)
+    for name in SHOWN:
+        value = values.get(name)
+        if value is not None and value != _UNREMARKABLE.get(name):
+            yield name, str(value)
+
+
+def _names(message: str, value: str) -> bool:
+    """Tell whether `value` is in the message as a word of its own."""
+    return re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", message) is not None
+
+
+class _JsonFormatter(logging.Formatter):
+    """A JSON object a line: time (UTC), level, logger, message, process, the record's fields, and a traceback as `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line: dict[str, Any] = {
+            "time": time,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+        }
+        line |= {
+            name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in vars(record).items()
+            if name not in _STANDARD and name not in line
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, skipkeys=True)  # not orjson: a message may hold what is no valid text
+
+
+class _ColorFormatter(_TextFormatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         color = _COLORS.get(record.levelno)
@@ -34,11 +118,18 @@ class _ColorFormatter(logging.Formatter):
 
 
 def set_up(
-    level: str, style: str, handlers: list[str], stream: TextIO | None = None, network_level: str = "warning"
+    level: str,
+    style: str,
+    handlers: list[str],
+    stream: TextIO | None = None,
+    network_level: str = "warning",
+    *,
+    as_json: bool = False,
 ) -> None:
     """Send the package's log to `handlers` (`console`, `file=PATH`, `syslog[=ADDRESS]`, `http=HOST/PATH`), replacing earlier ones.
 
-    `style` is plain, color, syslog or legacy; colours only go to a terminal. Raises ValueError for an unknown handler.
+    `style` is plain, color, syslog or legacy; colors only go to a terminal. With `as_json` lines are JSON objects, whatever
+    the style. Raises ValueError for an unknown handler.
     """
     root = logging.getLogger(ROOT)
     root.setLevel(LEVELS[level])
@@ -50,7 +141,9 @@ def set_up(
         handler = _handler(spec, stream or sys.stderr)
         console = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
         colored = style == "color" and console and (stream or sys.stderr).isatty()
-        handler.setFormatter((_ColorFormatter if colored else logging.Formatter)(_FORMATS[style]))
+        text = (_ColorFormatter if colored else _TextFormatter)(_FORMATS[style])
+        handler.setFormatter(_JsonFormatter() if as_json else text)
+        handler.addFilter(Fields())
         root.addHandler(handler)
     for name in ("httpx", "urllib3", "huggingface_hub", "engineio", "socketio"):
         logging.getLogger(name).setLevel(LEVELS[network_level])

@@ -100,6 +100,13 @@ class InvokeAIAppConfig(BaseSettings):
     log_sql: bool = Field(False, description="Log every SQL statement.")
     log_level_network: LogLevel = Field("warning", description="Least level logged by network libraries.")
 
+    log_json: SkipJsonSchema[bool] = Field(
+        default=False, exclude=True, description="Write log lines as JSON, one object a line, whatever log_format says."
+    )
+    metrics: SkipJsonSchema[bool] = Field(
+        default=True, exclude=True, description="Serve figures for Prometheus at /metrics; docs/metrics.md."
+    )
+
     # Development
     use_memory_db: bool = Field(False, description="Keep the database in memory; lost at exit.")
     dev_reload: bool = Field(False, description="Reload the server when its code changes.")

@@ -7,6 +7,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.transactions import Changes
 from invokeclone.queue import counts, store
 from invokeclone.queue.events import ProcessorResumedEvent
+from invokeclone.queue.reports import report
 from invokeclone.queue.schemas import SessionProcessorStatus, SessionQueueAndProcessorStatus
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -37,7 +38,7 @@ async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcesso
 async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
     """Have the workers take items again. Raise AdminOnly."""
     status = await _switch(resources, user, store.resume)
-    resources.events.emit(ProcessorResumedEvent())
+    report(resources, [ProcessorResumedEvent()])
     return status
 
 

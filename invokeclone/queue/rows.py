@@ -162,6 +162,11 @@ class Item:
     in_call: bool = field(default=False, kw_only=True)
     """Whether a workflow call made the item, or the item made one: its end is then not its own affair."""
 
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What lines of the log about the item carry."""
+        return {"item_id": self.item_id, "batch_id": self.batch_id, "user_id": self.user_id}
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimedItem(Item):

@@ -23,6 +23,7 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item
 from invokeclone.queue.schemas import (
     TERMINAL,
@@ -50,11 +51,6 @@ def _check_owner(user: User, item: Item) -> None:
 
 Owned = list[tuple[int, str]]
 """Ids of items, each with its owner."""
-
-
-def _emit(resources: Resources, events: Iterable[Event]) -> None:
-    for event in events:
-        resources.events.emit(event)
 
 
 # Batches
@@ -110,17 +106,16 @@ async def enqueue(
         priority=priority,
         item_ids=item_ids,
     )
-    resources.events.emit(
-        BatchEnqueuedEvent(
-            queue_id=queue_id,
-            batch_id=batch.batch_id,
-            enqueued=enqueued,
-            requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
-            priority=priority,
-            origin=batch.origin,
-            user_id=user.user_id,
-        )
+    event = BatchEnqueuedEvent(
+        queue_id=queue_id,
+        batch_id=batch.batch_id,
+        enqueued=enqueued,
+        requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
+        priority=priority,
+        origin=batch.origin,
+        user_id=user.user_id,
     )
+    report(resources, [event])
     return result
 
 
@@ -150,7 +145,7 @@ async def retry(
 
     retried = await resources.database.transact(repeat)
     if retried:
-        resources.events.emit(QueueItemsRetriedEvent.of(queue_id, retried))
+        report(resources, [QueueItemsRetriedEvent.of(queue_id, retried)])
     return RetryItemsResult(queue_id=queue_id, retried_item_ids=[item_id for item_id, _ in retried])
 
 
@@ -170,7 +165,7 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
         return events, await store.get_json(connection, queue_id, item_id)
 
     events, text = await resources.database.transact(end)
-    _emit(resources, events)
+    report(resources, events)
     return text
 
 
@@ -198,7 +193,7 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
         await bulk.delete_items(connection, queue_id, chain)
         return events
 
-    _emit(resources, await resources.database.transact(remove))
+    report(resources, await resources.database.transact(remove))
 
 
 # Many items
@@ -214,13 +209,13 @@ async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
 
     idle, changed, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, [*changed, *others])
+    report(resources, [*changed, *others])
     return len(idle) + len(changed)
 
 
 def _tell_canceled(resources: Resources, queue_id: str, items: Owned) -> None:
     if items:
-        resources.events.emit(QueueItemsCanceledEvent.of(queue_id, items))
+        report(resources, [QueueItemsCanceledEvent.of(queue_id, items)])
 
 
 async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
@@ -232,7 +227,7 @@ async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
 
     idle, others = await resources.database.transact(end)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, others)
+    report(resources, others)
     return len(idle)
 
 
@@ -245,7 +240,7 @@ async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
 
     idle, others = await resources.database.transact(remove)
     _tell_canceled(resources, chosen.queue_id, idle)
-    _emit(resources, others)
+    report(resources, others)
     return len(idle)
 
 
@@ -259,7 +254,7 @@ async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
 
     changed, deleted, others = await resources.database.transact(remove)
     told = {event.item_id for event in changed}
-    _emit(resources, [*changed, *others])
+    report(resources, [*changed, *others])
     _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
     return len(deleted)
 
@@ -273,8 +268,8 @@ async def clear(resources: Resources, chosen: ItemFilter) -> int:
         return changed, deleted, await chain.settle(connection)
 
     changed, deleted, others = await resources.database.transact(remove)
-    _emit(resources, [*changed, *others])
-    resources.events.emit(QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner))
+    report(resources, [*changed, *others])
+    report(resources, [QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner)])
     return deleted
 
 
@@ -311,7 +306,7 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
 
     item, event = await resources.database.transact(take)
     if event:
-        resources.events.emit(event)
+        report(resources, [event])
     return item
 
 
@@ -336,7 +331,7 @@ async def finish(
         return item, events + await _rest_of_calls(connection, item)
 
     item, events = await resources.database.transact(end)
-    _emit(resources, events)
+    report(resources, events)
     return item
 
 
@@ -362,7 +357,7 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
         return events, await _rest_of_calls(connection, *changed)
 
     events, others = await resources.database.transact(fail)
-    _emit(resources, [*events, *others])
+    report(resources, [*events, *others])
     return [event.item_id for event in events]
 
 

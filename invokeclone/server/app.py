@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -50,7 +50,19 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import authentication, bodies, errors, external, guards, hardware, info, openapi, page, private
+from invokeclone.server import (
+    authentication,
+    bodies,
+    errors,
+    external,
+    guards,
+    hardware,
+    info,
+    metrics,
+    openapi,
+    page,
+    private,
+)
 from invokeclone.server.departures import Departures
 from invokeclone.server.headers import SafeHeaders
 from invokeclone.server.origins import OwnOrigin
@@ -165,7 +177,7 @@ def _with_scratch_database(settings: Settings) -> tuple[Settings, "tempfile.Temp
     return settings.model_copy(update={"db_dir": Path(scratch.name)}), scratch
 
 
-def _add_middleware(app: FastAPI, resources: Resources) -> None:
+def _add_middleware(app: Application, resources: Resources) -> None:
     """Add what sees every request; the last one added sees it first."""
     settings = resources.settings
     if settings.http_compression_level:
@@ -187,6 +199,7 @@ def _add_middleware(app: FastAPI, resources: Resources) -> None:
     app.add_middleware(Departures)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
     app.add_middleware(OwnOrigin, settings=settings)
+    metrics.install(app, enabled=settings.metrics)
     app.add_middleware(guards.SingleSlashes)
     if settings.base_url:
         app.add_middleware(_Prefix, prefix=settings.base_url)

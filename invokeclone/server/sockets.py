@@ -164,6 +164,11 @@ class Sockets:
         self._tasks: list[asyncio.Task[None]] = []
         self._refused: set[asyncio.Task[None]] = set()
 
+    @property
+    def connected(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.eio.sockets)
+
     def listen(self, bus: Bus) -> None:
         """Forward what `bus` tells from now on."""
         bus.subscribe(self._queue_up)

@@ -109,7 +109,9 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             expected, worker.killed_for = worker.killed_for is not None, None
-            _log.error("%s; starting it again in %.1f s", reason, 0 if expected else delay)
+            wait = 0 if expected else delay
+            _log.error("%s; starting it again in %.1f s", reason, wait, extra=worker.log_fields("restart_worker"))
+            worker.restarts += 1
             await self._orphan(worker.device, reason)
             if expected:
                 continue
@@ -142,7 +144,8 @@ class Supervisor:
         try:
             await self._fail_orphans(device, reason)
         except Exception:  # noqa: BLE001  (whatever the database says, the worker must be started again)
-            _log.exception("could not fail what the worker for %s was running", device)
+            extra = {"action": "fail_orphans", "device": device}
+            _log.exception("could not fail what the worker for %s was running", device, extra=extra)
 
     async def _watch(self) -> None:
         """End workers that have said nothing for very long: their event loop no longer turns."""
@@ -173,15 +176,18 @@ class Supervisor:
                     "the worker for %s ends: %s",
                     worker.device,
                     message.get("reason"),
+                    extra=worker.log_fields("end_worker"),
                 )
             case other:
-                _log.warning("the worker for %s sent an unknown message %r", worker.device, other)
+                extra = worker.log_fields("read_message")
+                _log.warning("the worker for %s sent an unknown message %r", worker.device, other, extra=extra)
 
     def _ready(self, worker: Worker, message: Message) -> None:
         """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
         worker.device = str(message.get("device") or worker.device)
         if not worker.ready:
-            _log.info("the worker for %s is ready (process %s)", worker.device, worker.link and worker.link.pid)
+            pid, extra = worker.link and worker.link.pid, worker.log_fields("start_worker")
+            _log.info("the worker for %s is ready (process %s)", worker.device, pid, extra=extra)
         worker.ready = True
         self._anyone_ready.set()
         devices = [device for device in message.get("devices") or [] if isinstance(device, dict) and "device" in device]
@@ -196,7 +202,8 @@ class Supervisor:
     def _relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
         kind = EVENTS.get(name)
         if kind is None:
-            _log.warning("the worker for %s sent an unknown event %r", worker.device, name)
+            extra = worker.log_fields("read_message")
+            _log.warning("the worker for %s sent an unknown event %r", worker.device, name, extra=extra)
             return
         if name == "queue_item_status_changed":
             running = payload.get("status") == "in_progress"
@@ -286,7 +293,8 @@ class Supervisor:
         answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
-            _log.warning("a worker could not answer %s: %s", name, str(failure) or type(failure).__name__)
+            reason = str(failure) or type(failure).__name__
+            _log.warning("a worker could not answer %s: %s", name, reason, extra={"action": "ask_worker"})
         if failures and len(failures) == len(answers):
             raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
         return [answer for answer in answers if not isinstance(answer, BaseException)]
@@ -316,6 +324,11 @@ class Supervisor:
         return future
 
     # For others to see
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers, by device."""
+        return tuple(self._workers)
 
     @property
     def pids(self) -> list[int]:

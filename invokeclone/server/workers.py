@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.metrics import Numbers
 from invokeclone.server.deadlines import CancelDeadline
 from invokeclone.server.link import Message, WorkerLink
+from invokeclone.worker.metrics import METRICS
 
 
 @dataclass(eq=False)
@@ -27,6 +29,11 @@ class Worker:
     """Messages sent to the process, and (`asked_to_stop`) how many these were with the latest cancel."""
     asked_to_stop: int = 0
     asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
+    restarts: int = 0
+    """How many processes were started after the first."""
+    metrics: Numbers = field(default_factory=lambda: Numbers(METRICS))
+    """What the process has counted so far, and (`earlier_metrics`) what those before it had."""
+    earlier_metrics: Numbers = field(default_factory=lambda: Numbers(METRICS))
 
     def __post_init__(self) -> None:
         self.deadline = CancelDeadline(self._overdue)
@@ -52,8 +59,15 @@ class Worker:
         self.asked_to_stop = self.sent
         self.deadline.start(item_id, seconds)
 
+    def log_fields(self, action: str) -> dict[str, Any]:
+        """Return what a line of the log about this worker carries."""
+        running = {"item_id": self.item_id, "user_id": self.user_id} if self.item_id is not None else {}
+        return {"action": action, "device": self.device, **running}
+
     def beats(self, message: Message) -> None:
-        """Note what the process runs. A heartbeat that it sent before it read the cancel says nothing about that."""
+        """Note what the process runs and counts. A heartbeat that it sent before it read the cancel says nothing about that."""
+        if "metrics" in message:
+            self.metrics = Numbers.read(METRICS, message["metrics"])
         if int(message.get("received") or 0) >= self.asked_to_stop:
             self.deadline.running(message.get("item_id"))
 
@@ -61,6 +75,8 @@ class Worker:
         """Forget the process: nobody waits for its answers any more."""
         self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         self.deadline.clear()
+        self.earlier_metrics.include(self.metrics, gauges=False)
+        self.metrics = Numbers(METRICS)
         for future in self.asked.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))

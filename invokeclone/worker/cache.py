@@ -43,6 +43,7 @@ class InvocationCache:
         self._enabled = max_size > 0
         self._hits = 0
         self._misses = 0
+        self._requests = [0, 0]
         self._lock = threading.Lock()
 
     @property
@@ -58,8 +59,10 @@ class InvocationCache:
             entry = self._entries.get(key)
             if entry is None:
                 self._misses += 1
+                self._requests[1] += 1
                 return None
             self._hits += 1
+            self._requests[0] += 1
             self._entries.move_to_end(key)
             return entry.output
 
@@ -101,6 +104,12 @@ class InvocationCache:
         """Neither look up nor keep nor count from now on; what is kept stays."""
         with self._lock:
             self._enabled = False
+
+    def requests(self) -> tuple[int, int]:
+        """Return the hits and misses since the process began: `clear` does not reset them."""
+        with self._lock:
+            hits, misses = self._requests
+            return hits, misses
 
     def status(self) -> dict[str, Any]:
         """Return size, hits, misses, enabled and max_size, as the API shows them."""

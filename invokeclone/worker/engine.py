@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
@@ -49,6 +49,15 @@ IMPORT_FREE = frozenset(
     }
 )
 """Modules whose nodes import NumPy at most when they run: these run while the engine is being imported."""
+
+
+class ModelCacheUsage(NamedTuple):
+    """What the model cache did since the process began, and the bytes it holds now."""
+
+    hits: int = 0
+    misses: int = 0
+    ram_bytes: int = 0
+    device_bytes: int = 0
 
 
 class Engine:
@@ -121,6 +130,10 @@ class Engine:
     def stats(self) -> dict[str, Any] | None:
         """Return the model cache's figures of the latest session; None before any model was asked for."""
         return self._cache.stats.as_dict() if self._cache else None
+
+    def usage(self) -> ModelCacheUsage:
+        """Return the model cache's figures of this process; never waits."""
+        return ModelCacheUsage(*self._cache.usage()) if self._cache else ModelCacheUsage()
 
     def resident(self, most: int = 50) -> list[str]:
         """Return the keys of the models in the cache, whole or a part of each, the `most` that were used last; never waits."""

@@ -138,6 +138,8 @@ class ServerLink:
         self._writer = writer
         self.received = 0
         """How many messages of the server have been dealt with; who counts them is whoever reads the link."""
+        self.measure: Callable[[], Message] | None = None
+        """Returns what heartbeats carry as `metrics`."""
 
     def ready(self, device: str, devices: list[dict[str, str]] | None) -> None:
         """Tell that items are claimed for `device`; `devices` are all there are, None while that isn't known."""
@@ -145,7 +147,10 @@ class ServerLink:
 
     def heartbeat(self, item_id: int | None) -> None:
         """Tell that the event loop turns, and which item is being run."""
-        self._say({"kind": "heartbeat", "item_id": item_id, "received": self.received})
+        message: Message = {"kind": "heartbeat", "item_id": item_id, "received": self.received}
+        if self.measure is not None:
+            message["metrics"] = self.measure()
+        self._say(message)
 
     def stopping(self, item_id: int) -> None:
         """Tell that the node of a canceled item has reached a checkpoint and is being left."""

@@ -159,10 +159,12 @@ class Loop:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), POLL_S)
             return
-        outcome = await self._run(item)
+        with log.fields(action="run_item", **item.log_fields):
+            outcome = await self._run(item)
         if outcome.status == "waiting" or (self._stopping.is_set() and outcome.status == "canceled"):
             return
-        await self._settle(item, outcome)
+        with log.fields(action="finish_item", **item.log_fields):
+            await self._settle(item, outcome)
 
     async def _run(self, item: ClaimedItem) -> Outcome:
         current = _Current(item, threading.Event())

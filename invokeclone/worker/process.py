@@ -28,6 +28,7 @@ from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, describe_devices, first_device
 from invokeclone.worker.link import LineReader, LineWriter, Message, ServerLink
 from invokeclone.worker.loop import Loop, Outcome
+from invokeclone.worker.measurement import Measurement
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.requests import Requests
 from invokeclone.worker.runner import SessionRunner
@@ -92,7 +93,11 @@ class Process:
         )
         self._requests = Requests(self._tools)
         queue = DatabaseQueue(resources, device, self._tools.engine)
-        self._loop = Loop(queue, SessionRunner(self._tools, make_context, self._link.stopping), self._link)
+        measurement = Measurement(device, self._tools.cache, self._tools.engine)
+        if settings.metrics:
+            self._link.measure = measurement.measure
+        runner = SessionRunner(self._tools, make_context, self._link.stopping, measurement.add)
+        self._loop = Loop(queue, runner, self._link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason: str | None = None
 
@@ -136,7 +141,7 @@ class Process:
     def _end(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-            _log.info("worker %s ends: %s", self._device, reason)
+            _log.info("worker %s ends: %s", self._device, reason, extra={"action": "end_worker"})
             _hard_end_after(GRACE_S)
             self._loop.stop()
 
@@ -178,7 +183,7 @@ class Process:
         try:
             answer = await self._requests.answer(name, body)
         except Exception as error:  # noqa: BLE001  (a question must not end the process, and always gets an answer)
-            _log.exception("request %s failed", name)
+            _log.exception("request %s failed", name, extra={"action": "answer_request"})
             self._link.reply(request_id, error=str(error))
         else:
             self._link.reply(request_id, answer)
@@ -208,7 +213,13 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     if hello is None:
         return
     settings = Settings(**hello["settings"])
-    log.set_up(settings.log_level, settings.log_format, settings.log_handlers, network_level=settings.log_level_network)
+    log.set_up(
+        settings.log_level,
+        settings.log_format,
+        settings.log_handlers,
+        network_level=settings.log_level_network,
+        as_json=settings.log_json,
+    )
     registry.discover()
     older.use(settings)
     packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
@@ -216,6 +227,7 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     device = first_device(asked)
 
     async def run() -> None:
-        await Process(settings, device, reader, writer).run()
+        with log.fields(device=device):
+            await Process(settings, device, reader, writer).run()
 
     asyncio.run(run())

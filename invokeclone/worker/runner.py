@@ -36,6 +36,8 @@ from invokeclone.worker.tools import Session, Tools
 
 _log = log.get("worker.runner")
 
+Report = Callable[[Session, str], None]
+"""Called with a session and how its run ended."""
 MakeContext = Callable[[Session, BaseInvocation, str, NodeEvents], InvocationContext]
 
 
@@ -43,17 +45,26 @@ class SessionRunner:
     """Runs sessions with a worker's tools. Lives in the node thread."""
 
     def __init__(
-        self, tools: Tools, make_context: MakeContext, stopping: Callable[[int], None] = lambda _item_id: None
+        self,
+        tools: Tools,
+        make_context: MakeContext,
+        stopping: Callable[[int], None] = lambda _item_id: None,
+        report: Report = lambda _session, _status: None,
     ) -> None:
-        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint."""
+        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint, `report` after each run."""
         self._tools = tools
         self._make_context = make_context
         self._stopping = stopping
+        self._report = report
         self._waiting: dict[int, str] = {}
         """The sessions that go on here once the workflows they call have run, by item."""
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         """Run `item` to its end, its first error or its cancel; raises only what is wrong with the machinery."""
+        with log.fields(action="run_item", device=self._tools.device, **item.log_fields):
+            return self._run(item, canceled)
+
+    def _run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
         state = GraphExecutionState.model_validate_json(item.session)
         self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
@@ -63,16 +74,17 @@ class SessionRunner:
                 outcome = run.to_end()
         finally:
             self._tools.engine.unwatch_modules()
+        self._report(run.session, outcome.status)
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
-        self._tidy(run.session)
+        self._tidy(run.session, outcome.status)
         return outcome
 
     def interrupt(self) -> None:
         """Have networks look for the cancel at each of their modules."""
         self._tools.engine.watch_modules()
 
-    def _tidy(self, session: Session) -> None:
+    def _tidy(self, session: Session, status: str) -> None:
         """Let go of tensors that no kept output mentions, and log what the session cost."""
         if self._waiting:
             active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
@@ -80,7 +92,8 @@ class SessionRunner:
         waiting, cache = list(self._waiting.values()), self._tools.cache
         self._tools.tensors.keep_only(lambda name: cache.mentions(name) or any(name in text for text in waiting))
         if _log.isEnabledFor(20):
-            _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()))
+            figures = {"status": status, "seconds": round(session.stats.elapsed, 3)}
+            _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()), extra=figures)
 
     def _profiled(self, item: ClaimedItem) -> Any:
         settings = self._tools.resources.settings
@@ -154,7 +167,7 @@ class _Run:
         events.started()
         began, vram = time.perf_counter(), vram_in_use()
         try:
-            with watching(self.session.canceled, self._report_stopping):
+            with log.fields(action="run_node"), watching(self.session.canceled, self._report_stopping):
                 if node.get_type() == CALL_SAVED_WORKFLOW:
                     begin(self._caller(), node)
                     return Outcome("waiting", None)
@@ -181,6 +194,7 @@ class _Run:
         cache = self._tools.cache
         key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
         if key and (kept := cache.get(key)) is not None:
+            self.session.stats.reuse(node.get_type())
             return kept, kept.model_dump_json().encode()
         if type(node).__module__ not in IMPORT_FREE:
             self._tools.engine.wait_until_imported()
@@ -205,7 +219,12 @@ class _Run:
     ) -> Outcome:
         failure = told or describe(error)
         _log.error(
-            "node %s (%s) failed: %s\n%s", node.id, node.get_type(), failure.error_message, failure.error_traceback
+            "node %s (%s) failed: %s\n%s",
+            node.id,
+            node.get_type(),
+            failure.error_message,
+            failure.error_traceback,
+            extra={"action": "run_node"},
         )
         self._state.set_node_error(node.id, f"{failure.error_type}: {failure.error_message}")
 

@@ -16,6 +16,7 @@ class _Line:
     calls: int = 0
     seconds: float = 0.0
     vram: int = 0
+    cached: int = 0
 
 
 @dataclass(slots=True)
@@ -32,9 +33,18 @@ class SessionStats:
         line.seconds += seconds
         line.vram = max(line.vram, vram)
 
+    def reuse(self, node_type: str) -> None:
+        """Note that the result of a call of `node_type`, which is added as well, came from the invocation cache."""
+        self.lines.setdefault(node_type, _Line()).cached += 1
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the session started."""
+        return time.perf_counter() - self.began
+
     def block(self, session_id: str, models: dict[str, Any] | None) -> str:
         """Return the log block; `models` are the model cache's figures, None when no model was ever loaded."""
-        wall = time.perf_counter() - self.began
+        wall = self.elapsed
         width = max([len(name) for name in self.lines] + [20])
         rows = [f"Graph stats: {session_id}", f"{'Node':>{width}} {'Calls':>6} {'Seconds':>9} {'VRAM Change':>13}"]
         for name, line in self.lines.items():

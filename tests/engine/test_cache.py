@@ -88,6 +88,9 @@ def test_a_model_is_loaded_once_and_counted():
     assert stats["high_watermark"] == first.size == size_of(first.model)
     assert cache.new_stats().hits == 0
     assert cache.stats.in_cache == 1
+    assert cache.usage() == (1, 1, first.size, 0)  # of the process: a session does not reset them
+    with cache.locked(first):
+        assert cache.usage() == (1, 1, first.in_ram, first.size)
 
 
 def test_the_least_recently_used_goes_first_and_never_one_in_use():

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import bulk, counts, service, store
+from invokeclone.queue import bulk, counts, metrics, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
@@ -29,6 +29,7 @@ READS: dict[str, Any] = {
     "counts by destination": lambda c: counts.of_destination(c, "default", "d"),
     "item's status": _states_of_one,
     "processor": counts.of_processor,
+    "metrics": metrics.measure,
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "pending": lambda c: store.count_pending(c, "default"),
     "running": lambda c: bulk.list_running(c, device="cpu"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -600,3 +601,22 @@ class TestStorage:
                 resources,
                 f"SELECT queue_id, {name}, user_id, status, count(*) FROM session_queue GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4",
             )
+
+
+class TestLog:
+    async def test_what_happens_to_items_is_logged(
+        self, resources: Resources, add: Any, logged: list[logging.LogRecord]
+    ) -> None:
+        (item_id,) = await add(batch_id="b", user=ALICE)
+        await take(resources)
+        await service.fail_orphans(resources, "cpu", "it died")
+        fields = ("action", "queue_id", "batch_id", "item_id", "user_id", "status", "enqueued")
+        found = [tuple(vars(record).get(name) for name in fields) for record in logged]
+        changed = ("queue_item_status_changed", "default", "b", item_id, "alice")
+        assert found == [
+            ("batch_enqueued", "default", "b", None, "alice", None, 1),
+            (*changed, "in_progress", None),
+            (*changed, "failed", None),
+        ]
+        assert [record.levelname for record in logged] == ["DEBUG", "DEBUG", "INFO"]
+        assert logged[-1].getMessage() == f"item {item_id} is failed: WorkerDied: it died"

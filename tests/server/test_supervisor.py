@@ -1,6 +1,7 @@
 """The supervisor against a fake worker process: starts, hints, requests, deaths, restarts, ends."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -187,7 +188,7 @@ async def test_workers_hear_what_they_must_not_use_again(settings: Settings, not
 
 
 async def test_a_killed_worker_fails_its_item_and_comes_back(
-    settings: Settings, notes: Callable[[], list[str]]
+    settings: Settings, notes: Callable[[], list[str]], logged: list[logging.LogRecord]
 ) -> None:
     async with supervised(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
@@ -197,6 +198,12 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(
         assert orphans.failed == [("cpu", "the worker process for cpu was killed by SIGKILL (out of memory, perhaps)")]
         while not await supervisor.ask_all("x"):
             await asyncio.sleep(0.01)
+    actions = [(vars(record).get("action"), vars(record).get("device")) for record in logged]
+    assert [pair for pair in actions if pair[0] in ("start_worker", "restart_worker")] == [
+        ("start_worker", "cpu"),
+        ("restart_worker", "cpu"),
+        ("start_worker", "cpu"),
+    ]
 
 
 async def test_dying_again_and_again_backs_off(settings: Settings) -> None:

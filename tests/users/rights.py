@@ -370,5 +370,7 @@ COMPAT: dict[str, Row] = {
     "GET /v1beta/models": everyone("GET /v1beta/models"),
     "GET /v1beta/models/{name:path}": everyone("GET /v1beta/models/nobody", 404),
     "GET /v1beta/{path:path}": everyone("GET /v1beta/nothing", 404),
+    # Prometheus
+    "GET /metrics": admins("GET /metrics"),
 }  # fmt: skip
-"""The compatibility APIs' routes, by method and path; one of several addresses of a route stands for all."""
+"""The routes of compatibility APIs and others that are not published, by method and path; one of several addresses of a route stands for all."""

@@ -420,6 +420,9 @@ async def test_nodes_can_log(ask: Ask, logged: list[logging.LogRecord]) -> None:
     assert {record.getMessage() for record in records} == {
         f"{level} 100%" for level in ("debug", "info", "warning", "error")
     }
+    assert {(vars(one)["action"], vars(one)["item_id"], vars(one)["device"]) for one in records} == {
+        ("run_node", 1, "cpu")
+    }
 
 
 async def test_presets_that_the_items_user_may_read(ask: Ask, resources: Resources) -> None:

@@ -153,7 +153,9 @@ async def test_a_graph_runs_with_its_events_in_order_and_nothing_printed_gets_in
     session = item["session"]
     (collected,) = session["source_prepared_mapping"]["all"]
     assert session["results"][collected]["collection"] == [7]
-    await worker.until(lambda message: message["kind"] == "heartbeat")
+    counted = await worker.until(lambda message: "invokeclone_item_duration_seconds" in message.get("metrics", {}))
+    assert counted["kind"] == "heartbeat"
+    assert counted["metrics"]["invokeclone_item_duration_seconds"][0][0] == ["cpu", "completed", "none"]
     assert b"printed by a node" in worker.errors
 
 

@@ -244,3 +244,12 @@ async def test_what_a_session_cost_is_logged(run: Run, make: Any, logged: list[l
     text = "\n".join(record.getMessage() for record in logged)
     assert "toy_add" in text
     assert "TOTAL GRAPH EXECUTION TIME" in text
+
+
+async def test_lines_of_a_run_say_which_item_it_is(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
+    await run(make.item({"bad": {"type": "toy_fail"}}, item_id=8, user_id="alice"))
+    failed, figures = (vars(record) for record in logged if record.name == "invokeclone.worker.runner")
+    common = {"item_id": 8, "batch_id": "b", "user_id": "alice", "device": "cpu"}
+    assert failed.items() >= {"action": "run_node", **common}.items()
+    assert figures.items() >= {"action": "run_item", "status": "failed", **common}.items()
+    assert figures["seconds"] >= 0

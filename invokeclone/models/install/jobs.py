@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError, field_serializer
 
@@ -123,6 +123,11 @@ class ModelInstallJob(BaseModel):
     def ended(self) -> bool:
         """Whether it has come to its end, good or bad."""
         return self.status in TERMINAL
+
+    @property
+    def log_fields(self) -> dict[str, Any]:
+        """What lines of the log about the job carry."""
+        return {"action": "install_model", "install_id": self.id}
 
 
 class UnsupportedSource(Conflict):

@@ -91,7 +91,8 @@ class InstallMachine:
             job.batch.resume()
             self._settle(job)  # the last part may have become whole just when it was held
         if job.task is None and job.state in states.WORKING:
-            job.task = asyncio.create_task(self._run(job, job.last_task), name=f"install {job.job.id}")
+            with log.fields(**job.job.log_fields):
+                job.task = asyncio.create_task(self._run(job, job.last_task), name=f"install {job.job.id}")
 
     async def stop(self, jobs: list[Installation]) -> None:
         """End the work on `jobs`: whoever moves files completes that, downloads stay for the next start."""
@@ -208,7 +209,7 @@ class InstallMachine:
             _log.warning("installing %s failed: %s", source, error, exc_info=error if unexpected else None)
             self._fail(job, type(error).__name__, str(error), "".join(traceback.format_exception(error)))
         else:
-            _log.info("installed %s model %s (%s)", config.base, config.name, config.key)
+            _log.info("installed %s model %s (%s)", config.base, config.name, config.key, extra={"key": config.key})
             size = config.file_size
             path = placement.absolute(self._resources.settings.models_path, config.path)
             self.move(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
@@ -256,6 +257,7 @@ class InstallMachine:
             self._not_removed.discard(job)
 
     def _in_background(self, job: Installation, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=f"install {job.job.id}: row and folder")
+        with log.fields(**job.job.log_fields):
+            task = asyncio.create_task(work, name=f"install {job.job.id}: row and folder")
         self._background.add(task)
         task.add_done_callback(self._background.discard)

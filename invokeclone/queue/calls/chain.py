@@ -26,6 +26,7 @@ from invokeclone.queue.events import (
     InvocationErrorEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, whole
@@ -77,18 +78,17 @@ async def suspend(
         await store.save_session(connection, item.item_id, state.rest_json())
         return await told(connection, waiting)
 
-    resources.events.emit(await resources.database.transact(wait))
-    resources.events.emit(
-        BatchEnqueuedEvent(
-            queue_id=item.queue_id,
-            batch_id=item.batch_id,
-            enqueued=len(called),
-            requested=len(called),
-            priority=item.priority,
-            origin=item.origin,
-            user_id=item.user_id,
-        )
+    event = await resources.database.transact(wait)
+    enqueued = BatchEnqueuedEvent(
+        queue_id=item.queue_id,
+        batch_id=item.batch_id,
+        enqueued=len(called),
+        requested=len(called),
+        priority=item.priority,
+        origin=item.origin,
+        user_id=item.user_id,
     )
+    report(resources, [event, enqueued])
 
 
 async def _add(

@@ -121,6 +121,11 @@ class Clients:
         self._task: asyncio.Task[None] | None = None
         bus.subscribe(self._hear)
 
+    @property
+    def connected(self) -> int:
+        """How many sockets are open."""
+        return sum(len(sockets) for sockets in self._sockets.values())
+
     # Prompts
 
     def expect(self, prompt_id: str, user: User, kept: PromptRecord, ours: list[str]) -> None:

@@ -289,6 +289,15 @@ async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
     assert inside(resources) == []
 
 
+async def test_lines_of_an_installation_say_which_one_it_is(resources, install, make, logged):
+    done = await install(make.checkpoint())
+    failed = await fails(resources, install, make.checkpoint("b.safetensors"), key=done.config_out.key)
+    lines = [vars(record) for record in logged if record.name == "invokeclone.models"]
+    installed, broken = (line for line in lines if line.get("action") == "install_model")
+    assert (installed["key"], broken["install_id"]) == (done.config_out.key, failed.id)
+    assert installed["install_id"] != broken["install_id"]
+
+
 async def test_missing_files_are_logged_at_start(resources, install, make, lines):
     path = make.checkpoint()
     await install(path)

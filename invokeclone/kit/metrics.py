@@ -1,0 +1,111 @@
+"""Numbers that a process counts and measures, by metric and labels, and how another process reads them. Does not depend on what they mean."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["counter", "gauge", "summary", "histogram"]
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as Prometheus knows it. Its name ends in its unit, a counter's in `_total`."""
+
+    name: str
+    kind: Kind
+    text: str
+    """What it measures, in one line."""
+    labels: Labels = ()
+    buckets: tuple[float, ...] = ()
+    """Upper limits of a histogram's buckets, in ascending order, without infinity."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers a series has: one, or the sum and the count of each bucket (a summary has a single one)."""
+        return 1 if self.kind in ("counter", "gauge") else len(self.buckets) + 2
+
+
+class Numbers:
+    """Series of some metrics: a list of numbers per combination of labels. Belongs to one thread, or is guarded by its owner."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        """Begin without series of `metrics`."""
+        self.metrics = {metric.name: metric for metric in metrics}
+        self._series: dict[str, dict[Labels, list[float]]] = {name: {} for name in self.metrics}
+
+    def add(self, metric: Metric, *labels: str, amount: float = 1) -> None:
+        """Count `amount` more in a counter, or in a gauge that is the sum of several parts."""
+        self._of(metric, labels)[0] += amount
+
+    def set(self, metric: Metric, *labels: str, value: float) -> None:
+        """Note the present value of a gauge, or of a counter that is kept elsewhere."""
+        self._of(metric, labels)[0] = value
+
+    def observe(self, metric: Metric, *labels: str, value: float) -> None:
+        """Count one observation in a histogram or a summary."""
+        series = self._of(metric, labels)
+        series[0] += value
+        series[1 + bisect_left(metric.buckets, value)] += 1
+
+    def observed(self, metric: Metric, *labels: str, total: float, count: int) -> None:
+        """Count several observations, whose sum is `total`, in a summary."""
+        series = self._of(metric, labels)
+        series[0] += total
+        series[1] += count
+
+    def series(self, metric: Metric) -> dict[Labels, list[float]]:
+        """Return a copy of the series of `metric` by labels."""
+        return {labels: list(numbers) for labels, numbers in self._series[metric.name].items()}
+
+    def include(self, others: "Numbers", *, gauges: bool = True) -> None:
+        """Add the numbers of `others`, whose metrics are among these; its gauges only where `gauges` is true."""
+        for metric in others.metrics.values():
+            if metric.kind == "gauge" and not gauges:
+                continue
+            for labels, numbers in others.series(metric).items():
+                ours = self._of(metric, labels)
+                for index, number in enumerate(numbers):
+                    ours[index] += number
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every series as plain data: by metric, pairs of labels and numbers."""
+        return {
+            name: [[labels, list(numbers)] for labels, numbers in series.items()]
+            for name, series in self._series.items()
+            if series
+        }
+
+    @classmethod
+    def read(cls, metrics: Iterable[Metric], data: object) -> "Numbers":
+        """Return what another process sent with `to_json`; unknown metrics and malformed series are left out."""
+        numbers = cls(metrics)
+        given = data if isinstance(data, dict) else {}
+        for name, metric in numbers.metrics.items():
+            series = given.get(name)
+            for entry in series if isinstance(series, list) else ():
+                if _is_series(metric, entry):
+                    numbers._series[name][tuple(entry[0])] = list(entry[1])
+        return numbers
+
+    def _of(self, metric: Metric, labels: Labels) -> list[float]:
+        by_labels = self._series[metric.name]
+        series = by_labels.get(labels)
+        if series is None:
+            series = by_labels[labels] = [0.0] * metric.width
+        return series
+
+
+def _is_series(metric: Metric, entry: object) -> bool:
+    match entry:
+        case [list(labels), list(numbers)]:
+            return (
+                len(labels) == len(metric.labels)
+                and len(numbers) == metric.width
+                and all(isinstance(label, str) for label in labels)
+                and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+            )
+        case _:
+            return False

@@ -1,0 +1,81 @@
+"""What the database says of the queues, for `/metrics`: read when it is asked for, from counts and indexes.
+
+Clients choose the names of queues, so only so many are shown.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import CTE, Label, func, literal_column, select
+
+from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.prepared import Prepared, Source
+from invokeclone.queue.rows import columns, has_status
+from invokeclone.queue.schemas import STATUSES
+from invokeclone.queue.service import DEFAULT_QUEUE
+from invokeclone.tables import queue_counts, session_queue
+
+MOST_QUEUES = 50
+"""Queues that are shown, in the order of their names; the default queue always is."""
+
+ITEMS = Metric("invokeclone_queue_items", "gauge", "Items of a queue by status.", ("queue", "status"))
+OLDEST = Metric(
+    "invokeclone_queue_oldest_pending_age_seconds",
+    "gauge",
+    "Seconds since the oldest pending item of a queue was enqueued; 0 without one.",
+    ("queue",),
+)
+METRICS = (ITEMS, OLDEST)
+
+
+def _queues() -> CTE:
+    """Select the names of queues from the counts' primary key, a step of the index each."""
+    counts, others = queue_counts.alias("counts"), queue_counts.alias("others")
+    number: Label[int] = literal_column("1").label("number")
+    first = select(func.min(counts.c.queue_id).label("queue_id"), number).cte("queues", recursive=True)
+    following = select(func.min(others.c.queue_id)).where(others.c.queue_id > first.c.queue_id).scalar_subquery()
+    more = (first.c.number < literal_column(str(MOST_QUEUES))) & first.c.queue_id.is_not(None)
+    return first.union_all(select(following, first.c.number + literal_column("1")).where(more))
+
+
+_QUEUES = _queues()
+_COUNTS = Prepared(
+    select(_QUEUES.c.queue_id, queue_counts.c.status, func.sum(queue_counts.c.number))
+    .join_from(_QUEUES, queue_counts, queue_counts.c.queue_id == _QUEUES.c.queue_id)
+    .where(queue_counts.c.scope == literal_column("'queue'"), queue_counts.c.name == literal_column("''"))
+    .group_by(_QUEUES.c.queue_id, queue_counts.c.status)
+)
+_first = (
+    select(columns.queue_id, func.min(columns.item_id).label("item_id"))
+    .where(has_status(columns, "pending"))
+    .group_by(columns.queue_id)
+    .subquery("first")
+)
+_oldest = session_queue.alias("oldest")
+_OLDEST = Prepared(
+    select(_first.c.queue_id, _oldest.c.created_at).join_from(_first, _oldest, _oldest.c.item_id == _first.c.item_id)
+)
+"""Items have ascending numbers: the oldest one has the least. Numbers and queues are all in the index of pending items."""
+
+
+async def measure(source: Source) -> Numbers:
+    """Return the items of every queue by status, and the age of the oldest pending one in seconds."""
+    numbers = Numbers(METRICS)
+    counted = await _COUNTS.rows(source)
+    oldest: dict[str, str] = dict(await _OLDEST.rows(source))
+    queues = dict.fromkeys([DEFAULT_QUEUE, *(queue_id for queue_id, _, _ in counted)])
+    for queue_id in queues:
+        for status in STATUSES:
+            numbers.set(ITEMS, queue_id, status, value=0)
+        numbers.set(OLDEST, queue_id, value=_age(oldest[queue_id]) if queue_id in oldest else 0)
+    for queue_id, status, number in counted:
+        numbers.set(ITEMS, queue_id, status, value=number)
+    return numbers
+
+
+def _age(created_at: str) -> float:
+    """Return the seconds since `created_at`, at least 0: clocks are set back, too."""
+    try:
+        began = datetime.fromisoformat(created_at).replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - began).total_seconds())

@@ -1,0 +1,37 @@
+"""Reports what happened to batches and items: as events to whoever listens, and as lines to the log."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from invokeclone.kit import log
+from invokeclone.kit.events import Event
+from invokeclone.kit.resources import Resources
+
+FIELDS = ("queue_id", "batch_id", "item_id", "user_id", "status", "enqueued")
+"""Fields of events that lines of the log carry, where an event has them."""
+
+_log = log.get("queue")
+
+
+def report(resources: Resources, events: Iterable[Event]) -> None:
+    """Emit `events`, after the commit, and log each: an item that failed for all to see, the others at level debug."""
+    for event in events:
+        failed = getattr(event, "status", None) == "failed"
+        level = logging.INFO if failed else logging.DEBUG
+        if _log.isEnabledFor(level):
+            _log.log(level, *_words(event), extra=_fields(event))
+        resources.events.emit(event)
+
+
+def _words(event: Event) -> tuple[Any, ...]:
+    values = vars(event)
+    if "status" in values:
+        why = f": {values['error_type']}: {values['error_message']}" if values.get("error_type") else ""
+        return "item %s is %s%s", values["item_id"], values["status"], why
+    return ("%s", event.name.replace("_", " "))
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    values = vars(event)
+    return {"action": event.name, **{name: values[name] for name in FIELDS if values.get(name) is not None}}

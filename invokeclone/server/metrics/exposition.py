@@ -1,0 +1,73 @@
+"""From numbers to Prometheus's text format."""
+
+import gzip
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from invokeclone.kit.metrics import Metric, Numbers
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+QUICKLY = 1
+"""The level of compression: the text is long and repeats itself."""
+
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | SummaryMetricFamily
+
+
+class _Numbers(Collector):
+    """Numbers as the library collects them."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the metrics, those without series too."""
+        for metric in self._numbers.metrics.values():
+            yield _family(metric, self._numbers)
+
+
+def _family(metric: Metric, numbers: Numbers) -> Family:
+    series = numbers.series(metric)
+    match metric.kind:
+        case "counter":
+            counter = CounterMetricFamily(metric.name, metric.text, labels=metric.labels)
+            for labels, (value,) in series.items():
+                counter.add_metric(labels, value)
+            return counter
+        case "gauge":
+            gauge = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
+            for labels, (value,) in series.items():
+                gauge.add_metric(labels, value)
+            return gauge
+        case "summary":
+            summary = SummaryMetricFamily(metric.name, metric.text, labels=metric.labels)
+            for labels, (total, count) in series.items():
+                summary.add_metric(labels, int(count), total)
+            return summary
+        case "histogram":
+            histogram = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
+            for labels, (total, *counts) in series.items():
+                histogram.add_metric(labels, _cumulative(metric, counts), total)
+            return histogram
+
+
+def _cumulative(metric: Metric, counts: list[float]) -> list[tuple[str, float]]:
+    """Return the limit of each bucket with the number of observations up to it."""
+    limits = [*(str(float(limit)) for limit in metric.buckets), "+Inf"]
+    return [(limit, sum(counts[: index + 1])) for index, limit in enumerate(limits)]
+
+
+def render(numbers: Numbers, *, compress: bool) -> bytes:
+    """Return `numbers` as text, as gzip where `compress` is true. For a thread: of a long text it takes some 50 ms."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Numbers(numbers))
+    text = generate_latest(registry)
+    return gzip.compress(text, QUICKLY, mtime=0) if compress else text

@@ -1,0 +1,50 @@
+"""All numbers of one server at one moment: what it counted itself, what its workers sent, and what the database says."""
+
+from collections.abc import Iterable
+
+from invokeclone.kit.database import Database
+from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.services import Services
+from invokeclone.queue import metrics as queue_metrics
+from invokeclone.server.metrics import requests
+from invokeclone.server.sockets import Sockets
+from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.workers import Worker
+from invokeclone.shims.comfyui.sockets import Clients
+from invokeclone.worker import metrics as worker_metrics
+
+SOCKETS = Metric("invokeclone_connected_sockets", "gauge", "Clients that are connected, by protocol.", ("protocol",))
+RESTARTS = Metric(
+    "invokeclone_worker_restarts_total", "counter", "Worker processes started in place of one that ended.", ("device",)
+)
+READY = Metric("invokeclone_worker_ready", "gauge", "1 while a worker of the device takes items, else 0.", ("device",))
+METRICS = (
+    *queue_metrics.METRICS,
+    *worker_metrics.METRICS,
+    RESTARTS,
+    READY,
+    *requests.METRICS,
+    SOCKETS,
+)
+"""Every metric there is."""
+
+
+async def measure(services: Services, database: Database) -> Numbers:
+    """Return a copy of all numbers as of now."""
+    queues = await queue_metrics.measure(database)
+    numbers = Numbers(METRICS)
+    for part in (queues, services.get(requests.RequestTimes).numbers):
+        numbers.include(part)
+    add_workers(numbers, services.get(Supervisor).workers)
+    numbers.set(SOCKETS, "socket.io", value=services.get(Sockets).connected)
+    numbers.set(SOCKETS, "comfyui", value=services.get(Clients).connected)
+    return numbers
+
+
+def add_workers(numbers: Numbers, workers: Iterable[Worker]) -> None:
+    """Add up, as two workers may have come to serve one device."""
+    for worker in workers:
+        numbers.include(worker.earlier_metrics)
+        numbers.include(worker.metrics)
+        numbers.add(RESTARTS, worker.device, amount=worker.restarts)
+        numbers.add(READY, worker.device, amount=int(worker.ready))
