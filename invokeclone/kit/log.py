@@ -37,6 +37,7 @@ _UNREMARKABLE = {"user_id": "system"}
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
 """What every record has; the rest of one are its fields."""
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039  (never changed)
+_process_fields: dict[str, Any] = {}
 
 
 def get(name: str) -> logging.Logger:
@@ -54,12 +55,18 @@ def fields(**values: Any) -> Iterator[None]:
         _fields.reset(token)
 
 
+def set_process_fields(**values: Any) -> None:
+    """Give every line of this process these fields, whatever thread logs it, in place of earlier ones."""
+    _process_fields.clear()
+    _process_fields.update(values)
+
+
 class Fields(logging.Filter):
-    """Adds the fields of the present context to a record; those of the line itself win. Each handler has one."""
+    """Adds the fields of the present context and of the process to a record; those of the line itself win. Each handler has one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything pass."""
-        for name, value in _fields.get().items():
+        for name, value in (_process_fields | dict(_fields.get())).items():
             vars(record).setdefault(name, value)
         return True
 

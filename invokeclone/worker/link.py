@@ -149,7 +149,11 @@ class ServerLink:
         """Tell that the event loop turns, and which item is being run."""
         message: Message = {"kind": "heartbeat", "item_id": item_id, "received": self.received}
         if self.measure is not None:
-            message["metrics"] = self.measure()
+            try:
+                message["metrics"] = self.measure()
+            except Exception:  # noqa: BLE001  (a worker without heartbeats would be taken for a hung one)
+                self.measure = None
+                _log.exception("what this worker counts can't be measured: its heartbeats go on without metrics")
         self._say(message)
 
     def stopping(self, item_id: int) -> None:

@@ -225,9 +225,9 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
     device = first_device(asked)
+    log.set_process_fields(device=device)
 
     async def run() -> None:
-        with log.fields(device=device):
-            await Process(settings, device, reader, writer).run()
+        await Process(settings, device, reader, writer).run()
 
     asyncio.run(run())

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,6 +71,20 @@ def test_fields_of_the_context_are_on_every_line_and_those_of_the_line_win(set_u
     log.get("engine").info("x")
     found = [(line.get("action"), line.get("device"), line.get("item_id")) for line in records(lines)]
     assert found == [("b", "cpu", 1), ("c", "cpu", 1), ("a", "cpu", None), (None, None, None)]
+
+
+def test_fields_of_the_process_are_on_lines_of_every_thread(set_up: Callable[..., Lines]) -> None:
+    lines = set_up(as_json=True)
+    log.set_process_fields(device="cpu", action="a")
+    try:
+        with log.fields(action="b"):
+            thread = threading.Thread(target=log.get("worker").info, args=("x",))
+            thread.start()
+            thread.join()
+            log.get("worker").info("x")
+    finally:
+        log.set_process_fields()
+    assert [(line["device"], line["action"]) for line in records(lines)] == [("cpu", "a"), ("cpu", "b")]
 
 
 async def test_fields_follow_into_tasks_and_onto_the_loop_of_another_thread(set_up: Callable[..., Lines]) -> None:

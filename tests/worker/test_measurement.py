@@ -95,4 +95,12 @@ def test_heartbeats_carry_numbers_only_where_they_are_measured() -> None:
     link.heartbeat(None)
     link.measure = lambda: {"a": 1}
     link.heartbeat(5)
-    assert [message.get("metrics") for message in sent] == [None, {"a": 1}]
+
+    def breaks() -> Any:
+        raise OSError("no figures")
+
+    link.measure = breaks
+    link.heartbeat(5)
+    link.heartbeat(6)
+    assert [message.get("metrics") for message in sent] == [None, {"a": 1}, None, None]
+    assert [message["item_id"] for message in sent] == [None, 5, 5, 6]

@@ -159,6 +159,23 @@ async def test_a_graph_runs_with_its_events_in_order_and_nothing_printed_gets_in
     assert b"printed by a node" in worker.errors
 
 
+async def test_lines_of_a_worker_are_json_objects_with_its_device(start: Start, resources: Resources) -> None:
+    resources.settings = resources.settings.model_copy(update={"log_json": True})
+    worker = await start()
+    item_id = await worker.enqueue({"bad": {"type": "toy_fail"}})
+    await worker.event("invocation_error", item_id=item_id)
+    worker.say(kind="stop")
+    await worker.ended()
+    lines = [orjson.loads(line) for line in worker.errors.splitlines() if line.startswith(b"{")]
+    assert {line["device"] for line in lines} == {"cpu"}
+    found = [(line["action"], line.get("item_id")) for line in lines]
+    assert [pair for pair in found if pair[0] != "run_item"] == [
+        ("run_node", item_id),
+        ("queue_item_status_changed", item_id),
+        ("end_worker", None),
+    ]
+
+
 async def test_a_failure_changes_the_status_before_it_is_told(start: Start) -> None:
     worker = await start()
     item_id = await worker.enqueue({"bad": {"type": "toy_fail"}})
