@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.downloads.queue import Downloads
-from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
+from invokeclone.downloads.schemas import DownloadJobStatus
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound, UnsupportedMedia
 from invokeclone.kit.resources import Resources
@@ -154,7 +154,8 @@ class Installer:
         if part is None:
             raise UnknownPart(f"install job {number} downloads no {url}")
         if part.status is not DownloadJobStatus.COMPLETED:
-            await self._restart_part(job, part)
+            await self._machine.restart(job, part)
+            await self._machine.save(job)
         return job.job
 
     async def prune(self) -> None:
@@ -205,16 +206,6 @@ class Installer:
     async def _go_on(self, job: Installation) -> None:
         self._machine.move(job, WAITING)
         self._machine.start(job)
-        await self._machine.save(job)
-
-    async def _restart_part(self, job: Installation, part: DownloadJob) -> None:
-        if job.state is not WAITING:
-            self._machine.move(job, WAITING)
-        await job.batch.restart(part)
-        if job.state in UNDER_WAY:
-            self._machine.start(job)
-        elif job.state is PAUSED:
-            job.batch.hold()
         await self._machine.save(job)
 
     async def _open(self) -> None:
