@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from invokeclone.downloads.part import Part
 from invokeclone.downloads.queue import Downloads
 from invokeclone.models.install import folders, journal, service
 from invokeclone.models.install.embedded import EMBEDDED_KEY
@@ -36,8 +37,12 @@ def install(installer):
     return run
 
 
-async def refuse(*_arguments):
+def refuse_at_once(*_arguments):
     raise OSError(errno.ENOSPC, "the disk is full")
+
+
+async def refuse(*_arguments):
+    refuse_at_once()
 
 
 async def records(resources):
@@ -228,6 +233,20 @@ async def test_one_file_begun_anew(installer, fake_hub, pipeline):
     assert (job.status, job.error) == ("completed", None)
     asked = fake_hub.web.asked_for(fake_hub.path("owner/name", weights))
     assert [headers.get("Range") for headers in asked] == [None, None]
+
+
+async def test_a_file_that_cannot_be_begun_again_fails_the_job(installer, fake_web, checkpoint, monkeypatch):
+    page = fake_web.page("/m.safetensors", checkpoint, hold_after=100)
+    job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
+    await until(lambda: job.bytes == 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "drop", refuse_at_once)
+        with pytest.raises(OSError, match="full"):
+            await installer.restart_file(job.id, f"{fake_web.url}/m.safetensors")
+    assert (job.status, job.error_reason) == ("error", "OSError")
+    page.hold_after = None
+    await installer.restart_failed(job.id)
+    assert (await done(job)).status == "completed"
 
 
 async def test_pause_and_resume(resources, installer, fake_web, checkpoint):
