@@ -30,7 +30,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.models.identify import registry
-from invokeclone.models.install import events as models_events
+from invokeclone.models.records import events as models_events
 from invokeclone.models.records import store as models_store
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import store as presets_store

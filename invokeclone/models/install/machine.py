@@ -66,10 +66,14 @@ class InstallMachine:
         transition = states.apply(job, to, self._resources.events, fields)
         if to not in states.WORKING:
             job.interrupt()
-        if transition.folder is states.Folder.REMOVED:
+        if transition.folder is states.FolderChange.REMOVED:
             self._not_removed.add(job)
             self._in_background(job, self._remove(job))
+<<<<<<< HEAD
         elif transition.row is states.JournalRow.SAVED:
+=======
+        elif transition.row is states.RowChange.SAVED:
+>>>>>>> w/install
             self._in_background(job, self._save_or_log(job))
 
     async def save(self, job: Installation) -> None:
@@ -112,6 +116,22 @@ class InstallMachine:
         """Wait until nothing is left to do in the background."""
         while self._background:
             await asyncio.wait(self._background)
+
+    async def restart(self, job: Installation, part: DownloadJob) -> None:
+        """Download one part again. If it can't be begun (OSError, raised to the caller, too) the job fails."""
+        if job.state is not WAITING:
+            self.move(job, WAITING)
+        try:
+            await job.batch.restart(part)
+        except Exception as error:
+            if job.state in UNDER_WAY:
+                self._fail(job, type(error).__name__, str(error), None)
+                job.batch.hold()
+            raise
+        if job.state in UNDER_WAY:
+            self.start(job)
+        elif job.state is states.PAUSED:
+            job.batch.hold()
 
     def watch(self, job: Installation, part: DownloadJob) -> None:
         """Follow the change of one part of a job's downloads; called on the event loop, returns at once."""

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+<<<<<<< HEAD
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
+=======
+from invokeclone.downloads.queue import Downloads
+from invokeclone.downloads.schemas import DownloadJobStatus
+>>>>>>> w/install
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound, UnsupportedMedia
 from invokeclone.kit.offload import in_thread
@@ -155,7 +160,8 @@ class Installer:
         if part is None:
             raise UnknownPart(f"install job {number} downloads no {url}")
         if part.status is not DownloadJobStatus.COMPLETED:
-            await self._restart_part(job, part)
+            await self._machine.restart(job, part)
+            await self._machine.save(job)
         return job.job
 
     async def prune(self) -> None:
@@ -206,16 +212,6 @@ class Installer:
     async def _go_on(self, job: Installation) -> None:
         self._machine.move(job, WAITING)
         self._machine.start(job)
-        await self._machine.save(job)
-
-    async def _restart_part(self, job: Installation, part: DownloadJob) -> None:
-        if job.state is not WAITING:
-            self._machine.move(job, WAITING)
-        await job.batch.restart(part)
-        if job.state in UNDER_WAY:
-            self._machine.start(job)
-        elif job.state is PAUSED:
-            job.batch.hold()
         await self._machine.save(job)
 
     async def _open(self) -> None:

@@ -208,6 +208,16 @@ def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
     assert {name: each.shape for name, each in found.items()} == {"a": (2, 256), "b": (2, 256), "c": (3,)}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "elements", "length"), [(9, "Q8_1", 32, 40), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18)]
+)
+def test_gguf_number_types_are_the_librarys(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
+    found, _ = header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
+    assert found == {"x": Tensor(name, (elements,))}
+    with pytest.raises(InvalidModel, match="cut off"):
+        header(gguf_file(tmp_path / "b.gguf", [("x", (elements,), kind, 0)], length - 1))
+
+
 def test_gguf_counts_are_limited(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "a.gguf", [], 4096, count=gguf._MAX_TENSORS + 1)
     with pytest.raises(InvalidModel, match="more tensors"):

@@ -99,8 +99,10 @@ class Stage:
 
         with self.patch.context() as patch:
             patch.setattr(store, "paths", wait)
-            yield
-            go_on.set()
+            try:
+                yield
+            finally:
+                go_on.set()
 
     def release(self) -> None:
         """Let every page answer whole from now on."""
@@ -121,7 +123,7 @@ class Stage:
             entries = await journal.entries(connection)
             recorded = {config.path for config in await store.search(connection)}
         resting = {InstallStatus.PAUSED, InstallStatus.ERROR}
-        unfinished = [job for job in self.installer.jobs() if job.status in resting and job.source.type == "url"]
+        unfinished = [job for job in self.installer.jobs() if job.status in resting and job.source.type != "local"]
         assert len(entries) <= len(unfinished), entries
         names = {path.name for path in models.iterdir()} if models.exists() else set()
         assert {name for name in names if name.startswith(folders.FOLDER)} <= {entry.folder for entry in entries}

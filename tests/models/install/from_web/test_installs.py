@@ -1,14 +1,22 @@
 """Installations from a web address and from Hugging Face: all their states, and what is left on disk and in the database."""
 
 import asyncio
+import errno
 import json
 import stat
 
 import pytest
 
+<<<<<<< HEAD
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.models.install import folders, journal
+=======
+from invokeclone.downloads.part import Part
+from invokeclone.downloads.queue import Downloads
+from invokeclone.models.install import folders, journal, service
+>>>>>>> w/install
 from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.install.jobs import LocalModelSource
 from invokeclone.models.install.service import Installer, UnknownPart
 from invokeclone.models.records import store
 from invokeclone.models.records.schemas import ModelRecordChanges
@@ -32,6 +40,14 @@ def install(installer):
         return await done(await installer.add(source, ModelRecordChanges(**stated), access_token=token))
 
     return run
+
+
+def refuse_at_once(*_arguments):
+    raise OSError(errno.ENOSPC, "the disk is full")
+
+
+async def refuse(*_arguments):
+    refuse_at_once()
 
 
 async def records(resources):
@@ -222,6 +238,20 @@ async def test_one_file_begun_anew(installer, fake_hub, pipeline):
     assert (job.status, job.error) == ("completed", None)
     asked = fake_hub.web.asked_for(fake_hub.path("owner/name", weights))
     assert [headers.get("Range") for headers in asked] == [None, None]
+
+
+async def test_a_file_that_cannot_be_begun_again_fails_the_job(installer, fake_web, checkpoint, monkeypatch):
+    page = fake_web.page("/m.safetensors", checkpoint, hold_after=100)
+    job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
+    await until(lambda: job.bytes == 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "drop", refuse_at_once)
+        with pytest.raises(OSError, match="full"):
+            await installer.restart_file(job.id, f"{fake_web.url}/m.safetensors")
+    assert (job.status, job.error_reason) == ("error", "OSError")
+    page.hold_after = None
+    await installer.restart_failed(job.id)
+    assert (await done(job)).status == "completed"
 
 
 async def test_pause_and_resume(resources, installer, fake_web, checkpoint):
@@ -423,6 +453,101 @@ async def test_a_crash_between_moving_and_recording(restart, resources, fake_web
     await done(job)
     assert (job.status, job.error, job.config_out.path, fake_web.asked) == ("completed", None, "k/m.safetensors", [])
     assert entry.key == "k"
+
+
+async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make):
+    """It is brought back to where it was; a folder that was made for it goes."""
+    models, source, waiting = (
+        resources.settings.models_path,
+        make.checkpoint("a.safetensors"),
+        make.checkpoint("b.safetensors"),
+    )
+    data = source.read_bytes()
+    for key, path in (("moved", source), ("not-yet", waiting), ("../x", source)):
+        local = LocalModelSource(path=str(path)).model_dump_json()
+        async with resources.database.write() as connection:
+            await journal.save(
+                connection, journal.InstallEntry(f"{folders.FOLDER}{path.stem}{key[0]}", key, local, "{}")
+            )
+    (models / "moved").mkdir(parents=True)
+    source.rename(models / "moved/a.safetensors")
+    (models / "not-yet").mkdir()
+    installer = await restart.begin()
+    assert (installer.jobs(), inside(resources), await noted(resources)) == ([], [], [])
+    assert (source.read_bytes(), waiting.exists()) == (data, True)
+
+
+async def test_files_that_are_not_the_downloads_stay_where_they_are(restart, resources, fake_web, checkpoint):
+    """A folder that happens to have the name of the key is not taken for what was moved."""
+    fake_web.page("/m.safetensors", checkpoint, hold_after=100)
+    installer = await restart.begin()
+    job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges(key="k"))
+    await until(lambda: job.bytes == 100)
+    await restart.end()
+    other = resources.settings.models_path / "k/other.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(b"mine")
+    fake_web.pages["/m.safetensors"].hold_after = None
+    (job,) = (await restart.begin()).jobs()
+    await done(job)
+    assert (job.status, job.error_reason, other.read_bytes()) == ("error", "DuplicateModelException", b"mine")
+
+
+async def test_what_a_killed_download_left_is_no_part_of_the_model(restart, resources, fake_hub, pipeline):
+    fake_hub.repository("owner/name", pipeline)
+    page = fake_hub.page("owner/name", "unet/diffusion_pytorch_model.safetensors")
+    page.hold_after = 10
+    installer = await restart.begin()
+    job = await installer.add("owner/name", ModelRecordChanges())
+    await until(lambda: [part.status for part in job.download_parts].count("completed") == len(pipeline) - 1)
+    await restart.end()
+    (entry,) = await noted(resources)
+    (resources.settings.models_path / entry.folder / "name/unet/.config.json.1234.part").write_bytes(b"x")
+    page.hold_after = None
+    (job,) = (await restart.begin()).jobs()
+    await done(job)
+    model = resources.settings.models_path / job.config_out.path
+    assert {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()} == set(pipeline)
+
+
+async def test_a_job_that_cannot_be_saved_is_not_begun(resources, installer, fake_web, checkpoint, monkeypatch):
+    fake_web.page("/m.safetensors", checkpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "save", refuse)
+        with pytest.raises(OSError, match="full"):
+            await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
+    assert (installer.jobs(), fake_web.asked, inside(resources)) == ([], [], [])
+    job = await done(await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges()))
+    assert job.status == "completed"
+
+
+async def test_a_cancelled_job_has_no_row_once_that_is_answered(resources, installer, fake_web, checkpoint):
+    fake_web.page("/m.safetensors", checkpoint, hold_after=100)
+    job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
+    await until(lambda: job.bytes == 100)
+    await installer.cancel(job.id)
+    assert await noted(resources) == []
+
+
+async def test_a_row_that_cannot_be_removed_is_removed_at_the_end(
+    restart, resources, fake_web, checkpoint, monkeypatch
+):
+    fake_web.page("/m.safetensors", checkpoint)
+    installer = await restart.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "remove", refuse)
+        job = await done(await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges(key="k")))
+        await asyncio.sleep(0.05)
+        assert (job.status, len(await noted(resources))) == ("completed", 1)
+    await restart.end()
+    assert (await noted(resources), inside(resources)) == ([], ["k", "k/m.safetensors"])
+
+
+async def test_a_models_folder_that_cannot_be_checked_stops_no_installation(restart, fake_web, checkpoint, monkeypatch):
+    monkeypatch.setattr(service, "missing", refuse)
+    fake_web.page("/m.safetensors", checkpoint)
+    job = await (await restart.begin()).add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
+    assert (await done(job)).status == "completed"
 
 
 async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, fake_web, checkpoint):
