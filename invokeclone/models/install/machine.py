@@ -69,11 +69,7 @@ class InstallMachine:
         if transition.folder is states.FolderChange.REMOVED:
             self._not_removed.add(job)
             self._in_background(job, self._remove(job))
-<<<<<<< HEAD
-        elif transition.row is states.JournalRow.SAVED:
-=======
         elif transition.row is states.RowChange.SAVED:
->>>>>>> w/install
             self._in_background(job, self._save_or_log(job))
 
     async def save(self, job: Installation) -> None:

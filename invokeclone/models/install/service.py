@@ -6,13 +6,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-<<<<<<< HEAD
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-=======
-from invokeclone.downloads.queue import Downloads
 from invokeclone.downloads.schemas import DownloadJobStatus
->>>>>>> w/install
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound, UnsupportedMedia
 from invokeclone.kit.offload import in_thread

@@ -30,11 +30,7 @@ WORKING = UNDER_WAY | {DOWNLOADS_DONE, RUNNING}
 """States in which a task works on the job or waits for its turn; every other ends that task."""
 
 
-<<<<<<< HEAD
-class JournalRow(StrEnum):
-=======
 class RowChange(StrEnum):
->>>>>>> w/install
     """What becomes of the job's row in `model_installs`."""
 
     UNCHANGED = "unchanged"
@@ -60,13 +56,8 @@ class Transition:
     """What one transition does beside changing the status. Events go out after the fields have changed."""
 
     event: Callable[[Installation], Event | None] | None = None
-<<<<<<< HEAD
-    row: JournalRow = JournalRow.UNCHANGED
-    folder: Folder = Folder.UNCHANGED
-=======
     row: RowChange = RowChange.UNCHANGED
     folder: FolderChange = FolderChange.UNCHANGED
->>>>>>> w/install
     fields: frozenset[str] = frozenset()
     """Fields of the job that whoever makes the transition has to give."""
     clears: frozenset[str] = frozenset()
@@ -139,23 +130,6 @@ def _cancelled(job: Installation) -> Event:
 _WHY = frozenset({"error", "error_reason", "error_traceback"})
 _PLANNED = frozenset({"source_metadata", "local_path"})
 _RESULT = frozenset({"config_out", "bytes", "total_bytes", "local_path"})
-<<<<<<< HEAD
-_CANCEL = Transition(_cancelled, JournalRow.REMOVED, Folder.REMOVED)
-_PRUNE = Transition(None, JournalRow.REMOVED, Folder.REMOVED)
-_PAUSE = Transition(None, JournalRow.SAVED)
-_GO_ON = Transition(None, JournalRow.SAVED, clears=_WHY)
-_DOWNLOAD_FAILED = Transition(_failed, JournalRow.SAVED, fields=_WHY)
-
-TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
-    # from, to: event, row, folder; None is no job
-    (None, WAITING): Transition(
-        None, JournalRow.SAVED
-    ),  # the row is written first; a new job needs it, a recovered one has it
-    (None, PAUSED): Transition(),  # recovered
-    (None, ERROR): Transition(None, JournalRow.UNCHANGED, fields=_WHY),  # recovered
-    (WAITING, WAITING): Transition(None, JournalRow.SAVED, fields=_PLANNED),  # the plan is made; the folder is there
-    (WAITING, DOWNLOADING): Transition(_download_started, JournalRow.SAVED),  # a single file has its name by now
-=======
 _CANCEL = Transition(_cancelled, RowChange.REMOVED, FolderChange.REMOVED)
 _PRUNE = Transition(None, RowChange.REMOVED, FolderChange.REMOVED)
 _PAUSE = Transition(None, RowChange.SAVED)
@@ -170,25 +144,15 @@ TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
     (None, ERROR): Transition(None, RowChange.UNCHANGED, fields=_WHY),  # recovered
     (WAITING, WAITING): Transition(None, RowChange.SAVED, fields=_PLANNED),  # the plan is made; the folder is there
     (WAITING, DOWNLOADING): Transition(_download_started, RowChange.SAVED),  # a single file has its name by now
->>>>>>> w/install
     (DOWNLOADING, DOWNLOADING): Transition(_download_progress),
     (DOWNLOADING, WAITING): _GO_ON,  # one file is downloaded again
     (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete),
     (DOWNLOADS_DONE, RUNNING): Transition(_started),
-<<<<<<< HEAD
-    (WAITING, RUNNING): Transition(
-        _started, JournalRow.SAVED
-    ),  # without downloads; the row is written before files move
-    (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next one registers what is here
-    (RUNNING, COMPLETED): Transition(_complete, JournalRow.REMOVED, Folder.REMOVED, fields=_RESULT),
-    (RUNNING, ERROR): Transition(_failed, JournalRow.REMOVED, Folder.REMOVED, fields=_WHY),
-=======
     # Without downloads. The row of files that move is written before they do.
     (WAITING, RUNNING): Transition(_started, RowChange.SAVED),
     (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next one registers what is here
     (RUNNING, COMPLETED): Transition(_complete, RowChange.REMOVED, FolderChange.REMOVED, fields=_RESULT),
     (RUNNING, ERROR): Transition(_failed, RowChange.REMOVED, FolderChange.REMOVED, fields=_WHY),
->>>>>>> w/install
     (WAITING, ERROR): _DOWNLOAD_FAILED,
     (DOWNLOADING, ERROR): _DOWNLOAD_FAILED,
     (WAITING, PAUSED): _PAUSE,

@@ -7,14 +7,9 @@ import stat
 
 import pytest
 
-<<<<<<< HEAD
+from invokeclone.downloads.part import PartialFile
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.models.install import folders, journal
-=======
-from invokeclone.downloads.part import Part
-from invokeclone.downloads.queue import Downloads
 from invokeclone.models.install import folders, journal, service
->>>>>>> w/install
 from invokeclone.models.install.embedded import EMBEDDED_KEY
 from invokeclone.models.install.jobs import LocalModelSource
 from invokeclone.models.install.service import Installer, UnknownPart
@@ -245,7 +240,7 @@ async def test_a_file_that_cannot_be_begun_again_fails_the_job(installer, fake_w
     job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
     with monkeypatch.context() as patch:
-        patch.setattr(Part, "drop", refuse_at_once)
+        patch.setattr(PartialFile, "drop", refuse_at_once)
         with pytest.raises(OSError, match="full"):
             await installer.restart_file(job.id, f"{fake_web.url}/m.safetensors")
     assert (job.status, job.error_reason) == ("error", "OSError")
