@@ -50,6 +50,9 @@ Ask = Callable[..., Any]
 class FakeEngine:
     """Loads words."""
 
+    def wait_until_imported(self) -> None:
+        """Return at once: nothing is imported."""
+
     def watch_modules(self) -> None:
         """No module is run."""
 

@@ -51,6 +51,9 @@ def progress():
 class FakeEngine:
     """Loads files and folders by whatever it is given."""
 
+    def wait_until_imported(self) -> None:
+        """Return at once: nothing is imported."""
+
     def watch_modules(self) -> None:
         """No module is run."""
 

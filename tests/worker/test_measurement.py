@@ -13,7 +13,7 @@ from invokeclone.kit.metrics import Labels, Metric, Numbers
 from invokeclone.worker import metrics
 from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import ModelCacheUsage
-from invokeclone.worker.link import Link
+from invokeclone.worker.link import ServerLink
 from invokeclone.worker.measurement import Measurement, main_base
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tools import Tools
@@ -91,7 +91,7 @@ def test_the_base_of_an_item_is_its_main_models(models: list[Any], base: str) ->
 def test_heartbeats_carry_numbers_only_where_they_are_measured() -> None:
     sent: list[dict[str, Any]] = []
     writer: Any = SimpleNamespace(send=lambda line, **_: sent.append(orjson.loads(line)))
-    link = Link(writer)
+    link = ServerLink(writer)
     link.heartbeat(None)
     link.measure = lambda: {"a": 1}
     link.heartbeat(5)
