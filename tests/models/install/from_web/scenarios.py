@@ -247,7 +247,7 @@ async def cancelled_late(stage: Stage) -> None:
         await stage.reached(job, "running")
         url, _ = stage.page()
         other = await stage.add(url)
-        await stage.reached(other, "downloads_done")
+        await stage.reached(other, "downloads_done", "running")
         await stage.installer.cancel(other.id)
         await stage.installer.cancel(job.id)
     await stage.reached(job, "cancelled")
