@@ -69,7 +69,8 @@ class _Entry:
     """The task, once it has begun: before that it isn't cancelled, but finds out by itself that it isn't wanted."""
     whole: bool = False
     """Whether the file got its name just when the job was cancelled."""
-    told: bool = False
+    announced: bool = False
+    """Whether the event of its start was emitted."""
     pruned: bool = False
     due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
 
@@ -120,23 +121,23 @@ class DownloadQueue:
         reserved = await self._reserved() if self._reserved else []
         return await in_thread(destinations.destination, self._settings, text, reserved)
 
-    def add(self, wanted: DownloadRequest, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
+    def add(self, request: DownloadRequest, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
         """Queue a download and return its job; a `held` one stays paused until it is resumed."""
-        url = str(wanted.source)
+        url = str(request.source)
         job = DownloadJob(
             id=self._next,
-            source=wanted.source,
-            dest=wanted.dest,
-            download_path=wanted.file,
-            priority=wanted.priority,
-            access_token=wanted.token or self.web.token_for(url),
+            source=request.source,
+            dest=request.dest,
+            download_path=request.file,
+            priority=request.priority,
+            access_token=request.token or self.web.token_for(url),
             canonical_url=url,
-            expected_total_bytes=wanted.size,
-            total_bytes=wanted.size or 0,
+            expected_total_bytes=request.size,
+            total_bytes=request.size or 0,
             status=DownloadJobStatus.PAUSED,
         )
         self._next += 1
-        entry = self._entries[job.id] = _Entry(job, wanted.sha256, watch)
+        entry = self._entries[job.id] = _Entry(job, request.sha256, watch)
         if not held:
             self._queue(entry)
         return job
@@ -184,8 +185,8 @@ class DownloadQueue:
         if entry.job.status in {DownloadJobStatus.PAUSED, DownloadJobStatus.ERROR}:
             self._queue(entry)
 
-    def found(self, number: int, size: int) -> None:
-        """Count a held job as complete whose file is here already, without a word. Raises UnknownDownload."""
+    def mark_complete(self, number: int, size: int) -> None:
+        """Count a held job as complete whose file is here already; emits no event. Raises UnknownDownload."""
         job = self._entry(number).job
         job.status, job.bytes, job.total_bytes = DownloadJobStatus.COMPLETED, size, size
 
@@ -320,8 +321,8 @@ class DownloadQueue:
         job = entry.job
         if job.status is not DownloadJobStatus.RUNNING:  # it was ended, and what came before that is being written
             return
-        if not entry.told:
-            entry.told = True
+        if not entry.announced:
+            entry.announced = True
             self._events.emit(DownloadStartedEvent(source=str(job.source), download_path=str(job.download_path)))
         elif entry.due():
             self._events.emit(

@@ -43,7 +43,7 @@ class DownloadBatch:
         self.parts = [self._downloads.add(request, self._changed, held=True) for request in requests]
         for part, file in zip(self.parts, plan.files, strict=True):
             if file.path in here:
-                self._downloads.found(part.id, here[file.path])
+                self._downloads.mark_complete(part.id, here[file.path])
 
     @property
     def complete(self) -> bool:

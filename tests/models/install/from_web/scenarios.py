@@ -34,16 +34,18 @@ class Stage:
         self.pipeline = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
         self.installer = Installer(resources)
         self.downloads: DownloadQueue | None = None
+        self.started = False
         self.sources: list[Path] = []
         self._count = 0
 
-    async def begin(self, *, start: bool = True) -> None:
-        """Make an installer as a server has it; one that isn't started registers nothing."""
+    async def begin(self) -> None:
+        """Start an installer as a server has it."""
         self.downloads = DownloadQueue(self.resources.settings, self.resources.events, first_wait=0.001)
         self.web.watched = self.downloads
         self.installer = Installer(self.resources, self.downloads, lasting=True)
-        if start:
-            await self.installer.start()
+        self.started = False
+        await self.installer.start()
+        self.started = True
 
     async def end(self) -> None:
         await self.installer.stop()
@@ -115,6 +117,13 @@ class Stage:
         resting = {InstallStatus.PAUSED, InstallStatus.COMPLETED, InstallStatus.ERROR, InstallStatus.CANCELLED}
         while not all(job.status in resting for job in self.installer.jobs()):
             await asyncio.sleep(0.001)
+
+    async def retry(self) -> None:
+        """Go on with every job that failed or is paused, as far as that is possible."""
+        for job in self.installer.jobs():
+            await self.installer.resume(job.id)
+            await self.installer.restart_failed(job.id)
+        await self.at_rest()
 
     async def check(self) -> None:
         """Raise AssertionError unless rows, folders, records and files agree, once the installer is ended."""
@@ -247,7 +256,7 @@ async def cancelled_late(stage: Stage) -> None:
         await stage.reached(job, "running")
         url, _ = stage.page()
         other = await stage.add(url)
-        await stage.reached(other, "downloads_done")
+        await stage.reached(other, "downloads_done", "running")
         await stage.installer.cancel(other.id)
         await stage.installer.cancel(job.id)
     await stage.reached(job, "cancelled")
@@ -277,7 +286,4 @@ async def stopped_while_paused_and_failed(stage: Stage) -> None:
     await stage.end()
     page.hold_after = None
     await stage.begin()
-    for job in stage.installer.jobs():
-        await stage.installer.resume(job.id)
-        await stage.installer.restart_failed(job.id)
-    await stage.at_rest()
+    await stage.retry()
