@@ -100,7 +100,9 @@ class Engine:
         self._ready()
         conversion, torch = _part("conversion"), sys.modules["torch"]
         dtype = torch.float16 if half else torch.float32
-        conversion.convert(BaseModelType(base), conversion.Checkpoint(Path(path), dtype, prediction_type), Path(target))
+        conversion.convert(
+            BaseModelType(base), conversion.SourceCheckpoint(Path(path), dtype, prediction_type), Path(target)
+        )
 
     def preview(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
         """Return a small image of latents (batch or not, channels, height, width), and how many pixels each of its pixels stands for."""

@@ -250,8 +250,8 @@ async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: 
             {"kind": "reply", "id": []},
             {"kind": "heartbeat", "received": "x"},
         ]
-        assert await supervisor.request("say", {"messages": nonsense}) == [None]
-        assert await supervisor.request("x") == [{"device": "cpu", "name": "x"}]
+        assert await supervisor.ask_all("say", {"messages": nonsense}) == [None]
+        assert await supervisor.ask_all("x") == [{"device": "cpu", "name": "x"}]
 
 
 async def test_a_deaf_worker_is_killed(settings: Settings) -> None:

@@ -58,9 +58,16 @@ async def test_pages(client) -> None:
     assert await page(per_page=2) == ("ab", 0, 3, 2, 5)
     assert await page(per_page=2, page=2) == ("e", 2, 3, 2, 5)
     assert await page(per_page=2, page=3) == ("", 3, 3, 2, 5)
-    assert await page(per_page=2**62, page=2**62) == ("", 2**62, 1, 2**62, 5)
+    assert await page(per_page=10_000, page=2**62) == ("", 2**62, 1, 10_000, 5)
     assert await page(per_page=0) == ("abcde", 0, 1, 5, 5)
-    for wrong in ({"page": -1}, {"per_page": -1}, {"per_page": "many"}, {"page": 10**30}, {"per_page": 10**30}):
+    for wrong in (
+        {"page": -1},
+        {"per_page": -1},
+        {"per_page": "many"},
+        {"page": 10**30},
+        {"per_page": 10_001},
+        {"per_page": 10**30},
+    ):
         assert (await client.get(f"{WORKFLOWS}/", params=wrong)).status_code == 422
 
 
