@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from invokeclone.images.moves_store import MOVING
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.prepared import Prepared, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
@@ -122,6 +122,9 @@ BATCH_IDS = Prepared(
 )
 RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
 RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
+RECORDS_OF_BATCHES = Prepared(
+    select(*RECORD).where(columns.batch_id.in_(members("batch_ids"))).order_by(columns.item_id)
+)
 ROOTS_IN_ORDER = Prepared(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
 STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
 SESSION_OF_ONE = Prepared(select(*STORED).where(IS_ITEM))

@@ -128,6 +128,11 @@ async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
     ]
 
 
+async def list_of_batches(source: Source, batch_ids: Iterable[str]) -> list[Item]:
+    """Return the records of all items of some batches, of any queue, oldest first."""
+    return [record(row) for row in await statements.RECORDS_OF_BATCHES.rows(source, batch_ids=json_list(batch_ids))]
+
+
 async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
     """Return the items that the given ones were called from in the end, or themselves where nobody called them.
 

@@ -72,6 +72,7 @@ from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
 from invokeclone.shims.comfyui.sockets import Clients
+from invokeclone.shims.following import BatchFollower
 from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
@@ -150,8 +151,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     database = Database(settings.database_path, echo=settings.log_sql)
     resources = services.add(Resources, Resources(settings, database, bus))
     sockets = services.add(Sockets, Sockets(settings, database))
-    services.add(Runs, Runs(resources, bus))
-    services.add(Clients, Clients(resources, bus))
+    follower = services.add(BatchFollower, BatchFollower(resources, bus))
+    services.add(Runs, Runs(resources, follower))
+    services.add(Clients, Clients(resources, follower))
     errors.install(app)
     routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:

@@ -1,11 +1,11 @@
 """A batch from enqueueing to its end, for somebody who waits: progress on the way, pictures in the end, cancel when they leave.
 
-The rows of the queue are the truth; events only say that it is time to look. It knows no dialect.
+`following.py` says how they are. It belongs to no compatibility API.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -14,24 +14,20 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
-from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import (
     InvocationProgressEvent,
-    QueueClearedEvent,
-    QueueItemEvent,
-    QueueItemsCanceledEvent,
 )
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
+from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import User
 
 Result = TypeVar("Result")
-LOOK_AGAIN = 5.0
-"""Seconds after which rows are read without any event."""
 FEW = 64
 """Steps that are kept for somebody who reads them slowly; older ones are dropped."""
 
@@ -101,7 +97,7 @@ class Ended:
 
 @dataclass
 class Run:
-    """A batch in the queue, and what has been heard of it."""
+    """A batch in the queue, and what is known of it."""
 
     resources: Resources
     user: User
@@ -113,7 +109,16 @@ class Run:
     latest: RunProgress | None = None
     done: int = 0
     """How many of the items have ended."""
+    _waiting: list[int] = field(default_factory=list)
+    """Items that had not ended at the last look, and those behind them."""
+    _ends: list[Ended] = field(default_factory=list)
+    _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, item_ids: Iterable[int]) -> None:
+        """Note the items once they are in the queue."""
+        self.item_ids = sorted(item_ids)
+        self._waiting = list(self.item_ids)
 
     @property
     def share(self) -> float:
@@ -123,19 +128,26 @@ class Run:
         now = self.latest.share or 0.0 if self.latest else 0.0
         return min(1.0, (self.done + now) / len(self.item_ids))
 
-    def hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Take an event of the server; those of others are left alone."""
-        if not issubclass(kind, QueueItemEvent):
-            if issubclass(kind, QueueItemsCanceledEvent | QueueClearedEvent):
-                self._changed.set()
-            return
-        if payload["batch_id"] != self.batch_id:
-            return
+    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Take an event of an item of the batch."""
         if issubclass(kind, InvocationProgressEvent):
             self._step(payload)
         elif payload.get("status") in TERMINAL:
             self.latest = None
-            self._changed.set()
+
+    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+        """Note the items that have ended; one without a row was deleted."""
+        rows = {item.item_id: item for item in items}
+        at_end = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
+        self.done = len(at_end)
+        try:
+            while self._waiting and self._waiting[0] in at_end:
+                if (row := rows.get(self._waiting[0])) is not None:
+                    self._ends.append(Ended(row, await pictures_of(connection, row)))
+                del self._waiting[0]
+        except Exception as error:  # noqa: BLE001  (raised to whoever waits)
+            self._error = error
+        self._changed.set()
 
     def _step(self, payload: dict[str, Any]) -> None:
         image = payload.get("image")
@@ -152,13 +164,17 @@ class Run:
 
     async def ends(self) -> AsyncIterator[Ended]:
         """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
-        waiting = list(self.item_ids)
-        while waiting:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+        position = 0
+        while True:
             self._changed.clear()
-            for end in await self._ended(waiting):
-                yield end
+            while position < len(self._ends):
+                yield self._ends[position]
+                position += 1
+            if self._error is not None:
+                raise self._error
+            if not self._waiting:
+                return
+            await self._changed.wait()
 
     async def pictures(self) -> list[str]:
         """Wait for the end of all; return the names of the pictures, in the order of the batch.
@@ -176,19 +192,6 @@ class Run:
         if ended < len(self.item_ids):
             raise RunCanceled
         return names
-
-    async def _ended(self, waiting: list[int]) -> list[Ended]:
-        """Take those off the front of `waiting` that have ended or are gone; return the ended ones."""
-        found = []
-        async with self.resources.database.read() as connection:
-            rows = {row.item_id: row for row in await store.list_known(connection, self.item_ids)}
-            at_end = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
-            self.done = len(at_end)
-            while waiting and waiting[0] in at_end:
-                row = rows.get(waiting.pop(0))
-                if row is not None:
-                    found.append(Ended(row, await pictures_of(connection, row)))
-        return found
 
     async def cancel(self) -> None:
         """Cancel what has not ended, the last first: no item is begun because one before it was canceled."""
@@ -218,18 +221,13 @@ async def pictures_of(connection: AsyncConnection, item: Item) -> dict[str, list
 
 
 class Runs:
-    """The runs that somebody waits for, fed by the server's events; one for the server's life."""
+    """The runs that somebody waits for; one for the server's life."""
 
-    def __init__(self, resources: Resources, bus: Bus) -> None:
+    def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self.resources = resources
+        self._follower = follower
         self._open: dict[str, Run] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        bus.subscribe(self._hear)
-
-    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        if self._open:
-            for run in tuple(self._open.values()):
-                run.hear(kind, payload)
 
     def of(self, user: User) -> list[Run]:
         """Return the user's runs that are still waited for, the oldest first."""
@@ -238,10 +236,12 @@ class Runs:
     async def enqueue(self, batch: Batch, user: User) -> Run:
         """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
         run = self._open[batch.batch_id] = Run(self.resources, user, batch.batch_id)
+        self._follower.follow(batch.batch_id, run)
         with contextlib.ExitStack() as otherwise:
             otherwise.callback(self.close, run)
             result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
-            run.item_ids = sorted(result.item_ids)
+            run.begin(result.item_ids)
+            self._follower.look_soon()
             if result.enqueued < result.requested:
                 await run.cancel()
                 raise QueueFull
@@ -251,6 +251,7 @@ class Runs:
     def close(self, run: Run) -> None:
         """Listen no more."""
         self._open.pop(run.batch_id, None)
+        self._follower.leave(run.batch_id)
 
     async def leave(self, run: Run) -> None:
         """Cancel what has not ended, even when whoever asks is being cancelled too."""

@@ -31,6 +31,7 @@ READS: dict[str, Any] = {
     "processor": counts.of_processor,
     "metrics": metrics.measure,
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
+    "items of batches": lambda c: store.list_of_batches(c, ["b", "c"]),
     "pending": lambda c: store.count_pending(c, "default"),
     "running": lambda c: bulk.list_running(c, device="cpu"),
     "roots": lambda c: store.list_roots(c, [1, 2]),

@@ -14,8 +14,9 @@ from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
-from invokeclone.shims import runs as runs_module
-from invokeclone.shims.runs import QueueFull, Run, RunCanceled, RunFailed, Runs
+from invokeclone.shims import following
+from invokeclone.shims.following import BatchFollower
+from invokeclone.shims.runs import QueueFull, RunCanceled, RunFailed, Runs
 from invokeclone.users.current import SYSTEM, User
 
 
@@ -36,7 +37,7 @@ async def resources(tmp_path, bus: Bus) -> AsyncIterator[Resources]:
 
 @pytest.fixture
 def runs(resources: Resources, bus: Bus) -> Runs:
-    return Runs(resources, bus)
+    return Runs(resources, BatchFollower(resources, bus))
 
 
 def batch(count: int = 1) -> Batch:
@@ -69,8 +70,8 @@ async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, res
 
 
 async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
-    monkeypatch.setattr(runs_module, "LOOK_AGAIN", 0.05)
-    monkeypatch.setattr(Run, "hear", lambda *_: None)
+    monkeypatch.setattr(following, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(BatchFollower, "_hear", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)
         assert await run.pictures() == []

@@ -9,34 +9,32 @@ import base64
 import contextlib
 import struct
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import WebSocket
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import HTTPConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError, TooMany
-from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import timestamp
 from invokeclone.queue.events import (
-    BatchEnqueuedEvent,
     InvocationCompleteEvent,
     InvocationEvent,
     InvocationProgressEvent,
     InvocationStartedEvent,
-    QueueEvent,
-    QueueItemEvent,
 )
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.record import PromptRecord
-from invokeclone.shims.runs import LOOK_AGAIN
+from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import User
 
 CHECK_S = 30.0
@@ -106,20 +104,44 @@ class Open:
     """The output nodes whose pictures the client has been told of."""
 
 
+class PromptWatcher:
+    """Follows the batch of a prompt for its client."""
+
+    def __init__(self, clients: "Clients", prompt: Open) -> None:
+        self._clients = clients
+        self._prompt = prompt
+
+    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Send the frames of an event."""
+        self._clients.take(self._prompt, kind, payload)
+
+    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+        """Close the prompt once it has ended; an id that was used again names its newest item."""
+        await self._clients.settle(connection, self._prompt, items[-1] if items else None)
+
+
 class Clients:
     """Who listens, and the prompts that they wait for; one for the server's life."""
 
-    def __init__(self, resources: Resources, bus: Bus) -> None:
+    def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self._resources = resources
+        self._follower = follower
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._open: dict[str, Open] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, Open] = OrderedDict()
         """Prompts that were deleted while their client was away."""
         self._remaining: dict[str, int] = {}
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        bus.subscribe(self._hear)
+        follower.add_audience(self)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether any client has a connection."""
+        return bool(self._sockets)
+
+    def _follow(self, prompt: Open) -> None:
+        self._open[prompt.prompt_id] = prompt
+        self._follower.follow(prompt.prompt_id, PromptWatcher(self, prompt))
 
     @property
     def connected(self) -> int:
@@ -133,42 +155,31 @@ class Clients:
         if kept.client_id is not None:
             saved = Counter(record.comfy_id(kept.ids, node) for node in ours if record.is_saved(node))
             expected = {node_id: count for node_id, count in saved.items() if node_id is not None}
-            self._open[prompt_id] = Open(prompt_id, user.user_id, kept.client_id, kept, expected)
+            self._follow(Open(prompt_id, user.user_id, kept.client_id, kept, expected))
 
     def enqueued(self, prompt_id: str) -> None:
         """Note that a prompt is in the queue: from now on it has ended when it has no row."""
         if prompt_id in self._open:
             self._open[prompt_id].enqueued = True
-        self._look()
+        self._follower.look_soon()
 
     def forget(self, prompt_id: str) -> None:
         """Note that a prompt was not enqueued after all."""
+        self._unfollow(prompt_id)
+
+    def _unfollow(self, prompt_id: str) -> None:
         self._open.pop(prompt_id, None)
+        self._follower.leave(prompt_id)
 
     # Events
 
-    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        if not issubclass(kind, QueueEvent) or not (self._open or self._sockets):
-            return
-        if not issubclass(kind, QueueItemEvent):
-            if issubclass(kind, BatchEnqueuedEvent) or "queue_id" in payload:
-                self._look()
-            return
-        prompt = self._open.get(payload["batch_id"])
+    def take(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Send the frames of an event of a prompt's item."""
         if issubclass(kind, InvocationEvent):
-            if prompt:
-                self._begin(prompt)
-                self._follow(prompt, kind, payload)
-            return
-        if prompt and payload.get("status") == "in_progress":
             self._begin(prompt)
-        self._look()
-
-    def _look(self) -> None:
-        """Have the rows read soon."""
-        self._changed.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="ComfyUI's prompts")
+            self._report(prompt, kind, payload)
+        elif payload.get("status") == "in_progress":
+            self._begin(prompt)
 
     def _begin(self, prompt: Open) -> None:
         if not prompt.begun:
@@ -176,7 +187,7 @@ class Clients:
             for message in history.started(prompt.prompt_id, timestamp()):
                 self._tell(prompt, *message)
 
-    def _follow(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
+    def _report(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
         ours = payload["invocation_source_id"]
         node_id = record.comfy_id(prompt.kept.ids, ours)
         if node_id is None:
@@ -223,32 +234,15 @@ class Clients:
 
     # The rows
 
-    async def _watch(self) -> None:
-        """Look at the rows whenever something may have changed, while anybody waits or listens."""
-        while self._open or self._sockets:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
-            self._changed.clear()
-            try:
-                await self._settle()
-                await self._tell_status()
-            except Exception:  # noqa: BLE001  (the next look comes whatever happened to this one)
-                _log.exception("could not tell ComfyUI's clients how their prompts are")
-
-    async def _settle(self) -> None:
-        """Close the prompts that have ended or are gone."""
-        waiting = [prompt for prompt in self._open.values() if prompt.enqueued]
-        if not waiting:
+    async def settle(self, connection: AsyncConnection, prompt: Open, item: Item | None) -> None:
+        """Close a prompt that has ended or is gone."""
+        if not prompt.enqueued:
             return
-        async with self._resources.database.read() as connection:
-            items = await store.find(connection, [prompt.prompt_id for prompt in waiting])
-            ended = [item for item in items.values() if item.status in TERMINAL]
-            entries = await history.entries_of(connection, ended)
-        for prompt in waiting:
-            item = items.get(prompt.prompt_id)
-            if item is None:
-                self._gone(prompt)
-            elif prompt.prompt_id in entries:
+        if item is None:
+            self._gone(prompt)
+        elif item.status in TERMINAL:
+            entries = await history.entries_of(connection, [item])
+            if prompt.prompt_id in entries:
                 self._end(prompt, item, entries[prompt.prompt_id])
 
     def _gone(self, prompt: Open) -> None:
@@ -277,16 +271,15 @@ class Clients:
 
     def _close(self, prompt: Open) -> None:
         """Tell that a prompt has ended: what clients wait for."""
-        self._open.pop(prompt.prompt_id, None)
+        self._unfollow(prompt.prompt_id)
         self._tell(prompt, "executing", _executing(prompt, None))
         if self._of(prompt.user_id, prompt.client_id):
             _remember(self._closed, prompt.prompt_id, None, KEPT_IDS)
 
-    async def _tell_status(self) -> None:
+    async def look(self, connection: AsyncConnection) -> None:
         """Tell all who listen how many of their prompts wait, where the number has changed."""
         users = {user_id for user_id, _ in self._sockets}
-        async with self._resources.database.read() as connection:
-            counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
+        counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
         for (user_id, _), sockets in self._sockets.items():
             if user_id in counts and counts[user_id] != self._remaining.get(user_id):
                 for socket in sockets:
@@ -338,8 +331,8 @@ class Clients:
                 self._pick_up(socket, item, kept[item.item_id], client_id)
         for prompt in [*self._missed.values()]:
             if (prompt.user_id, prompt.client_id) == (user.user_id, client_id):
-                self._open[prompt.prompt_id] = self._missed.pop(prompt.prompt_id)
-        self._look()
+                self._follow(self._missed.pop(prompt.prompt_id))
+        self._follower.look_soon()
 
     def _pick_up(self, socket: Socket, item: Item, kept: PromptRecord, client_id: str) -> None:
         """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
@@ -347,7 +340,7 @@ class Clients:
             return
         known = self._open.get(item.batch_id)
         if known is None and item.batch_id not in self._closed:
-            self._open[item.batch_id] = Open(item.batch_id, item.user_id, client_id, kept, {}, enqueued=True)
+            self._follow(Open(item.batch_id, item.user_id, client_id, kept, {}, enqueued=True))
         elif known is not None and known.current is not None:
             socket.tell("executing", _executing(known, known.current))
 

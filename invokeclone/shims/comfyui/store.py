@@ -57,13 +57,6 @@ async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[
     return {item_id: kept for item_id, kept in found.items() if kept is not None}
 
 
-async def find(connection: AsyncConnection, prompt_ids: Sequence[str]) -> dict[str, Item]:
-    """Return prompts of whomever by id, those that have a row."""
-    query = select(*RECORD).where(columns.queue_id == DEFAULT_QUEUE, columns.batch_id.in_(prompt_ids))
-    rows = await connection.execute(query.order_by(columns.item_id))
-    return {item.batch_id: item for item in (record(tuple(row)) for row in rows)}
-
-
 async def count_active(connection: AsyncConnection, user_id: str) -> int:
     """Return how many of a user's prompts have not ended."""
     query = select(func.count()).where(*_own(user_id), columns.status.in_(ACTIVE))

@@ -1,0 +1,140 @@
+"""Follows batches of the queue for clients that wait: the server's events say that it is time to look, the rows how items are.
+
+One task reads the rows of all batches that anybody follows, soon after an event and every `LOOK_AGAIN` seconds without one. It
+belongs to no compatibility API.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.kit import log
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import store
+from invokeclone.queue.events import (
+    InvocationEvent,
+    QueueClearedEvent,
+    QueueEvent,
+    QueueItemEvent,
+    QueueItemsCanceledEvent,
+)
+from invokeclone.queue.rows import Item
+from invokeclone.queue.schemas import TERMINAL
+
+LOOK_AGAIN = 5.0
+"""Seconds after which rows are read without any event."""
+
+_log = log.get("shims")
+
+
+class Watcher(Protocol):
+    """Follows one batch."""
+
+    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Take an event of an item of the batch, on the event loop."""
+        ...
+
+    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+        """See the items of the batch as they are now, oldest first; none are left when it was deleted."""
+        ...
+
+
+class Audience(Protocol):
+    """Wants to know more of the queue than the batches that are followed."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody is there to be told."""
+        ...
+
+    async def look(self, connection: AsyncConnection) -> None:
+        """See the queue as it is now."""
+        ...
+
+
+class BatchFollower:
+    """Who follows which batch; one for the server's life. All methods belong on the event loop."""
+
+    def __init__(self, resources: Resources, bus: Bus) -> None:
+        """Subscribe to the events of `bus`."""
+        self._resources = resources
+        self._watchers: dict[str, Watcher] = {}
+        self._audiences: list[Audience] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        bus.subscribe(self._hear)
+
+    def follow(self, batch_id: str, watcher: Watcher) -> None:
+        """Have `watcher` take the batch's events and see its rows until `leave`."""
+        self._watchers[batch_id] = watcher
+
+    def leave(self, batch_id: str) -> None:
+        """Follow a batch no more."""
+        self._watchers.pop(batch_id, None)
+
+    def add_audience(self, audience: Audience) -> None:
+        """Have `audience` look whenever rows are read, while it listens."""
+        self._audiences.append(audience)
+
+    def look_soon(self) -> None:
+        """Have the rows read."""
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._watch(), name="followed batches")
+
+    @property
+    def _is_needed(self) -> bool:
+        return bool(self._watchers) or any(audience.is_listening for audience in self._audiences)
+
+    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        if not issubclass(kind, QueueEvent) or not self._is_needed:
+            return
+        if issubclass(kind, QueueItemEvent) and (watcher := self._watchers.get(payload["batch_id"])) is not None:
+            watcher.take(kind, payload)
+        if issubclass(kind, InvocationEvent):
+            return
+        if _may_end(kind, payload) or any(audience.is_listening for audience in self._audiences):
+            self.look_soon()
+
+    async def _watch(self) -> None:
+        while self._is_needed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+            self._changed.clear()
+            try:
+                async with self._resources.database.read() as connection:
+                    await self._look(connection)
+            except Exception:  # noqa: BLE001  (the next look comes whatever happened to this one)
+                _log.exception("the rows of batches that clients wait for cannot be read")
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        watchers = dict(self._watchers)
+        items: defaultdict[str, list[Item]] = defaultdict(list)
+        if watchers:
+            for item in await store.list_of_batches(connection, watchers):
+                items[item.batch_id].append(item)
+        for batch_id, watcher in watchers.items():
+            if self._watchers.get(batch_id) is watcher:
+                await self._guarded(watcher.look(connection, items[batch_id]))
+        for audience in self._audiences:
+            if audience.is_listening:
+                await self._guarded(audience.look(connection))
+
+    @staticmethod
+    async def _guarded(look: Any) -> None:
+        try:
+            await look
+        except Exception:  # noqa: BLE001  (one client's trouble is not the others')
+            _log.exception("a client cannot be told how its batch is")
+
+
+def _may_end(kind: type[Event], payload: dict[str, Any]) -> bool:
+    """Tell whether items may have ended or be gone."""
+    if issubclass(kind, QueueItemEvent):
+        return payload.get("status") in TERMINAL
+    return issubclass(kind, QueueItemsCanceledEvent | QueueClearedEvent)

@@ -1,0 +1,125 @@
+"""Batches that are followed: their events and rows reach who follows them, and one client's trouble is not the others'."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph import registry
+from invokeclone.kit.database import Database
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.settings import Settings
+from invokeclone.queue import service, store
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.rows import Item
+from invokeclone.shims.following import BatchFollower
+
+
+class Recorder:
+    """A watcher, and an audience, that keeps what it sees."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self.looks: list[list[str]] = []
+        self.error = error
+        self.is_listening = True
+        self.rounds = 0
+
+    def take(self, kind: type[Event], _payload: dict[str, Any]) -> None:
+        self.events.append(kind.name)
+
+    async def look(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
+        if items is None:
+            self.rounds += 1
+        else:
+            self.looks.append([item.status for item in items])
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    registry.discover()
+    database = Database(settings.database_path)
+    await database.migrate()
+    yield Resources(settings, database, Bus())
+    await database.close()
+
+
+@pytest.fixture
+def follower(resources: Resources) -> BatchFollower:
+    assert isinstance(resources.events, Bus)
+    return BatchFollower(resources, resources.events)
+
+
+async def enqueue(resources: Resources, batch_id: str, count: int = 1) -> None:
+    graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "add"}}, "edges": []}
+    batch = Batch.model_validate({"batch_id": batch_id, "graph": graph, "runs": count})
+    await service.enqueue(resources, "default", batch)
+
+
+async def finish(resources: Resources) -> None:
+    item = await service.claim(resources, "cpu")
+    assert item
+    await service.finish(resources, item.item_id, "completed")
+
+
+async def until(condition: Any) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+async def test_one_read_serves_all_who_follow(follower: BatchFollower, resources: Resources, monkeypatch: Any) -> None:
+    reads: list[list[str]] = []
+
+    async def read(connection: AsyncConnection, batch_ids: Any) -> list[Item]:
+        reads.append(list(batch_ids))
+        return await original(connection, batch_ids)
+
+    original = store.list_of_batches
+    monkeypatch.setattr(store, "list_of_batches", read)
+    first, second = Recorder(), Recorder()
+    for name, watcher in (("a", first), ("b", second)):
+        follower.follow(name, watcher)
+        await enqueue(resources, name, 2)
+    assert reads == []
+    await finish(resources)
+    await until(lambda: second.looks)
+    assert (first.looks, second.looks) == ([["completed", "pending"]], [["pending", "pending"]])
+    assert reads == [["a", "b"]]
+    assert set(first.events) == {"queue_item_status_changed"}
+    assert second.events == []
+
+
+async def test_nothing_is_read_once_nobody_follows(follower: BatchFollower, resources: Resources) -> None:
+    watcher = Recorder()
+    follower.follow("a", watcher)
+    await enqueue(resources, "a")
+    follower.leave("a")
+    await finish(resources)
+    await asyncio.sleep(0.02)
+    assert (watcher.events, watcher.looks) == ([], [])
+    assert follower._task is None
+
+
+async def test_one_that_fails_keeps_nobody_from_looking(
+    follower: BatchFollower, resources: Resources, logged: Any
+) -> None:
+    broken, audience, watcher = Recorder(RuntimeError("gone")), Recorder(), Recorder()
+    follower.add_audience(audience)
+    follower.follow("a", broken)
+    follower.follow("b", watcher)
+    await enqueue(resources, "a")
+    await finish(resources)
+    await until(lambda: watcher.looks and audience.rounds)
+    assert broken.looks[0] in (["pending"], ["completed"])
+    assert watcher.looks[0] == []
+    await enqueue(resources, "b")
+    await until(lambda: ["pending"] in watcher.looks)
+    assert any("cannot be told" in record.getMessage() for record in logged)
+    audience.is_listening = False
+    follower.leave("a")
+    follower.leave("b")
