@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
 from invokeclone.worker import loop as loop_module
 from invokeclone.worker.context import make_context
@@ -19,7 +20,7 @@ from invokeclone.worker.process import DatabaseQueue
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tools import Tools
 from tests.conftest import RecordedEvents
-from tests.faults import Faults, check_images
+from tests.faults import Faults, check_images, image_names
 
 
 class Pulse:
@@ -94,3 +95,71 @@ async def test_each_operation_of_an_item_may_fail(
         loop.stop()
         async with asyncio.timeout(30):
             await running
+
+
+@pytest.mark.parametrize("who", ["worker", "server"])
+async def test_a_process_may_die_at_each_operation_of_an_item(
+    who: str,
+    resources: Resources,
+    events: RecordedEvents,
+    tools: Tools,
+    toys: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the claim, in the run, at the commit and between them: what then puts the queue in order leaves one terminal state.
+
+    A worker that dies has its item failed by the server; a server that dies cancels at its next start what was running.
+    """
+    monkeypatch.setattr(loop_module, "RETRY_S", (0.001, 0.002))
+    monkeypatch.setattr(loop_module, "PAUSE_AFTER_ERROR_S", 0.001)
+    monkeypatch.setattr(loop_module, "HEARTBEAT_S", 3600)
+    monkeypatch.setattr(loop_module, "POLL_S", 3600)
+    tools = replace(tools, resources=resources)
+    faults = Faults(monkeypatch, resources.settings.root)
+
+    def save(context: Any) -> None:
+        context.images.save(Image.new("RGB", (8, 8), "red"))
+
+    toys.CALL.append(save)
+
+    async def run(failing: int) -> tuple[int, int]:
+        """Run an item by a worker of its own that dies at an operation, if it is not 0; return item and operations."""
+        loop = Loop(DatabaseQueue(resources, "cpu", tools.engine), SessionRunner(tools, make_context), Pulse())
+        items = Items(resources, events, loop)
+        item_id = await items.enqueue()
+        with faults.armed(failing, forever=True):
+            running = asyncio.create_task(loop.run())
+            ending = asyncio.create_task(items.end(item_id))
+            dying = asyncio.create_task(asyncio.to_thread(faults.dead.wait, 30))
+            await asyncio.wait([ending, dying] if failing else [ending], return_when=asyncio.FIRST_COMPLETED)
+            operations = faults.count
+            while not (running.done() and ending.done()):  # wait_for may lose a cancel
+                running.cancel()
+                ending.cancel()
+                await asyncio.sleep(0.001)
+            await asyncio.to_thread(loop._thread.shutdown)
+            faults.dead.set()
+            await dying
+        return item_id, operations
+
+    try:
+        _, operations = await run(0)
+        assert operations >= 12
+        ends = set()
+        for number in range(1, operations + 1):
+            item_id, _ = await run(number)
+            if who == "worker":
+                await service.fail_orphans(resources, "cpu", "the worker died")
+            else:
+                await service.recover(resources)
+            (item,) = await store.list_known(resources.database, [item_id])
+            ends.add(item.status)
+            if item.status == "pending":  # it died before the claim was written
+                item_id, _ = await run(0)
+                await service.cancel_idle(resources, ItemFilter(queue_id="default"))
+            assert await service.list_active(resources, [item_id]) == set()
+            folder = resources.settings.outputs_path / "images"
+            assert await image_names(resources) <= {path.name for path in folder.glob("*.png")}
+        assert ends == {"pending", "failed" if who == "worker" else "canceled", "completed"}
+    finally:
+        toys.CALL.clear()
