@@ -233,6 +233,7 @@ async def _lifespan(
         await off_loop(lambda: private.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
+        stack.push_async_callback(services.get(BatchFollower).stop)
         await queue_service.recover(resources)
         await style_presets.start(resources)
         await system_prompts.start(resources)

@@ -67,6 +67,7 @@ class BatchFollower:
         self._audiences: list[Audience] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         bus.subscribe(self._hear)
 
     def follow(self, batch_id: str, watcher: Watcher) -> None:
@@ -87,8 +88,17 @@ class BatchFollower:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch(), name="followed batches")
 
+    async def stop(self) -> None:
+        """Read no more rows; before the database is closed."""
+        self._stopped = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     @property
     def _is_needed(self) -> bool:
+        if self._stopped:
+            return False
         return bool(self._watchers) or any(audience.is_listening for audience in self._audiences)
 
     def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:

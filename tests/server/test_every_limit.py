@@ -20,6 +20,7 @@ from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.guards import VIDEO_FIELDS, BodyLimit
 from invokeclone.shims.comfyui.sockets import Clients, Socket, TooManySockets
+from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import SYSTEM
 
 Client = httpx.AsyncClient
@@ -236,7 +237,7 @@ async def test_bodies_by_their_bytes(declared: bool) -> None:
 
 async def test_sockets_of_comfyui_for_each_user(resources: Resources) -> None:
     resources.settings = resources.settings.model_copy(update={"limits": Limits(comfyui_sockets=2)})
-    clients = Clients(resources, Bus())
+    clients = Clients(resources, BatchFollower(resources, Bus()))
     clients._sockets["somebody else", "c"] = {Socket(), Socket(), Socket()}
     clients._sockets[SYSTEM.user_id, "a"] = {Socket()}
 

@@ -50,9 +50,11 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 @pytest.fixture
-def follower(resources: Resources) -> BatchFollower:
+async def follower(resources: Resources) -> AsyncIterator[BatchFollower]:
     assert isinstance(resources.events, Bus)
-    return BatchFollower(resources, resources.events)
+    made = BatchFollower(resources, resources.events)
+    yield made
+    await made.stop()
 
 
 async def enqueue(resources: Resources, batch_id: str, count: int = 1) -> None:
@@ -120,6 +122,3 @@ async def test_one_that_fails_keeps_nobody_from_looking(
     await enqueue(resources, "b")
     await until(lambda: ["pending"] in watcher.looks)
     assert any("cannot be told" in record.getMessage() for record in logged)
-    audience.is_listening = False
-    follower.leave("a")
-    follower.leave("b")

@@ -36,8 +36,10 @@ async def resources(tmp_path, bus: Bus) -> AsyncIterator[Resources]:
 
 
 @pytest.fixture
-def runs(resources: Resources, bus: Bus) -> Runs:
-    return Runs(resources, BatchFollower(resources, bus))
+async def runs(resources: Resources, bus: Bus) -> AsyncIterator[Runs]:
+    follower = BatchFollower(resources, bus)
+    yield Runs(resources, follower)
+    await follower.stop()
 
 
 def batch(count: int = 1) -> Batch:

@@ -133,10 +133,12 @@ async def test_a_process_may_die_at_each_operation_of_an_item(
             dying = asyncio.create_task(asyncio.to_thread(faults.dead.wait, 30))
             await asyncio.wait([ending, dying] if failing else [ending], return_when=asyncio.FIRST_COMPLETED)
             operations = faults.count
-            while not (running.done() and ending.done()):  # wait_for may lose a cancel
+            ending.cancel()
+            await asyncio.wait([ending])
+            await asyncio.sleep(0.005)  # it then waits without having been woken: wait_for loses a cancel otherwise
+            while not running.done():
                 running.cancel()
-                ending.cancel()
-                await asyncio.sleep(0.001)
+                await asyncio.wait([running], timeout=2)
             await asyncio.to_thread(loop._thread.shutdown)
             faults.dead.set()
             await dying
