@@ -96,10 +96,12 @@ class BatchFollower:
             await asyncio.wait([self._task])
 
     @property
+    def _listening(self) -> list[Audience]:
+        return [audience for audience in self._audiences if audience.is_listening]
+
+    @property
     def _is_needed(self) -> bool:
-        if self._stopped:
-            return False
-        return bool(self._watchers) or any(audience.is_listening for audience in self._audiences)
+        return not self._stopped and bool(self._watchers or self._listening)
 
     def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
         if not issubclass(kind, QueueEvent) or not self._is_needed:
@@ -108,7 +110,7 @@ class BatchFollower:
             watcher.take(kind, payload)
         if issubclass(kind, InvocationEvent):
             return
-        if _may_end(kind, payload) or any(audience.is_listening for audience in self._audiences):
+        if _may_end(kind, payload) or self._listening:
             self.look_soon()
 
     async def _watch(self) -> None:
@@ -131,9 +133,8 @@ class BatchFollower:
         for batch_id, watcher in watchers.items():
             if self._watchers.get(batch_id) is watcher:
                 await self._guarded(watcher.look(connection, items[batch_id]))
-        for audience in self._audiences:
-            if audience.is_listening:
-                await self._guarded(audience.look(connection))
+        for audience in self._listening:
+            await self._guarded(audience.look(connection))
 
     @staticmethod
     async def _guarded(look: Any) -> None:
