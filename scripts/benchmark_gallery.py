@@ -26,7 +26,7 @@ import httpx
 from benchmark import Running
 from PIL import Image
 
-from invokeclone.kit import migrations
+from invokeclone.kit.sql import migrations
 
 WORDS = (  # noqa: SIM905  (a list of words reads best as words)
     "red blue green circle square house zebra mountain river light dark portrait landscape detailed sharp vivid calm storm "

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 
 EVERY_S = 0.01
 LIMITS = Limits()

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from invokeclone.kit import migrations
+from invokeclone.kit.sql import migrations
 from invokeclone.tables import metadata
 
 

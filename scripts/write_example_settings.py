@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from invokeclone.kit.limits import table
-from invokeclone.kit.settings_file import example
+from invokeclone.kit.config.limits import table
+from invokeclone.kit.config.settings_file import example
 
 ROOT = Path(__file__).parent.parent
 

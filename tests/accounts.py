@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.users import store, tokens
 from invokeclone.users.signin import SignIn
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from invokeclone.graph import registry
-from invokeclone.kit import log, migrations
-from invokeclone.kit.database import Database
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql import migrations
+from invokeclone.kit.sql.database import Database
 
 pytest_plugins = ["tests.tiny_models"]
 

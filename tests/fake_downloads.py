@@ -12,9 +12,9 @@ from invokeclone.downloads import transfer
 from invokeclone.downloads.api import router as queue
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install.service import Installer

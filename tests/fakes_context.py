@@ -10,7 +10,7 @@ from PIL import Image
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.fields import ImageField, MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import aiosqlite
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit import transactions
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql import transactions
 
 STATEMENTS = {"execute", "executemany", "commit", "_execute_fetchall"}
 FILE_CALLS = ("open", "replace", "rename", "mkdir", "fsync", "link", "unlink", "remove", "rmdir")

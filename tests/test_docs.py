@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.kit.settings_file import FIELDS
+from invokeclone.kit.config.settings_file import FIELDS
 
 HERE = Path(__file__).parent.parent
 PACKAGE = HERE / "invokeclone"

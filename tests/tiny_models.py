@@ -14,7 +14,7 @@ import pytest
 
 from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from tests.fakes_context import FakeConfig, FakeContext
 
 if TYPE_CHECKING:

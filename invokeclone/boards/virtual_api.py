@@ -6,11 +6,12 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from invokeclone.boards import virtual
 from invokeclone.boards.schemas import VirtualSubBoardDTO
-from invokeclone.images import responses, search
+from invokeclone.images import responses
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.gallery.schemas import GalleryItemNamesResult
 from invokeclone.images.kinds import IMAGES
-from invokeclone.images.listing import Categories, Order, SearchTerm, StarredFirst
+from invokeclone.images.lists import search
+from invokeclone.images.lists.parameters import Categories, Order, SearchTerm, StarredFirst
 from invokeclone.images.schemas import ImageFilter, ImageNamesResult
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Needs, Read, Reads

@@ -6,8 +6,8 @@ from typing import Any
 
 from invokeclone.cli.main import CommandError
 from invokeclone.kit import log
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import SettingsError, load_settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import SettingsError, load_settings
 
 
 def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **overrides: Any) -> Settings:

@@ -5,8 +5,8 @@ import asyncio
 import sys
 
 from invokeclone.cli.configured import settings_for
-from invokeclone.kit import migrations
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql import migrations
+from invokeclone.kit.sql.database import Database
 
 
 def run(arguments: argparse.Namespace) -> int:

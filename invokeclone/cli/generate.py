@@ -27,8 +27,8 @@ from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
-from invokeclone.kit.image_files import open_own
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store

@@ -213,6 +213,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _storage_line(error: Exception) -> str | None:
     """Return the line for a folder or database that refuses; None for an error of another kind."""
-    from invokeclone.kit.storage_errors import startup_line
+    from invokeclone.kit.files.storage_errors import startup_line
 
     return startup_line(error)

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.install import embedded, service
 from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob

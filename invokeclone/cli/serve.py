@@ -15,13 +15,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.kit import database_file, log, migrations
-from invokeclone.kit.database import Database
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.files.root_lock import RootLock
+from invokeclone.kit.files.storage_errors import startup_line
 from invokeclone.kit.requests import Application
-from invokeclone.kit.root_lock import RootLock
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage_errors import startup_line
+from invokeclone.kit.sql import database_file, migrations
+from invokeclone.kit.sql.database import Database
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets
 

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.users import keys, service, store
 from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
 

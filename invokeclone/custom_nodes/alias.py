@@ -157,7 +157,7 @@ _NAMES: dict[str, str] = {
     "invokeclone.kit.paging": """
         SQLiteDirection
     """,
-    "invokeclone.kit.settings": """
+    "invokeclone.kit.config.settings": """
         InvokeAIAppConfig
     """,
     "invokeclone.models.errors": """

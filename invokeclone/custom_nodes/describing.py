@@ -10,7 +10,7 @@ from pathlib import Path
 
 from invokeclone.custom_nodes import describe, loading
 from invokeclone.graph import registry
-from invokeclone.kit.processes import end_with_parent
+from invokeclone.kit.process.processes import end_with_parent
 
 
 def main() -> None:

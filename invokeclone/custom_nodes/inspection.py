@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from invokeclone.custom_nodes.describe import Description
-from invokeclone.kit.child_process import ChildProcess, LineTooLong
+from invokeclone.kit.process.child_process import ChildProcess, LineTooLong
 
 COMMAND = (sys.executable, "-m", "invokeclone.custom_nodes.describing")
 PATIENCE_S = 90.0

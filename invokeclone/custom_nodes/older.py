@@ -4,7 +4,7 @@ import logging
 import random
 
 from invokeclone.kit import log
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.version import API_VERSION
 
 __version__ = API_VERSION

@@ -20,7 +20,7 @@ from invokeclone.custom_nodes.schemas import (
 )
 from invokeclone.graph import registry
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 

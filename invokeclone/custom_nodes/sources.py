@@ -16,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from invokeclone.downloads.gateway import gateway
 from invokeclone.downloads.web import Web
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.offload import in_thread
 
 PATIENCE_S = 120.0
 SCHEMES = ("https", "ssh", "git", "file")

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.kit.offload import in_thread
 from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.workflows import service, store

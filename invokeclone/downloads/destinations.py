@@ -6,8 +6,8 @@ from pathlib import Path
 
 from invokeclone.downloads import names
 from invokeclone.downloads.errors import DestinationRefused, DestinationTaken
-from invokeclone.kit import paths
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import paths
 
 
 def destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tuple[Path, Path | None]:

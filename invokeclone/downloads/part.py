@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from invokeclone.downloads.errors import ChecksumMismatch, DestinationTaken, DiskFull
-from invokeclone.kit.storage import write_file
+from invokeclone.kit.files.storage import write_file
 
 RESERVE = 64 * 1024 * 1024
 """Bytes that a download leaves free on the disk."""

@@ -26,10 +26,10 @@ from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
 from invokeclone.downloads.web import Web, shown
 from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Emitter
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.times import now
 
 AT_ONCE = 5

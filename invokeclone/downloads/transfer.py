@@ -16,7 +16,7 @@ from invokeclone.downloads.part import Note, PartialFile, check_space
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import Web, check_status, reading, shown
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse

@@ -18,8 +18,8 @@ import orjson
 
 from invokeclone.downloads import addresses
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.version import __version__
 
 if TYPE_CHECKING:  # aiohttp is imported when something is first fetched

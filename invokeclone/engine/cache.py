@@ -19,7 +19,7 @@ from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
 from invokeclone.engine.placement import Placement, size_of
 from invokeclone.graph.checkpoints import acquired
 from invokeclone.kit import log
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 GB = 2**30
 logger = log.get("engine.cache")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import psutil
 import torch
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 CPU_DEVICE = torch.device("cpu")
 CUDA_DEVICE = torch.device("cuda")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from invokeclone.graph.taxonomy import SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @dataclass(frozen=True)

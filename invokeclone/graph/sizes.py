@@ -3,7 +3,7 @@
 from functools import cache
 
 from invokeclone.graph.invocation import BaseInvocation, NodeError
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 
 PAIRS = (("width", "height"), ("image_width", "image_height"))
 """Names of fields that are a width and a height in pixels, or in grid cells, which are fewer."""

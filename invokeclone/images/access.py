@@ -16,7 +16,7 @@ from invokeclone.images.kinds import IMAGES as IMAGES
 from invokeclone.images.kinds import VIDEOS as VIDEOS
 from invokeclone.images.kinds import MediaKind as MediaKind
 from invokeclone.images.schemas import NO_BOARD
-from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.tables import boards
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User

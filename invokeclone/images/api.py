@@ -8,7 +8,7 @@ from invokeclone.graph.fields import MetadataField
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import ImageNotFound, NotOffered
-from invokeclone.images.listing import Limit, Offset, Origin, Wanted
+from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
 from invokeclone.images.schemas import (
     Changed,
     DeleteImagesResult,

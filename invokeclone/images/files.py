@@ -12,9 +12,9 @@ from PIL import Image
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
-from invokeclone.kit.image_files import open_own
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import remove_file, write_file
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.storage import remove_file, write_file
 
 THUMBNAIL_SIDE = 256
 THUMBNAIL_EFFORT = 0

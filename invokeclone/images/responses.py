@@ -11,10 +11,10 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
+from invokeclone.images.encoding.record_images import StoredThumbnail
 from invokeclone.images.errors import RangeNotThere
-from invokeclone.images.pictures import StoredThumbnail
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.offload import in_thread
 
 KEPT_FOR_A_YEAR = "max-age=31536000"
 KEPT_BY_NOBODY = "private, no-store"

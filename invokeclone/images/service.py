@@ -15,7 +15,9 @@ from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, embedded, files, intake, png, store
+from invokeclone.images import access, files, store
+from invokeclone.images.encoding import embedded, png
+from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.kinds import IMAGES, MediaKind
@@ -29,7 +31,7 @@ from invokeclone.images.schemas import (
     WorkflowAndGraphResponse,
 )
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread, off_loop
+from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User

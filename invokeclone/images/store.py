@@ -25,11 +25,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import late, ordered, search
-from invokeclone.images import names as lists
 from invokeclone.images.errors import BoardNotFound
-from invokeclone.images.filters import conditions
 from invokeclone.images.kinds import COUNTED, IMAGES, VIDEOS, MediaKind
+from invokeclone.images.lists import late_pages as late
+from invokeclone.images.lists import names as lists
+from invokeclone.images.lists import ordered, search
+from invokeclone.images.lists.filters import conditions
 from invokeclone.images.schemas import (
     ImageDTO,
     ImageFilter,
@@ -38,9 +39,9 @@ from invokeclone.images.schemas import (
     NewRecord,
     Touched,
 )
-from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
-from invokeclone.kit.transactions import Rows
 from invokeclone.tables import boards, images
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 import orjson
 
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
-from invokeclone.kit.limits import Limits
 
 SLICED = 64 * 1024
 """Bytes from which parsing is cut into slices, so that a thread does it without holding the interpreter throughout."""

@@ -5,8 +5,8 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import Limits
 
 Item = TypeVar("Item", bound=BaseModel)
 

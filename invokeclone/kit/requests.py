@@ -15,10 +15,10 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
-from invokeclone.kit.database import Database
 from invokeclone.kit.json_text import NotStorable, check_text
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Part, Services
+from invokeclone.kit.sql.database import Database
 from invokeclone.kit.workers import Workers
 
 

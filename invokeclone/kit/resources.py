@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Emitter
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 
 
 @dataclass

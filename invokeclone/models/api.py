@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.models import conversion
 from invokeclone.models.identify.union import AnyModelConfig

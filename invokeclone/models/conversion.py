@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
-from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest, FailedDependency, Unavailable
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files import paths
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
 from invokeclone.presets.errors import PresetNotYours, PromptNotFound

@@ -7,11 +7,11 @@ from uuid import uuid4
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import pictures
-from invokeclone.images.pictures import StoredThumbnail
+from invokeclone.images.encoding import record_images as pictures
+from invokeclone.images.encoding.record_images import StoredThumbnail
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import in_thread, off_loop
+from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import PresetInvalid, PresetNotYours, TooManyPresets

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.json_text import check_text, decode
-from invokeclone.kit.limits import Limits
 from invokeclone.presets.errors import FileInvalid, FileUnknown
 from invokeclone.presets.schemas import PresetRow
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 from starlette.responses import StreamingResponse
 
-from invokeclone.kit.limits import check_prompt
+from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Reads
 from invokeclone.queue import counts, generation, intake, processor, service, store

@@ -28,8 +28,8 @@ from invokeclone.graph.edges import in_slices
 from invokeclone.graph.fields import ImageField, VideoField
 from invokeclone.graph.graph import Graph, NodeNotFoundError
 from invokeclone.graph.sizes import SizeOverLimit, check_size
+from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
-from invokeclone.kit.limits import MIB, Limits
 from invokeclone.queue.sessions import FRESH_STATE, MARK, fill, new_session
 from invokeclone.workflows.schemas import WorkflowWithoutID
 

@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.prepared import Prepared, json_list, members, parameter
+from invokeclone.kit.sql.prepared import Prepared, json_list, members, parameter
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.kit.transactions import Changes
 from invokeclone.queue import statements, tally
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status

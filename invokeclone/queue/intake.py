@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 
 from invokeclone.graph.edges import Edge
 from invokeclone.graph.graph import Graph
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import validated
 from invokeclone.kit.sliced_json import list_json, model_json
 from invokeclone.queue.batches import Batch, BatchValue, Sizes

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.transactions import Changes
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue import counts, store
 from invokeclone.queue.events import ProcessorResumedEvent
 from invokeclone.queue.reports import report

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.transactions import Changes
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue import bulk, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter

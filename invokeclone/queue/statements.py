@@ -26,8 +26,8 @@ from sqlalchemy import (
     update,
 )
 
-from invokeclone.images.moves_store import MOVING
-from invokeclone.kit.prepared import Prepared, members, parameter
+from invokeclone.images.relocation.store import MOVING
+from invokeclone.kit.sql.prepared import Prepared, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.prepared import Source, json_list, run, run_many
+from invokeclone.kit.sql.prepared import Source, json_list, run, run_many
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.kit.transactions import Changes
 from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.rows import ClaimedItem, Item, claimed, item_json, record

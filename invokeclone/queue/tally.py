@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, insert, literal_column, select
 
-from invokeclone.kit.prepared import Prepared, json_list, members, run_many
-from invokeclone.kit.transactions import Changes
+from invokeclone.kit.sql.prepared import Prepared, json_list, members, run_many
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue
 

@@ -25,19 +25,19 @@ from invokeclone.downloads.api import router as model_downloads
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.graph import registry
 from invokeclone.images.api import router as images
-from invokeclone.images.downloads import ImageDownloads
-from invokeclone.images.downloads_api import router as image_downloads
+from invokeclone.images.archives.api import router as image_downloads
+from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.images.gallery.api import router as gallery
-from invokeclone.images.moves import Moves
-from invokeclone.images.moves_api import router as image_moves
+from invokeclone.images.relocation.api import router as image_moves
+from invokeclone.images.relocation.service import Moves
 from invokeclone.images.videos.api import router as videos
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded, scan

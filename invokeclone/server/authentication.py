@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.shims.comfyui.api import PREFIXES
 from invokeclone.users import caller, current
 from invokeclone.users.current import Identified

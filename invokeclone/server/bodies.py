@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope
 
 from invokeclone.graph.types import is_union, takes_none
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
-from invokeclone.kit.garbage import uncollected
 from invokeclone.kit.json_text import SLICED, decode
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.process.garbage import uncollected
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 
 MANY_OBJECTS = 256 * 1024

@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, BaseModel, Field
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest, NotFound
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.models.api import NeedsGuard
 from invokeclone.models.configs.external import PROVIDERS
 from invokeclone.models.records import changes, store

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.images.errors import ImagesMoving
-from invokeclone.kit.limits import MIB, Limits
+from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.server.errors import answer
 from invokeclone.shims import routers as shims

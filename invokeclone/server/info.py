@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field
 
 from invokeclone.graph import registry
 from invokeclone.kit import log
+from invokeclone.kit.config.settings import InvokeAIAppConfig, Settings
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import InvokeAIAppConfig, Settings
 from invokeclone.server import live_config
 from invokeclone.server.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from invokeclone.kit import log
-from invokeclone.kit.child_process import DRAIN_S, ChildProcess, read_lines
+from invokeclone.kit.process.child_process import DRAIN_S, ChildProcess, read_lines
 
 LINE_LIMIT = 64 * 1024 * 1024
 UNREAD_LIMIT = 8 * 1024 * 1024

@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import FIELDS, FILE, KEYS_FILE, read_file, read_keys, yaml_text
 from invokeclone.kit.errors import Conflict, Unprocessable
+from invokeclone.kit.files.storage import ONLY_THE_OWNER, write_file
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import FIELDS, FILE, KEYS_FILE, read_file, read_keys, yaml_text
-from invokeclone.kit.storage import ONLY_THE_OWNER, write_file
 
 _changing = threading.Lock()
 

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
-from invokeclone.kit.garbage import uncollected
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.garbage import uncollected
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records.schemas import AnyModelConfig
 
 TITLE = "Invoke - Community Edition"

@@ -22,8 +22,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.server.errors import answer
 from invokeclone.shims import routers as shims
 

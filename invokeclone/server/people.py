@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invokeclone.kit import log
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.users import signin
 from invokeclone.users.signin import UNREADABLE, SignIn, Standing
 

@@ -1,15 +1,15 @@
 """What of the root is its owner's alone: folders of images and thumbnails when they are made, files with secrets always.
 
-Folders that are there stay as they are, because others may share them; files take the rights of their folder (kit/storage.py).
+Folders that are there stay as they are, because others may share them; files take the rights of their folder (kit/files/storage.py).
 Models, node packs and fonts are left alone.
 """
 
 import contextlib
 
 from invokeclone.kit import log
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import KEYS_FILE
-from invokeclone.kit.storage import make_private_folder, restrict
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import KEYS_FILE
+from invokeclone.kit.files.storage import make_private_folder, restrict
 from invokeclone.models.install.hub import TOKEN_FILE
 
 _log = log.get("server")

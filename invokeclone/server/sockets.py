@@ -16,12 +16,12 @@ import socketio
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from invokeclone.kit import log
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.json_text import NotStorable, decode
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.server.people import People, Verdict
 from invokeclone.users.current import SYSTEM
 from invokeclone.users.events import UserAccessChangedEvent

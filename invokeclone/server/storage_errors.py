@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.kit.storage_errors import explained
+from invokeclone.kit.files.storage_errors import explained
 from invokeclone.server import errors
 
 _log = log.get("server")

@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import EVENTS, Bus, Event
-from invokeclone.kit.settings import Settings
 from invokeclone.server.link import Message, WorkerLink
 from invokeclone.server.workers import Worker
 

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 
 INDEX = "index.html"
 ACTIVE = "active"

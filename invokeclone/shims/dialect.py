@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from invokeclone.kit import limits as limits_of_text
 from invokeclone.kit import log
+from invokeclone.kit.config import limits as limits_of_text
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge, Unprocessable
 from invokeclone.kit.json_text import SLICED, decode
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 
 _log = log.get("shims")

@@ -14,11 +14,12 @@ from typing import Literal, TypeVar
 from PIL import Image, ImageOps
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import intake, service
+from invokeclone.images import service
+from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import NotAnImage, TooManyPixels
-from invokeclone.kit.image_files import open_image, open_own
-from invokeclone.kit.limits import DEFAULT_LIMITS, MIB, Limits
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
+from invokeclone.kit.files.image_files import open_image, open_own
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.dialect import Refused
 from invokeclone.users.current import User

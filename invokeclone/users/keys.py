@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from invokeclone.kit import log
-from invokeclone.kit.database import Database
 from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.sql.database import Database
 from invokeclone.users import key_store
 from invokeclone.users.key_store import ApiKey, Found
 from invokeclone.users.signin import UNREADABLE

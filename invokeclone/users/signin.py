@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit import log
-from invokeclone.kit.database import Database
-from invokeclone.kit.prepared import Prepared, parameter
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.prepared import Prepared, parameter
 from invokeclone.tables import app_state, users
 from invokeclone.users import tokens
 from invokeclone.users.tokens import Claims

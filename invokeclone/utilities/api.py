@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Path
 from starlette.responses import FileResponse, Response
 
+from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import check_prompt
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, service
 from invokeclone.users.current import CurrentUser
 from invokeclone.utilities import fonts, suggestions

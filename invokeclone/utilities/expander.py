@@ -11,7 +11,7 @@ import sys
 from random import Random
 from typing import Any
 
-from invokeclone.kit.processes import end_with_parent
+from invokeclone.kit.process.processes import end_with_parent
 
 MEMORY = 1 << 30
 IDLE_S = 120.0

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from invokeclone.kit.storage import safe_join
+from invokeclone.kit.files.storage import safe_join
 from invokeclone.utilities.errors import FontNotFound, NotAFont
 from invokeclone.utilities.schemas import UserFont, UserFontFace, UserFontsResponse
 

@@ -5,8 +5,8 @@ import sys
 
 import orjson
 
-from invokeclone.kit.child_process import ChildEnded, LineServer, LineTooLong
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.child_process import ChildEnded, LineServer, LineTooLong
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.utilities.schemas import DynamicPromptsResponse
 
 COMMAND = (sys.executable, "-m", "invokeclone.utilities.expander")

@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 
-from invokeclone.kit.processes import end_with_parent
+from invokeclone.kit.process.processes import end_with_parent
 
 
 def main() -> None:

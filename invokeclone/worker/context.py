@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.graph.context import ItemData
 from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.kit import log, user_files
-from invokeclone.kit.settings import Settings
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import user_files
 from invokeclone.worker.boards import Boards
 from invokeclone.worker.events import NodeEvents
 from invokeclone.worker.images import WorkerImages

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
 from invokeclone.graph.taxonomy import BaseModelType, SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.models.identify import registry
 
 if TYPE_CHECKING:

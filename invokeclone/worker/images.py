@@ -15,7 +15,7 @@ from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
-from invokeclone.kit.image_files import open_own
+from invokeclone.kit.files.image_files import open_own
 from invokeclone.worker.progress import NodeProgress
 from invokeclone.worker.tools import Session
 

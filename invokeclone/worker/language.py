@@ -13,8 +13,8 @@ from typing import Any
 from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.taxonomy import SubModelType
 from invokeclone.kit import log
-from invokeclone.kit.image_files import open_own
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.tools import Tools

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from invokeclone.graph.invocation import BaseInvocationOutput, NodeError
+from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.json_text import LARGEST, SMALLEST
-from invokeclone.kit.limits import MIB, Limits
 
 
 class OutputOverLimit(NodeError):

@@ -16,11 +16,12 @@ from typing import Any
 from invokeclone.custom_nodes import loading as packs
 from invokeclone.custom_nodes import older
 from invokeclone.graph import registry
-from invokeclone.kit import log, processes
-from invokeclone.kit.database import Database
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process import processes
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache

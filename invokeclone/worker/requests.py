@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.worker.language import Language
 from invokeclone.worker.tools import Tools
 

@@ -20,7 +20,7 @@ from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.rules import CALL_SAVED_WORKFLOW
 from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
-from invokeclone.kit.storage import make_folder
+from invokeclone.kit.files.storage import make_folder
 from invokeclone.queue import service
 from invokeclone.queue.calls.begin import CallingItem, begin
 from invokeclone.queue.calls.chain import CallFailed

@@ -19,7 +19,7 @@ from typing import Any
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.storage import make_folder, remove_file
+from invokeclone.kit.files.storage import make_folder, remove_file
 
 _log = log.get("worker.tensors")
 

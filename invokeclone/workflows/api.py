@@ -6,8 +6,8 @@ from fastapi import APIRouter, Body, File, Path, Query, Response, UploadFile
 from starlette.responses import FileResponse
 
 from invokeclone.images import responses
-from invokeclone.kit.offload import off_loop
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import LATER, Needs, Read, validated
 from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser, MediaUser

@@ -9,10 +9,10 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from invokeclone.images import pictures
-from invokeclone.images.pictures import NoThumbnail, StoredThumbnail
-from invokeclone.kit.offload import in_thread, off_loop
+from invokeclone.images.encoding import record_images as pictures
+from invokeclone.images.encoding.record_images import NoThumbnail, StoredThumbnail
 from invokeclone.kit.paging import SQLiteDirection, check_page
+from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User

@@ -5,9 +5,9 @@ from fastapi import APIRouter
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.requests import Read, Write
-from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.tables import app_state
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import pytest
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import EVENTS, Audience, Bus, Event
-from invokeclone.kit.settings import Settings
 from invokeclone.server import sockets
 from invokeclone.server.app import create_app
 

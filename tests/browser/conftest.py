@@ -10,8 +10,8 @@ import uvicorn
 from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
 from invokeclone.server.app import create_app

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from invokeclone.cli.main import main
-from invokeclone.kit import database_file, migrations
-from invokeclone.kit.root_lock import RootLock
+from invokeclone.kit.files.root_lock import RootLock
+from invokeclone.kit.sql import database_file, migrations
 from tests.server_process import free_port
 
 COMMANDS = {
@@ -186,7 +186,7 @@ def test_a_root_that_cannot_be_written(name: str, tmp_path: Path, capsys: pytest
 def test_a_database_that_is_locked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invokeclone.kit.database.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
     assert main(["db", "upgrade", "--root", str(tmp_path)]) == 0
     capsys.readouterr()
     with contextlib.closing(sqlite3.connect(tmp_path / "databases" / "invokeai.db", isolation_level=None)) as other:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invokeclone.cli.main import main
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.users import keys, passwords
 
 

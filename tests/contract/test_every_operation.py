@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 
 EXAMPLES = 4

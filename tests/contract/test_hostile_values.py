@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.shims import routers as shims
 

@@ -8,7 +8,7 @@ import pytest
 
 from invokeclone.custom_nodes import alias, older
 from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 
 from invokeclone.custom_nodes import sources
 from invokeclone.custom_nodes.sources import SourceError, fetch
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 class Repositories(BaseHTTPRequestHandler):

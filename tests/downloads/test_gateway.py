@@ -14,7 +14,7 @@ from invokeclone.downloads import web as web_module
 from invokeclone.downloads.errors import AddressRefused
 from invokeclone.downloads.gateway import Gateway, gateway
 from invokeclone.downloads.web import Web
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @pytest.fixture

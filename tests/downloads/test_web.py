@@ -8,7 +8,7 @@ import pytest
 from invokeclone.downloads import addresses, web
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
 from invokeclone.downloads.web import Web
-from invokeclone.kit.settings import Settings, URLRegexTokenPair
+from invokeclone.kit.config.settings import Settings, URLRegexTokenPair
 
 PRIVATE = [
     "127.0.0.1",

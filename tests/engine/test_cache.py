@@ -10,7 +10,7 @@ from torch import nn
 from invokeclone.engine.cache import GB, ModelCache
 from invokeclone.engine.devices import DeviceMemory
 from invokeclone.engine.placement import Placement, size_of
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 MB = 2**20
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from invokeclone.engine import files
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.graph.taxonomy import ModelRepoVariant, SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from tests.tiny_models import make_vae
 
 CPU = torch.device("cpu")

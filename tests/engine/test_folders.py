@@ -14,7 +14,7 @@ from invokeclone.components.language_models import load as language_models
 from invokeclone.engine import files, folders, torch_files
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.graph.taxonomy import SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.on_disk import OnDisk
 from tests.tiny_models import make_vae

@@ -12,7 +12,7 @@ from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaded import device_of
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from PIL import Image
 from invokeclone.engine import preview
 from invokeclone.graph.architectures import LatentSpace, PreviewMatrix
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.engine import Engine
 
 Colors = tuple[float, float, float]

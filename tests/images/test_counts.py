@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.tables import boards, image_counts, images
 
 SORTS = ("user_id", "board_id", "is_intermediate", "image_category", "image_origin", "starred")

@@ -9,12 +9,13 @@ import httpx
 import pytest
 
 from invokeclone.boards.api import router as boards_router
-from invokeclone.images import downloads, files
+from invokeclone.images import files
 from invokeclone.images.api import router as images_router
-from invokeclone.images.downloads import ImageDownloads, clean_name
-from invokeclone.images.downloads_api import router as downloads_router
+from invokeclone.images.archives import service as downloads
+from invokeclone.images.archives.api import router as downloads_router
+from invokeclone.images.archives.service import ImageDownloads, clean_name
 from invokeclone.images.schemas import ImageLocation
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
 from tests.rooms import serving

@@ -13,14 +13,17 @@ from sqlalchemy import delete, insert, select, update
 
 from invokeclone.boards.api import router as boards_router
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import files, moves, moves_store, relocation, service
+from invokeclone.images import files, service
 from invokeclone.images.api import router as images_router
-from invokeclone.images.moves import Moves
-from invokeclone.images.moves_api import router as moves_router
+from invokeclone.images.relocation import files as relocation
+from invokeclone.images.relocation import service as moves
+from invokeclone.images.relocation import store as moves_store
+from invokeclone.images.relocation.api import router as moves_router
+from invokeclone.images.relocation.service import Moves
 from invokeclone.images.schemas import ImageLocation
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.queue import service as queue_service
 from invokeclone.server import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue

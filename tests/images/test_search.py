@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.dialects import sqlite
 
-from invokeclone.images import search, store
+from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
+from invokeclone.images.lists import search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images

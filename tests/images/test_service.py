@@ -12,12 +12,13 @@ from sqlalchemy import Select, insert
 from sqlalchemy.dialects import sqlite
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import files, png, service, store
+from invokeclone.images import files, service, store
+from invokeclone.images.encoding import png
 from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.schemas import ImageFilter, ImageLocation
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.tables import images
 from tests.rooms import opened, picture
 

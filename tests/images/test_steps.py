@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from invokeclone.images import late, search, store
+from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
+from invokeclone.images.lists import late_pages as late
+from invokeclone.images.lists import search
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit import database
-from invokeclone.kit.database import Database, Rows
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql import database
+from invokeclone.kit.sql.database import Database, Rows
 
 MANY = 4000
 EACH = 10

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from invokeclone.images import png
-from invokeclone.kit.limits import Limits
+from invokeclone.images.encoding import png
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from tests.rooms import opened, packed, picture
 

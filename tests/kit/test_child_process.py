@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from invokeclone.kit.child_process import ChildEnded, ChildProcess, LineServer, LineTooLong, read_lines
+from invokeclone.kit.process.child_process import ChildEnded, ChildProcess, LineServer, LineTooLong, read_lines
 
 ECHO = (sys.executable, "-S", "-u", "-c", "import sys\nfor line in sys.stdin: sys.stdout.write(line)")
 DIES = (sys.executable, "-S", "-c", "import sys; sys.stdin.readline(); sys.exit(3)")

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.database import Database
-from invokeclone.kit.prepared import Prepared, parameter
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage_errors import DatabaseBusy, explained
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.storage_errors import DatabaseBusy, explained
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.prepared import Prepared, parameter
 from invokeclone.tables import app_state, users
 
 
@@ -107,7 +107,7 @@ async def test_a_write_by_prepared_statements_alone_is_committed(database: Datab
 async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invokeclone.kit.database.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
     impatient = Database(settings.database_path)
     await impatient.migrate()
     with contextlib.closing(sqlite3.connect(settings.database_path, isolation_level=None)) as other:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from invokeclone.kit import garbage
-from invokeclone.kit.garbage import uncollected
+from invokeclone.kit.process import garbage
+from invokeclone.kit.process.garbage import uncollected
 
 
 @pytest.fixture(autouse=True)

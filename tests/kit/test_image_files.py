@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image, UnidentifiedImageError, features
 
-from invokeclone.kit.image_files import FORMATS, OWN_FORMATS, TooManyPixelsDeclared, open_image, open_own
+from invokeclone.kit.files.image_files import FORMATS, OWN_FORMATS, TooManyPixelsDeclared, open_image, open_own
 
 Image.init()
 WRITABLE = sorted(set(Image.SAVE) & set(Image.OPEN) - {"PDF", "MPO", "PALM"})

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.json_text import LONG, SLICED, NotStorable, check_text, decode
-from invokeclone.kit.limits import Limits
 
 LIMITS = Limits(json_values=1000, json_depth=50)
 VALUES = st.recursive(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.kit.limits import Limits, table
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import SettingsError, load_settings
+from invokeclone.kit.config.limits import Limits, table
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import SettingsError, load_settings
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "limits.md"
 

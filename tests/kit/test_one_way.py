@@ -75,7 +75,9 @@ OPENERS = {
 
 
 def test_images_are_opened_in_one_place() -> None:
-    assert modules_where(lambda path: any(called in OPENERS for called, _ in calls(path))) == {"kit/image_files.py"}
+    assert modules_where(lambda path: any(called in OPENERS for called, _ in calls(path))) == {
+        "kit/files/image_files.py"
+    }
 
 
 # Pickles and code that comes with a model
@@ -184,7 +186,7 @@ def test_other_programs_are_started_in_few_places_and_by_no_shell() -> None:
         named = any(module == "subprocess" for module in imports(path))
         return named or any(called.startswith(STARTS) for called, _ in calls(path))
 
-    assert modules_where(starts) <= set(MAY_START_PROCESSES) | {"kit/child_process.py"}
+    assert modules_where(starts) <= set(MAY_START_PROCESSES) | {"kit/process/child_process.py"}
     for path in SOURCES:
         for called, node in calls(path):
             assert called != "asyncio.create_subprocess_shell", path
@@ -275,7 +277,7 @@ MAY_READ_JSON = {
     "custom_nodes/workflows.py": "files of packs that an administrator installed",
     "images/videos/intake.py": "the line of a process of this server",
     "images/videos/service.py": "files that this server wrote",
-    "kit/root_lock.py": "the file of the root's lock",
+    "kit/files/root_lock.py": "the file of the root's lock",
     "presets/prompts.py": "rows of the database",
     "presets/service.py": "rows of the database",
     "queue/bulk.py": "rows of the database",
@@ -303,31 +305,11 @@ def test_json_of_clients_is_read_by_the_one_rule() -> None:
     assert found == MAY_READ_JSON.keys()
 
 
-# HTTP, and leaving the event loop
-
-MAY_KNOW_HTTP = {
-    "cli/serve.py": "runs the ASGI server",
-    "images/listing.py": "a request dependency",
-    "images/responses.py": "answers that several routes share",
-    "kit/requests.py": "request dependencies",
-    "users/caller.py": "a request dependency",
-    "users/current.py": "a request dependency",
-}
-
-
-def test_services_return_data_and_only_routes_know_http() -> None:
-    def knows_http(path: Path) -> bool:
-        return any(module.split(".")[0] in {"fastapi", "starlette"} for module in imports(path))
-
-    def is_route(module: str) -> bool:
-        return module.startswith(("server/", "shims/")) or module.endswith(("/api.py", "_api.py"))
-
-    assert {module for module in modules_where(knows_http) if not is_route(module)} == MAY_KNOW_HTTP.keys()
-
+# Leaving the event loop
 
 MAY_USE_THREADS = {
-    "kit/database.py": "threads of the database",
-    "kit/offload.py": "the one way off the event loop",
+    "kit/sql/database.py": "threads of the database",
+    "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",
 }

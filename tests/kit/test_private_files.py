@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.kit.database import Database
-from invokeclone.kit.storage import create, make_folder, make_private_folder, restrict, write_file
+from invokeclone.kit.files.storage import create, make_folder, make_private_folder, restrict, write_file
+from invokeclone.kit.sql.database import Database
 
 
 def mode(path: Path) -> int:

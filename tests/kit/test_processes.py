@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from invokeclone.kit.processes import PARENT, runs
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.processes import PARENT, runs
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parents")
 STARTER = """
 import asyncio, importlib, sys
-from invokeclone.kit.child_process import ChildProcess
+from invokeclone.kit.process.child_process import ChildProcess
 
 async def main():
     child = await ChildProcess.start(sys.argv[2:], line_limit=10**6)
@@ -34,7 +34,7 @@ with asyncio.Runner(loop_factory=importlib.import_module(sys.argv[1]).new_event_
 """Starts a command on a kind of event loop, hands it a line, and prints its number and its first line."""
 HOLDS = """
 import re
-from invokeclone.kit.processes import end_with_parent
+from invokeclone.kit.process.processes import end_with_parent
 end_with_parent()
 input()
 print("ready", flush=True)
@@ -148,7 +148,7 @@ def test_the_process_that_looks_into_videos_ends_with_its_parent(tmp_path: Path)
 
 @LINUX
 def test_a_process_whose_parent_has_ended_before_ends_at_once() -> None:
-    code = "from invokeclone.kit.processes import end_with_parent; end_with_parent(); print('runs')"
+    code = "from invokeclone.kit.process.processes import end_with_parent; end_with_parent(); print('runs')"
     for parent, printed in ((os.getpid(), "runs\n"), (1, "")):
         done = subprocess.run(
             [sys.executable, "-c", code],

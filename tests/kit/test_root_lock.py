@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from invokeclone.kit import root_lock
-from invokeclone.kit.root_lock import FILE, RootInUse, RootLock
+from invokeclone.kit.files import root_lock
+from invokeclone.kit.files.root_lock import FILE, RootInUse, RootLock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from invokeclone.kit.root_lock import RootLock
+from invokeclone.kit.files.root_lock import RootLock
 lock = RootLock(Path(sys.argv[1]))
 lock.acquire()
 lock.write("http://127.0.0.1:9999")

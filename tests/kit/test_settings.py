@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import FIELDS, SettingsError, example, load_settings
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import FIELDS, SettingsError, example, load_settings
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent.parent / "configs" / "invokeai.example.yaml"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from invokeclone.kit.errors import BadRequest
-from invokeclone.kit.storage import remove_file, safe_join, write_file
+from invokeclone.kit.files.storage import remove_file, safe_join, write_file
 
 
 def test_a_file_is_written_whole_with_its_folders(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.storage_errors import DatabaseBusy, NameTooLong, StorageFull, StorageReadOnly, explained
+from invokeclone.kit.files.storage_errors import DatabaseBusy, NameTooLong, StorageFull, StorageReadOnly, explained
 
 
 def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:

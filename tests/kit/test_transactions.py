@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.database import Database
-from invokeclone.kit.prepared import Prepared, parameter, run_many
-from invokeclone.kit.transactions import Changes
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.prepared import Prepared, parameter, run_many
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.tables import app_state
 
 ADD = Prepared(insert(app_state).values(key=parameter("key"), value="1").returning(app_state.c.key))

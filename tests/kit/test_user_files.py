@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from invokeclone.kit import user_files
-from invokeclone.kit.limits import MIB, Limits
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.user_files import FileNotReadable, FileRefused, opened_text
+from invokeclone.kit.config.limits import MIB, Limits
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import user_files
+from invokeclone.kit.files.user_files import FileNotReadable, FileRefused, opened_text
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import uuid
 import httpx
 import pytest
 
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
 from tests.rooms import opened, packed, picture

@@ -13,7 +13,7 @@ from invokeclone.graph.architectures import Capabilities
 from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.graph.recipes import HiresFix, InitImage, InpaintMask
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.models.identify import registry as model_registry
 from invokeclone.models.install.embedded import EMBEDDED_KEY
 from invokeclone.models.records import store

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from invokeclone.graph import registry
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand
 from tests.queue.test_generation import add, chosen

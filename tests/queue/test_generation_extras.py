@@ -9,7 +9,7 @@ from invokeclone.graph import registry
 from invokeclone.graph.recipes import InitImage
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
-from invokeclone.kit.database import Database
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.tables import images

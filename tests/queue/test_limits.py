@@ -9,7 +9,7 @@ import pytest
 from invokeclone.graph import registry
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.graph.graph import Graph
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import intake
 from invokeclone.queue.batches import Batch

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from invokeclone.kit.database import Database
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import counts, processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter

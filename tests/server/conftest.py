@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import socketio
 import uvicorn
 from engineio.base_client import connected_clients
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.requests import Application
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.server.sockets import Sockets
 
 

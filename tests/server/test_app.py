@@ -16,8 +16,8 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.supervisor import Supervisor
 
@@ -242,7 +242,7 @@ async def test_startup_cancels_what_was_running_and_starts_a_worker(settings: Se
 
 def test_torch_and_other_heavy_things_stay_out() -> None:
     code = (
-        "import sys, pathlib, tempfile; from invokeclone.kit.settings import Settings; "
+        "import sys, pathlib, tempfile; from invokeclone.kit.config.settings import Settings; "
         "from invokeclone.server.app import create_app; "
         "create_app(Settings(root=pathlib.Path(tempfile.mkdtemp()))).openapi(); "
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"

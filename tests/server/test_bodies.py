@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from invokeclone.graph.invocation import BaseInvocation
 from invokeclone.graph.types import is_union
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.bodies import JsonRoute, _filling
 from tests.rooms import serving

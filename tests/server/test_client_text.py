@@ -13,10 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.images import api as images
 from invokeclone.images.videos import api as videos
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.presets import api as presets
 from invokeclone.server.app import create_app
 from invokeclone.shims import routers as shims

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.server.deadlines import CancelDeadline
 from tests.server.test_supervisor import STATUS_CHANGED, supervised, until

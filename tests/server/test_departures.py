@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server import authentication
 from invokeclone.server.app import create_app
 from invokeclone.server.departures import Departures

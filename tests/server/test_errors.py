@@ -10,8 +10,8 @@ from fastapi import Body
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy.exc import OperationalError
 
+from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import BadRequest, NotFound, Unauthorized
-from invokeclone.kit.limits import MIB, Limits
 from invokeclone.kit.requests import Application
 from invokeclone.server import errors, guards
 

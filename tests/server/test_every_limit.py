@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.responses import Response
 
+from invokeclone.kit.config.limits import MIB, Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
-from invokeclone.kit.limits import MIB, Limits
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.guards import VIDEO_FIELDS, BodyLimit
 from invokeclone.shims.comfyui.sockets import Clients, Socket, TooManySockets

@@ -11,9 +11,9 @@ import yaml
 from fastapi import FastAPI
 from sqlalchemy import insert, select
 
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import SettingsError, load_settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import SettingsError, load_settings
 from invokeclone.kit.times import now
 from invokeclone.tables import models
 from invokeclone.users.current import User, current_user

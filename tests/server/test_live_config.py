@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.config.settings_file import FIELDS, FILE, load_settings
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.settings_file import FIELDS, FILE, load_settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.server import hardware, live_config
 from invokeclone.server.app import create_app
 

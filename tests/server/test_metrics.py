@@ -16,9 +16,9 @@ from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.metrics import Numbers
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.server.metrics import exposition, figures, router

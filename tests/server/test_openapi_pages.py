@@ -5,7 +5,7 @@ import gc
 import httpx
 import pytest
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server import origins
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 from tests.rooms import packed, picture
 

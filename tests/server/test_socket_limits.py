@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from socketio.exceptions import ConnectionRefusedError as Refused
 
-from invokeclone.kit.database import Database
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.server.sockets import Sockets, queue_room
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Event
-from invokeclone.kit.settings import Settings
 from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
 from invokeclone.server.sockets import rooms_for
 from tests.server.listening import connected, served, until

@@ -11,10 +11,10 @@ import pytest
 import socketio
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     InvocationProgressEvent,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from invokeclone.images.events import ImagesDeletedEvent
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
-from invokeclone.kit.settings import Settings
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
 from invokeclone.server import link as server_link

@@ -12,7 +12,7 @@ import pytest
 
 from invokeclone.cli import webui as cli_webui
 from invokeclone.cli.main import main
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server import webui
 from invokeclone.server.app import create_app
 

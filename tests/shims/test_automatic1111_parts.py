@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.images import png as png_files
+from invokeclone.images.encoding import png as png_files
 from invokeclone.images.errors import TooManyPixels
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry as model_registry
 from invokeclone.models.records import store as models

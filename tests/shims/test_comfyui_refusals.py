@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.kit.limits import DEFAULT_LIMITS
+from invokeclone.kit.config.limits import DEFAULT_LIMITS
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.workflow import NodeLink, WorkflowRefused, check
 from tests.shims.comfyui import text_to_image

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph import registry
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.rows import Item

@@ -6,11 +6,11 @@ import io
 import pytest
 from PIL import Image
 
-from invokeclone.images import pictures as record_pictures
+from invokeclone.images.encoding import record_images as record_pictures
 from invokeclone.images.errors import TooManyPixels
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.models.records import pictures as model_pictures
 from invokeclone.shims import pictures
 from invokeclone.shims.dialect import Refused

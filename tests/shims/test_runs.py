@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from invokeclone.graph import registry
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter

@@ -13,10 +13,10 @@ from fastapi import Depends, WebSocket
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.database import Database
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.sql.database import Database
 from invokeclone.server import errors
 from invokeclone.server.app import create_app
 from invokeclone.server.renewal import Renewal

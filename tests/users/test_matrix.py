@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server import authentication
 from invokeclone.server.app import create_app
 from invokeclone.server.authentication import OPEN, RouteEntry

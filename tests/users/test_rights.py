@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import ROUTERS, create_app
 from invokeclone.users import caller, current
 from tests.users.rights import BOARDS, IMAGES, OPEN, RIGHTS, WORKFLOWS, Row

@@ -11,9 +11,9 @@ import httpx
 from fastapi import FastAPI
 from PIL import Image
 
-from invokeclone.images.downloads import ImageDownloads
+from invokeclone.images.archives.service import ImageDownloads
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.server.app import create_app
 from tests.accounts import Account, account
 from tests.images.videos.conftest import encoded

@@ -16,7 +16,7 @@ from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.engine.lora.layers import LoRA
 from invokeclone.graph.checkpoints import acquired, checkpoint, watching
 from invokeclone.graph.context import CanceledException
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.context import make_context
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner

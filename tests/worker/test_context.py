@@ -24,8 +24,8 @@ from invokeclone.graph.sizes import SizeOverLimit
 from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
 from invokeclone.images.errors import ImageNotFound, ImageNotYours, NotYourBoard
 from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import Forbidden, NotFound
-from invokeclone.kit.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException

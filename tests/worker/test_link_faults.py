@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.schemas import TERMINAL

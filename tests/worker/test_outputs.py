@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invokeclone.graph import registry
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.worker.context import make_context
 from invokeclone.worker.loop import Outcome

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invokeclone.graph import registry
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.link import LineReader, LineWriter
 from invokeclone.worker.process import Process
 from tests.custom_nodes.packs import write_pack

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import EVENTS
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.context import make_context

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from invokeclone.images import responses
 from invokeclone.images.gallery import store
 from invokeclone.images.gallery.schemas import GalleryItem, GalleryItemNames, GalleryItemNamesResult
-from invokeclone.images.listing import Limit, Offset, Origin, Wanted
+from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
 from invokeclone.kit.paging import OffsetPaginatedResults
 from invokeclone.kit.requests import Needs, Reads
 

@@ -6,11 +6,12 @@ from typing import Any
 import orjson
 from sqlalchemy import CompoundSelect, Integer, Select, bindparam, func, literal_column, select
 
-from invokeclone.images import names as lists
-from invokeclone.images import ordered, search, store
+from invokeclone.images import store
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.lists import names as lists
+from invokeclone.images.lists import ordered, search
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import Prepared, Source
 
 BOTH = (IMAGES, VIDEOS)
 _SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")

@@ -12,7 +12,7 @@ from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import UploadCutOff, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
-from invokeclone.images.listing import Limit, Offset, Origin, Wanted
+from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
 from invokeclone.images.schemas import Changed, WorkflowAndGraphResponse
 from invokeclone.images.videos import service as videos_service
 from invokeclone.images.videos.schemas import (

@@ -12,13 +12,13 @@ import orjson
 from PIL import Image
 
 from invokeclone.images import files
-from invokeclone.images.embedded import sent_metadata
+from invokeclone.images.encoding.embedded import sent_metadata
 from invokeclone.images.errors import MetadataNotObject, NotAVideo
 from invokeclone.images.videos.probe import REFUSED
 from invokeclone.kit import log
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.processes import child_environment
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.processes import child_environment
 
 PATIENCE_S = 60
 """More than `probe` takes on its own, for a machine that is busy."""

@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from invokeclone.kit.processes import end_with_parent
+from invokeclone.kit.process.processes import end_with_parent
 
 SIDE = 256
 REFUSED = 2

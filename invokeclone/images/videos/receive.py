@@ -13,9 +13,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from invokeclone.images.errors import FormNotReadable, MetadataTooLarge, VideoTooLarge
-from invokeclone.kit.limits import MIB
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.storage import create
+from invokeclone.kit.config.limits import MIB
+from invokeclone.kit.files.storage import create
+from invokeclone.kit.process.offload import in_thread
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

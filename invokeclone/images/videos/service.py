@@ -14,19 +14,20 @@ from anyio import CancelScope
 from anyio.lowlevel import RunVar
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, png, service, store
+from invokeclone.images import access, files, service, store
+from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
 from invokeclone.images.schemas import Changed, ImageLocation, WorkflowAndGraphResponse
 from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
-from invokeclone.kit.limits import MIB
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.prepared import Source
+from invokeclone.kit.config.limits import MIB
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.storage import make_folder, remove_file, write_file
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import make_folder, remove_file, write_file
+from invokeclone.kit.sql.prepared import Source
 from invokeclone.users.current import SYSTEM, User
 
 AT_ONCE = 2

@@ -8,7 +8,7 @@ from invokeclone.downloads.part import check_space
 from invokeclone.downloads.queue import DownloadQueue, DownloadRequest, Watcher
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.metadata import RemoteModelFile
 from invokeclone.models.install.plans import DownloadPlan

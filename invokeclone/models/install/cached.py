@@ -13,8 +13,8 @@ from invokeclone.downloads.errors import DownloadFailed
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import finished, pace
-from invokeclone.kit import paths
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files import paths
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install import folders
 from invokeclone.models.install.batch import DownloadBatch

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 from invokeclone.graph.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException

@@ -5,8 +5,9 @@ import os
 import secrets
 from pathlib import Path
 
-from invokeclone.kit import paths, processes
-from invokeclone.kit.storage import write_file
+from invokeclone.kit.files import paths
+from invokeclone.kit.files.storage import write_file
+from invokeclone.kit.process import processes
 from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
 

@@ -16,10 +16,10 @@ from pydantic import AnyHttpUrl
 
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed
 from invokeclone.downloads.web import Web
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import remove_file, write_file
+from invokeclone.kit.files.storage import remove_file, write_file
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.files.on_disk import MODEL_FILES
 from invokeclone.models.install.metadata import HuggingFaceMetadata, RemoteModelFile
 from invokeclone.models.records.schemas import HFTokenStatus

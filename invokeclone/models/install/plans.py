@@ -6,7 +6,7 @@ from pydantic import AnyHttpUrl, BaseModel
 
 from invokeclone.downloads import names
 from invokeclone.graph.taxonomy import ModelRepoVariant
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.jobs import HFModelSource, URLModelSource
 from invokeclone.models.install.metadata import AnyMetadata, RemoteModelFile

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
-from invokeclone.kit import log, paths
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import paths
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
 from invokeclone.models.files import sidecars

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from invokeclone.kit import paths
 from invokeclone.kit.errors import BadRequest
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files import paths
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files.on_disk import MODEL_FILES, walk
 from invokeclone.models.install.folders import FOLDER

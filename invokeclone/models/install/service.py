@@ -10,7 +10,7 @@ from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJobStatus
 from invokeclone.kit import log
 from invokeclone.kit.errors import NotFound, UnsupportedMedia
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import new_key
 from invokeclone.models.install import folders, journal, states

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.taxonomy import ModelType
-from invokeclone.kit import log, paths
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError, NotFound, Unprocessable
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files import paths
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import InvalidModel, ModelDoesNotFit
 from invokeclone.models.files.on_disk import OnDisk

@@ -3,11 +3,11 @@
 import io
 from pathlib import Path
 
-from invokeclone.kit import paths
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import UnsupportedMedia
-from invokeclone.kit.image_files import open_image
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import remove_file, safe_join, write_file
+from invokeclone.kit.files import paths
+from invokeclone.kit.files.image_files import open_image
+from invokeclone.kit.files.storage import remove_file, safe_join, write_file
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownPicture
 from invokeclone.models.records.placement import PICTURES

@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from invokeclone.kit import paths, processes
-from invokeclone.kit.storage import safe_join
+from invokeclone.kit.files import paths
+from invokeclone.kit.files.storage import safe_join
+from invokeclone.kit.process import processes
 from invokeclone.models.errors import DuplicateModelException, InvalidModel
 
 PICTURES = "model_images"

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
-from invokeclone.kit.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
-from invokeclone.kit.transactions import Rows
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.identify import registry

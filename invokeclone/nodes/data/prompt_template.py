@@ -3,8 +3,8 @@
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, OutputField, StylePresetField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import MIB
 
 PLACEHOLDER = "{prompt}"
 

@@ -7,8 +7,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, invocation
 from invokeclone.graph.outputs import StringCollectionOutput
+from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import check_prompt
 
 
 @invocation(

@@ -6,8 +6,8 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.fields import InputField, OutputField, UIComponent
 from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.outputs import StringOutput
+from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import MIB
 
 
 @invocation_output("string_pos_neg_output")

@@ -8,7 +8,7 @@ from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.outputs import ImageOutput
 from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 
 
 def pasted(

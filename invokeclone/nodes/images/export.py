@@ -11,7 +11,7 @@ from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMeta
 from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.outputs import ImageOutput
 from invokeclone.kit.errors import BadRequest
-from invokeclone.kit.storage import safe_join, write_file
+from invokeclone.kit.files.storage import safe_join, write_file
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 RESERVED = frozenset({"images", "videos", "tensors", "conditioning", ".bulk_download"})

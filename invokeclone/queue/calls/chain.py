@@ -15,10 +15,10 @@ from invokeclone.graph.call_frames import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.execution import GraphExecutionState
 from invokeclone.kit.events import Event
-from invokeclone.kit.prepared import Prepared, parameter
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.kit.transactions import Changes
 from invokeclone.queue import counts, store, tally
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,

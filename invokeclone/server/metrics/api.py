@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from invokeclone.kit.offload import off_loop
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Reads, services_of
 from invokeclone.server.metrics import figures
 from invokeclone.users.current import Admin

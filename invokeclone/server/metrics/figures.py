@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from invokeclone.kit.database import Database
 from invokeclone.kit.metrics import Metric, Numbers
 from invokeclone.kit.services import Services
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import metrics as queue_metrics
 from invokeclone.server.metrics import requests
 from invokeclone.server.sockets import Sockets

@@ -9,12 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from invokeclone.images import intake, png
-from invokeclone.images.png import METADATA
+from invokeclone.images.encoding import png
+from invokeclone.images.encoding import upload as intake
+from invokeclone.images.encoding.png import METADATA
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.image_files import open_own
+from invokeclone.kit.files.image_files import open_own
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
 
 PARAMETERS = "parameters"

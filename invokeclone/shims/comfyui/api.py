@@ -21,11 +21,11 @@ from starlette.routing import Route, WebSocketRoute
 
 from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
+from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
-from invokeclone.kit.image_files import open_own
+from invokeclone.kit.files.image_files import open_own
 from invokeclone.kit.json_text import decode_text
-from invokeclone.kit.limits import MIB, Limits
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import caches

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import record, store

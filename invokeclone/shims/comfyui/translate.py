@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.builder import GraphBuilder
 from invokeclone.graph.recipes import CannotBuild
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.recipes import CannotBuild
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import InvalidGeneration, require_capability
 from invokeclone.shims.comfyui.catalog import Catalog

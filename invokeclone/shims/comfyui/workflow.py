@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.vocabulary import NodeInput, NodeType

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format, unpacked

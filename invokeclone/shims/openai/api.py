@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from PIL import Image
 
 from invokeclone.graph.prompts import Prompt
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.requests import Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from starlette.datastructures import FormData, UploadFile
 
 from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
-from invokeclone.kit.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
 from invokeclone.shims.dialect import Refused
 from invokeclone.shims.pictures import Format, check_size

@@ -21,7 +21,7 @@ if __name__ == "__main__":
         sys.exit(main())
     import uvicorn
 
-    from invokeclone.kit.settings import Settings
+    from invokeclone.kit.config.settings import Settings
     from invokeclone.server.app import create_app
 
     parser = argparse.ArgumentParser()

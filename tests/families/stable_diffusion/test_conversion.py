@@ -15,7 +15,7 @@ from invokeclone.families.stable_diffusion import conversion as stable_diffusion
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
 from invokeclone.graph.taxonomy import BaseModelType
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.models.files.on_disk import header
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.requests import Requests

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from invokeclone.graph.taxonomy import ImageCategory
-from invokeclone.images import ordered
 from invokeclone.images.gallery import store
 from invokeclone.images.kinds import IMAGES, VIDEOS
+from invokeclone.images.lists import ordered
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from tests.images.gallery.conftest import row

@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect
 from invokeclone.graph.taxonomy import ImageCategory
 from invokeclone.images.errors import UploadCutOff
 from invokeclone.images.videos import api, intake, receive, service
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.settings import Settings
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import ROUTERS, encoded
 from tests.rooms import opened

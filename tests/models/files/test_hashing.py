@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from blake3 import blake3
 
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InstallCancelled
 from invokeclone.models.files.hashing import hash_model
 from invokeclone.models.files.on_disk import OnDisk

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from invokeclone.graph import registry
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.settings import Settings
 from invokeclone.nodes.data import batch, prompts, strings, workflows
 from tests.fakes_context import FakeConfig, FakeContext
 

@@ -7,9 +7,9 @@ from PIL import Image
 
 from invokeclone.graph.fields import ImageField
 from invokeclone.graph.sizes import SizeOverLimit
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.settings import Settings
 from invokeclone.nodes.images import compose, tiles
 from invokeclone.nodes.latents.shape import ScaleLatentsInvocation
 from tests.fakes_context import FakeConfig, FakeContext

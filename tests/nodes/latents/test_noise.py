@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from invokeclone.engine import devices
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.settings import Settings
 from invokeclone.nodes.latents.noise import NoiseInvocation, SchedulerInvocation
 from tests.fakes_context import FakeConfig, FakeContext
 from tests.tiny_models import noise_of

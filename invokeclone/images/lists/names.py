@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
 
-from invokeclone.kit.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import Prepared, Source
 
 
 def gathered(listed: Subquery, item: ColumnElement[Any]) -> Select[Any]:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from invokeclone.images import embedded, png
+from invokeclone.images.encoding import embedded, png
 from invokeclone.images.errors import NotAnImage, NothingVisible, SizeNotUsable, TooManyPixels
+from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.image_files import TooManyPixelsDeclared, open_image
+from invokeclone.kit.files.image_files import TooManyPixelsDeclared, open_image
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.kit.limits import DEFAULT_LIMITS, Limits
 
 FEWEST_SEGMENT_COLOURS = 3
 MOST_SEGMENT_COLOURS = 199

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, search
+from invokeclone.images import access
+from invokeclone.images.lists import search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Reads

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal_column, select, union_all
 
-from invokeclone.images import filters
 from invokeclone.images.kinds import MediaKind
+from invokeclone.images.lists import filters
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.prepared import Prepared, Source, parameter
+from invokeclone.kit.sql.prepared import Prepared, Source, parameter
 from invokeclone.tables import day_counts
 
 FAR = 20_000

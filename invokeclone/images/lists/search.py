@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import Prepared, Source
 from invokeclone.tables import app_state, images
 
 RUN = 3

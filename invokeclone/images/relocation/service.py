@@ -12,13 +12,13 @@ from typing import Literal
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import moves_store as store
-from invokeclone.images import relocation
 from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
-from invokeclone.images.moves_store import Move
+from invokeclone.images.relocation import files as relocation
+from invokeclone.images.relocation import store
+from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
 AT_A_TIME = 200

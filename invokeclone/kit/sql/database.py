@@ -17,10 +17,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from invokeclone.kit import database_file, log, transactions
-from invokeclone.kit.folding import fold, folded_like
-from invokeclone.kit.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
-from invokeclone.kit.transactions import Changes, Result, Rows, fetch
+from invokeclone.kit import log
+from invokeclone.kit.files.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
+from invokeclone.kit.sql import database_file, transactions
+from invokeclone.kit.sql.folding import fold, folded_like
+from invokeclone.kit.sql.transactions import Changes, Result, Rows, fetch
 
 _log = log.get("kit.database")
 
@@ -195,7 +196,7 @@ class Database:
     async def transact(self, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
         """Run `work` in an immediate transaction, commit, and return its result: all of it in one trip to a thread.
 
-        `work` may wait for prepared statements only (kit/prepared.py). What it raises, and a cancellation that comes before
+        `work` may wait for prepared statements only (kit/sql/prepared.py). What it raises, and a cancellation that comes before
         the commit, rolls back.
         """
         if self.path is None:  # a database in memory is one connection
@@ -223,7 +224,7 @@ class Database:
     def _upgrade(self) -> None:
         if self.path is None:
             raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
-        from invokeclone.kit import migrations
+        from invokeclone.kit.sql import migrations
 
         known = migrations.revisions()
         database_file.check(self.path, known)

@@ -10,11 +10,11 @@ from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from invokeclone.images import responses
-from invokeclone.images.downloads import ImageDownloads
+from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files.storage import remove_file
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
-from invokeclone.kit.storage import remove_file
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from invokeclone.kit.image_files import open_own
+from invokeclone.kit.files.image_files import open_own
 
 METADATA = "invokeai_metadata"
 WORKFLOW = "invokeai_workflow"

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from invokeclone.kit.config.limits import MIB
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Forbidden, NotFound, TooLarge, Unprocessable
-from invokeclone.kit.limits import MIB
-from invokeclone.kit.settings import Settings
 
 
 class FileRefused(Forbidden):

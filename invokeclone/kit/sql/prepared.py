@@ -17,8 +17,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
-from invokeclone.kit.database import Database
-from invokeclone.kit.transactions import Changes, Rows, Transaction, Values
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.transactions import Changes, Rows, Transaction, Values
 
 Source: TypeAlias = Changes | Database
 """Where a prepared read runs: in a transaction, or by itself as of now."""

@@ -33,9 +33,9 @@ from invokeclone.images.events import (
 from invokeclone.images.schemas import NO_BOARD, ImageFilter, ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
-from invokeclone.kit.offload import in_thread
+from invokeclone.kit.files.storage import make_folder
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.storage import make_folder
 from invokeclone.users import rights
 from invokeclone.users.current import User
 

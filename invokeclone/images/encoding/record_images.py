@@ -8,12 +8,13 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-from invokeclone.images import files, intake
+from invokeclone.images import files
+from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import NotAnImage
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.offload import in_thread
-from invokeclone.kit.storage import remove_file, safe_join, write_file
+from invokeclone.kit.files.storage import remove_file, safe_join, write_file
+from invokeclone.kit.process.offload import in_thread
 
 
 class NoThumbnail(NotFound):

@@ -12,7 +12,7 @@ from asyncio.subprocess import DEVNULL, PIPE, SubprocessStreamProtocol
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from invokeclone.kit.processes import child_environment
+from invokeclone.kit.process.processes import child_environment
 
 PIPE_GONE = (OSError, RuntimeError)
 """What writing to a closed pipe raises: OSError on asyncio, RuntimeError on uvloop."""

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from invokeclone.images import files
 from invokeclone.images.kinds import IMAGES
 from invokeclone.images.schemas import ImageLocation
-from invokeclone.kit.settings import Settings
-from invokeclone.kit.storage import make_folder
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.storage import make_folder
 
 
 def is_inside(subfolder: str) -> bool:

@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from invokeclone.kit.limits import Limits
-from invokeclone.kit.settings import Settings
+from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.settings import Settings
 
 PREFIX = "INVOKEAI_"
 FILE = "invokeai.yaml"

@@ -12,8 +12,8 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from invokeclone.kit import bounds
-from invokeclone.kit.limits import Limits
+from invokeclone.kit.config import bounds
+from invokeclone.kit.config.limits import Limits
 
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 RESERVED_PREFIXES = {"api", "ws", "static", "docs", "redoc", "openapi.json", "locales", "assets"}

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from invokeclone.images.moves import Moves
+from invokeclone.images.relocation.service import Moves
 from invokeclone.images.schemas import ImageMoveStatusResponse
 from invokeclone.kit.requests import service
 from invokeclone.users.current import Admin

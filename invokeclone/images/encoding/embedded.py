@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from invokeclone.images.png import GRAPH, METADATA, WORKFLOW
+from invokeclone.images.encoding.png import GRAPH, METADATA, WORKFLOW
+from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.kit.limits import Limits
 
 
 class _Exposed(BaseModel):

@@ -1,0 +1,1 @@
+"""Zip files of images."""

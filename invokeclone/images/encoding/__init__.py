@@ -1,0 +1,1 @@
+"""Images as bytes: decoding uploads, PNG, embedded texts, images of records."""

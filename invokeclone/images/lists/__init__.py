@@ -1,0 +1,1 @@
+"""Lists of images and videos: query parameters, conditions, order, pages, search."""

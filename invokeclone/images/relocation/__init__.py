@@ -1,0 +1,1 @@
+"""Moving image files to other subfolders."""

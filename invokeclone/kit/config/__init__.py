@@ -1,0 +1,1 @@
+"""Settings and limits: types, bounds, defaults, files."""

@@ -1,0 +1,1 @@
+"""Files: atomic writes, paths, files named by users, image files, the lock on the root."""

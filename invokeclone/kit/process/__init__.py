@@ -1,0 +1,1 @@
+"""Processes and threads: child processes, leaving the event loop, the garbage collector."""

@@ -1,0 +1,1 @@
+"""The database: opening, migrating, reading, writing transactions, prepared statements."""
