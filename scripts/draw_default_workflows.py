@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.models.install.embedded import EMBEDDED_KEY
 
 FOLDER = Path(__file__).parent.parent / "invokeclone" / "workflows" / "defaults"

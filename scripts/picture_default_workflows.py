@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from PIL import Image, ImageDraw
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.workflows import conversion
 
 FOLDER = Path(__file__).parent.parent / "invokeclone" / "workflows" / "defaults"

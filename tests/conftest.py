@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Event

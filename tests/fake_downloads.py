@@ -19,8 +19,8 @@ from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import changes
-from invokeclone.server import bodies
-from invokeclone.server import errors as rendering
+from invokeclone.server.http import bodies
+from invokeclone.server.http import errors as rendering
 from tests.fake_web import FakeHub, FakeWeb, served
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from invokeclone.graph.context import CanceledException
-from invokeclone.graph.fields import ImageField, MetadataField
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.fields import ImageField, MetadataField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.config.settings import Settings
 
 

@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.server import bodies, errors
+from invokeclone.server.http import bodies, errors
 
 
 @asynccontextmanager

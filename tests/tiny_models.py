@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 from tests.fakes_context import FakeConfig, FakeContext
 
@@ -158,7 +158,7 @@ def model_cache(tmp_path: Path) -> "ModelCache":
 @pytest.fixture
 def load_part(model_cache: "ModelCache", sd1_record: SimpleNamespace, sd1_folder: Path) -> Callable[[str], Any]:
     """Load a part of the tiny model."""
-    from invokeclone.engine import loaders
+    from invokeclone.engine.loading import loaders
 
     return lambda name: loaders.load(model_cache, sd1_record, sd1_folder, SubModelType(name)).model
 
@@ -209,7 +209,7 @@ class TinyModels:
         return self.record
 
     def load(self, identifier: ModelIdentifierField, submodel_type: Any = None) -> Any:
-        from invokeclone.engine import loaders
+        from invokeclone.engine.loading import loaders
 
         self.loaded.append(str(identifier.submodel_type))
         return loaders.load(self.cache, self.record, self.folder, submodel_type or identifier.submodel_type)

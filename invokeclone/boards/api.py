@@ -16,7 +16,7 @@ from invokeclone.boards.schemas import (
     RemoveImagesFromBoardResult,
 )
 from invokeclone.boards.service import Moved
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.images.schemas import ImageNames
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection, check_page

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.lists import names as lists
 from invokeclone.images.schemas import NO_BOARD

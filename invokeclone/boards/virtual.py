@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, Select, bindparam, func, lit
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.schemas import VirtualSubBoardDTO
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.tables import day_counts
 

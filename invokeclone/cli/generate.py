@@ -22,8 +22,8 @@ from invokeclone.cli import generate_inputs
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.cli.models import opened
-from invokeclone.graph import registry
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
@@ -37,14 +37,14 @@ from invokeclone.queue.generation import GenerationRequest, ModelNotFound, gener
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.cache import InvocationCache
-from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, first_device
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.process import own_folder
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
-from invokeclone.worker.tools import Tools
 
 FAILED = 1
 BUDGET = 256 * 1024**2

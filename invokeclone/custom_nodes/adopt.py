@@ -13,10 +13,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from invokeclone.custom_nodes.describe import OWN, PLAIN, Description
-from invokeclone.graph import registry
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.hints import FieldKind, UIConfigBase
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.vocabulary.hints import FieldKind, UIConfigBase
 
 _PLAIN = {kind.__name__: kind for kind in PLAIN}
 

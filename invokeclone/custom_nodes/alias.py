@@ -122,24 +122,24 @@ _NAMES: dict[str, str] = {
     "invokeclone.graph.context": """
         InvocationContext LoadedModel PipelineIntermediateState
     """,
-    "invokeclone.graph.descriptions": """
+    "invokeclone.graph.vocabulary.descriptions": """
         FieldDescriptions
     """,
-    "invokeclone.graph.fields": """
+    "invokeclone.graph.vocabulary.fields": """
         BoardField BoundingBoxField ColorField ConditioningField DenoiseMaskField ImageField InputField
         LatentsField MetadataField OutputField TensorField VideoField WithBoard WithMetadata
         WithWorkflow
     """,
-    "invokeclone.graph.hints": """
+    "invokeclone.graph.vocabulary.hints": """
         FieldKind Input UIComponent UIType
     """,
-    "invokeclone.graph.invocation": """
+    "invokeclone.graph.invocations.invocation": """
         BaseInvocation BaseInvocationOutput Bottleneck invocation invocation_output
     """,
-    "invokeclone.graph.model_fields": """
+    "invokeclone.graph.vocabulary.model_fields": """
         LoRAField ModelIdentifierField
     """,
-    "invokeclone.graph.outputs": """
+    "invokeclone.graph.invocations.outputs": """
         BooleanCollectionOutput BooleanOutput BoundingBoxOutput ColorCollectionOutput ColorOutput
         ConditioningCollectionOutput ConditioningOutput DenoiseMaskOutput FloatCollectionOutput
         FloatOutput ImageCollectionOutput ImageOutput IntegerCollectionOutput IntegerOutput
@@ -147,10 +147,10 @@ _NAMES: dict[str, str] = {
         MetadataOutput ModelIdentifierOutput NoiseOutput SchedulerOutput StringCollectionOutput
         StringOutput VideoOutput
     """,
-    "invokeclone.graph.scheduler_names": """
+    "invokeclone.graph.vocabulary.scheduler_names": """
         SCHEDULER_NAME_VALUES
     """,
-    "invokeclone.graph.taxonomy": """
+    "invokeclone.graph.vocabulary.taxonomy": """
         BaseModelType Classification ClipVariantType FluxVariantType ImageCategory ModelFormat
         ModelSourceType ModelType ModelVariantType ResourceOrigin SchedulerPredictionType SubModelType
     """,

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from invokeclone.graph import registry
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
 
 LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "strict", "allow_inf_nan")
 PLAIN = (int, float, str, bool, dict, list)

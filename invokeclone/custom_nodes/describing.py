@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from invokeclone.custom_nodes import describe, loading
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.process.processes import end_with_parent
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from invokeclone.custom_nodes import alias
 from invokeclone.custom_nodes.naming import taken
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 
 _log = log.get("custom_nodes")

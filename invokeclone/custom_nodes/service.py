@@ -18,7 +18,7 @@ from invokeclone.custom_nodes.schemas import (
     NodePackListResponse,
     UninstallNodePackResponse,
 )
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 
 STORAGE = torch.float8_e4m3fn
 _NETWORKS = (None, SubModelType.UNet, SubModelType.Transformer, SubModelType.Transformer2)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from invokeclone.graph.architectures import LatentSpace, Matrix
+from invokeclone.graph.vocabulary.architectures import LatentSpace, Matrix
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ImageCategory, ModelFormat, ModelType, SubModelType
 
 if TYPE_CHECKING:
     from PIL.Image import Image

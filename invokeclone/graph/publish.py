@@ -8,13 +8,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from invokeclone.graph import registry
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.hints import InputFieldJSONSchemaExtra, OutputFieldJSONSchemaExtra, UIConfigBase
-from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.unions import MARK
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.graph.invocations.unions import MARK
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.vocabulary.hints import InputFieldJSONSchemaExtra, OutputFieldJSONSchemaExtra, UIConfigBase
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 
 Schema = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from invokeclone.graph.invocation import BaseInvocation, NodeError
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError
 from invokeclone.kit.config.limits import Limits
 
 PAIRS = (("width", "height"), ("image_width", "image_height"))

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, Response, UploadFile
 
-from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import ImageNotFound, NotOffered
 from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted

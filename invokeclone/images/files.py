@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings

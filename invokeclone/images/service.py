@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, store
 from invokeclone.images.encoding import embedded, png
 from invokeclone.images.encoding import upload as intake

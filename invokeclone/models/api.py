@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response, UploadFile
 from fastapi.responses import FileResponse
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
 from invokeclone.models import conversion

@@ -8,7 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.errors import BadRequest, FailedDependency, Unavailable
 from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread

@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from invokeclone.graph.edges import in_slices
-from invokeclone.graph.fields import ImageField, VideoField
-from invokeclone.graph.graph import Graph, NodeNotFoundError
+from invokeclone.graph.session.edges import in_slices
+from invokeclone.graph.session.graph import Graph, NodeNotFoundError
 from invokeclone.graph.sizes import SizeOverLimit, check_size
+from invokeclone.graph.vocabulary.fields import ImageField, VideoField
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
 from invokeclone.queue.sessions import FRESH_STATE, MARK, fill, new_session

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from invokeclone.graph.unions import MARK
+from invokeclone.graph.invocations.unions import MARK
 from invokeclone.kit.events import Audience, Event
 from invokeclone.queue.rows import REDACTED, Item
 from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus, Status

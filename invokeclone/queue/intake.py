@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from invokeclone.graph.edges import Edge
-from invokeclone.graph.graph import Graph
+from invokeclone.graph.session.edges import Edge
+from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import validated

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.queue.batches import Batch, BatchDatum, NodeFieldValue
 from invokeclone.workflows.schemas import WorkflowWithoutID
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 from invokeclone.images import access
 from invokeclone.images import store as images
 from invokeclone.images.errors import ImageNotFound, ImageNotYours

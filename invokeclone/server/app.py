@@ -23,7 +23,7 @@ from invokeclone.custom_nodes.api import router as custom_nodes
 from invokeclone.custom_nodes.service import Packs
 from invokeclone.downloads.api import router as model_downloads
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.images.api import router as images
 from invokeclone.images.archives.api import router as image_downloads
 from invokeclone.images.archives.service import ImageDownloads
@@ -50,26 +50,16 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import (
-    authentication,
-    bodies,
-    errors,
-    external,
-    guards,
-    hardware,
-    info,
-    metrics,
-    openapi,
-    page,
-    private,
-)
-from invokeclone.server.departures import Departures
-from invokeclone.server.headers import SafeHeaders
-from invokeclone.server.origins import OwnOrigin
-from invokeclone.server.renewal import Renewal
-from invokeclone.server.routing import RouteIndex
+from invokeclone.server import external, info, metrics, openapi, page, private
+from invokeclone.server.http import authentication, bodies, errors, guards
+from invokeclone.server.http.departures import Departures
+from invokeclone.server.http.headers import SafeHeaders
+from invokeclone.server.http.origins import OwnOrigin
+from invokeclone.server.http.renewal import Renewal
+from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.sockets import Sockets
-from invokeclone.server.supervisor import COMMAND, Supervisor
+from invokeclone.server.supervision import hardware
+from invokeclone.server.supervision.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
 from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.shims.following import BatchFollower

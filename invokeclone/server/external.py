@@ -17,7 +17,7 @@ from invokeclone.models.records import changes, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.server import live_config
 from invokeclone.server.info import NeedsSupervisor
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
 
 router = APIRouter(prefix="/api/v1/app/external_providers", tags=["app"])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, Field
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import InvokeAIAppConfig, Settings
 from invokeclone.kit.errors import Unprocessable
@@ -19,7 +19,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.resources import Resources
 from invokeclone.server import live_config
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
 from invokeclone.version import API_VERSION
 

@@ -10,7 +10,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import KEYS_FILE
 from invokeclone.kit.files.storage import make_private_folder, restrict
-from invokeclone.models.install.hub import TOKEN_FILE
+from invokeclone.models.install.sources.hub import TOKEN_FILE
 
 _log = log.get("server")
 

@@ -140,7 +140,7 @@ class Sockets:
     """The socket.io server. `listen` takes events from the bus; one task sends them, in their order."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        """Make the server; `server/origins.py` decides which pages may connect.
+        """Make the server; `server/http/origins.py` decides which pages may connect.
 
         In multi-user mode the accounts of those who connect are read from `database`.
         """
@@ -150,7 +150,7 @@ class Sockets:
             async_mode="asgi",
             json=_Json(settings.limits),
             http_compression=False,
-            cors_allowed_origins="*",  # server/origins.py has let the page pass
+            cors_allowed_origins="*",  # server/http/origins.py has let the page pass
             max_http_buffer_size=settings.limits.socket_message_kib * 1024,
         )
         self._server.eio.logger.addFilter(_FAULTS)

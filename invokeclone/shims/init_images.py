@@ -5,7 +5,7 @@ from dataclasses import replace
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from invokeclone.graph.recipes import InitImage, InpaintMask
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest, require_capability
 from invokeclone.shims import pictures

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from PIL import Image, ImageOps
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import NotAnImage, TooManyPixels

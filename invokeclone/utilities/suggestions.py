@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError, Unavailable
 from invokeclone.kit.resources import Resources

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from invokeclone.graph.invocation import BaseInvocationOutput
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput
 
 _STRINGS = re.compile(rb'"([^"\\]{8,})"')
 """JSON strings that may be names of images, tensors or conditionings."""

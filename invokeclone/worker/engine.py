@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
-from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.identify import registry
 
@@ -44,7 +44,7 @@ IMPORT_FREE = frozenset(
                 "tiles",
             )
         ),
-        "invokeclone.graph.control",
+        "invokeclone.graph.session.control",
         *(f"invokeclone.nodes.metadata.{name}" for name in ("adapters", "core", "models", "values")),
     }
 )
@@ -89,16 +89,16 @@ class Engine:
 
     def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
         """Return the LoadedModel of a record whose files lie at `path` (or of a part of it), from the cache or from disk."""
-        return _part("loaders").load(self._ready(), config, path, submodel_type)
+        return _part("loading.loaders").load(self._ready(), config, path, submodel_type)
 
     def load_file(self, path: Path, loader: Callable[[Path], Any] | None) -> Any:
         """Return the LoadedModelWithoutConfig of a file or folder that has no record."""
-        return _part("loaders").load_file(self._ready(), path, loader)
+        return _part("loading.loaders").load_file(self._ready(), path, loader)
 
     def convert(self, base: str, path: str, target: str, prediction_type: str, *, half: bool) -> None:
         """Turn the single file at `path` into the folder `target`; raises ValueError when it can't be."""
         self._ready()
-        conversion, torch = _part("conversion"), sys.modules["torch"]
+        conversion, torch = _part("loading.conversion"), sys.modules["torch"]
         dtype = torch.float16 if half else torch.float32
         conversion.convert(
             BaseModelType(base), conversion.SourceCheckpoint(Path(path), dtype, prediction_type), Path(target)
@@ -172,7 +172,7 @@ class Engine:
 
     def _import_all(self, then: Callable[[], None]) -> None:
         try:  # what fails here goes to the log, and fails again with a node to blame
-            _part("loaders").warm_up()
+            _part("loading.loaders").warm_up()
             _part("preview")
         finally:
             self._imported.set()

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.kit.files.image_files import open_own
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
-from invokeclone.worker.tools import Tools
+from invokeclone.worker.interfaces.tools import Tools
 
 EVERY_S = 0.2
 """Seconds between two words about progress."""

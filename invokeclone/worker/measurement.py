@@ -4,13 +4,13 @@ import contextlib
 import threading
 from typing import Any
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 from invokeclone.kit.metrics import Numbers
 from invokeclone.worker import metrics
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
+from invokeclone.worker.interfaces.tools import Session
 from invokeclone.worker.stats import resident, vram_in_use
-from invokeclone.worker.tools import Session
 
 NO_MODEL = "none"
 """The base of an item that used no model."""

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from invokeclone.graph.invocation import BaseInvocationOutput, NodeError
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput, NodeError
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.json_text import LARGEST, SMALLEST
 

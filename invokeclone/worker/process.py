@@ -15,7 +15,7 @@ from typing import Any
 
 from invokeclone.custom_nodes import loading as packs
 from invokeclone.custom_nodes import older
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process import processes
@@ -25,8 +25,9 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
-from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine, describe_devices, first_device
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.link import LineReader, LineWriter, Message, ServerLink
 from invokeclone.worker.loop import Loop, Outcome
 from invokeclone.worker.measurement import Measurement
@@ -34,7 +35,6 @@ from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.requests import Requests
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
-from invokeclone.worker.tools import Tools
 
 GRACE_S = 3.0
 """How long a running node may take to notice that it should stop."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.language import Language
-from invokeclone.worker.tools import Tools
 
 Body = dict[str, Any]
 Answer = Callable[[Body], Awaitable[Any]]

@@ -15,9 +15,9 @@ from typing import Any
 
 from invokeclone.graph.checkpoints import watching
 from invokeclone.graph.context import CanceledException, InvocationContext
-from invokeclone.graph.execution import GraphExecutionState, NodeInputError
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
-from invokeclone.graph.rules import CALL_SAVED_WORKFLOW
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.session.execution import GraphExecutionState, NodeInputError
+from invokeclone.graph.session.rules import CALL_SAVED_WORKFLOW
 from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.files.storage import make_folder
@@ -29,10 +29,10 @@ from invokeclone.queue.service import ItemError
 from invokeclone.worker.cache import key_of
 from invokeclone.worker.engine import IMPORT_FREE
 from invokeclone.worker.events import ItemEvents, NodeEvents
+from invokeclone.worker.interfaces.tools import Session, Tools
 from invokeclone.worker.loop import Outcome, describe
 from invokeclone.worker.outputs import OutputOverLimit, check_output
 from invokeclone.worker.stats import vram_in_use
-from invokeclone.worker.tools import Session, Tools
 
 _log = log.get("worker.runner")
 

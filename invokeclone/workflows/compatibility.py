@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
-from invokeclone.graph import registry
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.vocabulary.taxonomy import Classification
 from invokeclone.workflows import conversion, generators
 from invokeclone.workflows.conversion import Drawing, Place
 from invokeclone.workflows.schemas import WorkflowCallCompatibility, WorkflowWithoutID

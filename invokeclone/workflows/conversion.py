@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from invokeclone.graph.rules import CALL_SAVED_WORKFLOW, DYNAMIC_INPUT
+from invokeclone.graph.session.rules import CALL_SAVED_WORKFLOW, DYNAMIC_INPUT
 
 RETURN = "workflow_return"
 BATCHES = {"image_batch": "images", "string_batch": "strings", "integer_batch": "integers", "float_batch": "floats"}

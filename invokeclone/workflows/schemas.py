@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, TypeAdapter, WrapValidator
 
-from invokeclone.graph.edges import in_slices
+from invokeclone.graph.session.edges import in_slices
 from invokeclone.kit.sliced_json import list_json, model_json
 
 _VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")

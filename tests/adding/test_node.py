@@ -4,11 +4,11 @@ import pytest
 
 from invokeclone.graph import publish
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.fields import InputField
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import StringOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import StringOutput
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.vocabulary.fields import InputField
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from invokeclone.boards.api import router as boards_router
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.api import router as images_router
 from invokeclone.kit.resources import Resources

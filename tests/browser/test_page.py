@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from playwright.async_api import BrowserContext, Page, expect
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.resources import Resources
 from tests.browser.painter import Painter, paint

@@ -8,7 +8,7 @@ from PIL import Image
 
 from invokeclone.cli import generate
 from invokeclone.cli.main import CommandError, parser
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.images import service
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry as model_registry

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from invokeclone.custom_nodes import alias, older
-from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.kit.config.settings import Settings
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from invokeclone.custom_nodes import sources
 from invokeclone.custom_nodes.service import Packs
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.users.current import User, current_user
 from tests.custom_nodes.packs import write_pack

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.engine import files
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.graph.taxonomy import ModelRepoVariant, SubModelType
+from invokeclone.engine.loading import files
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant, SubModelType
 from invokeclone.kit.config.settings import Settings
 from tests.tiny_models import make_vae
 

@@ -11,9 +11,9 @@ import transformers
 from safetensors.torch import save_file
 
 from invokeclone.components.language_models import load as language_models
-from invokeclone.engine import files, folders, torch_files
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.engine.loading import files, folders, torch_files
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.on_disk import OnDisk

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from invokeclone.engine import fp8, loaders
+from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.loading import loaders
 from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.engine.lora.layers import DoRA, Full, LayerChange, LoRA
 from invokeclone.engine.placement import size_of
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from tests.tiny_models import make_unet, noise_of
 
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
-from invokeclone.engine.load_request import LoadRequest
 from invokeclone.engine.loaded import device_of
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.engine.loading import loaders
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 
 

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from invokeclone.engine import preview
-from invokeclone.graph.architectures import LatentSpace, PreviewMatrix
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import LatentSpace, PreviewMatrix
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.engine import Engine
 

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DEISMultistepScheduler, EulerDiscreteSchedu
 from invokeclone.engine import denoise
 from invokeclone.engine.schedules import discrete, er_sde
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 
 CPU = torch.device("cpu")
 SD1 = {

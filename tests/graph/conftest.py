@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph import registry
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.graph.session.execution import GraphExecutionState
 from tests.fakes_context import FakeContext
 
 registry.discover()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph.execution import GraphExecutionState, NodeInputError
-from invokeclone.graph.invocation import MissingInputException, RequiredConnectionException
+from invokeclone.graph.invocations.invocation import MissingInputException, RequiredConnectionException
+from invokeclone.graph.session.execution import GraphExecutionState, NodeInputError
 from tests.fakes_context import FakeContext
 
 Run = Callable[..., Any]

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph import registry
-from invokeclone.graph.fields import ColorField, ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import (
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.invocations.invocation import (
     BaseInvocation,
     BaseInvocationOutput,
     InvalidFieldError,
@@ -14,9 +13,18 @@ from invokeclone.graph.invocation import (
     invocation,
     invocation_output,
 )
-from invokeclone.graph.outputs import ImageOutput, IntegerOutput
+from invokeclone.graph.invocations.outputs import ImageOutput, IntegerOutput
 from invokeclone.graph.publish import publish
-from invokeclone.graph.taxonomy import Classification, ModelType
+from invokeclone.graph.vocabulary.fields import (
+    ColorField,
+    ImageField,
+    Input,
+    InputField,
+    OutputField,
+    WithBoard,
+    WithMetadata,
+)
+from invokeclone.graph.vocabulary.taxonomy import Classification, ModelType
 
 pytestmark = pytest.mark.usefixtures("own_nodes")
 

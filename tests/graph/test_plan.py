@@ -4,8 +4,8 @@ import random
 import time
 from typing import Any
 
-from invokeclone.graph.graph import Graph, Layout
-from invokeclone.graph.plan import BRANCHES, GraphPlan
+from invokeclone.graph.session.graph import Graph, Layout
+from invokeclone.graph.session.plan import BRANCHES, GraphPlan
 
 
 def edge(source: str, destination: str, field: str) -> dict[str, Any]:

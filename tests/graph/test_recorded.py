@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.session.execution import GraphExecutionState
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "session.json").read_text())
 

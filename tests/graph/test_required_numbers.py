@@ -2,7 +2,7 @@
 
 import pytest
 
-from invokeclone.graph.types import compatible, without_none
+from invokeclone.graph.invocations.types import compatible, without_none
 
 
 @pytest.mark.parametrize(

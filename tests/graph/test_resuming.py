@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.session.execution import GraphExecutionState
 from tests.fakes_context import FakeContext
 
 Make = Callable[..., dict[str, Any]]

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from invokeclone.graph.types import compatible, elements, holds_list, roots
+from invokeclone.graph.invocations.types import compatible, elements, holds_list, roots
 
 
 class Above:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from invokeclone.graph import absent, registry
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.graph import (
+from invokeclone.graph.invocations import absent, registry
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import (
     CyclicalGraphError,
     DuplicateNodeIdError,
     Edge,

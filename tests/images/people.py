@@ -11,7 +11,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
-from invokeclone.server import bodies, errors
+from invokeclone.server.http import bodies, errors
 from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM, User, current_user, media_user
 

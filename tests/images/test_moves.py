@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from invokeclone.boards.api import router as boards_router
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, service
 from invokeclone.images.api import router as images_router
 from invokeclone.images.relocation import files as relocation
@@ -25,7 +25,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue_service
-from invokeclone.server import bodies, errors, guards
+from invokeclone.server.http import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
 from tests.images.people import ANN, asking, multiuser, register
 from tests.rooms import opened, picture

@@ -11,7 +11,7 @@ from PIL import Image
 from sqlalchemy import Select, insert
 from sqlalchemy.dialects import sqlite
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import ImageNotFound

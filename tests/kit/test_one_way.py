@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import invokeclone
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 
 PACKAGE = Path(invokeclone.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -113,13 +113,13 @@ MAY_RUN_CODE = {"eval", "exec", "os.system", "os.popen", "runpy.run_path", "runp
 
 def test_nothing_is_evaluated_but_annotations_of_node_classes() -> None:
     found = modules_where(lambda path: any(called in MAY_RUN_CODE for called, _ in calls(path)))
-    assert found == {"graph/invocation.py"}
+    assert found == {"graph/invocations/invocation.py"}
 
 
 def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> None:
     """`from_pretrained` is called in one module, with local files only, and no argument lets a model bring code."""
     where = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
-    assert where == {"engine/folders.py"}
+    assert where == {"engine/loading/folders.py"}
     for called, node in calls(PACKAGE / "engine" / "folders.py"):
         if called.endswith("from_pretrained"):
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -140,8 +140,8 @@ CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
-    "server/origins.py": "asks for this machine's names; opens no connection",
-    "models/install/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
+    "server/http/origins.py": "asks for this machine's names; opens no connection",
+    "models/install/sources/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
 OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}
 """What may be imported from huggingface_hub: names that touch no network."""
@@ -175,8 +175,8 @@ MAY_START_PROCESSES = {
     "custom_nodes/sources.py": "git, behind the gateway",
     "custom_nodes/inspection.py": "Python, which describes packs",
     "images/videos/intake.py": "Python, which looks into videos",
-    "server/hardware.py": "the command of NVIDIA's driver, which names the devices",
-    "server/link.py": "the workers",
+    "server/supervision/hardware.py": "the command of NVIDIA's driver, which names the devices",
+    "server/supervision/link.py": "the workers",
     "utilities/prompts.py": "Python, which expands prompts",
 }
 
@@ -283,7 +283,7 @@ MAY_READ_JSON = {
     "queue/bulk.py": "rows of the database",
     "queue/calls/chain.py": "rows of the database",
     "queue/counts.py": "rows of the database",
-    "server/link.py": "the line of a worker",
+    "server/supervision/link.py": "the line of a worker",
     "shims/comfyui/history.py": "rows of the database",
     "shims/comfyui/record.py": "rows of the database",
     "shims/comfyui/store.py": "rows of the database",

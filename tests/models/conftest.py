@@ -26,8 +26,8 @@ from invokeclone.models.api import router
 from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records.schemas import ModelRecordChanges
-from invokeclone.server import bodies
-from invokeclone.server import errors as rendering
+from invokeclone.server.http import bodies
+from invokeclone.server.http import errors as rendering
 
 UNET = "model.diffusion_model.input_blocks"
 

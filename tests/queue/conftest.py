@@ -6,12 +6,12 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from invokeclone.graph.fields import ImageField, InputField, OutputField
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, OutputField
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.api import router
-from invokeclone.server import bodies, errors
+from invokeclone.server.http import bodies, errors
 
 
 @invocation_output("queue_test_output")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.schemas import EnqueueBatchResult
 

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from invokeclone.families.stable_diffusion.prompt_language import escape
-from invokeclone.graph import recipes, registry
-from invokeclone.graph.architectures import Capabilities
+from invokeclone.graph import recipes
+from invokeclone.graph.invocations import registry
 from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.graph.recipes import HiresFix, InitImage, InpaintMask
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import Capabilities
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.sql.database import Database
 from invokeclone.models.identify import registry as model_registry
 from invokeclone.models.install.embedded import EMBEDDED_KEY

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand

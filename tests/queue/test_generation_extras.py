@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.graph.recipes import InitImage
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import generation

@@ -6,9 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from invokeclone.graph import registry
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.graph import Graph
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import intake

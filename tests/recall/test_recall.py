@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.resources import Resources

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision.supervisor import Supervisor
 
 FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_worker.py")), "good")
 HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", "jwt", "argon2")

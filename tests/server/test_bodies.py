@@ -9,13 +9,13 @@ import pytest
 from fastapi import APIRouter, Body, FastAPI
 from pydantic import BaseModel
 
-from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.graph.types import is_union
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.graph.invocations.types import is_union
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
-from invokeclone.server.bodies import JsonRoute, _filling
+from invokeclone.server.http.bodies import JsonRoute, _filling
 from tests.rooms import serving
 
 NODES = {BaseInvocation}

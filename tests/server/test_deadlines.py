@@ -8,7 +8,7 @@ import pytest
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue.events import QueueItemStatusChangedEvent
-from invokeclone.server.deadlines import CancelDeadline
+from invokeclone.server.supervision.deadlines import CancelDeadline
 from tests.server.test_supervisor import STATUS_CHANGED, supervised, until
 
 

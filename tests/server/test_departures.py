@@ -7,9 +7,9 @@ import pytest
 from fastapi.routing import APIRoute
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.server import authentication
 from invokeclone.server.app import create_app
-from invokeclone.server.departures import Departures
+from invokeclone.server.http import authentication
+from invokeclone.server.http.departures import Departures
 
 
 def scope(method: str, path: str, content_type: str, length: int = 1000) -> dict[str, Any]:

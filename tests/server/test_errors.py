@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import BadRequest, NotFound, Unauthorized
 from invokeclone.kit.requests import Application
-from invokeclone.server import errors, guards
+from invokeclone.server.http import errors, guards
 
 
 class BoardNotFound(NotFound):

@@ -18,7 +18,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
-from invokeclone.server.guards import VIDEO_FIELDS, BodyLimit
+from invokeclone.server.http.guards import VIDEO_FIELDS, BodyLimit
 from invokeclone.shims.comfyui.sockets import Clients, Socket, TooManySockets
 from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import SYSTEM

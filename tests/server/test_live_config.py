@@ -13,8 +13,9 @@ from invokeclone.kit.config.settings_file import FIELDS, FILE, load_settings
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
-from invokeclone.server import hardware, live_config
+from invokeclone.server import live_config
 from invokeclone.server.app import create_app
+from invokeclone.server.supervision import hardware
 
 VALUES = (
     st.none() | st.booleans() | st.integers() | st.sampled_from([10**30, -(10**30), 2**63 - 1, 2**64, 0, 1, 65_536])

@@ -24,8 +24,8 @@ from invokeclone.queue.batches import Batch
 from invokeclone.server.metrics import exposition, figures, router
 from invokeclone.server.metrics.figures import METRICS
 from invokeclone.server.metrics.requests import RequestTimes, Timed
-from invokeclone.server.supervisor import Supervisor
-from invokeclone.server.workers import Worker
+from invokeclone.server.supervision.supervisor import Supervisor
+from invokeclone.server.supervision.workers import Worker
 from invokeclone.users import keys
 from invokeclone.worker import metrics as worker_metrics
 from tests.accounts import account

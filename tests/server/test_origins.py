@@ -16,8 +16,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.server import origins
 from invokeclone.server.app import create_app
+from invokeclone.server.http import origins
 from invokeclone.server.sockets import Sockets
 
 PASSES, HOST, ORIGIN = 0, 421, 403

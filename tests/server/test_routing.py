@@ -4,7 +4,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from starlette.testclient import TestClient
 
-from invokeclone.server.routing import RouteIndex
+from invokeclone.server.http.routing import RouteIndex
 
 
 def _router() -> APIRouter:

@@ -16,8 +16,8 @@ from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
-from invokeclone.server import link as server_link
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision import link as server_link
+from invokeclone.server.supervision.supervisor import Supervisor
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 STATUS_CHANGED = {"item_id": 5, "queue_id": "default", "status": "in_progress", "user_id": "system"}

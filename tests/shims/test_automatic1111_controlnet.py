@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.images import service
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry as model_registry

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from invokeclone.families.stable_diffusion import prompt_language
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images.encoding import png as png_files
 from invokeclone.images.errors import TooManyPixels
 from invokeclone.kit.config.limits import Limits

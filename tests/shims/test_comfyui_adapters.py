@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES

@@ -11,11 +11,11 @@ import orjson
 import pytest
 from PIL import Image
 
-from invokeclone.graph import registry
 from invokeclone.graph.builder import GraphBuilder
+from invokeclone.graph.invocations import registry
 from invokeclone.graph.recipes import CannotBuild
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, LoadableImage

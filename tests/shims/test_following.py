@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources

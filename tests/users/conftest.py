@@ -10,8 +10,8 @@ from fastapi import Depends
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.server import bodies, errors
-from invokeclone.server.renewal import Renewal
+from invokeclone.server.http import bodies, errors
+from invokeclone.server.http.renewal import Renewal
 from invokeclone.users import passwords
 from invokeclone.users.api import router
 from invokeclone.users.current import identified

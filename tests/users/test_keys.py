@@ -17,9 +17,9 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
-from invokeclone.server import errors
 from invokeclone.server.app import create_app
-from invokeclone.server.renewal import Renewal
+from invokeclone.server.http import errors
+from invokeclone.server.http.renewal import Renewal
 from invokeclone.tables import api_keys, users
 from invokeclone.users import key_store, keys, service, store
 from invokeclone.users.caller import Caller

@@ -11,9 +11,9 @@ from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.server import authentication
 from invokeclone.server.app import create_app
-from invokeclone.server.authentication import OPEN, RouteEntry
+from invokeclone.server.http import authentication
+from invokeclone.server.http.authentication import OPEN, RouteEntry
 from tests.users.rights import COMPAT, RIGHTS, SECRET, Row
 from tests.users.world import PLACE, WATCHED, World, peopled
 
@@ -93,7 +93,7 @@ def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[RouteEntry]) 
 
 
 def test_reads_write_nothing(entries: list[RouteEntry]) -> None:
-    """A page of another site may have a browser send a GET (server/origins.py): so none takes a connection to write with."""
+    """A page of another site may have a browser send a GET (server/http/origins.py): so none takes a connection to write with."""
     for entry in entries:
         if entry.key.startswith("GET ") and isinstance(entry.route, APIRoute):
             assert "_write" not in {call.__name__ for call in calls(entry.route.dependant)}, entry.key

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.server import bodies, errors
+from invokeclone.server.http import bodies, errors
 from invokeclone.utilities.api import router
 from invokeclone.utilities.prompts import PromptExpander
 

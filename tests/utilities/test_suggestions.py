@@ -9,14 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
 from invokeclone.kit.workers import Workers
-from invokeclone.server import bodies, errors
+from invokeclone.server.http import bodies, errors
 from invokeclone.tables import models, users
 from invokeclone.users.current import User, current_user
 from invokeclone.utilities.api import router

@@ -13,15 +13,15 @@ from typing import Any
 import orjson
 import pytest
 
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.graph import Graph
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.tensors import TensorStore
-from invokeclone.worker.tools import Tools
 
 TOYS = Path(__file__).parent / "toys.py"
 

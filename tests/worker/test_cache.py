@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from invokeclone.graph.invocation import BaseInvocationOutput
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput
 from invokeclone.worker.cache import InvocationCache, key_of
 
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from invokeclone.engine import checkpoints, loaders
+from invokeclone.engine import checkpoints
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.loading import loaders
 from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.engine.lora.layers import LoRA
 from invokeclone.graph.checkpoints import acquired, checkpoint, watching
 from invokeclone.graph.context import CanceledException
 from invokeclone.kit.config.settings import Settings
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 
 class Cancel(nn.Module):

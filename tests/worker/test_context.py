@@ -18,10 +18,10 @@ from sqlalchemy import insert
 
 from invokeclone.boards import store as boards_store
 from invokeclone.graph.context import CanceledException, PipelineIntermediateState
-from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.model_fields import ModelIdentifierField
 from invokeclone.graph.sizes import SizeOverLimit
-from invokeclone.graph.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ImageCategory, ModelType, SubModelType
 from invokeclone.images.errors import ImageNotFound, ImageNotYours, NotYourBoard
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.config.limits import Limits
@@ -37,12 +37,12 @@ from invokeclone.presets import store as presets_store
 from invokeclone.presets.schemas import PresetForm, PresetType, SystemPromptWithoutId
 from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM
-from invokeclone.worker.context import Context, make_context
+from invokeclone.worker.interfaces.context import Context, make_context
+from invokeclone.worker.interfaces.models import AmbiguousModel
+from invokeclone.worker.interfaces.progress import share
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
-from invokeclone.worker.models import AmbiguousModel
-from invokeclone.worker.progress import share
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 Ask = Callable[..., Any]
 

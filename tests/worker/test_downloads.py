@@ -11,8 +11,8 @@ from invokeclone.downloads.errors import AddressRefused, DownloadFailed
 from invokeclone.graph.context import CanceledException
 from invokeclone.models.install.cached import DownloadCache
 from invokeclone.models.install.jobs import UnsupportedSource
-from invokeclone.worker.models import Models
-from invokeclone.worker.tools import Session
+from invokeclone.worker.interfaces.models import Models
+from invokeclone.worker.interfaces.tools import Session
 from tests.fake_web import FakeHub, FakeWeb, served
 
 

@@ -14,11 +14,11 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
 from invokeclone.worker import loop as loop_module
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Loop
 from invokeclone.worker.process import DatabaseQueue
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 from tests.conftest import RecordedEvents
 from tests.faults import Faults, check_images, image_names
 

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 import invokeclone.nodes.data.prompts  # noqa: F401  (registers the node)
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 from tests.accounts import account
 
 

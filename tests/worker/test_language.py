@@ -11,8 +11,8 @@ from sqlalchemy import insert
 from invokeclone.kit.times import now
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.tables import models
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.requests import Requests
-from invokeclone.worker.tools import Tools
 from tests.conftest import RecordedEvents
 from tests.language_models import write_llava, write_text_llm
 from tests.rooms import packed, picture

@@ -23,9 +23,9 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.server import link as server_link
-from invokeclone.server import supervisor as supervisor_module
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision import link as server_link
+from invokeclone.server.supervision import supervisor as supervisor_module
+from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.worker import loop as loop_module
 from invokeclone.worker import process
 from invokeclone.worker.engine import Engine

@@ -8,15 +8,15 @@ from typing import Any
 import orjson
 import pytest
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 from invokeclone.kit.metrics import Labels, Metric, Numbers
 from invokeclone.worker import metrics
-from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import ModelCacheUsage
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.link import ServerLink
 from invokeclone.worker.measurement import Measurement, main_base
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 NODES = {"one": {"type": "toy_number", "value": 3}, "sum": {"type": "toy_add", "b": 4}}
 EDGE = ("one.value", "sum.a")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 registry.discover()
 

@@ -12,10 +12,10 @@ from sqlalchemy.exc import OperationalError
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users import service, signin
 from invokeclone.users.schemas import AdminUserUpdateRequest
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 from tests.accounts import Account, account
 
 NODES = {"one": {"type": "toy_number", "value": 3}, "sum": {"type": "toy_add", "b": 4}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.link import LineReader, LineWriter
 from invokeclone.worker.process import Process

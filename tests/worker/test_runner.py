@@ -17,10 +17,10 @@ from invokeclone.kit.events import EVENTS
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 NUMBERS = {
     "one": {"type": "toy_number", "value": 3},

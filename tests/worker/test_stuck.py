@@ -13,7 +13,7 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
-from invokeclone.server.supervisor import Supervisor
+from invokeclone.server.supervision.supervisor import Supervisor
 
 TOYS = Path(__file__).parent / "toys.py"
 

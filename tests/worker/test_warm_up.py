@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import invokeclone
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.worker import engine
-from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import IMPORT_FREE, Engine
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
-from invokeclone.worker.tools import Tools
 
 GRAPH = {"light": {"type": "integer", "value": 1}, "other": {"type": "toy_context"}}
 

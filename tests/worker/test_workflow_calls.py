@@ -11,16 +11,16 @@ import orjson
 import pytest
 from sqlalchemy import func, select, update
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.queue import processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.tables import session_graphs, session_queue
 from invokeclone.users.current import SYSTEM, User
-from invokeclone.worker.context import make_context
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import StoredObjectNotFound
-from invokeclone.worker.tools import Tools
 from invokeclone.workflows import service as library
 from invokeclone.workflows.schemas import WorkflowWithoutID
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, edge, form, node
@@ -488,7 +488,7 @@ async def test_generators_are_run_for_the_caller(queue: Queue, call: Call) -> No
 
 async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call) -> None:
     from invokeclone.boards import store as boards
-    from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+    from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
     from invokeclone.images import service as images
     from tests.rooms import picture
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.fields import InputField, OutputField, WithBoard, WithMetadata
-from invokeclone.graph.hints import Input
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.vocabulary.fields import InputField, OutputField, WithBoard, WithMetadata
+from invokeclone.graph.vocabulary.hints import Input
 
 
 @invocation_output("toy_number_output")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.resources import Resources
 from invokeclone.workflows.api import router
 from tests.images.people import asking, multiuser

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.rules import DYNAMIC_INPUT
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.session.rules import DYNAMIC_INPUT
 from invokeclone.queue.calls import sessions
 from invokeclone.workflows import compatibility, conversion
 from invokeclone.workflows.schemas import WorkflowWithoutID

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from invokeclone.graph import registry
-from invokeclone.graph.graph import Graph
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.session.graph import Graph
 from invokeclone.workflows import conversion, service
 from tests.workflows.test_library import WORKFLOWS, make, put_default
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.workflows import store
 from invokeclone.workflows.schemas import WorkflowRecordOrderBy

@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.descriptions import FieldDescriptions
-from invokeclone.graph.fields import OutputField
-from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
+from invokeclone.graph.vocabulary.fields import OutputField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 
 
 class VAEField(BaseModel):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from invokeclone.graph.architectures import LatentSpace, PreviewMatrix
+from invokeclone.graph.vocabulary.architectures import LatentSpace, PreviewMatrix
 
 STABLE_DIFFUSION = LatentSpace(
     channels=4,

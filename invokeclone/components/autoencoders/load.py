@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from invokeclone.engine.files import load_folder, read_json, read_tensors
+from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
 
 PREFIX = "first_stage_model."
 """Before the names of an autoencoder's tensors in a Stable Diffusion checkpoint."""

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from invokeclone.components.clip import open_clip
-from invokeclone.engine.files import load_folder, read_json, read_tensors
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.engine.loaders import loads
-from invokeclone.graph.taxonomy import ModelFormat, ModelType
+from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.loading.loaders import loads
+from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelType
 
 _MERGES = Path(__file__).parent / "tokenizer" / "merges.txt.gz"
 """See NOTICE.md beside it."""

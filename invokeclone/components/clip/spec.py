@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
-from invokeclone.graph.taxonomy import ClipVariantType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import ClipVariantType, ModelType
 from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import Family, Rule, require

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from invokeclone.engine.files import read_tensors
+from invokeclone.engine.loading.files import read_tensors
 
 _FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 _EXPANSIONS = "vectors_by_token"

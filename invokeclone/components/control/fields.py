@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from invokeclone.graph.fields import ImageField, OutputField, TensorField
-from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.vocabulary.fields import ImageField, OutputField, TensorField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 
 CONTROLNET_MODE_VALUES = Literal["balanced", "more_prompt", "more_control", "unbalanced"]
 CONTROLNET_RESIZE_VALUES = Literal["just_resize", "crop_resize", "fill_resize", "just_resize_simple"]

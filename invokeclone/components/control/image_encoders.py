@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 
 
 class ImageEncoderMissing(ValueError):

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 
 
 class TransformerField(BaseModel):

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from invokeclone.engine import folders
-from invokeclone.engine.folders import load_automatic, load_plain
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.engine.loaders import loads
-from invokeclone.graph.taxonomy import ModelType, SubModelType
+from invokeclone.engine.loading import folders
+from invokeclone.engine.loading.folders import load_automatic, load_plain
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.loading.loaders import loads
+from invokeclone.graph.vocabulary.taxonomy import ModelType, SubModelType
 
 
 @loads(type=ModelType.TextLLM)

@@ -1,11 +1,11 @@
 """Nodes that have a language model write."""
 
 from invokeclone.graph.context import CanceledException, InvocationContext
-from invokeclone.graph.fields import InputField, SystemPromptField, UIComponent
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.outputs import StringOutput
-from invokeclone.graph.taxonomy import Classification, ModelType, SubModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import StringOutput
+from invokeclone.graph.vocabulary.fields import InputField, SystemPromptField, UIComponent
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import Classification, ModelType, SubModelType
 
 HIGHEST_SEED = 2**32 - 1
 SYSTEM_PROMPT = (

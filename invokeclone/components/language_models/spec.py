@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import Family, Rule, require

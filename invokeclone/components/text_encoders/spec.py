@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from invokeclone.graph.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
+from invokeclone.graph.vocabulary.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.files.tensors import Tensor

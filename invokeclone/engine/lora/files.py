@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from invokeclone.engine.files import read_tensors
+from invokeclone.engine.loading.files import read_tensors
 from invokeclone.engine.lora import peft
 from invokeclone.engine.lora.keys import KeyLayout, TensorName, adapter_names, read_name
 from invokeclone.engine.lora.layers import LayerChange, UnknownLayer, read_layer

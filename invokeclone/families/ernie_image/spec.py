@@ -3,8 +3,8 @@
 from typing import Literal
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.architectures import Architecture, ModelDefaults
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
 from invokeclone.models.configs.defaults import ExternalApiModelDefaultSettings
 from invokeclone.models.configs.external import ExternalModelCapabilities, ExternalModelPanelSchema
 from invokeclone.models.configs.model_config import ModelConfig

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig

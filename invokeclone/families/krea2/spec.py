@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.architectures import Architecture, ModelDefaults
-from invokeclone.graph.taxonomy import BaseModelType, Krea2VariantType, ModelFormat
+from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Krea2VariantType, ModelFormat
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel
 from invokeclone.models.configs.model_config import ModelConfig

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.architectures import Architecture, ModelDefaults
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, QwenImageVariantType
+from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, QwenImageVariantType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import (
     GGUF,

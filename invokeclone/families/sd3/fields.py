@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.descriptions import FieldDescriptions
-from invokeclone.graph.fields import OutputField
-from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
+from invokeclone.graph.vocabulary.fields import OutputField
 
 
 class SD3ConditioningField(BaseModel):

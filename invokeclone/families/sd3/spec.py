@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.architectures import Architecture, ModelDefaults
-from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.models.configs.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.identify.rules import Family, Rule

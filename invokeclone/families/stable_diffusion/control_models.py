@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from invokeclone.engine.files import load_folder, read_json, read_tensors
+from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
 from invokeclone.families.stable_diffusion.sizes import Weights, count, layers_per_block, network_config
 from invokeclone.models.errors import InvalidModel
 

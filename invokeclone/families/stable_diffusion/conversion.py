@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from invokeclone.engine.conversion import Pipeline, SourceCheckpoint, converts
+from invokeclone.engine.loading.conversion import Pipeline, SourceCheckpoint, converts
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS, Parts, SingleFile, configs_of
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 _NO_CHECKER = {
     "safety_checker": [None, None],

@@ -4,11 +4,11 @@ from pydantic import BaseModel, Field
 
 from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
 from invokeclone.components.clip.fields import CLIPField, CLIPOutput
-from invokeclone.graph.descriptions import FieldDescriptions
-from invokeclone.graph.fields import OutputField
-from invokeclone.graph.invocation import BaseInvocationOutput, invocation_output
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
+from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
+from invokeclone.graph.vocabulary.fields import OutputField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 
 
 class FreeUConfig(BaseModel):

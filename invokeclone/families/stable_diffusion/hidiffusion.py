@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from invokeclone.engine.files import read_json
+from invokeclone.engine.loading.files import read_json
 from invokeclone.families.stable_diffusion.denoiser import UNetCall
 from invokeclone.families.stable_diffusion.single_files import CONFIGS
 

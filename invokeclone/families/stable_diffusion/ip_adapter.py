@@ -12,7 +12,7 @@ from torch import nn
 
 from invokeclone.components.clip.vision import pixels
 from invokeclone.components.control.image_projections import ImageProjection, load_projection
-from invokeclone.engine.files import read_tensors
+from invokeclone.engine.loading.files import read_tensors
 
 _FILE_IN_FOLDER = "ip_adapter.bin"
 _LAYER = re.compile(r"(\d+)\.(to_k_ip|to_v_ip)\.weight")

@@ -10,13 +10,13 @@ from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folde
 from invokeclone.components.autoencoders.vae import encode
 from invokeclone.components.clip import textual_inversion
 from invokeclone.engine import devices, preview
-from invokeclone.engine.files import load_part, read_json
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.engine.loaders import loads
+from invokeclone.engine.loading.files import load_part, read_json
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.preview import LatentColors
 from invokeclone.families.stable_diffusion import control_models, ip_adapter, lora_keys, single_files
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 
 _CLASSES = {
     SubModelType.UNet: "diffusers.UNet2DConditionModel",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from invokeclone.engine.loaded import device_of
 from invokeclone.engine.lora.apply import LoRAPatch, applied
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.model_fields import LoRAField
+from invokeclone.graph.vocabulary.model_fields import LoRAField
 
 Part = Literal["unet", "clip", "clip2"]
 _TEXT_PREFIX = "text_model_"

@@ -17,7 +17,7 @@ from invokeclone.graph.recipes import (
     ReferenceImage,
     recipe,
 )
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 Image = Mapping[str, str] | NodeOutput
 _CONTROL_NODES = {ModelType.ControlNet: ("controlnet", "control"), ModelType.T2IAdapter: ("t2i_adapter", "t2i_adapter")}

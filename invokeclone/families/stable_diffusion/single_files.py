@@ -9,9 +9,9 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file
 from invokeclone.components.clip.load import load_open_clip_file, load_text_encoder_file, tokenizer
-from invokeclone.engine.files import read_json, read_tensors
+from invokeclone.engine.loading.files import read_json, read_tensors
 from invokeclone.families.stable_diffusion.sizes import layers_per_block, unet_config
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 CONFIGS = Path(__file__).parent / "configs"
 """Per base a folder with the configurations of what its single files hold: sizes, and the published scheduler settings."""

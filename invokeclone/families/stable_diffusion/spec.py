@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
-from invokeclone.graph.scheduler_names import SCHEDULER_NAMES
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAMES
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.kinds import (
     OMI,
     Checkpoint,

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from invokeclone.families.stable_diffusion.control_image import ControlImage
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall, is_active, weight_at
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 STEPS = {BaseModelType.StableDiffusion1: 8, BaseModelType.StableDiffusionXL: 4}
 """Latents along an axis for each of the smallest feature map's, per base; the image is cut to a multiple of so many."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from invokeclone.components.clip.textual_inversion import extended
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 _TRIGGER = re.compile(r"<(?P<name>[a-zA-Z0-9., _-]+)>")
 

@@ -23,7 +23,7 @@ from invokeclone.graph.recipes.settings import (
     PasteTarget,
     Refiner,
 )
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 if TYPE_CHECKING:
     from invokeclone.graph.recipes.blocks import Recipe

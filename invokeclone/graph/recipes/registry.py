@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from invokeclone.graph import discovery
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.invocations import discovery
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 if TYPE_CHECKING:
     from invokeclone.graph.recipes.blocks import Recipe

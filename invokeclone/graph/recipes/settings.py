@@ -8,8 +8,8 @@ from pydantic import Field
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.prompts import Prompt
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 
 SEED = "seed"
 """The id of the integer node that holds the seed; batches put other seeds there."""

@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, func, literal_column, or_
 
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, MediaKind
 from invokeclone.images.lists import search
 from invokeclone.images.schemas import NO_BOARD, ImageFilter

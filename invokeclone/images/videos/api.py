@@ -7,8 +7,8 @@ import orjson
 from fastapi import APIRouter, Body, Cookie, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import UploadCutOff, VideoNotFound
 from invokeclone.images.kinds import VIDEOS

@@ -13,7 +13,7 @@ import orjson
 from anyio import CancelScope
 from anyio.lowlevel import RunVar
 
-from invokeclone.graph.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 
 WEIGHT_SLIDER = (-1.0, 2.0)
 """The ends of a LoRA's weight slider where a record doesn't set them."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from invokeclone.graph.taxonomy import (
+from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
     ModelFormat,
     ModelRepoVariant,

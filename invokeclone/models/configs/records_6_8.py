@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from invokeclone.graph.taxonomy import (
+from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
     ClipVariantType,
     ModelFormat,

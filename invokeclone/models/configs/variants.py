@@ -1,6 +1,6 @@
 """Every word that a record's `variant` may be, as one type."""
 
-from invokeclone.graph.taxonomy import (
+from invokeclone.graph.vocabulary.taxonomy import (
     ClipVariantType,
     Flux2VariantType,
     FluxVariantType,

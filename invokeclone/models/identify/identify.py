@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.on_disk import OnDisk

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Literal, get_origin
 
-from invokeclone.graph import discovery
-from invokeclone.graph.architectures import Architecture
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.invocations import discovery
+from invokeclone.graph.vocabulary.architectures import Architecture
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
 from invokeclone.models.identify.rules import Family, Rule
 

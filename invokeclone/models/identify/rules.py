@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from invokeclone.graph.architectures import Architecture
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import Architecture
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk
 

@@ -9,9 +9,9 @@ from invokeclone.downloads.queue import DownloadQueue, DownloadRequest, Watcher
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.process.offload import in_thread
-from invokeclone.models.install.hub import Hub
-from invokeclone.models.install.metadata import RemoteModelFile
 from invokeclone.models.install.plans import DownloadPlan
+from invokeclone.models.install.sources.hub import Hub
+from invokeclone.models.install.sources.metadata import RemoteModelFile
 
 _ACTIVE = {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}
 

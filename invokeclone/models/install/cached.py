@@ -18,9 +18,9 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install import folders
 from invokeclone.models.install.batch import DownloadBatch
-from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.jobs import parse_remote
 from invokeclone.models.install.plans import RemoteSource, make_plan
+from invokeclone.models.install.sources.hub import Hub
 
 POLL_S = 0.2
 """How often to look whether another process is done with the same model, in seconds."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
-from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.graph.vocabulary.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.process.offload import in_thread

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.models.install.hub import NotARepository, is_repository
 from invokeclone.models.install.service import Installer
+from invokeclone.models.install.sources.hub import NotARepository, is_repository
 from invokeclone.models.records.schemas import ModelRecordChanges
 
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError, field_serializer
 
 from invokeclone.downloads.schemas import DownloadJob, untold
-from invokeclone.graph.taxonomy import ModelRepoVariant, ModelSourceType
+from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant, ModelSourceType
 from invokeclone.kit.errors import Conflict
 from invokeclone.models.configs.external import PROVIDERS
 from invokeclone.models.identify.union import AnyModelConfig
-from invokeclone.models.install.metadata import AnyMetadata
+from invokeclone.models.install.sources.metadata import AnyMetadata
 from invokeclone.models.records.schemas import ModelRecordChanges
 
 

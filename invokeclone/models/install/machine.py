@@ -12,14 +12,13 @@ from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import ended, finished
 from invokeclone.downloads.web import shown
-from invokeclone.graph.taxonomy import ModelSourceType
+from invokeclone.graph.vocabulary.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import InstallCancelled
 from invokeclone.models.install import folders, journal, states
-from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.installation import Installation
 from invokeclone.models.install.jobs import (
     ExternalModelSource,
@@ -27,9 +26,10 @@ from invokeclone.models.install.jobs import (
     LocalModelSource,
     UnsupportedSource,
 )
-from invokeclone.models.install.metadata import HuggingFaceMetadata
 from invokeclone.models.install.plans import RemoteSource, make_plan
 from invokeclone.models.install.registration import RegistrationRequest, is_key, register, register_external
+from invokeclone.models.install.sources.hub import Hub
+from invokeclone.models.install.sources.metadata import HuggingFaceMetadata
 from invokeclone.models.install.states import (
     CANCELLED,
     COMPLETED,

@@ -5,12 +5,12 @@ from pathlib import Path
 from pydantic import AnyHttpUrl, BaseModel
 
 from invokeclone.downloads import names
-from invokeclone.graph.taxonomy import ModelRepoVariant
+from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant
 from invokeclone.kit.config.settings import Settings
-from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.jobs import HFModelSource, URLModelSource
-from invokeclone.models.install.metadata import AnyMetadata, RemoteModelFile
-from invokeclone.models.install.selection import select
+from invokeclone.models.install.sources.hub import Hub
+from invokeclone.models.install.sources.metadata import AnyMetadata, RemoteModelFile
+from invokeclone.models.install.sources.selection import select
 
 RemoteSource = HFModelSource | URLModelSource
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelSourceType, ModelType
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import paths

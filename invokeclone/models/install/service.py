@@ -15,7 +15,6 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import new_key
 from invokeclone.models.install import folders, journal, states
 from invokeclone.models.install.batch import DownloadBatch
-from invokeclone.models.install.hub import Hub
 from invokeclone.models.install.installation import Installation
 from invokeclone.models.install.jobs import (
     SOURCE_TYPES,
@@ -30,6 +29,7 @@ from invokeclone.models.install.journal import InstallEntry
 from invokeclone.models.install.machine import InstallMachine
 from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.install.registration import is_key
+from invokeclone.models.install.sources.hub import Hub
 from invokeclone.models.install.states import CANCELLED, ERROR, PAUSED, RUNNING, UNDER_WAY, WAITING
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.changes import missing

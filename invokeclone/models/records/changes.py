@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError, NotFound, Unprocessable

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.events import Audience, Event
 from invokeclone.models.identify.union import AnyModelConfig
 

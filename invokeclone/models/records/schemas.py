@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import AnyHttpUrl, BaseModel, Field
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelSourceType, ModelType, SchedulerPredictionType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelSourceType, ModelType, SchedulerPredictionType
 from invokeclone.kit.paging import SQLiteDirection as SQLiteDirection
 from invokeclone.models.configs.defaults import AnyDefaultSettings, TriggerPhrases
 from invokeclone.models.configs.external import ExternalModelCapabilities

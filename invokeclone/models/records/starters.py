@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from invokeclone.graph import discovery
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.invocations import discovery
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.models.configs.defaults import ExternalApiModelDefaultSettings
 from invokeclone.models.configs.external import ExternalModelCapabilities, ExternalModelPanelSchema
 from invokeclone.models.configs.variants import AnyVariant

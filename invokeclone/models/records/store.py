@@ -13,7 +13,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
 from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows

@@ -5,11 +5,11 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, Input, InputField, OutputField
-from invokeclone.graph.generated import make_node
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation_output
-from invokeclone.graph.outputs import FloatOutput, ImageOutput, IntegerOutput, StringOutput
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.generated import make_node
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation_output
+from invokeclone.graph.invocations.outputs import FloatOutput, ImageOutput, IntegerOutput, StringOutput
+from invokeclone.graph.vocabulary.fields import ImageField, Input, InputField, OutputField
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 BATCH_GROUP_IDS = Literal["None", "Group 1", "Group 2", "Group 3", "Group 4", "Group 5"]
 

@@ -3,9 +3,9 @@
 from pydantic import ValidationInfo, field_validator
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import FloatCollectionOutput, IntegerCollectionOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import FloatCollectionOutput, IntegerCollectionOutput
+from invokeclone.graph.vocabulary.fields import InputField
 from invokeclone.kit.errors import Unprocessable
 
 

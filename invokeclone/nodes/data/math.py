@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import ValidationInfo, field_validator
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import FloatOutput, IntegerOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import FloatOutput, IntegerOutput
+from invokeclone.graph.vocabulary.fields import InputField
 
 _RANDOM = random.SystemRandom()
 

@@ -3,18 +3,9 @@
 from typing import Any
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import (
-    BoundingBoxField,
-    ColorField,
-    ConditioningField,
-    Input,
-    InputField,
-    LatentsField,
-    UIComponent,
-)
-from invokeclone.graph.generated import make_node
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation
-from invokeclone.graph.outputs import (
+from invokeclone.graph.invocations.generated import make_node
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation
+from invokeclone.graph.invocations.outputs import (
     BooleanCollectionOutput,
     BooleanOutput,
     BoundingBoxOutput,
@@ -29,6 +20,15 @@ from invokeclone.graph.outputs import (
     LatentsOutput,
     StringCollectionOutput,
     StringOutput,
+)
+from invokeclone.graph.vocabulary.fields import (
+    BoundingBoxField,
+    ColorField,
+    ConditioningField,
+    Input,
+    InputField,
+    LatentsField,
+    UIComponent,
 )
 
 

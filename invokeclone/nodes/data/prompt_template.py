@@ -1,8 +1,8 @@
 """A prompt put into a style preset."""
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import InputField, OutputField, StylePresetField, UIComponent
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.vocabulary.fields import InputField, OutputField, StylePresetField, UIComponent
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.errors import Unprocessable
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import InputField, UIComponent
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import StringCollectionOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import StringCollectionOutput
+from invokeclone.graph.vocabulary.fields import InputField, UIComponent
 from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.errors import Unprocessable
 

@@ -3,9 +3,9 @@
 import re
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import InputField, OutputField, UIComponent
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.outputs import StringOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.outputs import StringOutput
+from invokeclone.graph.vocabulary.fields import InputField, OutputField, UIComponent
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.errors import Unprocessable
 

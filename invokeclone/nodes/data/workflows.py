@@ -5,9 +5,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import Input, InputField, OutputField, UIType
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.vocabulary.fields import Input, InputField, OutputField, UIType
+from invokeclone.graph.vocabulary.taxonomy import Classification
 from invokeclone.nodes.data.batch import NotExecutableNodeError
 
 

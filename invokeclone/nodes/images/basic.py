@@ -5,7 +5,9 @@ from typing import Literal
 from PIL import Image
 
 from invokeclone.graph.context import ImageMode, InvocationContext
-from invokeclone.graph.fields import (
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import ImageCollectionOutput, ImageOutput
+from invokeclone.graph.vocabulary.fields import (
     ColorField,
     FieldDescriptions,
     ImageField,
@@ -14,8 +16,6 @@ from invokeclone.graph.fields import (
     WithBoard,
     WithMetadata,
 )
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import ImageCollectionOutput, ImageOutput
 
 
 def converted(image: Image.Image, mode: str) -> Image.Image:

@@ -3,11 +3,11 @@
 from PIL import Image, ImageChops, ImageOps
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.sizes import check_pixels
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 
 

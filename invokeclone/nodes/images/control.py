@@ -3,10 +3,10 @@
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import ImageOutput
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 
 @invocation(

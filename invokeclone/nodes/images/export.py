@@ -7,9 +7,9 @@ from typing import Literal
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.files.storage import safe_join, write_file
 

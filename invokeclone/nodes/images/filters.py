@@ -5,9 +5,9 @@ from typing import Literal
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
 
 
 def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

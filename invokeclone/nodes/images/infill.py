@@ -3,10 +3,10 @@
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.sizes import check_pixels
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.nodes.images.size import PIL_RESAMPLING_MAP, PIL_RESAMPLING_MODES
 
 HALF_OPAQUE = 128

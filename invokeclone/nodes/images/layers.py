@@ -6,9 +6,9 @@ from typing import Literal
 from PIL import Image, ImageColor
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.nodes.images.size import placed
 
 BLEND_MODES = Literal[

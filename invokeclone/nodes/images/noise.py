@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.nodes.images.filters import split_alpha, with_alpha
 
 if TYPE_CHECKING:

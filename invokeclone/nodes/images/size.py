@@ -5,7 +5,16 @@ from typing import Literal, get_args
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import (
+from invokeclone.graph.invocations.invocation import (
+    BaseInvocation,
+    BaseInvocationOutput,
+    NodeError,
+    invocation,
+    invocation_output,
+)
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.sizes import check_pixels
+from invokeclone.graph.vocabulary.fields import (
     BoundingBoxField,
     ImageField,
     InputField,
@@ -13,10 +22,7 @@ from invokeclone.graph.fields import (
     WithBoard,
     WithMetadata,
 )
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
-from invokeclone.graph.outputs import ImageOutput
-from invokeclone.graph.sizes import check_pixels
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 PIL_RESAMPLING_MODES = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 

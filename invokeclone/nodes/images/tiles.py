@@ -8,10 +8,16 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, NodeError, invocation, invocation_output
-from invokeclone.graph.outputs import ImageOutput
+from invokeclone.graph.invocations.invocation import (
+    BaseInvocation,
+    BaseInvocationOutput,
+    NodeError,
+    invocation,
+    invocation_output,
+)
+from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.sizes import check_pixels
+from invokeclone.graph.vocabulary.fields import ImageField, Input, InputField, OutputField, WithBoard, WithMetadata
 from invokeclone.kit.errors import Unprocessable
 
 

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from invokeclone.graph.architectures import LatentSpace
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import FieldDescriptions, InputField
-from invokeclone.graph.hints import UIType
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, NoiseOutput, SchedulerOutput, latents_field
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import LATENT_SCALE_FACTOR, NoiseOutput, SchedulerOutput, latents_field
+from invokeclone.graph.vocabulary.architectures import LatentSpace
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
+from invokeclone.graph.vocabulary.hints import UIType
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.models.identify import registry
 
 NOISE_TYPES = Literal["SD", "FLUX", "FLUX.2", "SD3", "CogView4", "Z-Image", "Anima"]

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import FieldDescriptions, ImageField, Input, InputField, LatentsField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, LatentsOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import LATENT_SCALE_FACTOR, LatentsOutput
 from invokeclone.graph.sizes import check_pixels
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, Input, InputField, LatentsField
 
 LATENTS_INTERPOLATION_MODE = Literal["nearest", "linear", "bilinear", "bicubic", "trilinear", "area", "nearest-exact"]
 

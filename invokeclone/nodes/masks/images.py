@@ -3,10 +3,17 @@
 from PIL import Image, ImageFilter, ImageOps
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import BoundingBoxField, ColorField, ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import BoundingBoxOutput, ImageOutput
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import BoundingBoxOutput, ImageOutput
+from invokeclone.graph.vocabulary.fields import (
+    BoundingBoxField,
+    ColorField,
+    ImageField,
+    InputField,
+    WithBoard,
+    WithMetadata,
+)
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 
 
 @invocation(

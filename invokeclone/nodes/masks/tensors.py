@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, TensorField, WithBoard, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, NodeError, invocation
-from invokeclone.graph.outputs import ImageOutput, MaskOutput
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput, MaskOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, TensorField, WithBoard, WithMetadata
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 
 if TYPE_CHECKING:
     import torch

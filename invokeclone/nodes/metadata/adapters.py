@@ -12,9 +12,9 @@ from invokeclone.components.control.fields import (
 )
 from invokeclone.components.control.image_encoders import find_image_encoder
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import Input, InputField, MetadataField, OutputField, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.vocabulary.fields import Input, InputField, MetadataField, OutputField, WithMetadata
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 
 @invocation_output("md_control_list_output")

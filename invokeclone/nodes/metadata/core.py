@@ -15,12 +15,12 @@ from invokeclone.components.control.fields import (
     T2IAdapterMetadataField,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, Input, InputField, MetadataField, UIType, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import CUSTOM_LABEL
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.outputs import MetadataItemField, MetadataItemOutput, MetadataOutput, StringOutput
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import CUSTOM_LABEL
+from invokeclone.graph.invocations.outputs import MetadataItemField, MetadataItemOutput, MetadataOutput, StringOutput
+from invokeclone.graph.vocabulary.fields import ImageField, Input, InputField, MetadataField, UIType, WithMetadata
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import Classification
 from invokeclone.version import API_VERSION
 
 

@@ -4,11 +4,11 @@ from typing import Literal
 
 from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import Input, InputField, OutputField, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.metadata import recorded_loras, recorded_model, recorded_value
-from invokeclone.graph.model_fields import LoRAField
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.metadata import recorded_loras, recorded_model, recorded_value
+from invokeclone.graph.vocabulary.fields import Input, InputField, OutputField, WithMetadata
+from invokeclone.graph.vocabulary.model_fields import LoRAField
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 
 @invocation_output("metadata_to_lora_collection_output")

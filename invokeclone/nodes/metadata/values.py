@@ -3,11 +3,10 @@
 from typing import Any, Literal
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import Input, InputField, UIType, WithMetadata
-from invokeclone.graph.generated import make_node
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput
-from invokeclone.graph.metadata import CUSTOM_LABEL, recorded_value, recorded_values
-from invokeclone.graph.outputs import (
+from invokeclone.graph.invocations.generated import make_node
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
+from invokeclone.graph.invocations.metadata import CUSTOM_LABEL, recorded_value, recorded_values
+from invokeclone.graph.invocations.outputs import (
     BooleanCollectionOutput,
     BooleanOutput,
     FloatCollectionOutput,
@@ -18,8 +17,9 @@ from invokeclone.graph.outputs import (
     StringCollectionOutput,
     StringOutput,
 )
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.graph.taxonomy import Classification
+from invokeclone.graph.vocabulary.fields import Input, InputField, UIType, WithMetadata
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.taxonomy import Classification
 
 _TEXTS = Literal[
     "* CUSTOM LABEL *", "positive_prompt", "positive_style_prompt", "negative_prompt", "negative_style_prompt"

@@ -2,12 +2,12 @@
 
 from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import FieldDescriptions, InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_exists
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.outputs import LoRASelectorOutput, ModelIdentifierOutput
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_exists
+from invokeclone.graph.invocations.outputs import LoRASelectorOutput, ModelIdentifierOutput
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 
 @invocation("model_identifier", title="Any Model", tags=["model"], category="model", version="1.0.1")

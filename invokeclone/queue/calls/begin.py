@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from invokeclone.boards import store as boards_store
-from invokeclone.graph.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.invocation import BaseInvocation
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.graph.session.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.resources import Resources

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import insert, select, update
 
-from invokeclone.graph import registry
-from invokeclone.graph.call_frames import WorkflowCallExecution
 from invokeclone.graph.context import CanceledException
-from invokeclone.graph.execution import GraphExecutionState
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.session.call_frames import WorkflowCallExecution
+from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared import Prepared, parameter

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue, ValidationError
 
-from invokeclone.graph.graph import Graph
-from invokeclone.graph.rules import DYNAMIC_INPUT
+from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.session.rules import DYNAMIC_INPUT
 from invokeclone.workflows import compatibility, conversion, generators
 from invokeclone.workflows.compatibility import ALONE, told
 from invokeclone.workflows.conversion import Drawing, Place

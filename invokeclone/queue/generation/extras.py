@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merged_loras
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.images import access
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.models.configs.model_config import ModelConfig

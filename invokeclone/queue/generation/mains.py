@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.architectures import Architecture
 from invokeclone.graph.recipes import ImageSettings, Recipe, recipes
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.architectures import Architecture
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.identify import registry
 from invokeclone.models.install.embedded import EMBEDDED_KEY

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from invokeclone.components.control.fields import CLIP_VISION_MODELS
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import ControlMode, ControlResize, HiresFix, InitImage, InpaintMask, ReferenceMethod
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.queue.generation.limits import MAX_CONTROLS, MAX_LORAS, MAX_REFERENCES, SEEDS
 
 

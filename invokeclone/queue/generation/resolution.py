@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.architectures import Architecture
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import PROMPT, SEED, VARIATION, CannotBuild, HiresFix, ImageSettings, Variation
+from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.generation import extras

@@ -8,8 +8,8 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue import metrics as queue_metrics
 from invokeclone.server.metrics import requests
 from invokeclone.server.sockets import Sockets
-from invokeclone.server.supervisor import Supervisor
-from invokeclone.server.workers import Worker
+from invokeclone.server.supervision.supervisor import Supervisor
+from invokeclone.server.supervision.workers import Worker
 from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.worker import metrics as worker_metrics
 

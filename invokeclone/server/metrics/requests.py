@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.kit.metrics import Metric, Numbers
-from invokeclone.server.authentication import table
+from invokeclone.server.http.authentication import table
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from invokeclone.graph.recipes import recipes
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.requests import Needs, Read, services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig

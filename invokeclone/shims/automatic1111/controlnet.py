@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.recipes import AppliedControl, ControlMode, ControlResize, Preprocessor, ReferenceImage
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.requests import Read
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import (

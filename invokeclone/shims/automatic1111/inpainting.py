@@ -6,7 +6,7 @@ from typing import Literal
 from PIL import Image, ImageFilter, ImageOps, ImageStat
 
 from invokeclone.graph.recipes import InitImage, InpaintMask, PasteTarget
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import MAX_PIXELS
 from invokeclone.shims import pictures

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.errors import NotFound
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models

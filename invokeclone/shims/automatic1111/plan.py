@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from invokeclone.graph.recipes import HiresFix
-from invokeclone.graph.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models

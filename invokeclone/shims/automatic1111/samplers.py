@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.kit.errors import NotFound
 
 AUTOMATIC = "Automatic"

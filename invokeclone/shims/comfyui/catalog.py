@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.recipes import recipes
-from invokeclone.graph.taxonomy import ImageCategory, ModelType
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models

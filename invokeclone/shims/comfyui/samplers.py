@@ -5,7 +5,7 @@ A sampler that has no near relative is not in the table, and so not on offer.
 
 from typing import cast
 
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 
 SAMPLERS: dict[str, tuple[str, str]] = {
     "euler": ("euler", "euler_k"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from starlette.datastructures import FormData, UploadFile
 
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
 from invokeclone.queue.generation import SEEDS, LoRAChoice

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invokeclone.components.autoencoders import load
-from invokeclone.engine.files import read_tensors
+from invokeclone.engine.loading.files import read_tensors
 from tests.tiny_checkpoints import same_weights
 
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from invokeclone.components.clip.vision import image_embeds, penultimate, pixels
-from invokeclone.engine import loaders
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.engine.loading import loaders
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 
 if TYPE_CHECKING:
     from invokeclone.engine.cache import ModelCache

@@ -11,11 +11,11 @@ from PIL import Image
 
 from invokeclone.components.language_models import load, pipeline
 from invokeclone.components.language_models.nodes import TextLLMInvocation, TextLLMWithPresetInvocation
-from invokeclone.engine.load_request import LoadRequest
+from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.graph.context import CanceledException
-from invokeclone.graph.fields import SystemPromptField
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.fields import SystemPromptField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from tests.fakes_context import FakeContext
 from tests.language_models import write_llava, write_text_llm
 

@@ -14,7 +14,7 @@ from invokeclone.families.stable_diffusion.nodes.denoise import DenoiseLatentsIn
 from invokeclone.families.stable_diffusion.nodes.models import MainModelLoaderInvocation
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
 from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.nodes.latents.noise import NoiseInvocation
 from tests.fakes_context import FakeContext
 from tests.tiny_models import SCHEDULER, noise_of

@@ -4,8 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from invokeclone.engine import loaders
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.engine.loading import loaders
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from tests.tiny_models import TinyModels
 
 

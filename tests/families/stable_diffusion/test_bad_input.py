@@ -11,20 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invokeclone.engine import files
-from invokeclone.graph import registry
+from invokeclone.engine.loading import files
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
 from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records.guard import Guard
 from invokeclone.worker.cache import InvocationCache
-from invokeclone.worker.context import make_context
 from invokeclone.worker.engine import Engine
+from invokeclone.worker.interfaces.context import make_context
+from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.recent import RecentImages
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
-from invokeclone.worker.tools import Tools
 from tests.families.stable_diffusion.layouts import VAE
 from tests.families.stable_diffusion.test_embedded_adapters import ADAPTERS
 from tests.worker.conftest import FakeChannel, Make

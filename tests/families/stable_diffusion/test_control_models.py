@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
-from invokeclone.engine.files import read_json
+from invokeclone.engine.loading import loaders
+from invokeclone.engine.loading.files import read_json
 from invokeclone.families.stable_diffusion import control_models, single_files
 from invokeclone.families.stable_diffusion.control_models import UnusableModel
 from invokeclone.families.stable_diffusion.sizes import network_config
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.families.stable_diffusion.test_controlnet import make_net
 from tests.families.stable_diffusion.test_t2i_adapter import make_net as make_adapter
 from tests.tiny_checkpoints import UNET_PREFIX, _unet_name, same_weights

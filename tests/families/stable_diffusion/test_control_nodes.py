@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from invokeclone.families.stable_diffusion import t2i_adapter
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.controls import ControlNetInvocation, T2IAdapterInvocation
-from invokeclone.graph.fields import ImageField
-from invokeclone.graph.metadata import WrongModelType
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.invocations.metadata import WrongModelType
+from invokeclone.graph.vocabulary.fields import ImageField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.nodes.latents.noise import NoiseInvocation
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import latents_of

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.engine import conversion
-from invokeclone.engine.conversion import CannotConvert, SourceCheckpoint
+from invokeclone.engine.loading import conversion
+from invokeclone.engine.loading.conversion import CannotConvert, SourceCheckpoint
 from invokeclone.families.stable_diffusion import conversion as stable_diffusion
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.files.on_disk import header
 from invokeclone.worker.engine import Engine

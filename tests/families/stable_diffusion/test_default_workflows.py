@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph import registry
-from invokeclone.graph.execution import GraphExecutionState
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from tests.fakes_context import FakeContext
 from tests.rooms import picture
 from tests.workflows.test_defaults import FILES, graph_of, read

@@ -12,9 +12,9 @@ from torch import nn
 
 from invokeclone.components.control.fields import ControlField
 from invokeclone.engine import fp8
-from invokeclone.graph.fields import ImageField
-from invokeclone.graph.model_fields import LoRAField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.fields import ImageField
+from invokeclone.graph.vocabulary.model_fields import LoRAField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import latents_of
 from tests.families.stable_diffusion.library import Library

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from invokeclone.engine.files import read_json
+from invokeclone.engine.loading.files import read_json
 from invokeclone.families.stable_diffusion import pipeline
 from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import UNetCall, UNetDenoiser

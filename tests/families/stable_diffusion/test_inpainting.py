@@ -9,8 +9,8 @@ from invokeclone.families.stable_diffusion.nodes.denoise import DenoiseLatentsIn
 from invokeclone.families.stable_diffusion.nodes.masks import CreateDenoiseMaskInvocation, CreateGradientMaskInvocation
 from invokeclone.families.stable_diffusion.nodes.models import MainModelLoaderInvocation
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
-from invokeclone.graph.fields import DenoiseMaskField, ImageField
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.fields import DenoiseMaskField, ImageField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.nodes.images.canvas import CanvasPasteBackInvocation, CanvasV2MaskAndCropInvocation
 from invokeclone.nodes.images.compose import ApplyMaskToImageInvocation
 from invokeclone.nodes.latents.noise import NoiseInvocation

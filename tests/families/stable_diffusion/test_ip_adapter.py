@@ -15,16 +15,16 @@ from invokeclone.components.clip.vision import pixels
 from invokeclone.components.control.fields import IPAdapterField
 from invokeclone.components.control.image_encoders import ImageEncoderMissing
 from invokeclone.components.control.image_projections import load_projection
-from invokeclone.engine import loaders
+from invokeclone.engine.loading import loaders
 from invokeclone.families.stable_diffusion import ip_adapter
 from invokeclone.families.stable_diffusion.attention import CrossAttention, cross_attention
 from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import UNetDenoiser
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 from invokeclone.families.stable_diffusion.nodes.ip_adapter import IPAdapterInvocation
-from invokeclone.graph.fields import TensorField
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.fields import TensorField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, latents_of, settings
 from tests.tiny_models import noise_of

@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 from invokeclone.components.autoencoders.load import PREFIX as VAE_PREFIX
 from invokeclone.components.autoencoders.load import kl_config
 from invokeclone.components.clip.load import text_config
-from invokeclone.engine import conversion, loaders
 from invokeclone.engine.cache import ModelCache
-from invokeclone.engine.conversion import CannotConvert, SourceCheckpoint
-from invokeclone.engine.files import read_json
+from invokeclone.engine.loading import conversion, loaders
+from invokeclone.engine.loading.conversion import CannotConvert, SourceCheckpoint
+from invokeclone.engine.loading.files import read_json
 from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.sizes import unet_config
-from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.identify import identify
 from tests.families.stable_diffusion.layouts import KINDS, Kind, Weights, make_parts, original_weights, output_of

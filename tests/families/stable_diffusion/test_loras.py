@@ -24,9 +24,9 @@ from invokeclone.families.stable_diffusion.nodes.loras import (
 )
 from invokeclone.families.stable_diffusion.nodes.models import CLIPSkipInvocation
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
-from invokeclone.graph.metadata import UnknownModel, WrongModelType
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.invocations.metadata import UnknownModel, WrongModelType
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.nodes.models.loaders import LoRASelectorInvocation
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, latents_of

@@ -12,8 +12,8 @@ from invokeclone.families.stable_diffusion import pipeline
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.autoencoder import ImageToLatentsInvocation
 from invokeclone.families.stable_diffusion.nodes.masks import CreateDenoiseMaskInvocation, CreateGradientMaskInvocation
-from invokeclone.graph.fields import ImageField
-from invokeclone.graph.taxonomy import ImageCategory, ModelVariantType
+from invokeclone.graph.vocabulary.fields import ImageField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ModelVariantType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, latents_of, settings
 

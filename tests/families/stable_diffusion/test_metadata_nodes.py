@@ -8,8 +8,8 @@ import pytest
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.families.stable_diffusion.fields import UNetField
 from invokeclone.families.stable_diffusion.nodes import metadata
-from invokeclone.graph.fields import MetadataField
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 
 CONTEXT: Any = SimpleNamespace(
     models=SimpleNamespace(exists=lambda key: not key.startswith("lost")),

@@ -11,7 +11,7 @@ from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall
 from invokeclone.families.stable_diffusion.multi_diffusion import Tiling, weights
 from invokeclone.families.stable_diffusion.nodes.tiled_denoise import TiledMultiDiffusionDenoiseLatents
 from invokeclone.graph.context import CanceledException
-from invokeclone.graph.fields import LatentsField
+from invokeclone.graph.vocabulary.fields import LatentsField
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, MakeTask, latents_of
 from tests.tiny_models import make_unet, noise_of

@@ -24,10 +24,10 @@ from invokeclone.families.stable_diffusion.nodes.models import (
 )
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
 from invokeclone.graph.context import CanceledException
-from invokeclone.graph.fields import ImageField, LatentsField, MetadataField, TensorField
-from invokeclone.graph.metadata import UnknownModel
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.graph.invocations.metadata import UnknownModel
+from invokeclone.graph.vocabulary.fields import ImageField, LatentsField, MetadataField, TensorField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU, latents_of, settings
 from tests.tiny_models import noise_of

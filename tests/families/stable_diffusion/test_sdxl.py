@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.clip.encode import skipped_layers
-from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.loading import loaders
 from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import multi_diffusion, pipeline, prompts, single_files
 from invokeclone.families.stable_diffusion.conditioning import (
@@ -28,9 +28,9 @@ from invokeclone.families.stable_diffusion.nodes.sdxl import (
     SDXLRefinerModelLoaderInvocation,
 )
 from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
-from invokeclone.graph.fields import ConditioningField, TensorField
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.fields import ConditioningField, TensorField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.nodes.latents.noise import NoiseInvocation
 from tests.fakes_context import FakeConfig, FakeContext
 from tests.tiny_checkpoints import clip_weights, open_clip_weights, same_weights, unet_weights, vae_weights

@@ -20,7 +20,7 @@ from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 from invokeclone.families.stable_diffusion.nodes.ip_adapter import _LAYERS_XL
 from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from tests.families.stable_diffusion.test_t2i_adapter import image_of, pixels_of
 from tests.tiny_models import SCHEDULER, make_unet, make_vae, noise_of
 

@@ -15,8 +15,8 @@ from invokeclone.families.stable_diffusion.nodes.sdxl import (
     SDXLCompelPromptInvocation,
     SDXLRefinerCompelPromptInvocation,
 )
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU
 from tests.families.stable_diffusion.library import Library

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.engine import loaders
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.loading import loaders
 from invokeclone.families.stable_diffusion import single_files
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from tests.tiny_checkpoints import same_weights, unet_weights
 from tests.tiny_models import make_unet
 

@@ -11,7 +11,7 @@ from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion.control_image import ControlImage
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall
 from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from tests.families.stable_diffusion.conftest import Denoise, Encode
 from tests.tiny_models import SCHEDULER, make_unet, noise_of
 

@@ -13,7 +13,7 @@ from invokeclone.components.clip.textual_inversion import extended
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
 from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from tests.fakes_context import FakeContext
 from tests.families.stable_diffusion.conftest import CPU
 from tests.families.stable_diffusion.library import Library

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.gallery import store
 from invokeclone.images.kinds import IMAGES, VIDEOS
 from invokeclone.images.lists import ordered

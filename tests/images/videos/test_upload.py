@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.requests import ClientDisconnect
 
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.errors import UploadCutOff
 from invokeclone.images.videos import api, intake, receive, service
 from invokeclone.kit.config.limits import Limits

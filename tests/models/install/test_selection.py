@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from invokeclone.graph.taxonomy import ModelRepoVariant
-from invokeclone.models.install.selection import NothingToInstall, select
+from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant
+from invokeclone.models.install.sources.selection import NothingToInstall, select
 
 PIPELINE = [
     "README.md",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph.invocation import BaseInvocation
+from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.nodes.data import collections, math
 from tests.fakes_context import FakeContext
 

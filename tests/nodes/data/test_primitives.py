@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from invokeclone.graph import registry
-from invokeclone.graph.fields import LatentsField
+from invokeclone.graph.invocations import registry
+from invokeclone.graph.vocabulary.fields import LatentsField
 from invokeclone.nodes.data import primitives
 
 NOTHING: Any = None

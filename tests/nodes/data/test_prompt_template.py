@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph.fields import StylePresetField
-from invokeclone.graph.invocation import MissingInputException
+from invokeclone.graph.invocations.invocation import MissingInputException
+from invokeclone.graph.vocabulary.fields import StylePresetField
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.nodes.data.prompt_template import PromptTemplateInvocation
 from tests.fakes_context import FakeContext

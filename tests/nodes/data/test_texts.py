@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph import registry
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unprocessable

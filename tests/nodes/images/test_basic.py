@@ -3,9 +3,9 @@
 import pytest
 from PIL import Image, ImageShow
 
-from invokeclone.graph.fields import BoundingBoxField, ColorField, ImageField
-from invokeclone.graph.invocation import NodeError
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import NodeError
+from invokeclone.graph.vocabulary.fields import BoundingBoxField, ColorField, ImageField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.images import basic, size
 from tests.fakes_context import FakeContext
 from tests.rooms import picture

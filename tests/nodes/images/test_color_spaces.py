@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import colors as color_nodes
 from invokeclone.nodes.images.pixels import blends, colors
 from tests.fakes_context import FakeContext

@@ -3,9 +3,9 @@
 import pytest
 from PIL import Image
 
-from invokeclone.graph.fields import ColorField
-from invokeclone.graph.invocation import NodeError
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import NodeError
+from invokeclone.graph.vocabulary.fields import ColorField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.images import compose
 from tests.fakes_context import FakeContext
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images.export import SaveImageToFileInvocation
 from tests.fakes_context import FakeContext
 from tests.rooms import picture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import infill as infill_nodes
 from invokeclone.nodes.images.pixels import infill, patchmatch
 from tests.fakes_context import FakeContext

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import layers
 from invokeclone.nodes.images.layers import InvokeImageBlendInvocation, InvokeImageCompositorInvocation
 from tests.fakes_context import FakeContext

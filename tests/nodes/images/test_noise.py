@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import noise
 from tests.fakes_context import FakeContext
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from invokeclone.graph.fields import ImageField
 from invokeclone.graph.sizes import SizeOverLimit
+from invokeclone.graph.vocabulary.fields import ImageField
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unprocessable
@@ -62,7 +62,7 @@ def test_tiles_that_lie_far_away(context: Any) -> None:
 def test_latents_that_are_enlarged(context: Any) -> None:
     import torch
 
-    from invokeclone.graph.fields import LatentsField
+    from invokeclone.graph.vocabulary.fields import LatentsField
 
     field = LatentsField(latents_name=context.tensors.save(torch.zeros(1, 4, 1, 1)), seed=0)
     assert ScaleLatentsInvocation(latents=field, scale_factor=2).invoke(context).width == 16

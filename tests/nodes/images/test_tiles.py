@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from invokeclone.graph.fields import ImageField
-from invokeclone.graph.invocation import NodeError
+from invokeclone.graph.invocations.invocation import NodeError
+from invokeclone.graph.vocabulary.fields import ImageField
 from invokeclone.nodes.images import tiles
 from invokeclone.nodes.images.pixels import joins
 from invokeclone.nodes.images.tiles import even_spans, grid, overlapping_spans, spread_spans

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from invokeclone.graph.fields import LatentsField
+from invokeclone.graph.vocabulary.fields import LatentsField
 from invokeclone.nodes.latents.shape import (
     BlendLatentsInvocation,
     CropLatentsCoreInvocation,

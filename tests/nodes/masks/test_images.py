@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from invokeclone.graph.fields import ColorField
-from invokeclone.graph.invocation import NodeError
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import NodeError
+from invokeclone.graph.vocabulary.fields import ColorField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.images.pixels import edges
 from invokeclone.nodes.images.pixels import masks as mask_pixels
 from invokeclone.nodes.masks import images

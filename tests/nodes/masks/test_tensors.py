@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from invokeclone.graph.fields import ImageField, TensorField
-from invokeclone.graph.invocation import NodeError
-from invokeclone.graph.outputs import MaskOutput
-from invokeclone.graph.taxonomy import ImageCategory
+from invokeclone.graph.invocations.invocation import NodeError
+from invokeclone.graph.invocations.outputs import MaskOutput
+from invokeclone.graph.vocabulary.fields import ImageField, TensorField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.masks import tensors
 from tests.fakes_context import FakeContext
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from invokeclone.components.autoencoders.fields import VAEField
-from invokeclone.graph.fields import ImageField, MetadataField
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.outputs import MetadataItemField
+from invokeclone.graph.invocations.outputs import MetadataItemField
+from invokeclone.graph.vocabulary.fields import ImageField, MetadataField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.nodes.metadata import adapters, core, models, values
 from invokeclone.version import API_VERSION
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from invokeclone.graph.metadata import UnknownModel
-from invokeclone.graph.model_fields import ModelIdentifierField
+from invokeclone.graph.invocations.metadata import UnknownModel
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.nodes.models.loaders import ModelIdentifierInvocation, VAELoaderInvocation
 
 CONTEXT: Any = SimpleNamespace(models=SimpleNamespace(exists={"m"}.__contains__))

@@ -4,7 +4,9 @@ from typing import Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import (
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import LATENT_SCALE_FACTOR, ImageOutput, LatentsOutput
+from invokeclone.graph.vocabulary.fields import (
     FieldDescriptions,
     ImageField,
     Input,
@@ -13,9 +15,7 @@ from invokeclone.graph.fields import (
     WithBoard,
     WithMetadata,
 )
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, ImageOutput, LatentsOutput
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 COMPENSATION_OPTIONS = Literal["None", "SDXL"]
 

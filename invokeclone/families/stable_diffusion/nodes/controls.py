@@ -17,11 +17,11 @@ from invokeclone.components.control.fields import (
     check_weights,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_type
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_type
+from invokeclone.graph.vocabulary.fields import ImageField, InputField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 if TYPE_CHECKING:
     from invokeclone.families.stable_diffusion.controlnet import ControlNet

@@ -11,7 +11,9 @@ from invokeclone.families.stable_diffusion.fields import UNetField
 from invokeclone.families.stable_diffusion.nodes.controls import controlnets, t2i_adapters
 from invokeclone.families.stable_diffusion.nodes.ip_adapter import image_prompts
 from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
-from invokeclone.graph.fields import (
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import LatentsMetaOutput, LatentsOutput
+from invokeclone.graph.vocabulary.fields import (
     ConditioningField,
     DenoiseMaskField,
     FieldDescriptions,
@@ -21,11 +23,9 @@ from invokeclone.graph.fields import (
     MetadataField,
     WithMetadata,
 )
-from invokeclone.graph.hints import UIType
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import LatentsMetaOutput, LatentsOutput
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.hints import UIType
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 if TYPE_CHECKING:
     import torch

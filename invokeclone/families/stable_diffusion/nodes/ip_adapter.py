@@ -14,11 +14,11 @@ from invokeclone.components.control.fields import (
 )
 from invokeclone.components.control.image_encoders import find_image_encoder, recorded_name
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ImageField, InputField, TensorField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_type
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_type
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, TensorField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 if TYPE_CHECKING:
     import torch

@@ -6,11 +6,11 @@ from typing import TypeVar
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLLoRALoaderOutput, UNetField
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import FieldDescriptions, Input, InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_exists, check_type
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 _UNET, _CLIP = FieldDescriptions.unet, FieldDescriptions.clip
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.families.stable_diffusion.fields import UNetField
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import DenoiseMaskField, FieldDescriptions, ImageField, Input, InputField
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import DenoiseMaskOutput, GradientMaskOutput
-from invokeclone.graph.taxonomy import ModelVariantType
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import DenoiseMaskOutput, GradientMaskOutput
+from invokeclone.graph.vocabulary.fields import DenoiseMaskField, FieldDescriptions, ImageField, Input, InputField
+from invokeclone.graph.vocabulary.taxonomy import ModelVariantType
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,12 @@ from invokeclone.families.stable_diffusion.fields import (
     unet_of,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.descriptions import FieldDescriptions
-from invokeclone.graph.fields import Input, InputField, OutputField, WithMetadata
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.metadata import recorded_loras, recorded_model, recorded_value
-from invokeclone.graph.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.taxonomy import Classification, SubModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.metadata import recorded_loras, recorded_model, recorded_value
+from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
+from invokeclone.graph.vocabulary.fields import Input, InputField, OutputField, WithMetadata
+from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import Classification, SubModelType
 
 
 @invocation_output("metadata_to_model_output")

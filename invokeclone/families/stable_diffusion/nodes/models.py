@@ -13,11 +13,11 @@ from invokeclone.families.stable_diffusion.fields import (
     unet_of,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import FieldDescriptions, Input, InputField, OutputField
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.metadata import check_exists, check_type
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField, OutputField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, SubModelType
 from invokeclone.models.identify import registry
 
 _GRID = 8

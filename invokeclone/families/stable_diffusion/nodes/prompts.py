@@ -2,9 +2,15 @@
 
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ConditioningField, FieldDescriptions, InputField, TensorField, UIComponent
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import ConditioningOutput
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import ConditioningOutput
+from invokeclone.graph.vocabulary.fields import (
+    ConditioningField,
+    FieldDescriptions,
+    InputField,
+    TensorField,
+    UIComponent,
+)
 
 
 @invocation("compel", title="Prompt - SD1.5", tags=["prompt", "compel"], category="prompt", version="1.2.1")

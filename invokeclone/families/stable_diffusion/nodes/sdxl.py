@@ -11,7 +11,10 @@ from invokeclone.families.stable_diffusion.fields import (
     unet_of,
 )
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import (
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.outputs import ConditioningOutput
+from invokeclone.graph.vocabulary.fields import (
     ConditioningField,
     FieldDescriptions,
     Input,
@@ -19,11 +22,8 @@ from invokeclone.graph.fields import (
     TensorField,
     UIComponent,
 )
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.metadata import check_exists, check_type
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.outputs import ConditioningOutput
-from invokeclone.graph.taxonomy import BaseModelType, ModelType, SubModelType
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, SubModelType
 
 if TYPE_CHECKING:
     from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo

@@ -9,11 +9,11 @@ from invokeclone.families.stable_diffusion.fields import UNetField
 from invokeclone.families.stable_diffusion.nodes.controls import controlnets
 from invokeclone.families.stable_diffusion.nodes.denoise import at_least_one, denoise_task
 from invokeclone.graph.context import InvocationContext, PipelineIntermediateState
-from invokeclone.graph.fields import ConditioningField, FieldDescriptions, Input, InputField, LatentsField
-from invokeclone.graph.hints import UIType
-from invokeclone.graph.invocation import BaseInvocation, invocation
-from invokeclone.graph.outputs import LATENT_SCALE_FACTOR, LatentsOutput
-from invokeclone.graph.scheduler_names import SCHEDULER_NAME_VALUES
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.outputs import LATENT_SCALE_FACTOR, LatentsOutput
+from invokeclone.graph.vocabulary.fields import ConditioningField, FieldDescriptions, Input, InputField, LatentsField
+from invokeclone.graph.vocabulary.hints import UIType
+from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 
 
 @invocation(

@@ -1,6 +1,6 @@
 """ControlNets, T2I adapters and IP adapters of UNets, and which preprocessor a control model wants by its name."""
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import ControlAdapterDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk

@@ -1,6 +1,6 @@
 """Textual inversions: a few vectors as wide as the text encoder's tokens."""
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import Rule, require

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from invokeclone.graph.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import require

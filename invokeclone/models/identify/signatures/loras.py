@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import LoraModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk

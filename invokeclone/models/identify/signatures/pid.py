@@ -1,6 +1,6 @@
 """PiD decoders: the channels of the latents that they take, the name where several families have as many."""
 
-from invokeclone.graph.taxonomy import BaseModelType, PiDDecoderVariantType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, PiDDecoderVariantType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import Rule, require

@@ -1,6 +1,6 @@
 """Main models with the UNet of Stable Diffusion 1, 2 or XL: pipelines and checkpoints. The width of the text tells them apart."""
 
-from invokeclone.graph.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.on_disk import OnDisk
 from invokeclone.models.identify.rules import Rule, require

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from invokeclone.engine.files import load_part
-from invokeclone.engine.load_request import LoadRequest
-from invokeclone.engine.loaders import loads
-from invokeclone.graph.taxonomy import BaseModelType, ModelFormat, ModelType
+from invokeclone.engine.loading.files import load_part
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.loading.loaders import loads
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 
 
 @loads(base=BaseModelType.Unknown, type=ModelType.Main, format=ModelFormat.Diffusers)

@@ -4,11 +4,18 @@ from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.fields import ConditioningField, DenoiseMaskField, Input, InputField, LatentsField, OutputField
-from invokeclone.graph.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.model_fields import ModelIdentifierField
-from invokeclone.graph.outputs import ConditioningOutput, LatentsOutput
-from invokeclone.graph.taxonomy import BaseModelType, SubModelType
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.outputs import ConditioningOutput, LatentsOutput
+from invokeclone.graph.vocabulary.fields import (
+    ConditioningField,
+    DenoiseMaskField,
+    Input,
+    InputField,
+    LatentsField,
+    OutputField,
+)
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 
 
 @invocation_output("tiny_flow_model_loader_output")

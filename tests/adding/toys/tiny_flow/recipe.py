@@ -5,7 +5,7 @@ from typing import Any
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import DenoiseRun, Model, ModelParts, Recipe, recipe
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 
 @recipe(BaseModelType.Unknown)

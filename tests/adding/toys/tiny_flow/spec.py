@@ -3,8 +3,8 @@
 from typing import Literal
 
 from invokeclone.components.autoencoders.latent_spaces import STABLE_DIFFUSION
-from invokeclone.graph.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
-from invokeclone.graph.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, LatentSpace, ModelDefaults
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.identify.rules import Family, Rule

@@ -8,7 +8,7 @@ import pytest
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.web import Web
 from invokeclone.kit.config.settings import Settings
-from invokeclone.models.install.hub import TOKEN_FILE, Hub, is_repository
+from invokeclone.models.install.sources.hub import TOKEN_FILE, Hub, is_repository
 from invokeclone.users.current import User, current_user
 from tests.fake_downloads import until
 

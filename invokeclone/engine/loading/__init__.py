@@ -1,0 +1,1 @@
+"""Loading models: files, folders, conversion, the table of loaders."""

@@ -1,0 +1,99 @@
+"""Reading model files: tensors of a checkpoint, and the parts of a folder as diffusers and transformers save them."""
+
+import importlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invokeclone.engine.loading import folders, torch_files
+from invokeclone.engine.loading.load_request import LoadRequest
+
+_LIBRARIES = ("diffusers", "transformers")
+"""Whose classes a folder may name; code that comes with a model is never run."""
+_KINDS = frozenset(
+    {
+        "diffusers.ModelMixin", "diffusers.SchedulerMixin", "transformers.PreTrainedModel",
+        "transformers.PreTrainedTokenizerBase", "transformers.ImageProcessingMixin",
+        "transformers.FeatureExtractionMixin", "transformers.ProcessorMixin",
+    }
+)  # fmt: skip
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint whose names begin with one of `prefixes`; only those are read from safetensors.
+
+    Of a torch file nothing but tensors, and mappings of tensors, is read, and never by torch.load.
+    """
+    starts = tuple(prefixes)
+    if path.suffix.lower() == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(starts)}  # noqa: SIM118
+    stored = torch_files.read(path)
+    inner = stored.get("state_dict")
+    stored = inner if isinstance(inner, dict) else stored
+    return {name: value for name, value in stored.items() if name.startswith(starts)}
+
+
+def load_part(request: LoadRequest, class_name: str | None = None, *, dtype: torch.dtype | None = None) -> Any:
+    """Return the part `request.submodel` of a pipeline's folder: a network, a tokenizer or a scheduler.
+
+    Its class is the one that model_index.json names, or `class_name` where that file does not name one. Weights are those
+    of the record's repo_variant where the folder has it, in `dtype` (the request's own if None), nothing is downloaded.
+    Raises ValueError for a part that the model does not have.
+    """
+    folder = request.path / str(request.submodel)
+    cls = _class_of(request.path, str(request.submodel), class_name)
+    return load_folder(folder, cls, dtype or request.dtype, getattr(request.config, "repo_variant", None))
+
+
+def load_folder(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """Return an object of a diffusers or transformers class from the folder it was saved to; networks in `dtype`."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"the model in {folder.parent} has no part {folder.name}: select a model of the kind that the node is for"
+        )
+    _hide_progress_bars()
+    if (config := folder / "scheduler_config.json").is_file():
+        return cls.from_config(read_json(config))
+    return folders.load(folder, cls, dtype, variant)
+
+
+def _class_of(model: Path, part: str, otherwise: str | None) -> Any:
+    index = read_json(model / "model_index.json") if (model / "model_index.json").is_file() else {}
+    library, name = index.get(part) or (None, None)
+    if library is None and otherwise is not None:
+        library, _, name = otherwise.partition(".")
+    if library not in _LIBRARIES or not isinstance(name, str):
+        raise ValueError(f"{model.name} has no part {part!r} that can be loaded")
+    found = getattr(importlib.import_module(library), name, None)
+    if not isinstance(found, type) or not _is_part(found):
+        raise ValueError(
+            f"{model.name} says that its {part} is a {library}.{name}, which is no network, tokenizer or sampler"
+        )
+    return found
+
+
+def _is_part(cls: type) -> bool:
+    """Tell whether a class is of a kind that a folder may name: pipelines and Auto classes, which look for code, are not."""
+    bases = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in cls.__mro__}
+    return not bases.isdisjoint(_KINDS)
+
+
+def _hide_progress_bars() -> None:
+    """Keep progress bars out of the log."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,163 @@
+"""Parts of model folders as diffusers and transformers objects, made from their tensors and plain settings alone.
+
+The libraries look for more in a folder than weights: Python files, pickles, adapters and checkpoints of other tools, names of
+kernels and models to fetch. They are given a folder of links in which there is none of that (`plain_view`), so what they
+would do with it does not matter. Torch's own files are read by `torch_files`.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invokeclone.engine.loading import torch_files
+from invokeclone.models.files.on_disk import check_index, indexed_form
+
+INDEX = "model_index.json"
+_PLAIN = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
+"""Endings of files that hold texts, settings and tensors; `.model` is a SentencePiece vocabulary."""
+_LEFT_OUT = frozenset({INDEX, "adapter_config.json"})
+"""Files that would have the libraries look for other parts, or for another model to put an adapter on."""
+_DROPPED = ("auto_map", "custom_pipelines", "custom_pipeline", "transformers_weights", "trust_remote_code")
+"""Settings that name code or other files to read, in any JSON file."""
+_ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+"""Settings that may name a kernel to fetch, as `owner/name`."""
+_VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "tekken.json"})
+"""JSON files without settings, which are large."""
+_MAX_JSON_BYTES = 50_000_000
+_BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?:-\d{5}-of-\d{5})?\.bin")
+
+
+def load(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None) -> Any:
+    """Return a network, tokenizer, processor or sampler of `cls` from the folder it was saved to; networks in `dtype`.
+
+    Of several weight files those of `variant` are read, or the only ones that there are, rather safetensors than torch's.
+    Raises InvalidModel for an index that names other files than the folder's, and for damaged files.
+    """
+    if not (folder / "config.json").is_file():
+        return load_plain(folder, cls)
+    number_format = {"dtype" if _is_of(cls, "transformers") else "torch_dtype": dtype}
+    files, safe, known = _weights(folder, variant)
+    with plain_view(folder) as view:
+        if safe or not files:
+            return cls.from_pretrained(
+                view, local_files_only=True, use_safetensors=True, variant=known, **number_format
+            ).eval()
+        tensors: dict[str, torch.Tensor] = {}
+        for file in files:
+            tensors |= {
+                name: value for name, value in torch_files.read(file).items() if isinstance(value, torch.Tensor)
+            }
+        return _from_tensors(view, cls, tensors, dtype).eval()
+
+
+def load_plain(folder: Path, cls: Any) -> Any:
+    """Return what has no weights: a tokenizer, an image processor."""
+    with plain_view(folder) as view:
+        return cls.from_pretrained(view, local_files_only=True)
+
+
+def load_automatic(folder: Path, cls: Any, **options: Any) -> Any:
+    """Return what one of transformers' Auto classes makes of a folder, of the library's own classes only."""
+    with plain_view(folder) as view:
+        return cls.from_pretrained(
+            view, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+        )
+
+
+@contextmanager
+def plain_view(folder: Path) -> Iterator[Path]:
+    """Yield a folder with links to the settings, texts and safetensors of `folder`, and nothing that names code or other files.
+
+    Raises InvalidModel for an index of weights that are not safetensors of this folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="invokeclone-model-") as scratch:
+        view = Path(scratch)
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() not in _PLAIN or file.name in _LEFT_OUT or not file.is_file():
+                continue
+            if file.suffix.lower() == ".json":
+                _put_json(file, view / file.name)
+            else:
+                (view / file.name).symlink_to(file.resolve())
+        yield view
+
+
+def _put_json(file: Path, target: Path) -> None:
+    """Link to a JSON file, or write a copy of it without what it must not have."""
+    if file.name in _VOCABULARIES:
+        target.symlink_to(file.resolve())
+        return
+    form = indexed_form(file.name)
+    if form == ".bin":
+        return
+    if file.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{file.name} is too large for settings")
+    if form is not None:
+        check_index(file)
+    text = file.read_bytes()
+    if not any(name.encode() in text for name in (*_DROPPED, *_ATTENTION)) and b"\\u" not in text:
+        target.symlink_to(file.resolve())
+        return
+    target.write_text(json.dumps(_harmless(json.loads(text))), encoding="utf-8")
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _harmless(each) for name, each in value.items() if name not in _DROPPED and not _names_kernel(name, each)
+    }
+
+
+def _names_kernel(name: str, value: Any) -> bool:
+    return name in _ATTENTION and "/" in json.dumps(value)
+
+
+def _weights(folder: Path, variant: str | None) -> tuple[list[Path], bool, str | None]:
+    """Return the torch files to read, whether safetensors are there instead, and which variant to read."""
+    names = sorted(file.name for file in folder.iterdir())
+    safe = any(name.endswith(".safetensors") for name in names)
+    files = [name for name in names if name.endswith(".safetensors") or (not safe and _BIN.fullmatch(name))]
+    variants = {name.split(".")[1].partition("-")[0] for name in files if name.count(".") > 1}
+    plain = any(name.count(".") == 1 for name in files)
+    known = variant if variant in variants else None if plain or not variants else min(variants)
+    if safe:
+        return [], True, known
+    return [folder / name for name in files if _variant_of(name) == known], False, known
+
+
+def _variant_of(name: str) -> str | None:
+    match = _BIN.fullmatch(name)
+    return match["variant"] if match else None
+
+
+def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """Return a network with these tensors, of which none may be missing. Raises ValueError."""
+    if _is_of(cls, "transformers"):
+        config = cls.config_class.from_pretrained(view, local_files_only=True)
+        return cls.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        model = cls.from_config(cls.load_config(view, local_files_only=True))
+    tensors = dict(tensors)
+    model._fix_state_dict_keys_on_load(tensors)  # noqa: SLF001  (diffusers' own names of earlier versions)
+    try:
+        missing = model.load_state_dict(tensors, strict=False, assign=True).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit config.json: {error}") from error
+    if missing:
+        raise ValueError(f"the weights are incomplete, {missing[0]} is missing")
+    return model.to(dtype)
+
+
+def _is_of(cls: Any, library: str) -> bool:
+    return str(cls.__module__).startswith(f"{library}.")

@@ -1,0 +1,157 @@
+"""Which nodes and outputs there are, by type; decorators add to it, validation and publishing read it.
+
+It does not know what a node does. Classes come in by import (`discover`), or from a custom node pack at any later time.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import SchemaValidator, core_schema
+
+from invokeclone.graph.invocations import absent, discovery
+
+if TYPE_CHECKING:
+    from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
+
+_nodes: "dict[str, type[BaseInvocation]]" = {}
+_outputs: "dict[str, type[BaseInvocationOutput]]" = {}
+_allowed: frozenset[str] | None = None
+_denied: frozenset[str] = frozenset()
+_validators: dict[str, SchemaValidator] = {}
+_usable: "dict[str, dict[str, type[BaseInvocation]]]" = {}
+
+
+def nodes() -> "dict[str, type[BaseInvocation]]":
+    """Every node class that may be used, by type."""
+    return {name: cls for name, cls in _nodes.items() if _may_be_used(name)}
+
+
+def nodes_in_use() -> "dict[str, type[BaseInvocation]]":
+    """Return the same as `nodes`, kept until something changes; for reading only."""
+    if "nodes" not in _usable:
+        _usable["nodes"] = nodes()
+    return _usable["nodes"]
+
+
+def outputs() -> "dict[str, type[BaseInvocationOutput]]":
+    """Every output class, by type."""
+    return dict(_outputs)
+
+
+def get(node_type: str) -> "type[BaseInvocation]":
+    """Return the class of a node type; KeyError when there is none or it may not be used."""
+    if not _may_be_used(node_type):
+        raise KeyError(node_type)
+    return _nodes[node_type]
+
+
+def remedy(node_type: str) -> str:
+    """Return what would bring a node type that is not there, or what could take its place."""
+    if node_type in _nodes:
+        return "The settings allow_nodes and deny_nodes switch it off."
+    if (missing := absent.remedy(node_type)) is not None:
+        return missing
+    kind = node_type.partition("_")[0]
+    near = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []
+    near += [name for name in difflib.get_close_matches(node_type[:100], nodes_in_use(), 3) if name not in near]
+    others = f", or use {', '.join(sorted(near)[:5])} instead" if near else ""
+    return f"Install the node pack that it belongs to{others}."
+
+
+def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str] | None = None) -> None:
+    """Offer only some node types (settings `allow_nodes`, `deny_nodes`); None lifts a restriction."""
+    global _allowed, _denied  # noqa: PLW0603 - the registry is one per process
+    _allowed = None if allow_nodes is None else frozenset(allow_nodes)
+    _denied = frozenset(deny_nodes or ())
+    _changed()
+
+
+def register_node(node_type: str, cls: "type[BaseInvocation]") -> None:
+    """Add a node class; ValueError when another class has the type already."""
+    _check_free(node_type, cls, _nodes.get(node_type))
+    _nodes[node_type] = cls
+    _changed()
+
+
+def register_output(output_type: str, cls: "type[BaseInvocationOutput]") -> None:
+    """Add an output class; ValueError when another class has the type already."""
+    _check_free(output_type, cls, _outputs.get(output_type))
+    _outputs[output_type] = cls
+    _changed()
+
+
+def forget_pack(package: str) -> list[str]:
+    """Take out every node and output that came with a top-level package; returns the node types taken out."""
+    gone = [name for name, cls in _nodes.items() if _package(cls) == package]
+    for name in gone:
+        del _nodes[name]
+    for name in [name for name, cls in _outputs.items() if _package(cls) == package]:
+        del _outputs[name]
+    _changed()
+    return gone
+
+
+def discover() -> None:
+    """Import every module that holds built-in nodes or outputs: `invokeclone.nodes.*.*`, and those of families and components."""
+    importlib.import_module("invokeclone.graph.session.control")
+    for part in ("fields", "nodes"):
+        for package in discovery.modules(part):
+            _import_inside(package)
+    nodes_package = importlib.import_module("invokeclone.nodes")
+    for theme in pkgutil.iter_modules(nodes_package.__path__):
+        _import_inside(importlib.import_module(f"{nodes_package.__name__}.{theme.name}"))
+
+
+def _import_inside(package: ModuleType) -> None:
+    """Import the modules of a package, but not its subpackages, which hold what nodes import when they run."""
+    for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if not info.ispkg:
+            importlib.import_module(f"{package.__name__}.{info.name}")
+
+
+def node_validator() -> SchemaValidator:
+    """Return validates a node of any type by its `type`; built when first needed after a change."""
+    if "nodes" not in _validators:
+        _validators["nodes"] = _tagged_union(nodes())
+    return _validators["nodes"]
+
+
+def output_validator() -> SchemaValidator:
+    """Return validates an output of any type by its `type`; built when first needed after a change."""
+    if "outputs" not in _validators:
+        _validators["outputs"] = _tagged_union(_outputs)
+    return _validators["outputs"]
+
+
+def _changed() -> None:
+    _validators.clear()
+    _usable.clear()
+
+
+def _may_be_used(node_type: str) -> bool:
+    return (_allowed is None or node_type in _allowed) and node_type not in _denied
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+def _check_free(name: str, cls: type, present: type | None) -> None:
+    """Only a reload of the same class may take a name again."""
+    if present is None or (present.__module__, present.__qualname__) == (cls.__module__, cls.__qualname__):
+        return
+    message = f"the type {name!r} is taken by {present.__module__}.{present.__qualname__}"
+    raise ValueError(message)
+
+
+def _tagged_union(classes: dict[str, Any]) -> SchemaValidator:
+    """Return a union by `type` whose members are compiled only when one of them is met.
+
+    The error of a member's own validation keeps its place: (…, type, field).
+    """
+    choices = {name: core_schema.no_info_plain_validator_function(cls.model_validate) for name, cls in classes.items()}
+    return SchemaValidator(core_schema.tagged_union_schema(choices, discriminator="type"))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""What nodes are described with: fields, types of models, hints for editors."""

@@ -1,0 +1,171 @@
+"""Hugging Face: which token to use, what a repository holds, where its files are.
+
+The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. The library checks names and makes addresses; what goes over
+the network goes through `Web` (docs/decisions/0009). Does not depend on which files are selected.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import AnyHttpUrl
+
+from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed
+from invokeclone.downloads.web import Web
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.files.storage import remove_file, write_file
+from invokeclone.kit.process.offload import in_thread
+from invokeclone.models.files.on_disk import MODEL_FILES
+from invokeclone.models.install.sources.metadata import HuggingFaceMetadata, RemoteModelFile
+from invokeclone.models.records.schemas import HFTokenStatus
+
+TOKEN_FILE = "hf_token"  # noqa: S105  (the file's name)
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class NotARepository(BadRequest):
+    """The text is no `owner/name`."""
+
+
+class Hub:
+    """One for a process's life, or for each question: it keeps nothing."""
+
+    def __init__(self, settings: Settings, web: Web, environment: Mapping[str, str] | None = None) -> None:
+        """Ask through `web`; the environment says where the hub is, and where Hugging Face's own token lies."""
+        self._environment = os.environ if environment is None else environment
+        self._web = web
+        self._file = settings.root / TOKEN_FILE
+        self.endpoint = (self._environment.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    def token(self) -> str | None:
+        """Return the token to use: the one that was logged in with here, else Hugging Face's own. Blocking."""
+        own = _read(self._file)
+        environment = self._environment.get("HF_TOKEN") or self._environment.get("HUGGING_FACE_HUB_TOKEN")
+        return own or environment or _read(self._library_file())
+
+    async def token_for(self, url: str) -> str | None:
+        """Return the token for an address: only the hub's own ones get any."""
+        if _origin(url) != _origin(self.endpoint):
+            return None
+        return await in_thread(self.token)
+
+    async def status(self) -> HFTokenStatus:
+        """Say whether the token that would be used works."""
+        return await self._check(await in_thread(self.token))
+
+    async def login(self, token: str) -> HFTokenStatus:
+        """Keep a token if the hub says that it works, for this user of the machine alone to read."""
+        status = await self._check(token.strip())
+        if status is HFTokenStatus.VALID:
+            await in_thread(write_file, self._file, token.strip().encode(), 0o600)
+        return status
+
+    async def logout(self) -> HFTokenStatus:
+        """Forget the token that was logged in with; the answer is of the one that would be used now."""
+        await in_thread(remove_file, self._file)
+        return await self.status()
+
+    async def metadata(self, repo: str, token: str | None = None) -> HuggingFaceMetadata:
+        """Return what is in the newest state of a repository. Raises NotARepository, DownloadFailed and its kinds."""
+        if not await is_repository(repo):
+            raise NotARepository(f"not the name of a repository (owner/name): {repo!r}")
+        token = token or await in_thread(self.token)
+        try:
+            answer = await self._web.get_json(f"{self.endpoint}/api/models/{repo}?blobs=true", token=token)
+        except AccessDenied as error:
+            raise AccessDenied(f"{repo}: no such repository, or one that wants a login with access to it") from error
+        return await in_thread(self._described, repo, answer)
+
+    def file_url(self, url: str) -> str:
+        """Return the address of the file that a hub's page at `url` shows; any other address stays as it is."""
+        if _origin(url) != _origin(self.endpoint):
+            return url
+        return re.sub(r"^(https?://[^/]+/[^/]+/[^/?#]+)/blob/", r"\1/resolve/", url)
+
+    def _described(self, repo: str, answer: Any) -> HuggingFaceMetadata:
+        siblings = answer.get("siblings") if isinstance(answer, dict) else None
+        if not isinstance(siblings, list):
+            raise DownloadFailed(f"{self.endpoint} doesn't say what files {repo} has")
+        revision = str(answer.get("sha") or "main")
+        files = [self._file_of(repo, revision, entry) for entry in siblings if isinstance(entry, dict)]
+        folders = any(file.path.as_posix() == "model_index.json" for file in files)
+        return HuggingFaceMetadata(
+            name=repo.partition("/")[2],
+            id=repo,
+            files=files,
+            api_response=orjson.dumps(answer).decode(),
+            is_diffusers=folders,
+            ckpt_urls=_checkpoints(files, only_top=folders),
+        )
+
+    def _file_of(self, repo: str, revision: str, entry: dict[str, Any]) -> RemoteModelFile:
+        from huggingface_hub import hf_hub_url
+
+        lfs = entry.get("lfs") if isinstance(entry.get("lfs"), dict) else {}
+        path, size, sha256 = str(entry.get("rfilename") or ""), entry.get("size"), str((lfs or {}).get("sha256") or "")
+        return RemoteModelFile(
+            url=AnyHttpUrl(hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)),
+            path=Path(path),
+            size=size if isinstance(size, int) and size >= 0 else None,
+            sha256=sha256 if _SHA256.match(sha256) else None,
+        )
+
+    def _library_file(self) -> Path:
+        environment = self._environment
+        cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
+        folder = Path(environment.get("HF_HOME") or cache / "huggingface")
+        return Path(environment.get("HF_TOKEN_PATH") or folder / "token").expanduser()
+
+    async def _check(self, token: str | None) -> HFTokenStatus:
+        if not token:
+            return HFTokenStatus.INVALID
+        try:
+            await self._web.get_json(f"{self.endpoint}/api/whoami-v2", token=token, tries=1)
+        except AccessDenied:
+            return HFTokenStatus.INVALID
+        except (DownloadFailed, AddressRefused):
+            return HFTokenStatus.UNKNOWN
+        return HFTokenStatus.VALID
+
+
+async def is_repository(text: str) -> bool:
+    """Tell whether the text has the form of a repository's name, `owner/name`."""
+    return "/" in text and await in_thread(_is_valid, text)
+
+
+def _is_valid(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _checkpoints(files: list[RemoteModelFile], *, only_top: bool) -> list[AnyHttpUrl] | None:
+    """Return the single-file models: in a repository of folders only those beside the folders."""
+    found = [
+        file.url
+        for file in files
+        if file.path.suffix.lower() in MODEL_FILES and not (only_top and len(file.path.parts) > 1)
+    ]
+    return found or None
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), parts.netloc.lower()
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

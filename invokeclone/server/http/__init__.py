@@ -1,0 +1,1 @@
+"""HTTP for every route: who may call, what a body may be, how errors are answered."""

@@ -1,0 +1,160 @@
+"""How JSON bodies are read, on every route of InvokeAI's API: by the one rule of `kit/json_text`, and null for what has a default.
+
+Large bodies are read off the event loop.
+"""
+
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, get_args, get_origin
+
+from fastapi import APIRouter, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope
+
+from invokeclone.graph.invocations.types import is_union, takes_none
+from invokeclone.kit.errors import InvokeCloneError, Unprocessable
+from invokeclone.kit.json_text import SLICED, decode
+from invokeclone.kit.process.garbage import uncollected
+from invokeclone.kit.process.offload import off_loop
+from invokeclone.kit.requests import FormRequest, resources_of
+
+MANY_OBJECTS = 256 * 1024
+"""Bytes of a body from which the objects that come of it would make a look for garbage long."""
+
+Fill = Callable[[Any], Any]
+
+
+def read_strictly(router: APIRouter) -> APIRouter:
+    """Make the router's routes read their bodies here, but for those that have a class of their own; return it."""
+    for route in router.routes:
+        if type(route) is APIRoute:
+            route.__class__ = JsonRoute
+        elif isinstance(inside := getattr(route, "original_router", None), APIRouter):
+            read_strictly(inside)
+    return router
+
+
+class JsonRoute(APIRoute):
+    """A route that is given its JSON body as `JsonRequest` reads it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler with the request exchanged."""
+        handle = super().get_route_handler()
+        fill = _filling(self.dependant, embedded=self._embed_body_fields)
+
+        async def handler(request: Request) -> Response:
+            with contextlib.ExitStack() as stack:
+                strict = JsonRequest(request.scope, request.receive, fill, stack)
+                try:
+                    return await handle(strict)
+                finally:
+                    strict.forget()
+
+        return handler
+
+
+class JsonRequest(FormRequest):
+    """A request whose JSON, and whose form, hold nothing that cannot be stored."""
+
+    def __init__(self, scope: Scope, receive: Receive, fill: Fill, stack: contextlib.ExitStack) -> None:
+        """`stack` is closed when the request has been answered."""
+        super().__init__(scope, receive)
+        self._fill = fill
+        self._stack = stack
+
+    async def json(self) -> Any:
+        """Return the body's value. Raises HTTPException for what is over a limit or not storable, and JSONDecodeError."""
+        if not hasattr(self, "_json"):
+            data = await self.body()
+            limits = resources_of(self).settings.limits
+
+            def read() -> Any:
+                value = decode(data, limits, text_kib=limits.text_kib)
+                _check_lists(value, limits.names)
+                return self._fill(value)
+
+            if len(data) >= MANY_OBJECTS:
+                self._stack.enter_context(uncollected())
+            try:
+                self._json = read() if len(data) < SLICED else await off_loop(read)
+            except InvokeCloneError as error:  # FastAPI would answer 400 without the reason
+                raise HTTPException(error.status, str(error)) from error
+        return self._json
+
+    def forget(self) -> None:
+        """Let go of the body's value: thousands of objects that the next look for garbage need not go through."""
+        self._json = None
+
+
+def _check_lists(value: Any, most: int) -> None:
+    """Raise Unprocessable for a list of more names or ids than a statement takes, in the body's first level."""
+    parts = {"the body": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
+    for name, part in parts.items():
+        if isinstance(part, list) and len(part) > most:
+            raise Unprocessable(f"{name[:100]} has {len(part)} entries, more than {most} (setting limits.names)")
+
+
+# Null for what has a default
+
+
+def _filling(dependant: Dependant, *, embedded: bool) -> Fill:
+    """Return what takes the nulls out of a route's body that stand for a default."""
+    fields = {field.alias: field.field_info for field in dependant.body_params}
+    if embedded:
+        return _of_fields(fields, params=True) or _unchanged
+    return next((_of_annotation(field.annotation) for field in fields.values()), None) or _unchanged
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _of_fields(
+    fields: dict[str, FieldInfo], within: frozenset[type] = frozenset(), *, params: bool = False
+) -> Fill | None:
+    """Return what takes nulls out of an object; parameters of a route have always taken them for their default."""
+    optional = [
+        name
+        for name, field in fields.items()
+        if not field.is_required() and (params or not takes_none(field.annotation))
+    ]
+    inside = {name: found for name, field in fields.items() if (found := _of_annotation(field.annotation, within))}
+    if not optional and not inside:
+        return None
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            for name in optional:
+                if name in value and value[name] is None:
+                    del value[name]
+            for name, fill_inside in inside.items():
+                if name in value:
+                    value[name] = fill_inside(value[name])
+        return value
+
+    return fill
+
+
+def _of_annotation(annotation: Any, within: frozenset[type] = frozenset()) -> Fill | None:
+    """Return what takes nulls out of a model, an optional one, or each of a list; None where there is nothing to do."""
+    if is_union(annotation):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return _of_annotation(members[0], within) if len(members) == 1 else None
+    if get_origin(annotation) is list:
+        fill = _of_annotation(get_args(annotation)[0], within)
+        return None if fill is None else lambda value: _each(value, fill)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in within:
+        return _of_fields(_by_name(annotation.model_fields.items()), within | {annotation})
+    return None
+
+
+def _by_name(fields: Iterable[tuple[str, FieldInfo]]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in fields}
+
+
+def _each(value: Any, fill: Fill) -> Any:
+    return [fill(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,158 @@
+"""What happens before any route sees a request: large bodies, NUL characters, and what touches images being moved, are refused.
+
+Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
+"""
+
+import contextlib
+import re
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from invokeclone.images.errors import ImagesMoving
+from invokeclone.kit.config.limits import MIB, Limits
+from invokeclone.kit.resources import Resources
+from invokeclone.server.http.errors import answer
+from invokeclone.shims import routers as shims
+
+VIDEO_FIELDS = 2 * MIB
+"""Room for the fields around a video."""
+
+OWN_API = ("/api/v1/", "/api/v2/")
+IMAGE_FILES = re.compile(r"/api/v1/images/i/[^/]*/(full|thumbnail|workflow)|/api/v1/images/download/.*")
+IMAGE_CHANGES = ("/api/v1/images/", "/api/v1/boards/", "/api/v1/board_images/")
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class _OverLimit(Exception):
+    """The body turned out longer than allowed while it was read."""
+
+
+class BodyLimit:
+    """Answers 413 when a body is, or grows, larger than its route may carry; nothing past the limit is read."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app = app
+        self.limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a counting `receive`."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = _limit(self.limits, scope["path"], headers.get("content-type", ""))
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit.bytes:
+            await _too_large(scope, limit)(scope, receive, send)
+            return
+        await self._counted(scope, receive, send, limit)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: "_Limit") -> None:
+        read = 0
+        over = started = False
+
+        async def counting_receive() -> Message:
+            nonlocal read, over
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > limit.bytes:
+                over = True
+                raise _OverLimit
+            return message
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal started
+            if not over:
+                started = True
+                await send(message)
+
+        with contextlib.suppress(_OverLimit):
+            await self.app(scope, counting_receive, guarded_send)
+        if over and not started:
+            await _too_large(scope, limit)(scope, receive, send)
+
+
+def _refusal(scope: Scope, status: int, message: str) -> Response:
+    """Return the refusal, in the words of another dialect where the address is one of its."""
+    return shims.refusal(scope["path"], status, message) or answer(status, message)
+
+
+def _too_large(scope: Scope, limit: "_Limit") -> Response:
+    refusal = _refusal(scope, 413, f"the body is over {limit.mib} MiB (setting limits.{limit.setting})")
+    refusal.headers["Connection"] = "close"
+    return refusal
+
+
+class _Limit(NamedTuple):
+    """How large a body may be, by which setting."""
+
+    setting: str
+    mib: int
+    fields: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.mib * MIB + self.fields
+
+
+def _limit(limits: Limits, path: str, content_type: str) -> _Limit:
+    if path.endswith("/videos/upload"):
+        return _Limit("video_mib", limits.video_mib, VIDEO_FIELDS)
+    if content_type.startswith("multipart/"):
+        return _Limit("upload_mib", limits.upload_mib)
+    if path.startswith(OWN_API):
+        return _Limit("json_mib", limits.json_mib)
+    return _Limit("image_json_mib", limits.image_json_mib)
+
+
+class NoNulCharacters:
+    """Answers 422 to an address or query with a NUL character, which neither files nor databases take."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope.get("query_string", b"")):
+            await _refusal(scope, 422, "the address holds a NUL character")(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+class SingleSlashes:
+    """Takes doubled slashes out of addresses, which clients make of a base address that ends in one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on under the plain address."""
+        path = scope.get("path", "")
+        if "//" in path:
+            scope = {**scope, "path": re.sub("/{2,}", "/", path)}
+        await self.app(scope, receive, send)
+
+
+class ImagesAtRest:
+    """Answers 409 to what would read or change the files of images while they are being moved."""
+
+    def __init__(self, app: ASGIApp, resources: Resources) -> None:
+        self.app = app
+        self.resources = resources
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if self.resources.maintenance and scope["type"] == "http" and _touches_images(scope["method"], scope["path"]):
+            await answer(ImagesMoving.status, str(ImagesMoving()))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _touches_images(method: str, path: str) -> bool:
+    if method in SAFE_METHODS:
+        return IMAGE_FILES.fullmatch(path) is not None
+    return path.startswith(IMAGE_CHANGES) and not path.endswith("/images_by_names")

@@ -1,0 +1,312 @@
+"""Which host names and which web pages may reach this server, over HTTP and sockets alike: two tables of rules, and what applies them.
+
+A page of another site can have a browser send requests to this server. Two things tell it from the user's own page:
+
+* The host name. A page whose own name is made to point at this machine (DNS rebinding) is "same origin" for the browser, but the
+  request still carries the page's name. So names have to be known here: HOST_RULES.
+* The origin. Browsers put the page's origin on every request that may change something, and on every WebSocket: ORIGIN_RULES.
+
+Programs send neither a foreign name nor an origin, and pass. A proxy's forwarded headers count when the proxy's address is one
+of `forwarded_allow_ips`.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.process.offload import in_thread
+from invokeclone.server.http.errors import answer
+from invokeclone.shims import routers as shims
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SOCKETS = "/ws/"
+"""What the addresses of socket.io begin with, whose polling needs an acceptable origin on every request."""
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
+"""Endings that the public DNS never answers (RFC 6761, RFC 6762, ICANN 2024, RFC 8375): no foreign page can have such a name."""
+AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[^\s\[\]/@:,]+)(:(?P<port>[0-9]{1,5}))?")
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+LOGGED_LIMIT = 100
+"""Refusals that are logged, each once."""
+MISDIRECTED = 421
+FORBIDDEN = 403
+DECISIVE = frozenset({b"host", b"origin", b"sec-fetch-site", b"x-forwarded-host", b"x-forwarded-proto"})
+"""The headers that the rules read."""
+REMEMBERED = 1000
+"""Senders that are remembered to have passed."""
+
+_log = log.get("server.origins")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings that the rules read."""
+
+    allowed_hosts: frozenset[str]
+    allow_origins: frozenset[str]
+    own_host: str
+    machine: frozenset[str]
+    """This machine's names, in lower case."""
+    proxies: "Addresses"
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Policy":
+        """Return the policy that `settings` describe; the machine's full name is read later, when it is needed."""
+        return cls(
+            frozenset(host_name(entry) or entry for entry in settings.allowed_hosts),
+            frozenset(origin.lower().rstrip("/") for origin in settings.allow_origins),
+            host_name(settings.host) or "",
+            frozenset({socket.gethostname().lower()}),
+            Addresses(settings.forwarded_allow_ips),
+        )
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What a request tells of the one who sent it."""
+
+    authorities: tuple[str, ...]
+    """`Host`, and what a trusted proxy forwards as such: name or address, with a port where there is one."""
+    origin: str | None
+    fetch_site: str
+    """`Sec-Fetch-Site`, which browsers send over https and to localhost only; no page can set it."""
+    is_https: bool
+
+
+class Addresses:
+    """A list of addresses and networks, as `forwarded_allow_ips` has them; `*` is all."""
+
+    def __init__(self, text: str) -> None:
+        """Read entries that are separated by commas; what is no address is compared as text."""
+        entries = {entry.strip() for entry in text.split(",") if entry.strip()}
+        self._all = "*" in entries
+        self._texts = frozenset(entries)
+        self._networks = tuple(network for entry in entries if (network := _network(entry)) is not None)
+
+    def __contains__(self, text: str) -> bool:
+        """Tell whether an address is in the list."""
+        if self._all or text in self._texts:
+            return True
+        address = _address(text)
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def host_name(authority: str) -> str | None:
+    """Return the name or address in an authority, in lower case, without brackets, port and last dot; None: it is none."""
+    address = _address(authority.strip())
+    match = AUTHORITY.fullmatch(authority.strip())
+    if address is None and match is None:
+        return None
+    name = str(address) if match is None else match["host"]
+    return _ascii(name.strip("[]").lower().removesuffix("."))
+
+
+def _ascii(name: str) -> str:
+    """Return an international name as it travels."""
+    try:
+        return name if name.isascii() else name.encode("idna").decode()
+    except UnicodeError:
+        return name
+
+
+# The tables: the first rule that holds lets a name or an origin pass; where none does, the request is refused.
+
+HostRule = Callable[[str, Policy], bool]
+OriginRule = Callable[[Sender, Policy], bool]
+
+HOST_RULES: dict[str, HostRule] = {
+    "an address": lambda name, _: _address(name) is not None,
+    "a name without a dot, which the public DNS does not answer": lambda name, _: "." not in name,
+    "a name that is private by its ending": lambda name, _: name.endswith(PRIVATE_SUFFIXES),
+    "this machine's name": lambda name, policy: name in policy.machine,
+    "the name in `host`": lambda name, policy: name == policy.own_host,
+    "a name in `allowed_hosts`": lambda name, policy: any(_matches(name, entry) for entry in policy.allowed_hosts),
+}
+
+ORIGIN_RULES: dict[str, OriginRule] = {
+    "no browser": lambda sender, _: sender.origin is None and sender.fetch_site in ("", "none"),
+    "an origin in `allow_origins`": lambda sender, policy: _is_listed(sender.origin, policy.allow_origins),
+    "the server's own origin": lambda sender, _: _is_own(sender),
+    "own by the browser's word": lambda sender, _: sender.fetch_site == "same-origin" and sender.origin != "null",
+}
+
+
+def _matches(name: str, entry: str) -> bool:
+    if entry.startswith("*."):
+        return name.endswith(entry[1:])
+    return entry in ("*", name)
+
+
+def _is_listed(origin: str | None, allowed: frozenset[str]) -> bool:
+    return "*" in allowed or (origin is not None and origin.lower() in allowed)
+
+
+def _is_own(sender: Sender) -> bool:
+    """Tell whether the origin is a page of the host that the request went to.
+
+    Behind a proxy that ends TLS without a word the request seems to be http: then both schemes are own. Where it is https, a
+    page that came over http is not: somebody on the way may have written it.
+    """
+    scheme, _, authority = (sender.origin or "").lower().partition("://")
+    if scheme not in DEFAULT_PORTS or (sender.is_https and scheme == "http"):
+        return False
+    return any(_same(authority, own.lower(), DEFAULT_PORTS[scheme]) for own in sender.authorities)
+
+
+def _same(left: str, right: str, port: str) -> bool:
+    return bool(left) and left.removesuffix(f":{port}") == right.removesuffix(f":{port}")
+
+
+def refused_host(sender: Sender, policy: Policy) -> str | None:
+    """Return the name that no rule lets pass, None when all may."""
+    for authority in sender.authorities:
+        name = host_name(authority)
+        if name is None or not any(rule(name, policy) for rule in HOST_RULES.values()):
+            return authority
+    return None
+
+
+def is_refused_origin(sender: Sender, policy: Policy) -> bool:
+    """Tell whether no rule lets the origin pass."""
+    return not any(rule(sender, policy) for rule in ORIGIN_RULES.values())
+
+
+def sender_of(scope: Scope, proxies: Addresses) -> Sender:
+    """Return who sent a request; forwarded headers are read when a trusted proxy sent them."""
+    headers = Headers(scope=scope)
+    client = scope.get("client") or ("", 0)
+    is_proxied = client[0] in proxies
+    hosts = [host.strip() for host in headers.getlist("host") if host.strip()]
+    scheme = scope.get("scheme", "http")
+    if is_proxied:
+        hosts += [
+            host.strip() for line in headers.getlist("x-forwarded-host") for host in line.split(",") if host.strip()
+        ]
+        scheme = headers.get("x-forwarded-proto", scheme).split(",")[0].strip()
+    return Sender(
+        tuple(dict.fromkeys(hosts)),
+        headers.get("origin"),
+        headers.get("sec-fetch-site", ""),
+        scheme.lower() in ("https", "wss"),
+    )
+
+
+class OwnOrigin:
+    """Answers 421 to requests under a foreign host name, and 403 to writes and sockets of foreign pages.
+
+    It stands before uvicorn's reading of forwarded headers, which hides the address that a request came from.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._policy = Policy.of(settings)
+        self._passed: set[tuple[object, ...]] = set()
+        self._logged: set[str] = set()
+        self._lock = asyncio.Lock()
+        self._is_complete = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass the request on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        key = _key(scope)
+        if key in self._passed:
+            await self.app(scope, receive, send)
+            return
+        sender = sender_of(scope, self._policy.proxies)
+        host = refused_host(sender, self._policy)
+        if host is not None:
+            host = refused_host(sender, await self._complete_policy())
+        if host is not None:
+            await self._refuse(scope, receive, send, MISDIRECTED, _foreign_host(host))
+        elif _needs_own_origin(scope) and is_refused_origin(sender, self._policy):
+            await self._refuse(scope, receive, send, FORBIDDEN, _foreign_origin(sender))
+        else:
+            self._remember(key)
+            await self.app(scope, receive, send)
+
+    def _remember(self, key: tuple[object, ...]) -> None:
+        if len(self._passed) >= REMEMBERED:
+            self._passed.clear()
+        self._passed.add(key)
+
+    async def _complete_policy(self) -> Policy:
+        """Return the policy with this machine's full name, which is read once, when a name is in doubt: it may take a DNS server."""
+        async with self._lock:
+            if not self._is_complete:
+                full_name = (await in_thread(socket.getfqdn)).lower()
+                self._policy = replace(self._policy, machine=self._policy.machine | {full_name})
+                self._is_complete = True
+        return self._policy
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
+        if message not in self._logged and len(self._logged) < LOGGED_LIMIT:
+            self._logged.add(message)
+            _log.warning("refused, logged once: %s", message)
+        response = shims.refusal(scope["path"], status, message) or answer(status, message)
+        if scope["type"] == "websocket":
+            await _deny(scope, receive, send, response)
+        else:
+            await response(scope, receive, send)
+
+
+def _needs_own_origin(scope: Scope) -> bool:
+    return (
+        scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS or scope.get("path", "").startswith(SOCKETS)
+    )
+
+
+def _key(scope: Scope) -> tuple[object, ...]:
+    """Return all that the decision depends on: clients send the same with each request."""
+    client = scope.get("client")
+    decisive = [tuple(header) for header in scope["headers"] if header[0] in DECISIVE]
+    return (client[0] if client else "", scope.get("scheme"), _needs_own_origin(scope), *decisive)
+
+
+def _foreign_host(host: str) -> str:
+    name = (host_name(host) or host)[:200]
+    return (
+        f"{name!r} is not a name of this server; to reach it under this name, add it to allowed_hosts in invokeai.yaml"
+    )
+
+
+def _foreign_origin(sender: Sender) -> str:
+    if sender.origin is None:
+        return "a page of another site sent this request"
+    return (
+        f"a page of {sender.origin[:200]!r} sent this request, and this server knows itself as"
+        f" {', '.join(sender.authorities)[:400] or 'nothing'}; have the proxy pass the Host header on, or add the origin to"
+        " allow_origins in invokeai.yaml"
+    )
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+    """Answer the handshake of a WebSocket with a refusal, or close it where the server cannot send one."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await response(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008})

@@ -1,0 +1,41 @@
+"""Disks and databases that refuse, as answers: 507, 503 or 400 with a sentence; the log has the file and the reason."""
+
+import sqlite3
+
+from fastapi import FastAPI, Request
+from sqlalchemy.exc import DBAPIError
+from starlette.responses import Response
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.files.storage_errors import explained
+from invokeclone.server.http import errors
+
+_log = log.get("server")
+
+
+async def _file(request: Request, error: Exception) -> Response:
+    cause = explained(error)
+    if cause is None:
+        raise error  # a bug: rendered and logged as any other
+    return _answer(request, error, cause)
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    cause = explained(error)
+    if cause is None:
+        _log.error("the database refused a statement", exc_info=error)
+        return errors.answer(500, "the database refused a statement; the log says more")
+    return _answer(request, error, cause)
+
+
+def _answer(request: Request, error: Exception, cause: InvokeCloneError) -> Response:
+    _log.warning("%s %s: %s", request.method, request.url.path, error)
+    return errors.answer(cause.status, str(cause), cause.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` render what storage refuses."""
+    app.add_exception_handler(OSError, _file)
+    app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(sqlite3.Error, _database)

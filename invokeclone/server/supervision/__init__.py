@@ -1,0 +1,1 @@
+"""Worker processes: starting, messages, deadlines, restarts."""

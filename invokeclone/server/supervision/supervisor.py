@@ -1,0 +1,366 @@
+"""Keeps one worker process per generation device: starts, wakes, hints, asks, restarts and ends them.
+
+It knows the messages of the link and refuses to run or claim items: what the queue looks like is in the database, and a worker
+reads it there. Every message from here is only a hint that something changed.
+"""
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.server.supervision.link import Message, WorkerLink
+from invokeclone.server.supervision.workers import Worker
+
+COMMAND = (sys.executable, "-m", "invokeclone.worker")
+TERMINAL = frozenset({"completed", "failed", "canceled"})
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 60.0
+SILENCE_LIMIT = 600.0
+"""Seconds without a message (heartbeats come every second) after which a worker counts as hung.
+
+That long because native code of a node pack may hold the interpreter and still come to an end. A user who does not want to
+wait cancels the item: `cancel_grace_s` applies then.
+"""
+REMEMBERED_CANCELS = 1000
+
+FailOrphans = Callable[[str, str], Awaitable[Any]]
+"""Called with a device and a reason: fails the items that its dead worker was running."""
+
+_log = log.get("server.supervisor")
+
+
+class Supervisor:
+    """The workers of one server. All methods belong on the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        fail_orphans: FailOrphans,
+        *,
+        command: Sequence[str] = COMMAND,
+        patience: float = 5.0,
+        first_delay: float = FIRST_DELAY,
+    ) -> None:
+        """Prepare; `patience` is how many seconds a worker has to stop before each harder word."""
+        self._settings = settings
+        self._bus = bus
+        self._fail_orphans = fail_orphans
+        self._command = tuple(command)
+        self._patience = patience
+        self._first_delay = first_delay
+        self._workers: list[Worker] = []
+        self._devices: list[dict[str, str]] = []
+        self.hardware: list[dict[str, str]] = []
+        """The machine's devices, for as long as no worker has said which it found."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count(1)
+        self._stopping = asyncio.Event()
+        self._relaying = False
+        self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
+        self._packs: list[str] = []
+        self._anyone_ready = asyncio.Event()
+
+    # Life
+
+    async def start(self) -> None:
+        """Start a worker per configured device; with `auto` the first one tells which devices there are."""
+        self._bus.subscribe(self._hear)
+        self._task(self._watch(), "worker watch")
+        for device in _devices(self._settings):
+            self._add(device)
+
+    async def stop(self) -> None:
+        """End every worker, harder and harder; when this returns, none is left."""
+        self._stopping.set()
+        links = [worker.link for worker in self._workers if worker.link is not None]
+        await asyncio.gather(*(link.end(self._patience) for link in links))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _add(self, device: str) -> None:
+        worker = Worker(device)
+        self._workers.append(worker)
+        self._task(self._keep(worker), f"worker {device}")
+
+    def _task(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, worker: Worker) -> None:
+        """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
+        delay = self._first_delay
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            reason = await self._serve(worker)
+            if self._stopping.is_set():
+                return
+            expected, worker.killed_for = worker.killed_for is not None, None
+            wait = 0 if expected else delay
+            _log.error("%s; starting it again in %.1f s", reason, wait, extra=worker.log_fields("restart_worker"))
+            worker.restarts += 1
+            await self._orphan(worker.device, reason)
+            if expected:
+                continue
+            if time.monotonic() - started > LONGEST_DELAY:
+                delay = self._first_delay
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY)
+
+    async def _serve(self, worker: Worker) -> str:
+        """Run one process for the device to its end; return why it ended."""
+        environment = {}
+        if self._settings.pytorch_cuda_alloc_conf:
+            environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
+        command = (*self._command, "--device", worker.device)
+        try:
+            link = await WorkerLink.start(command, lambda message: self._receive(worker, message), environment)
+        except OSError as error:
+            return f"the worker for {worker.device} cannot be started: {error}"
+        link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})
+        worker.link, worker.heard, worker.sent = link, time.monotonic(), 0
+        try:
+            status = await link.ended()
+            reason = worker.killed_for or _explain(worker.device, status)
+        finally:
+            link.kill()
+        worker.lost(reason)
+        return reason
+
+    async def _orphan(self, device: str, reason: str) -> None:
+        try:
+            await self._fail_orphans(device, reason)
+        except Exception:  # noqa: BLE001  (whatever the database says, the worker must be started again)
+            extra = {"action": "fail_orphans", "device": device}
+            _log.exception("could not fail what the worker for %s was running", device, extra=extra)
+
+    async def _watch(self) -> None:
+        """End workers that have said nothing for very long: their event loop no longer turns."""
+        while True:
+            await asyncio.sleep(SILENCE_LIMIT / 10)
+            for worker in self._workers:
+                if worker.link is not None and time.monotonic() - worker.heard > SILENCE_LIMIT:
+                    worker.kill(f"the worker for {worker.device} is replaced: it was silent for {SILENCE_LIMIT:.0f} s")
+
+    # From the workers
+
+    def _receive(self, worker: Worker, message: Message) -> None:
+        worker.heard = time.monotonic()
+        match message.get("kind"):
+            case "ready":
+                self._ready(worker, message)
+            case "event":
+                self._relay(worker, str(message.get("name")), message.get("data") or {})
+            case "reply":
+                self._answer(worker, message)
+            case "heartbeat":
+                worker.beats(message)
+            case "stopping":
+                worker.deadline.stopping(int(message.get("item_id") or 0), self._settings.cancel_grace_s)
+            case "stopped":
+                _log.log(
+                    logging.DEBUG if self._stopping.is_set() else logging.WARNING,
+                    "the worker for %s ends: %s",
+                    worker.device,
+                    message.get("reason"),
+                    extra=worker.log_fields("end_worker"),
+                )
+            case other:
+                extra = worker.log_fields("read_message")
+                _log.warning("the worker for %s sent an unknown message %r", worker.device, other, extra=extra)
+
+    def _ready(self, worker: Worker, message: Message) -> None:
+        """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
+        worker.device = str(message.get("device") or worker.device)
+        if not worker.ready:
+            pid, extra = worker.link and worker.link.pid, worker.log_fields("start_worker")
+            _log.info("the worker for %s is ready (process %s)", worker.device, pid, extra=extra)
+        worker.ready = True
+        self._anyone_ready.set()
+        devices = [device for device in message.get("devices") or [] if isinstance(device, dict) and "device" in device]
+        if devices:
+            self._devices = devices
+        if _devices(self._settings) == ["auto"]:
+            for name in (str(device["device"]) for device in devices):
+                same_kind = name.split(":")[0] == worker.device.split(":")[0]
+                if same_kind and name not in [known.device for known in self._workers]:
+                    self._add(name)
+
+    def _relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
+        kind = EVENTS.get(name)
+        if kind is None:
+            extra = worker.log_fields("read_message")
+            _log.warning("the worker for %s sent an unknown event %r", worker.device, name, extra=extra)
+            return
+        if name == "queue_item_status_changed":
+            running = payload.get("status") == "in_progress"
+            worker.item_id = payload.get("item_id") if running else None
+            worker.queue_id = payload.get("queue_id") if running else None
+            worker.user_id = payload.get("user_id") if running else None
+            if running or worker.deadline.item_id == payload.get("item_id"):
+                worker.deadline.running(worker.item_id)
+            if worker.item_id is not None and worker.item_id in self._canceled:
+                worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+        self._relaying = True
+        try:
+            self._bus.publish(kind, payload)
+        finally:
+            self._relaying = False
+
+    def _answer(self, worker: Worker, message: Message) -> None:
+        future = worker.asked.pop(int(message.get("id") or 0), None)
+        if future is None or future.done():
+            return
+        if message.get("error") is not None:
+            future.set_exception(Unavailable(str(message["error"])))
+        else:
+            future.set_result(message.get("body"))
+
+    # To the workers
+
+    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        """Turn an event into a hint."""
+        match kind.name:
+            case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
+                self.wake()
+            case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
+                self._cancel(payload)
+            case "queue_cleared":
+                for worker in self._workers:
+                    meant = worker.queue_id == payload.get("queue_id")
+                    if payload.get("user_id") is not None:  # only that user's items were cleared
+                        meant = meant and worker.user_id == payload["user_id"]
+                    if worker.item_id is not None and meant:
+                        worker.send({"kind": "cancel", "item_id": worker.item_id})
+                        worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+                self.wake()
+            case "images_deleted":
+                self._tell({"kind": "images_deleted", "names": payload.get("image_names", [])})
+            case "models_changed":
+                self._tell({"kind": "models_changed", "keys": payload.get("keys", [])})
+
+    def _cancel(self, item: dict[str, Any]) -> None:
+        """Have the item stopped by whichever worker runs it, or is about to: its row says canceled already.
+
+        A worker whose interpreter is held cannot report what it runs: of an item that has begun, each idle one may be it.
+        """
+        item_id, has_begun = item["item_id"], item.get("started_at") is not None
+        self._canceled.append(item_id)
+        self._tell({"kind": "cancel", "item_id": item_id})
+        for worker in self._workers:
+            if worker.item_id == item_id or (worker.item_id is None and has_begun):
+                worker.expect_end(item_id, self._settings.cancel_grace_s)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
+        fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
+        self._settings = settings.model_copy(update=fixed)
+        self._tell({"kind": "settings", "settings": self._settings.to_worker()})
+
+    def change_packs(self, names: list[str]) -> None:
+        """Have every worker, and those that are started later, load just these node packs, each anew."""
+        self._packs = names
+        self._tell({"kind": "packs", "names": names})
+
+    def wake(self) -> None:
+        """Tell every worker to look into the queue now."""
+        self._tell({"kind": "wake"})
+
+    def _tell(self, message: Message) -> None:
+        for worker in self._workers:
+            worker.send(message)
+
+    async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
+        """Ask every worker and return the answers of those that are ready, in the order of devices.
+
+        A worker that is still loading gets the request too and does it later, but isn't waited for. One that fails or takes
+        over `seconds` is left out; raises Unavailable when none of the ready ones answered.
+        """
+        asks = [answer for worker in self._workers if (answer := self._ask(worker, name, body)) is not None]
+        answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        for failure in failures:
+            reason = str(failure) or type(failure).__name__
+            _log.warning("a worker could not answer %s: %s", name, reason, extra={"action": "ask_worker"})
+        if failures and len(failures) == len(answers):
+            raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
+        """Ask one worker, an idle one if there is one, and return its answer within `seconds`.
+
+        Waits `startup_s` seconds at most for a worker to be ready. Raises Unavailable when none is, or the one that was
+        asked ended or could not answer; TimeoutError.
+        """
+        if startup_s:
+            await self.ready(startup_s)
+        ready = [worker for worker in self._workers if worker.ready]
+        answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
+        if answer is None:
+            raise Unavailable(f"no worker is ready for {name}; try again in a moment")
+        return await asyncio.wait_for(answer, seconds)
+
+    def _ask(self, worker: Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
+        number = next(self._numbers)
+        worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})
+        if not worker.ready:
+            return None
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        worker.asked[number] = future
+        future.add_done_callback(lambda _done: worker.asked.pop(number, None))
+        return future
+
+    # For others to see
+
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers, by device."""
+        return tuple(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the living workers."""
+        return [worker.link.pid for worker in self._workers if worker.link is not None]
+
+    def devices(self) -> list[dict[str, str]]:
+        """Return the devices that could run items, as `{device, name}`: what a worker found, until then the machine's."""
+        if self._devices:
+            return self._devices
+        known = {device["device"] for device in self.hardware}
+        others = [w.device for w in self._workers if w.device not in {"auto", *known}]
+        return [*self.hardware, *({"device": name, "name": name.upper()} for name in others)]
+
+    async def ready(self, seconds: float) -> bool:
+        """Wait until a worker is ready, `seconds` at most; tell whether one is."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._anyone_ready.wait(), seconds)
+        return any(worker.ready for worker in self._workers)
+
+
+def _devices(settings: Settings) -> list[str]:
+    """Return the devices to start with; `auto` stands for whatever the first worker finds."""
+    if isinstance(settings.generation_devices, list):
+        return settings.generation_devices
+    return [settings.device]
+
+
+def _explain(device: str, status: int) -> str:
+    """Put an exit status into a sentence for the person whose item failed."""
+    if status >= 0:
+        return f"the worker process for {device} ended unexpectedly with exit status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
+    hint = " (out of memory, perhaps)" if -status == signal.SIGKILL else ""
+    return f"the worker process for {device} was killed by {name}{hint}"

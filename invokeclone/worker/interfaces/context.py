@@ -1,0 +1,143 @@
+"""The InvocationContext as the worker fills it: the faces over the worker's tools, all synchronous for the node.
+
+It puts the faces together and holds the small ones; it refuses to run a node.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from invokeclone.graph.checkpoints import checkpoint
+from invokeclone.graph.context import ItemData
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import user_files
+from invokeclone.worker.events import NodeEvents
+from invokeclone.worker.interfaces.boards import Boards
+from invokeclone.worker.interfaces.images import WorkerImages
+from invokeclone.worker.interfaces.models import Models
+from invokeclone.worker.interfaces.presets import Presets
+from invokeclone.worker.interfaces.progress import NodeProgress
+from invokeclone.worker.interfaces.tools import Session
+from invokeclone.worker.tensors import TensorStore
+
+if TYPE_CHECKING:
+    import torch
+
+_node_log = log.get("node")
+
+
+class Tensors:
+    """Tensors between nodes, kept in this worker."""
+
+    def __init__(self, store: TensorStore) -> None:
+        """Use `store`."""
+        self._store = store
+
+    def save(self, tensor: "torch.Tensor") -> str:
+        """Keep a copy of the tensor in RAM; returns its name, good as long as an output that mentions it is kept."""
+        checkpoint()
+        return self._store.save(tensor, "Tensor")
+
+    def load(self, name: str) -> "torch.Tensor":
+        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
+        tensor: torch.Tensor = self._store.load(name)
+        return tensor
+
+
+class WorkerConditioning:
+    """Conditionings between nodes, kept in this worker."""
+
+    def __init__(self, store: TensorStore) -> None:
+        """Use `store`."""
+        self._store = store
+
+    def save(self, conditioning_data: Any) -> str:
+        """Keep a copy of a ConditioningFieldData; returns its name."""
+        checkpoint()
+        return self._store.save(conditioning_data, "ConditioningFieldData")
+
+    def load(self, name: str) -> Any:
+        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        checkpoint()
+        return self._store.load(name)
+
+
+class Logger:
+    """The log, for nodes."""
+
+    def debug(self, message: str) -> None:
+        """Log for developers."""
+        _node_log.debug("%s", message)
+
+    def info(self, message: str) -> None:
+        """Log what happens."""
+        _node_log.info("%s", message)
+
+    def warning(self, message: str) -> None:
+        """Log what is odd."""
+        _node_log.warning("%s", message)
+
+    def error(self, message: str) -> None:
+        """Log what went wrong."""
+        _node_log.error("%s", message)
+
+
+class Config:
+    """The settings, for nodes."""
+
+    def __init__(self, session: Session) -> None:
+        """Show the settings to a node of `session`."""
+        self._session = session
+
+    def get(self) -> Settings:
+        """Return the app's settings; they are frozen."""
+        return self._session.tools.resources.settings
+
+    def open_text(self, path: str) -> AbstractContextManager[TextIO]:
+        """Open a text file that the item's user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
+        return user_files.opened_text(self.get(), path, is_admin=self._session.user.is_admin)
+
+
+_LOGGER = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What one node is given to `invoke`."""
+
+    images: WorkerImages
+    tensors: Tensors
+    conditioning: WorkerConditioning
+    models: Models
+    logger: Logger
+    config: Config
+    util: NodeProgress
+    boards: Boards
+    presets: Presets
+    data: ItemData
+
+    @property
+    def _data(self) -> ItemData:
+        """The same under the name that third-party nodes know."""
+        return self.data
+
+
+def make_context(session: Session, node: BaseInvocation, source_id: str, events: NodeEvents) -> Context:
+    """Return the context of one prepared node of `session`."""
+    tools = session.tools
+    util = NodeProgress(events, session.canceled, tools.engine.preview)
+    return Context(
+        images=WorkerImages(session, node, util),
+        tensors=Tensors(tools.tensors),
+        conditioning=WorkerConditioning(tools.tensors),
+        models=Models(session, util),
+        logger=_LOGGER,
+        config=Config(session),
+        util=util,
+        boards=Boards(session),
+        presets=Presets(session),
+        data=ItemData(session.queue_item, node, source_id),
+    )

@@ -1,0 +1,100 @@
+"""The `images` face: pictures in and out; it knows which facts of the node and its item go with a picture.
+
+Files and rows are the images room's.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from invokeclone.graph.context import ImageMode
+from invokeclone.graph.invocations.invocation import BaseInvocation
+from invokeclone.graph.sizes import check_pixels
+from invokeclone.graph.vocabulary.fields import MetadataField
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import service
+from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.files.image_files import open_own
+from invokeclone.worker.interfaces.progress import NodeProgress
+from invokeclone.worker.interfaces.tools import Session
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class WorkerImages:
+    """Pictures for one node."""
+
+    def __init__(self, session: Session, node: BaseInvocation, progress: NodeProgress) -> None:
+        """Serve `node` of `session`."""
+        self._session = session
+        self._tools = session.tools
+        self._node = node
+        self._progress = progress
+
+    def save(
+        self,
+        image: "Image",
+        board_id: str | None = None,
+        image_category: ImageCategory = ImageCategory.GENERAL,
+        metadata: MetadataField | None = None,
+    ) -> ImageDTO:
+        """Save a picture with its record; board and metadata are the node's own unless given here.
+
+        The item's workflow and graph are embedded. Raises OSError when the disk is full, SizeOverLimit for an image over the limits.
+        """
+        self._progress.signal_progress("Saving image")
+        limits = self._tools.resources.settings.limits
+        check_pixels(image.width, image.height, limits, f"node {self._node.id} ({self._node.get_type()})")
+        metadata = metadata or getattr(self._node, "metadata", None)
+        board = getattr(self._node, "board", None)
+        item = self._session.item
+        saved = self._tools.wait(
+            service.save(
+                self._tools.resources,
+                image,
+                category=image_category,
+                origin=ResourceOrigin.INTERNAL,
+                is_intermediate=self._node.is_intermediate,
+                board_id=board_id or (board.board_id if board else None),
+                session_id=item.session_id,
+                node_id=self._node.id,
+                metadata=metadata.model_dump_json() if metadata else None,
+                workflow=item.workflow,
+                graph=self._session.graph_json,
+                user_id=item.user_id,
+            )
+        )
+        self._tools.images.keep(saved.image_name, image)
+        return saved
+
+    def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
+        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound, ImageNotYours."""
+        if not self._session.user.is_admin:
+            self.get_path(image_name)  # a picture at hand may be another user's
+        image = self._tools.images.get(image_name)
+        if image is None:
+            image = self._open(self.get_path(image_name))
+            self._tools.images.keep(image_name, image)
+        return image.convert(mode) if mode and mode != image.mode else image
+
+    def get_metadata(self, image_name: str) -> MetadataField | None:
+        """Return the picture's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
+        text = self._tools.wait(service.metadata_json(self._tools.resources, image_name, self._session.user))
+        return MetadataField.model_validate(orjson.loads(text)) if text else None
+
+    def get_dto(self, image_name: str) -> ImageDTO:
+        """Return the picture's record; raises ImageNotFound, ImageNotYours."""
+        return self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
+
+    def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
+        user = self._session.user
+        return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
+
+    @staticmethod
+    def _open(path: Path) -> "Image":
+        with open_own(path) as image:
+            image.load()
+            return image.copy()

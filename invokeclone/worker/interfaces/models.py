@@ -1,0 +1,164 @@
+"""The `models` face: records from the database, weights from the engine, and word of every load.
+
+It knows when to tell what and refuses to know how anything is loaded.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.kit.errors import Conflict
+from invokeclone.kit.times import timestamp
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.errors import UnknownModelException
+from invokeclone.models.records import store
+from invokeclone.worker.interfaces.progress import NodeProgress
+from invokeclone.worker.interfaces.tools import Session
+
+
+class AmbiguousModel(Conflict):
+    """Several models have the attributes that should name one."""
+
+
+class CachedRecord(NamedTuple):
+    """A record and its JSON, which goes into every event about it."""
+
+    config: ModelConfig
+    json: bytes
+
+
+class Models:
+    """Models for one node. Records are read once an item: what changes meanwhile counts from the next item on."""
+
+    def __init__(self, session: Session, progress: NodeProgress) -> None:
+        """Serve a node of `session` that tells its progress through `progress`."""
+        self._session = session
+        self._tools = session.tools
+        self._progress = progress
+
+    def exists(self, identifier: str | ModelIdentifierField) -> bool:
+        """Tell whether a model with this key is registered."""
+        try:
+            self._known(identifier)
+        except UnknownModelException:
+            return False
+        return True
+
+    def load(self, identifier: str | ModelIdentifierField, submodel_type: SubModelType | None = None) -> Any:
+        """Return the LoadedModel of a model, or of the part that `submodel_type` or the identifier names.
+
+        Raises UnknownModelException, NoLoader, ModelFilesMissing, or what is wrong with the files.
+        """
+        known = self._known(identifier)
+        if submodel_type is None and not isinstance(identifier, str):
+            submodel_type = identifier.submodel_type
+        return self._load(known, submodel_type)
+
+    def load_by_attrs(
+        self,
+        name: str,
+        base: BaseModelType,
+        type: ModelType,  # noqa: A002  (the contract's word)
+        submodel_type: SubModelType | None = None,
+    ) -> Any:
+        """Return the LoadedModel of the one model with these attributes; raises UnknownModelException, AmbiguousModel."""
+        found = self.search_by_attrs(name, base, type)
+        if not found:
+            raise UnknownModelException(f"no model is named {name} with base {base} and type {type}")
+        if len(found) > 1:
+            raise AmbiguousModel(f"{len(found)} models are named {name} with base {base} and type {type}")
+        return self._load(self._keep(found[0]), submodel_type)
+
+    def get_config(self, identifier: str | ModelIdentifierField) -> ModelConfig:
+        """Return the record; raises UnknownModelException."""
+        return self._known(identifier).config
+
+    def search_by_path(self, path: Path) -> list[ModelConfig]:
+        """Return the records of models at `path`, absolute or inside the models folder."""
+        models = self._tools.resources.settings.models_path
+        names = {str(path), path.as_posix()}
+        if path.is_absolute() and path.is_relative_to(models):
+            names.add(path.relative_to(models).as_posix())
+        return [config for name in sorted(names) for config in self._search(path=name)]
+
+    def search_by_attrs(
+        self,
+        name: str | None = None,
+        base: BaseModelType | None = None,
+        type: ModelType | None = None,  # noqa: A002  (the contract's word)
+        format: ModelFormat | None = None,  # noqa: A002  (the contract's word)
+    ) -> list[ModelConfig]:
+        """Return the records with all the attributes given."""
+        return self._search(name=name, bases=[base] if base else None, type=type, format=format)
+
+    def get_absolute_path(self, config_or_path: ModelConfig | Path | str) -> Path:
+        """Return where a record's files or a recorded path lie; relative ones are in the models folder."""
+        path = config_or_path if isinstance(config_or_path, (Path, str)) else config_or_path.path
+        return (self._tools.resources.settings.models_path / path).absolute()
+
+    def download_and_cache_model(self, source: str) -> Path:
+        """Return the file or folder of a model at an address or in a repository, fetched into the download cache once.
+
+        Raises UnsupportedSource, DownloadFailed and its kinds, AddressRefused, CanceledException.
+        """
+        text = str(source)
+        name = text.rstrip("/").rpartition("/")[2] or text
+
+        def tell(share: float | None) -> None:
+            self._progress.signal_progress(f"Downloading {name}", share)
+
+        fetching = self._tools.downloads.fetch(text, tell)
+        return self._tools.wait_unless(self._progress.is_canceled, fetching)
+
+    def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
+        """Return the LoadedModelWithoutConfig of a file or folder; without a loader its tensors. Raises ModelFilesMissing."""
+        self._progress.signal_progress(f"Loading model {model_path.name}")
+        return self._tools.engine.load_file(Path(model_path), loader)
+
+    def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> Any:
+        """Do the same with what `download_and_cache_model` returns."""
+        return self.load_local_model(self.download_and_cache_model(source), loader)
+
+    def _load(self, known: CachedRecord, submodel_type: SubModelType | None) -> Any:
+        part = f" ({submodel_type.value})" if submodel_type else ""
+        self._progress.signal_progress(f"Loading model {known.config.name}{part}")
+        self._tell("model_load_started", known, submodel_type)
+        loaded = self._tools.engine.load(known.config, self.get_absolute_path(known.config), submodel_type)
+        self._tell("model_load_complete", known, submodel_type)
+        return loaded
+
+    def _tell(self, name: str, known: CachedRecord, submodel_type: SubModelType | None) -> None:
+        payload = {
+            "timestamp": timestamp(),
+            "config": orjson.Fragment(known.json),
+            "submodel_type": submodel_type.value if submodel_type else None,
+            "user_id": self._session.item.user_id,
+        }
+        self._tools.channel.event(name, orjson.dumps(payload))
+
+    def _known(self, identifier: str | ModelIdentifierField) -> CachedRecord:
+        key = identifier if isinstance(identifier, str) else identifier.key
+        if key not in self._session.models:
+            self._keep(self._tools.wait(self._read(key)))
+        known: CachedRecord = self._session.models[key]
+        return known
+
+    def _keep(self, config: ModelConfig) -> CachedRecord:
+        known = CachedRecord(config, config.model_dump_json().encode())
+        self._session.models[config.key] = known
+        return known
+
+    async def _read(self, key: str) -> ModelConfig:
+        async with self._tools.resources.database.read() as connection:
+            return await store.get(connection, key)
+
+    def _search(self, **attributes: Any) -> list[ModelConfig]:
+        async def search() -> list[ModelConfig]:
+            async with self._tools.resources.database.read() as connection:
+                return await store.search(connection, **attributes)
+
+        return self._tools.wait(search())

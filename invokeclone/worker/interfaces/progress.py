@@ -1,0 +1,96 @@
+"""The `util` face: progress, previews and the question whether to stop; it sends images and is given a function that makes them of latents.
+
+Signals are neither held back nor merged: one call is one event, and the link drops them only when the server stopped reading.
+May be called from any thread a node starts.
+"""
+
+import base64
+import io
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from invokeclone.graph.checkpoints import checkpoint
+from invokeclone.graph.context import CanceledException, PipelineIntermediateState
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+from invokeclone.worker.events import NodeEvents
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+JPEG_QUALITY = 75
+
+Preview = Callable[[Any, BaseModelType], tuple["Image", int]]
+"""Makes a small image of latents (batch, channels, height, width) of a model base; with the number of pixels per latent."""
+
+
+class NodeProgress:
+    """Progress of one node."""
+
+    def __init__(self, events: NodeEvents, canceled: threading.Event, preview: Preview) -> None:
+        """Tell through `events`; `canceled` is the item's flag."""
+        self._events = events
+        self._canceled = canceled
+        self._preview = preview
+
+    def is_canceled(self) -> bool:
+        """Tell whether the item was canceled; a node that works long asks now and then and returns or raises."""
+        return self._canceled.is_set()
+
+    def signal_progress(
+        self,
+        message: str,
+        percentage: float | None = None,
+        image: "Image | None" = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        """Send one progress event; `image` is shown at `image_size` (width, height) or its own size.
+
+        Raises CanceledException when the item was canceled.
+        """
+        self._check()
+        picture = None
+        if image is not None:
+            width, height = image_size or image.size
+            picture = {"width": width, "height": height, "dataURL": data_url(image)}
+        self._events.progress(message, percentage, picture)
+
+    def sd_step_callback(self, intermediate_state: PipelineIntermediateState, base_model: BaseModelType) -> None:
+        """Send a denoise step with its preview; raises CanceledException when the item was canceled."""
+        self._step(intermediate_state, base_model)
+
+    def flux_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
+        """Send a step of FLUX."""
+        self._step(intermediate_state, BaseModelType.Flux)
+
+    def flux2_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
+        """Send a step of FLUX.2."""
+        self._step(intermediate_state, BaseModelType.Flux2)
+
+    def _step(self, state: PipelineIntermediateState, base: BaseModelType) -> None:
+        self._check()
+        sample = state.latents if state.predicted_original is None else state.predicted_original
+        image, factor = self._preview(sample, base)
+        size = (image.width * factor, image.height * factor)
+        self.signal_progress("Denoising", share(state), image, size)
+
+    def _check(self) -> None:
+        """Raise CanceledException when the item was canceled, also in threads that the node has started."""
+        checkpoint()
+        if self.is_canceled():
+            raise CanceledException("the queue item was canceled")
+
+
+def share(state: PipelineIntermediateState) -> float:
+    """Return how much of the denoise loop is done, 0 to 1; solvers of second order call twice a step."""
+    step, total = state.step, state.total_steps
+    if state.order == 2:  # noqa: PLR2004  (the order itself)
+        step, total = step // 2, total // 2
+    return step / total if total else 0.0
+
+
+def data_url(image: "Image") -> str:
+    """Return `image` as a JPEG in a data URL."""
+    buffer = io.BytesIO()
+    (image if image.mode in {"RGB", "L"} else image.convert("RGB")).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
