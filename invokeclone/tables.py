@@ -226,20 +226,23 @@ images = Table(
 # Lists come starred first, newest first; each index holds all that such a list filters and orders by, so that neither
 # counting, nor skipping to a late page, nor listing all names reads the rows themselves.
 _NEWEST = (images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
-_SHOWN = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
-_OWNED = images.c.user_id != literal_column("'system'")
+_LIST_COLUMNS = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
+_USER_OWNED = images.c.user_id != literal_column("'system'")
 Index("ix_images_starred", *_NEWEST)
-Index("ix_images_gallery", *_SHOWN)
+Index("ix_images_gallery", *_LIST_COLUMNS)
 # Where starred ones do not come first; read backwards, the oldest first.
 Index("ix_images_newest", images.c.is_intermediate, *_NEWEST[1:], images.c.image_category)
 # Assets, which are fewer than general images: of all, and of what is on no board.
 Index(
-    "ix_images_assets", *_SHOWN, images.c.board_id, sqlite_where=images.c.image_category != literal_column("'general'")
+    "ix_images_assets",
+    *_LIST_COLUMNS,
+    images.c.board_id,
+    sqlite_where=images.c.image_category != literal_column("'general'"),
 )
-Index("ix_images_board", images.c.board_id, *_SHOWN)
+Index("ix_images_board", images.c.board_id, *_LIST_COLUMNS)
 # A signed-in user's own; in single-user mode everything is the system's, and these are empty.
-Index("ix_images_owned", images.c.user_id, *_SHOWN, sqlite_where=_OWNED)
-Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_SHOWN, sqlite_where=_OWNED)
+Index("ix_images_owned", images.c.user_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
+Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
 
 image_counts = Table(
     "image_counts",
@@ -302,18 +305,20 @@ videos = Table(
 """One row per video file, as `images`. `gallery_name` sorts as the name does, and after the name of every image: so images and
 videos are merged from their indexes in the order time, kind, name, and nothing is sorted."""
 
-_VIDEOS_SHOWN = (
+_VIDEO_LIST_COLUMNS = (
     videos.c.is_intermediate,
     videos.c.starred.desc(),
     videos.c.created_at.desc(),
     videos.c.gallery_name.desc(),
     videos.c.video_category,
 )
-_VIDEOS_OWNED = videos.c.user_id != literal_column("'system'")
-Index("ix_videos_gallery", *_VIDEOS_SHOWN)
-Index("ix_videos_board", videos.c.board_id, *_VIDEOS_SHOWN)
-Index("ix_videos_owned", videos.c.user_id, *_VIDEOS_SHOWN, sqlite_where=_VIDEOS_OWNED)
-Index("ix_videos_owned_board", videos.c.user_id, videos.c.board_id, *_VIDEOS_SHOWN, sqlite_where=_VIDEOS_OWNED)
+_VIDEO_USER_OWNED = videos.c.user_id != literal_column("'system'")
+Index("ix_videos_gallery", *_VIDEO_LIST_COLUMNS)
+Index("ix_videos_board", videos.c.board_id, *_VIDEO_LIST_COLUMNS)
+Index("ix_videos_owned", videos.c.user_id, *_VIDEO_LIST_COLUMNS, sqlite_where=_VIDEO_USER_OWNED)
+Index(
+    "ix_videos_owned_board", videos.c.user_id, videos.c.board_id, *_VIDEO_LIST_COLUMNS, sqlite_where=_VIDEO_USER_OWNED
+)
 
 day_counts = Table(
     "day_counts",

@@ -333,7 +333,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
         return statistics.median(times)
 
     def put_on_and_off() -> None:
-        with apply.applied(block, [lora], device):
+        with apply.apply_loras(block, [lora], device):
             pass
 
     def call() -> None:
@@ -341,7 +341,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
             block(states, encoder_hidden_states=text)
 
     plain = timed(call)
-    with apply.applied(block, [lora], device):
+    with apply.apply_loras(block, [lora], device):
         with_lora = timed(call)
     result = {"block_ms": plain, "block_with_lora_ms": with_lora, "ratio": with_lora / plain}
     result["put_on_ms"] = timed(put_on_and_off)

@@ -110,4 +110,4 @@ def own_nodes() -> Iterator[None]:
     for mine, before in zip((registry._nodes, registry._outputs), kept, strict=True):
         mine.clear()
         mine.update(before)
-    registry._changed()
+    registry._invalidate_caches()

@@ -46,13 +46,16 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count every byte as it comes."""
-    monkeypatch.setattr(transfer, "WRITE_AT_ONCE", 1)
+    monkeypatch.setattr(transfer, "WRITE_BUFFER_BYTES", 1)
 
 
 @pytest.fixture
 async def downloads(resources: Resources, fake_web: FakeWeb) -> AsyncIterator[DownloadQueue]:
     made = fake_web.watched = DownloadQueue(
-        resources.settings, resources.events, reserved=lambda: changes.reserved_paths(resources), first_wait=0.01
+        resources.settings,
+        resources.events,
+        reserved=lambda: changes.list_model_paths(resources),
+        initial_retry_delay=0.01,
     )
     yield made
     await made.stop()
@@ -77,7 +80,7 @@ def fake_hub(fake_web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 @pytest.fixture
 async def installer(resources: Any, downloads: DownloadQueue, fake_hub: FakeHub) -> AsyncIterator[Installer]:
-    made = Installer(resources, downloads, lasting=True)
+    made = Installer(resources, downloads, persistent=True)
     await made.start()
     yield made
     await made.stop()

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query, Response
 
 from invokeclone.boards import service, store
-from invokeclone.boards.errors import BoardNotFound, PageNotSaid
+from invokeclone.boards.errors import BoardNotFound, MissingPage
 from invokeclone.boards.schemas import (
     AddImagesToBoardResult,
     BoardChanges,
@@ -15,7 +15,7 @@ from invokeclone.boards.schemas import (
     DeleteBoardResult,
     RemoveImagesFromBoardResult,
 )
-from invokeclone.boards.service import Moved
+from invokeclone.boards.service import BoardMove
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access
 from invokeclone.images.schemas import ImageNames
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/v1", tags=["boards"])
 BoardId = Annotated[str, Path(description="The id of the board.")]
 TargetBoard = Annotated[str, Body(description="The id of the board.")]
 ImageName = Annotated[str, Body(description="The name of the image.")]
-ChosenNames = Annotated[ImageNames, Body(description="The names of the images.")]
+ImageNamesBody = Annotated[ImageNames, Body(description="The names of the images.")]
 
 
 def _json(content: bytes | str) -> Response:
@@ -62,7 +62,7 @@ async def list_boards(
             await store.list_all_json(needs.database, order_by, direction, include_archived=include_archived, user=user)
         )
     if offset is None or limit is None or offset < 0 or limit < 0:
-        raise PageNotSaid
+        raise MissingPage
     check_page(limit, needs.settings.limits, "limit")
     async with needs.database.read() as connection:
         page = await store.page(
@@ -111,13 +111,15 @@ async def list_all_board_image_names(
     return _json(names)
 
 
-def _added(moved: Moved) -> AddImagesToBoardResult:
-    return AddImagesToBoardResult(affected_boards=moved.boards, added_images=moved.names, failed_images=moved.refused)
+def _add_result(result: BoardMove) -> AddImagesToBoardResult:
+    return AddImagesToBoardResult(
+        affected_boards=result.boards, added_images=result.names, failed_images=result.refused
+    )
 
 
-def _removed(moved: Moved) -> RemoveImagesFromBoardResult:
+def _remove_result(result: BoardMove) -> RemoveImagesFromBoardResult:
     return RemoveImagesFromBoardResult(
-        affected_boards=moved.boards, removed_images=moved.names, failed_images=moved.refused
+        affected_boards=result.boards, removed_images=result.names, failed_images=result.refused
     )
 
 
@@ -126,7 +128,7 @@ async def add_image_to_board(
     connection: Write, user: CurrentUser, board_id: TargetBoard, image_name: ImageName
 ) -> AddImagesToBoardResult:
     """Put an image on a board, off the one it was on."""
-    return _added(service.single(await service.add(connection, user, board_id, [image_name]), image_name))
+    return _add_result(service.single(await service.add(connection, user, board_id, [image_name]), image_name))
 
 
 @router.delete("/board_images/", status_code=201)
@@ -136,15 +138,15 @@ async def remove_image_from_board(
     image_name: Annotated[str, Body(embed=True, description="The name of the image.")],
 ) -> RemoveImagesFromBoardResult:
     """Take an image off its board."""
-    return _removed(service.single(await service.remove(connection, user, [image_name]), image_name))
+    return _remove_result(service.single(await service.remove(connection, user, [image_name]), image_name))
 
 
 @router.post("/board_images/batch", status_code=201)
 async def add_images_to_board(
-    connection: Write, user: CurrentUser, board_id: TargetBoard, image_names: ChosenNames
+    connection: Write, user: CurrentUser, board_id: TargetBoard, image_names: ImageNamesBody
 ) -> AddImagesToBoardResult:
     """Put several images on a board, off those they were on."""
-    return _added(await service.add(connection, user, board_id, image_names))
+    return _add_result(await service.add(connection, user, board_id, image_names))
 
 
 @router.post("/board_images/batch/delete", status_code=201)
@@ -154,4 +156,4 @@ async def remove_images_from_board(
     image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")],
 ) -> RemoveImagesFromBoardResult:
     """Take several images off their boards."""
-    return _removed(await service.remove(connection, user, image_names))
+    return _remove_result(await service.remove(connection, user, image_names))

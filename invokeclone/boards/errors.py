@@ -6,7 +6,7 @@ from invokeclone.images.errors import ImageNotYours as ImageNotYours
 from invokeclone.kit.errors import BadRequest
 
 
-class PageNotSaid(BadRequest):
+class MissingPage(BadRequest):
     """Neither all boards were asked for nor a page of them."""
 
     def __init__(self) -> None:

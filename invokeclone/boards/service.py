@@ -12,7 +12,7 @@ from invokeclone.images import access
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.images.schemas import NO_BOARD, Changed
+from invokeclone.images.schemas import NO_BOARD, BulkChange
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
@@ -39,17 +39,17 @@ async def delete(resources: Resources, user: User, board_id: str, *, include_ima
             return DeleteBoardResult(
                 board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
             )
-        gone = [
+        deleted_by_kind = [
             (kind, await images_store.delete_on_board(connection, board_id, kind=kind)) for kind in (IMAGES, VIDEOS)
         ]
         await store.delete_board(connection, board_id)
-    for kind, touched in gone:
-        await images_service.forget(resources, touched, kind)
-    images, videos = ([one.place.name for one in touched] for _, touched in gone)
+    for kind, items in deleted_by_kind:
+        await images_service.clean_up_deleted(resources, items, kind)
+    images, videos = ([item.place.name for item in items] for _, items in deleted_by_kind)
     return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=images, deleted_videos=videos)
 
 
-class Moved(NamedTuple):
+class BoardMove(NamedTuple):
     """The things that were moved to or off a board, the boards they left and came to, and those refused as another's."""
 
     boards: list[str]
@@ -59,7 +59,7 @@ class Moved(NamedTuple):
 
 async def add(
     connection: AsyncConnection, user: User, board_id: str, names: Sequence[str], kind: MediaKind = IMAGES
-) -> Moved:
+) -> BoardMove:
     """Put those of `names` that exist on a board, off whatever board they were on; only one's own are moved.
 
     Raises BoardNotFound, NotYourBoard.
@@ -70,21 +70,23 @@ async def add(
     return await _move(connection, kind, allowed, board_id)
 
 
-async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: MediaKind = IMAGES) -> Moved:
+async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: MediaKind = IMAGES) -> BoardMove:
     """Take those of `names` that exist, and that `user` may change, off their boards."""
     return await _move(connection, kind, await access.changeable(connection, user, kind, names), None)
 
 
-async def _move(connection: AsyncConnection, kind: MediaKind, allowed: access.Allowed, board_id: str | None) -> Moved:
-    moved = Changed(await images_store.move_to_board(connection, allowed.names, board_id, kind))
-    affected = sorted({board_id or NO_BOARD, *moved.boards}) if moved.done else []
-    return Moved(affected, moved.names, allowed.refused)
+async def _move(
+    connection: AsyncConnection, kind: MediaKind, allowed: access.Allowed, board_id: str | None
+) -> BoardMove:
+    change = BulkChange(await images_store.move_to_board(connection, allowed.names, board_id, kind))
+    affected = sorted({board_id or NO_BOARD, *change.boards}) if change.done else []
+    return BoardMove(affected, change.names, allowed.refused)
 
 
-def single(moved: Moved, name: str, kind: MediaKind = IMAGES) -> Moved:
+def single(result: BoardMove, name: str, kind: MediaKind = IMAGES) -> BoardMove:
     """Return what became of a single thing; raises ImageNotYours, and what the kind says when there is none of this name."""
-    if moved.refused:
+    if result.refused:
         raise ImageNotYours(name)
-    if not moved.names:
+    if not result.names:
         raise kind.missing(name)
-    return moved
+    return result

@@ -27,7 +27,7 @@ from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.lists import names as lists
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
-from invokeclone.kit.sql.prepared import Prepared, Source, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, image_counts, images, users
 from invokeclone.users import rights
@@ -36,27 +36,33 @@ from invokeclone.users.current import SYSTEM, User
 _GENERAL = image_counts.c.image_category == ImageCategory.GENERAL.value
 
 
-def _shown(kind: MediaKind) -> tuple[ColumnElement[bool], ...]:
+def _item_conditions(kind: MediaKind) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions of what a board shows."""
     return kind.board_id == boards.c.board_id, kind.table.c.is_intermediate == literal_column("0")
 
 
 def _count_images(condition: ColumnElement[bool]) -> ScalarSelect[Any]:
     """Return the select of how many images of a sort a board shows; they are counted already."""
-    counted = select(func.coalesce(func.sum(image_counts.c.number), 0)).where(
+    statement = select(func.coalesce(func.sum(image_counts.c.number), 0)).where(
         image_counts.c.board_id == boards.c.board_id, image_counts.c.is_intermediate == literal_column("0"), condition
     )
-    return counted.correlate(boards).scalar_subquery()
+    return statement.correlate(boards).scalar_subquery()
 
 
 def _count_videos() -> ScalarSelect[Any]:
-    return select(func.count()).select_from(VIDEOS.table).where(*_shown(VIDEOS)).correlate(boards).scalar_subquery()
+    return (
+        select(func.count())
+        .select_from(VIDEOS.table)
+        .where(*_item_conditions(VIDEOS))
+        .correlate(boards)
+        .scalar_subquery()
+    )
 
 
 def _cover(kind: MediaKind) -> ScalarSelect[Any]:
     """Return the select of the first thing that a board shows of a kind, as JSON: what it is ordered by, and its name."""
     ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tie)
-    first = select(func.json_array(*ordered, kind.name)).where(*_shown(kind))
+    first = select(func.json_array(*ordered, kind.name)).where(*_item_conditions(kind))
     return first.order_by(*[key.desc() for key in ordered]).limit(1).correlate(boards).scalar_subquery()
 
 
@@ -126,7 +132,7 @@ async def create(connection: AsyncConnection, board_name: str, user_id: str = "s
     return BoardDTO(**values, cover_image_name=None, image_count=0, asset_count=0)
 
 
-_CREATE = Prepared(
+_CREATE = PreparedStatement(
     insert(boards).values(
         {
             name: parameter(name)
@@ -153,16 +159,16 @@ async def get(source: Source, board_id: str) -> BoardDTO:
 
 
 @cache
-def _one_board() -> Prepared:
-    return Prepared(_boards(owners=False).where(boards.c.board_id == parameter("board_id")))
+def _one_board() -> PreparedStatement:
+    return PreparedStatement(_boards(owners=False).where(boards.c.board_id == parameter("board_id")))
 
 
-_KNOWN = Prepared(select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")))
+_BOARD_EXISTS = PreparedStatement(select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")))
 
 
 async def require(source: Source, board_id: str) -> None:
     """Raise BoardNotFound unless there is such a board."""
-    if await _KNOWN.first(source, board_id=board_id) is None:
+    if await _BOARD_EXISTS.first(source, board_id=board_id) is None:
         raise BoardNotFound(board_id)
 
 
@@ -171,8 +177,8 @@ async def update_board(connection: AsyncConnection, board_id: str, changes: Boar
     cover = changes.cover_image_name
     await require(connection, board_id)
     if cover is not None:
-        found = await connection.execute(select(images.c.image_name).where(images.c.image_name == cover))
-        if found.first() is None:
+        result = await connection.execute(select(images.c.image_name).where(images.c.image_name == cover))
+        if result.first() is None:
             raise ImageNotFound(cover)
     values = changes.model_dump(mode="json", exclude_none=True)
     await connection.execute(update(boards).where(boards.c.board_id == board_id).values(**values, updated_at=now()))
@@ -230,9 +236,9 @@ async def list_all(source: Source, *, user: User = SYSTEM) -> list[BoardDTO]:
 @cache
 def _all(
     order_by: BoardRecordOrderBy, direction: SQLiteDirection, *, include_archived: bool, of_admin: bool
-) -> Prepared:
+) -> PreparedStatement:
     listing = _listing(order_by, direction, include_archived=include_archived, owners=of_admin)
-    return Prepared(listing if of_admin else listing.where(rights.is_visible_board(parameter("user_id"))))
+    return PreparedStatement(listing if of_admin else listing.where(rights.is_visible_board(parameter("user_id"))))
 
 
 async def page(
@@ -272,13 +278,13 @@ async def image_names_json(
     statement = _image_names(
         None if categories is None else tuple(categories),
         is_intermediate=is_intermediate,
-        on_none=board_id == NO_BOARD,
-        of_one=owner is not None,
+        without_board=board_id == NO_BOARD,
+        by_owner=owner is not None,
     )
     row = await statement.first(source, board_id=board_id, owner=owner)
     assert row
-    found, _number, is_there = row
-    return bytes(found) if is_there else None
+    names_json, _number, board_exists = row
+    return bytes(names_json) if board_exists else None
 
 
 async def image_names(
@@ -296,11 +302,11 @@ async def image_names(
 
 @lru_cache(maxsize=64)
 def _image_names(
-    categories: tuple[ImageCategory, ...] | None, *, is_intermediate: bool | None, on_none: bool, of_one: bool
-) -> Prepared:
-    on_board = images.c.board_id.is_(None) if on_none else images.c.board_id == parameter("board_id")
+    categories: tuple[ImageCategory, ...] | None, *, is_intermediate: bool | None, without_board: bool, by_owner: bool
+) -> PreparedStatement:
+    on_board = images.c.board_id.is_(None) if without_board else images.c.board_id == parameter("board_id")
     statement = select(images.c.image_name).where(on_board)
-    if of_one:
+    if by_owner:
         statement = statement.where(images.c.user_id == parameter("owner"))
     if categories is not None:
         statement = statement.where(images.c.image_category.in_(categories))
@@ -309,7 +315,7 @@ def _image_names(
     listed = statement.order_by(
         images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc()
     ).subquery()
-    is_there: ColumnElement[Any] = literal_column("1")
-    if not on_none:
-        is_there = select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")).exists()
-    return Prepared(lists.gathered(listed, listed.c.image_name).add_columns(is_there))
+    board_exists: ColumnElement[Any] = literal_column("1")
+    if not without_board:
+        board_exists = select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")).exists()
+    return PreparedStatement(lists.json_array_statement(listed, listed.c.image_name).add_columns(board_exists))

@@ -15,14 +15,14 @@ from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1")
 
-ChosenNames = Annotated[VideoNames, Body(description="The names of the videos.")]
+VideoNamesBody = Annotated[VideoNames, Body(description="The names of the videos.")]
 
 
 @router.post("/videos/board", tags=["videos"])
-async def add_video_to_board(connection: Write, user: CurrentUser, wanted: VideoBoardArg) -> AddVideosToBoardResult:
+async def add_video_to_board(connection: Write, user: CurrentUser, body: VideoBoardArg) -> AddVideosToBoardResult:
     """Put a video on a board, off the one it was on."""
-    name = wanted.video_name
-    moved = service.single(await service.add(connection, user, wanted.board_id, [name], VIDEOS), name, VIDEOS)
+    name = body.video_name
+    moved = service.single(await service.add(connection, user, body.board_id, [name], VIDEOS), name, VIDEOS)
     return AddVideosToBoardResult(affected_boards=moved.boards, added_videos=moved.names)
 
 
@@ -44,7 +44,7 @@ async def add_videos_to_board(
     connection: Write,
     user: CurrentUser,
     board_id: Annotated[str, Body(description="The id of the board.")],
-    video_ids: ChosenNames,
+    video_ids: VideoNamesBody,
 ) -> AddVideosToBoardResult:
     """Put several videos on a board, off those they were on."""
     moved = await service.add(connection, user, board_id, video_ids, VIDEOS)

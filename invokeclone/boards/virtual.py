@@ -23,52 +23,52 @@ def _number(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.coalesce(func.sum(day_counts.c.number).filter(*conditions), 0)
 
 
-def _newest(kind: MediaKind, starred: str, *, of_one: bool) -> ScalarSelect[Any]:
+def _newest(kind: MediaKind, starred: str, *, by_owner: bool) -> ScalarSelect[Any]:
     """Return the select of a day's newest thing of a kind, as JSON: its time, what decides among equal ones, its name."""
-    made = kind.table.c.created_at
+    created_at = kind.table.c.created_at
     day = day_counts.c.created_date
-    found = select(func.json_array(made, kind.tie, kind.name)).where(
+    statement = select(func.json_array(created_at, kind.tie, kind.name)).where(
         kind.table.c.is_intermediate == literal_column("0"),
         kind.table.c.starred == literal_column(starred),
-        made.between(day.concat(" "), day.concat("!")),
+        created_at.between(day.concat(" "), day.concat("!")),
     )
-    if of_one:
-        found = found.where(kind.user_id == bindparam("owner"), kind.owned)
-    return found.order_by(made.desc(), kind.tie.desc()).limit(1).correlate(day_counts).scalar_subquery()
+    if by_owner:
+        statement = statement.where(kind.user_id == bindparam("owner"), kind.owned)
+    return statement.order_by(created_at.desc(), kind.tie.desc()).limit(1).correlate(day_counts).scalar_subquery()
 
 
 @lru_cache(maxsize=2)
-def by_date(*, of_one: bool) -> Select[Any]:
+def by_date(*, by_owner: bool) -> Select[Any]:
     """Return the statement that lists the days, the newest first: everybody's things, or those of the user `owner`."""
     images, videos = (day_counts.c.kind == kind.word for kind in (IMAGES, VIDEOS))
     general = day_counts.c.category == ImageCategory.GENERAL.value
     covers = [
-        _newest(kind, starred, of_one=of_one).label(f"newest_{place}")
-        for place, (kind, starred) in enumerate(_PER_STAR)
+        _newest(kind, starred, by_owner=by_owner).label(f"newest_{index}")
+        for index, (kind, starred) in enumerate(_PER_STAR)
     ]
-    counted = select(
+    statement = select(
         day_counts.c.created_date,
         _number(images, general).label("image_count"),
         _number(images, ~general).label("asset_count"),
         _number(videos).label("video_count"),
         *covers,
     ).where(day_counts.c.number > 0)
-    if of_one:
-        counted = counted.where(day_counts.c.user_id == bindparam("owner"))
-    return counted.group_by(day_counts.c.created_date).order_by(day_counts.c.created_date.desc())
+    if by_owner:
+        statement = statement.where(day_counts.c.user_id == bindparam("owner"))
+    return statement.group_by(day_counts.c.created_date).order_by(day_counts.c.created_date.desc())
 
 
 async def list_by_date(connection: AsyncConnection, owner: str | None) -> list[VirtualSubBoardDTO]:
     """Return a board per day in UTC that has anything but intermediates; with an owner, only of what is theirs."""
-    rows = await connection.execute(by_date(of_one=owner is not None), {"owner": owner} if owner else {})
+    rows = await connection.execute(by_date(by_owner=owner is not None), {"owner": owner} if owner else {})
     return [_board(row) for row in rows]
 
 
 def _board(row: Any) -> VirtualSubBoardDTO:
-    newest = [orjson.loads(found or "[]") for found in row[-len(_PER_STAR) :]]
-    place = max(range(len(newest)), key=newest.__getitem__)
-    kind = _PER_STAR[place][0]
-    date, name = row.created_date, newest[place][-1] if newest[place] else None
+    newest = [orjson.loads(cover or "[]") for cover in row[-len(_PER_STAR) :]]
+    newest_index = max(range(len(newest)), key=newest.__getitem__)
+    kind = _PER_STAR[newest_index][0]
+    date, name = row.created_date, newest[newest_index][-1] if newest[newest_index] else None
     return VirtualSubBoardDTO(
         virtual_board_id=f"by_date:{date}",
         board_name=date,

@@ -21,7 +21,7 @@ from invokeclone.users.current import CurrentUser
 router = APIRouter(prefix="/api/v1/virtual_boards", tags=["virtual_boards"])
 
 
-async def _wanted(
+async def _virtual_board_filter(
     source: Reads,
     user: CurrentUser,
     starred_first: StarredFirst = True,
@@ -29,7 +29,7 @@ async def _wanted(
     categories: Categories = None,
     search_term: SearchTerm = None,
 ) -> ImageFilter:
-    wanted = ImageFilter(
+    image_filter = ImageFilter(
         owner=rights.scope(user),
         is_intermediate=False,
         starred_first=starred_first,
@@ -37,10 +37,10 @@ async def _wanted(
         categories=None if categories is None else tuple(categories),
         search_term=search_term,
     )
-    return await search.narrowed(source, wanted)
+    return await search.with_text_query(source, image_filter)
 
 
-Wanted = Annotated[ImageFilter, Depends(_wanted)]
+VirtualBoardFilter = Annotated[ImageFilter, Depends(_virtual_board_filter)]
 Date = Annotated[str, Path(description="The day in UTC, YYYY-MM-DD; other words are days on which nothing was made.")]
 
 
@@ -52,17 +52,19 @@ async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> li
 
 @router.get("/by_date/{date}/image_names", response_model=ImageNamesResult)
 async def list_virtual_board_image_names_by_date(
-    request: Request, needs: Needs, wanted: Wanted, date: Date
+    request: Request, needs: Needs, image_filter: VirtualBoardFilter, date: Date
 ) -> Response:
     """List the names of the images made on a day."""
-    wanted = wanted.model_copy(update={"created_date": date})
-    listed = await gallery.names_json(needs.database, wanted, "image_names", (IMAGES,))
+    image_filter = image_filter.model_copy(update={"created_date": date})
+    listed = await gallery.names_json(needs.database, image_filter, "image_names", (IMAGES,))
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)
 
 
 @router.get("/by_date/{date}/item_names", response_model=GalleryItemNamesResult)
-async def list_virtual_board_item_names_by_date(request: Request, needs: Needs, wanted: Wanted, date: Date) -> Response:
+async def list_virtual_board_item_names_by_date(
+    request: Request, needs: Needs, image_filter: VirtualBoardFilter, date: Date
+) -> Response:
     """List kinds and names of the images and videos made on a day."""
-    wanted = wanted.model_copy(update={"created_date": date})
-    listed = await gallery.names_json(needs.database, wanted, "items", with_kinds=True)
+    image_filter = image_filter.model_copy(update={"created_date": date})
+    listed = await gallery.names_json(needs.database, image_filter, "items", with_kinds=True)
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)

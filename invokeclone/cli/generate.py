@@ -21,13 +21,13 @@ from tqdm import tqdm
 from invokeclone.cli import generate_inputs
 from invokeclone.cli.configured import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.models import opened
+from invokeclone.cli.models import open_resources
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
 
     async def work() -> int:
-        async with opened(settings) as resources:
+        async with open_resources(settings) as resources:
             batch = await _batch(resources, arguments)
             with contextlib.closing(_Progress()) as progress:
                 item = await _start(resources, batch)
@@ -130,7 +130,7 @@ async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
             scheduler=arguments.scheduler,
             width=arguments.width,
             height=arguments.height,
-            **generate_inputs.applied(arguments),
+            **generate_inputs.request_members(arguments),
         )
         async with resources.database.read() as connection:
             resolved = await resolve(connection, request)
@@ -215,8 +215,8 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
         if out.suffix.lower() == ".png":
             out.write_bytes(source.read_bytes())
             return
-        with open_own(source) as picture:
-            picture.convert("RGB").save(out, quality=95)
+        with open_stored_image(source) as image:
+            image.convert("RGB").save(out, quality=95)
 
     try:
         await in_thread(copy)

@@ -24,12 +24,14 @@ class NamedFile:
     file: Path
 
 
-def applied(arguments: argparse.Namespace) -> dict[str, Any]:
+def request_members(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the members of a request for what is applied to the model; images are named by their files."""
     return {
         "loras": [_lora(text) for text in arguments.lora],
-        "controls": [{"model": one.model, "image": str(one.file)} for one in _controls(arguments)],
-        "reference_images": [{"model": one.model, "image": str(one.file)} for one in _references(arguments)],
+        "controls": [{"model": named_file.model, "image": str(named_file.file)} for named_file in _controls(arguments)],
+        "reference_images": [
+            {"model": named_file.model, "image": str(named_file.file)} for named_file in _references(arguments)
+        ],
         "refiner": {"model": arguments.refiner} if arguments.refiner else None,
     }
 
@@ -46,18 +48,18 @@ def _lora(text: str) -> dict[str, Any]:
 
 
 def _controls(arguments: argparse.Namespace) -> list[NamedFile]:
-    named = [_named_file(text) for text in arguments.control]
-    for text, one in zip(arguments.control, named, strict=True):
-        if one.model is None:
+    named = [_parse_named_file(text) for text in arguments.control]
+    for text, named_file in zip(arguments.control, named, strict=True):
+        if named_file.model is None:
             raise CommandError(f"--control {text}: must be NAME:FILE")
     return named
 
 
 def _references(arguments: argparse.Namespace) -> list[NamedFile]:
-    return [_named_file(text) for text in arguments.reference]
+    return [_parse_named_file(text) for text in arguments.reference]
 
 
-def _named_file(text: str) -> NamedFile:
+def _parse_named_file(text: str) -> NamedFile:
     """Read FILE or NAME:FILE; a file of the whole text comes first."""
     model, _, file = text.partition(":")
     return NamedFile(None, Path(text)) if not file or Path(text).exists() else NamedFile(model, Path(file))
@@ -70,18 +72,18 @@ async def with_images(
     if arguments.mask and not arguments.init:
         raise CommandError("--mask needs --init, the image that it is for")
     settings = resolved.settings
-    files = [one.image for one in settings.controls] + [one.image for one in settings.references]
+    files = [item.image for item in settings.controls] + [item.image for item in settings.references]
     followed = [await _read(resources, Path(str(file))) for file in files]
     initial = await _read(resources, arguments.init) if arguments.init else None
     mask = await _read(resources, arguments.mask) if arguments.mask else None
-    names = iter([await pictures.keep(resources, image, SYSTEM) for image in followed])
-    controls = [replace(one, image=next(names)) for one in settings.controls]
-    references = [replace(one, image=next(names)) for one in settings.references]
+    names = iter([await pictures.save_intermediate(resources, image, SYSTEM) for image in followed])
+    controls = [replace(item, image=next(names)) for item in settings.controls]
+    references = [replace(item, image=next(names)) for item in settings.references]
     resolved = replace(resolved, settings=replace(settings, controls=controls, references=references))
     if initial is None:
         return resolved
     strength = STRENGTH if arguments.strength is None else arguments.strength
-    resolved = await init_images.begin_with(resources, SYSTEM, resolved, initial, strength, mask)
+    resolved = await init_images.with_init_image(resources, SYSTEM, resolved, initial, strength, mask)
     if mask is None or arguments.strength is None or resolved.settings.init_image is None:
         return resolved
     init_image = replace(resolved.settings.init_image, strength=strength)
@@ -93,4 +95,4 @@ async def _read(resources: Resources, file: Path) -> Image.Image:
         data = await pictures.image_work(file.read_bytes)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
-    return await pictures.opened(resources, data, str(file))
+    return await pictures.decode_image(resources, data, str(file))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def kept_out(*names: str) -> Iterator[None]:
+def block_imports(*names: str) -> Iterator[None]:
     """Inside the block, importing one of `names` that isn't loaded yet fails as if it weren't installed."""
     absent = [name for name in names if name not in sys.modules]
     for name in absent:
@@ -24,5 +24,5 @@ def kept_out(*names: str) -> Iterator[None]:
 
 def import_socketio() -> None:
     """Import Socket.IO's package for a process that only serves; its clients don't work there."""
-    with kept_out("aiohttp", "requests", "websocket"):
+    with block_imports("aiohttp", "requests", "websocket"):
         importlib.import_module("socketio")

@@ -38,19 +38,19 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = _Parser(prog="invokeclone", description="InvokeAI's API, served by FastAPI and run by worker processes.")
     top.add_argument("--version", action="version", version=f"invokeclone {__version__}")
-    rooted = _Parser(add_help=False)
-    rooted.add_argument(
+    root_parser = _Parser(add_help=False)
+    root_parser.add_argument(
         "--root", type=Path, help="folder of settings, database, models and pictures (default ~/invokeai)"
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _serve(commands.add_parser("serve", parents=[rooted], help="start the server"))
-    commands.add_parser("openapi", parents=[rooted], help="print the OpenAPI document")
-    _generate(commands.add_parser("generate", parents=[rooted], help="make one picture without a server"))
-    _models(commands.add_parser("models", help="list, install and delete models"), rooted)
-    _user(commands.add_parser("user", help="accounts: list, add, change and delete them; API keys"), rooted)
+    _serve(commands.add_parser("serve", parents=[root_parser], help="start the server"))
+    commands.add_parser("openapi", parents=[root_parser], help="print the OpenAPI document")
+    _generate(commands.add_parser("generate", parents=[root_parser], help="make one picture without a server"))
+    _models(commands.add_parser("models", help="list, install and delete models"), root_parser)
+    _user(commands.add_parser("user", help="accounts: list, add, change and delete them; API keys"), root_parser)
     database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
-    database.add_parser("upgrade", parents=[rooted], help="bring the database to the newest form")
-    _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), rooted)
+    database.add_parser("upgrade", parents=[root_parser], help="bring the database to the newest form")
+    _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), root_parser)
     return top
 
 
@@ -95,27 +95,29 @@ def _generate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--refiner", metavar="NAME", help="refiner of SDXL, which makes the last fifth")
 
 
-def _models(command: _Parser, rooted: _Parser) -> None:
+def _models(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", parents=[rooted], help="show the installed models")
-    install = actions.add_parser("install", parents=[rooted], help="install a model")
+    actions.add_parser("list", parents=[root_parser], help="show the installed models")
+    install = actions.add_parser("install", parents=[root_parser], help="install a model")
     install.add_argument("source", metavar="SOURCE", help="path, owner/name of Hugging Face, or web address")
     install.add_argument("--inplace", action="store_true", help="leave the files where they are")
-    delete = actions.add_parser("delete", parents=[rooted], help="delete a model and its files")
+    delete = actions.add_parser("delete", parents=[root_parser], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
 
 
-def _user(command: _Parser, rooted: _Parser) -> None:
+def _user(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     named = _Parser(add_help=False)
     named.add_argument("email", metavar="EMAIL", help="address of the user")
     secret = _Parser(add_help=False)
     secret.add_argument("--password-stdin", action="store_true", help="read the password from the standard input")
-    actions.add_parser("list", parents=[rooted], help="show all users")
-    add = actions.add_parser("add", parents=[rooted, named, secret], help="make an account; asks for the password")
+    actions.add_parser("list", parents=[root_parser], help="show all users")
+    add = actions.add_parser("add", parents=[root_parser, named, secret], help="make an account; asks for the password")
     add.add_argument("--name", help="name to show")
     add.add_argument("--admin", action="store_true", help="make it an administrator's")
-    actions.add_parser("passwd", parents=[rooted, named, secret], help="set a new password; ends what is signed in")
+    actions.add_parser(
+        "passwd", parents=[root_parser, named, secret], help="set a new password; ends what is signed in"
+    )
     for action, text in (
         ("delete", "delete an account; what its user made stays"),
         ("promote", "make a user an administrator"),
@@ -123,38 +125,38 @@ def _user(command: _Parser, rooted: _Parser) -> None:
         ("enable", "let a user sign in again"),
         ("disable", "let a user sign in no more"),
     ):
-        actions.add_parser(action, parents=[rooted, named], help=text)
-    _keys(actions.add_parser("key", help="API keys: make, list and revoke them"), rooted)
+        actions.add_parser(action, parents=[root_parser, named], help=text)
+    _keys(actions.add_parser("key", help="API keys: make, list and revoke them"), root_parser)
 
 
-def _keys(command: _Parser, rooted: _Parser) -> None:
+def _keys(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="key_action", metavar="ACTION", required=True)
     owned = _Parser(add_help=False)
     owned.add_argument("--email", metavar="EMAIL", help="address of the user whose keys are meant")
-    add = actions.add_parser("add", parents=[rooted, owned], help="make a key and print it, this once")
+    add = actions.add_parser("add", parents=[root_parser, owned], help="make a key and print it, this once")
     add.add_argument("name", metavar="NAME", help="what the key is for")
-    actions.add_parser("list", parents=[rooted, owned], help="show what keys there are, and when they were used")
-    revoke = actions.add_parser("revoke", parents=[rooted], help="end a key")
+    actions.add_parser("list", parents=[root_parser, owned], help="show what keys there are, and when they were used")
+    revoke = actions.add_parser("revoke", parents=[root_parser], help="end a key")
     revoke.add_argument("key", metavar="KEY", help="its id or its first letters, as `list` shows them")
 
 
-def _webui(command: _Parser, rooted: _Parser) -> None:
+def _webui(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    install = actions.add_parser("install", parents=[rooted], help="fetch its published package and serve it at /")
+    install = actions.add_parser("install", parents=[root_parser], help="fetch its published package and serve it at /")
     install.add_argument("version", nargs="?", metavar="VERSION", help="which (default: the newest that is tested)")
     install.add_argument("--wheel", type=Path, metavar="FILE", help="take this file instead of fetching it")
-    use = actions.add_parser("use", parents=[rooted], help="serve an installed version, or our own page")
+    use = actions.add_parser("use", parents=[root_parser], help="serve an installed version, or our own page")
     use.add_argument("version", metavar="VERSION", help='an installed version, or "own"')
-    actions.add_parser("list", parents=[rooted], help="show the installed versions")
-    remove = actions.add_parser("remove", parents=[rooted], help="delete an installed version")
+    actions.add_parser("list", parents=[root_parser], help="show the installed versions")
+    remove = actions.add_parser("remove", parents=[root_parser], help="delete an installed version")
     remove.add_argument("version", metavar="VERSION", help="an installed version")
 
 
-def _number(least: int, most: int) -> Callable[[str], int]:
+def _number(minimum: int, maximum: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{value} is not between {least} and {most}")
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{value} is not between {minimum} and {maximum}")
         return value
 
     return number
@@ -190,11 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Return the exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl+C.
     """
-    chosen = parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        if arguments is None and chosen.command == "serve":
+        if arguments is None and options.command == "serve":
             lean.import_socketio()
-        return int(importlib.import_module(f"invokeclone.cli.{chosen.command}").run(chosen))
+        return int(importlib.import_module(f"invokeclone.cli.{options.command}").run(options))
     except CommandError as error:
         sys.stderr.write(f"invokeclone: {error}\n")
         return error.status

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Resources]:
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Lend resources on a migrated database that knows the embedded model."""
     resources = Resources(settings, Database(settings.database_path), Bus())
     try:
@@ -44,12 +44,12 @@ async def opened(settings: Settings) -> AsyncIterator[Resources]:
 async def find(resources: Resources, name: str) -> ModelConfig | None:
     """Return the model with this key or, failing that, this name."""
     async with resources.database.read() as connection:
-        known = await store.search(connection)
-    return next((m for m in known if m.key == name), None) or next((m for m in known if m.name == name), None)
+        records = await store.search(connection)
+    return next((m for m in records if m.key == name), None) or next((m for m in records if m.name == name), None)
 
 
 async def _list(settings: Settings, _arguments: argparse.Namespace) -> int:
-    async with opened(settings) as resources, resources.database.read() as connection:
+    async with open_resources(settings) as resources, resources.database.read() as connection:
         rows = [(m.name, str(m.base), str(m.type), str(m.format), m.key) for m in await store.search(connection)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)] if rows else []
     for row in rows:
@@ -59,7 +59,7 @@ async def _list(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
-    async with opened(settings) as resources:
+    async with open_resources(settings) as resources:
         installer = service.Installer(resources)
         await installer.start()
         job = await installer.add(arguments.source, ModelRecordChanges(), inplace=arguments.inplace)
@@ -83,7 +83,7 @@ def _show(job: ModelInstallJob) -> None:
 
 
 async def _delete(settings: Settings, arguments: argparse.Namespace) -> int:
-    async with opened(settings) as resources:
+    async with open_resources(settings) as resources:
         model = await find(resources, arguments.key)
         if model is None:
             raise CommandError(f"no such model: {arguments.key}")

@@ -90,16 +90,16 @@ class _Server(uvicorn.Server):
         if self.started and sockets:
             scheme = "https" if self._settings.ssl_certfile else "http"
             host = self._settings.host
-            shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  (a comparison, not a binding)
-            shown = f"[{shown}]" if ":" in shown else shown
+            display_host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104  (a comparison, not a binding)
+            display_host = f"[{display_host}]" if ":" in display_host else display_host
             port = sockets[0].getsockname()[1]
-            address = f"{scheme}://{shown}:{port}{self._settings.base_url or ''}"
+            address = f"{scheme}://{display_host}:{port}{self._settings.base_url or ''}"
             self._lock.write(address)
             sys.stdout.write(f"invokeclone is at {address}\n")
             sys.stdout.flush()
 
 
-class _OneLine:
+class _OneLineStartupErrors:
     """Words a start that fails because of a disk or the database in one line; other failures keep their traceback."""
 
     def __init__(self, app: Application) -> None:
@@ -128,12 +128,12 @@ class _OneLine:
 
 def _config(app: Application, settings: Settings) -> uvicorn.Config:
     for name in ("uvicorn", "uvicorn.error"):
-        theirs = logging.getLogger(name)
-        theirs.handlers = list(logging.getLogger(log.ROOT).handlers)
-        theirs.propagate = False
-        theirs.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
+        uvicorn_logger = logging.getLogger(name)
+        uvicorn_logger.handlers = list(logging.getLogger(log.ROOT).handlers)
+        uvicorn_logger.propagate = False
+        uvicorn_logger.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
     return uvicorn.Config(
-        _OneLine(app),
+        _OneLineStartupErrors(app),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -154,17 +154,17 @@ def listen(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise CommandError(f"no such address: {host}") from error
     for candidate in range(port, min(port + PORTS_TRIED, 65536)):
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((address[0], candidate, *address[2:]))
-            found.listen(BACKLOG)
+            listener.bind((address[0], candidate, *address[2:]))
+            listener.listen(BACKLOG)
         except OSError as error:
-            found.close()
+            listener.close()
             if error.errno == errno.EADDRINUSE:
                 continue
             raise CommandError(f"cannot listen on {host}:{candidate}: {error.strerror}") from error
         if candidate != port:
             sys.stderr.write(f"invokeclone: port {port} is busy, using {candidate}\n")
-        return found
+        return listener
     raise CommandError(f"no free port from {port} on")

@@ -47,12 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
 async def _act(
     settings: Settings, act: Callable[[Resources, argparse.Namespace], Awaitable[None]], arguments: argparse.Namespace
 ) -> None:
-    async with _opened(settings) as resources:
+    async with _open_resources(settings) as resources:
         await act(resources, arguments)
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Resources]:
+async def _open_resources(settings: Settings) -> AsyncIterator[Resources]:
     resources = Resources(settings, Database(settings.database_path), Bus())
     try:
         await resources.database.migrate()
@@ -63,10 +63,10 @@ async def _opened(settings: Settings) -> AsyncIterator[Resources]:
 
 async def _find(resources: Resources, email: str) -> UserDTO:
     async with resources.database.read() as connection:
-        found = await store.find(connection, email)
-    if found is None:
+        account = await store.find(connection, email)
+    if account is None:
         raise CommandError(f"no user has the address {email}")
-    return found.user
+    return account.user
 
 
 def _password(arguments: argparse.Namespace) -> str:
@@ -83,24 +83,24 @@ def _password(arguments: argparse.Namespace) -> str:
 
 async def _list(resources: Resources, _arguments: argparse.Namespace) -> None:
     async with resources.database.read() as connection:
-        found = await store.list_all(connection)
-    width = max((len(user.email) for user in found), default=0)
-    for user in found:
-        seen = user.last_login_at.isoformat(" ", "minutes") if user.last_login_at else "never"
+        users = await store.list_all(connection)
+    width = max((len(user.email) for user in users), default=0)
+    for user in users:
+        last_login = user.last_login_at.isoformat(" ", "minutes") if user.last_login_at else "never"
         cells = [user.email.ljust(width), "admin" if user.is_admin else "user ", "" if user.is_active else "disabled"]
         sys.stdout.write(
-            "  ".join([*cells[:2], f"signed in {seen}", cells[2], user.display_name or ""]).rstrip() + "\n"
+            "  ".join([*cells[:2], f"signed in {last_login}", cells[2], user.display_name or ""]).rstrip() + "\n"
         )
 
 
 async def _add(resources: Resources, arguments: argparse.Namespace) -> None:
     try:
-        asked = AdminUserCreateRequest(
+        request = AdminUserCreateRequest(
             email=arguments.email, display_name=arguments.name, password=_password(arguments), is_admin=arguments.admin
         )
     except ValidationError as error:
         raise CommandError(f"{arguments.email} is not an e-mail address") from error
-    user = await service.create(resources, asked)
+    user = await service.create(resources, request)
     sys.stdout.write(f"added {user.email}\n")
     if not resources.settings.multiuser:
         sys.stderr.write("invokeclone: nobody signs in before the settings say `multiuser: true`\n")
@@ -120,9 +120,9 @@ async def _delete(resources: Resources, arguments: argparse.Namespace) -> None:
 
 async def _change(resources: Resources, arguments: argparse.Namespace) -> None:
     user = await _find(resources, arguments.email)
-    change, said = CHANGES[arguments.action]
+    change, outcome = CHANGES[arguments.action]
     await service.change(resources, user.user_id, change)
-    sys.stdout.write(f"{user.email} {said}\n")
+    sys.stdout.write(f"{user.email} {outcome}\n")
 
 
 async def _key(resources: Resources, arguments: argparse.Namespace) -> None:
@@ -138,7 +138,7 @@ async def _add_key(resources: Resources, arguments: argparse.Namespace) -> None:
     user_id = store.SYSTEM_ID if arguments.email is None else (await _find(resources, arguments.email)).user_id
     if user_id == store.SYSTEM_ID and multiuser:
         raise CommandError("the system user's keys are of no use in multi-user mode: name an account")
-    first = not await keys.any_keys(resources.database)
+    first = not await keys.has_keys(resources.database)
     text = await keys.make(resources.database, user_id, arguments.name)
     sys.stdout.write(f"{text}\n")
     sys.stderr.write("invokeclone: keep the key: it is shown this once\n")
@@ -148,22 +148,22 @@ async def _add_key(resources: Resources, arguments: argparse.Namespace) -> None:
 
 async def _list_keys(resources: Resources, arguments: argparse.Namespace) -> None:
     user_id = None if arguments.email is None else (await _find(resources, arguments.email)).user_id
-    found = await keys.list_all(resources.database, user_id)
-    width = max((len(key.email) for key in found), default=0)
-    for key in found:
+    api_keys = await keys.list_all(resources.database, user_id)
+    width = max((len(key.email) for key in api_keys), default=0)
+    for key in api_keys:
         used = key.last_used_at[:16] if key.last_used_at else "never"
         sys.stdout.write(f"{key.id}  {key.prefix}  {key.email.ljust(width)}  used {used.ljust(16)}  {key.name}\n")
 
 
 async def _revoke_key(resources: Resources, arguments: argparse.Namespace) -> None:
     """End the key with this id or these first letters, if that is one key."""
-    there = await keys.list_all(resources.database)
-    meant = [key for key in there if arguments.key in (key.id, key.prefix)]
-    if len(meant) > 1:
+    api_keys = await keys.list_all(resources.database)
+    matches = [key for key in api_keys if arguments.key in (key.id, key.prefix)]
+    if len(matches) > 1:
         raise CommandError("several keys begin so: say the id")
-    if not meant:
+    if not matches:
         raise CommandError("there is no such key; `invokeclone user key list` shows them")
-    await keys.revoke(resources.database, meant[0].id)
-    sys.stdout.write(f"revoked {meant[0].name}\n")
-    if len(there) == 1 and not resources.settings.multiuser:
+    await keys.revoke(resources.database, matches[0].id)
+    sys.stdout.write(f"revoked {matches[0].name}\n")
+    if len(api_keys) == 1 and not resources.settings.multiuser:
         sys.stderr.write("invokeclone: that was the last key: programs that speak other servers' APIs need none now\n")

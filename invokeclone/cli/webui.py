@@ -30,10 +30,10 @@ OWN = "own"
 FAILED = 1
 COMPRESSED = frozenset({".html", ".css", ".js", ".mjs", ".json", ".svg", ".wasm", ".ttf", ".map"})
 WORTH_COMPRESSING = 1_000
-LARGEST = 512 * 1024 * 1024
+MAX_BUNDLE_BYTES = 512 * 1024 * 1024
 """Bytes that all files of a bundle may have together."""
-MOST_FILES = 20_000
-LARGEST_RECORD = 16 * 1024 * 1024
+MAX_FILES = 20_000
+MAX_RECORD_BYTES = 16 * 1024 * 1024
 """Bytes of a wheel's list of files."""
 
 
@@ -45,17 +45,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _install(root: Path, arguments: argparse.Namespace) -> int:
-    version = _legal(arguments.version or TESTED[-1])
+    version = _check_version(arguments.version or TESTED[-1])
     if version not in TESTED:
         sys.stderr.write(f"invokeclone: {version} was never tried with this server ({', '.join(TESTED)} were)\n")
-    if version in webui.installed(root):
-        webui.choose(root, version)
+    if version in webui.list_versions(root):
+        webui.activate(root, version)
         sys.stdout.write(f"{version} is installed already and in use\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="invokeclone-webui-") as scratch:
         wheel = Path(arguments.wheel) if arguments.wheel else fetch(version, Path(scratch))
         count = unpack(wheel, version, webui.folder(root))
-    webui.choose(root, version)
+    webui.activate(root, version)
     sys.stdout.write(
         f"installed the web UI {version} ({count} files) into {webui.folder(root) / version}; it is in use\n"
     )
@@ -64,39 +64,39 @@ def _install(root: Path, arguments: argparse.Namespace) -> int:
 
 def _use(root: Path, arguments: argparse.Namespace) -> int:
     if arguments.version == OWN:
-        webui.choose(root, None)
+        webui.activate(root, None)
         sys.stdout.write("our own page is in use\n")
         return 0
-    version = _known(root, arguments.version)
-    webui.choose(root, version)
+    version = _require_installed(root, arguments.version)
+    webui.activate(root, version)
     sys.stdout.write(f"{version} is in use\n")
     return 0
 
 
 def _list(root: Path, _arguments: argparse.Namespace) -> int:
-    chosen = webui.active(root)
-    for name in (OWN, *webui.installed(root)):
-        sys.stdout.write(f"{'*' if name == (chosen or OWN) else ' '} {name}\n")
+    active_version = webui.active_version(root)
+    for name in (OWN, *webui.list_versions(root)):
+        sys.stdout.write(f"{'*' if name == (active_version or OWN) else ' '} {name}\n")
     return 0
 
 
 def _remove(root: Path, arguments: argparse.Namespace) -> int:
-    version = _known(root, arguments.version)
-    if webui.active(root) == version:
-        webui.choose(root, None)
+    version = _require_installed(root, arguments.version)
+    if webui.active_version(root) == version:
+        webui.activate(root, None)
     shutil.rmtree(webui.folder(root) / version)
     sys.stdout.write(f"removed {version}\n")
     return 0
 
 
-def _legal(version: str) -> str:
+def _check_version(version: str) -> str:
     if not webui.VERSION.fullmatch(version):
         raise CommandError(f"{version} is not a version")
     return version
 
 
-def _known(root: Path, version: str) -> str:
-    if version not in webui.installed(root):
+def _require_installed(root: Path, version: str) -> str:
+    if version not in webui.list_versions(root):
         raise CommandError(f"the web UI {version} is not installed (`invokeclone webui list`)")
     return version
 
@@ -104,7 +104,7 @@ def _known(root: Path, version: str) -> str:
 def fetch(version: str, into: Path) -> Path:
     """Download the published wheel with pip, which checks it against the index; raises CommandError."""
     sys.stderr.write(f"fetching {PACKAGE} {version} (about 13 MB)\n")
-    done = subprocess.run(  # noqa: S603  (our own interpreter; the version is checked)
+    process = subprocess.run(  # noqa: S603  (our own interpreter; the version is checked)
         [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"),
             *("--disable-pip-version-check", "--dest", str(into), f"{PACKAGE}=={version}"),
@@ -114,9 +114,9 @@ def fetch(version: str, into: Path) -> Path:
         check=False,
     )
     wheels = list(into.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise CommandError(f"pip could not fetch it: {errors[-1] if errors else done.stderr.strip()[-300:]}", FAILED)
+    if process.returncode or len(wheels) != 1:
+        errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR")]
+        raise CommandError(f"pip could not fetch it: {errors[-1] if errors else process.stderr.strip()[-300:]}", FAILED)
     return wheels[0]
 
 
@@ -130,12 +130,14 @@ def unpack(wheel: Path, version: str, base: Path) -> int:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with zipfile.ZipFile(wheel) as archive:
-            hashes = _recorded(archive, version)
-            wanted = [entry for entry in archive.infolist() if entry.filename.startswith(STATIC) and not entry.is_dir()]
-            if sum(entry.file_size for entry in wanted) > LARGEST or len(wanted) > MOST_FILES:
+            hashes = _read_hashes(archive, version)
+            entries = [
+                entry for entry in archive.infolist() if entry.filename.startswith(STATIC) and not entry.is_dir()
+            ]
+            if sum(entry.file_size for entry in entries) > MAX_BUNDLE_BYTES or len(entries) > MAX_FILES:
                 raise CommandError("the web UI in this package is larger than any that is known", FAILED)
-            for entry in tqdm(wanted, "unpacking", unit="file", leave=False):
-                _put(partial, entry.filename, archive.read(entry), hashes)
+            for entry in tqdm(entries, "unpacking", unit="file", leave=False):
+                _write_file(partial, entry.filename, archive.read(entry), hashes)
         if not (partial / webui.INDEX).is_file():
             raise CommandError("there is no web UI in this package", FAILED)
         partial.replace(base / version)
@@ -143,21 +145,21 @@ def unpack(wheel: Path, version: str, base: Path) -> int:
         raise CommandError(f"cannot unpack {wheel.name}: {error}", FAILED) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return len(wanted)
+    return len(entries)
 
 
-def _recorded(archive: zipfile.ZipFile, version: str) -> dict[str, str]:
+def _read_hashes(archive: zipfile.ZipFile, version: str) -> dict[str, str]:
     """Return the sha256 that the wheel's RECORD says for each file."""
     name = f"{PACKAGE}-{version}.dist-info/RECORD"
     if name not in archive.namelist():
         raise CommandError(f"this is not the package {PACKAGE} {version}", FAILED)
-    if archive.getinfo(name).file_size > LARGEST_RECORD:
+    if archive.getinfo(name).file_size > MAX_RECORD_BYTES:
         raise CommandError("the record in this package is larger than any that is known", FAILED)
     rows = csv.reader(io.StringIO(archive.read(name).decode()))
     return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1].startswith("sha256=")}
 
 
-def _put(folder: Path, name: str, body: bytes, hashes: dict[str, str]) -> None:
+def _write_file(folder: Path, name: str, body: bytes, hashes: dict[str, str]) -> None:
     """Write one file, and a compressed copy where that saves something."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
     if hashes.get(name) != digest:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, create_
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from invokeclone.custom_nodes.describe import OWN, PLAIN, Description
+from invokeclone.custom_nodes.describe import PLAIN, PROJECT_PREFIX, Description
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
@@ -71,52 +71,58 @@ class _Adoption:
         return node
 
     def _fields(self, described: Description) -> Any:
-        fields = {name: self._field(told) for name, told in described["fields"].items()}
+        fields = {name: self._field(field_description) for name, field_description in described["fields"].items()}
         attribute = {"field_kind": FieldKind.NodeAttribute.value}
-        word = described["type"]
-        kind = Field(default=word, title="type", json_schema_extra=cast("Any", attribute))
-        return {**fields, "type": (Literal[word], kind)}
+        type_name = described["type"]
+        kind = Field(default=type_name, title="type", json_schema_extra=cast("Any", attribute))
+        return {**fields, "type": (Literal[type_name], kind)}
 
-    def _field(self, told: Description) -> tuple[Any, Any]:
-        known = {key: told[key] for key in ("title", "description") if told[key] is not None}
+    def _field(self, description: Description) -> tuple[Any, Any]:
+        texts = {key: description[key] for key in ("title", "description") if description[key] is not None}
         default = (
-            {"default": told["default"], "validate_default": told["default"] is not None} if "default" in told else {}
+            {"default": description["default"], "validate_default": description["default"] is not None}
+            if "default" in description
+            else {}
         )
-        field = Field(json_schema_extra=told["extra"], **known, **default, **told["limits"])
-        return self._annotation(told["annotation"]), field
+        field = Field(json_schema_extra=description["extra"], **texts, **default, **description["limits"])
+        return self._annotation(description["annotation"]), field
 
-    def _annotation(self, told: Description) -> Any:  # noqa: PLR0911  (a table, a row per kind of annotation)
-        match told["kind"]:
+    def _annotation(self, description: Description) -> Any:  # noqa: PLR0911  (a table, a row per kind of annotation)
+        match description["kind"]:
             case "none":
                 return None
             case "plain":
-                return _PLAIN[told["name"]]
+                return _PLAIN[description["name"]]
             case "literal":
-                return Literal[tuple(told["values"])]
+                return Literal[tuple(description["values"])]
             case "union":
-                return Union[tuple(self._annotation(member) for member in told["members"])]  # noqa: UP007  (at run time)
+                return Union[tuple(self._annotation(member) for member in description["members"])]  # noqa: UP007  (at run time)
             case "list":
-                return list[self._annotation(told["element"])]  # type: ignore[misc]
+                return list[self._annotation(description["element"])]  # type: ignore[misc]
             case "dict":
-                return dict[str, self._annotation(told["value"])]  # type: ignore[misc]
+                return dict[str, self._annotation(description["value"])]  # type: ignore[misc]
             case "ours":
-                return _ours(told["place"])
+                return _resolve_project_class(description["place"])
             case "enum" | "model":
-                place = told["place"]
-                if place not in self._types:
-                    self._types[place] = self._enum(told) if told["kind"] == "enum" else self._model(told)
-                return self._types[place]
+                reference = description["place"]
+                if reference not in self._types:
+                    self._types[reference] = (
+                        self._enum(description) if description["kind"] == "enum" else self._model(description)
+                    )
+                return self._types[reference]
             case _:
                 return Any
 
-    def _enum(self, told: Description) -> Any:
-        return enum.Enum(told["name"], [(name, value) for name, value in told["members"]], module=self._pack)
+    def _enum(self, description: Description) -> Any:
+        return enum.Enum(
+            description["name"], [(name, value) for name, value in description["members"]], module=self._pack
+        )
 
-    def _model(self, told: Description) -> Any:
-        base = _ours(told["base"]) if told["base"] else BaseModel
+    def _model(self, description: Description) -> Any:
+        base = _resolve_project_class(description["base"]) if description["base"] else BaseModel
         if not (isinstance(base, type) and issubclass(base, BaseModel)):
             base = BaseModel
-        schema = told["schema"]
+        schema = description["schema"]
 
         class AsToldBase(base):  # type: ignore[misc, valid-type]
             model_config = ConfigDict(extra="allow", protected_namespaces=())
@@ -127,7 +133,7 @@ class _Adoption:
             ) -> JsonSchemaValue:
                 return dict(schema)
 
-        return create_model(told["name"], __base__=AsToldBase, __module__=self._pack)
+        return create_model(description["name"], __base__=AsToldBase, __module__=self._pack)
 
 
 class _SchemaOnly(BaseInvocation):
@@ -137,12 +143,12 @@ class _SchemaOnly(BaseInvocation):
         raise RunsInAWorker(f"{self.get_type()} runs in a worker only")
 
 
-def _ours(place: str) -> Any:
+def _resolve_project_class(reference: str) -> Any:
     """Return a class of this project that is imported already; anything when it isn't."""
-    module, _, name = place.partition(":")
-    if not module.startswith(OWN) or module not in sys.modules:
+    module, _, name = reference.partition(":")
+    if not module.startswith(PROJECT_PREFIX) or module not in sys.modules:
         return Any
-    found: Any = sys.modules[module]
+    value: Any = sys.modules[module]
     for part in name.split("."):
-        found = getattr(found, part, Any)
-    return found
+        value = getattr(value, part, Any)
+    return value

@@ -184,7 +184,7 @@ _NAMES: dict[str, str] = {
     """,
 }
 
-_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _PACKAGES = {TOP} | {
     ".".join(parts[:depth]) for parts in (name.split(".") for name in MODULES) for depth in range(1, len(parts))
 }
@@ -195,9 +195,9 @@ class _Alias(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         """Return what a pack asks this module for."""
-        if name not in _WHERE:
+        if name not in _MODULE_OF:
             raise AttributeError(f"{self.__name__} has no {name!r} here")
-        value = getattr(importlib.import_module(_WHERE[name]), name)
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
         setattr(self, name, value)
         return value
 
@@ -232,4 +232,4 @@ def install() -> None:
 
 def names() -> frozenset[str]:
     """Return every name that packs may import."""
-    return frozenset(_WHERE)
+    return frozenset(_MODULE_OF)

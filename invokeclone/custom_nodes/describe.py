@@ -16,20 +16,20 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocat
 
 LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "strict", "allow_inf_nan")
 PLAIN = (int, float, str, bool, dict, list)
-OWN = "invokeclone."
+PROJECT_PREFIX = "invokeclone."
 _UNCHANGED = frozenset({"id", "is_intermediate", "type"})
-_DEEPEST = 20
+_MAX_DEPTH = 20
 
 Description = dict[str, Any]
 
 
 def pack(name: str) -> Description:
     """Return what has been registered by the pack `name`."""
-    nodes = {word: cls for word, cls in registry.nodes().items() if _is_of(cls, name)}
-    outputs = {word: cls for word, cls in registry.outputs().items() if _is_of(cls, name)}
+    nodes = {type_name: cls for type_name, cls in registry.nodes().items() if _is_of(cls, name)}
+    outputs = {type_name: cls for type_name, cls in registry.outputs().items() if _is_of(cls, name)}
     return {
-        "nodes": [_node(word, cls) for word, cls in nodes.items()],
-        "outputs": [_output(word, cls) for word, cls in outputs.items()],
+        "nodes": [_node(type_name, cls) for type_name, cls in nodes.items()],
+        "outputs": [_output(type_name, cls) for type_name, cls in outputs.items()],
     }
 
 
@@ -37,13 +37,13 @@ def _is_of(cls: type, name: str) -> bool:
     return cls.__module__.partition(".")[0] == name
 
 
-def _node(word: str, cls: type[BaseInvocation]) -> Description:
+def _node(type_name: str, cls: type[BaseInvocation]) -> Description:
     fields = {name: field for name, field in cls.model_fields.items() if name not in _UNCHANGED}
     if fields["use_cache"].default is BaseInvocation.model_fields["use_cache"].default:
         del fields["use_cache"]
     config = cls.ui_config
     return {
-        "type": word,
+        "type": type_name,
         "name": cls.__name__,
         "doc": cls.__doc__,
         "fields": {name: _field(field) for name, field in fields.items()},
@@ -53,10 +53,10 @@ def _node(word: str, cls: type[BaseInvocation]) -> Description:
     }
 
 
-def _output(word: str, cls: type[BaseInvocationOutput]) -> Description:
+def _output(type_name: str, cls: type[BaseInvocationOutput]) -> Description:
     fields = {name: field for name, field in cls.model_fields.items() if name not in {"type", "output_meta"}}
     return {
-        "type": word,
+        "type": type_name,
         "name": cls.__name__,
         "doc": cls.__doc__,
         "fields": {name: _field(field) for name, field in fields.items()},
@@ -85,13 +85,13 @@ def _field(field: FieldInfo) -> Description:
     return described
 
 
-def annotation(told: Any) -> Description:  # noqa: PLR0911  (a table, a row per kind of annotation)
+def annotation(hint: Any) -> Description:  # noqa: PLR0911  (a table, a row per kind of annotation)
     """Return an annotation as JSON; what can't be told is anything."""
-    origin, arguments = get_origin(told), get_args(told)
-    if told is None or told is NoneType:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is None or hint is NoneType:
         return {"kind": "none"}
-    if told in PLAIN:
-        return {"kind": "plain", "name": told.__name__}
+    if hint in PLAIN:
+        return {"kind": "plain", "name": hint.__name__}
     if origin is Annotated:
         return annotation(arguments[0])
     if origin is Literal:
@@ -103,26 +103,26 @@ def annotation(told: Any) -> Description:  # noqa: PLR0911  (a table, a row per 
         return {"kind": "list", "element": annotation(elements[0] if len(set(elements)) == 1 else Any)}
     if origin is dict:
         return {"kind": "dict", "value": annotation(arguments[1] if len(arguments) > 1 else Any)}
-    if isinstance(told, type):
-        return _class(told)
+    if isinstance(hint, type):
+        return _class(hint)
     return {"kind": "any"}
 
 
-def _class(told: type) -> Description:
-    place = f"{told.__module__}:{told.__qualname__}"
-    if told.__module__.startswith(OWN):
-        return {"kind": "ours", "place": place}
-    if issubclass(told, enum.Enum):
-        members = [[member.name, to_jsonable_python(member.value, fallback=str)] for member in told]
-        return {"kind": "enum", "name": told.__name__, "place": place, "members": members}
-    if issubclass(told, BaseModel):
-        own = next((base for base in told.__mro__ if base.__module__.startswith(OWN)), None)
+def _class(cls: type) -> Description:
+    reference = f"{cls.__module__}:{cls.__qualname__}"
+    if cls.__module__.startswith(PROJECT_PREFIX):
+        return {"kind": "ours", "place": reference}
+    if issubclass(cls, enum.Enum):
+        members = [[member.name, to_jsonable_python(member.value, fallback=str)] for member in cls]
+        return {"kind": "enum", "name": cls.__name__, "place": reference, "members": members}
+    if issubclass(cls, BaseModel):
+        project_base = next((base for base in cls.__mro__ if base.__module__.startswith(PROJECT_PREFIX)), None)
         return {
             "kind": "model",
-            "name": told.__name__,
-            "place": place,
-            "base": f"{own.__module__}:{own.__qualname__}" if own else None,
-            "schema": _schema(told),
+            "name": cls.__name__,
+            "place": reference,
+            "base": f"{project_base.__module__}:{project_base.__qualname__}" if project_base else None,
+            "schema": _schema(cls),
         }
     return {"kind": "any"}
 
@@ -133,7 +133,7 @@ def _schema(model: type[BaseModel]) -> Description:
     shared = schema.pop("$defs", {})
 
     def written_out(value: Any, depth: int) -> Any:
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             return {}
         if isinstance(value, dict):
             if "$ref" in value:

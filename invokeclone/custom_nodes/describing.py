@@ -22,12 +22,12 @@ def main() -> None:
     folder = Path(sys.argv[1])
     for name in sys.argv[2:]:
         print(json.dumps({"begins": name}), file=lines, flush=True)
-        print(json.dumps({"name": name, **_described(folder / name)}), file=lines, flush=True)
+        print(json.dumps({"name": name, **_describe(folder / name)}), file=lines, flush=True)
     lines.flush()
     os._exit(0)  # a pack's threads must not keep it alive
 
 
-def _described(folder: Path) -> describe.Description:
+def _describe(folder: Path) -> describe.Description:
     try:
         loading.load(folder)
         return {**describe.pack(folder.name), "error": None, "missing": False}

@@ -15,12 +15,12 @@ from invokeclone.custom_nodes.describe import Description
 from invokeclone.kit.process.child_process import ChildProcess, LineTooLong
 
 COMMAND = (sys.executable, "-m", "invokeclone.custom_nodes.describing")
-PATIENCE_S = 90.0
-LONGEST_LINE = 64 * 1024 * 1024
+TIMEOUT_S = 90.0
+MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Inspected:
+class Inspection:
     """What came of importing a pack."""
 
     error: str | None = None
@@ -30,37 +30,39 @@ class Inspected:
 
 
 async def inspect(
-    folder: Path, names: Sequence[str], *, patience: float = PATIENCE_S, command: Sequence[str] = COMMAND
-) -> dict[str, Inspected]:
+    folder: Path, names: Sequence[str], *, timeout_s: float = TIMEOUT_S, command: Sequence[str] = COMMAND
+) -> dict[str, Inspection]:
     """Return what each of the packs in `folder` holds; `patience` is how many seconds one of them may take."""
-    found: dict[str, Inspected] = {}
-    while waiting := [name for name in names if name not in found]:
-        found |= await _some(folder, waiting, patience, command)
-    return found
+    results: dict[str, Inspection] = {}
+    while waiting := [name for name in names if name not in results]:
+        results |= await _inspect_some(folder, waiting, timeout_s, command)
+    return results
 
 
-async def _some(folder: Path, names: Sequence[str], patience: float, command: Sequence[str]) -> dict[str, Inspected]:
+async def _inspect_some(
+    folder: Path, names: Sequence[str], timeout_s: float, command: Sequence[str]
+) -> dict[str, Inspection]:
     """Return what one process tells: of one pack at least, of all unless it is stopped by one of them."""
-    found: dict[str, Inspected] = {}
+    results: dict[str, Inspection] = {}
     current, error = names[0], "the process that imports it can't be started"
     child = await ChildProcess.start(
-        (*command, str(folder), *names), line_limit=LONGEST_LINE, stdin=False, stderr=False
+        (*command, str(folder), *names), line_limit=MAX_LINE_BYTES, stdin=False, stderr=False
     )
     try:
-        while line := await asyncio.wait_for(child.line(), patience):
-            told = orjson.loads(line)
-            if "begins" in told:
-                current, error = told["begins"], "importing it ended the process"
+        while line := await asyncio.wait_for(child.line(), timeout_s):
+            message = orjson.loads(line)
+            if "begins" in message:
+                current, error = message["begins"], "importing it ended the process"
             else:
-                found[told["name"]] = Inspected(
-                    told["error"], told["missing"], {"nodes": told["nodes"], "outputs": told["outputs"]}
+                results[message["name"]] = Inspection(
+                    message["error"], message["missing"], {"nodes": message["nodes"], "outputs": message["outputs"]}
                 )
     except TimeoutError:
-        error = f"importing it took over {patience:.0f} s"
+        error = f"importing it took over {timeout_s:.0f} s"
     except LineTooLong:
-        error = f"its description is over {LONGEST_LINE // 1024**2} MiB"
+        error = f"its description is over {MAX_LINE_BYTES // 1024**2} MiB"
     except orjson.JSONDecodeError:
         error = "importing it ended the process"
     finally:
         await child.close()
-    return found if len(found) == len(names) else {**found, current: found.get(current, Inspected(error))}
+    return results if len(results) == len(names) else {**results, current: results.get(current, Inspection(error))}

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from invokeclone.custom_nodes import alias
-from invokeclone.custom_nodes.naming import taken
+from invokeclone.custom_nodes.naming import is_taken
 from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 
@@ -30,7 +30,7 @@ class PackError(Exception):
 def load(folder: Path) -> None:
     """Import the pack in `folder`; raises PackError with nothing of it left behind."""
     name = folder.name
-    if name not in _loaded and taken(name):
+    if name not in _loaded and is_taken(name):
         raise PackError(f"{name!r} is the name of a Python module that is there already")
     alias.install()
     forget(name)

@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
-_OURS = frozenset({"invokeai", "invokeclone", "alembic", "tests", "main"})
+_RESERVED = frozenset({"invokeai", "invokeclone", "alembic", "tests", "main"})
 
 
-def fits(name: str) -> bool:
+def is_valid(name: str) -> bool:
     """Tell whether a folder of this name can be a pack."""
     return bool(_NAME.fullmatch(name)) and name != "__pycache__"
 
 
-def taken(name: str) -> bool:
+def is_taken(name: str) -> bool:
     """Tell whether Python knows a module of this name, which a pack would hide."""
-    if name in _OURS or name in sys.stdlib_module_names or name in sys.modules:
+    if name in _RESERVED or name in sys.stdlib_module_names or name in sys.modules:
         return True
     try:
         return importlib.util.find_spec(name) is not None
@@ -24,16 +24,16 @@ def taken(name: str) -> bool:
         return False
 
 
-def named(source: str) -> str:
+def name_of(source: str) -> str:
     """Return the name that a pack from this address or folder gets: the last part, with what no package may have as `_`."""
     last = re.split(r"[/\\:]", source.rstrip("/\\"))[-1].removesuffix(".git")
     return re.sub(r"[^A-Za-z0-9_-]", "_", last)
 
 
-def present(folder: Path) -> list[str]:
+def find_packs(folder: Path) -> list[str]:
     """Return the names of the packs in a folder, sorted: folders with an `__init__.py`."""
     try:
         entries = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [entry.name for entry in entries if fits(entry.name) and (entry / "__init__.py").is_file()]
+    return [entry.name for entry in entries if is_valid(entry.name) and (entry / "__init__.py").is_file()]

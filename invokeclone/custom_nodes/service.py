@@ -36,13 +36,13 @@ class Packs:
         changed: Callable[[list[str]], None],
         *,
         command: Sequence[str] = inspection.COMMAND,
-        patience: float = inspection.PATIENCE_S,
+        timeout_s: float = inspection.TIMEOUT_S,
     ) -> None:
         """Call `changed` with the names of all usable packs whenever these or their nodes have changed."""
         self._resources = resources
         self._changed = changed
         self._command = command
-        self._patience = patience
+        self._patience = timeout_s
         self._types: dict[str, list[str]] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,7 +69,7 @@ class Packs:
 
     async def listing(self) -> NodePackListResponse:
         """Return the installed packs, those too that can't be used."""
-        names = await in_thread(naming.present, self.folder)
+        names = await in_thread(naming.find_packs, self.folder)
         packs = [
             NodePackInfo(name=name, path=str(self.folder / name), node_count=len(types), node_types=types)
             for name in names
@@ -81,26 +81,26 @@ class Packs:
         """Take over anew what the folder holds; return what came of it, in words."""
         async with self._one_at_a_time:
             problems = await self._read_all()
-        said = f"{len(self._types)} node packs with {sum(map(len, self._types.values()))} nodes are loaded"
-        return said + "".join(f"; {name} is not: {reason}" for name, reason in problems.items())
+        summary = f"{len(self._types)} node packs with {sum(map(len, self._types.values()))} nodes are loaded"
+        return summary + "".join(f"; {name} is not: {reason}" for name, reason in problems.items())
 
     async def install(self, source: str, user: User) -> InstallNodePackResponse:
         """Fetch a pack, look what it holds and take it over; nothing is left of one that fails."""
         source = source.strip()
-        name = naming.named(source)
-        if not naming.fits(name):
-            return _failed(name, "no pack can have this name")
+        name = naming.name_of(source)
+        if not naming.is_valid(name):
+            return _failure(name, "no pack can have this name")
         async with self._one_at_a_time:
             if await in_thread(lambda: (self.folder / name).exists() or (self.folder / name).is_symlink()):
-                return _failed(name, f"there is a pack {name} already; remove it first")
+                return _failure(name, f"there is a pack {name} already; remove it first")
             part = self.folder / f".installing-{uuid4().hex[:8]}"
             try:
                 return await self._install(source, part / name, user)
             except sources.SourceError as error:
-                return _failed(name, str(error))
+                return _failure(name, str(error))
             except OSError as error:
                 _log.exception("the pack %s can't be installed", name)
-                return _failed(name, f"it can't be put into {self.folder}: {error}")
+                return _failure(name, f"it can't be put into {self.folder}: {error}")
             finally:
                 await in_thread(shutil.rmtree, part, ignore_errors=True)
 
@@ -109,31 +109,31 @@ class Packs:
         await in_thread(fetched.parent.mkdir, parents=True)
         await sources.fetch(source, fetched, self._resources.settings)
         if not await in_thread((fetched / "__init__.py").is_file):
-            return _failed(name, "it has no __init__.py, so it is no node pack")
-        wanted = await in_thread(dependencies, fetched)
-        found = (await self._inspect(fetched.parent, [name]))[name]
-        if found.error is not None and not (found.missing and wanted):
-            return _failed(name, f"it can't be imported: {found.error}", wanted)
+            return _failure(name, "it has no __init__.py, so it is no node pack")
+        dependency_file = await in_thread(dependencies, fetched)
+        result = (await self._inspect(fetched.parent, [name]))[name]
+        if result.error is not None and not (result.missing and dependency_file):
+            return _failure(name, f"it can't be imported: {result.error}", dependency_file)
         target = self.folder / name
         await in_thread(fetched.rename, target)
-        if found.error is None and (reason := self._adopt(name, found)):
+        if result.error is None and (reason := self._adopt(name, result)):
             await in_thread(self._remove, name)
-            return _failed(name, reason, wanted)
+            return _failure(name, reason, dependency_file)
         self._changed(self.usable)
-        count = await workflows.bring_in(self._resources, target, user)
+        count = await workflows.import_workflows(self._resources, target, user)
         return InstallNodePackResponse(
             name=name,
             success=True,
-            message=_told(name, len(self._types.get(name, [])), wanted, found.error),
+            message=_install_message(name, len(self._types.get(name, [])), dependency_file, result.error),
             workflows_imported=count,
-            requires_dependencies=wanted is not None,
-            dependency_file=wanted,
+            requires_dependencies=dependency_file is not None,
+            dependency_file=dependency_file,
         )
 
     async def uninstall(self, name: str) -> UninstallNodePackResponse:
         """Remove a pack, its nodes and its workflows. Queue items that hold its nodes stay readable."""
         async with self._one_at_a_time:
-            if name not in await in_thread(naming.present, self.folder):
+            if name not in await in_thread(naming.find_packs, self.folder):
                 return UninstallNodePackResponse(name=name, success=False, message=f"there is no pack {name!r}")
             try:
                 await in_thread(self._remove, name)
@@ -142,7 +142,7 @@ class Packs:
             registry.forget_pack(name)
             self._types.pop(name, None)
             self._changed(self.usable)
-            await workflows.take_out(self._resources, name)
+            await workflows.delete_workflows(self._resources, name)
         return UninstallNodePackResponse(name=name, success=True, message=f"The pack {name} is removed.")
 
     def _remove(self, name: str) -> None:
@@ -151,17 +151,17 @@ class Packs:
         if path.is_symlink():
             path.unlink()
             return
-        gone = self.folder / f".removing-{uuid4().hex[:8]}"
-        path.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        removed_path = self.folder / f".removing-{uuid4().hex[:8]}"
+        path.rename(removed_path)
+        shutil.rmtree(removed_path, ignore_errors=True)
 
     async def _read_all(self) -> dict[str, str]:
         """Take over the nodes of every pack in the folder; return those that can't be, with the reasons."""
         names = await in_thread(self._tidy)
-        found = await self._inspect(self.folder, names)
+        results = await self._inspect(self.folder, names)
         self.stop()
         problems: dict[str, str] = {}
-        for name, pack in found.items():
+        for name, pack in results.items():
             reason = pack.error or self._adopt(name, pack)
             if reason:
                 problems[name] = reason
@@ -169,10 +169,10 @@ class Packs:
         self._changed(self.usable)
         return problems
 
-    def _adopt(self, name: str, found: inspection.Inspected) -> str | None:
+    def _adopt(self, name: str, result: inspection.Inspection) -> str | None:
         """Take over a pack's nodes; return why that can't be."""
         try:
-            self._types[name] = adopt(name, found.description)
+            self._types[name] = adopt(name, result.description)
         except ValueError as error:
             return str(error)
         return None
@@ -181,12 +181,12 @@ class Packs:
         """Return the names of the packs, after removing what an interrupted install or removal left."""
         if self.folder.is_dir():
             for pattern in (".installing-*", ".removing-*"):
-                for left in self.folder.glob(pattern):
-                    shutil.rmtree(left, ignore_errors=True)
-        return naming.present(self.folder)
+                for leftover in self.folder.glob(pattern):
+                    shutil.rmtree(leftover, ignore_errors=True)
+        return naming.find_packs(self.folder)
 
-    async def _inspect(self, folder: Path, names: Sequence[str]) -> dict[str, inspection.Inspected]:
-        return await inspection.inspect(folder, names, patience=self._patience, command=self._command)
+    async def _inspect(self, folder: Path, names: Sequence[str]) -> dict[str, inspection.Inspection]:
+        return await inspection.inspect(folder, names, timeout_s=self._patience, command=self._command)
 
 
 def dependencies(folder: Path) -> str | None:
@@ -200,20 +200,18 @@ def dependencies(folder: Path) -> str | None:
     return "pyproject.toml" if isinstance(project, dict) and project.get("dependencies") else None
 
 
-def _told(name: str, count: int, wanted: str | None, error: str | None) -> str:
+def _install_message(name: str, count: int, dependency_file: str | None, error: str | None) -> str:
     if error is not None:
-        return (
-            f"The pack {name} is installed, but can't be used yet: {error}. Install what {wanted} names, then reload."
-        )
-    needs = f" It names libraries in {wanted}; they are not installed by this." if wanted else ""
+        return f"The pack {name} is installed, but can't be used yet: {error}. Install what {dependency_file} names, then reload."
+    needs = f" It names libraries in {dependency_file}; they are not installed by this." if dependency_file else ""
     return f"The pack {name} is installed, with {count} nodes.{needs}"
 
 
-def _failed(name: str, message: str, wanted: str | None = None) -> InstallNodePackResponse:
+def _failure(name: str, message: str, dependency_file: str | None = None) -> InstallNodePackResponse:
     return InstallNodePackResponse(
         name=name,
         success=False,
         message=f"The pack {name} is not installed: {message}",
-        requires_dependencies=wanted is not None,
-        dependency_file=wanted,
+        requires_dependencies=dependency_file is not None,
+        dependency_file=dependency_file,
     )

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from invokeclone.downloads.gateway import gateway
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.gateway import open_gateway
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 SCHEMES = ("https", "ssh", "git", "file")
 MAX_BYTES = 1024 * 1024 * 1024
 """Bytes that one repository may bring over the web."""
@@ -33,23 +33,23 @@ _OPTIONS = (
 )
 _DROPPED = re.compile(r"(?i)(https?|all|no|ftp)_proxy|GIT_.*|SSH_.*")
 """Variables that would send git another way, or have it run another program."""
-_LAST_WORDS = 300
+_ERROR_TAIL_CHARS = 300
 
 
 class SourceError(Exception):
     """The pack could not be fetched; the text says why."""
 
 
-async def fetch(source: str, target: Path, settings: Settings, *, patience: float = PATIENCE_S) -> None:
+async def fetch(source: str, target: Path, settings: Settings, *, timeout_s: float = TIMEOUT_S) -> None:
     """Put the pack from `source` at `target`, which must not be there yet; raises SourceError with nothing left behind."""
     local = _local(source)
     if local is not None and not await in_thread(local.is_dir):
         raise SourceError(f"there is no folder {local}")
     try:
         if local is None:
-            await _clone_from_web(_address(source), target, settings, patience)
+            await _clone_from_web(_address(source), target, settings, timeout_s)
         elif await in_thread(_is_repository, local):
-            await _clone(local.as_uri(), target, patience, protocol="file")
+            await _clone(local.as_uri(), target, timeout_s, protocol="file")
         else:
             await in_thread(_copy, local, target)
     except BaseException:
@@ -96,21 +96,21 @@ def _copy(folder: Path, target: Path) -> None:
         raise SourceError(f"{folder} can't be copied: {error}") from error
 
 
-async def _clone_from_web(address: str, target: Path, settings: Settings, patience: float) -> None:
+async def _clone_from_web(address: str, target: Path, settings: Settings, timeout_s: float) -> None:
     """Clone through the gateway; what it refused is the reason why git could not."""
-    web = Web(settings)
-    async with gateway(web, limit=MAX_BYTES) as way:
+    web = WebClient(settings)
+    async with open_gateway(web, limit=MAX_BYTES) as proxy:
         try:
-            await _clone(address, target, patience, protocol="https", options=("-c", f"http.proxy={way.url}"))
+            await _clone(address, target, timeout_s, protocol="https", options=("-c", f"http.proxy={proxy.url}"))
         except SourceError as error:
-            raise SourceError(f"{error}{''.join(f'; {reason}' for reason in way.refusals[:1])}") from error
+            raise SourceError(f"{error}{''.join(f'; {reason}' for reason in proxy.refusals[:1])}") from error
 
 
-async def _clone(address: str, target: Path, patience: float, *, protocol: str, options: Sequence[str] = ()) -> None:
+async def _clone(address: str, target: Path, timeout_s: float, *, protocol: str, options: Sequence[str] = ()) -> None:
     command = ("git", *_OPTIONS, *options, "clone", "--quiet", "--depth", "1", "--no-recurse-submodules", "--template=")
-    status, words = await _run((*command, "--", address, str(target)), _environment(protocol), patience)
+    status, output = await _run((*command, "--", address, str(target)), _environment(protocol), timeout_s)
     if status:
-        raise SourceError(f"git could not clone it: {words}")
+        raise SourceError(f"git could not clone it: {output}")
 
 
 def _environment(protocol: str) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _environment(protocol: str) -> dict[str, str]:
     }
 
 
-async def _run(command: Sequence[str], environment: Mapping[str, str], patience: float) -> tuple[int, str]:
+async def _run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
     """Run git to its end; return its status and last words."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -142,12 +142,12 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], patience:
     except FileNotFoundError as error:
         raise SourceError("git is not installed on this machine") from error
     try:
-        _nothing, words = await asyncio.wait_for(process.communicate(), patience)
+        _stdout, output = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError as error:
-        raise SourceError(f"git took over {patience:.0f} s") from error
+        raise SourceError(f"git took over {timeout_s:.0f} s") from error
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())
-    return process.returncode or 0, words.decode("utf-8", "replace").strip()[-_LAST_WORDS:]
+    return process.returncode or 0, output.decode("utf-8", "replace").strip()[-_ERROR_TAIL_CHARS:]

@@ -16,8 +16,8 @@ from invokeclone.users.current import SYSTEM, User
 from invokeclone.workflows import service, store
 from invokeclone.workflows.schemas import WorkflowRecordOrderBy, WorkflowWithoutID
 
-LARGEST = 8 * 1024 * 1024
-MOST = 200
+MAX_FILE_BYTES = 8 * 1024 * 1024
+MAX_WORKFLOWS = 200
 _TEXTS = ("author", "description", "version", "contact", "tags", "notes")
 _log = log.get("custom_nodes")
 
@@ -27,11 +27,11 @@ def tag(pack: str) -> str:
     return f"node-pack:{pack}"
 
 
-async def bring_in(resources: Resources, folder: Path, user: User) -> int:
+async def import_workflows(resources: Resources, folder: Path, user: User) -> int:
     """Put the workflows of a pack into the library; return how many. What is no workflow is passed over."""
-    found = await in_thread(lambda: list(_workflows(folder)))
+    workflows = await in_thread(lambda: list(_workflows(folder)))
     count = 0
-    for workflow in found:
+    for workflow in workflows:
         try:
             await service.create(resources, workflow, user)
         except InvokeCloneError as error:
@@ -41,12 +41,12 @@ async def bring_in(resources: Resources, folder: Path, user: User) -> int:
     return count
 
 
-async def take_out(resources: Resources, pack: str) -> None:
+async def delete_workflows(resources: Resources, pack: str) -> None:
     """Delete the pack's workflows from the library, whoever has them."""
-    wanted = store.Filter(tags=(tag(pack),))
+    criteria = store.Filter(tags=(tag(pack),))
     async with resources.database.read() as connection:
         rows = await store.page(
-            connection, wanted, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending, skip=0, take=-1
+            connection, criteria, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending, skip=0, take=-1
         )
     for row in rows:
         if tag(pack) in store.split_tags(row.tags) and row.category == "user":
@@ -55,8 +55,8 @@ async def take_out(resources: Resources, pack: str) -> None:
 
 def _workflows(folder: Path) -> Iterator[WorkflowWithoutID]:
     files = sorted(file for file in folder.rglob("*.json") if ".git" not in file.parts and not file.is_symlink())
-    for file in files[:MOST]:
-        if file.stat().st_size > LARGEST:
+    for file in files[:MAX_WORKFLOWS]:
+        if file.stat().st_size > MAX_FILE_BYTES:
             continue
         try:
             content = orjson.loads(file.read_bytes())
@@ -64,12 +64,12 @@ def _workflows(folder: Path) -> Iterator[WorkflowWithoutID]:
             continue
         if isinstance(content, dict) and isinstance(content.get("nodes"), list) and "edges" in content:
             try:
-                yield _taken(content, file.stem, folder.name)
+                yield _to_library_workflow(content, file.stem, folder.name)
             except ValidationError:
                 continue
 
 
-def _taken(content: dict[str, Any], name: str, pack: str) -> WorkflowWithoutID:
+def _to_library_workflow(content: dict[str, Any], name: str, pack: str) -> WorkflowWithoutID:
     """Return a pack's workflow as the library takes it, with the pack's tag."""
     texts = {field: content.get(field) if isinstance(content.get(field), str) else "" for field in _TEXTS}
     tags = store.split_tags(str(texts["tags"]))

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 _RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "fec0::/10")))
 """What Python counts as public and is not: protocol assignments, old relays, Azure's own address, old site networks."""
-_EMBEDDING = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+_IPV4_EMBEDDING_NETWORKS = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """Networks whose addresses end with an IPv4 address that a gateway connects to."""
 _LOCAL_NAMES = (
     ".localhost", ".localdomain", ".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet", ".private", ".test",
@@ -19,7 +19,7 @@ _LOCAL_NAMES = (
 
 def is_public(address: str) -> bool:
     """Tell whether the IP address may be asked, looking at every address that is wrapped in it too."""
-    return all(_is_public(found) for found in _unwrapped(ipaddress.ip_address(address)))
+    return all(_is_public(effective) for effective in _effective_addresses(ipaddress.ip_address(address)))
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -27,13 +27,13 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
     return address.is_global and not special
 
 
-def _unwrapped(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+def _effective_addresses(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
     """Return the address, or the IPv4 ones that it stands for."""
     if isinstance(address, IPv4Address):
         return [address]
     if address.ipv4_mapped:
         return [address.ipv4_mapped]
-    if any(address in network for network in _EMBEDDING):
+    if any(address in network for network in _IPV4_EMBEDDING_NETWORKS):
         return [IPv4Address(int(address) & 0xFFFFFFFF)]
     if address.sixtofour:
         return [address.sixtofour]

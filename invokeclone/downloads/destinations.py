@@ -10,7 +10,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import paths
 
 
-def destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tuple[Path, Path | None]:
+def resolve_destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tuple[Path, Path | None]:
     """Return the folder or file that `text` means, and the file once more if it is one; relative to the download cache.
 
     `reserved` are files and folders that nothing may be written to. Blocking. Raises DestinationRefused, DestinationTaken.
@@ -18,9 +18,9 @@ def destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tupl
     if not text or "\0" in text:
         raise DestinationRefused(f"not a path: {text!r}")
     path = paths.real(settings.download_cache_path / text)
-    if not _allowed(settings, path):
+    if not _is_allowed(settings, path):
         raise DestinationRefused(f"{text} is not inside the download cache or the models folder")
-    if any(paths.holds(taken, path) for taken in reserved):
+    if any(paths.contains(reserved_path, path) for reserved_path in reserved):
         raise DestinationRefused(f"{text} belongs to an installed model; name another folder")
     if path.is_dir() or text.endswith((os.sep, "/")):
         return path, None
@@ -31,12 +31,12 @@ def destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tupl
     return path, path
 
 
-def _allowed(settings: Settings, path: Path) -> bool:
+def _is_allowed(settings: Settings, path: Path) -> bool:
     """Tell whether the real `path` is in the download cache, or in the models folder and not in a place of our own there."""
     if path.is_relative_to(paths.real(settings.download_cache_path)):
         return True
     models = paths.real(settings.models_path)
     if not path.is_relative_to(models):
         return False
-    first = path.relative_to(models).parts[:1]
-    return not any(name.startswith((".", "tmpinstall_")) for name in first)
+    top_parts = path.relative_to(models).parts[:1]
+    return not any(name.startswith((".", "tmpinstall_")) for name in top_parts)

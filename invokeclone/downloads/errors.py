@@ -39,10 +39,10 @@ class DiskFull(DownloadFailed):
     """The file would not fit on the disk."""
 
 
-class TryAgain(InvokeCloneError):
+class TransientError(InvokeCloneError):
     """Something passing went wrong; `after` seconds from now it may work. Raised inside the service only."""
 
-    def __init__(self, text: str, after: float | None = None) -> None:
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
         """Say what went wrong, and when the other side wants to be asked again."""
         super().__init__(text)
-        self.after = after
+        self.after = retry_after

@@ -8,12 +8,12 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.errors import InvokeCloneError
 
-HEADER_S = 30.0
+HEADER_TIMEOUT_S = 30.0
 _MAX_HEADER = 8192
-_AT_ONCE = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
 _CONNECT = re.compile(rb"CONNECT (?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:]+)):(?P<port>\d{1,5}) HTTP/1\.[01]\r\n")
 
 
@@ -26,24 +26,24 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(web: Web, *, limit: int) -> AsyncIterator[Gateway]:
+async def open_gateway(web: WebClient, *, limit: int) -> AsyncIterator[Gateway]:
     """Open a gateway for `limit` bytes in all; every connection ends with it."""
     password = secrets.token_urlsafe(16)
-    found = _Tunnels(web, password, limit)
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0, limit=_MAX_HEADER)
+    tunnels = _Tunnels(web, password, limit)
+    server = await asyncio.start_server(tunnels.serve, "127.0.0.1", 0, limit=_MAX_HEADER)
     port = server.sockets[0].getsockname()[1]
-    found.gateway.url = f"http://git:{password}@127.0.0.1:{port}"
+    tunnels.gateway.url = f"http://git:{password}@127.0.0.1:{port}"
     try:
-        yield found.gateway
+        yield tunnels.gateway
     finally:
         server.close()
-        await found.end()
+        await tunnels.end()
 
 
 class _Tunnels:
     """The connections of one gateway."""
 
-    def __init__(self, web: Web, password: str, limit: int) -> None:
+    def __init__(self, web: WebClient, password: str, limit: int) -> None:
         self.gateway = Gateway("")
         self._web, self._left = web, limit
         self._password = b"basic " + b64encode(f"git:{password}".encode())
@@ -70,36 +70,36 @@ class _Tunnels:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(HEADER_S):
+        async with asyncio.timeout(HEADER_TIMEOUT_S):
             header = await reader.readuntil(b"\r\n\r\n")
         match = _CONNECT.match(header)
         if match is None or not 0 < int(match["port"]) < 2**16:
-            await _answer(writer, "405 Method Not Allowed", "Only https goes through here.")
+            await _respond(writer, "405 Method Not Allowed", "Only https goes through here.")
             return
         if not self._is_known(header):
-            await _answer(writer, "407 Proxy Authentication Required", "")
+            await _respond(writer, "407 Proxy Authentication Required", "")
             return
         host = (match["v6"] or match["name"]).decode("ascii", "replace")
         try:
-            inside, outside = await self._web.connect(host, int(match["port"]))
+            remote_reader, remote_writer = await self._web.connect(host, int(match["port"]))
         except InvokeCloneError as error:
             self.gateway.refusals.append(str(error))
-            await _answer(writer, "403 Forbidden", str(error))
+            await _respond(writer, "403 Forbidden", str(error))
             return
         try:
-            await _answer(writer, "200 Connection established", None)
-            await self._exchange(((reader, outside), (inside, writer)))
+            await _respond(writer, "200 Connection established", None)
+            await self._exchange(((reader, remote_writer), (remote_reader, writer)))
         finally:
-            outside.close()
+            remote_writer.close()
 
     def _is_known(self, header: bytes) -> bool:
         lines = (line.partition(b":") for line in header.split(b"\r\n"))
-        given = [value.strip() for name, _, value in lines if name.lower() == b"proxy-authorization"]
-        return any(value[:6].lower() + value[6:] == self._password for value in given)
+        credentials = [value.strip() for name, _, value in lines if name.lower() == b"proxy-authorization"]
+        return any(value[:6].lower() + value[6:] == self._password for value in credentials)
 
-    async def _exchange(self, ways: tuple[tuple[asyncio.StreamReader, asyncio.StreamWriter], ...]) -> None:
+    async def _exchange(self, directions: tuple[tuple[asyncio.StreamReader, asyncio.StreamWriter], ...]) -> None:
         """Copy both ways until one side ends, or all bytes are spent."""
-        tasks = [asyncio.ensure_future(self._copy(*way)) for way in ways]
+        tasks = [asyncio.ensure_future(self._copy(*direction)) for direction in directions]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -108,7 +108,7 @@ class _Tunnels:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_AT_ONCE):
+        while data := await reader.read(_CHUNK_BYTES):
             self._left -= len(data)
             if self._left < 0:
                 self.gateway.refusals.append("it is larger than anything that is fetched this way")
@@ -117,7 +117,7 @@ class _Tunnels:
             await writer.drain()
 
 
-async def _answer(writer: asyncio.StreamWriter, status: str, text: str | None) -> None:
+async def _respond(writer: asyncio.StreamWriter, status: str, text: str | None) -> None:
     body = (text or "").encode()
     head = f"HTTP/1.1 {status}\r\n"
     if status.startswith("407"):

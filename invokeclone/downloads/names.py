@@ -15,8 +15,8 @@ _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 
 def file_name(disposition: str | None, url: str) -> str:
     """Return the name for the file at `url`: what Content-Disposition says, else the last part of the address."""
-    given = _disposed(disposition) if disposition else None
-    return safe_name(given or unquote(PurePosixPath(urlsplit(url).path).name) or "download")
+    disposition_name = _parse_disposition(disposition) if disposition else None
+    return safe_name(disposition_name or unquote(PurePosixPath(urlsplit(url).path).name) or "download")
 
 
 def safe_name(text: str) -> str:
@@ -40,7 +40,7 @@ def safe_path(text: str) -> Path:
     return Path(*parts)
 
 
-def _disposed(header: str) -> str | None:
+def _parse_disposition(header: str) -> str | None:
     """Return the file name of a Content-Disposition header, in either of its forms."""
     message = Message()
     message["Content-Disposition"] = re.sub(r"[\r\n]", " ", header)

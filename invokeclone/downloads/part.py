@@ -15,13 +15,13 @@ from typing import IO, Any
 from invokeclone.downloads.errors import ChecksumMismatch, DestinationTaken, DiskFull
 from invokeclone.kit.files.storage import write_file
 
-RESERVE = 64 * 1024 * 1024
+MIN_FREE_BYTES = 64 * 1024 * 1024
 """Bytes that a download leaves free on the disk."""
 _CHUNK = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Note:
+class SourceState:
     """Which state of which source the bytes are of. Without a mark of that state they are worth nothing later."""
 
     url: str
@@ -40,7 +40,7 @@ class Note:
         """Whether the state can be told from another."""
         return bool(self.etag or self.last_modified)
 
-    def same_state(self, other: "Note") -> bool:
+    def same_state(self, other: "SourceState") -> bool:
         """Tell whether the other note is surely of the same state."""
         if self.etag or other.etag:
             return self.etag == other.etag
@@ -60,29 +60,29 @@ class PartialFile:
         self._file: IO[bytes] | None = None
         self.complete = False
 
-    def found(self) -> tuple[int, Note | None]:
+    def found(self) -> tuple[int, SourceState | None]:
         """Return how many bytes an earlier attempt left, and the note of what they are; (0, None) without any."""
         try:
-            note = Note(**json.loads(self._note.read_bytes()))
+            state = SourceState(**json.loads(self._note.read_bytes()))
             size = self.path.stat().st_size
         except (OSError, ValueError, TypeError):
             return 0, None
-        return (size, note) if size else (0, None)
+        return (size, state) if size else (0, None)
 
-    def open(self, note: Note, keep: int) -> None:
+    def open(self, state: SourceState, offset: int) -> None:
         """Go on after the first `keep` bytes, or anew with 0. Raises DestinationTaken, OSError."""
         self.close()
         if self.target.exists():
             raise DestinationTaken(f"there is a file already: {self.target}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._hash = hashlib.sha256() if self.sha256 else None
-        self._file = self.path.open("r+b" if keep else "w+b")
-        self._file.truncate(keep)
+        self._file = self.path.open("r+b" if offset else "w+b")
+        self._file.truncate(offset)
         if self._hash is not None:
             while chunk := self._file.read(_CHUNK):
                 self._hash.update(chunk)
-        self._file.seek(keep)
-        write_file(self._note, json.dumps(asdict(note)).encode())
+        self._file.seek(offset)
+        write_file(self._note, json.dumps(asdict(state)).encode())
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
@@ -120,9 +120,9 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
 
 
-def check_space(folder: Path, wanted: int) -> None:
+def check_space(folder: Path, required_bytes: int) -> None:
     """Raise DiskFull unless `wanted` more bytes fit on the disk of a folder, which need not be there yet."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(there).free
-    if wanted + RESERVE > free:
-        raise DiskFull(f"{wanted} bytes more do not fit on the disk of {there}: {free} are free")
+    existing_folder = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(existing_folder).free
+    if required_bytes + MIN_FREE_BYTES > free:
+        raise DiskFull(f"{required_bytes} bytes more do not fit on the disk of {existing_folder}: {free} are free")

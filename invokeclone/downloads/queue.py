@@ -23,8 +23,8 @@ from invokeclone.downloads.events import (
 )
 from invokeclone.downloads.part import PartialFile
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import FIRST_WAIT_S, Transfer, ended, finished, pace
-from invokeclone.downloads.web import Web, shown
+from invokeclone.downloads.transfer import INITIAL_RETRY_DELAY_S, Transfer, run_to_completion, throttle, wait_until_done
+from invokeclone.downloads.web import WebClient, without_query
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError
@@ -32,8 +32,8 @@ from invokeclone.kit.events import Emitter
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.times import now
 
-AT_ONCE = 5
-PROGRESS_S = 0.25
+MAX_CONCURRENT = 5
+PROGRESS_INTERVAL_S = 0.25
 """Least time between two progress events of a download."""
 
 _log = log.get("download")
@@ -72,7 +72,7 @@ class _Entry:
     announced: bool = False
     """Whether the event of its start was emitted."""
     pruned: bool = False
-    due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
+    due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
 
 
 class DownloadQueue:
@@ -84,8 +84,8 @@ class DownloadQueue:
         events: Emitter,
         *,
         reserved: Reserved | None = None,
-        at_once: int = AT_ONCE,
-        first_wait: float = FIRST_WAIT_S,
+        max_concurrent: int = MAX_CONCURRENT,
+        initial_retry_delay: float = INITIAL_RETRY_DELAY_S,
     ) -> None:
         """Make an empty queue.
 
@@ -94,10 +94,10 @@ class DownloadQueue:
         """
         self._settings = settings
         self._reserved = reserved
-        self.web = Web(settings, first_wait)
+        self.web = WebClient(settings, initial_retry_delay)
         self._events = events
-        self._at_once = at_once
-        self._first_wait = first_wait
+        self._at_once = max_concurrent
+        self._first_wait = initial_retry_delay
         self._entries: dict[int, _Entry] = {}
         self._waiting: list[tuple[int, int]] = []
         self._next = 0
@@ -119,9 +119,9 @@ class DownloadQueue:
         Raises DestinationRefused, DestinationTaken.
         """
         reserved = await self._reserved() if self._reserved else []
-        return await in_thread(destinations.destination, self._settings, text, reserved)
+        return await in_thread(destinations.resolve_destination, self._settings, text, reserved)
 
-    def add(self, request: DownloadRequest, watch: Watcher | None = None, *, held: bool = False) -> DownloadJob:
+    def add(self, request: DownloadRequest, watch: Watcher | None = None, *, paused: bool = False) -> DownloadJob:
         """Queue a download and return its job; a `held` one stays paused until it is resumed."""
         url = str(request.source)
         job = DownloadJob(
@@ -138,7 +138,7 @@ class DownloadQueue:
         )
         self._next += 1
         entry = self._entries[job.id] = _Entry(job, request.sha256, watch)
-        if not held:
+        if not paused:
             self._queue(entry)
         return job
 
@@ -255,7 +255,7 @@ class DownloadQueue:
         if entry.task is not None and entry.task is entry.begun:
             entry.task.cancel()
 
-    async def _work(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+    async def _work(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
         """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
         entry.begun = task = asyncio.current_task()
         transfer = Transfer(
@@ -264,11 +264,11 @@ class DownloadQueue:
             sha256=entry.sha256,
             claim=lambda path: self._claim(entry, path),
             progress=lambda: self._progress(entry),
-            first_wait=self._first_wait,
+            initial_retry_delay=self._first_wait,
         )
         try:
-            if before is not None:
-                await ended(before)
+            if previous_task is not None:
+                await wait_until_done(previous_task)
             if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING and not self._stopping:
                 with log.fields(action="download", download_id=entry.job.id):
                     await transfer.run()
@@ -289,27 +289,27 @@ class DownloadQueue:
 
     def _halted(self, entry: _Entry, transfer: Transfer) -> None:
         """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
-        whole = transfer.part is not None and transfer.part.complete
+        is_complete = transfer.part is not None and transfer.part.complete
         if entry.job.status is DownloadJobStatus.CANCELLED:
-            entry.whole = whole
-        elif whole:
+            entry.whole = is_complete
+        elif is_complete:
             self._complete(entry)
         elif self._stopping:
             entry.job.status = DownloadJobStatus.WAITING
 
-    async def _clear(self, entry: _Entry, before: asyncio.Task[None] | None) -> None:
+    async def _clear(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
         """Remove what is here of the file of a cancelled job, once the work on it has ended."""
-        if before is not None:
-            await ended(before)
+        if previous_task is not None:
+            await wait_until_done(previous_task)
         if entry.whole and entry.job.download_path is not None:
-            await finished(entry.job.download_path.unlink, True)
+            await run_to_completion(entry.job.download_path.unlink, True)
         await self._drop(entry)
         if entry.task is asyncio.current_task():
             entry.task = None
 
     async def _drop(self, entry: _Entry) -> None:
         if entry.job.download_path is not None:
-            await finished(PartialFile(entry.job.download_path).drop)
+            await run_to_completion(PartialFile(entry.job.download_path).drop)
 
     def _claim(self, entry: _Entry, path: Path) -> None:
         """Raise DestinationTaken when another download that hasn't ended writes the file."""
@@ -352,7 +352,7 @@ class DownloadQueue:
         unexpected = not isinstance(error, InvokeCloneError | OSError)
         _log.warning(
             "%s cannot be fetched: %s",
-            shown(str(job.source)),
+            without_query(str(job.source)),
             error,
             exc_info=error if unexpected else None,
             extra={"action": "download", "download_id": job.id},

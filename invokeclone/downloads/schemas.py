@@ -20,7 +20,7 @@ class DownloadJobStatus(StrEnum):
 ENDED = frozenset({DownloadJobStatus.COMPLETED, DownloadJobStatus.CANCELLED, DownloadJobStatus.ERROR})
 
 
-def untold(_token: str | None) -> str | None:
+def hide_token(_token: str | None) -> str | None:
     """Return what is told of an access token: nothing, whoever asks."""
     return None
 
@@ -51,7 +51,7 @@ class DownloadJob(BaseModel):
     resume_message: str | None = Field(default=None, description="Why it began anew")
     resume_from_scratch: bool = Field(default=False, description="Whether it began anew")
 
-    _no_token = field_serializer("access_token")(untold)
+    _no_token = field_serializer("access_token")(hide_token)
 
     @property
     def ended(self) -> bool:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from invokeclone.downloads import names
-from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TryAgain
-from invokeclone.downloads.part import Note, PartialFile, check_space
+from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TransientError
+from invokeclone.downloads.part import PartialFile, SourceState, check_space
 from invokeclone.downloads.schemas import DownloadJob
-from invokeclone.downloads.web import Web, check_status, reading, shown
+from invokeclone.downloads.web import WebClient, check_status, translate_errors, without_query
 from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TRIES = 6
+MAX_TRIES = 6
 """How often in a row a download may fail without having got on."""
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
-WRITE_AT_ONCE = 1024 * 1024
-CHECK_SPACE_EVERY = 64 * 1024 * 1024
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_LINKED = re.compile(r'"?([0-9a-f]{64})"?')
-_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+INITIAL_RETRY_DELAY_S = 1.0
+MAX_RETRY_DELAY_S = 60.0
+WRITE_BUFFER_BYTES = 1024 * 1024
+SPACE_CHECK_BYTES = 64 * 1024 * 1024
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_LINKED_CHECKSUM = re.compile(r'"?([0-9a-f]{64})"?')
+_HTML_START = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 _log = log.get("download")
 
@@ -41,13 +41,13 @@ class Transfer:
 
     def __init__(
         self,
-        web: Web,
+        web: WebClient,
         job: DownloadJob,
         *,
         sha256: str | None,
         claim: Callable[[Path], None],
         progress: Callable[[], None],
-        first_wait: float = FIRST_WAIT_S,
+        initial_retry_delay: float = INITIAL_RETRY_DELAY_S,
     ) -> None:
         """Fetch what `job` says; `claim` is told the file's path once known and raises if it is taken."""
         self._web = web
@@ -55,28 +55,28 @@ class Transfer:
         self._sha256 = sha256
         self._claim = claim
         self._progress = progress
-        self._first_wait = first_wait
+        self._first_wait = initial_retry_delay
         self._resumed = self._mended = False
         self.part: PartialFile | None = None
 
     async def run(self) -> None:
         """Fetch the file. Raises the errors of this room, or OSError."""
-        failures, before, asked = 0, -1, 0
+        failures, previous_bytes, attempts = 0, -1, 0
         while True:
             try:
                 if await self._attempt():
                     return
-                asked += 1
-                if asked >= TRIES:
-                    raise DownloadFailed(f"{shown(str(self._job.source))} answers with what wasn't asked for")
-            except TryAgain as error:
-                failures = failures + 1 if self._job.bytes <= before else 1
-                before = self._job.bytes
-                if failures >= TRIES:
+                attempts += 1
+                if attempts >= MAX_TRIES:
+                    raise DownloadFailed(f"{without_query(str(self._job.source))} answers with what wasn't asked for")
+            except TransientError as error:
+                failures = failures + 1 if self._job.bytes <= previous_bytes else 1
+                previous_bytes = self._job.bytes
+                if failures >= MAX_TRIES:
                     raise DownloadFailed(f"{error} (given up after {failures} tries)") from error
-                wait = min(error.after or self._first_wait * 2 ** (failures - 1), LONGEST_WAIT_S)
-                _log.info("%s: %s; again in %.1f s", shown(str(self._job.source)), error, wait)
-                await asyncio.sleep(wait)
+                delay = min(error.after or self._first_wait * 2 ** (failures - 1), MAX_RETRY_DELAY_S)
+                _log.info("%s: %s; again in %.1f s", without_query(str(self._job.source)), error, delay)
+                await asyncio.sleep(delay)
             except ChecksumMismatch:
                 await self._drop()
                 if not self._resumed or self._mended:
@@ -85,18 +85,18 @@ class Transfer:
                 self._anew("the parts did not fit together")
             finally:
                 if self.part is not None:
-                    await finished(self.part.close)
+                    await run_to_completion(self.part.close)
 
     async def _attempt(self) -> bool:
         """Ask once, from where the last attempt ended; return False if it must be asked again, in another way."""
         job, url = self._job, self._job.canonical_url or str(self._job.source)
-        size, note = await self._found(url)
-        if note is not None and size == note.total:
-            await self._finish_found(size, note)
+        size, state = await self._found(url)
+        if state is not None and size == state.total:
+            await self._finish_found(size, state)
             return True
-        headers = {"Range": f"bytes={size}-"} if note is not None else {}
-        if note is not None and note.validator:
-            headers["If-Range"] = note.validator
+        headers = {"Range": f"bytes={size}-"} if state is not None else {}
+        if state is not None and state.validator:
+            headers["If-Range"] = state.validator
         hops: list[Mapping[str, str]] = []
         async with self._web.get(url, token=job.access_token, headers=headers, hops=hops) as response:
             check_status(response)
@@ -105,35 +105,35 @@ class Transfer:
                 await self._name(response)
                 if (await self._found(url))[0]:
                     return False
-            keep = self._kept(response, size, note, url)
-            if keep is None:
+            offset = self._kept(response, size, state, url)
+            if offset is None:
                 await self._drop()
                 return False
-            await self._receive(response, keep, url)
+            await self._receive(response, offset, url)
         return True
 
-    async def _finish_found(self, size: int, note: Note) -> None:
+    async def _finish_found(self, size: int, state: SourceState) -> None:
         """Finish a file whose last byte had come when something broke."""
         assert self.part is not None
         self._resumed = True
-        await finished(self.part.open, note, size)
+        await run_to_completion(self.part.open, state, size)
         self._job.bytes = self._job.total_bytes = size
-        await finished(self.part.finish)
+        await run_to_completion(self.part.finish)
 
     async def _drop(self) -> None:
         if self.part is not None:
-            await finished(self.part.drop)
+            await run_to_completion(self.part.drop)
 
-    async def _found(self, url: str) -> tuple[int, Note | None]:
+    async def _found(self, url: str) -> tuple[int, SourceState | None]:
         """Return what is here already of this very address; a part of another one is worth nothing."""
         if self.part is None and self._job.download_path is not None:
             self._claim(self._job.download_path)
             self.part = PartialFile(self._job.download_path, self._sha256)
         if self.part is None:
             return 0, None
-        size, note = await in_thread(self.part.found)
-        usable = note is not None and note.url == url and (note.marked or self._sha256 is not None)
-        return (size, note) if usable else (0, None)
+        size, state = await in_thread(self.part.found)
+        usable = state is not None and state.url == url and (state.marked or self._sha256 is not None)
+        return (size, state) if usable else (0, None)
 
     async def _name(self, response: "ClientResponse") -> None:
         """Find out what file the job writes, as it only named a folder."""
@@ -145,107 +145,113 @@ class Transfer:
 
     def _learn_checksum(self, hops: list[Mapping[str, str]]) -> None:
         """Take the checksum that Hugging Face tells when it redirects to its storage, if none is known."""
-        told = [_LINKED.fullmatch(headers.get("X-Linked-ETag", "")) for headers in hops]
-        self._sha256 = self._sha256 or next((found[1] for found in told if found), None)
+        matches = [_LINKED_CHECKSUM.fullmatch(headers.get("X-Linked-ETag", "")) for headers in hops]
+        self._sha256 = self._sha256 or next((match[1] for match in matches if match), None)
         if self.part is not None:
             self.part.sha256 = self._sha256
 
-    def _kept(self, response: "ClientResponse", size: int, note: Note | None, url: str) -> int | None:
+    def _kept(self, response: "ClientResponse", size: int, state: SourceState | None, url: str) -> int | None:
         """Return how many bytes to keep of those that are here; None: none, and ask anew, as this answer is a part."""
         if response.status == 200:  # noqa: PLR2004  (the whole file)
             if size:
                 self._anew("the file has changed since, or the other side sends no parts")
             return 0
-        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        now = self._noted(response, url)
-        fits = note is not None and (note.same_state(now) or not (note.marked or now.marked))
-        if response.status == 206 and found and int(found[1]) == size and fits:  # noqa: PLR2004  (a part)
+        content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        current_state = self._noted(response, url)
+        is_unchanged = state is not None and (
+            state.same_state(current_state) or not (state.marked or current_state.marked)
+        )
+        if response.status == 206 and content_range and int(content_range[1]) == size and is_unchanged:  # noqa: PLR2004  (a part)
             self._resumed = True
             return size
         self._anew("the file has changed since")
         return None
 
-    async def _receive(self, response: "ClientResponse", keep: int, url: str) -> None:
+    async def _receive(self, response: "ClientResponse", offset: int, url: str) -> None:
         assert self.part is not None
         job = self._job
-        self._describe(response, keep)
+        self._describe(response, offset)
         self._check_kind(response)
         if job.total_bytes:
-            await in_thread(check_space, self.part.path.parent, job.total_bytes - keep)
-        await finished(self.part.open, self._noted(response, url), keep)
-        job.bytes = keep
+            await in_thread(check_space, self.part.path.parent, job.total_bytes - offset)
+        await run_to_completion(self.part.open, self._noted(response, url), offset)
+        job.bytes = offset
         self._progress()
-        await self._copy(response, first=keep == 0)
+        await self._copy(response, first=offset == 0)
         if job.total_bytes and job.bytes != job.total_bytes:
             raise ChecksumMismatch(f"{job.bytes} bytes came, and not {job.total_bytes}")
         job.total_bytes = job.bytes
-        await finished(self.part.finish)
+        await run_to_completion(self.part.finish)
 
     async def _copy(self, response: "ClientResponse", *, first: bool) -> None:
         """Write what comes, in large pieces; what came before a break is written too."""
-        waiting = bytearray()
-        checked = self._job.bytes
+        buffer = bytearray()
+        checked_bytes = self._job.bytes
         try:
-            with reading():
+            with translate_errors():
                 async for chunk in response.content.iter_any():
-                    waiting += chunk
-                    if len(waiting) >= WRITE_AT_ONCE:
-                        first = await self._write(waiting, first=first)
-                    if not self._job.total_bytes and self._job.bytes - checked > CHECK_SPACE_EVERY:
-                        checked = self._job.bytes
-                        await in_thread(check_space, self._job.dest, CHECK_SPACE_EVERY)
+                    buffer += chunk
+                    if len(buffer) >= WRITE_BUFFER_BYTES:
+                        first = await self._write(buffer, first=first)
+                    if not self._job.total_bytes and self._job.bytes - checked_bytes > SPACE_CHECK_BYTES:
+                        checked_bytes = self._job.bytes
+                        await in_thread(check_space, self._job.dest, SPACE_CHECK_BYTES)
         finally:
-            await self._write(waiting, first=first)
+            await self._write(buffer, first=first)
 
-    async def _write(self, waiting: bytearray, *, first: bool) -> bool:
-        if first and _PAGE.match(waiting):
-            waiting.clear()
-            raise NotAModelFile(f"{shown(str(self._job.source))} is a web page, not a model file")
+    async def _write(self, buffer: bytearray, *, first: bool) -> bool:
+        if first and _HTML_START.match(buffer):
+            buffer.clear()
+            raise NotAModelFile(f"{without_query(str(self._job.source))} is a web page, not a model file")
         assert self.part is not None
-        data = bytes(waiting)
-        waiting.clear()
+        data = bytes(buffer)
+        buffer.clear()
         if data:
-            await finished(self.part.write, data)
+            await run_to_completion(self.part.write, data)
             self._job.bytes += len(data)
             self._progress()
         return first and not data
 
-    def _describe(self, response: "ClientResponse", keep: int) -> None:
+    def _describe(self, response: "ClientResponse", offset: int) -> None:
         job, length = self._job, response.content_length
         job.content_type = response.content_type
         job.etag, job.last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
         job.final_url = str(response.url.with_query(None).with_fragment(None))
-        total = keep + length if length is not None else 0
+        total = offset + length if length is not None else 0
         expected = job.expected_total_bytes
         if total and expected and total != expected:
-            raise ChecksumMismatch(f"{shown(str(job.source))} has {total} bytes, and not {expected} as its source says")
+            raise ChecksumMismatch(
+                f"{without_query(str(job.source))} has {total} bytes, and not {expected} as its source says"
+            )
         job.total_bytes = total or expected or 0
 
     def _check_kind(self, response: "ClientResponse") -> None:
         assert self.part is not None
-        page = response.content_type in {"text/html", "application/xhtml+xml"}
-        if page and self.part.target.suffix.lower() not in {".html", ".htm"}:
-            raise NotAModelFile(f"{shown(str(self._job.source))} is a web page, not a model file")
+        is_html = response.content_type in {"text/html", "application/xhtml+xml"}
+        if is_html and self.part.target.suffix.lower() not in {".html", ".htm"}:
+            raise NotAModelFile(f"{without_query(str(self._job.source))} is a web page, not a model file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise DownloadFailed(f"{shown(str(self._job.source))} comes packed although it was asked for as it is")
+            raise DownloadFailed(
+                f"{without_query(str(self._job.source))} comes packed although it was asked for as it is"
+            )
 
-    def _anew(self, why: str) -> None:
-        self._job.resume_from_scratch, self._job.resume_message = True, f"began anew: {why}"
+    def _anew(self, reason: str) -> None:
+        self._job.resume_from_scratch, self._job.resume_message = True, f"began anew: {reason}"
         self._job.bytes = 0
 
-    def _noted(self, response: "ClientResponse", url: str) -> Note:
+    def _noted(self, response: "ClientResponse", url: str) -> SourceState:
         marks = response.headers.get("ETag"), response.headers.get("Last-Modified")
-        return Note(url, *marks, total=self._job.total_bytes or None)
+        return SourceState(url, *marks, total=self._job.total_bytes or None)
 
 
-async def finished(work: Callable[..., T], *arguments: object) -> T:
+async def run_to_completion(work: Callable[..., T], *arguments: object) -> T:
     """Do blocking work in a thread, and wait for its end even when this task is cancelled meanwhile."""
-    going_on = asyncio.ensure_future(in_thread(work, *arguments))
-    await ended(going_on)
-    return going_on.result()
+    future = asyncio.ensure_future(in_thread(work, *arguments))
+    await wait_until_done(future)
+    return future.result()
 
 
-async def ended(task: "asyncio.Future[T]") -> None:
+async def wait_until_done(task: "asyncio.Future[T]") -> None:
     """Wait for the end of a task, even when this one is cancelled meanwhile, and be cancelled only then."""
     cancelled = None
     while not task.done():
@@ -257,7 +263,7 @@ async def ended(task: "asyncio.Future[T]") -> None:
         raise cancelled
 
 
-def pace(seconds: float) -> Callable[[], bool]:
+def throttle(seconds: float) -> Callable[[], bool]:
     """Return a function that says yes at most once in `seconds`."""
     last = float("-inf")
 

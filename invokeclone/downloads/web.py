@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from invokeclone.downloads import addresses
-from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
+from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TransientError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.version import __version__
@@ -30,31 +30,31 @@ if TYPE_CHECKING:  # aiohttp is imported when something is first fetched
 MAX_REDIRECTS = 10
 MAX_JSON_BYTES = 64 * 1024 * 1024
 JSON_TRIES = 3
-JSON_WAIT_S = 5.0
+MAX_JSON_RETRY_DELAY_S = 5.0
 """The longest pause before a question is asked again that somebody may be waiting for."""
-CONNECT_S = 30.0
-SILENCE_S = 60.0
+CONNECT_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 60.0
 """How long the other side may send nothing."""
-READ_AT_ONCE = 1024 * 1024
+READ_BUFFER_BYTES = 1024 * 1024
 
-_REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+_TRANSIENT_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
-class _Refused(OSError):
+class _PrivateAddressError(OSError):
     """No public address: raised inside the connector, whose callers know only OSError."""
 
 
-class Web:
+class WebClient:
     """A session with the web. `get` may be called by many tasks at once; `close` ends it."""
 
-    def __init__(self, settings: Settings, first_wait: float = 1.0) -> None:
+    def __init__(self, settings: Settings, initial_retry_delay: float = 1.0) -> None:
         """Follow `allow_private_download_urls`, `download_proxy` and `remote_api_tokens`; nothing is opened yet.
 
         `first_wait` is the pause before a failed question is asked again.
         """
-        self._first_wait = first_wait
+        self._first_wait = initial_retry_delay
         self._private = settings.allow_private_download_urls
         self._proxy = settings.download_proxy
         self._tokens = settings.remote_api_tokens or []
@@ -68,8 +68,8 @@ class Web:
         """
         host_ends = re.match(r"[a-z]+://[^/?#]*", url)
         for pair in self._tokens:
-            found = re.search(pair.url_regex, url)
-            if found and host_ends and found.start() < host_ends.end():
+            match = re.search(pair.url_regex, url)
+            if match and host_ends and match.start() < host_ends.end():
                 return pair.token
         return None
 
@@ -91,8 +91,8 @@ class Web:
         response = None
         try:
             response = await self._follow(url, token, dict(headers or {}), [] if hops is None else hops)
-            if response.status in _PASSING:
-                raise TryAgain(f"{_host(response)} answered {response.status}", _retry_after(response))
+            if response.status in _TRANSIENT_STATUSES:
+                raise TransientError(f"{_host(response)} answered {response.status}", _retry_after(response))
             yield response
         finally:
             if response is not None:
@@ -103,26 +103,26 @@ class Web:
         for failures in range(1, tries + 1):
             try:
                 text = await self._get_text(url, token)
-            except TryAgain as error:
+            except TransientError as error:
                 if failures == tries:
                     raise DownloadFailed(str(error)) from error
-                await asyncio.sleep(min(error.after or self._first_wait * failures, JSON_WAIT_S))
+                await asyncio.sleep(min(error.after or self._first_wait * failures, MAX_JSON_RETRY_DELAY_S))
             else:
                 break
         try:
             return await in_thread(orjson.loads, text)
         except ValueError as error:
-            raise DownloadFailed(f"the answer of {shown(url)} is not JSON") from error
+            raise DownloadFailed(f"the answer of {without_query(url)} is not JSON") from error
 
     async def _get_text(self, url: str, token: str | None) -> bytearray:
         text = bytearray()
         async with self.get(url, token=token, headers={"Accept": "application/json"}) as response:
             check_status(response)
-            with reading():
+            with translate_errors():
                 async for chunk in response.content.iter_any():
                     text += chunk
                     if len(text) > MAX_JSON_BYTES:
-                        raise DownloadFailed(f"the answer of {shown(url)} is too long")
+                        raise DownloadFailed(f"the answer of {without_query(url)} is too long")
         return text
 
     async def close(self) -> None:
@@ -139,21 +139,21 @@ class Web:
 
         if token and not _TOKEN.match(token):
             raise AccessDenied("the token has characters that no token has")
-        url = first = URL(address, encoded=True)
+        url = original_url = URL(address, encoded=True)
         for _ in range(MAX_REDIRECTS + 1):
             await self._check(url)
-            sent = headers | {"Accept-Encoding": "identity"}
-            if token and url.origin() == first.origin():
-                sent["Authorization"] = f"Bearer {token}"
-            with reading():
-                response = await session.get(url, headers=sent, allow_redirects=False, proxy=self._proxy)
-            if response.status not in _REDIRECTS:
+            request_headers = headers | {"Accept-Encoding": "identity"}
+            if token and url.origin() == original_url.origin():
+                request_headers["Authorization"] = f"Bearer {token}"
+            with translate_errors():
+                response = await session.get(url, headers=request_headers, allow_redirects=False, proxy=self._proxy)
+            if response.status not in _REDIRECT_STATUSES:
                 return response
             location = response.headers.get("Location", "")
             hops.append(response.headers)
             response.close()
-            url = _joined(url, location)
-        raise DownloadFailed(f"{first.host} redirects without end")
+            url = _redirect_url(url, location)
+        raise DownloadFailed(f"{original_url.host} redirects without end")
 
     async def _opened(self) -> "ClientSession":
         if self._session is None:
@@ -165,8 +165,8 @@ class Web:
                 connector=self._connector(),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                read_bufsize=READ_AT_ONCE,
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+                read_bufsize=READ_BUFFER_BYTES,
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S),
                 headers={"User-Agent": f"invokeclone/{__version__}"},
             )
         return self._session
@@ -183,10 +183,10 @@ class Web:
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> "list[ResolveResult]":
-                found = await super().resolve(host, port, family)
-                public = [address for address in found if addresses.is_public(address["host"])]
+                results = await super().resolve(host, port, family)
+                public = [address for address in results if addresses.is_public(address["host"])]
                 if not public:
-                    raise _Refused(_refusal(host))
+                    raise _PrivateAddressError(_refusal(host))
                 return public
 
         return aiohttp.TCPConnector(resolver=PublicOnly(), socket_factory=_public_socket)
@@ -194,7 +194,7 @@ class Web:
     async def _check(self, url: "URL") -> None:
         """Refuse an address by its form, before anything is asked."""
         if url.scheme not in {"http", "https"} or not url.host:
-            raise AddressRefused(f"not a web address: {shown(str(url))}")
+            raise AddressRefused(f"not a web address: {without_query(str(url))}")
         if url.user or url.password:
             raise AddressRefused("an address with a name or password in it is not asked; give an access token instead")
         await self._check_host(url.host)
@@ -215,23 +215,25 @@ class Web:
         Raises AddressRefused, TryAgain.
         """
         await self._check_host(host)
-        with reading():
-            async with asyncio.timeout(CONNECT_S):
+        with translate_errors():
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if self._proxy:
-                    return await _through(self._proxy, host, port)
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                usable = [str(info[4][0]) for info in found if self._private or addresses.is_public(str(info[4][0]))]
-                if not usable:
+                    return await _connect_via_proxy(self._proxy, host, port)
+                address_infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                allowed_addresses = [
+                    str(info[4][0]) for info in address_infos if self._private or addresses.is_public(str(info[4][0]))
+                ]
+                if not allowed_addresses:
                     raise AddressRefused(_refusal(host))
-                return await _first_connection(usable, port)
+                return await _connect_to_first(allowed_addresses, port)
 
     async def _check_for_proxy(self, host: str) -> None:
         """Refuse a name that means a private address here; one that only the proxy can resolve is left to it."""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            address_infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError:
             return
-        if not all(addresses.is_public(str(address[0])) for *_, address in found):
+        if not all(addresses.is_public(str(address[0])) for *_, address in address_infos):
             raise AddressRefused(_refusal(host))
 
 
@@ -248,7 +250,7 @@ def check_status(response: "ClientResponse") -> None:
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what aiohttp raises into our errors."""
     import aiohttp
 
@@ -259,14 +261,14 @@ def reading() -> Iterator[None]:
     except aiohttp.InvalidURL as error:
         raise AddressRefused(f"not a web address: {error}") from error
     except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, _Refused):
+        if isinstance(error.os_error, _PrivateAddressError):
             raise AddressRefused(str(error.os_error)) from error
-        raise TryAgain(f"no connection to {error.host}: {error.os_error}") from error
+        raise TransientError(f"no connection to {error.host}: {error.os_error}") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
-        raise TryAgain(str(error) or "the other side is silent") from error
+        raise TransientError(str(error) or "the other side is silent") from error
 
 
-def shown(url: str) -> str:
+def without_query(url: str) -> str:
     """Return an address as logs may have it: without its query, where tokens and signatures stand."""
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
@@ -274,7 +276,7 @@ def shown(url: str) -> str:
 def _public_socket(info: Any) -> socket.socket:
     family, kind, protocol, _, address = info
     if not addresses.is_public(str(address[0])):
-        raise _Refused(_refusal(str(address[0])))
+        raise _PrivateAddressError(_refusal(str(address[0])))
     return socket.socket(family, kind, protocol)
 
 
@@ -282,7 +284,7 @@ def _refusal(host: str) -> str:
     return f"{host} is not on the public internet; the setting allow_private_download_urls would let it be asked"
 
 
-async def _first_connection(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect_to_first(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the first of the addresses that answers."""
     for host in hosts[:-1]:
         with contextlib.suppress(OSError):
@@ -290,7 +292,7 @@ async def _first_connection(hosts: list[str], port: int) -> tuple[asyncio.Stream
     return await asyncio.open_connection(hosts[-1], port)
 
 
-async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect_via_proxy(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Have an HTTP proxy connect to a host. Raises TryAgain, ConnectionError."""
     parts = urlsplit(proxy)
     secure = parts.scheme == "https"
@@ -307,14 +309,14 @@ async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamRead
         answer = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         writer.close()
-        raise TryAgain("the proxy does not answer as one does") from error
+        raise TransientError("the proxy does not answer as one does") from error
     if not re.match(rb"HTTP/1\.[01] 200\b", answer):
         writer.close()
-        raise TryAgain(f"the proxy does not connect to {host}")
+        raise TransientError(f"the proxy does not connect to {host}")
     return reader, writer
 
 
-def _joined(url: "URL", location: str) -> "URL":
+def _redirect_url(url: "URL", location: str) -> "URL":
     from yarl import URL
 
     if not location:

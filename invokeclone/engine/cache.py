@@ -17,7 +17,7 @@ from torch import nn
 
 from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
 from invokeclone.engine.placement import Placement, size_of
-from invokeclone.graph.checkpoints import acquired
+from invokeclone.graph.checkpoints import acquire_lock
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 
@@ -95,7 +95,7 @@ class ModelCache:
 
         `size` is a guess in bytes, as the size of its files, by which room is made first. What `load` raises goes through.
         """
-        with acquired(self._lock):
+        with acquire_lock(self._lock):
             entry = self._entries.get(key)
             if entry is None:
                 self.stats.misses += 1
@@ -125,7 +125,7 @@ class ModelCache:
 
     def lock(self, entry: CacheEntry, working_memory: int | None = None) -> None:
         """Bring the model to the device and keep it there until `unlock`; calls nest."""
-        with acquired(self._lock):
+        with acquire_lock(self._lock):
             entry.locks += 1
             try:
                 if entry.placement is not None and not entry.placement.complete:
@@ -147,19 +147,19 @@ class ModelCache:
         Returns how many were dropped.
         """
         with self._lock:
-            chosen = [e for e in self._entries.values() if e.key == key or e.key.startswith(f"{key}:")]
-            for entry in chosen:
+            entries = [e for e in self._entries.values() if e.key == key or e.key.startswith(f"{key}:")]
+            for entry in entries:
                 self._forget(entry)
-            return len(chosen)
+            return len(entries)
 
     def clear(self) -> int:
         """Drop every model that is not in use; returns how many."""
         with self._lock:
-            chosen = [entry for entry in self._entries.values() if not entry.locks]
-            for entry in chosen:
+            entries = [entry for entry in self._entries.values() if not entry.locks]
+            for entry in entries:
                 self._forget(entry)
             self.memory.empty()
-            return len(chosen)
+            return len(entries)
 
     def expire(self) -> int:
         """Drop everything when nothing was used for `model_cache_keep_alive_min`; call it now and then. Returns how many."""
@@ -199,7 +199,7 @@ class ModelCache:
         return sum(entry.on_device for entry in self._entries.values())
 
     @contextmanager
-    def _watched(self, what: str) -> Iterator[None]:
+    def _watched(self, operation: str) -> Iterator[None]:
         """Log what the process held before and after, if the settings want it."""
         if not self.settings.log_memory_usage:
             yield
@@ -209,8 +209,8 @@ class ModelCache:
             yield
         finally:
             pairs = zip(self._held().items(), before.values(), strict=True)
-            told = ", ".join(f"{name} {old / GB:.2f} -> {new / GB:.2f} GB" for (name, new), old in pairs)
-            logger.info("%s: %s", what, told)
+            summary = ", ".join(f"{name} {old / GB:.2f} -> {new / GB:.2f} GB" for (name, new), old in pairs)
+            logger.info("%s: %s", operation, summary)
 
     def _held(self) -> dict[str, int]:
         """Return the bytes that the process holds in RAM, and in VRAM where that is another memory."""
@@ -245,9 +245,11 @@ class ModelCache:
     def _bring(self, entry: CacheEntry, placement: Placement, working_memory: int) -> None:
         missing = placement.size - placement.on_device
         self._offload(missing - self._room(working_memory))
-        room = self._room(working_memory)
+        headroom = self._room(working_memory)
         budget = (
-            None if missing <= room or not self.settings.enable_partial_loading else placement.on_device + max(room, 0)
+            None
+            if missing <= headroom or not self.settings.enable_partial_loading
+            else placement.on_device + max(headroom, 0)
         )
         try:
             placement.enter(budget)
@@ -296,5 +298,5 @@ class ModelCache:
         """Return the setting, or else half of the RAM less 2 GB, at most what the device could use, at least 4 GB."""
         if self.settings.max_cache_ram_gb is not None:
             return int(self.settings.max_cache_ram_gb * GB)
-        most = self.memory.total() - self._working if self.memory.separate else 32 * GB
-        return max(4 * GB, min(int(psutil.virtual_memory().total // 2 - 2 * GB), most))
+        upper_limit = self.memory.total() - self._working if self.memory.separate else 32 * GB
+        return max(4 * GB, min(int(psutil.virtual_memory().total // 2 - 2 * GB), upper_limit))

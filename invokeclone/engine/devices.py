@@ -134,19 +134,19 @@ def empty_cache(device: torch.device | str) -> None:
         torch.mps.empty_cache()
 
 
-def lay_out(model: Any, device: torch.device | str) -> Any:
+def to_memory_format(model: Any, device: torch.device | str) -> Any:
     """Return the model with its weights in the order that convolutions on `device` like best: channels last on the CPU."""
     return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cpu" else model
 
 
 @contextlib.contextmanager
-def fitting_threads(model: Any, places: int, device: torch.device | str) -> Iterator[None]:
+def limit_threads(model: Any, latent_count: int, device: torch.device | str) -> Iterator[None]:
     """On the CPU, let a call of `model` over so many `places` (latents in the batch) that is small work be one thread's.
 
     Threads that wait for each other after every small operation cost more than they give, all the more on a busy machine.
     """
     before = torch.get_num_threads()
-    small = torch.device(device).type == "cpu" and before > 1 and _weights(model) * places < _WORTH_TWO_THREADS
+    small = torch.device(device).type == "cpu" and before > 1 and _weights(model) * latent_count < _WORTH_TWO_THREADS
     if small:
         torch.set_num_threads(1)
     try:

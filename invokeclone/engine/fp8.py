@@ -70,22 +70,22 @@ class _ComputeDtype:
 
 class _Linear(nn.Linear):  # type: ignore[misc]
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return functional.linear(inputs, *_restored(self))
+        return functional.linear(inputs, *_compute_weights(self))
 
 
 class _Conv1d(nn.Conv1d):  # type: ignore[misc]
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(inputs, *_restored(self))
+        return self._conv_forward(inputs, *_compute_weights(self))
 
 
 class _Conv2d(nn.Conv2d):  # type: ignore[misc]
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(inputs, *_restored(self))
+        return self._conv_forward(inputs, *_compute_weights(self))
 
 
 class _Conv3d(nn.Conv3d):  # type: ignore[misc]
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self._conv_forward(inputs, *_restored(self))
+        return self._conv_forward(inputs, *_compute_weights(self))
 
 
 class _Embedding(nn.Embedding):  # type: ignore[misc]
@@ -103,7 +103,7 @@ _STORED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _restored(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _compute_weights(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return a layer's weight and bias to compute with."""
     bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
     return layer.weight.to(layer.compute_dtype), bias

@@ -34,18 +34,18 @@ def classifier_free_guidance(
     row towards the positive prediction's (arXiv 2305.08891, 3.4). `sequential` calls the denoiser twice instead of with
     twice the batch, which needs less memory.
     """
-    both = None if negative is None or sequential else negative.followed_by(positive)
+    joint = None if negative is None or sequential else negative.followed_by(positive)
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
         strength = scale_at(scale, step)
         if negative is None or strength == 1.0:
             return denoiser(latents, timestep, positive)
-        if both is None:
-            without, prediction = denoiser(latents, timestep, negative), denoiser(latents, timestep, positive)
+        if joint is None:
+            unconditional, prediction = denoiser(latents, timestep, negative), denoiser(latents, timestep, positive)
         else:
-            without, prediction = denoiser(torch.cat([latents, latents]), timestep, both).chunk(2)
-        guided = without + (prediction - without) * strength
-        return _rescaled(guided, prediction, rescale) if rescale else guided
+            unconditional, prediction = denoiser(torch.cat([latents, latents]), timestep, joint).chunk(2)
+        guided = unconditional + (prediction - unconditional) * strength
+        return _rescale(guided, prediction, rescale) if rescale else guided
 
     return predict
 
@@ -55,7 +55,7 @@ def scale_at(scale: float | Sequence[float], step: int) -> float:
     return scale[min(step, len(scale) - 1)] if isinstance(scale, Sequence) else scale
 
 
-def _rescaled(guided: torch.Tensor, prediction: torch.Tensor, share: float) -> torch.Tensor:
+def _rescale(guided: torch.Tensor, prediction: torch.Tensor, share: float) -> torch.Tensor:
     axes = tuple(range(1, guided.ndim))
     factor = prediction.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
     return share * guided * factor + (1.0 - share) * guided

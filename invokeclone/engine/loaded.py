@@ -60,5 +60,5 @@ class CachedModel(CachedModelWithoutConfig):
 
 def device_of(loaded: Any, model: nn.Module) -> torch.device:
     """Return where a model computes: what its LoadedModel says, or where its first weights are, for one from elsewhere."""
-    told = getattr(loaded, "device", None)
-    return told if isinstance(told, torch.device) else next(model.parameters()).device
+    device = getattr(loaded, "device", None)
+    return device if isinstance(device, torch.device) else next(model.parameters()).device

@@ -27,23 +27,21 @@ def gradient(image: Image.Image, radius: int, mode: CoherenceMode, minimum_denoi
     size = (max(1, image.width // _GRID), max(1, image.height // _GRID))
     gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
     reach = radius // _GRID
-    result = gray if reach == 0 else _widened(gray, reach, mode, (1.0 - minimum_denoise) * _WHITE)
+    result = gray if reach == 0 else _widen(gray, reach, mode, (1.0 - minimum_denoise) * _WHITE)
     levels = np.clip(result, 0, _WHITE).astype(np.uint8)
     enlarged = levels.repeat(_GRID, axis=0).repeat(_GRID, axis=1)
     return torch.from_numpy(enlarged.astype(np.float32) / _WHITE)[None, None]
 
 
-def _widened(
-    gray: npt.NDArray[np.float32], reach: int, mode: CoherenceMode, threshold: float
-) -> npt.NDArray[np.float32]:
+def _widen(gray: npt.NDArray[np.float32], reach: int, mode: CoherenceMode, threshold: float) -> npt.NDArray[np.float32]:
     """Return the mask with a border of `reach` latents; values between `threshold` and white become the threshold."""
-    dilated = _WHITE - _weighted_dilation(_WHITE - gray, reach, mode)
+    dilated = _WHITE - _dilate(_WHITE - gray, reach, mode)
     if mode == "Staged":
         dilated = np.where((dilated < gray) & (gray > threshold), threshold, gray)
     return np.where((dilated > threshold) & (dilated < _WHITE), threshold, dilated)
 
 
-def _weighted_dilation(values: npt.NDArray[np.float32], reach: int, mode: CoherenceMode) -> npt.NDArray[np.float32]:
+def _dilate(values: npt.NDArray[np.float32], reach: int, mode: CoherenceMode) -> npt.NDArray[np.float32]:
     """Return for each location the largest product of a value within `reach` and the weight of its distance."""
     height, width = values.shape
     result = values.copy()

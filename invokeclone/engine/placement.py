@@ -73,10 +73,10 @@ class Placement:
         self.model = model
         self._memory = memory
         self._keep = keep_ram_copy
-        seen: dict[int, PlacementUnit] = {}
+        units: dict[int, PlacementUnit] = {}
         for unit in _units(model):  # a module that two parents share is one unit
-            seen.setdefault(id(unit.module), unit)
-        self._units = list(seen.values())
+            units.setdefault(id(unit.module), unit)
+        self._units = list(units.values())
         self.size = sum(unit.size for unit in self._units)
 
     @property

@@ -59,11 +59,11 @@ def preview(latents: torch.Tensor, space: LatentSpace | None) -> Image.Image:
     Latents with frames, (…, channels, frames, height, width), show their first frame.
     """
     with torch.inference_mode():
-        one = _first(latents, space).float()
+        latent = _first(latents, space).float()
         colors = _current.get()
-        if colors is None or not colors.fits(len(one)):
-            colors = _of_space(space) if space is not None and space.channels == len(one) else None
-        rgb = _gray(one) if colors is None else colors(one.permute(1, 2, 0))
+        if colors is None or not colors.fits(len(latent)):
+            colors = _of_space(space) if space is not None and space.channels == len(latent) else None
+        rgb = _gray(latent) if colors is None else colors(latent.permute(1, 2, 0))
         if colors is not None and space is not None and space.preview is not None and space.preview.smoothing:
             rgb = _smooth(rgb, space.preview.smoothing)
         pixels = rgb.add(1.0).mul(127.5).clamp(0, 255).nan_to_num(0.0).to(device="cpu", dtype=torch.uint8)
@@ -73,8 +73,8 @@ def preview(latents: torch.Tensor, space: LatentSpace | None) -> Image.Image:
 def _first(latents: torch.Tensor, space: LatentSpace | None) -> torch.Tensor:
     """Return (channels, height, width)."""
     dimensions = 4 if space is not None and space.frames else 3
-    one = latents[0] if latents.ndim > dimensions else latents
-    return one[:, 0] if one.ndim > 3 else one  # noqa: PLR2004 - channels, height, width
+    first = latents[0] if latents.ndim > dimensions else latents
+    return first[:, 0] if first.ndim > 3 else first  # noqa: PLR2004 - channels, height, width
 
 
 @cache

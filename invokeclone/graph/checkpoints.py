@@ -11,7 +11,7 @@ from typing import Protocol
 
 from invokeclone.graph.context import CanceledException
 
-LOOK_EVERY_S = 0.2
+POLL_INTERVAL_S = 0.2
 """Seconds between two looks at the cancel flag of a thread that waits."""
 
 
@@ -34,20 +34,20 @@ _running = _Running()
 
 
 @contextlib.contextmanager
-def watching(canceled: threading.Event, noticed: Callable[[], None] | None = None) -> Iterator[None]:
+def watch_cancellation(canceled: threading.Event, on_cancel: Callable[[], None] | None = None) -> Iterator[None]:
     """Have this thread's checkpoints look at `canceled` inside the block; `noticed` is called before each raise."""
-    before = _running.canceled, _running.noticed
-    _running.canceled, _running.noticed = canceled, noticed
+    previous = _running.canceled, _running.noticed
+    _running.canceled, _running.noticed = canceled, on_cancel
     try:
         yield
     finally:
-        _running.canceled, _running.noticed = before
+        _running.canceled, _running.noticed = previous
 
 
 @contextlib.contextmanager
-def acquired(lock: Lock) -> Iterator[None]:
+def acquire_lock(lock: Lock) -> Iterator[None]:
     """Hold `lock` inside the block; waiting for it passes checkpoints."""
-    while not lock.acquire(timeout=LOOK_EVERY_S):
+    while not lock.acquire(timeout=POLL_INTERVAL_S):
         checkpoint()
     try:
         yield

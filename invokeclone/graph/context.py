@@ -113,7 +113,7 @@ class ItemData:
     source_invocation_id: str
 
 
-class ImagesFace(Protocol):
+class ImagesInterface(Protocol):
     """Images."""
 
     def save(
@@ -138,7 +138,7 @@ class ImagesFace(Protocol):
         """Path of the file, or of its thumbnail."""
 
 
-class TensorsFace(Protocol):
+class TensorsInterface(Protocol):
     """Tensors that pass between nodes."""
 
     def save(self, tensor: Tensor) -> str:
@@ -148,7 +148,7 @@ class TensorsFace(Protocol):
         """Return a copy of the tensor."""
 
 
-class ConditioningFace(Protocol):
+class ConditioningInterface(Protocol):
     """Text conditionings that pass between nodes."""
 
     def save(self, conditioning_data: Any) -> str:
@@ -158,7 +158,7 @@ class ConditioningFace(Protocol):
         """Return a copy of the ConditioningFieldData."""
 
 
-class ModelsFace(Protocol):
+class ModelsInterface(Protocol):
     """Models: records and loading."""
 
     def exists(self, identifier: str | ModelIdentifierField) -> bool:
@@ -206,7 +206,7 @@ class ModelsFace(Protocol):
         """Load the same, after downloading or from the download cache."""
 
 
-class LoggerFace(Protocol):
+class LoggerInterface(Protocol):
     """The log."""
 
     def debug(self, message: str) -> None:
@@ -222,7 +222,7 @@ class LoggerFace(Protocol):
         """Log what went wrong."""
 
 
-class ConfigFace(Protocol):
+class ConfigInterface(Protocol):
     """The settings."""
 
     def get(self) -> Any:
@@ -232,7 +232,7 @@ class ConfigFace(Protocol):
         """Open a text file of the server's machine that the item's user may read: the only way for nodes to a named file."""
 
 
-class UtilFace(Protocol):
+class UtilInterface(Protocol):
     """Progress and cancelling."""
 
     def signal_progress(
@@ -257,7 +257,7 @@ class UtilFace(Protocol):
         """Whether the queue item was canceled."""
 
 
-class BoardsFace(Protocol):
+class BoardsInterface(Protocol):
     """Boards of the item's user."""
 
     def create(self, board_name: str) -> BoardLike:
@@ -288,7 +288,7 @@ class PresetTexts(Protocol):
         """What is not wanted."""
 
 
-class PresetsFace(Protocol):
+class PresetsInterface(Protocol):
     """Style presets and system prompts that the item's user may read."""
 
     def style_preset(self, style_preset_id: str) -> PresetTexts:
@@ -302,39 +302,39 @@ class InvocationContext(Protocol):
     """What `invoke` is given."""
 
     @property
-    def images(self) -> ImagesFace:
+    def images(self) -> ImagesInterface:
         """Images."""
 
     @property
-    def tensors(self) -> TensorsFace:
+    def tensors(self) -> TensorsInterface:
         """Tensors."""
 
     @property
-    def conditioning(self) -> ConditioningFace:
+    def conditioning(self) -> ConditioningInterface:
         """Conditionings."""
 
     @property
-    def models(self) -> ModelsFace:
+    def models(self) -> ModelsInterface:
         """Models."""
 
     @property
-    def logger(self) -> LoggerFace:
+    def logger(self) -> LoggerInterface:
         """The log."""
 
     @property
-    def config(self) -> ConfigFace:
+    def config(self) -> ConfigInterface:
         """The settings."""
 
     @property
-    def util(self) -> UtilFace:
+    def util(self) -> UtilInterface:
         """Progress and cancelling."""
 
     @property
-    def boards(self) -> BoardsFace:
+    def boards(self) -> BoardsInterface:
         """Boards."""
 
     @property
-    def presets(self) -> PresetsFace:
+    def presets(self) -> PresetsInterface:
         """Style presets and system prompts."""
 
     @property

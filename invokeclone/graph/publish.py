@@ -19,7 +19,7 @@ from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 Schema = dict[str, Any]
 
 _REF = "#/components/schemas/"
-_ALONE: tuple[type[BaseModel], ...] = (
+_EXTRA_CLASSES: tuple[type[BaseModel], ...] = (
     Graph,
     GraphExecutionState,
     ModelIdentifierField,
@@ -36,18 +36,18 @@ def publish(document: Schema) -> Schema:
     Imports no nodes: call `registry.discover()` first.
     """
     nodes, outputs = registry.nodes(), registry.outputs()
-    references, found = _schemas([*nodes.values(), *outputs.values(), *_ALONE])
+    references, definitions = _schemas([*nodes.values(), *outputs.values(), *_EXTRA_CLASSES])
     for node in nodes.values():
-        _finish_node(found[references[node]], node, references)
+        _finish_node(definitions[references[node]], node, references)
     for output in outputs.values():
-        _finish_output(found[references[output]])
-    found["InvocationOutputMap"] = _output_map(nodes, references)
+        _finish_output(definitions[references[output]])
+    definitions["InvocationOutputMap"] = _output_map(nodes, references)
     unions = {
         "nodes": _union(nodes, references),
         "outputs": _union(outputs, references),
     }
     components = document.setdefault("components", {})
-    schemas = {**components.get("schemas", {}), **found}
+    schemas = {**components.get("schemas", {}), **definitions}
     components["schemas"] = {name: schemas[name] for name in sorted(schemas)}
     _fill_events(schemas, unions)
     _replace_marks(document, unions)
@@ -111,9 +111,9 @@ def _fill_events(schemas: dict[str, Schema], unions: dict[str, Schema]) -> None:
             continue
         for field, kind in (("invocation", "nodes"), ("result", "outputs")):
             if field in schema.get("properties", {}):
-                described = schema["properties"][field]
-                kept = {key: described[key] for key in ("title", "description") if key in described}
-                schema["properties"][field] = {**kept, **unions[kind]}
+                field_schema = schema["properties"][field]
+                labels = {key: field_schema[key] for key in ("title", "description") if key in field_schema}
+                schema["properties"][field] = {**labels, **unions[kind]}
 
 
 def _replace_marks(value: Any, unions: dict[str, Schema]) -> None:

@@ -26,11 +26,11 @@ def check_size(node: BaseInvocation, limits: Limits) -> None:
             check_pixels(width, height, limits, f"node {node.id} ({node.get_type()})")
 
 
-def check_pixels(width: int, height: int, limits: Limits, who: str) -> None:
+def check_pixels(width: int, height: int, limits: Limits, subject: str) -> None:
     """Raise SizeOverLimit for an image of this size."""
     if width * height > limits.node_pixels or max(width, height) > limits.image_side:
         message = (
-            f"{who} is asked for {width}×{height}, over the limit of {limits.node_pixels} pixels, {limits.image_side} a side "
+            f"{subject} is asked for {width}×{height}, over the limit of {limits.node_pixels} pixels, {limits.image_side} a side "
             "(settings limits.node_pixels, limits.image_side)"
         )
         raise SizeOverLimit(message)

@@ -16,7 +16,7 @@ from invokeclone.images.kinds import IMAGES as IMAGES
 from invokeclone.images.kinds import VIDEOS as VIDEOS
 from invokeclone.images.kinds import MediaKind as MediaKind
 from invokeclone.images.schemas import NO_BOARD
-from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.tables import boards
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -64,8 +64,8 @@ async def _require(source: Source, user: User, kind: MediaKind, name: str, condi
 
 
 @cache
-def _foreign(kind: MediaKind, condition: Condition) -> Prepared:
-    return Prepared(select(kind.name).where(kind.named, ~condition(kind, parameter("user_id"))))
+def _foreign(kind: MediaKind, condition: Condition) -> PreparedStatement:
+    return PreparedStatement(select(kind.name).where(kind.named, ~condition(kind, parameter("user_id"))))
 
 
 async def readable(source: Source, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
@@ -93,13 +93,15 @@ async def _divide(source: Source, user: User, kind: MediaKind, names: Sequence[s
     if user.is_admin or not unique:
         return Allowed(unique, [])
     rows = await _foreign_among(kind, condition).rows(source, names=json_list(unique), user_id=user.user_id)
-    found = {row[0] for row in rows}
-    return Allowed([name for name in unique if name not in found], [name for name in unique if name in found])
+    refused = {row[0] for row in rows}
+    return Allowed([name for name in unique if name not in refused], [name for name in unique if name in refused])
 
 
 @cache
-def _foreign_among(kind: MediaKind, condition: Condition) -> Prepared:
-    return Prepared(select(kind.name).where(kind.name.in_(members("names")), ~condition(kind, parameter("user_id"))))
+def _foreign_among(kind: MediaKind, condition: Condition) -> PreparedStatement:
+    return PreparedStatement(
+        select(kind.name).where(kind.name.in_(members("names")), ~condition(kind, parameter("user_id")))
+    )
 
 
 # Boards
@@ -135,7 +137,9 @@ async def require_board_owned(connection: AsyncConnection, user: User, board_id:
         await _board(connection, user, board_id, ())
 
 
-_BOARD = Prepared(select(boards.c.user_id, boards.c.board_visibility).where(boards.c.board_id == parameter("board_id")))
+_BOARD = PreparedStatement(
+    select(boards.c.user_id, boards.c.board_visibility).where(boards.c.board_id == parameter("board_id"))
+)
 
 
 async def _board(source: Source, user: User, board_id: str, open_to_all: tuple[str, ...]) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Body, Cookie, File, Form, Path, Query, Request, R
 from invokeclone.graph.vocabulary.fields import MetadataField
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
-from invokeclone.images.errors import ImageNotFound, NotOffered
-from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
+from invokeclone.images.errors import ImageNotFound, NotSupported
+from invokeclone.images.lists.parameters import Limit, ListFilter, Offset, Origin
 from invokeclone.images.schemas import (
-    Changed,
+    BulkChange,
     DeleteImagesResult,
     ImageDTO,
     ImageNames,
@@ -33,7 +33,7 @@ from invokeclone.users.current import Admin, CurrentUser, MediaUser, User
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
 ImageName = Annotated[str, Path(description="The name of the image.")]
-ChosenNames = Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
+ImageNamesBody = Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
 MediaCookie = Annotated[str | None, Cookie(description="The token of a browser's request for a file.")]
 
 PNG: dict[int | str, dict[str, Any]] = {
@@ -50,8 +50,8 @@ def _json(content: bytes | str) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _deleted(gone: Changed) -> DeleteImagesResult:
-    return DeleteImagesResult(affected_boards=gone.boards, deleted_images=gone.names, failed_images=gone.refused)
+def _delete_result(change: BulkChange) -> DeleteImagesResult:
+    return DeleteImagesResult(affected_boards=change.boards, deleted_images=change.names, failed_images=change.refused)
 
 
 @router.post("/upload", status_code=201, responses={415: {"description": "Not a picture that can be read"}})
@@ -96,27 +96,29 @@ async def create_image_upload_entry(
     board_id: Annotated[str | None, Body(description="The board to put it on.")] = None,  # noqa: ARG001
 ) -> ImageUploadEntry:
     """Ask where to upload a picture; always 501, pictures go to `/upload`."""
-    raise NotOffered("there is no presigned upload; send the picture to api/v1/images/upload")
+    raise NotSupported("there is no presigned upload; send the picture to api/v1/images/upload")
 
 
 @router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
 async def list_image_dtos(
-    source: Reads, wanted: Wanted, offset: Offset, image_origin: Origin = None, limit: Limit = 10
+    source: Reads, image_filter: ListFilter, offset: Offset, image_origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List images, a page at a time."""
-    wanted = wanted.model_copy(update={"origin": image_origin})
-    return _json(await store.page_json(source, wanted, offset, limit))
+    image_filter = image_filter.model_copy(update={"origin": image_origin})
+    return _json(await store.page_json(source, image_filter, offset, limit))
 
 
 @router.get("/names", response_model=ImageNamesResult)
-async def get_image_names(request: Request, needs: Needs, wanted: Wanted, image_origin: Origin = None) -> Response:
+async def get_image_names(
+    request: Request, needs: Needs, image_filter: ListFilter, image_origin: Origin = None
+) -> Response:
     """List the names of all images, in the order of the list."""
-    found = await store.names_json(needs.database, wanted.model_copy(update={"origin": image_origin}))
-    return await responses.json_pieces(request, found, needs.settings.http_compression_level)
+    pieces = await store.names_json(needs.database, image_filter.model_copy(update={"origin": image_origin}))
+    return await responses.json_pieces(request, pieces, needs.settings.http_compression_level)
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])
-async def get_images_by_names(source: Reads, user: CurrentUser, image_names: ChosenNames) -> Response:
+async def get_images_by_names(source: Reads, user: CurrentUser, image_names: ImageNamesBody) -> Response:
     """Get several images in the order of their names; those that do not exist or are not to be seen are left out."""
     refused = set((await access.readable(source, user, access.IMAGES, image_names)).refused)
     names = [name for name in image_names if name not in refused] if refused else image_names
@@ -138,29 +140,31 @@ async def clear_intermediates(needs: Needs, user: Admin) -> int:  # noqa: ARG001
 @router.delete("/uncategorized")
 async def delete_uncategorized_images(needs: Needs, user: CurrentUser) -> DeleteImagesResult:
     """Delete all images that are on no board: an admin everybody's, anybody else their own."""
-    return _deleted(Changed(await service.delete_uncategorized(needs, user)))
+    return _delete_result(BulkChange(await service.delete_uncategorized(needs, user)))
 
 
 @router.post("/delete")
-async def delete_images_from_list(needs: Needs, user: CurrentUser, image_names: ChosenNames) -> DeleteImagesResult:
+async def delete_images_from_list(needs: Needs, user: CurrentUser, image_names: ImageNamesBody) -> DeleteImagesResult:
     """Delete several images."""
-    return _deleted(await service.delete_many(needs, image_names, user))
+    return _delete_result(await service.delete_many(needs, image_names, user))
 
 
 @router.post("/star")
-async def star_images_in_list(connection: Write, user: CurrentUser, image_names: ChosenNames) -> StarredImagesResult:
+async def star_images_in_list(connection: Write, user: CurrentUser, image_names: ImageNamesBody) -> StarredImagesResult:
     """Star several images."""
-    done = await service.set_starred(connection, image_names, user, starred=True)
-    return StarredImagesResult(affected_boards=done.boards, starred_images=done.names, failed_images=done.refused)
+    change = await service.set_starred(connection, image_names, user, starred=True)
+    return StarredImagesResult(affected_boards=change.boards, starred_images=change.names, failed_images=change.refused)
 
 
 @router.post("/unstar")
 async def unstar_images_in_list(
-    connection: Write, user: CurrentUser, image_names: ChosenNames
+    connection: Write, user: CurrentUser, image_names: ImageNamesBody
 ) -> UnstarredImagesResult:
     """Take the star from several images."""
-    done = await service.set_starred(connection, image_names, user, starred=False)
-    return UnstarredImagesResult(affected_boards=done.boards, unstarred_images=done.names, failed_images=done.refused)
+    change = await service.set_starred(connection, image_names, user, starred=False)
+    return UnstarredImagesResult(
+        affected_boards=change.boards, unstarred_images=change.names, failed_images=change.refused
+    )
 
 
 @router.get("/i/{image_name}", response_model=ImageDTO)
@@ -182,7 +186,7 @@ async def update_image(
 @router.delete("/i/{image_name}")
 async def delete_image(needs: Needs, user: CurrentUser, image_name: ImageName) -> DeleteImagesResult:
     """Delete an image."""
-    return _deleted(await service.delete(needs, image_name, user))
+    return _delete_result(await service.delete(needs, image_name, user))
 
 
 @router.get("/i/{image_name}/metadata", response_model=MetadataField | None)
@@ -225,8 +229,11 @@ async def get_image_full_head(
 
 async def _full(request: Request, needs: Resources, user: User, image_name: str) -> Response:
     path = await service.path(needs, image_name, user=user)
-    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": responses.kept(needs.settings)}
-    answer = await responses.file(request, path, "image/png", shown)
+    headers = {
+        "Content-Disposition": f'inline; filename="{path.name}"',
+        "Cache-Control": responses.cache_control(needs.settings),
+    }
+    answer = await responses.file(request, path, "image/png", headers)
     if answer is None:
         raise ImageNotFound(image_name)
     return answer
@@ -239,9 +246,9 @@ async def get_image_thumbnail(
     """Get a small version of the picture."""
     del invokeai_media_token
     path = await service.path(needs, image_name, thumbnail=True, user=user)
-    shown = {"Cache-Control": responses.kept(needs.settings)}
-    answer = await responses.file(request, path, "image/webp", shown)
+    headers = {"Cache-Control": responses.cache_control(needs.settings)}
+    answer = await responses.file(request, path, "image/webp", headers)
     if answer is None:
-        made = await service.remake_thumbnail(needs, image_name)
-        answer = Response(made, media_type="image/webp", headers=shown)
+        webp = await service.regenerate_thumbnail(needs, image_name)
+        answer = Response(webp, media_type="image/webp", headers=headers)
     return answer

@@ -73,7 +73,7 @@ class TooManyPixels(TooLarge):
     """The picture would unpack to more than is sensible; nothing of it was decoded."""
 
 
-class SizeNotUsable(BadRequest):
+class InvalidSize(BadRequest):
     """`resize_to` is not an object with a width and a height within the limits."""
 
 
@@ -81,7 +81,7 @@ class NothingVisible(Unprocessable):
     """The picture is to be cropped to what is visible, and nothing is."""
 
 
-class NotOffered(InvokeCloneError):
+class NotSupported(InvokeCloneError):
     """The route is in the contract and answers that there is nothing behind it."""
 
     status = 501
@@ -119,14 +119,14 @@ class FormNotReadable(Unprocessable):
     """The body is not the form that was asked for."""
 
 
-class UploadCutOff(BadRequest):
+class UploadInterrupted(BadRequest):
     """The client went away before the end of its upload."""
 
     def __init__(self) -> None:
         super().__init__("the upload was cut off")
 
 
-class RangeNotThere(RangeInvalid):
+class RangeNotSatisfiable(RangeInvalid):
     """The range that is asked for is not within the file, or is not one range."""
 
     def __init__(self, size: int) -> None:

@@ -13,7 +13,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.storage import remove_file, write_file
 
 THUMBNAIL_SIDE = 256
@@ -21,19 +21,19 @@ THUMBNAIL_EFFORT = 0
 """WebP effort: 4 (Pillow's default) costs more than twice the time for 5 % of the size, and the pixels are as near to the picture's."""
 
 
-def full_path(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> Path:
+def full_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
     """Return where the picture or video of `place` lies."""
-    return folder(settings, kind) / place.subfolder / place.name
+    return folder(settings, kind) / location.subfolder / location.name
 
 
-def thumbnail_path(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> Path:
+def thumbnail_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
     """Return where the thumbnail of `place` lies."""
-    return folder(settings, kind) / "thumbnails" / place.subfolder / f"{Path(place.name).stem}.webp"
+    return folder(settings, kind) / "thumbnails" / location.subfolder / f"{Path(location.name).stem}.webp"
 
 
-def sidecar_path(settings: Settings, place: ImageLocation) -> Path:
+def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
     """Return where the texts of a video lie, which its own file does not hold."""
-    return folder(settings, VIDEOS) / "sidecars" / place.subfolder / f"{Path(place.name).stem}.json"
+    return folder(settings, VIDEOS) / "sidecars" / location.subfolder / f"{Path(location.name).stem}.json"
 
 
 def folder(settings: Settings, kind: MediaKind) -> Path:
@@ -65,33 +65,33 @@ def thumbnail(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write(settings: Settings, place: ImageLocation, png: bytes, webp: bytes) -> None:
+def write(settings: Settings, location: ImageLocation, png: bytes, webp: bytes) -> None:
     """Write both files, the picture last; raises OSError with neither left behind."""
     try:
-        write_file(thumbnail_path(settings, place), webp)
-        write_file(full_path(settings, place), png)
+        write_file(thumbnail_path(settings, location), webp)
+        write_file(full_path(settings, location), png)
     except BaseException:
-        remove_file(thumbnail_path(settings, place))
+        remove_file(thumbnail_path(settings, location))
         raise
 
 
-def remove(settings: Settings, places: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
+def remove(settings: Settings, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
     """Remove the files of `places`; files that are not there are fine. Returns those that could not be removed."""
-    stuck = []
-    for place in places:
+    failed = []
+    for location in locations:
         try:
-            remove_file(full_path(settings, place, kind))
-            remove_file(thumbnail_path(settings, place, kind))
+            remove_file(full_path(settings, location, kind))
+            remove_file(thumbnail_path(settings, location, kind))
             if kind is VIDEOS:
-                remove_file(sidecar_path(settings, place))
+                remove_file(sidecar_path(settings, location))
         except OSError:
-            stuck.append(place)
-    return stuck
+            failed.append(location)
+    return failed
 
 
-def remake_thumbnail(settings: Settings, place: ImageLocation) -> bytes:
+def regenerate_thumbnail(settings: Settings, location: ImageLocation) -> bytes:
     """Make a lost thumbnail anew from its picture. Raises OSError when that is lost too."""
-    with open_own(full_path(settings, place)) as image:
+    with open_stored_image(full_path(settings, location)) as image:
         webp = thumbnail(image)
-    write_file(thumbnail_path(settings, place), webp)
+    write_file(thumbnail_path(settings, location), webp)
     return webp

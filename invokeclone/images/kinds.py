@@ -77,8 +77,8 @@ class MediaKind:
     @cached_property
     def read(self) -> tuple[str, ...]:
         """The columns that clients read."""
-        named = tuple(f"{self.word}_{name}" for name in ("name", "origin", "category", "subfolder"))
-        return (*named, *_READ, *self.more)
+        prefixed = tuple(f"{self.word}_{name}" for name in ("name", "origin", "category", "subfolder"))
+        return (*prefixed, *_DTO_COLUMNS, *self.more)
 
     @cached_property
     def record(self) -> Select[Any]:
@@ -124,7 +124,7 @@ class MediaKind:
 _FLAGS = ("is_intermediate", "starred", "has_workflow")
 """Columns that a prepared statement returns as 0 and 1."""
 
-_READ = (
+_DTO_COLUMNS = (
     "width",
     "height",
     "created_at",
@@ -141,7 +141,7 @@ IMAGES = MediaKind("image", images, ImageNotFound, ImageNotUpdated, images.c.ima
 VIDEOS = MediaKind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gallery_name, ("duration", "fps"))
 
 
-class _Counted(MediaKind):
+class _ImageCounts(MediaKind):
     """The table of how many images there are of each sort: its rows meet the conditions that the images meet."""
 
     @cached_property
@@ -150,4 +150,4 @@ class _Counted(MediaKind):
         return func.nullif(self.table.c.board_id, "")
 
 
-COUNTED = _Counted("image", image_counts, ImageNotFound, ImageNotUpdated, images.c.image_name)
+IMAGE_COUNTS = _ImageCounts("image", image_counts, ImageNotFound, ImageNotUpdated, images.c.image_name)

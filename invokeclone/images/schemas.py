@@ -192,23 +192,23 @@ class ImageLocation(NamedTuple):
     subfolder: str
 
 
-class Touched(NamedTuple):
+class AffectedItem(NamedTuple):
     """An image that a bulk change reached, and the board it is (or was) on."""
 
     place: ImageLocation
     board_id: str | None
 
 
-class Changed(NamedTuple):
+class BulkChange(NamedTuple):
     """What a bulk change reached, and the names of the images that were another user's to change."""
 
-    done: list[Touched]
+    done: list[AffectedItem]
     refused: list[str] = []  # noqa: RUF012  (never changed)
 
     @property
     def names(self) -> list[str]:
         """The names of what it reached."""
-        return [one.place.name for one in self.done]
+        return [item.place.name for item in self.done]
 
     @property
     def boards(self) -> list[str]:
@@ -216,6 +216,6 @@ class Changed(NamedTuple):
         return boards_of(self.done)
 
 
-def boards_of(touched: list[Touched]) -> list[str]:
+def boards_of(items: list[AffectedItem]) -> list[str]:
     """Return the boards that `touched` images are on, each once, "none" for those on no board."""
-    return sorted({one.board_id or NO_BOARD for one in touched})
+    return sorted({item.board_id or NO_BOARD for item in items})

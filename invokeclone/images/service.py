@@ -22,12 +22,12 @@ from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYour
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import (
-    Changed,
+    AffectedItem,
+    BulkChange,
     ImageDTO,
     ImageLocation,
     NewImage,
     NewRecord,
-    Touched,
     WorkflowAndGraphResponse,
 )
 from invokeclone.kit import log
@@ -37,16 +37,16 @@ from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _log = log.get("images")
-_PICTURE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
+_IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
 
 
-def picture_work() -> CapacityLimiter:
+def image_work_limiter() -> CapacityLimiter:
     """Return the limit on pictures in work at once: one per core, so that memory and time go to few at a time."""
     try:
-        return _PICTURE_WORK.get()
+        return _IMAGE_WORK.get()
     except LookupError:
         limiter = CapacityLimiter(os.cpu_count() or 2)
-        _PICTURE_WORK.set(limiter)
+        _IMAGE_WORK.set(limiter)
         return limiter
 
 
@@ -72,7 +72,7 @@ async def upload(
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not that of an image")
     settings = resources.settings
-    where = new_place(resources, "png", category, is_intermediate=is_intermediate)
+    location = new_location(resources, "png", category, is_intermediate=is_intermediate)
 
     def prepare() -> tuple[intake.PreparedUpload, bytes]:
         prepared = intake.prepare(
@@ -85,12 +85,14 @@ async def upload(
         )
         return prepared, files.thumbnail(prepared.image)
 
-    prepared, small = await off_loop(prepare, picture_work())
-    await in_thread(files.write, settings, where, prepared.png, small)  # waits for the disk, and needs no core for that
-    made = await record(
+    prepared, webp = await off_loop(prepare, image_work_limiter())
+    await in_thread(
+        files.write, settings, location, prepared.png, webp
+    )  # waits for the disk, and needs no core for that
+    fields = await create_record(
         resources,
         NewImage(
-            image_name=where.name,
+            image_name=location.name,
             image_origin=ResourceOrigin.EXTERNAL,
             image_category=category,
             width=prepared.image.width,
@@ -99,13 +101,13 @@ async def upload(
             metadata=prepared.texts.get(png.METADATA),
             is_intermediate=is_intermediate,
             has_workflow=png.WORKFLOW in prepared.texts or png.GRAPH in prepared.texts,
-            image_subfolder=where.subfolder,
+            image_subfolder=location.subfolder,
             board_id=board_id,
             user_id=user.user_id,
         ),
-        where,
+        location,
     )
-    return ImageDTO.model_validate(made)
+    return ImageDTO.model_validate(fields)
 
 
 async def save(
@@ -128,18 +130,18 @@ async def save(
     A board that does not exist costs a warning, not the picture. `image` must not change until this returns.
     """
     settings = resources.settings
-    where = new_place(resources, "png", category, is_intermediate=is_intermediate)
+    location = new_location(resources, "png", category, is_intermediate=is_intermediate)
     texts = embedded.texts(metadata, workflow, graph)
 
     def keep() -> None:
         packed = png.encode(image, settings.pil_compress_level, texts)
-        files.write(settings, where, packed, files.thumbnail(image))
+        files.write(settings, location, packed, files.thumbnail(image))
 
-    await off_loop(keep, picture_work())
-    made = await record(
+    await off_loop(keep, image_work_limiter())
+    fields = await create_record(
         resources,
         NewImage(
-            image_name=where.name,
+            image_name=location.name,
             image_origin=origin,
             image_category=category,
             width=image.width,
@@ -149,13 +151,13 @@ async def save(
             metadata=metadata,
             is_intermediate=is_intermediate,
             has_workflow=workflow is not None or graph is not None,
-            image_subfolder=where.subfolder,
+            image_subfolder=location.subfolder,
             board_id=board_id,
             user_id=user_id,
         ),
-        where,
+        location,
     )
-    return ImageDTO.model_validate(made)
+    return ImageDTO.model_validate(fields)
 
 
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
@@ -167,27 +169,29 @@ async def require_fillable(resources: Resources, user: User, board_id: str | Non
             await access.require_board_fillable(connection, user, board_id)
 
 
-def new_place(resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool) -> ImageLocation:
+def new_location(
+    resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool
+) -> ImageLocation:
     """Return a new name, and the subfolder that the settings want for it."""
     name = f"{uuid4()}.{extension}"
     strategy = resources.settings.image_subfolder_strategy
     return ImageLocation(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
 
 
-async def record(
-    resources: Resources, new: NewRecord, where: ImageLocation, kind: MediaKind = IMAGES
+async def create_record(
+    resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
 ) -> dict[str, Any]:
     """Make the record of files just written and return what clients read; without a record the files go again."""
     try:
         async with resources.database.write() as connection:
-            made = await store.add(connection, kind, new)
+            fields = await store.add(connection, kind, new)
     except BaseException:
         with CancelScope(shield=True):
-            await in_thread(files.remove, resources.settings, [where], kind)
+            await in_thread(files.remove, resources.settings, [location], kind)
         raise
-    if made["board_id"] != new.board_id:
-        _log.warning("%s %s is on no board: there is no board %s to put it on", kind, where.name, new.board_id)
-    return made
+    if fields["board_id"] != new.board_id:
+        _log.warning("%s %s is on no board: there is no board %s to put it on", kind, location.name, new.board_id)
+    return fields
 
 
 async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:
@@ -207,70 +211,72 @@ async def path(
 ) -> Path:
     """Return where the file of an image or video lies; raises ImageNotYours, and what the kind says when there is none."""
     await access.require_readable(resources.database, user, kind, name)
-    where = await store.place(resources.database, name, kind)
-    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, where, kind)
+    location = await store.get_location(resources.database, name, kind)
+    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, location, kind)
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
     """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
     file = await path(resources, name, user=user)
     try:
-        found = await in_thread(png.read_embedded, file)
+        embedded_texts = await in_thread(png.read_embedded_texts, file)
     except OSError as error:
         raise ImageNotFound(name) from error
-    return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
+    return WorkflowAndGraphResponse(workflow=embedded_texts.get(png.WORKFLOW), graph=embedded_texts.get(png.GRAPH))
 
 
-async def remake_thumbnail(resources: Resources, name: str) -> bytes:
+async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
-    where = await store.place(resources.database, name)
+    location = await store.get_location(resources.database, name)
     try:
-        return await off_loop(lambda: files.remake_thumbnail(resources.settings, where), picture_work())
+        return await off_loop(lambda: files.regenerate_thumbnail(resources.settings, location), image_work_limiter())
     except OSError as error:
         raise ImageNotFound(name) from error
 
 
-async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> Changed:
+async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> BulkChange:
     """Delete one image or video.
 
     Raises what the kind says when there is none of this name, and ImageNotYours: to whoever is no admin also when there is none.
     """
-    gone = await delete_many(resources, [name], user, kind)
-    if gone.refused or (not gone.done and not user.is_admin):
+    change = await delete_many(resources, [name], user, kind)
+    if change.refused or (not change.done and not user.is_admin):
         raise ImageNotYours(name)
-    if not gone.done:
+    if not change.done:
         raise kind.missing(name)
-    return gone
+    return change
 
 
 async def delete_many(
     resources: Resources, names: Sequence[str], user: User = SYSTEM, kind: MediaKind = IMAGES
-) -> Changed:
+) -> BulkChange:
     """Delete those of `names` that exist and that `user` may delete; return them and the names of the others'."""
     refused: list[str] = []
 
-    async def delete_records(connection: AsyncConnection) -> list[Touched]:
+    async def delete_records(connection: AsyncConnection) -> list[AffectedItem]:
         allowed = await access.changeable(connection, user, kind, names)
         refused.extend(allowed.refused)
         return await store.delete_named(connection, allowed.names, kind)
 
-    return Changed(await delete_by(resources, delete_records, kind), refused)
+    return BulkChange(await delete_by(resources, delete_records, kind), refused)
 
 
 async def set_starred(
     connection: AsyncConnection, names: Sequence[str], user: User, *, starred: bool, kind: MediaKind = IMAGES
-) -> Changed:
+) -> BulkChange:
     """Star or unstar those of `names` that exist and that `user` may change."""
     allowed = await access.changeable(connection, user, kind, names)
-    return Changed(await store.set_starred(connection, allowed.names, starred=starred, kind=kind), allowed.refused)
+    return BulkChange(await store.set_starred(connection, allowed.names, starred=starred, kind=kind), allowed.refused)
 
 
-async def delete_intermediates(resources: Resources) -> list[Touched]:
+async def delete_intermediates(resources: Resources) -> list[AffectedItem]:
     """Delete all intermediate images, and return them."""
     return await delete_by(resources, store.delete_intermediates)
 
 
-async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: MediaKind = IMAGES) -> list[Touched]:
+async def delete_uncategorized(
+    resources: Resources, user: User = SYSTEM, kind: MediaKind = IMAGES
+) -> list[AffectedItem]:
     """Delete everything of `user` (an admin: of everybody) that is on no board, and return it."""
     owner = rights.scope(user)
     return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
@@ -278,22 +284,22 @@ async def delete_uncategorized(resources: Resources, user: User = SYSTEM, kind: 
 
 async def delete_by(
     resources: Resources,
-    delete_records: Callable[[AsyncConnection], Awaitable[list[Touched]]],
+    delete_records: Callable[[AsyncConnection], Awaitable[list[AffectedItem]]],
     kind: MediaKind = IMAGES,
-) -> list[Touched]:
+) -> list[AffectedItem]:
     """Delete the records, then their files, then tell of it; what is cut off in between is only files without record."""
     async with resources.database.write() as connection:
-        gone = await delete_records(connection)
-    await forget(resources, gone, kind)
-    return gone
+        deleted_items = await delete_records(connection)
+    await clean_up_deleted(resources, deleted_items, kind)
+    return deleted_items
 
 
-async def forget(resources: Resources, gone: list[Touched], kind: MediaKind = IMAGES) -> None:
+async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind: MediaKind = IMAGES) -> None:
     """Tell of records that are deleted, and remove their files."""
-    if not gone:
+    if not items:
         return
-    resources.events.emit(ImagesDeletedEvent(image_names=[one.place.name for one in gone]))
+    resources.events.emit(ImagesDeletedEvent(image_names=[item.place.name for item in items]))
     with CancelScope(shield=True):
-        stuck = await in_thread(files.remove, resources.settings, [one.place for one in gone], kind)
-    for where in stuck:
-        _log.warning("the files of the deleted %s %s could not be removed", kind, where.name)
+        failed = await in_thread(files.remove, resources.settings, [item.place for item in items], kind)
+    for location in failed:
+        _log.warning("the files of the deleted %s %s could not be removed", kind, location.name)

@@ -26,35 +26,35 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound
-from invokeclone.images.kinds import COUNTED, IMAGES, VIDEOS, MediaKind
+from invokeclone.images.kinds import IMAGE_COUNTS, IMAGES, VIDEOS, MediaKind
 from invokeclone.images.lists import late_pages as late
 from invokeclone.images.lists import names as lists
 from invokeclone.images.lists import ordered, search
 from invokeclone.images.lists.filters import conditions
 from invokeclone.images.schemas import (
+    AffectedItem,
     ImageDTO,
     ImageFilter,
     ImageLocation,
     ImageRecordChanges,
     NewRecord,
-    Touched,
 )
-from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM
 
-SHAPES = 128
+STATEMENT_CACHE_SIZE = 128
 """How many kinds of lists are kept as statements: making one costs as much as running it."""
 
-_NAMED = members("names")
+_NAME_LIST = members("names")
 """The names that `_names` gives."""
 
 
-def _touched(rows: Sequence[Any]) -> list[Touched]:
-    return [Touched(ImageLocation(name, subfolder), board_id) for name, subfolder, board_id in rows]
+def _to_affected_items(rows: Sequence[Any]) -> list[AffectedItem]:
+    return [AffectedItem(ImageLocation(name, subfolder), board_id) for name, subfolder, board_id in rows]
 
 
 def _names(names: Sequence[str]) -> dict[str, str]:
@@ -74,13 +74,13 @@ async def add(connection: AsyncConnection, kind: MediaKind, new: NewRecord) -> d
 
 
 @cache
-def _add(kind: MediaKind, record: type[NewRecord], *, system: bool) -> Prepared:
+def _add(kind: MediaKind, record: type[NewRecord], *, system: bool) -> PreparedStatement:
     """Return the statement that records a thing, without a star, and reads it."""
     columns = [*record.model_fields, "created_at", "updated_at"]
     values: dict[str, Any] = {name: parameter(name) for name in columns}
     values["starred"] = literal_column("0")
     values["board_id"] = rights.fillable_board_id(values["user_id"], values["board_id"], system=system)
-    return Prepared(insert(kind.table).values(values).returning(*kind.record.selected_columns))
+    return PreparedStatement(insert(kind.table).values(values).returning(*kind.record.selected_columns))
 
 
 async def get(source: Source, name: str) -> ImageDTO:
@@ -95,29 +95,31 @@ async def get_json(source: Source, kind: MediaKind, name: str) -> bytes:
 
 async def fields(source: Source, kind: MediaKind, name: str) -> dict[str, Any]:
     """Return what clients read of a record; raises what the kind says when it is missing."""
-    return kind.fields(await _one(source, kind, _RECORD, name))
+    return kind.fields(await _fetch_one(source, kind, _RECORD, name))
 
 
-async def place(source: Source, name: str, kind: MediaKind = IMAGES) -> ImageLocation:
+async def get_location(source: Source, name: str, kind: MediaKind = IMAGES) -> ImageLocation:
     """Return which files belong to the record; raises what the kind says when it is missing."""
-    return ImageLocation(*await _one(source, kind, _PLACE, name))
+    return ImageLocation(*await _fetch_one(source, kind, _LOCATION, name))
 
 
 async def metadata_json(source: Source, name: str, kind: MediaKind = IMAGES) -> str | None:
     """Return the metadata as JSON text; raises what the kind says when the record is missing."""
-    found = (await _one(source, kind, _METADATA, name))[0]
-    return None if found is None else str(found)
+    value = (await _fetch_one(source, kind, _METADATA, name))[0]
+    return None if value is None else str(value)
 
 
-def _of_one(part: Callable[[MediaKind], Select[Any]]) -> dict[MediaKind, Prepared]:
-    return {kind: Prepared(part(kind).where(kind.named)) for kind in (IMAGES, VIDEOS)}
+def _prepare_by_name(part: Callable[[MediaKind], Select[Any]]) -> dict[MediaKind, PreparedStatement]:
+    return {kind: PreparedStatement(part(kind).where(kind.named)) for kind in (IMAGES, VIDEOS)}
 
 
-_RECORD, _PLACE = _of_one(lambda kind: kind.record), _of_one(lambda kind: kind.place)
-_METADATA = _of_one(lambda kind: kind.metadata)
+_RECORD, _LOCATION = _prepare_by_name(lambda kind: kind.record), _prepare_by_name(lambda kind: kind.place)
+_METADATA = _prepare_by_name(lambda kind: kind.metadata)
 
 
-async def _one(source: Source, kind: MediaKind, statements: Mapping[MediaKind, Prepared], name: str) -> tuple[Any, ...]:
+async def _fetch_one(
+    source: Source, kind: MediaKind, statements: Mapping[MediaKind, PreparedStatement], name: str
+) -> tuple[Any, ...]:
     row = await statements[kind].first(source, name=name)
     if row is None:
         raise kind.missing(name)
@@ -126,138 +128,140 @@ async def _one(source: Source, kind: MediaKind, statements: Mapping[MediaKind, P
 
 async def board_exists(connection: AsyncConnection, board_id: str) -> bool:
     """Tell whether there is such a board."""
-    found = await connection.execute(select(boards.c.board_id).where(boards.c.board_id == board_id))
-    return found.first() is not None
+    result = await connection.execute(select(boards.c.board_id).where(boards.c.board_id == board_id))
+    return result.first() is not None
 
 
 async def board_name(connection: AsyncConnection, board_id: str) -> str:
     """Return the name of a board; raises BoardNotFound."""
-    found = await connection.scalar(select(boards.c.board_name).where(boards.c.board_id == board_id))
-    if found is None:
+    name = await connection.scalar(select(boards.c.board_name).where(boards.c.board_id == board_id))
+    if name is None:
         raise BoardNotFound(board_id)
-    return str(found)
+    return str(name)
 
 
-async def filed(
+async def image_locations(
     connection: AsyncConnection, names: Sequence[str] | None = None, on: ImageFilter | None = None
 ) -> dict[str, ImageLocation]:
     """Return where the files of images lie, by `category/name`: of those of `names` that exist, or of a list."""
-    chosen = select(images.c.image_category, images.c.image_name, images.c.image_subfolder)
+    statement = select(images.c.image_category, images.c.image_name, images.c.image_subfolder)
     if names is not None:
-        rows = await connection.execute(chosen.where(images.c.image_name.in_(_NAMED)), _names(names))
+        rows = await connection.execute(statement.where(images.c.image_name.in_(_NAME_LIST)), _names(names))
     else:
-        rows = await connection.execute(chosen.where(*conditions(on or ImageFilter())))
+        rows = await connection.execute(statement.where(*conditions(on or ImageFilter())))
     return {
         f"{row.image_category}/{row.image_name}": ImageLocation(row.image_name, row.image_subfolder) for row in rows
     }
 
 
-def _order(wanted: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any]]:
+def _order(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any]]:
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
-    newest_first = late.newest_first(wanted, backwards=False)
+    newest_first = late.newest_first(image_filter, backwards=False)
     by_time: list[ColumnElement[Any]] = [
         key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tie)
     ]
-    return [kind.table.c.starred.desc(), *by_time] if wanted.starred_first else by_time
+    return [kind.table.c.starred.desc(), *by_time] if image_filter.starred_first else by_time
 
 
-@lru_cache(maxsize=SHAPES)
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def page_names(
-    wanted: ImageFilter, kind: MediaKind = IMAGES, *, backwards: bool = False, from_day: bool = False
+    image_filter: ImageFilter, kind: MediaKind = IMAGES, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds the names of a `late.Part`, without or with a day."""
-    listed = ordered.listed(wanted, (kind,), backwards=backwards, from_day=from_day)
+    listed = ordered.select_ordered(image_filter, (kind,), backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
     )
 
 
-@lru_cache(maxsize=SHAPES)
-def _page(wanted: ImageFilter, kind: MediaKind, *, backwards: bool, from_day: bool) -> Prepared:
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _page(image_filter: ImageFilter, kind: MediaKind, *, backwards: bool, from_day: bool) -> PreparedStatement:
     """Return the statement for the records of a page: the rows are looked up only once their names are known."""
-    page = page_names(wanted, kind, backwards=backwards, from_day=from_day).subquery()
-    return Prepared(kind.record.join(page, page.c.name == kind.name).order_by(*_order(wanted, kind)))
+    page = page_names(image_filter, kind, backwards=backwards, from_day=from_day).subquery()
+    return PreparedStatement(kind.record.join(page, page.c.name == kind.name).order_by(*_order(image_filter, kind)))
 
 
-@lru_cache(maxsize=SHAPES)
-def counted(wanted: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> Select[Any]:
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def count_statement(image_filter: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> Select[Any]:
     """Return the statement that counts a whole list, or the starred ones in it.
 
     Images are counted already by all that lists filter by, save what is searched for and the day.
     """
     number: ColumnElement[Any] = func.count()
-    if kind is IMAGES and not wanted.search_term and wanted.created_date is None:
-        kind, number = COUNTED, func.coalesce(func.sum(COUNTED.table.c.number), 0)
+    if kind is IMAGES and not image_filter.search_term and image_filter.created_date is None:
+        kind, number = IMAGE_COUNTS, func.coalesce(func.sum(IMAGE_COUNTS.table.c.number), 0)
     stars = [kind.table.c.starred == literal_column("1")] if starred else []
-    return select(number).select_from(kind.table).where(*conditions(wanted, kind), *stars)
+    return select(number).select_from(kind.table).where(*conditions(image_filter, kind), *stars)
 
 
-@lru_cache(maxsize=SHAPES)
-def _prepared_count(wanted: ImageFilter, kind: MediaKind, *, starred: bool = False) -> Prepared:
-    return Prepared(counted(wanted, kind, starred=starred))
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _prepare_count(image_filter: ImageFilter, kind: MediaKind, *, starred: bool = False) -> PreparedStatement:
+    return PreparedStatement(count_statement(image_filter, kind, starred=starred))
 
 
-async def count(source: Source, wanted: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> int:
+async def count(source: Source, image_filter: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> int:
     """Return how many things are in a whole list, or how many starred ones."""
-    row = await _prepared_count(wanted, kind, starred=starred).first(source)
+    row = await _prepare_count(image_filter, kind, starred=starred).first(source)
     assert row
     return int(row[0])
 
 
-def all_names(wanted: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
+def all_names(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order, and their number."""
-    listed = ordered.listed(wanted, (kind,)).subquery()
-    return lists.gathered(listed, listed.c.name)
+    listed = ordered.select_ordered(image_filter, (kind,)).subquery()
+    return lists.json_array_statement(listed, listed.c.name)
 
 
-@lru_cache(maxsize=SHAPES)
-def _prepared_names(wanted: ImageFilter, kind: MediaKind) -> Prepared:
-    return Prepared(all_names(wanted, kind))
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
+def _prepare_names(image_filter: ImageFilter, kind: MediaKind) -> PreparedStatement:
+    return PreparedStatement(all_names(image_filter, kind))
 
 
-async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int, kind: MediaKind = IMAGES) -> bytes:
+async def page_json(
+    source: Source, image_filter: ImageFilter, offset: int, limit: int, kind: MediaKind = IMAGES
+) -> bytes:
     """Return a page of records as the JSON of `OffsetPaginatedResults` of the kind's DTO."""
-    total = await count(source, wanted, kind)
+    total = await count(source, image_filter, kind)
     rows: Rows = []
     if offset < total and limit:
-        part = await page_part(source, wanted, (kind,), offset, limit, total)
-        paged = search.for_a_page(wanted)
-        statement = _page(paged, kind, backwards=part.backwards, from_day=part.day is not None)
+        part = await page_part(source, image_filter, (kind,), offset, limit, total)
+        page_filter = search.for_page(image_filter)
+        statement = _page(page_filter, kind, backwards=part.backwards, from_day=part.day is not None)
         rows = await statement.rows(source, **part.values)
     page = {"limit": limit, "offset": offset, "total": total, "items": [kind.fields(row) for row in rows]}
     return orjson.dumps(page)
 
 
 async def page_part(
-    source: Source, wanted: ImageFilter, kinds: tuple[MediaKind, ...], offset: int, limit: int, total: int
+    source: Source, image_filter: ImageFilter, kinds: tuple[MediaKind, ...], offset: int, limit: int, total: int
 ) -> late.ListPart:
     """Return how to read a page of a list of `total` things."""
-    near = late.nearer(total, offset, limit)
-    if near.skip <= late.FAR or not late.told_by_days(wanted):
-        return near
-    starred = await count_starred(source, wanted, kinds)
-    return await late.from_day(source, wanted, kinds, near, of=total, starred=starred)
+    part = late.part_from_nearer_end(total, offset, limit)
+    if part.skip <= late.DEEP_OFFSET or not late.has_day_counts(image_filter):
+        return part
+    starred = await count_starred(source, image_filter, kinds)
+    return await late.skip_to_day(source, image_filter, kinds, part, of=total, starred=starred)
 
 
 async def names_json(
-    source: Source, wanted: ImageFilter, kind: MediaKind = IMAGES, key: str = "image_names"
+    source: Source, image_filter: ImageFilter, kind: MediaKind = IMAGES, key: str = "image_names"
 ) -> list[bytes]:
     """Return all names of a list as the JSON of `ImageNamesResult` in pieces to be joined, the names under `key`."""
-    starred = await count_starred(source, wanted, [kind])
-    return await lists.document(source, _prepared_names(wanted, kind), key, starred)
+    starred = await count_starred(source, image_filter, [kind])
+    return await lists.document(source, _prepare_names(image_filter, kind), key, starred)
 
 
-async def count_starred(source: Source, wanted: ImageFilter, kinds: Sequence[MediaKind]) -> int:
+async def count_starred(source: Source, image_filter: ImageFilter, kinds: Sequence[MediaKind]) -> int:
     """Return how many starred things a list begins with: none unless they come first."""
-    if not wanted.starred_first:
+    if not image_filter.starred_first:
         return 0
-    return sum([await count(source, wanted, kind, starred=True) for kind in kinds])
+    return sum([await count(source, image_filter, kind, starred=True) for kind in kinds])
 
 
 async def by_names_json(source: Source, names: Sequence[str], kind: MediaKind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    found = {record[kind.read[0]]: record for record in await by_names(source, kind, names)}
-    return orjson.dumps([found[name] for name in names if name in found])
+    records = {record[kind.read[0]]: record for record in await by_names(source, kind, names)}
+    return orjson.dumps([records[name] for name in names if name in records])
 
 
 async def by_names(source: Source, kind: MediaKind, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -266,7 +270,7 @@ async def by_names(source: Source, kind: MediaKind, names: Sequence[str]) -> lis
     return [kind.fields(row) for row in rows]
 
 
-_BY_NAMES = {kind: Prepared(kind.record.where(kind.name.in_(_NAMED))) for kind in (IMAGES, VIDEOS)}
+_BY_NAMES = {kind: PreparedStatement(kind.record.where(kind.name.in_(_NAME_LIST))) for kind in (IMAGES, VIDEOS)}
 
 
 async def update_image(connection: AsyncConnection, name: str, changes: ImageRecordChanges) -> ImageDTO:
@@ -295,32 +299,34 @@ async def change(connection: AsyncConnection, kind: MediaKind, name: str, change
 
 async def set_starred(
     connection: AsyncConnection, names: Sequence[str], *, starred: bool, kind: MediaKind = IMAGES
-) -> list[Touched]:
+) -> list[AffectedItem]:
     """Star or unstar those of `names` that exist, and return them."""
-    changed = update(kind.table).where(kind.name.in_(_NAMED)).values(starred=starred, updated_at=now())
-    return _touched((await connection.execute(changed.returning(*kind.touched), _names(names))).all())
+    statement = update(kind.table).where(kind.name.in_(_NAME_LIST)).values(starred=starred, updated_at=now())
+    return _to_affected_items((await connection.execute(statement.returning(*kind.touched), _names(names))).all())
 
 
-async def delete_named(connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES) -> list[Touched]:
+async def delete_named(
+    connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES
+) -> list[AffectedItem]:
     """Delete the records of `names` that exist, and return what they were."""
-    statement = delete(kind.table).where(kind.name.in_(_NAMED)).returning(*kind.touched)
-    return _touched((await connection.execute(statement, _names(names))).all())
+    statement = delete(kind.table).where(kind.name.in_(_NAME_LIST)).returning(*kind.touched)
+    return _to_affected_items((await connection.execute(statement, _names(names))).all())
 
 
-async def delete_intermediates(connection: AsyncConnection) -> list[Touched]:
+async def delete_intermediates(connection: AsyncConnection) -> list[AffectedItem]:
     """Delete the records of all intermediate images, and return what they were."""
     statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.touched)  # noqa: E712
-    return _touched((await connection.execute(statement)).all())
+    return _to_affected_items((await connection.execute(statement)).all())
 
 
 async def delete_on_board(
     connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES
-) -> list[Touched]:
+) -> list[AffectedItem]:
     """Delete the records of all images (or of a user's) on a board (None: on no board), and return what they were."""
     statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.touched)
     if owner is not None:
         statement = statement.where(kind.user_id == owner)
-    return _touched((await connection.execute(statement)).all())
+    return _to_affected_items((await connection.execute(statement)).all())
 
 
 async def count_intermediates(source: Source, owner: str | None = None) -> int:
@@ -329,22 +335,22 @@ async def count_intermediates(source: Source, owner: str | None = None) -> int:
 
 
 @cache
-def _before_move(kind: MediaKind) -> Prepared:
-    return Prepared(select(*kind.touched).where(kind.name.in_(_NAMED)))
+def _before_move(kind: MediaKind) -> PreparedStatement:
+    return PreparedStatement(select(*kind.touched).where(kind.name.in_(_NAME_LIST)))
 
 
 @cache
-def _move(kind: MediaKind) -> Prepared:
+def _move(kind: MediaKind) -> PreparedStatement:
     """Return the statement that leaves alone what is on the board already: changing nothing costs as much as changing it."""
     board = bindparam("board", type_=Text, required=False)
     elsewhere = kind.board_id.is_distinct_from(board)
-    return Prepared(update(kind.table).where(kind.name.in_(_NAMED), elsewhere).values(board_id=board))
+    return PreparedStatement(update(kind.table).where(kind.name.in_(_NAME_LIST), elsewhere).values(board_id=board))
 
 
 async def move_to_board(
     connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: MediaKind = IMAGES
-) -> list[Touched]:
+) -> list[AffectedItem]:
     """Put those of `names` that exist on a board (None: on none); returns them with the board they were on before."""
-    touched = _touched(await _before_move(kind).rows(connection, **_names(names)))
+    items = _to_affected_items(await _before_move(kind).rows(connection, **_names(names)))
     await _move(kind).rows(connection, **_names(names), board=board_id)
-    return touched
+    return items

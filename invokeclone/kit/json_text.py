@@ -15,10 +15,10 @@ import orjson
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
 
-SLICED = 64 * 1024
+SLICE_SIZE = 64 * 1024
 """Bytes from which parsing is cut into slices, so that a thread does it without holding the interpreter throughout."""
 
-LONG = 4 * 1024 * 1024
+ORJSON_MIN_SIZE = 4 * 1024 * 1024
 """Bytes from which the parser is one that reads texts four times as fast, but in one go."""
 
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
@@ -33,7 +33,7 @@ _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _MANY_DIGITS = b"0" * 19
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_MOST_DIGITS = 400
+_MAX_DIGITS = 400
 
 
 class NotStorable(Unprocessable):
@@ -46,8 +46,8 @@ def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
     Raises NotStorable, TooLarge, or json.JSONDecodeError for what is no JSON.
     """
     _check(data, limits, text_kib)
-    if len(data) < LONG:
-        hook = dict if len(data) < SLICED else _sliced
+    if len(data) < ORJSON_MIN_SIZE:
+        hook = dict if len(data) < SLICE_SIZE else _build_object
         return json.loads(_utf8(data), parse_constant=_refuse, object_pairs_hook=hook)
     try:
         return orjson.loads(data.removeprefix(codecs.BOM_UTF8))
@@ -60,7 +60,7 @@ def decode_text(text: str, limits: Limits) -> Any:
     try:
         data = text.encode()
     except UnicodeEncodeError as error:
-        raise _half_a_pair("a text") from error
+        raise _lone_surrogate_error("a text") from error
     return decode(data, limits)
 
 
@@ -71,15 +71,15 @@ def check_text(text: str, what: str = "a text") -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _half_a_pair(what) from error
+        raise _lone_surrogate_error(what) from error
     return text
 
 
-def _half_a_pair(what: str) -> NotStorable:
+def _lone_surrogate_error(what: str) -> NotStorable:
     return NotStorable(f"{what} is not Unicode: it holds half of a surrogate pair")
 
 
-def _sliced(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; being a function of Python's, it lets other threads in between two objects."""
     return dict(pairs)
 
@@ -113,9 +113,9 @@ def _whole_escapes(data: bytes) -> Iterator[bytes]:
     """Yield slices that end between escapes."""
     start = 0
     while start < len(data):
-        part = data[start : start + SLICED]
+        part = data[start : start + SLICE_SIZE]
         if (len(part) - len(part.rstrip(b"\\"))) % 2:
-            part = data[start : start + SLICED + 1]
+            part = data[start : start + SLICE_SIZE + 1]
         yield part
         start += len(part)
 
@@ -129,30 +129,30 @@ def _check_surrogates(data: bytes) -> None:
     """Raise NotStorable for half of a pair, looking at a slice at a time and what a pair at its end needs."""
     start = 0
     while start < len(data):
-        end = start + SLICED
-        for found in _SURROGATES.finditer(data, start, end + _PAIR - 1):
-            if found.start() >= end:
+        end = start + SLICE_SIZE
+        for match in _SURROGATES.finditer(data, start, end + _PAIR - 1):
+            if match.start() >= end:
                 break
-            if found.end() - found.start() != _PAIR:
-                raise _half_a_pair("a text")
-            end = max(end, found.end())
+            if match.end() - match.start() != _PAIR:
+                raise _lone_surrogate_error("a text")
+            end = max(end, match.end())
         start = end
 
 
 def _between_texts(data: bytes, text_kib: int | None) -> bytes:
     """Return what stands between the texts, taken apart a slice at a time. Raises TooLarge for a text over `text_kib`."""
-    found = []
+    pieces = []
     inside = length = 0
-    for start in range(0, len(data), SLICED):
-        parts = data[start : start + SLICED].split(b'"')
-        found += parts[inside::2]
+    for start in range(0, len(data), SLICE_SIZE):
+        parts = data[start : start + SLICE_SIZE].split(b'"')
+        pieces += parts[inside::2]
         if text_kib is not None:
             texts = parts[1 - inside :: 2]
             length = _open_text(
                 texts, length if inside else 0, text_kib, ends_inside=(inside + len(parts) - 1) % 2 == 1
             )
         inside = (inside + len(parts) - 1) % 2
-    return b"".join(found)
+    return b"".join(pieces)
 
 
 def _open_text(texts: list[bytes], before: int, text_kib: int, *, ends_inside: bool) -> int:
@@ -166,10 +166,10 @@ def _open_text(texts: list[bytes], before: int, text_kib: int, *, ends_inside: b
 
 
 def _check_numbers(between: bytes) -> None:
-    for found in _LONG_NUMBER.finditer(between):
-        number = found[0].decode()
-        if len(number) > _MOST_DIGITS:
-            raise NotStorable(f"a number has more than {_MOST_DIGITS} digits")
+    for match in _LONG_NUMBER.finditer(between):
+        number = match[0].decode()
+        if len(number) > _MAX_DIGITS:
+            raise NotStorable(f"a number has more than {_MAX_DIGITS} digits")
         try:
             storable = math.isfinite(float(number)) if set(number) & set(".eE") else SMALLEST <= int(number) <= LARGEST
         except ValueError:

@@ -30,7 +30,7 @@ _FORMATS = {
     "syslog": "%(name)s[%(process)d] <%(levelname)s> %(message)s",
     "legacy": ">> %(message)s",
 }
-SHOWN = ("item_id", "device", "user_id")
+TEXT_FIELDS = ("item_id", "device", "user_id")
 """Fields that follow the message in a line of text, where it doesn't name them already."""
 _UNREMARKABLE = {"user_id": "system"}
 """Values that are not worth a word: in single-user mode everything is this user's."""
@@ -76,21 +76,21 @@ class _TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         first, line_break, rest = record.message.partition("\n")
-        unnamed = [f"{name}={value}" for name, value in _shown(record) if not _names(record.message, value)]
+        unnamed = [f"{name}={value}" for name, value in _text_fields(record) if not _mentions(record.message, value)]
         if unnamed:
             record.message = f"{first} [{' '.join(unnamed)}]{line_break}{rest}"
         return super().formatMessage(record)
 
 
-def _shown(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
+def _text_fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
     values = vars(record)
-    for name in SHOWN:
+    for name in TEXT_FIELDS:
         value = values.get(name)
         if value is not None and value != _UNREMARKABLE.get(name):
             yield name, str(value)
 
 
-def _names(message: str, value: str) -> bool:
+def _mentions(message: str, value: str) -> bool:
     """Tell whether `value` is in the message as a word of its own."""
     return re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", message) is not None
 

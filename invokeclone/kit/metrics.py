@@ -28,7 +28,7 @@ class Metric:
         return 1 if self.kind in ("counter", "gauge") else len(self.buckets) + 2
 
 
-class Numbers:
+class MetricValues:
     """Series of some metrics: a list of numbers per combination of labels. Belongs to one thread, or is guarded by its owner."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
@@ -60,15 +60,15 @@ class Numbers:
         """Return a copy of the series of `metric` by labels."""
         return {labels: list(numbers) for labels, numbers in self._series[metric.name].items()}
 
-    def include(self, others: "Numbers", *, gauges: bool = True) -> None:
+    def include(self, other: "MetricValues", *, gauges: bool = True) -> None:
         """Add the numbers of `others`, whose metrics are among these; its gauges only where `gauges` is true."""
-        for metric in others.metrics.values():
+        for metric in other.metrics.values():
             if metric.kind == "gauge" and not gauges:
                 continue
-            for labels, numbers in others.series(metric).items():
-                ours = self._of(metric, labels)
+            for labels, numbers in other.series(metric).items():
+                totals = self._of(metric, labels)
                 for index, number in enumerate(numbers):
-                    ours[index] += number
+                    totals[index] += number
 
     def to_json(self) -> dict[str, Any]:
         """Return every series as plain data: by metric, pairs of labels and numbers."""
@@ -79,12 +79,12 @@ class Numbers:
         }
 
     @classmethod
-    def read(cls, metrics: Iterable[Metric], data: object) -> "Numbers":
+    def read(cls, metrics: Iterable[Metric], data: object) -> "MetricValues":
         """Return what another process sent with `to_json`; unknown metrics and malformed series are left out."""
         numbers = cls(metrics)
-        given = data if isinstance(data, dict) else {}
+        series_by_name = data if isinstance(data, dict) else {}
         for name, metric in numbers.metrics.items():
-            series = given.get(name)
+            series = series_by_name.get(name)
             for entry in series if isinstance(series, list) else ():
                 if _is_series(metric, entry):
                     numbers._series[name][tuple(entry[0])] = list(entry[1])

@@ -58,13 +58,13 @@ async def _database(connection: HTTPConnection) -> Database:
 
 
 async def _read(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
-    async with resources_of(connection).database.read() as lent:
-        yield lent
+    async with resources_of(connection).database.read() as database_connection:
+        yield database_connection
 
 
 async def _write(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
-    async with resources_of(connection).database.write() as lent:
-        yield lent
+    async with resources_of(connection).database.write() as database_connection:
+        yield database_connection
 
 
 Needs = Annotated[Resources, Depends(service(Resources))]
@@ -106,12 +106,12 @@ class FormRequest(Request):
         return form
 
 
-def validated(model: type[Model], value: Any, *place: str) -> Model:
+def validate_body(model: type[Model], value: Any, *location: str) -> Model:
     """Validate what came with `LATER`. Raises RequestValidationError, which tells of `place` in the body as FastAPI would."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
         problems = [
-            {**problem, "loc": ("body", *place, *problem["loc"])} for problem in error.errors(include_url=False)
+            {**problem, "loc": ("body", *location, *problem["loc"])} for problem in error.errors(include_url=False)
         ]
         raise RequestValidationError(problems) from error

@@ -57,7 +57,7 @@ async def list_model_records(
     direction: Annotated[SQLiteDirection, Query(description="Which way to sort")] = SQLiteDirection.Ascending,
 ) -> Response:
     """List models."""
-    found = await store.search_records(
+    records = await store.search_records(
         needs.database,
         name=model_name,
         bases=base_models,
@@ -66,10 +66,10 @@ async def list_model_records(
         order_by=order_by,
         direction=direction,
     )
-    covered = await in_thread(pictures.covers, needs.settings, [record.config for record in found])
+    configs = await in_thread(pictures.with_cover_images, needs.settings, [record.config for record in records])
     texts = [
         record.json if record.config is config else config.model_dump_json().encode()
-        for record, config in zip(found, covered, strict=True)
+        for record, config in zip(records, configs, strict=True)
     ]
     return Response(b'{"models":[%b]}' % b",".join(texts), media_type="application/json")
 
@@ -77,7 +77,7 @@ async def list_model_records(
 @router.get("/missing", dependencies=USERS)
 async def list_missing_models(needs: Needs) -> ModelsList:
     """List models whose files are not where their records say."""
-    return ModelsList(models=await changes.missing(needs))
+    return ModelsList(models=await changes.list_missing(needs))
 
 
 @router.get("/get_by_attrs", dependencies=USERS)
@@ -89,8 +89,8 @@ async def get_model_records_by_attrs(
     base: Annotated[BaseModelType, Query(description="Base")],
 ) -> AnyModelConfig:
     """Return the model with this name, type and base."""
-    config = await store.first(connection, name=name, type=type, bases=[base])
-    return await in_thread(pictures.cover, needs.settings, config)
+    config = await store.find_first(connection, name=name, type=type, bases=[base])
+    return await in_thread(pictures.with_cover_image, needs.settings, config)
 
 
 @router.get("/get_by_hash", dependencies=USERS)
@@ -100,20 +100,24 @@ async def get_model_records_by_hash(
     hash: Annotated[str, Query(description="Hash")],  # noqa: A002  (the wire's word)
 ) -> AnyModelConfig:
     """Return the model with this hash."""
-    config = await store.first(connection, hash=hash)
-    return await in_thread(pictures.cover, needs.settings, config)
+    config = await store.find_first(connection, hash=hash)
+    return await in_thread(pictures.with_cover_image, needs.settings, config)
 
 
 @router.get("/i/{key}", dependencies=USERS)
 async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
     """Return a model."""
-    return await in_thread(pictures.cover, needs.settings, await store.get(connection, key))
+    return await in_thread(pictures.with_cover_image, needs.settings, await store.get(connection, key))
 
 
 @admin.patch("/i/{key}")
-async def update_model_record(needs: Needs, guard: NeedsGuard, key: str, stated: ModelRecordChanges) -> AnyModelConfig:
+async def update_model_record(
+    needs: Needs, guard: NeedsGuard, key: str, record_changes: ModelRecordChanges
+) -> AnyModelConfig:
     """Change fields of a model; those that are absent stay."""
-    return await in_thread(pictures.cover, needs.settings, await changes.change(needs, guard, key, stated))
+    return await in_thread(
+        pictures.with_cover_image, needs.settings, await changes.change(needs, guard, key, record_changes)
+    )
 
 
 @admin.delete("/i/{key}", status_code=204)
@@ -125,7 +129,7 @@ async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
 @admin.post("/i/{key}/reidentify")
 async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
     """Find out again what a model is."""
-    return await in_thread(pictures.cover, needs.settings, await changes.reidentify(needs, guard, key))
+    return await in_thread(pictures.with_cover_image, needs.settings, await changes.reidentify(needs, guard, key))
 
 
 @admin.post("/i/bulk_delete")
@@ -133,7 +137,7 @@ async def bulk_delete_models(
     needs: Needs, guard: NeedsGuard, request: BulkDeleteModelsRequest
 ) -> BulkDeleteModelsResponse:
     """Delete several models."""
-    deleted, failed = await changes.each(request.keys, lambda key: changes.remove(needs, guard, key))
+    deleted, failed = await changes.for_each(request.keys, lambda key: changes.remove(needs, guard, key))
     return BulkDeleteModelsResponse(deleted=deleted, failed=failed)
 
 
@@ -142,7 +146,7 @@ async def bulk_reidentify_models(
     needs: Needs, guard: NeedsGuard, request: BulkReidentifyModelsRequest
 ) -> BulkReidentifyModelsResponse:
     """Find out again what several models are."""
-    succeeded, failed = await changes.each(request.keys, lambda key: changes.reidentify(needs, guard, key))
+    succeeded, failed = await changes.for_each(request.keys, lambda key: changes.reidentify(needs, guard, key))
     return BulkReidentifyModelsResponse(succeeded=succeeded, failed=failed)
 
 
@@ -162,13 +166,13 @@ async def get_model_image(needs: Needs, key: str) -> FileResponse:
 @admin.patch("/i/{key}/image", responses=_NULL)
 async def update_model_image(needs: Needs, guard: NeedsGuard, key: str, image: UploadFile) -> None:
     """Give a model a picture."""
-    await changes.set_picture(needs, guard, key, await image.read())
+    await changes.set_image(needs, guard, key, await image.read())
 
 
 @admin.delete("/i/{key}/image", status_code=204)
 async def delete_model_image(needs: Needs, guard: NeedsGuard, key: str) -> None:
     """Take a model's picture away."""
-    await changes.remove_picture(needs, guard, key)
+    await changes.remove_image(needs, guard, key)
 
 
 @admin.get("/scan_folder")
@@ -184,13 +188,13 @@ async def scan_for_models(
 async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, key: str) -> AnyModelConfig:
     """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
     config = await conversion.convert(needs, guard, workers, key)
-    return await in_thread(pictures.cover, needs.settings, config)
+    return await in_thread(pictures.with_cover_image, needs.settings, config)
 
 
 @admin.get("/starter_models")
 async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
     """List the models to begin with, and which of them are installed."""
-    return await in_thread(starters.starters, await store.origins(connection))
+    return await in_thread(starters.list_starters, await store.list_installed(connection))
 
 
 @admin.get("/stats")
@@ -208,7 +212,7 @@ async def empty_model_cache(workers: NeedsWorkers) -> None:
 @admin.get("/sync/orphaned")
 async def get_orphaned_models(needs: Needs, installer: NeedsInstaller) -> list[OrphanedModelInfo]:
     """List entries of the models folder that belong to no model."""
-    return await scan.orphans(needs, installer)
+    return await scan.find_orphans(needs, installer)
 
 
 @admin.delete("/sync/orphaned")

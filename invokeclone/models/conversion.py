@@ -16,7 +16,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import changes, pictures, placement, store
 from invokeclone.models.records.guard import Guard
@@ -27,12 +27,12 @@ _BASES = (
     BaseModelType.StableDiffusionXL,
     BaseModelType.StableDiffusionXLRefiner,
 )
-_KEPT = {
+_COPIED_FIELDS = {
     "name", "description", "source_api_response", "source_url", "trigger_phrases", "default_settings", "base",
     "prediction_type", "variant",
 }  # fmt: skip
 _STARTUP_S = 60.0
-_PATIENCE = 3600.0
+_TIMEOUT_S = 3600.0
 """Seconds for the worker to read and write a model."""
 
 
@@ -50,23 +50,23 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
     Raises NothingToConvert, NotConvertible, ModelBusy, and Unavailable without a worker; then nothing has changed.
     """
     with guard.holding(key):
-        old = await _old(resources, key)
+        old = await _load_convertible(resources, key)
         models = resources.settings.models_path
-        path, fresh = placement.absolute(models, old.path), new_key()
-        target = placement.scratch(models, fresh)
+        path, target_key = placement.to_absolute_path(models, old.path), new_key()
+        target = placement.scratch_folder(models, target_key)
         try:
             await _write(workers, old, path, target)
-            new = await register(resources, guard, _request(old, target, fresh))
+            new = await register(resources, guard, _registration_request(old, target, target_key))
         except BaseException:
             await asyncio.shield(in_thread(paths.erase, target))
             raise
         with contextlib.suppress(OSError):
-            await in_thread(pictures.move, resources.settings, key, fresh)
-        await changes.remove_held(resources, key, heir=fresh)
+            await in_thread(pictures.move, resources.settings, key, target_key)
+        await changes.remove_locked(resources, key, successor=target_key)
     return new
 
 
-async def _old(resources: Resources, key: str) -> ModelConfig:
+async def _load_convertible(resources: Resources, key: str) -> ModelConfig:
     try:
         async with resources.database.read() as connection:
             config = await store.get(connection, key)
@@ -74,13 +74,13 @@ async def _old(resources: Resources, key: str) -> ModelConfig:
         raise NothingToConvert(str(error)) from error
     if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
         raise NotConvertible(f"{config.name} is no main model of Stable Diffusion 1, 2 or XL in a single file")
-    if not await in_thread(paths.is_there, placement.absolute(resources.settings.models_path, config.path)):
+    if not await in_thread(paths.exists, placement.to_absolute_path(resources.settings.models_path, config.path)):
         raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
     return config
 
 
 async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -> None:
-    dtypes = await in_thread(lambda: {tensor.dtype for tensor in OnDisk(path).tensors.values()})
+    dtypes = await in_thread(lambda: {tensor.dtype for tensor in ModelFiles(path).tensors.values()})
     body = {
         "base": old.base,
         "path": str(path),
@@ -89,15 +89,15 @@ async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -
         "half": "F16" in dtypes and "F32" not in dtypes,
     }
     try:
-        answer = await workers.ask_one("convert_model", body, _PATIENCE, startup_s=_STARTUP_S)
+        answer = await workers.ask_one("convert_model", body, _TIMEOUT_S, startup_s=_STARTUP_S)
     except TimeoutError as error:
-        raise Unavailable(f"the worker did not convert {old.name} within {_PATIENCE:.0f} s; try again") from error
+        raise Unavailable(f"the worker did not convert {old.name} within {_TIMEOUT_S:.0f} s; try again") from error
     if isinstance(answer, dict) and answer.get("refused"):
         raise NotConvertible(f"{old.name} cannot be converted: {answer['refused']}")
 
 
-def _request(old: ModelConfig, target: Path, key: str) -> RegistrationRequest:
-    stated: dict[str, Any] = old.model_dump(include=_KEPT, exclude_none=True)
+def _registration_request(old: ModelConfig, target: Path, key: str) -> RegistrationRequest:
+    fields: dict[str, Any] = old.model_dump(include=_COPIED_FIELDS, exclude_none=True)
     return RegistrationRequest(
-        path=target, source=old.source, source_type=old.source_type, stated=stated | {"key": key}
+        path=target, source=old.source, source_type=old.source_type, stated=fields | {"key": key}
     )

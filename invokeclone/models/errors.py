@@ -7,7 +7,7 @@ class UnknownModelException(NotFound):
     """No model is registered under this key, hash or name."""
 
 
-class UnknownPicture(NotFound):
+class ModelImageNotFound(NotFound):
     """The model has no picture."""
 
 
@@ -19,7 +19,7 @@ class ModelBusy(Conflict):
     """Another operation on the same model is going on."""
 
 
-class ModelDoesNotFit(Conflict):
+class InvalidModelRecord(Conflict):
     """The record that would result is none that its type, format and base allow."""
 
 

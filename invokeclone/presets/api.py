@@ -19,14 +19,14 @@ Data = Annotated[str, Form(description="JSON: name, positive_prompt, negative_pr
 Image = Annotated[UploadFile | None, File(description="Its picture.")]
 
 CSV: dict[int | str, dict[str, Any]] = {200: {"description": "The file", "content": {"text/csv": {}}}}
-PICTURE: dict[int | str, dict[str, Any]] = {
+IMAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture"},
     400: {"description": "Not an id"},
     404: {"description": "No such preset, or it has no picture"},
 }
 
 
-async def _picture(image: UploadFile | None) -> service.Picture | None:
+async def _read_image(image: UploadFile | None) -> service.ImageUpload | None:
     return None if image is None else (await image.read(), image.content_type)
 
 
@@ -41,7 +41,7 @@ async def create_style_preset(
     needs: Needs, user: CurrentUser, data: Data, image: Image = None
 ) -> StylePresetRecordWithImage:
     """Make a style preset."""
-    return await service.create(needs, data, await _picture(image), user)
+    return await service.create(needs, data, await _read_image(image), user)
 
 
 @routes.get("/export", responses=CSV)
@@ -72,7 +72,7 @@ async def update_style_preset(
     needs: Needs, user: CurrentUser, style_preset_id: PresetId, data: Data, image: Image = None
 ) -> StylePresetRecordWithImage:
     """Change a style preset; without a picture it has none afterwards."""
-    return await service.update(needs, style_preset_id, data, await _picture(image), user)
+    return await service.update(needs, style_preset_id, data, await _read_image(image), user)
 
 
 @routes.delete("/i/{style_preset_id}")
@@ -81,10 +81,10 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
     await service.delete(needs, style_preset_id, user)
 
 
-@routes.get("/i/{style_preset_id}/image", responses=PICTURE)
+@routes.get("/i/{style_preset_id}/image", responses=IMAGE_RESPONSES)
 async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
     """Get a style preset's picture."""
-    return responses.thumbnail(await service.picture_of(needs, style_preset_id, user), needs.settings)
+    return responses.thumbnail(await service.thumbnail_of(needs, style_preset_id, user), needs.settings)
 
 
 router = APIRouter()

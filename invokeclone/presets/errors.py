@@ -46,6 +46,6 @@ class FileUnknown(UnsupportedMedia):
 class TooManyPresets(Conflict):
     """The user has as many style presets as there may be."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit: int) -> None:
         """Say how many, and what to do."""
-        super().__init__(f"there may be {most} style presets of a user (setting limits.presets): delete some first")
+        super().__init__(f"there may be {limit} style presets of a user (setting limits.presets): delete some first")

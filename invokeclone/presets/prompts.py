@@ -19,7 +19,7 @@ from invokeclone.tables import system_prompts as prompts
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
-_BEGUN = "system_prompts_begun"
+_SEEDED_KEY = "system_prompts_begun"
 """The key in `app_state` that says that the database has had its first prompts."""
 
 _ALL = select(prompts).order_by(func.lower(prompts.c.name), prompts.c.name, prompts.c.id)
@@ -58,8 +58,8 @@ async def create(
 ) -> SystemPromptRecordDTO:
     """Make a prompt; several may have the same name."""
     prompt_id, moment = str(uuid4()), now()
-    made = {"user_id": user.user_id, "is_public": is_public, "created_at": moment, "updated_at": moment}
-    await connection.execute(insert(prompts).values(id=prompt_id, **prompt.model_dump(), **made))
+    columns = {"user_id": user.user_id, "is_public": is_public, "created_at": moment, "updated_at": moment}
+    await connection.execute(insert(prompts).values(id=prompt_id, **prompt.model_dump(), **columns))
     return await _find(connection, prompt_id)
 
 
@@ -87,12 +87,12 @@ async def _require_owner(connection: AsyncConnection, prompt_id: str, user: User
 async def start(resources: Resources) -> None:
     """Give a new database its first prompts, once in its life: who deletes or changes them is not given them again."""
     async with resources.database.read() as connection:
-        if await connection.scalar(select(app_state.c.value).where(app_state.c.key == _BEGUN)) is not None:
+        if await connection.scalar(select(app_state.c.value).where(app_state.c.key == _SEEDED_KEY)) is not None:
             return
     text = await in_thread((BUNDLED / "system_prompts.json").read_text, "utf-8")
     moment = now()
-    made = {"user_id": SYSTEM.user_id, "is_public": True, "created_at": moment, "updated_at": moment}
+    columns = {"user_id": SYSTEM.user_id, "is_public": True, "created_at": moment, "updated_at": moment}
     async with resources.database.write() as connection:
-        rows = [{**prompt, **made} for prompt in json.loads(text)]
+        rows = [{**prompt, **columns} for prompt in json.loads(text)]
         await connection.execute(insert_or(prompts).on_conflict_do_nothing(), rows)
-        await connection.execute(insert_or(app_state).values(key=_BEGUN, value="true").on_conflict_do_nothing())
+        await connection.execute(insert_or(app_state).values(key=_SEEDED_KEY, value="true").on_conflict_do_nothing())

@@ -22,7 +22,7 @@ from invokeclone.users.current import SYSTEM, User
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of what comes with the application."""
 
-Picture = tuple[bytes, str | None]
+ImageUpload = tuple[bytes, str | None]
 """An uploaded picture: its bytes and content type."""
 
 
@@ -33,7 +33,7 @@ def parse(data: str, limits: Limits) -> PresetForm:
     except json.JSONDecodeError as error:
         raise PresetInvalid(f"not a style preset: {error}") from error
     except ValidationError as error:
-        raise PresetInvalid(f"not a style preset: {transfer.told(error)}") from error
+        raise PresetInvalid(f"not a style preset: {transfer.first_error(error)}") from error
 
 
 async def get(connection: AsyncConnection, preset_id: str, user: User) -> StylePresetRecordWithImage:
@@ -57,20 +57,20 @@ async def _require_owner(resources: Resources, preset_id: str, user: User) -> St
     return preset
 
 
-async def create(resources: Resources, data: str, picture: Picture | None, user: User) -> StylePresetRecordWithImage:
+async def create(resources: Resources, data: str, image: ImageUpload | None, user: User) -> StylePresetRecordWithImage:
     """Make a preset. Raises PresetInvalid, NotAnImage, TooManyPixels."""
     form = parse(data, resources.settings.limits)
     if form.type is PresetType.Default:
         raise PresetInvalid("only the application makes presets of the type 'default'")
     preset_id = str(uuid4())
-    mark = await _keep(resources, preset_id, picture)
+    version = await _store_thumbnail(resources, preset_id, image)
     async with resources.database.write() as connection:
-        await _check_room(connection, resources, user, 1)
-        return await store.create(connection, form, user.user_id, preset_id=preset_id, image=mark)
+        await _check_limit(connection, resources, user, 1)
+        return await store.create(connection, form, user.user_id, preset_id=preset_id, image=version)
 
 
 async def update(
-    resources: Resources, preset_id: str, data: str, picture: Picture | None, user: User
+    resources: Resources, preset_id: str, data: str, image: ImageUpload | None, user: User
 ) -> StylePresetRecordWithImage:
     """Change a preset; without a picture it has none afterwards.
 
@@ -80,28 +80,28 @@ async def update(
     preset = await _require_owner(resources, preset_id, user)
     if (form.type is PresetType.Default) != (preset.type is PresetType.Default):
         raise PresetInvalid("a preset that comes with the application stays one, and no other becomes one")
-    mark = await _keep(resources, preset_id, picture)
+    version = await _store_thumbnail(resources, preset_id, image)
     async with resources.database.write() as connection:
-        changed = await store.update_preset(connection, preset_id, form, mark)
-    if mark is None:
-        await pictures.drop(resources.settings.style_presets_path, preset_id)
+        changed = await store.update_preset(connection, preset_id, form, version)
+    if version is None:
+        await pictures.remove(resources.settings.style_presets_path, preset_id)
     return changed
 
 
-async def _check_room(connection: AsyncConnection, resources: Resources, user: User, more: int) -> None:
+async def _check_limit(connection: AsyncConnection, resources: Resources, user: User, count: int) -> None:
     """Raise TooManyPresets when the user has no room for more."""
-    most = resources.settings.limits.presets
-    if await store.count_of(connection, user.user_id) + more > most:
-        raise TooManyPresets(most)
+    limit = resources.settings.limits.presets
+    if await store.count_of(connection, user.user_id) + count > limit:
+        raise TooManyPresets(limit)
 
 
-async def _keep(resources: Resources, preset_id: str, picture: Picture | None) -> str | None:
+async def _store_thumbnail(resources: Resources, preset_id: str, image: ImageUpload | None) -> str | None:
     """Write the picture, if there is one, and return its mark."""
-    if picture is None:
+    if image is None:
         return None
-    webp = await pictures.make(*picture, resources.settings.limits)
-    await pictures.keep(resources.settings.style_presets_path, preset_id, webp)
-    return pictures.mark()
+    webp = await pictures.make(*image, resources.settings.limits)
+    await pictures.save(resources.settings.style_presets_path, preset_id, webp)
+    return pictures.new_version()
 
 
 async def delete(resources: Resources, preset_id: str, user: User) -> None:
@@ -109,14 +109,14 @@ async def delete(resources: Resources, preset_id: str, user: User) -> None:
     await _require_owner(resources, preset_id, user)
     async with resources.database.write() as connection:
         await store.delete_preset(connection, preset_id)
-    await pictures.drop(resources.settings.style_presets_path, preset_id)
+    await pictures.remove(resources.settings.style_presets_path, preset_id)
 
 
-async def picture_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
+async def thumbnail_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
     """Return where a preset's image lies; raises PresetNotFound, PresetNotYours, NoThumbnail."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
-    return await pictures.stored(resources.settings.style_presets_path, preset_id)
+    return await pictures.find(resources.settings.style_presets_path, preset_id)
 
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:
@@ -124,7 +124,7 @@ async def import_file(resources: Resources, data: bytes, content_type: str | Non
     limits = resources.settings.limits
     rows = await off_loop(lambda: transfer.read(data, content_type, limits))
     async with resources.database.write() as connection:
-        await _check_room(connection, resources, user, len(rows))
+        await _check_limit(connection, resources, user, len(rows))
         await store.create_many(connection, rows, user.user_id)
 
 
@@ -138,13 +138,16 @@ async def export_csv(resources: Resources) -> bytes:
 async def start(resources: Resources) -> None:
     """Bring the presets that come with the application up to this version's; they keep their ids."""
     text = await in_thread((BUNDLED / "style_presets.json").read_text, "utf-8")
-    ours = {one["id"]: (one["name"], one["positive_prompt"], one["negative_prompt"]) for one in json.loads(text)}
+    bundled = {
+        preset["id"]: (preset["name"], preset["positive_prompt"], preset["negative_prompt"])
+        for preset in json.loads(text)
+    }
     async with resources.database.read() as connection:
         present = await store.defaults(connection)
-    if present == ours:
+    if present == bundled:
         return
     async with resources.database.write() as connection:
-        await store.delete_many(connection, present.keys() - ours.keys())
-        for preset_id, texts in ours.items():
+        await store.delete_many(connection, present.keys() - bundled.keys())
+        for preset_id, texts in bundled.items():
             if present.get(preset_id) != texts:
-                await store.put_default(connection, preset_id, texts, SYSTEM.user_id)
+                await store.replace_default(connection, preset_id, texts, SYSTEM.user_id)

@@ -65,11 +65,13 @@ async def create(
 ) -> StylePresetRecordWithImage:
     """Make a preset; several may have the same name."""
     values = {**form.model_dump(mode="json"), "is_public": bool(form.is_public)}
-    await connection.execute(insert(presets).values(id=preset_id, user_id=user_id, image=image, **values, **_made()))
+    await connection.execute(
+        insert(presets).values(id=preset_id, user_id=user_id, image=image, **values, **_timestamps())
+    )
     return await get(connection, preset_id)
 
 
-def _made() -> dict[str, str]:
+def _timestamps() -> dict[str, str]:
     moment = now()
     return {"created_at": moment, "updated_at": moment}
 
@@ -92,14 +94,14 @@ async def delete_preset(connection: AsyncConnection, preset_id: str) -> None:
 async def create_many(connection: AsyncConnection, rows: Sequence[PresetRow], user_id: str) -> None:
     """Make a user's preset of each row."""
     if rows:
-        made = {"user_id": user_id, "type": PresetType.User.value, "is_public": False, **_made()}
-        await connection.execute(insert(presets), [{"id": str(uuid4()), **row.model_dump(), **made} for row in rows])
+        columns = {"user_id": user_id, "type": PresetType.User.value, "is_public": False, **_timestamps()}
+        await connection.execute(insert(presets), [{"id": str(uuid4()), **row.model_dump(), **columns} for row in rows])
 
 
 async def count_of(connection: AsyncConnection, user_id: str) -> int:
     """Return how many presets a user made."""
-    made = presets.c.user_id == user_id, presets.c.type != PresetType.Default.value
-    return int(await connection.scalar(select(func.count()).select_from(presets).where(*made)) or 0)
+    conditions = presets.c.user_id == user_id, presets.c.type != PresetType.Default.value
+    return int(await connection.scalar(select(func.count()).select_from(presets).where(*conditions)) or 0)
 
 
 async def list_users(connection: AsyncConnection) -> list[tuple[str, str, str]]:
@@ -114,7 +116,7 @@ async def defaults(connection: AsyncConnection) -> dict[str, tuple[str, str, str
     return {row.id: (row.name, row.positive_prompt, row.negative_prompt) for row in rows}
 
 
-async def put_default(connection: AsyncConnection, preset_id: str, texts: tuple[str, str, str], owner: str) -> None:
+async def replace_default(connection: AsyncConnection, preset_id: str, texts: tuple[str, str, str], owner: str) -> None:
     """Put in a preset that comes with the application, in place of what has its id."""
     await delete_preset(connection, preset_id)
     name, positive, negative = texts

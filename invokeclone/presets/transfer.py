@@ -18,11 +18,11 @@ HEADER = ("name", "prompt", "negative_prompt")
 _ROWS = TypeAdapter(list[PresetRow])
 
 
-def told(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """Return the first mistake in a line."""
     first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    location = ".".join(str(step) for step in first["loc"])
+    return f"{location}: {first['msg']}" if location else first["msg"]
 
 
 def read(data: bytes, content_type: str | None, limits: Limits) -> list[PresetRow]:
@@ -40,7 +40,7 @@ def read(data: bytes, content_type: str | None, limits: Limits) -> list[PresetRo
     except json.JSONDecodeError as error:
         raise FileInvalid(f"the file is not JSON: {error}") from error
     except ValidationError as error:
-        raise FileInvalid(f"not a file of style presets: {told(error)}") from error
+        raise FileInvalid(f"not a file of style presets: {first_error(error)}") from error
     raise FileUnknown(content_type)
 
 

@@ -65,7 +65,7 @@ async def enqueue_batch(
     """Enqueue a batch: the graph once for each combination of its data, `runs` times over."""
     checked = await intake.read_batch(batch, needs.settings.limits)
     result = await service.enqueue(needs, queue_id, checked, prepend=prepend, user=user)
-    return _json(await intake.answer(result))
+    return _json(await intake.dump_result(result))
 
 
 @router.post("/{queue_id}/enqueue_prompt", operation_id="enqueue_prompt", response_model=EnqueueBatchResult)
@@ -97,7 +97,7 @@ async def list_all_queue_items(
     """List all items, those of high priority first."""
     viewer = rights.scope(user)
     item_ids = await store.list_order(source, queue_id, destination, viewer)
-    if len(item_ids) <= store.PART:
+    if len(item_ids) <= store.CHUNK_ITEMS:
         return _json(await store.get_many_json(source, queue_id, item_ids, viewer))
     return StreamingResponse(store.stream_json(source, queue_id, item_ids, viewer), media_type="application/json")
 

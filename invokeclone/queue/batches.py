@@ -30,7 +30,7 @@ from invokeclone.graph.sizes import SizeOverLimit, check_size
 from invokeclone.graph.vocabulary.fields import ImageField, VideoField
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
-from invokeclone.queue.sessions import FRESH_STATE, MARK, fill, new_session
+from invokeclone.queue.sessions import INITIAL_STATE, MARK, fill, new_session
 from invokeclone.workflows.schemas import WorkflowWithoutID
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -72,7 +72,7 @@ class BatchDatum(BaseModel):
     )
 
 
-FEW = 200
+THREAD_THRESHOLD = 200
 """Nodes, edges or values up to which a thread would cost more than it saves."""
 
 
@@ -87,13 +87,13 @@ class Sizes(NamedTuple):
     @property
     def are_large(self) -> bool:
         """Whether a thread costs less than it saves."""
-        return max(self) > FEW
+        return max(self) > THREAD_THRESHOLD
 
     def check(self, limits: Limits) -> None:
         """Raise Unprocessable for the first number over its limit."""
-        most = (limits.graph_nodes, limits.graph_edges, limits.batch_fields, limits.batch_values)
+        maxima = (limits.graph_nodes, limits.graph_edges, limits.batch_fields, limits.batch_values)
         settings = ("graph_nodes", "graph_edges", "batch_fields", "batch_values")
-        for what, number, limit, setting in zip(self._fields, self, most, settings, strict=True):
+        for what, number, limit, setting in zip(self._fields, self, maxima, settings, strict=True):
             if number > limit:
                 raise Unprocessable(f"the batch has {number} {what}, more than {limit} (setting limits.{setting})")
 
@@ -142,7 +142,7 @@ class Batch(BaseModel):
         self._template = _template(self)
         self._workflow_json = self.workflow.as_json() if self.workflow else None
         values = sum(map(_mean_length, itertools.chain.from_iterable(self.data or [])))
-        self._session_bytes = len(self._template) + len(FRESH_STATE) + values
+        self._session_bytes = len(self._template) + len(INITIAL_STATE) + values
         return self
 
     @property
@@ -177,9 +177,9 @@ class Batch(BaseModel):
         except SizeOverLimit as error:
             raise Unprocessable(str(error)) from error
 
-    def check_room(self, limits: Limits, room: int) -> None:
+    def check_room(self, limits: Limits, capacity: int) -> None:
         """Raise TooLarge for the sessions of the items that `room` items leave space for."""
-        count = min(self.requested, room)
+        count = min(self.requested, capacity)
         if count * self._session_bytes > limits.batch_mib * MIB:
             raise TooLarge(
                 f"{count} items with sessions of {self._session_bytes // 1024} KiB are over {limits.batch_mib} MiB "
@@ -209,12 +209,12 @@ def _check_types(datum: BatchDatum) -> None:
 
 
 def _check_no_duplicates(data: list[list[BatchDatum]]) -> None:
-    seen = set()
+    targets = set()
     for datum in itertools.chain.from_iterable(data):
         target = (datum.node_path, datum.field_name)
-        if target in seen:
+        if target in targets:
             raise BatchDuplicateNodeFieldError(f"{_name(datum)} is given twice")
-        seen.add(target)
+        targets.add(target)
 
 
 def _check_values(graph: Graph, datum: BatchDatum) -> None:
@@ -230,7 +230,7 @@ def _check_values(graph: Graph, datum: BatchDatum) -> None:
     validator = type(node).__pydantic_validator__
     for position, item in enumerate(datum.items):
         try:
-            validator.validate_assignment(trial, datum.field_name, plain(item))
+            validator.validate_assignment(trial, datum.field_name, to_json_value(item))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             raise BatchValueError(f"item {position} of {_name(datum)}: {first['msg']}") from error
@@ -247,10 +247,10 @@ def _name(datum: BatchDatum) -> str:
     return f"{datum.node_path}.{datum.field_name}"
 
 
-def plain(value: BatchValue) -> object:
+def to_json_value(value: BatchValue) -> object:
     """Return `value` as JSON knows it."""
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
@@ -291,8 +291,8 @@ def _new_ids() -> Iterator[str]:
     while True:
         digits = os.urandom(16 * 100).hex()
         for start in range(0, len(digits), 32):
-            one = digits[start : start + 32]
-            yield f"{one[:8]}-{one[8:12]}-4{one[13:16]}-a{one[17:20]}-{one[20:]}"
+            chunk = digits[start : start + 32]
+            yield f"{chunk[:8]}-{chunk[8:12]}-4{chunk[13:16]}-a{chunk[17:20]}-{chunk[20:]}"
 
 
 class _Choices(NamedTuple):
@@ -305,7 +305,9 @@ class _Choices(NamedTuple):
 
 
 def _zip(zipped: list[BatchDatum]) -> _Choices:
-    texts = [[str(item) if type(item) is int else _json(plain(item)) for item in datum.items] for datum in zipped]
+    texts = [
+        [str(item) if type(item) is int else _json(to_json_value(item)) for item in datum.items] for datum in zipped
+    ]
     records = [_records(datum, column) for datum, column in zip(zipped, texts, strict=True)]
     return _Choices(list(map(MARK.join, zip(*texts, strict=True))), list(map(",".join, zip(*records, strict=True))))
 
@@ -325,14 +327,14 @@ NODES_AT_ONCE, EDGES_AT_ONCE = 4, 200
 
 def _slices(values: Iterable[Any], length: int) -> Iterator[list[Any]]:
     remaining = iter(values)
-    while some := list(itertools.islice(remaining, length)):
-        yield some
+    while chunk := list(itertools.islice(remaining, length)):
+        yield chunk
 
 
 def _graph_json(graph: dict[str, Any]) -> str:
     """Write a graph a few nodes and edges at a time, so that other threads can run in between."""
-    nodes = ",".join([_json(dict(some))[1:-1] for some in _slices(graph["nodes"].items(), NODES_AT_ONCE)])
-    edges = ",".join([_json(some)[1:-1] for some in _slices(graph["edges"], EDGES_AT_ONCE)])
+    nodes = ",".join([_json(dict(chunk))[1:-1] for chunk in _slices(graph["nodes"].items(), NODES_AT_ONCE)])
+    edges = ",".join([_json(chunk)[1:-1] for chunk in _slices(graph["edges"], EDGES_AT_ONCE)])
     return f'{{"id":{_json(graph["id"])},"nodes":{{{nodes}}},"edges":[{edges}]}}'
 
 

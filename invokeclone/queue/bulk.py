@@ -14,14 +14,14 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.sql.prepared import Prepared, json_list, members, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import statements, tally
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
-from invokeclone.queue.statements import became
-from invokeclone.queue.tally import Counted
+from invokeclone.queue.statements import status_values
+from invokeclone.queue.tally import CountKey
 from invokeclone.tables import queue_counts, session_graphs, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
@@ -40,26 +40,26 @@ class ItemFilter:
     @property
     def values(self) -> dict[str, str]:
         """What is stated, for the parameters of `_conditions`."""
-        stated: dict[str, str | None] = {
+        parameters: dict[str, str | None] = {
             "queue_id": self.queue_id,
             "destination": self.destination,
             "owner": self.owner,
         }
         if self.batch_ids is not None:
-            stated["batch_ids"] = json_list(self.batch_ids)
-        return {name: value for name, value in stated.items() if value is not None}
+            parameters["batch_ids"] = json_list(self.batch_ids)
+        return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _conditions(stated: frozenset[str]) -> list[ColumnElement[bool]]:
+def _conditions(filter_names: frozenset[str]) -> list[ColumnElement[bool]]:
     """Return what a row must meet, for the names of what an `ItemFilter` states."""
-    found: list[ColumnElement[bool]] = [statements.IN_QUEUE]
-    if "batch_ids" in stated:
-        found.append(columns.batch_id.in_(members("batch_ids")))
-    if "destination" in stated:
-        found.append(columns.destination == parameter("destination"))
-    if "owner" in stated:
-        found.append(columns.user_id == parameter("owner"))
-    return found
+    conditions: list[ColumnElement[bool]] = [statements.IN_QUEUE]
+    if "batch_ids" in filter_names:
+        conditions.append(columns.batch_id.in_(members("batch_ids")))
+    if "destination" in filter_names:
+        conditions.append(columns.destination == parameter("destination"))
+    if "owner" in filter_names:
+        conditions.append(columns.user_id == parameter("owner"))
+    return conditions
 
 
 def _not_in_a_running_call() -> ColumnElement[bool]:
@@ -74,30 +74,32 @@ def _not_in_a_running_call() -> ColumnElement[bool]:
 # Canceling
 
 
-async def cancel_idle(connection: Changes, chosen: ItemFilter, *, spare_running: bool = False) -> list[tuple[int, str]]:
+async def cancel_idle(
+    connection: Changes, item_filter: ItemFilter, *, spare_running: bool = False
+) -> list[tuple[int, str]]:
     """Cancel the chosen items that no worker runs; return their ids and owners.
 
     `spare_running` leaves out those that belong to the same chain of calls as one being run.
     """
     canceled: list[tuple[int, str]] = []
-    changes: Counter[Counted] = Counter()
-    values, at = chosen.values, now()
-    async with tally.apart(connection):
+    changes: Counter[CountKey] = Counter()
+    values, at = item_filter.values, now()
+    async with tally.without_trigger(connection):
         for status in IDLE:
             groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
             for batch_id, destination, user_id, number, item_ids in groups:
-                changes[Counted(batch_id, destination, user_id, status)] -= number
-                changes[Counted(batch_id, destination, user_id, "canceled")] += number
+                changes[CountKey(batch_id, destination, user_id, status)] -= number
+                changes[CountKey(batch_id, destination, user_id, "canceled")] += number
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
                 canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
-    await tally.change(connection, chosen.queue_id, changes)
+    await tally.update_counts(connection, item_filter.queue_id, changes)
     return canceled
 
 
 @cache
-def _idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Prepared:
+def _idle(filter_names: frozenset[str], status: Status, *, spare_running: bool) -> PreparedStatement:
     """Select what the items are counted by, how many they are, and their ids as a JSON list: to return each row costs more."""
-    conditions = [*_conditions(stated), has_status(columns, status)]
+    conditions = [*_conditions(filter_names), has_status(columns, status)]
     if spare_running:
         conditions.append(_not_in_a_running_call())
     if status == "waiting":  # seldom any: an index of just these says so, before those of a batch are looked through
@@ -106,11 +108,13 @@ def _idle(stated: frozenset[str], status: Status, *, spare_running: bool) -> Pre
         )
     kind = (columns.batch_id, columns.destination, columns.user_id)
     numbers = (func.count(), func.json_group_array(columns.item_id))
-    return Prepared(select(*kind, *numbers).where(*conditions).group_by(*kind))
+    return PreparedStatement(select(*kind, *numbers).where(*conditions).group_by(*kind))
 
 
-_CANCEL = Prepared(
-    update(session_queue).where(columns.item_id.in_(members("item_ids"))).values(became("canceled", parameter("at")))
+_CANCEL = PreparedStatement(
+    update(session_queue)
+    .where(columns.item_id.in_(members("item_ids")))
+    .values(status_values("canceled", parameter("at")))
 )
 
 
@@ -122,10 +126,10 @@ async def cancel_interrupted(connection: Changes) -> int:
     return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
 
 
-_CANCEL_INTERRUPTED = Prepared(
+_CANCEL_INTERRUPTED = PreparedStatement(
     update(session_queue)
     .where(or_(has_status(columns, "in_progress"), has_status(columns, "waiting")))
-    .values(became("canceled", parameter("at")))
+    .values(status_values("canceled", parameter("at")))
     .returning(columns.item_id)
 )
 
@@ -133,17 +137,21 @@ _CANCEL_INTERRUPTED = Prepared(
 # Being run
 
 
-async def list_running(connection: Changes, chosen: ItemFilter | None = None, device: str | None = None) -> list[int]:
+async def list_running(
+    connection: Changes, item_filter: ItemFilter | None = None, device: str | None = None
+) -> list[int]:
     """Return the ids of items being run: the chosen ones, or those on `device`."""
-    values = chosen.values if chosen else {}
+    values = item_filter.values if item_filter else {}
     statement = _running(frozenset(values), on_device=device is not None)
     return [row[0] for row in await statement.rows(connection, **values, device=device)]
 
 
 @cache
-def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
-    query = select(columns.item_id).where(has_status(columns, "in_progress"), *(_conditions(stated) if stated else ()))
-    return Prepared(query.where(columns.device == parameter("device")) if on_device else query)
+def _running(filter_names: frozenset[str], *, on_device: bool) -> PreparedStatement:
+    query = select(columns.item_id).where(
+        has_status(columns, "in_progress"), *(_conditions(filter_names) if filter_names else ())
+    )
+    return PreparedStatement(query.where(columns.device == parameter("device")) if on_device else query)
 
 
 # Deleting
@@ -152,12 +160,12 @@ def _running(stated: frozenset[str], *, on_device: bool) -> Prepared:
 async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; those that are gone are left out."""
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
-    await _uncount(connection, queue_id, rows)
+    await _decrease_counts(connection, queue_id, rows)
 
 
 async def delete_many(
     connection: Changes,
-    chosen: ItemFilter,
+    item_filter: ItemFilter,
     statuses: Sequence[Status] | None = None,
     *,
     spare_running: bool = False,
@@ -167,28 +175,28 @@ async def delete_many(
     `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
     ones stay that somebody still waits for the rest of.
     """
-    values = chosen.values
+    values = item_filter.values
     of_status = None if statuses is None else tuple(statuses)
     rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
-    await _uncount(connection, chosen.queue_id, rows)
+    await _decrease_counts(connection, item_filter.queue_id, rows)
     return [(row[0], row[4]) for row in rows]
 
 
-async def empty(connection: Changes, chosen: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
+async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
     """Delete as `delete_many` does and return how many; at once where the table holds nothing else."""
-    if set(chosen.values) == {"queue_id"} and statuses in (None, TERMINAL):
-        row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=chosen.queue_id)
+    if set(item_filter.values) == {"queue_id"} and statuses in (None, TERMINAL):
+        row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=item_filter.queue_id)
         if row and row[0]:
             for statement in _EMPTY:
                 await statement.rows(connection)
             return int(row[0])
-    return len(await delete_many(connection, chosen, statuses))
+    return len(await delete_many(connection, item_filter, statuses))
 
 
 async def keep_newest(connection: Changes, queue_id: str, count: int) -> None:
     """Delete the finished items of a queue but the `count` newest."""
     rows = await _DELETE_OLDEST.rows(connection, queue_id=queue_id, kept=count)
-    await _uncount(connection, queue_id, rows)
+    await _decrease_counts(connection, queue_id, rows)
 
 
 def _deletion() -> Delete:
@@ -197,26 +205,28 @@ def _deletion() -> Delete:
     return delete(session_queue).returning(columns.item_id, columns.graph_id, *counted)  # type: ignore[return-value]
 
 
-async def _uncount(connection: Changes, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
+async def _decrease_counts(connection: Changes, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Count deleted items no more, and remove the graphs that no other item has."""
     if not rows:
         return
     numbers = Counter([row[2:] for row in rows])
-    changes = {Counted(*key): -number for key, number in numbers.items()}
-    await tally.change(connection, queue_id, changes)
-    await tally.forget(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
+    changes = {CountKey(*key): -number for key, number in numbers.items()}
+    await tally.update_counts(connection, queue_id, changes)
+    await tally.remove_unused(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
 
 
 @cache
-def _delete_many(stated: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool) -> Prepared:
-    statement = _deletion().where(*_conditions(stated))
+def _delete_many(
+    filter_names: frozenset[str], statuses: tuple[Status, ...] | None, *, spare_running: bool
+) -> PreparedStatement:
+    statement = _deletion().where(*_conditions(filter_names))
     if statuses is not None:
         statement = statement.where(columns.status.in_(statuses))
     if statuses == TERMINAL:
         statement = statement.where(_not_awaited())
     if spare_running:
         statement = statement.where(_not_in_a_running_call())
-    return Prepared(statement)
+    return PreparedStatement(statement)
 
 
 def _not_awaited() -> ColumnElement[bool]:
@@ -226,29 +236,31 @@ def _not_awaited() -> ColumnElement[bool]:
     return columns.parent_item_id.is_(None) | ~waits.exists()
 
 
-def _number_unless(*others: ColumnElement[bool]) -> Prepared:
+def _count_unless(*exclusions: ColumnElement[bool]) -> PreparedStatement:
     """Count all items, if they are of `queue_id` and none of the `others` is there; each is looked for in an index."""
     first, last = [select(bound(columns.queue_id)).scalar_subquery() for bound in (func.min, func.max)]
     alone = [first == parameter("queue_id"), last == parameter("queue_id")]
-    none = [~select(columns.item_id).where(other).exists() for other in others]
-    return Prepared(select(select(func.count()).select_from(session_queue).scalar_subquery()).where(*alone, *none))
+    none = [~select(columns.item_id).where(exclusion).exists() for exclusion in exclusions]
+    return PreparedStatement(
+        select(select(func.count()).select_from(session_queue).scalar_subquery()).where(*alone, *none)
+    )
 
 
-def _delete_oldest() -> Prepared:
+def _delete_oldest() -> PreparedStatement:
     """Delete the finished items of a queue but the newest `kept`."""
     finished = (statements.IN_QUEUE, columns.status.in_(TERMINAL))
     ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
-    kept = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc())
-    return Prepared(_deletion().where(*finished, columns.item_id.not_in(kept.limit(parameter("kept")))))
+    newest = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc())
+    return PreparedStatement(_deletion().where(*finished, columns.item_id.not_in(newest.limit(parameter("kept")))))
 
 
 _DELETE_OLDEST = _delete_oldest()
-_DELETE_ITEMS = Prepared(
+_DELETE_ITEMS = PreparedStatement(
     _deletion().where(
         columns.item_id.in_(members("item_ids")),
         statements.IN_QUEUE,
     )
 )
-_ALL_OF_QUEUE = _number_unless()
-_ALL_ENDED = _number_unless(*(has_status(columns, status) for status in ACTIVE))
-_EMPTY = tuple(Prepared(delete(table)) for table in (session_queue, session_graphs, queue_counts))
+_ALL_OF_QUEUE = _count_unless()
+_ALL_ENDED = _count_unless(*(has_status(columns, status) for status in ACTIVE))
+_EMPTY = tuple(PreparedStatement(delete(table)) for table in (session_queue, session_graphs, queue_counts))

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, or_, select
 
-from invokeclone.kit.sql.prepared import Prepared, Source, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
 from invokeclone.queue.rows import Item, has_status
 from invokeclone.queue.schemas import (
     STATUSES,
@@ -29,54 +29,58 @@ IN_QUEUE = columns.queue_id == parameter("queue_id")
 IN_BATCH = (columns.batch_id == parameter("batch_id"), IN_QUEUE)
 OF_OWNER = or_(parameter("owner").is_(None), columns.user_id == parameter("owner"))
 
-_kept = queue_counts.c
-_OF_OWNER = or_(parameter("owner").is_(None), _kept.user_id == parameter("owner"))
+_counts = queue_counts.c
+_OF_OWNER = or_(parameter("owner").is_(None), _counts.user_id == parameter("owner"))
 
 
 def _counts_of(scope: str) -> tuple[ColumnElement[bool], ...]:
     """Match what is counted of the queue, of `batch_id` or of `destination` in it."""
     name = literal_column("''") if scope == "queue" else parameter("batch_id" if scope == "batch" else scope)
-    return _kept.queue_id == parameter("queue_id"), _kept.scope == literal_column(f"'{scope}'"), _kept.name == name
+    return (
+        _counts.queue_id == parameter("queue_id"),
+        _counts.scope == literal_column(f"'{scope}'"),
+        _counts.name == name,
+    )
 
 
 def number_in_queue(status: Status) -> ScalarSelect[Any]:
     """Select how many items of a queue are in a status."""
-    number = func.coalesce(func.sum(_kept.number), 0)
-    return select(number).where(*_counts_of("queue"), _kept.status == literal_column(f"'{status}'")).scalar_subquery()
+    number = func.coalesce(func.sum(_counts.number), 0)
+    return select(number).where(*_counts_of("queue"), _counts.status == literal_column(f"'{status}'")).scalar_subquery()
 
 
-def _counted(scope: str, *chosen: ColumnElement[bool]) -> ScalarSelect[Any]:
+def _status_counts(scope: str, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
     """Select [[status, number of items, number of the user's items], …] as JSON text."""
-    mine = func.sum(_kept.number * (_kept.user_id == parameter("user_id")))
-    groups = select(_kept.status, func.sum(_kept.number).label("all"), mine.label("mine"))
-    grouped = groups.where(*_counts_of(scope), *chosen).group_by(_kept.status).subquery()
+    user_count = func.sum(_counts.number * (_counts.user_id == parameter("user_id")))
+    groups = select(_counts.status, func.sum(_counts.number).label("all"), user_count.label("mine"))
+    grouped = groups.where(*_counts_of(scope), *conditions).group_by(_counts.status).subquery()
     row = func.json_array(grouped.c.status, grouped.c.all, grouped.c.mine)
     return select(func.json_group_array(func.json(row))).select_from(grouped).scalar_subquery()
 
 
-def _of_one(*selected: ColumnElement[Any], where: tuple[ColumnElement[bool], ...]) -> ScalarSelect[Any]:
+def _first_row_json(*selected: ColumnElement[Any], conditions: tuple[ColumnElement[bool], ...]) -> ScalarSelect[Any]:
     """Select columns of any one of the rows as a JSON array."""
-    return select(func.json_array(*selected)).where(*where).limit(1).scalar_subquery()
+    return select(func.json_array(*selected)).where(*conditions).limit(1).scalar_subquery()
 
 
 _RUNNING = (IN_QUEUE, has_status(columns, "in_progress"))
 _IDS = (columns.item_id, columns.batch_id, columns.session_id)
-_CURRENT = _of_one(*_IDS, where=(*_RUNNING, OF_OWNER))
-_OWN_CURRENT = _of_one(*_IDS, where=(*_RUNNING, columns.user_id == parameter("user_id")))
-_WORDS = _of_one(columns.origin, columns.destination, where=(*IN_BATCH, OF_OWNER))
+_CURRENT = _first_row_json(*_IDS, conditions=(*_RUNNING, OF_OWNER))
+_USER_CURRENT = _first_row_json(*_IDS, conditions=(*_RUNNING, columns.user_id == parameter("user_id")))
+_LABELS = _first_row_json(columns.origin, columns.destination, conditions=(*IN_BATCH, OF_OWNER))
 _PROCESSOR = (
     select(app_state.c.key).where(app_state.c.key == PAUSED).exists(),
     select(columns.item_id).where(has_status(columns, "in_progress")).exists(),
 )
 
-QUEUE = Prepared(select(_counted("queue"), _CURRENT, *_PROCESSOR))
-BATCH = Prepared(select(_counted("batch", _OF_OWNER), _WORDS))
-ITEM = Prepared(select(_counted("batch"), _WORDS, _counted("queue"), _OWN_CURRENT))
-DESTINATION = Prepared(select(_counted("destination", _OF_OWNER)))
-PROCESSOR = Prepared(select(*_PROCESSOR))
+QUEUE = PreparedStatement(select(_status_counts("queue"), _CURRENT, *_PROCESSOR))
+BATCH = PreparedStatement(select(_status_counts("batch", _OF_OWNER), _LABELS))
+ITEM = PreparedStatement(select(_status_counts("batch"), _LABELS, _status_counts("queue"), _USER_CURRENT))
+DESTINATION = PreparedStatement(select(_status_counts("destination", _OF_OWNER)))
+PROCESSOR = PreparedStatement(select(*_PROCESSOR))
 
 
-async def of_everything(
+async def of_queue(
     source: Source, queue_id: str, user_id: str | None = None, owner: str | None = None
 ) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's.
@@ -86,7 +90,7 @@ async def of_everything(
     row = await QUEUE.first(source, queue_id=queue_id, user_id=user_id, owner=owner)
     assert row
     return SessionQueueAndProcessorStatus(
-        queue=_queue_status(queue_id, row[0], row[1], own=user_id is not None),
+        queue=_queue_status(queue_id, row[0], row[1], with_user=user_id is not None),
         processor=SessionProcessorStatus(is_started=not row[2], is_processing=bool(row[3])),
     )
 
@@ -121,8 +125,10 @@ async def of_processor(source: Source) -> SessionProcessorStatus:
     return SessionProcessorStatus(is_started=not row[0], is_processing=bool(row[1]))
 
 
-def _queue_status(queue_id: str, counted: str, current: str | None, *, own: bool = True) -> SessionQueueStatus:
-    totals, mine = _totals(counted)
+def _queue_status(
+    queue_id: str, counts_json: str, current: str | None, *, with_user: bool = True
+) -> SessionQueueStatus:
+    totals, user_totals = _totals(counts_json)
     item_id, batch_id, session_id = orjson.loads(current) if current else (None, None, None)
     return SessionQueueStatus(
         queue_id=queue_id,
@@ -130,19 +136,19 @@ def _queue_status(queue_id: str, counted: str, current: str | None, *, own: bool
         batch_id=batch_id,
         session_id=session_id,
         **totals,
-        user_pending=mine.get("pending", 0) if own else None,
-        user_in_progress=mine.get("in_progress", 0) if own else None,
+        user_pending=user_totals.get("pending", 0) if with_user else None,
+        user_in_progress=user_totals.get("in_progress", 0) if with_user else None,
     )
 
 
-def _batch_status(queue_id: str, batch_id: str, counted: str, words: str | None) -> BatchStatus:
-    origin, destination = orjson.loads(words) if words else (None, None)
-    totals, _ = _totals(counted)
+def _batch_status(queue_id: str, batch_id: str, counts_json: str, labels: str | None) -> BatchStatus:
+    origin, destination = orjson.loads(labels) if labels else (None, None)
+    totals, _ = _totals(counts_json)
     return BatchStatus(queue_id=queue_id, batch_id=batch_id, origin=origin, destination=destination, **totals)
 
 
-def _totals(counted: str) -> tuple[dict[str, int], dict[str, int]]:
+def _totals(counts_json: str) -> tuple[dict[str, int], dict[str, int]]:
     """Return the number of items by status, with `total`, and the number of the user's own."""
-    rows = orjson.loads(counted)
+    rows = orjson.loads(counts_json)
     totals = dict.fromkeys(STATUSES, 0) | {status: count for status, count, _ in rows}
-    return totals | {"total": sum(totals.values())}, {status: mine or 0 for status, _, mine in rows}
+    return totals | {"total": sum(totals.values())}, {status: user_count or 0 for status, _, user_count in rows}

@@ -109,12 +109,12 @@ class BatchEnqueuedEvent(QueueEvent):
         return self.model_copy(update={"user_id": REDACTED, "batch_id": REDACTED, "origin": None})
 
 
-def by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+def group_by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     """Sort (item id, user id) pairs by user."""
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for user_id, theirs in itertools.groupby(pairs, itemgetter(1)):
-        found[user_id] += map(itemgetter(0), theirs)
-    return dict(found)
+    ids_by_user: defaultdict[str, list[int]] = defaultdict(list)
+    for user_id, user_pairs in itertools.groupby(pairs, itemgetter(1)):
+        ids_by_user[user_id] += map(itemgetter(0), user_pairs)
+    return dict(ids_by_user)
 
 
 class QueueItemsRetriedEvent(QueueEvent):
@@ -129,7 +129,7 @@ class QueueItemsRetriedEvent(QueueEvent):
     @classmethod
     def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
         """Tell of (item id, user id) pairs."""
-        owned = by_user(items)
+        owned = group_by_user(items)
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, retried_item_ids=ids, user_ids=list(owned), retried_item_ids_by_user=owned)
 
@@ -159,7 +159,7 @@ class QueueItemsCanceledEvent(QueueEvent):
     @classmethod
     def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
         """Tell of (item id, user id) pairs."""
-        owned = by_user(items)
+        owned = group_by_user(items)
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, canceled_item_ids=ids, user_ids=list(owned), canceled_item_ids_by_user=owned)
 

@@ -10,7 +10,7 @@ from invokeclone.graph.session.edges import Edge
 from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.process.offload import off_loop
-from invokeclone.kit.requests import validated
+from invokeclone.kit.requests import validate_body
 from invokeclone.kit.sliced_json import list_json, model_json
 from invokeclone.queue.batches import Batch, BatchValue, Sizes
 from invokeclone.queue.schemas import EnqueueBatchResult
@@ -19,16 +19,16 @@ _EDGES = TypeAdapter(list[Edge])
 _VALUES = TypeAdapter(list[BatchValue])
 
 
-async def read_batch(sent: Any, limits: Limits) -> Batch:
+async def read_batch(body: Any, limits: Limits) -> Batch:
     """Return the batch in a request's body. Raises RequestValidationError, and Unprocessable for what is over a limit."""
-    sizes = _sizes(sent)
+    sizes = _sizes(body)
     sizes.check(limits)
-    if not sizes.are_large and _member(sent, "workflow") is None:
-        return validated(Batch, sent, "batch")
-    return await off_loop(lambda: validated(Batch, sent, "batch"))
+    if not sizes.are_large and _member(body, "workflow") is None:
+        return validate_body(Batch, body, "batch")
+    return await off_loop(lambda: validate_body(Batch, body, "batch"))
 
 
-async def answer(result: EnqueueBatchResult) -> str:
+async def dump_result(result: EnqueueBatchResult) -> str:
     """Return the result as JSON text; it repeats the batch."""
     if not result.batch.is_large:
         return result.model_dump_json()
@@ -57,10 +57,10 @@ def _large_parts(batch: Batch) -> dict[str, str]:
     return parts | {"data": f"[{','.join(lists)}]"}
 
 
-def _sizes(sent: Any) -> Sizes:
+def _sizes(body: Any) -> Sizes:
     """Count what a body holds, whatever its form; what has another form than a batch fails in validation."""
-    graph = _member(sent, "graph")
-    data = [datum for zipped in _list(_member(sent, "data")) for datum in _list(zipped)]
+    graph = _member(body, "graph")
+    data = [datum for zipped in _list(_member(body, "data")) for datum in _list(zipped)]
     values = sum(len(_list(_member(datum, "items"))) for datum in data)
     nodes = _member(graph, "nodes")
     return Sizes(len(nodes) if isinstance(nodes, dict) else 0, len(_list(_member(graph, "edges"))), len(data), values)

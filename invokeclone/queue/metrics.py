@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import CTE, Label, func, literal_column, select
 
-from invokeclone.kit.metrics import Metric, Numbers
-from invokeclone.kit.sql.prepared import Prepared, Source
+from invokeclone.kit.metrics import Metric, MetricValues
+from invokeclone.kit.sql.prepared import PreparedStatement, Source
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import STATUSES
 from invokeclone.queue.service import DEFAULT_QUEUE
 from invokeclone.tables import queue_counts, session_queue
 
-MOST_QUEUES = 50
+MAX_QUEUES = 50
 """Queues that are shown, in the order of their names; the default queue always is."""
 
 ITEMS = Metric("invokeclone_queue_items", "gauge", "Items of a queue by status.", ("queue", "status"))
@@ -29,16 +29,18 @@ METRICS = (ITEMS, OLDEST)
 
 def _queues() -> CTE:
     """Select the names of queues from the counts' primary key, a step of the index each."""
-    counts, others = queue_counts.alias("counts"), queue_counts.alias("others")
+    counts, other_counts = queue_counts.alias("counts"), queue_counts.alias("others")
     number: Label[int] = literal_column("1").label("number")
     first = select(func.min(counts.c.queue_id).label("queue_id"), number).cte("queues", recursive=True)
-    following = select(func.min(others.c.queue_id)).where(others.c.queue_id > first.c.queue_id).scalar_subquery()
-    more = (first.c.number < literal_column(str(MOST_QUEUES))) & first.c.queue_id.is_not(None)
-    return first.union_all(select(following, first.c.number + literal_column("1")).where(more))
+    following = (
+        select(func.min(other_counts.c.queue_id)).where(other_counts.c.queue_id > first.c.queue_id).scalar_subquery()
+    )
+    has_more = (first.c.number < literal_column(str(MAX_QUEUES))) & first.c.queue_id.is_not(None)
+    return first.union_all(select(following, first.c.number + literal_column("1")).where(has_more))
 
 
 _QUEUES = _queues()
-_COUNTS = Prepared(
+_COUNTS = PreparedStatement(
     select(_QUEUES.c.queue_id, queue_counts.c.status, func.sum(queue_counts.c.number))
     .join_from(_QUEUES, queue_counts, queue_counts.c.queue_id == _QUEUES.c.queue_id)
     .where(queue_counts.c.scope == literal_column("'queue'"), queue_counts.c.name == literal_column("''"))
@@ -51,15 +53,15 @@ _first = (
     .subquery("first")
 )
 _oldest = session_queue.alias("oldest")
-_OLDEST = Prepared(
+_OLDEST = PreparedStatement(
     select(_first.c.queue_id, _oldest.c.created_at).join_from(_first, _oldest, _oldest.c.item_id == _first.c.item_id)
 )
 """Items have ascending numbers: the oldest one has the least. Numbers and queues are all in the index of pending items."""
 
 
-async def measure(source: Source) -> Numbers:
+async def measure(source: Source) -> MetricValues:
     """Return the items of every queue by status, and the age of the oldest pending one in seconds."""
-    numbers = Numbers(METRICS)
+    numbers = MetricValues(METRICS)
     counted = await _COUNTS.rows(source)
     oldest: dict[str, str] = dict(await _OLDEST.rows(source))
     queues = dict.fromkeys([DEFAULT_QUEUE, *(queue_id for queue_id, _, _ in counted)])

@@ -22,7 +22,7 @@ class AdminOnly(Forbidden):
 
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
     """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
-    return await counts.of_everything(resources.database, queue_id, user.user_id, rights.scope(user))
+    return await counts.of_queue(resources.database, queue_id, user.user_id, rights.scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:

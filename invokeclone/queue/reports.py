@@ -20,15 +20,15 @@ def report(resources: Resources, events: Iterable[Event]) -> None:
         failed = getattr(event, "status", None) == "failed"
         level = logging.INFO if failed else logging.DEBUG
         if _log.isEnabledFor(level):
-            _log.log(level, *_words(event), extra=_fields(event))
+            _log.log(level, *_log_arguments(event), extra=_fields(event))
         resources.events.emit(event)
 
 
-def _words(event: Event) -> tuple[Any, ...]:
+def _log_arguments(event: Event) -> tuple[Any, ...]:
     values = vars(event)
     if "status" in values:
-        why = f": {values['error_type']}: {values['error_message']}" if values.get("error_type") else ""
-        return "item %s is %s%s", values["item_id"], values["status"], why
+        reason = f": {values['error_type']}: {values['error_message']}" if values.get("error_type") else ""
+        return "item %s is %s%s", values["item_id"], values["status"], reason
     return ("%s", event.name.replace("_", " "))
 
 

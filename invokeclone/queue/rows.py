@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, case, func, literal, literal_colum
 
 from invokeclone.kit.sql.prepared import parameter
 from invokeclone.queue.schemas import Status
-from invokeclone.queue.sessions import STORED, TEMPLATE, new_session, whole
+from invokeclone.queue.sessions import STORED, TEMPLATE, assemble_session, new_session
 from invokeclone.tables import session_queue, users
 
 columns = session_queue.c
@@ -68,7 +68,7 @@ SUMMARY: tuple[ColumnElement[Any], ...] = (
 
 
 REDACTED = "redacted"
-OPEN = {
+PUBLIC_FIELDS = {
     "item_id",
     "status",
     "status_sequence",
@@ -80,7 +80,7 @@ OPEN = {
     "device",
 }
 """What everybody may know of an item."""
-NAMES = {"batch_id", "session_id", "user_id"}
+REQUIRED_TEXTS = {"batch_id", "session_id", "user_id"}
 """What has to be a text, whatever it says."""
 REDACTED_SESSION = new_session(REDACTED, f'{{"id":"{REDACTED}","nodes":{{}},"edges":[]}}')
 
@@ -96,19 +96,19 @@ VISIBLE = or_(parameter("viewer").is_(None), columns.user_id == parameter("viewe
 def _hidden(key: str) -> ColumnElement[Any]:
     if key == "priority":
         return literal_column("0")
-    return literal_column(f"'{REDACTED}'") if key in NAMES else null()
+    return literal_column(f"'{REDACTED}'") if key in REQUIRED_TEXTS else null()
 
 
 def _json_object(selected: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
     """Write the columns as a JSON object, redacted for those who may not know more."""
-    whole: list[ColumnElement[Any]] = []
-    little: list[ColumnElement[Any]] = []
+    full: list[ColumnElement[Any]] = []
+    redacted: list[ColumnElement[Any]] = []
     for column in selected:
         key: ColumnElement[Any] = literal_column(f"'{column.key}'")
         value = getattr(column, "element", column)
-        whole += [key, value]
-        little += [key, value if column.key in OPEN else _hidden(str(column.key))]
-    return case((VISIBLE, func.json_object(*whole)), else_=func.json_object(*little))
+        full += [key, value]
+        redacted += [key, value if column.key in PUBLIC_FIELDS else _hidden(str(column.key))]
+    return case((VISIBLE, func.json_object(*full)), else_=func.json_object(*redacted))
 
 
 _OWNED = session_queue.outerjoin(users, users.c.user_id == columns.user_id)
@@ -134,7 +134,7 @@ def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
     """Return the JSON text of an item for a row of ITEMS (or of ITEMS_WITHOUT_NULLS with `nulls` false)."""
     head, *stored, workflow = row
     tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
-    return f'{head[:-1]},"session":{whole(*stored)}{tail}}}'
+    return f'{head[:-1]},"session":{assemble_session(*stored)}{tail}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,23 +185,23 @@ _IN_CALL: ColumnElement[Any] = literal_column(
 )
 
 
-def _stored(kind: type[Item]) -> tuple[ColumnElement[Any], ...]:
-    return tuple(columns[one.name] for one in fields(kind) if one.name not in ("in_call", "session"))
+def _columns_of(kind: type[Item]) -> tuple[ColumnElement[Any], ...]:
+    return tuple(columns[attribute.name] for attribute in fields(kind) if attribute.name not in ("in_call", "session"))
 
 
-RECORD: tuple[ColumnElement[Any], ...] = (*_stored(Item), _IN_CALL)
-CLAIMED: tuple[ColumnElement[Any], ...] = (*_stored(ClaimedItem), *STORED)
+RECORD: tuple[ColumnElement[Any], ...] = (*_columns_of(Item), _IN_CALL)
+CLAIMED: tuple[ColumnElement[Any], ...] = (*_columns_of(ClaimedItem), *STORED)
 
 
-def record(row: tuple[Any, ...]) -> Item:
+def to_item(row: tuple[Any, ...]) -> Item:
     """Return the record for a row of RECORD."""
     *stored, in_call = row
     return Item(*stored, in_call=bool(in_call))
 
 
-def claimed(row: tuple[Any, ...]) -> ClaimedItem:
+def to_claimed_item(row: tuple[Any, ...]) -> ClaimedItem:
     """Return the claimed item for a row of CLAIMED."""
     *stored, session_id, session, template, values = row
-    names = [one.name for one in fields(ClaimedItem) if one.name not in ("in_call", "session")]
-    known = dict(zip(names, stored, strict=True))
-    return ClaimedItem(**known, session=whole(session_id, session, template, values))
+    names = [attribute.name for attribute in fields(ClaimedItem) if attribute.name not in ("in_call", "session")]
+    arguments = dict(zip(names, stored, strict=True))
+    return ClaimedItem(**arguments, session=assemble_session(session_id, session, template, values))

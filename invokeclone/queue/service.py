@@ -49,14 +49,14 @@ def _check_owner(user: User, item: Item) -> None:
         raise NotYourQueueItem(item.item_id)
 
 
-Owned = list[tuple[int, str]]
+OwnedItems = list[tuple[int, str]]
 """Ids of items, each with its owner."""
 
 
 # Batches
 
 
-def _check_open(resources: Resources) -> None:
+def _check_maintenance(resources: Resources) -> None:
     if resources.maintenance:
         raise ImagesMoving
 
@@ -68,7 +68,7 @@ async def enqueue(
 
     Raises ImagesMoving, and what `Batch.check` does.
     """
-    _check_open(resources)
+    _check_maintenance(resources)
     limits = resources.settings.limits
     if batch.is_large:
         await off_loop(lambda: batch.check(limits))
@@ -77,12 +77,12 @@ async def enqueue(
 
     async def add(connection: Changes) -> tuple[int, int, list[int]]:
         pending, highest = await store.count_pending(connection, queue_id)
-        room = resources.settings.max_queue_size - pending
-        batch.check_room(limits, max(room, 0))
+        capacity = resources.settings.max_queue_size - pending
+        batch.check_room(limits, max(capacity, 0))
         priority = highest + 1 if prepend else 0
         item_ids = await store.add(
             connection,
-            expand(batch, max(room, 0)),
+            expand(batch, max(capacity, 0)),
             queue_id=queue_id,
             batch_id=batch.batch_id,
             priority=priority,
@@ -127,18 +127,18 @@ async def retry(
     Of an item that was called the one is repeated that the chain of calls began with: it makes its calls anew. Ids that
     nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another user's.
     """
-    _check_open(resources)
+    _check_maintenance(resources)
 
     async def repeat(connection: Changes) -> list[tuple[int, str]]:
         retried: list[tuple[int, str]] = []
         pending, _ = await store.count_pending(connection, queue_id)
-        room = resources.settings.max_queue_size - pending
-        known = await store.list_known(connection, await store.list_roots(connection, item_ids))
-        for item in known:
+        capacity = resources.settings.max_queue_size - pending
+        items = await store.list_items(connection, await store.list_roots(connection, item_ids))
+        for item in items:
             if item.queue_id != queue_id:
                 raise store.QueueItemNotFound(queue_id, item.item_id)
             _check_owner(user, item)
-            if item.status in ("failed", "canceled") and len(retried) < room:
+            if item.status in ("failed", "canceled") and len(retried) < capacity:
                 await store.repeat(connection, item.item_id)
                 retried.append((item.item_id, item.user_id))
         return retried
@@ -161,7 +161,7 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
     async def end(connection: Changes) -> tuple[list[Event], str]:
         before = await store.get(connection, queue_id, item_id)
         _check_owner(user, before)
-        events = [*await _cancel(connection, [item_id]), *await _rest_of_calls(connection, before)]
+        events = [*await _cancel(connection, [item_id]), *await _settle_calls(connection, before)]
         return events, await store.get_json(connection, queue_id, item_id)
 
     events, text = await resources.database.transact(end)
@@ -171,10 +171,10 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
-    return [await chain.told(connection, item) for item in changed if item]
+    return [await chain.status_event(connection, item) for item in changed if item]
 
 
-async def _rest_of_calls(connection: Changes, *items: Item | None) -> list[Event]:
+async def _settle_calls(connection: Changes, *items: Item | None) -> list[Event]:
     """End or go on with whom the given items called or were called by; return what is to be told."""
     return await chain.settle(connection) if any(item and item.in_call for item in items) else []
 
@@ -199,83 +199,83 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 # Many items
 
 
-async def cancel_many(resources: Resources, chosen: ItemFilter) -> int:
+async def cancel_many(resources: Resources, item_filter: ItemFilter) -> int:
     """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
 
-    async def end(connection: Changes) -> tuple[Owned, list[QueueItemStatusChangedEvent], list[Event]]:
-        idle = await bulk.cancel_idle(connection, chosen)
-        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
+    async def end(connection: Changes) -> tuple[OwnedItems, list[QueueItemStatusChangedEvent], list[Event]]:
+        idle = await bulk.cancel_idle(connection, item_filter)
+        changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
         return idle, changed, await chain.settle(connection)
 
-    idle, changed, others = await resources.database.transact(end)
-    _tell_canceled(resources, chosen.queue_id, idle)
-    report(resources, [*changed, *others])
+    idle, changed, call_events = await resources.database.transact(end)
+    _report_canceled(resources, item_filter.queue_id, idle)
+    report(resources, [*changed, *call_events])
     return len(idle) + len(changed)
 
 
-def _tell_canceled(resources: Resources, queue_id: str, items: Owned) -> None:
+def _report_canceled(resources: Resources, queue_id: str, items: OwnedItems) -> None:
     if items:
         report(resources, [QueueItemsCanceledEvent.of(queue_id, items)])
 
 
-async def cancel_idle(resources: Resources, chosen: ItemFilter) -> int:
+async def cancel_idle(resources: Resources, item_filter: ItemFilter) -> int:
     """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
 
-    async def end(connection: Changes) -> tuple[Owned, list[Event]]:
-        idle = await bulk.cancel_idle(connection, chosen, spare_running=True)
+    async def end(connection: Changes) -> tuple[OwnedItems, list[Event]]:
+        idle = await bulk.cancel_idle(connection, item_filter, spare_running=True)
         return idle, await chain.settle(connection)
 
-    idle, others = await resources.database.transact(end)
-    _tell_canceled(resources, chosen.queue_id, idle)
-    report(resources, others)
+    idle, call_events = await resources.database.transact(end)
+    _report_canceled(resources, item_filter.queue_id, idle)
+    report(resources, call_events)
     return len(idle)
 
 
-async def delete_idle(resources: Resources, chosen: ItemFilter) -> int:
+async def delete_idle(resources: Resources, item_filter: ItemFilter) -> int:
     """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
 
-    async def remove(connection: Changes) -> tuple[Owned, list[Event]]:
-        idle = await bulk.delete_many(connection, chosen, bulk.IDLE, spare_running=True)
+    async def remove(connection: Changes) -> tuple[OwnedItems, list[Event]]:
+        idle = await bulk.delete_many(connection, item_filter, bulk.IDLE, spare_running=True)
         return idle, await chain.settle(connection)
 
-    idle, others = await resources.database.transact(remove)
-    _tell_canceled(resources, chosen.queue_id, idle)
-    report(resources, others)
+    idle, call_events = await resources.database.transact(remove)
+    _report_canceled(resources, item_filter.queue_id, idle)
+    report(resources, call_events)
     return len(idle)
 
 
-async def delete_many(resources: Resources, chosen: ItemFilter) -> int:
+async def delete_many(resources: Resources, item_filter: ItemFilter) -> int:
     """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
 
-    async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], Owned, list[Event]]:
-        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
-        deleted = await bulk.delete_many(connection, chosen)
+    async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], OwnedItems, list[Event]]:
+        changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
+        deleted = await bulk.delete_many(connection, item_filter)
         return changed, deleted, await chain.settle(connection)
 
-    changed, deleted, others = await resources.database.transact(remove)
-    told = {event.item_id for event in changed}
-    report(resources, [*changed, *others])
-    _tell_canceled(resources, chosen.queue_id, [pair for pair in deleted if pair[0] not in told])
+    changed, deleted, call_events = await resources.database.transact(remove)
+    reported_ids = {event.item_id for event in changed}
+    report(resources, [*changed, *call_events])
+    _report_canceled(resources, item_filter.queue_id, [pair for pair in deleted if pair[0] not in reported_ids])
     return len(deleted)
 
 
-async def clear(resources: Resources, chosen: ItemFilter) -> int:
+async def clear(resources: Resources, item_filter: ItemFilter) -> int:
     """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
 
     async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], int, list[Event]]:
-        changed = await _cancel(connection, await bulk.list_running(connection, chosen))
-        deleted = await bulk.empty(connection, chosen)
+        changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
+        deleted = await bulk.empty(connection, item_filter)
         return changed, deleted, await chain.settle(connection)
 
-    changed, deleted, others = await resources.database.transact(remove)
-    report(resources, [*changed, *others])
-    report(resources, [QueueClearedEvent(queue_id=chosen.queue_id, user_id=chosen.owner)])
+    changed, deleted, call_events = await resources.database.transact(remove)
+    report(resources, [*changed, *call_events])
+    report(resources, [QueueClearedEvent(queue_id=item_filter.queue_id, user_id=item_filter.owner)])
     return deleted
 
 
-async def prune(resources: Resources, chosen: ItemFilter) -> int:
+async def prune(resources: Resources, item_filter: ItemFilter) -> int:
     """Delete the chosen items that have ended; return how many."""
-    return await resources.database.transact(lambda connection: bulk.empty(connection, chosen, TERMINAL))
+    return await resources.database.transact(lambda connection: bulk.empty(connection, item_filter, TERMINAL))
 
 
 # For the workers
@@ -302,7 +302,7 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
         item = await store.claim(
             connection, device, round_robin=fair and settings.multiuser, resident=resident if fair else ()
         )
-        return item, await chain.told(connection, item) if item else None
+        return item, await chain.status_event(connection, item) if item else None
 
     item, event = await resources.database.transact(take)
     if event:
@@ -327,23 +327,23 @@ async def finish(
         if session_json is not None:
             await store.save_session(connection, item_id, session_json)
         item = await store.set_status(connection, item_id, status, error)
-        events: list[Event] = [await chain.told(connection, item)] if item else []
-        return item, events + await _rest_of_calls(connection, item)
+        events: list[Event] = [await chain.status_event(connection, item)] if item else []
+        return item, events + await _settle_calls(connection, item)
 
     item, events = await resources.database.transact(end)
     report(resources, events)
     return item
 
 
-async def is_wanted(resources: Resources, item_id: int) -> bool:
+async def is_running(resources: Resources, item_id: int) -> bool:
     """Tell whether an item is still being run, as far as the database knows; false when it has ended or is gone."""
     return await store.get_status(resources.database, item_id) == "in_progress"
 
 
 async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
     """Return those of the items that have not reached their end."""
-    known = await store.list_known(resources.database, item_ids)
-    return {item.item_id for item in known if item.status not in TERMINAL}
+    items = await store.list_items(resources.database, item_ids)
+    return {item.item_id for item in items if item.status not in TERMINAL}
 
 
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
@@ -353,11 +353,11 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
         orphans = await bulk.list_running(connection, device=device)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
-        events = [await chain.told(connection, item) for item in changed if item]
-        return events, await _rest_of_calls(connection, *changed)
+        events = [await chain.status_event(connection, item) for item in changed if item]
+        return events, await _settle_calls(connection, *changed)
 
-    events, others = await resources.database.transact(fail)
-    report(resources, [*events, *others])
+    events, call_events = await resources.database.transact(fail)
+    report(resources, [*events, *call_events])
     return [event.item_id for event in events]
 
 

@@ -15,7 +15,7 @@ from invokeclone.tables import session_queue
 MARK = "\x1e"
 """Stands around the number of each place in a stored graph, and between the values of a row: JSON text never contains it."""
 
-FRESH_STATE = (
+INITIAL_STATE = (
     '"executed":[],"executed_history":[],"results":{},"errors":{},"workflow_call_stack":[],"workflow_call_history":[],'
     '"max_workflow_call_depth":4,"prepared_source_mapping":{},"source_prepared_mapping":{},'
     '"prepared_iteration_paths":{},"ready_order":[],"indegree":{}}'
@@ -33,7 +33,7 @@ STORED: tuple[ColumnElement[str], ...] = (_columns.session_id, _columns.session,
 
 def new_session(session_id: str, graph: str) -> str:
     """Return the JSON text of a session that has not begun, for the JSON text of its graph."""
-    return f'{{"id":"{session_id}","graph":{graph}{_fresh(_execution_id(session_id))}'
+    return f'{{"id":"{session_id}","graph":{graph}{_initial_state(_execution_id(session_id))}'
 
 
 def _execution_id(session_id: str) -> str:
@@ -41,8 +41,8 @@ def _execution_id(session_id: str) -> str:
     return f"{session_id[-8:]}{session_id[8:-8]}{session_id[:8]}"
 
 
-def _fresh(execution_id: str) -> str:
-    return f',"execution_graph":{{"id":"{execution_id}","nodes":{{}},"edges":[]}},{FRESH_STATE}'
+def _initial_state(execution_id: str) -> str:
+    return f',"execution_graph":{{"id":"{execution_id}","nodes":{{}},"edges":[]}},{INITIAL_STATE}'
 
 
 def fill(template: str, values: str | None) -> str:
@@ -54,20 +54,20 @@ def fill(template: str, values: str | None) -> str:
     return "".join(pieces)
 
 
-def packed(rest: str) -> bytes:
+def compress_state(rest: str) -> bytes:
     """Return what follows the graph in a session's JSON as a row holds it: a sixth of the text of eleven nodes, two fifths of one."""
     return zlib.compress(rest.encode(), 1)
 
 
-def _unpacked(session: str | bytes, session_id: str) -> str:
+def _decompress_state(session: str | bytes, session_id: str) -> str:
     if isinstance(session, bytes):
         return zlib.decompress(session).decode()
-    return session if session.startswith(",") else _fresh(session or _execution_id(session_id))
+    return session if session.startswith(",") else _initial_state(session or _execution_id(session_id))
 
 
-def whole(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:
+def assemble_session(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:
     """Return the JSON text of a session from what its row holds."""
     if template is None:
         return str(session)
-    rest = _unpacked(session, session_id)
+    rest = _decompress_state(session, session_id)
     return f'{{"id":"{session_id}","graph":{fill(template, values)}{rest}'

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from invokeclone.images.relocation.store import MOVING
-from invokeclone.kit.sql.prepared import Prepared, members, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
@@ -44,11 +44,21 @@ from invokeclone.queue.schemas import ACTIVE, STATUSES, TERMINAL, Status
 from invokeclone.queue.sessions import STORED
 from invokeclone.tables import app_state, session_graphs, session_queue
 
-AT_ONCE = 50
+ITEMS_PER_INSERT = 50
 """Items that one INSERT makes."""
 
-_SHARED = ("queue_id", "batch_id", "priority", "origin", "destination", "user_id", "workflow", "created_at", "graph_id")
-_OWN = ("session_id", "graph_values", "field_values")
+_BATCH_COLUMNS = (
+    "queue_id",
+    "batch_id",
+    "priority",
+    "origin",
+    "destination",
+    "user_id",
+    "workflow",
+    "created_at",
+    "graph_id",
+)
+_ITEM_COLUMNS = ("session_id", "graph_values", "field_values")
 
 
 def _insert(count: int) -> str:
@@ -56,14 +66,17 @@ def _insert(count: int) -> str:
 
     In the driver's own words, and many at once: a thousand rows cost a fifth of what they do through SQLAlchemy one by one.
     """
-    shared = ", ".join(f"?{number}" for number, _ in enumerate((*_SHARED, "updated_at"), 1))
-    first = len(_SHARED) + 2
-    rows = (", ".join(f"?{first + row * len(_OWN) + number}" for number, _ in enumerate(_OWN)) for row in range(count))
-    values = ", ".join(f"({shared}, '', {own})" for own in rows)
-    return f"INSERT INTO session_queue ({', '.join((*_SHARED, 'updated_at', 'session', *_OWN))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
+    shared = ", ".join(f"?{number}" for number, _ in enumerate((*_BATCH_COLUMNS, "updated_at"), 1))
+    first = len(_BATCH_COLUMNS) + 2
+    rows = (
+        ", ".join(f"?{first + row * len(_ITEM_COLUMNS) + number}" for number, _ in enumerate(_ITEM_COLUMNS))
+        for row in range(count)
+    )
+    values = ", ".join(f"({shared}, '', {row_values})" for row_values in rows)
+    return f"INSERT INTO session_queue ({', '.join((*_BATCH_COLUMNS, 'updated_at', 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
 
 
-INSERT_MANY = _insert(AT_ONCE)
+INSERT_MANY = _insert(ITEMS_PER_INSERT)
 
 
 @cache
@@ -72,12 +85,14 @@ def insert_some(count: int) -> str:
     return f"{_insert(count)} RETURNING item_id"
 
 
-ADD_GRAPH = Prepared(insert(session_graphs).values(template=parameter("template")).returning(session_graphs.c.graph_id))
+ADD_GRAPH = PreparedStatement(
+    insert(session_graphs).values(template=parameter("template")).returning(session_graphs.c.graph_id)
+)
 
 _COPIED = ("batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow", "graph_id")
 
 
-def _repeat() -> Prepared:
+def _repeat() -> PreparedStatement:
     """Insert a copy of an item with session `session_id`; return what it is counted by, behind its queue.
 
     `before` and `after` are what stands around the graph, for an item that holds its whole session.
@@ -96,38 +111,38 @@ def _repeat() -> Prepared:
     values |= {name: columns[name] for name in ("queue_id", *_COPIED, "graph_values")}
     copied = select(*values.values()).where(columns.item_id == parameter("item_id"))
     counted = (columns.queue_id, columns.batch_id, columns.destination, columns.user_id, columns.status)
-    return Prepared(insert(session_queue).from_select(list(values), copied).returning(*counted))
+    return PreparedStatement(insert(session_queue).from_select(list(values), copied).returning(*counted))
 
 
 REPEAT = _repeat()
-PAUSE = Prepared(
+PAUSE = PreparedStatement(
     insert(app_state).prefix_with("OR IGNORE").values(key=literal_column(f"'{PAUSED}'"), value=literal_column("'1'"))
 )
-RESUME = Prepared(delete(app_state).where(app_state.c.key == literal_column(f"'{PAUSED}'")))
+RESUME = PreparedStatement(delete(app_state).where(app_state.c.key == literal_column(f"'{PAUSED}'")))
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
 IS_ITEM = columns.item_id == parameter("item_id")
 PENDING = has_status(columns, "pending")
 
 
-def _in_order(query: Select[Any], *more: ColumnElement[bool]) -> Select[Any]:
-    asked = func.json_each(parameter("asked")).table_valued("key", "value", name="asked")
-    return query.where(columns.item_id == asked.c.value, *more).order_by(asked.c.key)
+def _in_order(query: Select[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+    id_table = func.json_each(parameter("asked")).table_valued("key", "value", name="asked")
+    return query.where(columns.item_id == id_table.c.value, *conditions).order_by(id_table.c.key)
 
 
 _HIGHEST = select(columns.priority).where(IN_QUEUE, PENDING).order_by(columns.priority.desc()).limit(1)
-COUNT_PENDING = Prepared(select(counts.number_in_queue("pending"), _HIGHEST.scalar_subquery()))
-BATCH_IDS = Prepared(
+COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIGHEST.scalar_subquery()))
+BATCH_IDS = PreparedStatement(
     select(columns.item_id).where(columns.batch_id == parameter("batch_id"), IN_QUEUE).order_by(columns.item_id.desc())
 )
-RECORD_OF_ONE = Prepared(select(*RECORD).where(IS_ITEM, IN_QUEUE))
-RECORDS_IN_ORDER = Prepared(_in_order(select(*RECORD)))
-RECORDS_OF_BATCHES = Prepared(
+RECORD_OF_ONE = PreparedStatement(select(*RECORD).where(IS_ITEM, IN_QUEUE))
+RECORDS_IN_ORDER = PreparedStatement(_in_order(select(*RECORD)))
+RECORDS_OF_BATCHES = PreparedStatement(
     select(*RECORD).where(columns.batch_id.in_(members("batch_ids"))).order_by(columns.item_id)
 )
-ROOTS_IN_ORDER = Prepared(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
-STATUS_OF_ONE = Prepared(select(columns.status).where(IS_ITEM))
-SESSION_OF_ONE = Prepared(select(*STORED).where(IS_ITEM))
+ROOTS_IN_ORDER = PreparedStatement(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
+STATUS_OF_ONE = PreparedStatement(select(columns.status).where(IS_ITEM))
+SESSION_OF_ONE = PreparedStatement(select(*STORED).where(IS_ITEM))
 
 
 def _chain() -> Select[Any]:
@@ -140,25 +155,25 @@ def _chain() -> Select[Any]:
     return select(present.item_id).where(present.item_id == chain.c.item_id).order_by(present.item_id)
 
 
-CHAIN = Prepared(_chain())
+CHAIN = PreparedStatement(_chain())
 
-ONE = Prepared(ITEMS.where(IS_ITEM, IN_QUEUE))
-ONE_WITHOUT_NULLS = Prepared(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))
-CURRENT = Prepared(ITEMS.where(IN_QUEUE, has_status(columns, "in_progress")).order_by(VISIBLE.desc()).limit(1))
-NEXT = Prepared(ITEMS.where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1))
+ONE = PreparedStatement(ITEMS.where(IS_ITEM, IN_QUEUE))
+ONE_WITHOUT_NULLS = PreparedStatement(ITEMS_WITHOUT_NULLS.where(IS_ITEM, IN_QUEUE))
+CURRENT = PreparedStatement(ITEMS.where(IN_QUEUE, has_status(columns, "in_progress")).order_by(VISIBLE.desc()).limit(1))
+NEXT = PreparedStatement(ITEMS.where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1))
 
 _LISTED = select(columns.item_id).where(IN_QUEUE).order_by(columns.priority.desc(), columns.item_id)
-ALL = Prepared(_LISTED)
-ALL_WITH_DESTINATION = Prepared(_LISTED.where(columns.destination == parameter("destination"), VISIBLE))
-ITEMS_IN_ORDER = Prepared(_in_order(ITEMS, IN_QUEUE))
-SUMMARIES_IN_ORDER = Prepared(_in_order(SUMMARIES, IN_QUEUE))
+ALL = PreparedStatement(_LISTED)
+ALL_WITH_DESTINATION = PreparedStatement(_LISTED.where(columns.destination == parameter("destination"), VISIBLE))
+ITEMS_IN_ORDER = PreparedStatement(_in_order(ITEMS, IN_QUEUE))
+SUMMARIES_IN_ORDER = PreparedStatement(_in_order(SUMMARIES, IN_QUEUE))
 
 _IDS = select(columns.item_id).where(IN_QUEUE)
-NEWEST = Prepared(_IDS.order_by(columns.created_at.desc(), columns.item_id))
-OLDEST = Prepared(_IDS.order_by(columns.created_at, columns.item_id))
+NEWEST = PreparedStatement(_IDS.order_by(columns.created_at.desc(), columns.item_id))
+OLDEST = PreparedStatement(_IDS.order_by(columns.created_at, columns.item_id))
 
 
-def became(status: Status, at: Any) -> dict[str, Any]:
+def status_values(status: Status, at: Any) -> dict[str, Any]:
     """Return what every change of status sets; errors are cleared."""
     values: dict[str, Any] = {
         "status": status,
@@ -178,10 +193,10 @@ def became(status: Status, at: Any) -> dict[str, Any]:
 _ERRORS = {name: parameter(f"with_{name}") for name in ("error_type", "error_message", "error_traceback")}
 
 SET_STATUS = {
-    status: Prepared(
+    status: PreparedStatement(
         update(session_queue)
         .where(IS_ITEM, columns.status.in_(ACTIVE))
-        .values(became(status, parameter("at")) | _ERRORS)
+        .values(status_values(status, parameter("at")) | _ERRORS)
         .returning(*RECORD)
     )
     for status in STATUSES
@@ -190,7 +205,7 @@ SET_STATUS = {
 
 _GRAPH = func.json_extract(columns.session, "$.graph")
 _BEGINNING = literal('{"id":"') + columns.session_id + literal('","graph":') + _GRAPH
-SAVE_SESSION = Prepared(
+SAVE_SESSION = PreparedStatement(
     update(session_queue)
     .where(IS_ITEM)
     .values(
@@ -201,18 +216,18 @@ SAVE_SESSION = Prepared(
 """Replaces what follows the graph, given as text and as `sessions` stores it."""
 
 
-def _claim(chosen: Any) -> Prepared:
+def _claim(item_id: Any) -> PreparedStatement:
     """Give the chosen item to device `on`, unless the workers are paused or images are being moved."""
     paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
-    return Prepared(
+    return PreparedStatement(
         update(session_queue)
-        .where(columns.item_id == chosen, columns.status == "pending", not_(paused))
-        .values(became("in_progress", parameter("at")) | {"device": parameter("on")})
+        .where(columns.item_id == item_id, columns.status == "pending", not_(paused))
+        .values(status_values("in_progress", parameter("at")) | {"device": parameter("on")})
         .returning(*CLAIMED)
     )
 
 
-def _free(item: Any) -> ColumnElement[bool]:
+def _is_claimable(item: Any) -> ColumnElement[bool]:
     """Match items in the line that `on` may take: new ones, and those that go on after a call where they began.
 
     Only their own worker has what these have kept.
@@ -220,14 +235,18 @@ def _free(item: Any) -> ColumnElement[bool]:
     return and_(has_status(item, "pending"), or_(item.device.is_(None), item.device == parameter("on")))
 
 
-def _foremost() -> ScalarSelect[Any]:
+def _first_candidate() -> ScalarSelect[Any]:
     item = session_queue.alias("candidates").c
     return (
-        select(item.item_id).where(_free(item)).order_by(item.priority.desc(), item.item_id).limit(1).scalar_subquery()
+        select(item.item_id)
+        .where(_is_claimable(item))
+        .order_by(item.priority.desc(), item.item_id)
+        .limit(1)
+        .scalar_subquery()
     )
 
 
-def _users_in_line() -> CTE:
+def _pending_users() -> CTE:
     """Select each user with pending items once, by steps in the index from one user to the next, and a null at the end."""
     first, further = session_queue.alias("first").c, session_queue.alias("further").c
     lowest = select(first.user_id).where(has_status(first, "pending")).order_by(first.user_id).limit(1)
@@ -237,35 +256,39 @@ def _users_in_line() -> CTE:
     return users.union_all(select(following.scalar_subquery()).where(users.c.user_id.is_not(None)))
 
 
-def _longest_unserved() -> ScalarSelect[Any]:
-    item, served, users = session_queue.alias("candidates").c, session_queue.alias("served").c, _users_in_line()
-    own = select(item.item_id).where(_free(item), item.user_id == users.c.user_id)
-    best = own.order_by(item.priority.desc(), item.item_id).limit(1).correlate(users).scalar_subquery()
+def _round_robin_candidate() -> ScalarSelect[Any]:
+    item, served, users = session_queue.alias("candidates").c, session_queue.alias("served").c, _pending_users()
+    user_items = select(item.item_id).where(_is_claimable(item), item.user_id == users.c.user_id)
+    best = user_items.order_by(item.priority.desc(), item.item_id).limit(1).correlate(users).scalar_subquery()
     ever = served.started_at.is_not(None)
     last = select(func.max(served.started_at)).where(served.user_id == users.c.user_id, ever).correlate(users)
-    each = select(best.label("item_id"), func.coalesce(last.scalar_subquery(), "").label("served"))
-    turns = each.select_from(users).subquery("turns").c
-    found = select(turns.item_id).where(turns.item_id.is_not(None)).order_by(turns.served, turns.item_id)
-    return found.limit(1).scalar_subquery()
+    user_candidates = select(best.label("item_id"), func.coalesce(last.scalar_subquery(), "").label("served"))
+    candidates = user_candidates.select_from(users).subquery("turns").c
+    next_item = (
+        select(candidates.item_id)
+        .where(candidates.item_id.is_not(None))
+        .order_by(candidates.served, candidates.item_id)
+    )
+    return next_item.limit(1).scalar_subquery()
 
 
-def _peers(chosen: ScalarSelect[Any]) -> Prepared:
+def _peers(item_id: ScalarSelect[Any]) -> PreparedStatement:
     """Select id and session of the chosen item and of those that may be taken in its stead, in their order."""
     item, peer = session_queue.alias("chosen").c, session_queue.alias("peers").c
     near = peer.item_id.between(item.item_id, item.item_id + AFFINITY_REACH)
     alike = peer.user_id == item.user_id, peer.priority == item.priority
     template = select(session_graphs.c.template).where(session_graphs.c.graph_id == peer.graph_id).scalar_subquery()
     stored = (peer.session_id, peer.session, template, peer.graph_values)
-    query = select(peer.item_id, *stored).where(item.item_id == chosen, *alike, near, _free(peer))
-    return Prepared(query.order_by(peer.item_id))
+    query = select(peer.item_id, *stored).where(item.item_id == item_id, *alike, near, _is_claimable(peer))
+    return PreparedStatement(query.order_by(peer.item_id))
 
 
 AFFINITY_REACH = 32
 """How far behind the item whose turn it is another one may stand, counted in ids, and be taken before it."""
 
-CLAIM = _claim(_foremost())
-CLAIM_IN_TURN = _claim(_longest_unserved())
+CLAIM = _claim(_first_candidate())
+CLAIM_ROUND_ROBIN = _claim(_round_robin_candidate())
 CLAIM_ONE = _claim(parameter("item_id"))
 
-PEERS = _peers(_foremost())
-PEERS_IN_TURN = _peers(_longest_unserved())
+PEERS = _peers(_first_candidate())
+PEERS_ROUND_ROBIN = _peers(_round_robin_candidate())

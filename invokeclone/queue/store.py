@@ -15,12 +15,12 @@ from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import statements, tally
 from invokeclone.queue.batches import NewItem
-from invokeclone.queue.rows import ClaimedItem, Item, claimed, item_json, record
+from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import Status
-from invokeclone.queue.sessions import MARK, new_session, packed, whole
-from invokeclone.queue.tally import Counted
+from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
+from invokeclone.queue.tally import CountKey
 
-PART = 250
+CHUNK_ITEMS = 250
 """Items that a long list is sent in at once."""
 
 
@@ -51,29 +51,29 @@ async def add(
     Many are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
     """
     at, items = now(), iter(items)
-    left = list(itertools.islice(items, statements.AT_ONCE))
-    if not left:
+    remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
+    if not remaining:
         return []
-    graph = await statements.ADD_GRAPH.first(connection, template=left[0].template)
+    graph = await statements.ADD_GRAPH.first(connection, template=remaining[0].template)
     assert graph
     shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
     added = 0
 
     def many() -> Iterator[tuple[Any, ...]]:
-        nonlocal left, added
-        while len(left) == statements.AT_ONCE:
-            yield (*shared, *_values(left))
-            added += len(left)
-            left = list(itertools.islice(items, statements.AT_ONCE))
+        nonlocal remaining, added
+        while len(remaining) == statements.ITEMS_PER_INSERT:
+            yield (*shared, *_values(remaining))
+            added += len(remaining)
+            remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
 
     await run_many(connection, statements.INSERT_MANY, many())
-    if left:
-        added += len(left)
-        rows = await run(connection, statements.insert_some(len(left)), (*shared, *_values(left)))
+    if remaining:
+        added += len(remaining)
+        rows = await run(connection, statements.insert_some(len(remaining)), (*shared, *_values(remaining)))
         last = max(row[0] for row in rows)
     else:
         ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
-    await tally.change(connection, queue_id, {Counted(batch_id, destination, user_id, "pending"): added})
+    await tally.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
     return list(range(last - added + 1, last + 1))  # nobody else writes meanwhile, and ids are counted up
 
 
@@ -100,7 +100,7 @@ async def repeat(connection: Changes, item_id: int) -> None:
     (kind,) = await statements.REPEAT.rows(
         connection, item_id=item_id, session_id=session_id, before=before, after=after, at=now()
     )
-    await tally.change(connection, kind[0], {Counted(*kind[1:]): 1})
+    await tally.update_counts(connection, kind[0], {CountKey(*kind[1:]): 1})
 
 
 # Items out
@@ -111,7 +111,7 @@ async def get(source: Source, queue_id: str, item_id: int) -> Item:
     row = await statements.RECORD_OF_ONE.first(source, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
-    return record(row)
+    return to_item(row)
 
 
 async def get_status(source: Source, item_id: int) -> Status | None:
@@ -120,17 +120,17 @@ async def get_status(source: Source, item_id: int) -> Status | None:
     return row[0] if row else None
 
 
-async def list_known(source: Source, item_ids: Sequence[int]) -> list[Item]:
+async def list_items(source: Source, item_ids: Sequence[int]) -> list[Item]:
     """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
     return [
-        record(row)
-        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=json_list(_possible(dict.fromkeys(item_ids))))
+        to_item(row)
+        for row in await statements.RECORDS_IN_ORDER.rows(source, asked=json_list(_valid_ids(dict.fromkeys(item_ids))))
     ]
 
 
 async def list_of_batches(source: Source, batch_ids: Iterable[str]) -> list[Item]:
     """Return the records of all items of some batches, of any queue, oldest first."""
-    return [record(row) for row in await statements.RECORDS_OF_BATCHES.rows(source, batch_ids=json_list(batch_ids))]
+    return [to_item(row) for row in await statements.RECORDS_OF_BATCHES.rows(source, batch_ids=json_list(batch_ids))]
 
 
 async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
@@ -138,7 +138,7 @@ async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
 
     In the order asked for, each once, leaving out unknown ids.
     """
-    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=json_list(_possible(item_ids)))
+    rows = await statements.ROOTS_IN_ORDER.rows(source, asked=json_list(_valid_ids(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
@@ -164,7 +164,7 @@ async def get_json(
 async def get_session(source: Source, item_id: int) -> str | None:
     """Return the JSON text of an item's session, None when there is no such item."""
     row = await statements.SESSION_OF_ONE.first(source, item_id=item_id)
-    return whole(*row) if row else None
+    return assemble_session(*row) if row else None
 
 
 async def current_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
@@ -199,8 +199,8 @@ async def stream_json(
 ) -> AsyncIterator[str]:
     """Yield what `get_many_json` returns, in parts of so many items that a part is small."""
     separator = "["
-    for start in range(0, len(item_ids), PART):
-        part = await get_many_json(source, queue_id, item_ids[start : start + PART], viewer)
+    for start in range(0, len(item_ids), CHUNK_ITEMS):
+        part = await get_many_json(source, queue_id, item_ids[start : start + CHUNK_ITEMS], viewer)
         if part != "[]":
             yield f"{separator}{part[1:-1]}"
             separator = ","
@@ -213,23 +213,23 @@ async def list_ids(source: Source, queue_id: str, *, newest_first: bool = True) 
     return [row[0] for row in await statement.rows(source, queue_id=queue_id)]
 
 
-def _possible(item_ids: Iterable[int]) -> list[int]:
+def _valid_ids(item_ids: Iterable[int]) -> list[int]:
     """Leave out numbers that no row can have."""
     return [item_id for item_id in item_ids if 0 < item_id < 2**63]
 
 
 async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
-    asked = json_list(_possible(item_ids))
+    id_list = json_list(_valid_ids(item_ids))
     return _array(
-        map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer))
+        map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=id_list, viewer=viewer))
     )
 
 
 async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
     """Return summaries of the items asked for, as `get_many_json` does with whole items."""
-    asked = json_list(_possible(item_ids))
-    rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=asked, viewer=viewer)
+    id_list = json_list(_valid_ids(item_ids))
+    rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=id_list, viewer=viewer)
     return _array(row[0] for row in rows)
 
 
@@ -250,12 +250,12 @@ async def set_status(
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
     row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), **errors)
-    return record(row) if row else None
+    return to_item(row) if row else None
 
 
 async def save_session(connection: Changes, item_id: int, rest: str) -> None:
     """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=packed(rest), at=now())
+    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=compress_state(rest), at=now())
 
 
 async def claim(
@@ -269,23 +269,25 @@ async def claim(
     """
     at = now()
     if resident:
-        peers = await (statements.PEERS_IN_TURN if round_robin else statements.PEERS).rows(connection, on=device)
-        item_id = _most_at_home(peers, resident)
+        peers = await (statements.PEERS_ROUND_ROBIN if round_robin else statements.PEERS).rows(connection, on=device)
+        item_id = _best_model_match(peers, resident)
         row = await statements.CLAIM_ONE.first(connection, item_id=item_id, on=device, at=at) if peers else None
     else:
-        row = await (statements.CLAIM_IN_TURN if round_robin else statements.CLAIM).first(connection, on=device, at=at)
-    return claimed(row) if row else None
+        row = await (statements.CLAIM_ROUND_ROBIN if round_robin else statements.CLAIM).first(
+            connection, on=device, at=at
+        )
+    return to_claimed_item(row) if row else None
 
 
-def _most_at_home(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
+def _best_model_match(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
     """Return which of the items (id, stored session) mentions most of the keys, the first of those; None of none."""
-    best, most = None, -1
+    best, best_count = None, -1
     for item_id, *stored in peers:
-        session = whole(*stored)
+        session = assemble_session(*stored)
         mentioned = sum(key in session for key in resident)
-        if mentioned > most:
-            best, most = item_id, mentioned
-        if most == len(resident):
+        if mentioned > best_count:
+            best, best_count = item_id, mentioned
+        if best_count == len(resident):
             break
     return best
 

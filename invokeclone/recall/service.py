@@ -35,42 +35,42 @@ ADAPTERS: dict[str, tuple[ModelType, ...]] = {
 
 
 async def recall(
-    resources: Resources, queue_id: str, user: User, given: RecallParameter, *, strict: bool, append: bool
+    resources: Resources, queue_id: str, user: User, request: RecallParameter, *, strict: bool, append: bool
 ) -> dict[str, Any]:
     """Keep the values, tell the web UI, and return what it was told. Raises StrictOrAppend."""
     if strict and append:
         raise StrictOrAppend("strict and append exclude each other")
-    values = given.model_dump(mode="json") if strict else given.model_dump(mode="json", exclude_none=True)
+    values = request.model_dump(mode="json") if strict else request.model_dump(mode="json", exclude_none=True)
     if strict:
         values = {name: [] if value is None and name in LISTS else value for name, value in values.items()}
     if not values:
         return {"status": "no_parameters_provided", "updated_count": 0}
     async with resources.database.write() as connection:
         texts = {f"{PREFIX}{name}": orjson.dumps(value).decode() for name, value in values.items()}
-        await client_state.put(connection, user.user_id, texts)
-        parameters = await _resolved(connection, user, values)
+        await client_state.set_values(connection, user.user_id, texts)
+        parameters = await _resolve(connection, user, values)
     if append:
         parameters["append"] = True
     resources.events.emit(RecallParametersUpdatedEvent(queue_id=queue_id, user_id=user.user_id, parameters=parameters))
     return {"status": "success", "queue_id": queue_id, "updated_count": len(values), "parameters": parameters}
 
 
-async def _resolved(connection: AsyncConnection, user: User, values: dict[str, Any]) -> dict[str, Any]:
+async def _resolve(connection: AsyncConnection, user: User, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values with keys for the names of models; what no model has as its name is left out."""
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
-            found[name] = None
+            parameters[name] = None
         elif name in MODELS:
             model_type, bases = MODELS[name]
             if key := await _key(connection, value, (model_type,), bases):
-                found[name] = key
+                parameters[name] = key
         elif name in LISTS:
             entries = [await _entry(connection, user, name, entry) for entry in value]
-            found[name] = [entry for entry in entries if entry is not None]
+            parameters[name] = [entry for entry in entries if entry is not None]
         else:
-            found[name] = value
-    return found
+            parameters[name] = value
+    return parameters
 
 
 async def _entry(connection: AsyncConnection, user: User, name: str, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -90,8 +90,8 @@ async def _key(
     connection: AsyncConnection, name: str, types: tuple[ModelType, ...], bases: list[BaseModelType] | None
 ) -> str | None:
     for model_type in types:
-        if found := await models.search(connection, name=name, type=model_type, bases=bases):
-            return found[0].key
+        if matches := await models.search(connection, name=name, type=model_type, bases=bases):
+            return matches[0].key
     return None
 
 
@@ -99,7 +99,7 @@ async def _image(connection: AsyncConnection, user: User, name: str) -> dict[str
     """Return an image's name and size; None when it isn't there or isn't the user's to see."""
     try:
         await access.require_readable(connection, user, IMAGES, name)
-        found = await images.get(connection, name)
+        image = await images.get(connection, name)
     except (ImageNotFound, ImageNotYours):
         return None
-    return {"image_name": name, "width": found.width, "height": found.height}
+    return {"image_name": name, "width": image.width, "height": image.height}

@@ -29,7 +29,7 @@ from invokeclone.images.archives.api import router as image_downloads
 from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.images.gallery.api import router as gallery
 from invokeclone.images.relocation.api import router as image_moves
-from invokeclone.images.relocation.service import Moves
+from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
@@ -52,10 +52,10 @@ from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private
 from invokeclone.server.http import authentication, bodies, errors, guards
-from invokeclone.server.http.departures import Departures
+from invokeclone.server.http.departures import ClientDisconnects
 from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
-from invokeclone.server.http.renewal import Renewal
+from invokeclone.server.http.renewal import TokenRenewal
 from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
@@ -118,7 +118,7 @@ class _Compressed(GZipMiddleware):
     """Compresses answers, but not those of dialects whose answers are pictures in base64: that would cost much and save little."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path", "").startswith(shims.PICTURES):
+        if scope.get("path", "").startswith(shims.IMAGE_PREFIXES):
             await self.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
@@ -174,9 +174,9 @@ def _add_middleware(app: Application, resources: Resources) -> None:
     settings = resources.settings
     if settings.http_compression_level:
         app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
-    app.add_middleware(Renewal)
+    app.add_middleware(TokenRenewal)
     app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
-    app.add_middleware(guards.ImagesAtRest, resources=resources)
+    app.add_middleware(guards.ImageMoveGuard, resources=resources)
     app.add_middleware(guards.BodyLimit, limits=settings.limits)
     app.add_middleware(guards.NoNulCharacters)
     if settings.allow_origins:
@@ -188,7 +188,7 @@ def _add_middleware(app: Application, resources: Resources) -> None:
             allow_headers=settings.allow_headers,
             expose_headers=["X-Refreshed-Token"],
         )
-    app.add_middleware(Departures)
+    app.add_middleware(ClientDisconnects)
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.forwarded_allow_ips)
     app.add_middleware(OwnOrigin, settings=settings)
     metrics.install(app, enabled=settings.metrics)
@@ -228,7 +228,7 @@ async def _lifespan(
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
-        moves = services.add(Moves, Moves(resources))
+        moves = services.add(ImageMoves, ImageMoves(resources))
         await moves.start()
         stack.push_async_callback(moves.stop)
         zips = services.add(ImageDownloads, ImageDownloads(resources))
@@ -236,17 +236,19 @@ async def _lifespan(
         stack.push_async_callback(zips.stop)
         downloads = services.add(
             DownloadQueue,
-            DownloadQueue(resources.settings, bus, reserved=lambda: changes.reserved_paths(resources)),
+            DownloadQueue(resources.settings, bus, reserved=lambda: changes.list_model_paths(resources)),
         )
         stack.push_async_callback(downloads.stop)
-        installer = services.add(models_service.Installer, models_service.Installer(resources, downloads, lasting=True))
+        installer = services.add(
+            models_service.Installer, models_service.Installer(resources, downloads, persistent=True)
+        )
         await installer.start()
         stack.push_async_callback(installer.stop)
         await embedded.register_embedded(resources)
         expander = services.add(PromptExpander, PromptExpander())
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
-            await scan.add_found(resources, installer)
+            await scan.install_unregistered(resources, installer)
         sockets = services.get(Sockets)
         sockets.listen(bus)
         stack.push_async_callback(sockets.close)

@@ -28,7 +28,7 @@ class UnknownProvider(NotFound):
     """No such service is known."""
 
 
-class NothingGiven(BadRequest):
+class EmptyUpdate(BadRequest):
     """Neither a key nor an address was given."""
 
 
@@ -108,16 +108,16 @@ async def reset_external_provider_config(
 
 
 async def _change(
-    resources: Resources, guard: Guard, workers: Supervisor, provider: str, given: dict[str, str]
+    resources: Resources, guard: Guard, workers: Supervisor, provider: str, new_values: dict[str, str]
 ) -> ExternalProviderConfigModel:
     if provider not in PROVIDERS:
         raise UnknownProvider(f"no service is called {provider!r}; there are {', '.join(PROVIDERS)}")
-    if not given:
-        raise NothingGiven("give api_key or base_url")
-    values = {f"external_{provider}_{name}": text or None for name, text in given.items()}
+    if not new_values:
+        raise EmptyUpdate("give api_key or base_url")
+    values = {f"external_{provider}_{name}": text or None for name, text in new_values.items()}
     settings = await in_thread(live_config.change_keys, resources, values)
     workers.change_settings(settings)
-    if given.get("api_key") == "":
+    if new_values.get("api_key") == "":
         await _delete_models(resources, guard, provider)
     return _config(settings, provider)
 
@@ -125,8 +125,8 @@ async def _change(
 async def _delete_models(resources: Resources, guard: Guard, provider: str) -> None:
     """Delete the records that nothing can run any more; one that is busy stays."""
     async with resources.database.read() as connection:
-        theirs = await store.keys_by_source(connection, f"external://{provider}/")
-    await changes.each(theirs, lambda key: changes.remove(resources, guard, key))
+        model_keys = await store.keys_by_source(connection, f"external://{provider}/")
+    await changes.for_each(model_keys, lambda key: changes.remove(resources, guard, key))
 
 
 def _has_key(settings: Settings, provider: str) -> bool:

@@ -159,7 +159,7 @@ async def patchmatch_status(needs: Needs, _user: CurrentUser) -> bool:
 @router.get("/runtime_config", operation_id="get_runtime_config")
 async def runtime_config(needs: Needs, _admin: Admin) -> InvokeAIAppConfigWithSetFields:
     """Return every setting, with secrets masked."""
-    return _shown(needs.settings)
+    return _config_response(needs.settings)
 
 
 @router.patch("/runtime_config", operation_id="update_runtime_config")
@@ -169,7 +169,7 @@ async def update_runtime_config(
     """Change settings now and in the settings file; devices and history count from the next start."""
     settings = await in_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
     workers.change_settings(settings)
-    return _shown(settings)
+    return _config_response(settings)
 
 
 @router.get("/generation_device_options", operation_id="get_generation_device_options")
@@ -197,14 +197,14 @@ async def set_log_level(
 @router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
 async def invocation_cache_status(needs: Needs, workers: NeedsSupervisor, _admin: Admin) -> InvocationCacheStatus:
     """Return what the workers' invocation caches hold together."""
-    found = [InvocationCacheStatus(**status) for status in await workers.ask_all("cache_status")]
+    statuses = [InvocationCacheStatus(**status) for status in await workers.ask_all("cache_status")]
     size = needs.settings.node_cache_size
     return InvocationCacheStatus(
-        size=sum(status.size for status in found),
-        hits=sum(status.hits for status in found),
-        misses=sum(status.misses for status in found),
-        enabled=any(status.enabled for status in found) if found else size > 0,
-        max_size=max((status.max_size for status in found), default=size),
+        size=sum(status.size for status in statuses),
+        hits=sum(status.hits for status in statuses),
+        misses=sum(status.misses for status in statuses),
+        enabled=any(status.enabled for status in statuses) if statuses else size > 0,
+        max_size=max((status.max_size for status in statuses), default=size),
     )
 
 
@@ -228,31 +228,33 @@ async def disable_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> N
 
 def _dependencies() -> dict[str, str]:
     """Return package versions by name; CUDA's is the build that PyTorch names in its own version."""
-    found = {str(package.name): package.version for package in importlib.metadata.distributions() if package.name}
-    build = found.get("torch", "").partition("+cu")[2]
-    found["CUDA"] = f"{build[:-1]}.{build[-1]}" if build.isdigit() else "N/A"
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+    versions = {str(package.name): package.version for package in importlib.metadata.distributions() if package.name}
+    build = versions.get("torch", "").partition("+cu")[2]
+    versions["CUDA"] = f"{build[:-1]}.{build[-1]}" if build.isdigit() else "N/A"
+    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
 
 
-def _shown(settings: Settings) -> InvokeAIAppConfigWithSetFields:
+def _config_response(settings: Settings) -> InvokeAIAppConfigWithSetFields:
     secrets: dict[str, Any] = {
         name: MASK for name in InvokeAIAppConfig.model_fields if name.endswith("_api_key") and getattr(settings, name)
     }
     if settings.remote_api_tokens:
         secrets["remote_api_tokens"] = [pair.model_copy(update={"token": MASK}) for pair in settings.remote_api_tokens]
-    shown = settings.model_copy(update=secrets)
-    ours = {name for name, field in InvokeAIAppConfig.model_fields.items() if field.exclude}
-    return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - ours, config=shown)
+    masked = settings.model_copy(update=secrets)
+    excluded = {name for name, field in InvokeAIAppConfig.model_fields.items() if field.exclude}
+    return InvokeAIAppConfigWithSetFields(set_fields=settings.model_fields_set - excluded, config=masked)
 
 
 def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:
     """Change settings here and in the file; return all. Raises Unprocessable for a device that isn't there."""
-    given = {name: getattr(changes, name) for name in changes.model_fields_set}
-    if "generation_devices" in given:
-        chosen = given["generation_devices"]
-        if isinstance(chosen, list) and not all(isinstance(name, str) for name in chosen):
+    new_values = {name: getattr(changes, name) for name in changes.model_fields_set}
+    if "generation_devices" in new_values:
+        requested_devices = new_values["generation_devices"]
+        if isinstance(requested_devices, list) and not all(isinstance(name, str) for name in requested_devices):
             raise Unprocessable("generation_devices must be `auto` or a list of names")
-        unknown = [name for name in chosen if name not in devices] if isinstance(chosen, list) else []
+        unknown = (
+            [name for name in requested_devices if name not in devices] if isinstance(requested_devices, list) else []
+        )
         if unknown:
             raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")
-    return live_config.change(resources, given)
+    return live_config.change(resources, new_values)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import FIELDS, FILE, KEYS_FILE, read_file, read_keys, yaml_text
 from invokeclone.kit.errors import Conflict, Unprocessable
-from invokeclone.kit.files.storage import ONLY_THE_OWNER, write_file
+from invokeclone.kit.files.storage import OWNER_FILE_MODE, write_file
 from invokeclone.kit.resources import Resources
 
 _changing = threading.Lock()
@@ -26,34 +26,34 @@ class SettingsFileUnreadable(Conflict):
     """A settings file holds something else than settings; nothing is written over it."""
 
 
-def change(resources: Resources, given: Mapping[str, Any]) -> Settings:
+def change(resources: Resources, changes: Mapping[str, Any]) -> Settings:
     """Change settings for good, in `invokeai.yaml`; return all. For a thread: it writes. Raises Unprocessable."""
     with _changing:
-        changed = _with(resources.settings, given)
+        changed = _with_changes(resources.settings, changes)
         root = changed.root
-        file, _unknown, wrong = read_file(root / FILE)
-        _refuse(wrong)
-        values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, given)}
-        _check_folders(changed, given)
-        text = _readable(values)
+        file, _unknown, problems = read_file(root / FILE)
+        _refuse(problems)
+        values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, changes)}
+        _check_folders(changed, changes)
+        text = _to_yaml(values)
         write_file(root / FILE, text.encode(), _mode(root / FILE))
         resources.settings = changed
     return changed
 
 
-def change_keys(resources: Resources, given: Mapping[str, str | None]) -> Settings:
+def change_keys(resources: Resources, changes: Mapping[str, str | None]) -> Settings:
     """Change keys and addresses of external services for good, in `api_keys.yaml`; return all settings. For a thread.
 
     None takes a value out; where `invokeai.yaml` has one too, a null in its own file hides that.
     """
     with _changing:
-        changed = _with(resources.settings, given)
+        changed = _with_changes(resources.settings, changes)
         root = changed.root
-        keys, _unknown, wrong = read_keys(root)
-        file, _unknown, wrong_too = read_file(root / FILE)
-        _refuse(wrong + wrong_too)
-        values = {name: value for name, value in {**keys, **given}.items() if value is not None or name in file}
-        _readable({**file, **values})
+        keys, _unknown, problems = read_keys(root)
+        file, _unknown, file_problems = read_file(root / FILE)
+        _refuse(problems + file_problems)
+        values = {name: value for name, value in {**keys, **changes}.items() if value is not None or name in file}
+        _to_yaml({**file, **values})
         _write_keys(root / KEYS_FILE, values)
         resources.settings = changed
     return changed
@@ -61,30 +61,30 @@ def change_keys(resources: Resources, given: Mapping[str, str | None]) -> Settin
 
 def _mode(file: Path) -> int:
     """Return what a settings file allows: it may hold tokens, so a new one is its owner's alone."""
-    return stat.S_IMODE(file.stat().st_mode) if file.exists() else ONLY_THE_OWNER
+    return stat.S_IMODE(file.stat().st_mode) if file.exists() else OWNER_FILE_MODE
 
 
 def _write_keys(file: Path, values: Mapping[str, Any]) -> None:
     if values or file.exists():
-        write_file(file, yaml_text(values).encode(), ONLY_THE_OWNER)
+        write_file(file, yaml_text(values).encode(), OWNER_FILE_MODE)
 
 
-def _with(settings: Settings, given: Mapping[str, Any]) -> Settings:
+def _with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
     try:
-        return Settings(**{**values, **given})
+        return Settings(**{**values, **changes})
     except ValidationError as error:
         first = error.errors()[0]
         message = str(first["msg"]).removeprefix("Value error, ")
         raise Unprocessable(f"{first['loc'][0]}: {message}" if first["loc"] else message) from error
 
 
-def _readable(values: Mapping[str, Any]) -> str:
+def _to_yaml(values: Mapping[str, Any]) -> str:
     """Return the text of a settings file, having read it back: what is written is what the next start can use."""
     text = yaml_text(values)
     try:
-        known = {name: value for name, value in yaml.safe_load(text).items() if name in FIELDS}
-        Settings(**known)
+        setting_values = {name: value for name, value in yaml.safe_load(text).items() if name in FIELDS}
+        Settings(**setting_values)
     except ValidationError as error:
         first = error.errors()[0]
         raise Unprocessable(f"{first['loc'][0] if first['loc'] else FILE}: {first['msg']}") from error
@@ -93,9 +93,9 @@ def _readable(values: Mapping[str, Any]) -> str:
     return text
 
 
-def _check_folders(settings: Settings, given: Mapping[str, Any]) -> None:
+def _check_folders(settings: Settings, changes: Mapping[str, Any]) -> None:
     """Raise Unprocessable for a folder that neither exists nor can be made."""
-    for name in given:
+    for name in changes:
         value = getattr(settings, name)
         if not isinstance(value, Path) or not name.endswith(("_dir", "_path")):
             continue
@@ -112,11 +112,11 @@ def _check_folders(settings: Settings, given: Mapping[str, Any]) -> None:
             )
 
 
-def _plain(settings: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:
     values = settings.values()
-    return {name: values[name] for name in given}
+    return {name: values[name] for name in changes}
 
 
-def _refuse(wrong: list[str]) -> None:
-    if wrong:
-        raise SettingsFileUnreadable(wrong[0])
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise SettingsFileUnreadable(problems[0])

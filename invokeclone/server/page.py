@@ -34,13 +34,13 @@ class _File:
 
 
 def _load() -> dict[str, _File]:
-    found = {}
+    page_files = {}
     for entry in files(__package__).joinpath("page").iterdir():
         if not entry.is_file() or entry.name.endswith(".py"):
             continue
         body = entry.read_bytes()
         kind = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-        found[entry.name] = _File(
+        page_files[entry.name] = _File(
             body,
             gzip.compress(body, 9, mtime=0) if entry.name.endswith(COMPRESSIBLE) else None,
             {
@@ -53,7 +53,7 @@ def _load() -> dict[str, _File]:
                 "Referrer-Policy": "same-origin",
             },
         )
-    return found
+    return page_files
 
 
 def install(app: FastAPI, root: Path) -> None:

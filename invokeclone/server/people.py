@@ -7,76 +7,76 @@ from typing import Any
 from invokeclone.kit import log
 from invokeclone.kit.sql.database import Database
 from invokeclone.users import signin
-from invokeclone.users.signin import UNREADABLE, SignIn, Standing
+from invokeclone.users.signin import UNREADABLE, AccountStatus, SignIn
 
-STRIKES = 3
+FAILED_CHECKS_LIMIT = 3
 """Checks in a row that could not be made, after which nobody passes for an admin."""
 
 _log = log.get("server.sockets")
 
 
 @dataclass(slots=True)
-class _Person:
+class _Session:
     user_id: str
     token_epoch: int
     strikes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AccessDecision:
     """What is to become of a socket: whether it may stay, and whether it hears what admins hear."""
 
     stays: bool
     is_admin: bool
 
 
-class People:
+class SocketSessions:
     """The accounts behind the sockets."""
 
     def __init__(self, database: Database) -> None:
         """Start with none; accounts are read from `database`."""
         self._database = database
-        self._people: dict[str, _Person] = {}
+        self._people: dict[str, _Session] = {}
 
     async def admit(self, sid: str, environ: dict[str, Any], auth: object) -> SignIn | None:
         """Return who opens a socket, by the token that is sent along or in the header; None: it may not be opened."""
         sent = auth.get("token") if isinstance(auth, dict) else None
         token = sent if isinstance(sent, str) and sent else signin.bearer(environ.get("HTTP_AUTHORIZATION"))
         try:
-            found = await signin.verify(self._database, token) if token else None
+            sign_in = await signin.verify(self._database, token) if token else None
         except UNREADABLE as error:
             _log.warning("cannot read who opens a socket: %s", error)
             return None
-        if found:
-            self._people[sid] = _Person(found.user_id, found.token_epoch)
-        return found
+        if sign_in:
+            self._people[sid] = _Session(sign_in.user_id, sign_in.token_epoch)
+        return sign_in
 
     def forget(self, sid: str) -> None:
         """Take a socket off the list that was closed."""
         self._people.pop(sid, None)
 
-    async def check(self, user_id: str | None = None) -> dict[str, Verdict | None]:
+    async def check(self, user_id: str | None = None) -> dict[str, AccessDecision | None]:
         """Return the verdict on every socket, or on those of one user; None: nothing changes for now."""
-        chosen = {sid: person for sid, person in self._people.items() if user_id in (None, person.user_id)}
-        standings = await self._standings({person.user_id for person in chosen.values()})
-        return {sid: _judge(person, standings) for sid, person in chosen.items()}
+        sessions = {sid: session for sid, session in self._people.items() if user_id in (None, session.user_id)}
+        statuses = await self._standings({session.user_id for session in sessions.values()})
+        return {sid: _decide(session, statuses) for sid, session in sessions.items()}
 
-    async def _standings(self, user_ids: Iterable[str]) -> dict[str, Standing | None]:
+    async def _standings(self, user_ids: Iterable[str]) -> dict[str, AccountStatus | None]:
         """Return what can be read of the accounts; those that can't be read are not in it."""
-        found = {}
+        statuses = {}
         for user_id in user_ids:
             try:
-                found[user_id] = await signin.standing(self._database, user_id)
+                statuses[user_id] = await signin.account_status(self._database, user_id)
             except UNREADABLE as error:
                 _log.warning("cannot read whether user %s may still listen: %s", user_id, error)
-        return found
+        return statuses
 
 
-def _judge(person: _Person, standings: dict[str, Standing | None]) -> Verdict | None:
-    if person.user_id not in standings:
-        person.strikes += 1
-        return Verdict(stays=True, is_admin=False) if person.strikes >= STRIKES else None
-    person.strikes = 0
-    standing = standings[person.user_id]
-    stays = standing is not None and standing.is_active and standing.token_epoch == person.token_epoch
-    return Verdict(stays, is_admin=bool(stays and standing and standing.is_admin))
+def _decide(session: _Session, statuses: dict[str, AccountStatus | None]) -> AccessDecision | None:
+    if session.user_id not in statuses:
+        session.strikes += 1
+        return AccessDecision(stays=True, is_admin=False) if session.strikes >= FAILED_CHECKS_LIMIT else None
+    session.strikes = 0
+    status = statuses[session.user_id]
+    may_stay = status is not None and status.is_active and status.token_epoch == session.token_epoch
+    return AccessDecision(may_stay, is_admin=bool(may_stay and status and status.is_admin))

@@ -22,7 +22,7 @@ from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.json_text import NotStorable, decode
 from invokeclone.kit.sql.database import Database
-from invokeclone.server.people import People, Verdict
+from invokeclone.server.people import AccessDecision, SocketSessions
 from invokeclone.users.current import SYSTEM
 from invokeclone.users.events import UserAccessChangedEvent
 
@@ -144,7 +144,7 @@ class Sockets:
 
         In multi-user mode the accounts of those who connect are read from `database`.
         """
-        self._people = People(database) if settings.multiuser else None
+        self._people = SocketSessions(database) if settings.multiuser else None
         self._limits = settings.limits
         self._server = _Server(
             async_mode="asgi",
@@ -225,11 +225,11 @@ class Sockets:
         copies += [([user_room(user)], share.model_dump(mode="json")) for user, share in shares.items()]
         if (redacted := event.redacted()) is not None:
             copies.append(([queue_room(payload["queue_id"])], redacted.model_dump(mode="json")))
-        reached: list[str] = []
-        for where, copy in copies:
-            here = [sid for sid, _ in self._server.manager.get_participants("/", where)]
-            await self._server.emit(kind.name, copy, room=where, skip_sid=reached)
-            reached += here
+        notified_sids: list[str] = []
+        for target_rooms, copy in copies:
+            sids = [sid for sid, _ in self._server.manager.get_participants("/", target_rooms)]
+            await self._server.emit(kind.name, copy, room=target_rooms, skip_sid=notified_sids)
+            notified_sids += sids
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         """Put a new socket where its user's events go; in single-user mode everybody is `system`, an admin."""
@@ -237,13 +237,13 @@ class Sockets:
         if len(self._server.eio.sockets) > self._limits.sockets:
             raise Refused(f"there are {self._limits.sockets} sockets already (setting limits.sockets)")
         if self._people is not None:
-            found = await self._people.admit(sid, environ, auth)
-            if found is None:
+            sign_in = await self._people.admit(sid, environ, auth)
+            if sign_in is None:
                 task = asyncio.create_task(self._show_out(self._server.manager.eio_sid_from_sid(sid, "/")))
                 self._refused.add(task)
                 task.add_done_callback(self._refused.discard)
                 raise Refused("Sign in first: the token is missing, invalid or no longer valid")
-            user_id, is_admin = found.user_id, found.is_admin
+            user_id, is_admin = sign_in.user_id, sign_in.is_admin
         await self._server.enter_room(sid, EVERYONE)
         await self._server.enter_room(sid, user_room(user_id))
         if is_admin:
@@ -258,28 +258,28 @@ class Sockets:
         if self._people is not None:
             self._people.forget(sid)
 
-    async def _check_all(self, people: People) -> None:
+    async def _check_all(self, sessions: SocketSessions) -> None:
         while True:
             await asyncio.sleep(CHECK_S)
             try:
-                await self._check(people)
+                await self._check(sessions)
             except Exception:  # noqa: BLE001  (the next check comes whatever happened to this one)
                 _log.exception("could not check who listens")
 
-    async def _check(self, people: People, user_id: str | None = None) -> None:
+    async def _check(self, sessions: SocketSessions, user_id: str | None = None) -> None:
         """Close the sockets of those who may no longer listen, and put the others where admins are, or not."""
-        for sid, verdict in (await people.check(user_id)).items():
+        for sid, decision in (await sessions.check(user_id)).items():
             try:
-                await self._apply(sid, verdict)
+                await self._apply(sid, decision)
             except (KeyError, ValueError):  # it was closed in the meantime
-                people.forget(sid)
+                sessions.forget(sid)
 
-    async def _apply(self, sid: str, verdict: Verdict | None) -> None:
-        if verdict is None:
+    async def _apply(self, sid: str, decision: AccessDecision | None) -> None:
+        if decision is None:
             return
-        if not verdict.stays:
+        if not decision.stays:
             await self._server.disconnect(sid)
-        elif verdict.is_admin:
+        elif decision.is_admin:
             await self._server.enter_room(sid, ADMIN)
         else:
             await self._server.leave_room(sid, ADMIN)

@@ -42,16 +42,16 @@ def folder(root: Path) -> Path:
     return root / "webui"
 
 
-def installed(root: Path) -> list[str]:
+def list_versions(root: Path) -> list[str]:
     """Return the installed versions, oldest first."""
     base = folder(root)
     if not base.is_dir():
         return []
-    found = [entry.name for entry in base.iterdir() if VERSION.fullmatch(entry.name) and (entry / INDEX).is_file()]
-    return sorted(found, key=lambda name: [int(part) for part in re.findall(r"[0-9]+", name)])
+    versions = [entry.name for entry in base.iterdir() if VERSION.fullmatch(entry.name) and (entry / INDEX).is_file()]
+    return sorted(versions, key=lambda name: [int(part) for part in re.findall(r"[0-9]+", name)])
 
 
-def active(root: Path) -> str | None:
+def active_version(root: Path) -> str | None:
     """Return the version in use; None: our own page."""
     try:
         name = (folder(root) / ACTIVE).read_text(encoding="utf-8").strip()
@@ -60,7 +60,7 @@ def active(root: Path) -> str | None:
     return name if VERSION.fullmatch(name) and (folder(root) / name / INDEX).is_file() else None
 
 
-def choose(root: Path, version: str | None) -> None:
+def activate(root: Path, version: str | None) -> None:
     """Put `version` into use, or our own page for None."""
     path = folder(root) / ACTIVE
     if version is None:
@@ -123,14 +123,14 @@ class WebUI:
         """Return the bundle in use, looking again when the choice has changed."""
         try:
             status = (folder(self._root) / ACTIVE).stat()
-            seen = (status.st_mtime_ns, status.st_ino)
+            stamp = (status.st_mtime_ns, status.st_ino)
         except OSError:
             self._seen = self._bundle = None
             return None
-        if seen != self._seen:
-            version = active(self._root)
+        if stamp != self._seen:
+            version = active_version(self._root)
             self._bundle = None if version is None else Bundle(directory=folder(self._root) / version)
-            self._seen = seen
+            self._seen = stamp
         return self._bundle
 
     async def index(self, request: Request) -> Response | None:
@@ -156,7 +156,7 @@ class WebUI:
         bundle = self.bundle()
         if bundle is None:
             return None
-        _found, status = await in_thread(bundle.lookup_path, path)
+        _path, status = await in_thread(bundle.lookup_path, path)
         if status is not None and stat.S_ISREG(status.st_mode):
             return await bundle.get_response(path, scope)
         parts = PurePosixPath(path)

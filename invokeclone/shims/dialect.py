@@ -20,13 +20,13 @@ from invokeclone.kit import log
 from invokeclone.kit.config import limits as limits_of_text
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge, Unprocessable
-from invokeclone.kit.json_text import SLICED, decode
+from invokeclone.kit.json_text import SLICE_SIZE, decode
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
-_CANNOT = (422, 424)
+_UNSUPPORTED_STATUSES = (422, 424)
 """Statuses that clients of other dialects don't know, or take for something else."""
 
 
@@ -45,13 +45,13 @@ class Problem:
     @property
     def common_status(self) -> int:
         """The status, where one that clients of other dialects don't know is that of a bad request."""
-        return 400 if self.status in _CANNOT else self.status
+        return 400 if self.status in _UNSUPPORTED_STATUSES else self.status
 
 
 Render = Callable[[Problem], Response]
 
 
-class Refused(BadRequest):
+class RequestRejected(BadRequest):
     """A dialect refuses a request, naming the part."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
@@ -60,21 +60,21 @@ class Refused(BadRequest):
         self.problem_code = code
 
 
-class RefusedAsTooLarge(TooLarge):
+class BodyTooLarge(TooLarge):
     """The body is over what a route of this kind reads."""
 
 
 def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row per kind of error)
     """Return what an exception says; one that nobody expected becomes a 500 and is logged."""
     match error:
-        case Refused():
+        case RequestRejected():
             return Problem(error.status, str(error), error.param, error.problem_code)
         case InvokeCloneError():
             return Problem(error.status, str(error) or type(error).__name__, headers=error.headers)
         case RequestValidationError():
-            return _invalid(list(error.errors()), skip=1)
+            return _validation_problem(list(error.errors()), skip=1)
         case ValidationError():
-            return _invalid([dict(problem) for problem in error.errors()], skip=0)
+            return _validation_problem([dict(problem) for problem in error.errors()], skip=0)
         case HTTPException():
             return Problem(error.status_code, str(error.detail), headers=error.headers or {})
         case ClientDisconnect():
@@ -85,12 +85,12 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row p
             return Problem(500, f"{type(error).__name__}: the server failed on this request; the log says more")
 
 
-def _invalid(errors: list[dict[str, Any]], skip: int) -> Problem:
+def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
     """Return pydantic's first error, with the path of its place; `skip` leaves out where in the request it was."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"][skip:])
+    path = ".".join(str(part) for part in first["loc"][skip:])
     text = str(first["msg"]).removeprefix("Value error, ")
-    return Problem(400, f"{place}: {text}" if place else text, place or None)
+    return Problem(400, f"{path}: {text}" if path else text, path or None)
 
 
 def router(render: Render, **arguments: Any) -> APIRouter:
@@ -127,24 +127,26 @@ async def read_object(request: Request, *, with_images: bool = False) -> dict[st
     data = await request.body()
     limits = resources_of(request).settings.limits
     if not with_images and len(data) > limits.plain_json_kib * 1024:
-        raise RefusedAsTooLarge(f"the body is over {limits.plain_json_kib} KiB (setting limits.plain_json_kib)")
+        raise BodyTooLarge(f"the body is over {limits.plain_json_kib} KiB (setting limits.plain_json_kib)")
 
     def read() -> Any:
         return decode(data or b"{}", limits)
 
     try:
-        content = read() if len(data) < SLICED else await off_loop(read)
+        content = read() if len(data) < SLICE_SIZE else await off_loop(read)
     except json.JSONDecodeError as error:
-        raise Refused(f"the body is not valid JSON: {error}") from error
+        raise RequestRejected(f"the body is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise Refused("the body must be a JSON object")
+        raise RequestRejected("the body must be a JSON object")
     return {name: value for name, value in content.items() if value is not None}
 
 
 def check_images(count: int, limits: Limits, param: str) -> None:
     """Raise Refused for more images than one request may ask for."""
     if count > limits.request_images:
-        raise Refused(f"{count} images are more than {limits.request_images} (setting limits.request_images)", param)
+        raise RequestRejected(
+            f"{count} images are more than {limits.request_images} (setting limits.request_images)", param
+        )
 
 
 def check_prompt(prompt: str, limits: Limits, param: str) -> None:
@@ -152,9 +154,9 @@ def check_prompt(prompt: str, limits: Limits, param: str) -> None:
     try:
         limits_of_text.check_prompt(prompt, limits)
     except Unprocessable as error:
-        raise Refused(str(error), param) from error
+        raise RequestRejected(str(error), param) from error
 
 
-def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return JSON of the bare content type, which some clients insist on."""
     return Response(orjson.dumps(content), status, dict(headers or {}), "application/json")

@@ -16,27 +16,27 @@ Triggers = Mapping[str, str]
 
 def triggers(embeddings: Iterable[ModelConfig], base: str) -> Triggers:
     """Return what triggers the textual inversions for a base."""
-    fitting = [config for config in embeddings if config.base == base]
-    return {config.name.casefold(): _trigger(config) for config in fitting}
+    compatible = [config for config in embeddings if config.base == base]
+    return {config.name.casefold(): _trigger(config) for config in compatible}
 
 
 def _trigger(config: ModelConfig) -> str:
     return f"<{config.name if _IN_TRIGGER.fullmatch(config.name) else config.key}>"
 
 
-def by_words(prompt: str, known: Triggers) -> str:
+def replace_words(prompt: str, trigger_map: Triggers) -> str:
     """Return a prompt with triggers where an embedding's name stands as a word, as AUTOMATIC1111 reads it."""
-    if not known:
+    if not trigger_map:
         return prompt
-    names = "|".join(re.escape(name) for name in sorted(known, key=len, reverse=True))
-    word = re.compile(rf"(?<![\w<-])(?:{names})(?![\w>-])", re.IGNORECASE)
-    return word.sub(lambda found: known[found[0].casefold()], prompt)
+    names = "|".join(re.escape(name) for name in sorted(trigger_map, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w<-])(?:{names})(?![\w>-])", re.IGNORECASE)
+    return pattern.sub(lambda match: trigger_map[match[0].casefold()], prompt)
 
 
-def by_prefix(prompt: str, known: Triggers) -> str:
+def replace_prefixed(prompt: str, trigger_map: Triggers) -> str:
     """Return a prompt with triggers where `embedding:name` stands, as ComfyUI reads it; unknown names stay text."""
 
-    def trigger(found: re.Match[str]) -> str:
-        return known.get(_SUFFIX.sub("", found["name"]).casefold(), found[0])
+    def trigger(match: re.Match[str]) -> str:
+        return trigger_map.get(_SUFFIX.sub("", match["name"]).casefold(), match[0])
 
     return _COMFYUI.sub(trigger, prompt)

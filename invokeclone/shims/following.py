@@ -26,13 +26,13 @@ from invokeclone.queue.events import (
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
 
-LOOK_AGAIN = 5.0
+REFRESH_INTERVAL_S = 5.0
 """Seconds after which rows are read without any event."""
 
 _log = log.get("shims")
 
 
-class Watcher(Protocol):
+class BatchObserver(Protocol):
     """Follows one batch."""
 
     def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Watcher(Protocol):
         ...
 
 
-class Audience(Protocol):
+class QueueObserver(Protocol):
     """Wants to know more of the queue than the batches that are followed."""
 
     @property
@@ -63,24 +63,24 @@ class BatchFollower:
     def __init__(self, resources: Resources, bus: Bus) -> None:
         """Subscribe to the events of `bus`."""
         self._resources = resources
-        self._watchers: dict[str, Watcher] = {}
-        self._audiences: list[Audience] = []
+        self._watchers: dict[str, BatchObserver] = {}
+        self._audiences: list[QueueObserver] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         bus.subscribe(self._hear)
 
-    def follow(self, batch_id: str, watcher: Watcher) -> None:
+    def follow(self, batch_id: str, observer: BatchObserver) -> None:
         """Have `watcher` take the batch's events and see its rows until `leave`."""
-        self._watchers[batch_id] = watcher
+        self._watchers[batch_id] = observer
 
     def leave(self, batch_id: str) -> None:
         """Follow a batch no more."""
         self._watchers.pop(batch_id, None)
 
-    def add_audience(self, audience: Audience) -> None:
+    def add_audience(self, observer: QueueObserver) -> None:
         """Have `audience` look whenever rows are read, while it listens."""
-        self._audiences.append(audience)
+        self._audiences.append(observer)
 
     def look_soon(self) -> None:
         """Have the rows read."""
@@ -96,8 +96,8 @@ class BatchFollower:
             await asyncio.wait([self._task])
 
     @property
-    def _listening(self) -> list[Audience]:
-        return [audience for audience in self._audiences if audience.is_listening]
+    def _listening(self) -> list[QueueObserver]:
+        return [observer for observer in self._audiences if observer.is_listening]
 
     @property
     def _is_needed(self) -> bool:
@@ -106,8 +106,8 @@ class BatchFollower:
     def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
         if not issubclass(kind, QueueEvent) or not self._is_needed:
             return
-        if issubclass(kind, QueueItemEvent) and (watcher := self._watchers.get(payload["batch_id"])) is not None:
-            watcher.take(kind, payload)
+        if issubclass(kind, QueueItemEvent) and (observer := self._watchers.get(payload["batch_id"])) is not None:
+            observer.take(kind, payload)
         if issubclass(kind, InvocationEvent):
             return
         if _may_end(kind, payload) or self._listening:
@@ -116,7 +116,7 @@ class BatchFollower:
     async def _watch(self) -> None:
         while self._is_needed:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN)
+                await asyncio.wait_for(self._changed.wait(), REFRESH_INTERVAL_S)
             self._changed.clear()
             try:
                 async with self._resources.database.read() as connection:
@@ -125,21 +125,21 @@ class BatchFollower:
                 _log.exception("the rows of batches that clients wait for cannot be read")
 
     async def _look(self, connection: AsyncConnection) -> None:
-        watchers = dict(self._watchers)
+        observers = dict(self._watchers)
         items: defaultdict[str, list[Item]] = defaultdict(list)
-        if watchers:
-            for item in await store.list_of_batches(connection, watchers):
+        if observers:
+            for item in await store.list_of_batches(connection, observers):
                 items[item.batch_id].append(item)
-        for batch_id, watcher in watchers.items():
-            if self._watchers.get(batch_id) is watcher:
-                await self._guarded(watcher.look(connection, items[batch_id]))
-        for audience in self._listening:
-            await self._guarded(audience.look(connection))
+        for batch_id, observer in observers.items():
+            if self._watchers.get(batch_id) is observer:
+                await self._guarded(observer.look(connection, items[batch_id]))
+        for queue_observer in self._listening:
+            await self._guarded(queue_observer.look(connection))
 
     @staticmethod
-    async def _guarded(look: Any) -> None:
+    async def _guarded(refresh: Any) -> None:
         try:
-            await look
+            await refresh
         except Exception:  # noqa: BLE001  (one client's trouble is not the others')
             _log.exception("a client cannot be told how its batch is")
 

@@ -13,18 +13,18 @@ from invokeclone.users.current import User
 
 MAX_EDITED_PIXELS = 1024 * 1024
 """Pixels to which a picture is brought that comes without a generation_request size."""
-SOFT_SHARE = 64
+FEATHER_DIVISOR = 64
 """What part of an image's shorter side is the width of the fading border inside a mask."""
 
 
-def within_edit_limit(size: tuple[int, int]) -> tuple[int, int]:
+def limit_edit_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the size, smaller in the same proportions where it has too many pixels."""
     width, height = size
     scale = min(1.0, (MAX_EDITED_PIXELS / (width * height)) ** 0.5)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-async def begin_with(
+async def with_init_image(
     resources: Resources,
     user: User,
     resolved: ResolvedRequest,
@@ -43,27 +43,29 @@ async def begin_with(
     size = (resolved.settings.width, resolved.settings.height)
 
     def prepare() -> tuple[Image.Image, Image.Image | None]:
-        base = pictures.fitted(pictures.flat(image), size, "crop")
-        return base, None if mask is None else _soft(pictures.fitted(_opacity(mask), size, "crop"))
+        base = pictures.resize_image(pictures.flatten(image), size, "crop")
+        return base, None if mask is None else _feather_inward(pictures.resize_image(_opacity_mask(mask), size, "crop"))
 
-    base, soft = await pictures.image_work(prepare)
-    init_image = InitImage(await pictures.keep(resources, base, user), strength)
+    base, feathered_mask = await pictures.image_work(prepare)
+    init_image = InitImage(await pictures.save_intermediate(resources, base, user), strength)
     inpaint_mask = None
-    if soft is not None:
+    if feathered_mask is not None:
         init_image = replace(init_image, strength=1.0)
-        inpaint_mask = InpaintMask(await pictures.keep(resources, soft, user, ImageCategory.MASK))
+        inpaint_mask = InpaintMask(
+            await pictures.save_intermediate(resources, feathered_mask, user, ImageCategory.MASK)
+        )
     settings = replace(resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask)
     return replace(resolved, settings=settings)
 
 
-def _opacity(mask: Image.Image) -> Image.Image:
+def _opacity_mask(mask: Image.Image) -> Image.Image:
     """Return white where a mask is opaque. One without transparency is read as most tools draw it: white is made new."""
     if mask.has_transparency_data:
         return mask.convert("RGBA").getchannel("A")
     return ImageOps.invert(mask.convert("L"))
 
 
-def _soft(keep: Image.Image) -> Image.Image:
+def _feather_inward(mask: Image.Image) -> Image.Image:
     """Return the mask fading towards the inside; where it was white it stays so, so that nothing outside changes."""
-    radius = min(keep.size) / SOFT_SHARE
-    return ImageChops.lighter(keep, keep.filter(ImageFilter.GaussianBlur(radius)))
+    radius = min(mask.size) / FEATHER_DIVISOR
+    return ImageChops.lighter(mask, mask.filter(ImageFilter.GaussianBlur(radius)))

@@ -18,69 +18,69 @@ from invokeclone.images import service
 from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
-from invokeclone.kit.files.image_files import open_image, open_own
+from invokeclone.kit.files.image_files import open_image, open_stored_image
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.users.current import User
 
 Format = Literal["png", "jpeg", "webp"]
-Made = TypeVar("Made")
-SLICED = 2**20
+WorkResult = TypeVar("WorkResult")
+SLICE_CHARACTERS = 2**20
 """Characters of base64 that are decoded at a time."""
 MIME: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-USUAL_QUALITY = 90
+DEFAULT_QUALITY = 90
 
 
-async def image_work(work: Callable[[], Made]) -> Made:
+async def image_work(work: Callable[[], WorkResult]) -> WorkResult:
     """Do blocking work on a picture, as many at once as the server has cores for it."""
-    return await off_loop(work, service.picture_work())
+    return await off_loop(work, service.image_work_limiter())
 
 
 # In
 
 
-def unpacked(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+def decode_base64(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of base64 or of a data URL. Raises Refused, for addresses too: nothing is fetched here."""
     text = text.strip()
     if text[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
-        raise Refused("pictures must be sent along, as base64; addresses are not fetched", param)
+        raise RequestRejected("pictures must be sent along, as base64; addresses are not fetched", param)
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
     if len(text) > limits.image_file_mib * MIB * 4 // 3 + 4:
         raise _too_large(param, limits)
     try:
-        data = _decoded(text)
+        data = _decode_in_slices(text)
     except (binascii.Error, ValueError) as error:
-        raise Refused("not valid base64", param) from error
+        raise RequestRejected("not valid base64", param) from error
     check_size(len(data), param, limits)
     if not data:
-        raise Refused("the picture is empty", param)
+        raise RequestRejected("the picture is empty", param)
     return data
 
 
-def _decoded(text: str) -> bytes:
+def _decode_in_slices(text: str) -> bytes:
     """Decode base64 a slice at a time, so that other threads can run in between. Raises binascii.Error and ValueError."""
-    if len(text) <= SLICED:
+    if len(text) <= SLICE_CHARACTERS:
         return base64.b64decode("".join(text.split()), validate=True)
-    whole, rest = [], ""
-    for start in range(0, len(text), SLICED):
-        rest += "".join(text[start : start + SLICED].split())
+    chunks, rest = [], ""
+    for start in range(0, len(text), SLICE_CHARACTERS):
+        rest += "".join(text[start : start + SLICE_CHARACTERS].split())
         end = len(rest) // 4 * 4
-        if start + SLICED < len(text) and rest[end - 4 : end].endswith("="):
+        if start + SLICE_CHARACTERS < len(text) and rest[end - 4 : end].endswith("="):
             raise ValueError("padding before the end")
-        whole.append(base64.b64decode(rest[:end], validate=True))
+        chunks.append(base64.b64decode(rest[:end], validate=True))
         rest = rest[end:]
     if rest:
         raise ValueError("not a multiple of four characters")
-    return b"".join(whole)
+    return b"".join(chunks)
 
 
-async def opened(resources: Resources, data: bytes, param: str) -> Image.Image:
+async def decode_image(resources: Resources, data: bytes, param: str) -> Image.Image:
     """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
     limits = resources.settings.limits
     check_size(len(data), param, limits)
-    with refusing(param):
+    with translate_image_errors(param):
         return await image_work(lambda: ImageOps.exif_transpose(intake.decode(data, limits)))
 
 
@@ -90,59 +90,59 @@ def check_size(size: int, param: str, limits: Limits) -> None:
         raise _too_large(param, limits)
 
 
-def _too_large(param: str, limits: Limits) -> Refused:
-    return Refused(f"the image is over {limits.image_file_mib} MiB (setting limits.image_file_mib)", param)
+def _too_large(param: str, limits: Limits) -> RequestRejected:
+    return RequestRejected(f"the image is over {limits.image_file_mib} MiB (setting limits.image_file_mib)", param)
 
 
 @contextmanager
-def refusing(param: str) -> Iterator[None]:
+def translate_image_errors(param: str) -> Iterator[None]:
     """Refuse what turns out to be no picture, or a too large one, naming the part of the request."""
     try:
         yield
     except (NotAnImage, TooManyPixels) as error:
-        raise Refused(str(error), param) from error
+        raise RequestRejected(str(error), param) from error
 
 
-def flat(image: Image.Image, background: str = "white") -> Image.Image:
+def flatten(image: Image.Image, background: str = "white") -> Image.Image:
     """Return the picture as RGB, what is transparent in it over `background`."""
     if not image.has_transparency_data:
         return image.convert("RGB")
-    below = Image.new("RGBA", image.size, background)
-    return Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
+    base = Image.new("RGBA", image.size, background)
+    return Image.alpha_composite(base, image.convert("RGBA")).convert("RGB")
 
 
-def fitted(
-    image: Image.Image, size: tuple[int, int], how: Literal["stretch", "crop", "fill"] = "stretch"
+def resize_image(
+    image: Image.Image, size: tuple[int, int], mode: Literal["stretch", "crop", "fill"] = "stretch"
 ) -> Image.Image:
     """Return the picture at `size`: stretched, cut to the same proportions around its middle, or whole with its edges repeated."""
     if image.size == size:
         return image
-    if how == "stretch":
+    if mode == "stretch":
         return image.resize(size, Image.Resampling.LANCZOS)
-    if how == "crop":
+    if mode == "crop":
         return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-    inside = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
-    below = inside.resize(size, Image.Resampling.NEAREST)
-    left, top = (size[0] - inside.width) // 2, (size[1] - inside.height) // 2
+    scaled = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+    canvas = scaled.resize(size, Image.Resampling.NEAREST)
+    left, top = (size[0] - scaled.width) // 2, (size[1] - scaled.height) // 2
     if left:
-        sides = ((0, left, 0), (left + inside.width, size[0] - left - inside.width, inside.width - 1))
-        for place, width, column in sides:
-            edge = inside.crop((column, 0, column + 1, inside.height)).resize((max(width, 1), size[1]))
-            below.paste(edge, (place, 0))
+        sides = ((0, left, 0), (left + scaled.width, size[0] - left - scaled.width, scaled.width - 1))
+        for offset, width, column in sides:
+            edge = scaled.crop((column, 0, column + 1, scaled.height)).resize((max(width, 1), size[1]))
+            canvas.paste(edge, (offset, 0))
     if top:
-        rows = ((0, top, 0), (top + inside.height, size[1] - top - inside.height, inside.height - 1))
-        for place, height, row in rows:
-            edge = inside.crop((0, row, inside.width, row + 1)).resize((size[0], max(height, 1)))
-            below.paste(edge, (0, place))
-    below.paste(inside, (left, top))
-    return below
+        rows = ((0, top, 0), (top + scaled.height, size[1] - top - scaled.height, scaled.height - 1))
+        for offset, height, row in rows:
+            edge = scaled.crop((0, row, scaled.width, row + 1)).resize((size[0], max(height, 1)))
+            canvas.paste(edge, (0, offset))
+    canvas.paste(scaled, (left, top))
+    return canvas
 
 
-async def keep(
+async def save_intermediate(
     resources: Resources, image: Image.Image, user: User, category: ImageCategory = ImageCategory.USER
 ) -> str:
     """Keep a picture as an intermediate of the user's, for a run to begin with; returns its name."""
-    kept = await service.save(
+    record = await service.save(
         resources,
         image,
         category=category,
@@ -150,47 +150,47 @@ async def keep(
         is_intermediate=True,
         user_id=user.user_id,
     )
-    return kept.image_name
+    return record.image_name
 
 
 # Out
 
 
-async def packed(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the field's word)
+async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the field's word)
     """Return the file of a result in `format`; a PNG as it lies on the disk, with all that is embedded in it."""
     path = await service.path(resources, name)
-    return await image_work(lambda: _packed(path, format, quality))
+    return await image_work(lambda: _read_or_encode(path, format, quality))
 
 
-def _packed(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
+def _read_or_encode(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
     if format == "png":
         return path.read_bytes()
-    with open_own(path) as image:
-        return encoded(image, format, quality)
+    with open_stored_image(path) as image:
+        return encode(image, format, quality)
 
 
-def encoded(image: Image.Image, format: Format, quality: int | None = None) -> bytes:  # noqa: A002
+def encode(image: Image.Image, format: Format, quality: int | None = None) -> bytes:  # noqa: A002
     """Return a picture as a file; `quality` is 0..100, for JPEG and WebP."""
     file = io.BytesIO()
     if format == "png":
         image.save(file, "PNG", compress_level=1)
     else:
-        chosen = USUAL_QUALITY if quality is None else quality
-        flat(image).save(file, format.upper(), quality=chosen)
+        effective_quality = DEFAULT_QUALITY if quality is None else quality
+        flatten(image).save(file, format.upper(), quality=effective_quality)
     return file.getvalue()
 
 
-def base64_of(data: bytes) -> str:
+def encode_base64(data: bytes) -> str:
     """Return the bytes in base64."""
     return base64.b64encode(data).decode("ascii")
 
 
-async def enlarged_preview(preview: str, size: tuple[int, int], format: Format = "png") -> bytes:  # noqa: A002
+async def resize_preview(preview: str, size: tuple[int, int], format: Format = "png") -> bytes:  # noqa: A002
     """Return a progress preview (a data URL) at the size that the picture will have."""
     data = base64.b64decode(preview.partition(",")[2])
 
     def work() -> bytes:
         with open_image(io.BytesIO(data), ("JPEG", "PNG", "WEBP")) as image:
-            return encoded(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
+            return encode(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
 
     return await image_work(work)

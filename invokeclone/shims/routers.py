@@ -17,13 +17,13 @@ ROUTERS: tuple[APIRouter, ...] = (
     openai.ROUTER,
 )
 
-PICTURES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
+IMAGE_PREFIXES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
 """What addresses begin with whose answers hold pictures in base64."""
 
 _COMFYUI = tuple(dict.fromkeys(f"{prefix}{path}" for prefix in comfyui.PREFIXES for path in comfyui.paths()))
 """What ComfyUI's addresses begin with."""
 
-_WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
+_RENDERERS: tuple[tuple[tuple[str, ...], Render], ...] = (
     (("/v1beta/",), gemini.render),
     (("/v1/", "/openai/"), openai_errors.render),
     (("/sdapi/", "/controlnet/"), automatic1111.render),
@@ -31,9 +31,9 @@ _WORDS: tuple[tuple[tuple[str, ...], Render], ...] = (
 )
 
 
-def refusal(path: str, status: int, message: str) -> Response | None:
+def render_error(path: str, status: int, message: str) -> Response | None:
     """Return a refusal in the words of the dialect that an address belongs to; None: it belongs to none."""
-    for beginnings, render in _WORDS:
-        if path.startswith(tuple(one for one in beginnings if one.endswith("/"))) or path in beginnings:
+    for patterns, render in _RENDERERS:
+        if path.startswith(tuple(pattern for pattern in patterns if pattern.endswith("/"))) or path in patterns:
             return render(Problem(status, message))
     return None

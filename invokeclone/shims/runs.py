@@ -28,7 +28,7 @@ from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import User
 
 Result = TypeVar("Result")
-FEW = 64
+PROGRESS_BACKLOG = 64
 """Steps that are kept for somebody who reads them slowly; older ones are dropped."""
 
 
@@ -57,7 +57,7 @@ class RunCanceled(InvokeCloneError):
         super().__init__("the generation was canceled")
 
 
-class ClientGone(FailedDependency):
+class ClientDisconnected(FailedDependency):
     """Nobody waits for the answer any more."""
 
     status: ClassVar[int] = 499
@@ -77,7 +77,7 @@ class RunProgress:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ItemResult:
     """An item at its end, and the pictures that its nodes made."""
 
     item: Item
@@ -105,13 +105,13 @@ class Run:
     item_ids: list[int] = field(default_factory=list)
     """In the order of the batch."""
     queue_id: str = service.DEFAULT_QUEUE
-    steps: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(FEW))
+    steps: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
     latest: RunProgress | None = None
     done: int = 0
     """How many of the items have ended."""
     _waiting: list[int] = field(default_factory=list)
     """Items that had not ended at the last look, and those behind them."""
-    _ends: list[Ended] = field(default_factory=list)
+    _ends: list[ItemResult] = field(default_factory=list)
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -125,8 +125,8 @@ class Run:
         """How much is done, 0..1."""
         if not self.item_ids or self.done >= len(self.item_ids):
             return 1.0
-        now = self.latest.share or 0.0 if self.latest else 0.0
-        return min(1.0, (self.done + now) / len(self.item_ids))
+        current = self.latest.share or 0.0 if self.latest else 0.0
+        return min(1.0, (self.done + current) / len(self.item_ids))
 
     def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Take an event of an item of the batch."""
@@ -138,12 +138,12 @@ class Run:
     async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         """Note the items that have ended; one without a row was deleted."""
         rows = {item.item_id: item for item in items}
-        at_end = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
-        self.done = len(at_end)
+        ended_ids = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
+        self.done = len(ended_ids)
         try:
-            while self._waiting and self._waiting[0] in at_end:
+            while self._waiting and self._waiting[0] in ended_ids:
                 if (row := rows.get(self._waiting[0])) is not None:
-                    self._ends.append(Ended(row, await pictures_of(connection, row)))
+                    self._ends.append(ItemResult(row, await image_names_by_node(connection, row)))
                 del self._waiting[0]
         except Exception as error:  # noqa: BLE001  (raised to whoever waits)
             self._error = error
@@ -162,7 +162,7 @@ class Run:
             self.steps.get_nowait()
         self.steps.put_nowait(self.latest)
 
-    async def ends(self) -> AsyncIterator[Ended]:
+    async def ends(self) -> AsyncIterator[ItemResult]:
         """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
         position = 0
         while True:
@@ -182,14 +182,14 @@ class Run:
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
         """
         names = []
-        ended = 0
-        async for end in self.ends():
-            ended += 1
-            end.require_success()
-            if end.item.status == "canceled":
+        result_count = 0
+        async for result in self.ends():
+            result_count += 1
+            result.require_success()
+            if result.item.status == "canceled":
                 raise RunCanceled
-            names += end.names
-        if ended < len(self.item_ids):
+            names += result.names
+        if result_count < len(self.item_ids):
             raise RunCanceled
         return names
 
@@ -204,20 +204,20 @@ def _is_over(row: Item | None) -> bool:
     return row is None or row.status in TERMINAL
 
 
-async def pictures_of(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
+async def image_names_by_node(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
     """Return the names of the images that an item made to be kept, by the id of the node in the graph."""
     text = await store.get_session(connection, item.item_id)
-    found: dict[str, list[str]] = {}
+    names_by_node: dict[str, list[str]] = {}
     if text is None:
-        return found
+        return names_by_node
     session = orjson.loads(text)
-    for made, result in session["results"].items():
-        source = session["prepared_source_mapping"][made]
+    for prepared_id, result in session["results"].items():
+        source_id = session["prepared_source_mapping"][prepared_id]
         image = result.get("image")
-        node = session["graph"]["nodes"].get(source, {})
+        node = session["graph"]["nodes"].get(source_id, {})
         if isinstance(image, dict) and "image_name" in image and not node.get("is_intermediate", True):
-            found.setdefault(source, []).append(image["image_name"])
-    return found
+            names_by_node.setdefault(source_id, []).append(image["image_name"])
+    return names_by_node
 
 
 class Runs:
@@ -237,15 +237,15 @@ class Runs:
         """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
         run = self._open[batch.batch_id] = Run(self.resources, user, batch.batch_id)
         self._follower.follow(batch.batch_id, run)
-        with contextlib.ExitStack() as otherwise:
-            otherwise.callback(self.close, run)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(self.close, run)
             result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
             run.begin(result.item_ids)
             self._follower.look_soon()
             if result.enqueued < result.requested:
                 await run.cancel()
                 raise QueueFull
-            otherwise.pop_all()
+            cleanup.pop_all()
         return run
 
     def close(self, run: Run) -> None:
@@ -273,30 +273,30 @@ class Runs:
             self.close(run)
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what `work` returns; when the client goes away before, `work` is cancelled and ClientGone is raised.
 
     The request's body must have been read.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_until_gone(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientGone("the client went away")
+            raise ClientDisconnected("the client went away")
         return task.result()
     finally:
-        for waiting in (gone, task):
-            await _end(waiting)
+        for pending in (disconnect, task):
+            await _cancel(pending)
 
 
-async def _end(task: "asyncio.Future[Any]") -> None:
+async def _cancel(task: "asyncio.Future[Any]") -> None:
     if not task.done():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _until_gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

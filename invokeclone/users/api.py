@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from invokeclone.kit.requests import Needs, Read, services_of
 from invokeclone.users import passwords, service, store, tokens
 from invokeclone.users.attempts import Attempts
-from invokeclone.users.current import MEDIA_COOKIE, CurrentUser, OwnAccount, SignedIn, SignedInAdmin
+from invokeclone.users.current import MEDIA_COOKIE, CurrentAccount, CurrentUser, SignedIn, SignedInAdmin
 from invokeclone.users.schemas import (
     AdminUserCreateRequest,
     AdminUserUpdateRequest,
@@ -27,7 +27,7 @@ from invokeclone.users.schemas import (
     UserDTO,
     UserProfileUpdateRequest,
 )
-from invokeclone.users.service import Caller
+from invokeclone.users.service import LoginClient
 from invokeclone.users.signin import SignIn
 
 router = APIRouter(prefix="/api/v1/auth", tags=["authentication"])
@@ -35,13 +35,13 @@ router = APIRouter(prefix="/api/v1/auth", tags=["authentication"])
 UserId = Annotated[str, Path(description="The account's id.")]
 
 
-def _caller(request: Request) -> Caller:
+def _login_client(request: Request) -> LoginClient:
     """Return where the request comes from, with the application's one count of failures."""
     attempts = services_of(request).get_or_make(Attempts)
-    return Caller(attempts, request.client.host if request.client else "unknown")
+    return LoginClient(attempts, request.client.host if request.client else "unknown")
 
 
-From = Annotated[Caller, Depends(_caller)]
+Client = Annotated[LoginClient, Depends(_login_client)]
 
 
 def _set_cookie(request: Request, response: Response, sign_in: SignIn) -> None:
@@ -64,17 +64,19 @@ async def get_setup_status(needs: Needs) -> SetupStatusResponse:
 
 
 @router.post("/setup", operation_id="setup_admin_api_v1_auth_setup_post")
-async def setup_admin(needs: Needs, asked: SetupRequest) -> SetupResponse:
+async def setup_admin(needs: Needs, body: SetupRequest) -> SetupResponse:
     """Make the first admin; refused as soon as there is one."""
-    return SetupResponse(success=True, user=await service.set_up(needs, asked))
+    return SetupResponse(success=True, user=await service.set_up(needs, body))
 
 
 @router.post("/login", operation_id="login_api_v1_auth_login_post")
-async def login(request: Request, response: Response, needs: Needs, caller: From, asked: LoginRequest) -> LoginResponse:
+async def login(
+    request: Request, response: Response, needs: Needs, client: Client, body: LoginRequest
+) -> LoginResponse:
     """Sign in: the token comes in the answer, and a cookie that opens files of pictures."""
-    sign_in, user = await service.log_in(needs, caller, asked)
+    sign_in, user = await service.log_in(needs, client, body)
     _set_cookie(request, response, sign_in)
-    expires_in = tokens.lifetime(remember_me=asked.remember_me)
+    expires_in = tokens.lifetime(remember_me=body.remember_me)
     return LoginResponse(token=sign_in.token(), user=user, expires_in=expires_in)
 
 
@@ -97,18 +99,18 @@ async def refresh_media_cookie(request: Request, response: Response, _user: Curr
 
 
 @router.get("/me", operation_id="get_current_user_info_api_v1_auth_me_get")
-async def get_current_user_info(own: OwnAccount, connection: Read) -> UserDTO:
+async def get_current_user_info(account: CurrentAccount, connection: Read) -> UserDTO:
     """Get one's own account; with an API key too, to learn whose it is."""
-    return await store.get(connection, own.user_id)
+    return await store.get(connection, account.user_id)
 
 
 @router.patch("/me", operation_id="update_current_user_api_v1_auth_me_patch")
 async def update_current_user(
-    request: Request, needs: Needs, caller: From, sign_in: SignedIn, changes: UserProfileUpdateRequest
+    request: Request, needs: Needs, client: Client, sign_in: SignedIn, changes: UserProfileUpdateRequest
 ) -> UserDTO:
     """Change one's own name or password; a new password ends all tokens but the one that comes with the answer."""
-    user = await service.change_own(needs, caller, sign_in, changes)
-    request.state.sign_in = service.renewed(sign_in, user)
+    user = await service.change_profile(needs, client, sign_in, changes)
+    request.state.sign_in = service.renew(sign_in, user)
     return user
 
 
@@ -125,9 +127,9 @@ async def list_users(_admin: SignedInAdmin, connection: Read) -> list[UserDTO]:
 
 
 @router.post("/users", operation_id="create_user_api_v1_auth_users_post", status_code=201)
-async def create_user(_admin: SignedInAdmin, needs: Needs, asked: AdminUserCreateRequest) -> UserDTO:
+async def create_user(_admin: SignedInAdmin, needs: Needs, body: AdminUserCreateRequest) -> UserDTO:
     """Make an account."""
-    return await service.create(needs, asked)
+    return await service.create(needs, body)
 
 
 @router.get("/users/{user_id}", operation_id="get_user_api_v1_auth_users__user_id__get")
@@ -143,7 +145,7 @@ async def update_user(
     """Change an account; its tokens end with a new password, and when it is closed."""
     user = await service.change(needs, user_id, changes)
     if user_id == sign_in.user_id:
-        request.state.sign_in = service.renewed(sign_in, user)
+        request.state.sign_in = service.renew(sign_in, user)
     return user
 
 

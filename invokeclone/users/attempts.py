@@ -15,7 +15,7 @@ WINDOW_S = 300
 PAIR_LIMIT = 10
 ADDRESS_LIMIT = 50
 EMAIL_LIMIT = 200
-REMEMBERED = 10_000
+MAX_KEYS = 10_000
 """Keys that are counted at once; the one longest unused is forgotten first."""
 
 
@@ -47,14 +47,14 @@ class Attempts:
             times = self._failures.setdefault(key, deque())
             times.append(at)
             self._failures.move_to_end(key)
-        while len(self._failures) > REMEMBERED:
+        while len(self._failures) > MAX_KEYS:
             self._failures.popitem(last=False)
 
     def succeeded(self, address: str, email: str) -> None:
         """Forget the failures of this e-mail from this address, and take the last attempt back from the other counts."""
-        pair, *others = self._keys(address, email)
+        pair, *other_keys = self._keys(address, email)
         self._failures.pop(pair, None)
-        for key in others:
+        for key in other_keys:
             if times := self._failures.get(key):
                 times.pop()
 

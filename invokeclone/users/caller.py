@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from invokeclone.kit.errors import Unauthorized
 from invokeclone.kit.requests import Needs
 from invokeclone.users import keys, signin
-from invokeclone.users.current import SYSTEM, Identified, User, as_user
+from invokeclone.users.current import SYSTEM, Identity, User, as_user
 from invokeclone.users.store import SYSTEM_ID
 
 LONGEST_HEADER = 1_024
@@ -39,10 +39,10 @@ def key_of(connection: HTTPConnection) -> str | None:
     Looked at are: a bearer, the password of Basic credentials (the user name when there is no password), the headers
     `api-key` (Azure) and `x-goog-api-key`, and `key` in the query (Gemini).
     """
-    return next((text for text in _sent(connection) if keys.is_key(text)), None)
+    return next((text for text in _key_candidates(connection) if keys.is_key(text)), None)
 
 
-def _sent(connection: HTTPConnection) -> Iterator[str]:
+def _key_candidates(connection: HTTPConnection) -> Iterator[str]:
     authorization = connection.headers.get("authorization")
     yield signin.bearer(authorization) or ""
     yield _basic(authorization) or ""
@@ -63,18 +63,18 @@ def _basic(header: str | None) -> str | None:
     return password or user
 
 
-async def caller(connection: HTTPConnection, needs: Needs, found: Identified) -> User:
+async def caller(connection: HTTPConnection, needs: Needs, identity: Identity) -> User:
     """Return who asks, by key, or in multi-user mode by a token as bearer too; raises KeyNeeded.
 
     In single-user mode whoever may ask is `system`.
     """
     multiuser = needs.settings.multiuser
-    if multiuser and found is not None:
-        return as_user(found)
+    if multiuser and identity is not None:
+        return as_user(identity)
     key = key_of(connection)
     holder = await keys.verify(needs.database, key) if key else None
     if not multiuser:
-        if holder is None and await keys.any_keys(needs.database):
+        if holder is None and await keys.has_keys(needs.database):
             raise KeyNeeded
         return SYSTEM
     if holder is None or holder.user_id == SYSTEM_ID:

@@ -10,13 +10,13 @@ from invokeclone.tables import client_state
 
 async def get(connection: AsyncConnection, user_id: str, key: str) -> str | None:
     """Return the text under `key`, None when there is none."""
-    found: str | None = await connection.scalar(
+    value: str | None = await connection.scalar(
         select(client_state.c.value).where(client_state.c.user_id == user_id, client_state.c.key == key)
     )
-    return found
+    return value
 
 
-async def put(connection: AsyncConnection, user_id: str, values: dict[str, str]) -> None:
+async def set_values(connection: AsyncConnection, user_id: str, values: dict[str, str]) -> None:
     """Keep each text under its key, in place of what was there."""
     if not values:
         return
@@ -34,12 +34,12 @@ async def put(connection: AsyncConnection, user_id: str, values: dict[str, str])
 
 async def keys(connection: AsyncConnection, user_id: str, prefix: str) -> list[str]:
     """Return the keys that begin with `prefix`, sorted; capitals count."""
-    found = await connection.scalars(
+    rows = await connection.scalars(
         select(client_state.c.key)
         .where(client_state.c.user_id == user_id, func.substr(client_state.c.key, 1, len(prefix)) == prefix)
         .order_by(client_state.c.key)
     )
-    return list(found)
+    return list(rows)
 
 
 async def remove(connection: AsyncConnection, user_id: str, key: str) -> None:

@@ -41,7 +41,7 @@ async def set_client_state(
     value: Annotated[str, Body(description="The text: a JSON string, or the plain text of a body that is not JSON.")],
 ) -> str:
     """Keep a text under a key, in place of what was there; the answer is the text."""
-    await client_state.put(connection, user.user_id, {key: value})
+    await client_state.set_values(connection, user.user_id, {key: value})
     return value
 
 

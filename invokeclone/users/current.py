@@ -57,7 +57,7 @@ class SignInNeeded(Forbidden):
         super().__init__("An API key cannot do this: sign in with a password")
 
 
-async def identified(connection: HTTPConnection) -> SignIn | KeyHolder | None:
+async def identify(connection: HTTPConnection) -> SignIn | KeyHolder | None:
     """Return who shows a token or an API key as bearer, None without a valid one, and in single-user mode.
 
     It serves requests and WebSockets.
@@ -77,43 +77,45 @@ async def _bearer(connection: HTTPConnection, needs: Resources) -> SignIn | KeyH
     if keys.is_key(token):
         holder = await keys.verify(needs.database, token)
         return holder if holder and holder.user_id != SYSTEM_ID else None
-    found = await signin.verify(needs.database, token)
-    connection.state.sign_in = found
-    return found
+    sign_in = await signin.verify(needs.database, token)
+    connection.state.sign_in = sign_in
+    return sign_in
 
 
-Identified = Annotated[SignIn | KeyHolder | None, Depends(identified)]
+Identity = Annotated[SignIn | KeyHolder | None, Depends(identify)]
 
 
-def as_user(found: SignIn | KeyHolder) -> User:
+def as_user(identity: SignIn | KeyHolder) -> User:
     """Return the part of an account that rights are decided by."""
-    return User(user_id=found.user_id, display_name=found.display_name, email=found.email, is_admin=found.is_admin)
+    return User(
+        user_id=identity.user_id, display_name=identity.display_name, email=identity.email, is_admin=identity.is_admin
+    )
 
 
-def _user(found: SignIn | KeyHolder | None) -> User:
-    if found is None:
+def _require_user(identity: SignIn | KeyHolder | None) -> User:
+    if identity is None:
         raise NotSignedIn
-    return as_user(found)
+    return as_user(identity)
 
 
-async def current_user(connection: HTTPConnection, found: Identified) -> User:
+async def current_user(connection: HTTPConnection, identity: Identity) -> User:
     """Return the user of this request; raises NotSignedIn."""
-    return _user(found) if resources_of(connection).settings.multiuser else SYSTEM
+    return _require_user(identity) if resources_of(connection).settings.multiuser else SYSTEM
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
 """Whoever asks."""
 
 
-async def media_user(request: Request, found: Identified) -> User:
+async def media_user(request: Request, identity: Identity) -> User:
     """Return the user of a request for a picture or video file, which a browser makes without headers of ours."""
     needs = resources_of(request)
     if not needs.settings.multiuser:
         return SYSTEM
     cookie = request.cookies.get(MEDIA_COOKIE)
-    if found is None and cookie:
-        found = await signin.verify(needs.database, cookie, media=True)
-    return _user(found)
+    if identity is None and cookie:
+        identity = await signin.verify(needs.database, cookie, media=True)
+    return _require_user(identity)
 
 
 MediaUser = Annotated[User, Depends(media_user)]
@@ -131,37 +133,37 @@ Admin = Annotated[User, Depends(admin)]
 """Whoever asks, and is an admin."""
 
 
-async def account(request: Request, found: Identified) -> SignIn | KeyHolder:
+async def account(request: Request, identity: Identity) -> SignIn | KeyHolder:
     """Return whose token or key this is, in single-user mode too: an account is somebody's. Raises NotSignedIn."""
     needs = resources_of(request)
     if not needs.settings.multiuser:
-        found = await _bearer(request, needs)
-    if found is None:
+        identity = await _bearer(request, needs)
+    if identity is None:
         raise NotSignedIn
-    return found
+    return identity
 
 
-OwnAccount = Annotated[SignIn | KeyHolder, Depends(account)]
+CurrentAccount = Annotated[SignIn | KeyHolder, Depends(account)]
 """Whoever has an account and shows its token or a key."""
 
 
-async def signed_in(found: OwnAccount) -> SignIn:
+async def require_sign_in(identity: CurrentAccount) -> SignIn:
     """Return who signed in, in single-user mode too; raises NotSignedIn, or SignInNeeded for a key."""
-    if isinstance(found, KeyHolder):
+    if isinstance(identity, KeyHolder):
         raise SignInNeeded
-    return found
+    return identity
 
 
-SignedIn = Annotated[SignIn, Depends(signed_in)]
+SignedIn = Annotated[SignIn, Depends(require_sign_in)]
 """Whoever has an account and shows its token."""
 
 
-async def signed_in_admin(found: SignedIn) -> SignIn:
+async def require_admin_sign_in(sign_in: SignedIn) -> SignIn:
     """Return who signed in, an admin; raises NotSignedIn or AdminsOnly."""
-    if not found.is_admin:
+    if not sign_in.is_admin:
         raise AdminsOnly
-    return found
+    return sign_in
 
 
-SignedInAdmin = Annotated[SignIn, Depends(signed_in_admin)]
+SignedInAdmin = Annotated[SignIn, Depends(require_admin_sign_in)]
 """Whoever has an admin's account and shows its token."""

@@ -8,13 +8,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import api_keys, users
 from invokeclone.users.store import UserNotFound
 
-_ANY = Prepared(select(api_keys.c.id).limit(1))
-_OWNER = Prepared(
+_ANY = PreparedStatement(select(api_keys.c.id).limit(1))
+_OWNER = PreparedStatement(
     select(
         api_keys.c.id,
         api_keys.c.last_used_at,
@@ -47,7 +47,7 @@ class ApiKey(NamedTuple):
     last_used_at: str | None
 
 
-class Found(NamedTuple):
+class VerifiedKey(NamedTuple):
     """A key that was shown, and the active account behind it as it is now."""
 
     id: str
@@ -58,18 +58,18 @@ class Found(NamedTuple):
     is_admin: bool
 
 
-async def any_there(connection: AsyncConnection) -> bool:
+async def has_keys(connection: AsyncConnection) -> bool:
     """Tell whether there is a key at all, anybody's."""
     return await _ANY.first(connection) is not None
 
 
-async def find(connection: AsyncConnection, key_hash: str) -> Found | None:
+async def find(connection: AsyncConnection, key_hash: str) -> VerifiedKey | None:
     """Return the key with this hash and its account; None when there is none, or the account is closed."""
     row = await _OWNER.first(connection, key_hash=key_hash)
     if row is None:
         return None
     key_id, last_used_at, user_id, email, display_name, is_admin = row
-    return Found(key_id, last_used_at, user_id, email, display_name, bool(is_admin))
+    return VerifiedKey(key_id, last_used_at, user_id, email, display_name, bool(is_admin))
 
 
 async def list_all(connection: AsyncConnection, user_id: str | None) -> list[ApiKey]:
@@ -99,8 +99,8 @@ async def add(connection: AsyncConnection, user_id: str, *, name: str, key_hash:
 
 async def note_use(connection: AsyncConnection, key_id: str, before: str | None) -> None:
     """Set when a key was last used to now, unless another process did so after `before` was read."""
-    there = api_keys.c.last_used_at.is_not_distinct_from(before)
-    await connection.execute(update(api_keys).where(api_keys.c.id == key_id, there).values(last_used_at=now()))
+    unchanged = api_keys.c.last_used_at.is_not_distinct_from(before)
+    await connection.execute(update(api_keys).where(api_keys.c.id == key_id, unchanged).values(last_used_at=now()))
 
 
 async def remove(connection: AsyncConnection, key_id: str) -> None:

@@ -15,16 +15,16 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.sql.database import Database
 from invokeclone.users import key_store
-from invokeclone.users.key_store import ApiKey, Found
+from invokeclone.users.key_store import ApiKey, VerifiedKey
 from invokeclone.users.signin import UNREADABLE
 
 MARK = "ick_"
 """What every key begins with, so that those who look for leaked secrets know one."""
 RANDOM_BYTES = 32
-SHOWN = len(MARK) + 6
+PREFIX_LENGTH = len(MARK) + 6
 """How many letters of a key are kept to know it by: of its 256 bits, 36."""
 LONGEST_NAME = 100
-USE_NOTED_EVERY = timedelta(minutes=1)
+USE_UPDATE_INTERVAL = timedelta(minutes=1)
 
 _FORM = re.compile(r"ick_[A-Za-z0-9_-]{43}")
 _log = log.get("users")
@@ -52,7 +52,7 @@ def is_key(text: str) -> bool:
     return _FORM.fullmatch(text) is not None
 
 
-def _hashed(text: str) -> str:
+def _hash_key(text: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -63,7 +63,7 @@ async def make(database: Database, user_id: str, name: str) -> str:
         raise BadName
     text = MARK + secrets.token_urlsafe(RANDOM_BYTES)
     async with database.write() as connection:
-        await key_store.add(connection, user_id, name=name, key_hash=_hashed(text), prefix=text[:SHOWN])
+        await key_store.add(connection, user_id, name=name, key_hash=_hash_key(text), prefix=text[:PREFIX_LENGTH])
     return text
 
 
@@ -79,10 +79,10 @@ async def revoke(database: Database, key_id: str) -> None:
         await key_store.remove(connection, key_id)
 
 
-async def any_keys(database: Database) -> bool:
+async def has_keys(database: Database) -> bool:
     """Tell whether there is a key at all, as the database has it now: another process may make the first one."""
     async with database.read() as connection:
-        return await key_store.any_there(connection)
+        return await key_store.has_keys(connection)
 
 
 async def verify(database: Database, text: str) -> KeyHolder | None:
@@ -90,21 +90,21 @@ async def verify(database: Database, text: str) -> KeyHolder | None:
     if not is_key(text):
         return None
     async with database.read() as connection:
-        found = await key_store.find(connection, _hashed(text))
-    if found is None:
+        key = await key_store.find(connection, _hash_key(text))
+    if key is None:
         return None
-    await _note_use(database, found)
-    return KeyHolder(found.user_id, found.email, found.display_name, found.is_admin)
+    await _note_use(database, key)
+    return KeyHolder(key.user_id, key.email, key.display_name, key.is_admin)
 
 
-async def _note_use(database: Database, found: Found) -> None:
+async def _note_use(database: Database, key: VerifiedKey) -> None:
     """Write when the key was used, if a minute has gone by; a database that takes no write now is no reason to refuse."""
-    if found.last_used_at is not None:
-        ago = datetime.now(UTC) - datetime.fromisoformat(found.last_used_at).replace(tzinfo=UTC)
-        if abs(ago) < USE_NOTED_EVERY:
+    if key.last_used_at is not None:
+        age = datetime.now(UTC) - datetime.fromisoformat(key.last_used_at).replace(tzinfo=UTC)
+        if abs(age) < USE_UPDATE_INTERVAL:
             return
     try:
         async with database.write() as connection:
-            await key_store.note_use(connection, found.id, found.last_used_at)
+            await key_store.note_use(connection, key.id, key.last_used_at)
     except UNREADABLE as error:
-        _log.warning("cannot write when API key %s was used: %s", found.id, type(error).__name__)
+        _log.warning("cannot write when API key %s was used: %s", key.id, type(error).__name__)

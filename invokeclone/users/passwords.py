@@ -55,19 +55,19 @@ def generate() -> str:
             return password
 
 
-async def hashed(password: str) -> str:
+async def hash_password(password: str) -> str:
     """Return the hash to keep of `password`."""
     return await _in_thread(partial(_hasher().hash, password))
 
 
-async def matches(password: str, kept: str | None) -> bool:
+async def matches(password: str, password_hash: str | None) -> bool:
     """Tell whether `kept` is a hash of `password`. It takes as long when there is no hash, so that time tells nothing."""
-    return await _in_thread(partial(_matches, password, kept))
+    return await _in_thread(partial(_matches, password, password_hash))
 
 
-def is_outdated(kept: str) -> bool:
+def is_outdated(password_hash: str) -> bool:
     """Tell whether `kept` was made at another cost than hashes are made today."""
-    return _hasher().check_needs_rehash(kept)
+    return _hasher().check_needs_rehash(password_hash)
 
 
 async def _in_thread(work: Callable[[], _Result]) -> _Result:
@@ -82,16 +82,16 @@ def _hasher() -> "PasswordHasher":
 
 
 @lru_cache(maxsize=1)
-def _nobodys() -> str:
+def _dummy_hash() -> str:
     return _hasher().hash(secrets.token_urlsafe())
 
 
-def _matches(password: str, kept: str | None) -> bool:
+def _matches(password: str, password_hash: str | None) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHash
 
-    nobodys = _nobodys()  # made for whoever comes first, known or not
+    dummy_hash = _dummy_hash()  # made for whoever comes first, known or not
     try:
-        found = _hasher().verify(kept or nobodys, password[: LONGEST + 1])
+        is_match = _hasher().verify(password_hash or dummy_hash, password[: LONGEST + 1])
     except (Argon2Error, InvalidHash):
         return False
-    return found and bool(kept) and len(password) <= LONGEST
+    return is_match and bool(password_hash) and len(password) <= LONGEST

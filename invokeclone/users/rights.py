@@ -67,11 +67,11 @@ def may_use_board(user: User, owner_id: str, visibility: str, open_to_all: tuple
 
 def fillable_board_id(user_id: UserId, board_id: BindParameter[Any], *, system: bool) -> ScalarSelect[Any]:
     """Select the id of a board if it exists and the images of a user (or of the `system`) may be put on it, else null."""
-    found = select(boards.c.board_id).where(boards.c.board_id == board_id)
+    statement = select(boards.c.board_id).where(boards.c.board_id == board_id)
     if not system:
         admins = select(users.c.user_id).where(users.c.user_id == user_id, users.c.is_admin == literal_column("1"))
-        found = found.where(or_(_is_fillable_board(user_id), admins.correlate(None).exists()))
-    return found.scalar_subquery()
+        statement = statement.where(or_(_is_fillable_board(user_id), admins.correlate(None).exists()))
+    return statement.scalar_subquery()
 
 
 def may_read_image(owner: ColumnElement[Any], board_id: ColumnElement[Any], user_id: UserId) -> ColumnElement[bool]:

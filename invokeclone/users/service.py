@@ -76,7 +76,7 @@ class ProtectedUser(BadRequest):
         super().__init__("The system user cannot be changed or deleted")
 
 
-class Caller(NamedTuple):
+class LoginClient(NamedTuple):
     """Where passwords come from, and how often they were wrong."""
 
     attempts: Attempts
@@ -97,17 +97,21 @@ async def setup_status(resources: Resources) -> SetupStatusResponse:
     )
 
 
-async def set_up(resources: Resources, asked: SetupRequest) -> UserDTO:
+async def set_up(resources: Resources, request: SetupRequest) -> UserDTO:
     """Make the first admin. Raise MultiuserOff, SetUpAlready, WeakPassword or EmailTaken."""
     if not resources.settings.multiuser:
         raise MultiuserOff
     async with resources.database.read() as connection:
         await _check_no_admin(connection)
-    kept = await _new_hash(resources, asked.password)
+    password_hash = await _new_hash(resources, request.password)
     async with resources.database.write() as connection:
         await _check_no_admin(connection)
         return await store.add(
-            connection, email=asked.email, display_name=asked.display_name, password_hash=kept, is_admin=True
+            connection,
+            email=request.email,
+            display_name=request.display_name,
+            password_hash=password_hash,
+            is_admin=True,
         )
 
 
@@ -118,33 +122,33 @@ async def _check_no_admin(connection: AsyncConnection) -> None:
 
 async def _new_hash(resources: Resources, password: str) -> str:
     passwords.check_strength(password, strict=resources.settings.strict_password_checking)
-    return await passwords.hashed(password)
+    return await passwords.hash_password(password)
 
 
-async def log_in(resources: Resources, caller: Caller, asked: LoginRequest) -> tuple[SignIn, UserDTO]:
+async def log_in(resources: Resources, client: LoginClient, request: LoginRequest) -> tuple[SignIn, UserDTO]:
     """Return a fresh sign-in and its account. Raise MultiuserOff, TooManyAttempts, WrongCredentials or AccountDisabled."""
     if not resources.settings.multiuser:
         raise MultiuserOff
-    caller.attempts.begin(caller.address, asked.email)
+    client.attempts.begin(client.address, request.email)
     async with resources.database.read() as connection:
-        found = await store.find(connection, asked.email)
-    right = await passwords.matches(asked.password, found.password_hash if found else None)
-    if found is None or not right:
+        account = await store.find(connection, request.email)
+    is_match = await passwords.matches(request.password, account.password_hash if account else None)
+    if account is None or not is_match:
         raise WrongCredentials
-    caller.attempts.succeeded(caller.address, asked.email)
-    if not found.user.is_active:
+    client.attempts.succeeded(client.address, request.email)
+    if not account.user.is_active:
         raise AccountDisabled
-    fresh = await passwords.hashed(asked.password) if passwords.is_outdated(found.password_hash) else None
+    new_hash = await passwords.hash_password(request.password) if passwords.is_outdated(account.password_hash) else None
     async with resources.database.write() as connection:
-        if await store.get_hash(connection, found.user.user_id) != found.password_hash:
+        if await store.get_hash(connection, account.user.user_id) != account.password_hash:
             raise WrongCredentials
-        if fresh:
-            await store.replace_hash(connection, found.user.user_id, found.password_hash, fresh, revoke=False)
-        user = await store.change(connection, found.user.user_id, last_login_at=now())
+        if new_hash:
+            await store.replace_hash(connection, account.user.user_id, account.password_hash, new_hash, revoke=False)
+        user = await store.change(connection, account.user.user_id, last_login_at=now())
         secret = await store.secret(connection)
     if not user.is_active:
         raise AccountDisabled
-    return _sign_in(user, secret, remember_me=asked.remember_me), user
+    return _sign_in(user, secret, remember_me=request.remember_me), user
 
 
 def _sign_in(user: UserDTO, secret: str, *, remember_me: bool) -> SignIn:
@@ -160,7 +164,7 @@ def _sign_in(user: UserDTO, secret: str, *, remember_me: bool) -> SignIn:
     )
 
 
-def renewed(sign_in: SignIn, user: UserDTO) -> SignIn | None:
+def renew(sign_in: SignIn, user: UserDTO) -> SignIn | None:
     """Return the sign-in after a change to its own account; None when the account is closed."""
     if not user.is_active:
         return None
@@ -173,47 +177,47 @@ async def get(resources: Resources, user_id: str) -> UserDTO:
         return await store.get(connection, user_id)
 
 
-async def change_own(
-    resources: Resources, caller: Caller, sign_in: SignIn, changes: UserProfileUpdateRequest
+async def change_profile(
+    resources: Resources, client: LoginClient, sign_in: SignIn, changes: UserProfileUpdateRequest
 ) -> UserDTO:
     """Change one's own name or password; a new password ends all earlier tokens. Raise WrongPassword or WeakPassword."""
-    hashes = await _own_hashes(resources, caller, sign_in, changes) if changes.new_password is not None else None
+    hashes = await _profile_hashes(resources, client, sign_in, changes) if changes.new_password is not None else None
     async with resources.database.write() as connection:
         before = await store.get(connection, sign_in.user_id)
         if hashes and not await store.replace_hash(connection, sign_in.user_id, *hashes, revoke=True):
             raise WrongPassword
         values = {} if changes.display_name is None else {"display_name": changes.display_name}
         after = await store.change(connection, sign_in.user_id, **values)
-    _tell(resources, before, after)
+    _emit_access_change(resources, before, after)
     return after
 
 
-async def _own_hashes(
-    resources: Resources, caller: Caller, sign_in: SignIn, changes: UserProfileUpdateRequest
+async def _profile_hashes(
+    resources: Resources, client: LoginClient, sign_in: SignIn, changes: UserProfileUpdateRequest
 ) -> tuple[str, str]:
     """Return the hash of the current password, which is right, and that of the new one."""
-    caller.attempts.begin(caller.address, sign_in.email)
+    client.attempts.begin(client.address, sign_in.email)
     async with resources.database.read() as connection:
-        kept = await store.get_hash(connection, sign_in.user_id)
-    if not await passwords.matches(changes.current_password or "", kept) or kept is None:
+        current_hash = await store.get_hash(connection, sign_in.user_id)
+    if not await passwords.matches(changes.current_password or "", current_hash) or current_hash is None:
         raise WrongPassword
-    caller.attempts.succeeded(caller.address, sign_in.email)
-    return kept, await _new_hash(resources, changes.new_password or "")
+    client.attempts.succeeded(client.address, sign_in.email)
+    return current_hash, await _new_hash(resources, changes.new_password or "")
 
 
 # Everybody's accounts, for admins
 
 
-async def create(resources: Resources, asked: AdminUserCreateRequest) -> UserDTO:
+async def create(resources: Resources, request: AdminUserCreateRequest) -> UserDTO:
     """Make an account. Raise WeakPassword or EmailTaken."""
-    kept = await _new_hash(resources, asked.password)
+    password_hash = await _new_hash(resources, request.password)
     async with resources.database.write() as connection:
         return await store.add(
             connection,
-            email=asked.email,
-            display_name=asked.display_name,
-            password_hash=kept,
-            is_admin=asked.is_admin,
+            email=request.email,
+            display_name=request.display_name,
+            password_hash=password_hash,
+            is_admin=request.is_admin,
         )
 
 
@@ -235,9 +239,9 @@ async def change(resources: Resources, user_id: str, changes: AdminUserUpdateReq
         if closed or changes.is_admin is False:
             await _check_not_last(connection, before)
         if closed or changes.password is not None:
-            values["token_epoch"] = store.revoked()
+            values["token_epoch"] = store.next_token_epoch()
         after = await store.change(connection, user_id, **values)
-    _tell(resources, before, after)
+    _emit_access_change(resources, before, after)
     return after
 
 
@@ -247,7 +251,7 @@ async def remove(resources: Resources, user_id: str) -> None:
         before = await _changeable(connection, user_id)
         await _check_not_last(connection, before)
         await store.remove(connection, user_id)
-    _tell(resources, before, before.model_copy(update={"is_active": False, "is_admin": False}))
+    _emit_access_change(resources, before, before.model_copy(update={"is_active": False, "is_admin": False}))
 
 
 async def _changeable(connection: AsyncConnection, user_id: str) -> UserDTO:
@@ -261,7 +265,7 @@ async def _check_not_last(connection: AsyncConnection, user: UserDTO) -> None:
         raise LastAdmin
 
 
-def _tell(resources: Resources, before: UserDTO, after: UserDTO) -> None:
+def _emit_access_change(resources: Resources, before: UserDTO, after: UserDTO) -> None:
     rights = (after.is_admin, after.is_active, after.token_epoch)
     if rights != (before.is_admin, before.is_active, before.token_epoch):
         resources.events.emit(

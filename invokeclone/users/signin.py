@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter
 from invokeclone.tables import app_state, users
 from invokeclone.users import tokens
 from invokeclone.users.tokens import Claims
@@ -25,8 +25,8 @@ UNREADABLE = (SQLAlchemyError, sqlite3.Error, OSError)
 
 _log = log.get("users")
 
-_SECRET = Prepared(select(app_state.c.value).where(app_state.c.key == SECRET))
-_ACCOUNT = Prepared(
+_SECRET = PreparedStatement(select(app_state.c.value).where(app_state.c.key == SECRET))
+_ACCOUNT = PreparedStatement(
     select(
         users.c.user_id, users.c.email, users.c.display_name, users.c.is_admin, users.c.is_active, users.c.token_epoch
     ).where(users.c.user_id == parameter("user_id"))
@@ -75,14 +75,14 @@ async def verify(database: Database, token: str, *, media: bool = False) -> Sign
     if len(token) > LONGEST_TOKEN:
         return None
     async with database.read() as connection:
-        secret = await known_secret(connection)
+        secret = await read_secret(connection)
         claims = tokens.read(token, secret) if secret else None
         if secret is None or claims is None or (claims.media and not media):
             return None
         return await _account(connection, claims, secret)
 
 
-async def known_secret(connection: AsyncConnection) -> str | None:
+async def read_secret(connection: AsyncConnection) -> str | None:
     """Return the secret that tokens are signed with, None before the first token was made."""
     row = await _SECRET.first(connection)
     return str(row[0]) if row else None
@@ -107,7 +107,7 @@ async def _account(connection: AsyncConnection, claims: Claims, secret: str) -> 
     )
 
 
-class Standing(NamedTuple):
+class AccountStatus(NamedTuple):
     """What an account is at the moment."""
 
     is_active: bool
@@ -115,22 +115,22 @@ class Standing(NamedTuple):
     token_epoch: int
 
 
-async def standing(database: Database, user_id: str) -> Standing | None:
+async def account_status(database: Database, user_id: str) -> AccountStatus | None:
     """Return what an account is; None when it is gone."""
     async with database.read() as connection:
         row = await _ACCOUNT.first(connection, user_id=user_id)
-    return Standing(bool(row[4]), bool(row[3]), int(row[5])) if row else None
+    return AccountStatus(bool(row[4]), bool(row[3]), int(row[5])) if row else None
 
 
 async def may_run(database: Database, user_id: str) -> bool:
     """Tell whether an account is there and active; also false when the database cannot tell, asked three times."""
-    for left in reversed(range(LOOKUPS)):
+    for attempts_left in reversed(range(LOOKUPS)):
         try:
-            found = await standing(database, user_id)
+            status = await account_status(database, user_id)
         except UNREADABLE as error:
             _log.warning("cannot read whether user %s may run items: %s", user_id, error)
-            if left:
+            if attempts_left:
                 await asyncio.sleep(LOOKUP_WAIT_S)
         else:
-            return found is not None and found.is_active
+            return status is not None and status.is_active
     return False

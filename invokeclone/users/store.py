@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import BadRequest, NotFound
-from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import app_state, users
 from invokeclone.users.schemas import UserDTO
@@ -30,9 +30,11 @@ _COLUMNS = (
     users.c.last_login_at,
     users.c.token_epoch,
 )
-_NEW_SECRET = Prepared(insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=parameter("secret")))
+_NEW_SECRET = PreparedStatement(
+    insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=parameter("secret"))
+)
 """Prepared, because `log_sql` doesn't see it."""
-_PEOPLE = users.c.user_id != SYSTEM_ID
+_NOT_SYSTEM = users.c.user_id != SYSTEM_ID
 
 
 class UserNotFound(NotFound):
@@ -49,7 +51,7 @@ class EmailTaken(BadRequest):
         super().__init__(f"A user with the address {email} exists already")
 
 
-class Kept(NamedTuple):
+class UserCredentials(NamedTuple):
     """An account with the hash of its password."""
 
     user: UserDTO
@@ -59,30 +61,30 @@ class Kept(NamedTuple):
 def _user(row: RowMapping) -> UserDTO:
     """Make a row public; the owner of single-user mode's things is nobody's account, and so no admin."""
     values = dict(row)
-    seen = values["last_login_at"]
-    values["last_login_at"] = datetime.fromisoformat(seen).replace(tzinfo=UTC) if seen else None
+    last_login = values["last_login_at"]
+    values["last_login_at"] = datetime.fromisoformat(last_login).replace(tzinfo=UTC) if last_login else None
     values["is_admin"] = values["is_admin"] and values["user_id"] != SYSTEM_ID
     return UserDTO(**{name: values[name] for name in UserDTO.model_fields})
 
 
 async def has_admin(connection: AsyncConnection) -> bool:
     """Tell whether anybody has been made an admin; the owner of single-user mode's things doesn't count."""
-    return await _exists(connection, users.c.is_admin, _PEOPLE)
+    return await _exists(connection, users.c.is_admin, _NOT_SYSTEM)
 
 
 async def has_other_admin(connection: AsyncConnection, user_id: str) -> bool:
     """Tell whether an active admin besides this one exists."""
-    return await _exists(connection, users.c.is_admin, users.c.is_active, _PEOPLE, users.c.user_id != user_id)
+    return await _exists(connection, users.c.is_admin, users.c.is_active, _NOT_SYSTEM, users.c.user_id != user_id)
 
 
 async def _exists(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> bool:
-    found = select(users.c.user_id).where(*conditions).limit(1)
-    return (await connection.execute(found)).first() is not None
+    statement = select(users.c.user_id).where(*conditions).limit(1)
+    return (await connection.execute(statement)).first() is not None
 
 
 async def list_all(connection: AsyncConnection) -> list[UserDTO]:
     """Return all accounts, the newest first."""
-    query = select(*_COLUMNS).where(_PEOPLE).order_by(users.c.created_at.desc(), users.c.user_id)
+    query = select(*_COLUMNS).where(_NOT_SYSTEM).order_by(users.c.created_at.desc(), users.c.user_id)
     return [_user(row) for row in (await connection.execute(query)).mappings()]
 
 
@@ -94,11 +96,11 @@ async def get(connection: AsyncConnection, user_id: str) -> UserDTO:
     return _user(row)
 
 
-async def find(connection: AsyncConnection, email: str) -> Kept | None:
+async def find(connection: AsyncConnection, email: str) -> UserCredentials | None:
     """Return the account with exactly this address, capitals and all, if there is one."""
     query = select(*_COLUMNS, users.c.password_hash).where(users.c.email == email)
     row = (await connection.execute(query)).mappings().first()
-    return Kept(_user(row), row["password_hash"]) if row else None
+    return UserCredentials(_user(row), row["password_hash"]) if row else None
 
 
 async def get_hash(connection: AsyncConnection, user_id: str) -> str | None:
@@ -147,6 +149,6 @@ async def secret(connection: AsyncConnection) -> str:
     return str((await connection.execute(query)).scalar_one())
 
 
-def revoked() -> ColumnElement[int]:
+def next_token_epoch() -> ColumnElement[int]:
     """Return the value of `token_epoch` that ends all tokens of an account."""
     return users.c.token_epoch + 1

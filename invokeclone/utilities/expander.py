@@ -15,11 +15,11 @@ from invokeclone.kit.process.processes import end_with_parent
 
 MEMORY = 1 << 30
 IDLE_S = 120.0
-MOST_CHARACTERS = 20_000_000
-DEEPEST = 2_000
+MAX_CHARACTERS = 20_000_000
+MAX_RECURSION = 2_000
 
 
-class TooMuch(Exception):
+class OutputTooLong(Exception):
     """The prompts would be longer than anybody could use."""
 
 
@@ -41,11 +41,11 @@ def _expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: b
     method = SamplingMethod.COMBINATORIAL if combinatorial else SamplingMethod.RANDOM
     context = SamplingContext(method, WildcardManager(), rand=Random(seed))
     prompts, characters = [], 0
-    for found in context.sample_prompts(prompt, max_prompts):
-        prompts.append(str(found))
+    for sample in context.sample_prompts(prompt, max_prompts):
+        prompts.append(str(sample))
         characters += len(prompts[-1])
-        if characters > MOST_CHARACTERS:
-            raise TooMuch(f"The prompts have more than {MOST_CHARACTERS} characters")
+        if characters > MAX_CHARACTERS:
+            raise OutputTooLong(f"The prompts have more than {MAX_CHARACTERS} characters")
     return prompts
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     end_with_parent()
     _bound_memory()
     logging.disable()
-    sys.setrecursionlimit(DEEPEST)
+    sys.setrecursionlimit(MAX_RECURSION)
     while select.select([sys.stdin], [], [], IDLE_S)[0]:
         line = sys.stdin.readline()
         if not line:

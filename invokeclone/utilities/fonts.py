@@ -40,12 +40,12 @@ class Face:
 
 def families(folder: Path) -> UserFontsResponse:
     """Return the families in a folder and its subfolders, by name. For a thread: it reads every file that is new."""
-    found: dict[str, list[tuple[str, Face]]] = {}
+    faces_by_family: dict[str, list[tuple[str, Face]]] = {}
     for file in _files(folder):
         status = file.stat()
         face = _face(file, status.st_mtime_ns, status.st_size)
-        found.setdefault(face.family.casefold(), []).append((file.relative_to(folder).as_posix(), face))
-    return UserFontsResponse(fonts=[_family(key, faces) for key, faces in sorted(found.items())])
+        faces_by_family.setdefault(face.family.casefold(), []).append((file.relative_to(folder).as_posix(), face))
+    return UserFontsResponse(fonts=[_family(key, faces) for key, faces in sorted(faces_by_family.items())])
 
 
 def find(folder: Path, name: str) -> tuple[Path, str]:
@@ -83,7 +83,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _family(key: str, faces: list[tuple[str, Face]]) -> UserFont:
-    faces = sorted(faces, key=lambda found: (found[1].style != "normal", abs(found[1].weight - REGULAR), found[0]))
+    faces = sorted(faces, key=lambda entry: (entry[1].style != "normal", abs(entry[1].weight - REGULAR), entry[0]))
     path, first = faces[0]
     return UserFont(
         id=f"user:{key}",
@@ -93,7 +93,7 @@ def _family(key: str, faces: list[tuple[str, Face]]) -> UserFont:
         url=_url(path),
         faces=[
             UserFontFace(path=path, url=_url(path), weight=face.weight, style=face.style)
-            for path, face in sorted(faces, key=lambda found: (found[1].weight, found[1].style != "normal", found[0]))
+            for path, face in sorted(faces, key=lambda entry: (entry[1].weight, entry[1].style != "normal", entry[0]))
         ],
     )
 
@@ -111,15 +111,15 @@ def _face(file: Path, _changed_at: int, size: int) -> Face:
         return Face(file.stem)
     try:
         with file.open("rb") as data, TTFont(data, lazy=True) as font:
-            return _said_by(font, file.stem)
+            return _read_face(font, file.stem)
     except Exception:  # noqa: BLE001  (fontTools raises whatever a broken table makes it stumble over)
         return Face(file.stem)
 
 
-def _said_by(font: "TTFont", name: str) -> Face:
+def _read_face(font: "TTFont", name: str) -> Face:
     names = font.get("name")
-    found = [names.getDebugName(number) or "" for number in FAMILY_NAMES] if names else []
-    family = next((text.strip() for text in found if text.strip()), name)
+    candidates = [names.getDebugName(number) or "" for number in FAMILY_NAMES] if names else []
+    family = next((text.strip() for text in candidates if text.strip()), name)
     weight, italic = REGULAR, False
     if "OS/2" in font:
         weight = min(max(int(font["OS/2"].usWeightClass), 1), 1000)

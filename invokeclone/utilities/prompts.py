@@ -10,16 +10,16 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.utilities.schemas import DynamicPromptsResponse
 
 COMMAND = (sys.executable, "-m", "invokeclone.utilities.expander")
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 LONGEST_ANSWER = 256 * 1024 * 1024
 
 
 class PromptExpander:
     """The process, started when first needed and again whenever it has ended. All methods belong on the event loop."""
 
-    def __init__(self, patience: float = PATIENCE_S) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
         """Allow `patience` seconds for each request."""
-        self._process = LineServer(COMMAND, patience=patience, line_limit=LONGEST_ANSWER)
+        self._process = LineServer(COMMAND, timeout_s=timeout_s, line_limit=LONGEST_ANSWER)
 
     async def expand(
         self, prompt: str, max_prompts: int, seed: int | None, *, combinatorial: bool

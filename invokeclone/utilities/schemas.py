@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-MOST_TOKENS = 2048
+MAX_TOKENS = 2048
 HIGHEST_SEED = 2**32 - 1
 DESCRIBE = "Describe this image in detail for use as an AI image generation prompt."
 
@@ -45,7 +45,7 @@ class ExpandPromptRequest(BaseModel):
 
     prompt: str = Field(description="The prompt.")
     model_key: str = Field(description="The key of a text_llm model.")
-    max_tokens: int = Field(default=300, ge=1, le=MOST_TOKENS, description="Most tokens to write.")
+    max_tokens: int = Field(default=300, ge=1, le=MAX_TOKENS, description="Most tokens to write.")
     system_prompt: str | None = Field(default=None, description="What the model is told to be.")
     seed: int | None = Field(default=None, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable.")
     task_id: str | None = Field(default=None, description="The id under which to send events of the progress.")

@@ -20,35 +20,35 @@ from invokeclone.utilities.schemas import (
     ImageToPromptResponse,
 )
 
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 REQUEST = "write_text"
 
 
 async def expand(
-    resources: Resources, workers: Workers, user: User, asked: ExpandPromptRequest
+    resources: Resources, workers: Workers, user: User, request: ExpandPromptRequest
 ) -> ExpandPromptResponse:
     """Return a longer prompt. Raises UnknownModelException, WrongModel, NoWorker, SuggestionFailed."""
-    seed = asked.seed if asked.seed is not None else secrets.randbelow(HIGHEST_SEED + 1)
-    await _require(resources, asked.model_key, ModelType.TextLLM)
+    seed = request.seed if request.seed is not None else secrets.randbelow(HIGHEST_SEED + 1)
+    await _require(resources, request.model_key, ModelType.TextLLM)
     body = {
-        "prompt": asked.prompt,
-        "system_prompt": asked.system_prompt,
-        "max_tokens": asked.max_tokens,
+        "prompt": request.prompt,
+        "system_prompt": request.system_prompt,
+        "max_tokens": request.max_tokens,
         "seed": seed,
-        "model_key": asked.model_key,
+        "model_key": request.model_key,
     }
-    text = await _written(resources, workers, user, asked.task_id, body)
+    text = await _run_task(resources, workers, user, request.task_id, body)
     return ExpandPromptResponse(expanded_prompt=text, seed=seed)
 
 
 async def describe(
-    resources: Resources, workers: Workers, user: User, asked: ImageToPromptRequest
+    resources: Resources, workers: Workers, user: User, request: ImageToPromptRequest
 ) -> ImageToPromptResponse:
     """Return an image in words. Raises as `expand` does, and ImageNotFound, ImageNotYours."""
-    await _require(resources, asked.model_key, ModelType.LlavaOnevision)
-    path = await images.path(resources, asked.image_name, user=user)
-    body = {"image": str(path), "instruction": asked.instruction, "model_key": asked.model_key}
-    return ImageToPromptResponse(prompt=await _written(resources, workers, user, asked.task_id, body))
+    await _require(resources, request.model_key, ModelType.LlavaOnevision)
+    path = await images.path(resources, request.image_name, user=user)
+    body = {"image": str(path), "instruction": request.instruction, "model_key": request.model_key}
+    return ImageToPromptResponse(prompt=await _run_task(resources, workers, user, request.task_id, body))
 
 
 async def _require(resources: Resources, key: str, model_type: ModelType) -> None:
@@ -60,12 +60,12 @@ async def _require(resources: Resources, key: str, model_type: ModelType) -> Non
         )
 
 
-async def _written(
+async def _run_task(
     resources: Resources, workers: Workers, user: User, task_id: str | None, body: dict[str, Any]
 ) -> str:
     """Have a worker write; tell how it ended if the user gave the task an id."""
     try:
-        answer = await _asked(workers, {**body, "task_id": task_id, "user_id": user.user_id})
+        answer = await _ask_worker(workers, {**body, "task_id": task_id, "user_id": user.user_id})
     except InvokeCloneError as error:
         if task_id is not None:
             resources.events.emit(LLMTaskErrorEvent(task_id=task_id, user_id=user.user_id, error=str(error)))
@@ -75,13 +75,13 @@ async def _written(
     return answer
 
 
-async def _asked(workers: Workers, body: dict[str, Any]) -> str:
+async def _ask_worker(workers: Workers, body: dict[str, Any]) -> str:
     try:
-        answer = await workers.ask_one(REQUEST, body, PATIENCE_S)
+        answer = await workers.ask_one(REQUEST, body, TIMEOUT_S)
     except Unavailable as error:
         raise NoWorker(str(error)) from error
     except TimeoutError as error:
-        raise SuggestionFailed(f"the model took over {PATIENCE_S:.0f} s") from error
+        raise SuggestionFailed(f"the model took over {TIMEOUT_S:.0f} s") from error
     if answer.get("error") is not None:
         raise SuggestionFailed(str(answer["error"]))
     return str(answer["text"])

@@ -79,9 +79,9 @@ class InvocationCache:
 
     def forget(self, names: Collection[str]) -> None:
         """Drop every output that mentions one of `names`, because what it names is gone."""
-        gone = {name.encode() for name in names}
+        encoded_names = {name.encode() for name in names}
         with self._lock:
-            for key in [key for key, entry in self._entries.items() if not gone.isdisjoint(entry.names)]:
+            for key in [key for key, entry in self._entries.items() if not encoded_names.isdisjoint(entry.names)]:
                 self._unname(self._entries.pop(key))
 
     def mentions(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
+from invokeclone.graph.checkpoints import POLL_INTERVAL_S, checkpoint
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.identify import registry
@@ -84,7 +84,7 @@ class Engine:
 
     def wait_until_imported(self) -> None:
         """Wait for the warm-up, if there is one. Raises CanceledException when this thread's node is canceled meanwhile."""
-        while not self._imported.wait(LOOK_EVERY_S):
+        while not self._imported.wait(POLL_INTERVAL_S):
             checkpoint()
 
     def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
@@ -137,10 +137,10 @@ class Engine:
         """Return the model cache's figures of this process; never waits."""
         return ModelCacheUsage(*self._cache.usage()) if self._cache else ModelCacheUsage()
 
-    def resident(self, most: int = 50) -> list[str]:
+    def resident(self, limit: int = 50) -> list[str]:
         """Return the keys of the models in the cache, whole or a part of each, the `most` that were used last; never waits."""
         keys = reversed(self._cache.keys()) if self._cache else ()
-        return list(dict.fromkeys(key.partition(":")[0] for key in keys))[:most]
+        return list(dict.fromkeys(key.partition(":")[0] for key in keys))[:limit]
 
     def empty(self) -> None:
         """Drop every model that is not in use; may wait for a load that is going on."""
@@ -187,24 +187,24 @@ def describe_devices() -> list[dict[str, str]]:
     """Return the devices that could run items, as `{device, name}`; imports torch."""
     devices = _part("devices")
     names = devices.available_devices()
-    found = [{"device": name, "name": str(devices.device_name(name))} for name in names]
+    descriptions = [{"device": name, "name": str(devices.device_name(name))} for name in names]
     if "cpu" not in names:
-        found.append({"device": "cpu", "name": str(devices.device_name("cpu"))})
-    return found
+        descriptions.append({"device": "cpu", "name": str(devices.device_name("cpu"))})
+    return descriptions
 
 
-def first_device(asked: str) -> str:
+def first_device(device_setting: str) -> str:
     """Return the device to serve for `asked`: itself, or what `auto` finds; torch is imported only if there may be a GPU."""
-    if asked != "auto":
-        return asked
-    if _surely_without_gpu():
+    if device_setting != "auto":
+        return device_setting
+    if _has_no_gpu():
         return "cpu"
     with contextlib.suppress(ImportError):
         return str(_part("devices").available_devices()[0])
     return "cpu"
 
 
-def _surely_without_gpu() -> bool:
+def _has_no_gpu() -> bool:
     """Tell cheaply that there is no GPU: torch was built without any, or Linux has no device file of one."""
     if not sys.platform.startswith("linux"):
         return False
@@ -213,5 +213,5 @@ def _surely_without_gpu() -> bool:
             return True
     except PackageNotFoundError:
         return True
-    places = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/dri", "/dev/accel")
-    return not any(Path(place).exists() for place in places)
+    device_files = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/dri", "/dev/accel")
+    return not any(Path(device_file).exists() for device_file in device_files)

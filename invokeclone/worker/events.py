@@ -19,7 +19,7 @@ class Channel(Protocol):
         ...
 
 
-class Identified(Protocol):
+class ItemIdentity(Protocol):
     """What of a queue item its events repeat."""
 
     @property
@@ -41,7 +41,7 @@ class Identified(Protocol):
 class ItemEvents:
     """Makes the events of one queue item's nodes."""
 
-    def __init__(self, channel: Channel, item: Identified, device: str) -> None:
+    def __init__(self, channel: Channel, item: ItemIdentity, device: str) -> None:
         """Send over `channel`; `device` appears in progress unless it is the CPU or MPS."""
         self.channel = channel
         self.device = device if device.startswith(("cuda", "xpu")) else None
@@ -74,8 +74,8 @@ class NodeEvents:
 
     def progress(self, message: str, percentage: float | None, image: dict[str, Any] | None) -> None:
         """Tell how far it is: percentage 0-1 or None; image is a ProgressImage (width, height, dataURL) or None."""
-        more = {"message": message, "percentage": percentage, "image": image, "device": self._item.device}
-        self._item.channel.event("invocation_progress", self._payload(more), droppable=True)
+        fields = {"message": message, "percentage": percentage, "image": image, "device": self._item.device}
+        self._item.channel.event("invocation_progress", self._payload(fields), droppable=True)
 
     def complete(self, result_json: bytes) -> None:
         """Tell that it is done and what it put out."""
@@ -83,10 +83,10 @@ class NodeEvents:
 
     def error(self, error_type: str, error_message: str, error_traceback: str) -> None:
         """Tell that it failed; sent after the item's own change of status."""
-        more = {"error_type": error_type, "error_message": error_message, "error_traceback": error_traceback}
-        self._item.channel.event("invocation_error", self._payload(more))
+        fields = {"error_type": error_type, "error_message": error_message, "error_traceback": error_traceback}
+        self._item.channel.event("invocation_error", self._payload(fields))
 
-    def _payload(self, more: dict[str, Any]) -> bytes:
+    def _payload(self, fields: dict[str, Any]) -> bytes:
         return orjson.dumps(
-            {"timestamp": timestamp(), **self._item.common, **self._node, **more}, option=orjson.OPT_SERIALIZE_NUMPY
+            {"timestamp": timestamp(), **self._item.common, **self._node, **fields}, option=orjson.OPT_SERIALIZE_NUMPY
         )

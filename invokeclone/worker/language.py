@@ -13,13 +13,13 @@ from typing import Any
 from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit import log
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.interfaces.tools import Tools
 
-EVERY_S = 0.2
+PROGRESS_INTERVAL_S = 0.2
 """Seconds between two words about progress."""
 
 _log = log.get("worker.language")
@@ -45,34 +45,34 @@ class Language:
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}
 
     def _write(self, config: Any, body: dict[str, Any]) -> str:
-        tell = self._teller(body)
-        tell("loading_model", f"Loading {config.name}", None, None)
+        report = self._teller(body)
+        report("loading_model", f"Loading {config.name}", None, None)
         path = (self._tools.resources.settings.models_path / config.path).absolute()
         load = self._tools.engine.load
         loaded = load(config, path, None)
         tokenizer = load(config, path, SubModelType.Tokenizer)
         pipeline = importlib.import_module("invokeclone.components.language_models.pipeline")
         total = int(body.get("max_tokens") or pipeline.DESCRIPTION_TOKENS)
-        told = _sometimes(lambda count: tell("generating", f"{count} of at most {total} tokens", count, total))
-        tell("generating", "Writing", 0, total)
+        on_tokens = _throttle(lambda count: report("generating", f"{count} of at most {total} tokens", count, total))
+        report("generating", "Writing", 0, total)
         with tokenizer as words, loaded as model:
             if "image" not in body:
                 system_prompt = body["system_prompt"] if body["system_prompt"] is not None else SYSTEM_PROMPT
-                made: str = pipeline.write(
+                text: str = pipeline.write(
                     *(model, words, body["prompt"], system_prompt),
                     max_tokens=total,
                     seed=int(body["seed"]),
                     device=loaded.device,
-                    told=told,
+                    on_tokens=on_tokens,
                 )
-                return made
+                return text
             with load(config, path, SubModelType.Scheduler) as processor:
-                described: str = pipeline.describe(
-                    *(model, words, processor, _picture(Path(body["image"])), body["instruction"]),
+                description: str = pipeline.describe(
+                    *(model, words, processor, _read_image(Path(body["image"])), body["instruction"]),
                     device=loaded.device,
-                    told=told,
+                    on_tokens=on_tokens,
                 )
-                return described
+                return description
 
     def _teller(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
         """Return what tells the user of progress; nothing is told of a task without an id."""
@@ -98,18 +98,18 @@ class Language:
         return tell
 
 
-def _sometimes(told: Callable[[int], None]) -> Callable[[int], None]:
+def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
     """Return `told`, called no more often than makes sense."""
     last = [0.0]
 
     def tell(count: int) -> None:
-        if time.monotonic() - last[0] >= EVERY_S:
+        if time.monotonic() - last[0] >= PROGRESS_INTERVAL_S:
             last[0] = time.monotonic()
-            told(count)
+            callback(count)
 
     return tell
 
 
-def _picture(path: Path) -> Any:
-    with open_own(path) as image:
+def _read_image(path: Path) -> Any:
+    with open_stored_image(path) as image:
         return image.convert("RGB")

@@ -28,7 +28,7 @@ PAUSE_AFTER_ERROR_S = 1.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
 """Waits between tries to write to a database that is locked, full or failing; the last one repeats."""
 REMEMBERED_CANCELS = 1000
-PASSING = (OperationalError, NoConnection, OSError)
+TRANSIENT_ERRORS = (OperationalError, NoConnection, OSError)
 """Errors of a database that may be gone the next time: locked, disk full, I/O."""
 
 _log = log.get("worker.loop")
@@ -77,7 +77,7 @@ class Runner(Protocol):
         ...
 
 
-class Pulse(Protocol):
+class HeartbeatSink(Protocol):
     """What the loop tells the server about itself."""
 
     def heartbeat(self, item_id: int | None) -> None:
@@ -94,11 +94,11 @@ class _Current:
 class Loop:
     """One worker's loop. `wake`, `cancel` and `stop` are called on its event loop."""
 
-    def __init__(self, queue: Queue, runner: Runner, pulse: Pulse) -> None:
+    def __init__(self, queue: Queue, runner: Runner, heartbeat_sink: HeartbeatSink) -> None:
         """Take items of `queue` and run them with `runner`."""
         self._queue = queue
         self._runner = runner
-        self._pulse = pulse
+        self._pulse = heartbeat_sink
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._current: _Current | None = None
@@ -140,7 +140,7 @@ class Loop:
 
     async def run(self) -> None:
         """Turn until stopped."""
-        beating = asyncio.create_task(self._beat(), name="heartbeat")
+        heartbeat_task = asyncio.create_task(self._beat(), name="heartbeat")
         try:
             while not self._stopping.is_set():
                 try:
@@ -149,7 +149,7 @@ class Loop:
                     _log.exception("the worker's loop stumbled")
                     await self._rest(PAUSE_AFTER_ERROR_S)
         finally:
-            beating.cancel()
+            heartbeat_task.cancel()
             self._thread.shutdown(wait=False)
 
     async def _turn(self) -> None:
@@ -189,12 +189,12 @@ class Loop:
         What can't be written at all (a session that is no text, say) must not leave the item running forever.
         """
         try:
-            ours = await self._insist(item, outcome)
+            is_settled = await self._insist(item, outcome)
         except Exception as error:  # noqa: BLE001  (the item fails with what was wrong with its end)
             _log.exception("the end of item %s can't be written", item.item_id)
             outcome = Outcome("failed", None, describe(error), broken=True)
-            ours = await self._insist(item, outcome)
-        if ours and outcome.announce:
+            is_settled = await self._insist(item, outcome)
+        if is_settled and outcome.announce:
             outcome.announce()
         if outcome.broken:
             await self._rest(PAUSE_AFTER_ERROR_S)
@@ -204,7 +204,7 @@ class Loop:
         while True:
             try:
                 return await self._queue.finish(item, outcome)
-            except PASSING as error:
+            except TRANSIENT_ERRORS as error:
                 if self._stopping.is_set() and tries >= len(RETRY_S):
                     raise
                 wait = RETRY_S[min(tries, len(RETRY_S) - 1)]
@@ -228,12 +228,12 @@ class Loop:
             current = self._current
             if current is None or current.canceled.is_set():
                 continue
-            with contextlib.suppress(*PASSING):
+            with contextlib.suppress(*TRANSIENT_ERRORS):
                 if not await self._queue.wanted(current.item):
                     self._interrupt(current)
 
 
-_WITHOUT_MEMORY = (
+_OUT_OF_MEMORY_HINT = (
     " - the device's memory is full: generate smaller or fewer images, or set enable_partial_loading, fp8_storage of the model or "
     "force_tiled_decode"
 )
@@ -243,5 +243,5 @@ def describe(error: BaseException) -> ItemError:
     """Return the three error fields of `error`."""
     message = str(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
-        message = f"{message}{_WITHOUT_MEMORY}"
+        message = f"{message}{_OUT_OF_MEMORY_HINT}"
     return ItemError(type(error).__name__, message, "".join(traceback.format_exception(error)))

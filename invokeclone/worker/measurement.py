@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
-from invokeclone.kit.metrics import Numbers
+from invokeclone.kit.metrics import MetricValues
 from invokeclone.worker import metrics
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
@@ -24,7 +24,7 @@ class Measurement:
         self._device = device
         self._cache = cache
         self._engine = engine
-        self._numbers = Numbers(metrics.METRICS)
+        self._numbers = MetricValues(metrics.METRICS)
         self._lock = threading.Lock()
 
     def add(self, session: Session, status: str) -> None:
@@ -59,7 +59,7 @@ class Measurement:
 
 def main_base(session: Session) -> str:
     """Return the base of the first main model that a session's nodes used, else of any model with a base of its own."""
-    configs = [known.config for known in session.models.values()]
+    configs = [record.config for record in session.models.values()]
     for config in sorted(configs, key=lambda config: config.type != ModelType.Main):
         if config.base not in (BaseModelType.Any, BaseModelType.Unknown):
             return str(BaseModelType(config.base).value)

@@ -67,7 +67,7 @@ class DatabaseQueue:
 
     async def wanted(self, item: ClaimedItem) -> bool:
         """Tell whether the row says that the item is being run."""
-        return await service.is_wanted(self._resources, item.item_id)
+        return await service.is_running(self._resources, item.item_id)
 
 
 class Process:
@@ -135,7 +135,7 @@ class Process:
 
     def _gone(self) -> None:
         """Start the clock right here, as the loop may be busy: the server closed the link."""
-        _hard_end_after(GRACE_S)
+        _exit_after(GRACE_S)
         with contextlib.suppress(RuntimeError):
             self._events.call_soon_threadsafe(self._end, "the server is gone")
 
@@ -143,7 +143,7 @@ class Process:
         if self._reason is None:
             self._reason = reason
             _log.info("worker %s ends: %s", self._device, reason, extra={"action": "end_worker"})
-            _hard_end_after(GRACE_S)
+            _exit_after(GRACE_S)
             self._loop.stop()
 
     def _handle(self, message: Message) -> None:
@@ -190,7 +190,7 @@ class Process:
             self._link.reply(request_id, answer)
 
 
-def _hard_end_after(seconds: float) -> None:
+def _exit_after(seconds: float) -> None:
     """End the process `seconds` from now whatever Python code is doing; where it hung goes to the log.
 
     faulthandler's clock runs outside the interpreter. A later call sets the clock anew.
@@ -202,12 +202,12 @@ def own_folder(parent: Path, device: str) -> Path:
     """Return a folder for this process alone (not made yet), and remove those of workers that are no more."""
     prefix = f"worker-{device.replace(':', '-')}-"
     for other in parent.glob(f"{prefix}*"):
-        if not processes.runs(other.name.removeprefix(prefix)):
+        if not processes.is_running(other.name.removeprefix(prefix)):
             shutil.rmtree(other, ignore_errors=True)
     return parent / f"{prefix}{os.getpid()}"
 
 
-def serve(asked: str, incoming: int, outgoing: int) -> None:
+def serve(device_setting: str, incoming: int, outgoing: int) -> None:
     """Take the hello from `incoming` and be the worker for device `asked` (or `auto`) until its end."""
     reader, writer = LineReader(incoming), LineWriter(outgoing)
     hello = reader.first()
@@ -225,7 +225,7 @@ def serve(asked: str, incoming: int, outgoing: int) -> None:
     older.use(settings)
     packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
-    device = first_device(asked)
+    device = first_device(device_setting)
     log.set_process_fields(device=device)
 
     async def run() -> None:

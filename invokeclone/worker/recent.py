@@ -38,11 +38,11 @@ class RecentImages:
         size = _bytes(image)
         if image.mode not in EXACT_MODES or size > self._budget:
             return
-        own = image.copy()
-        own.info = {}
+        image_copy = image.copy()
+        image_copy.info = {}
         with self._lock:
             self._drop(name)
-            self._kept[name] = own
+            self._kept[name] = image_copy
             self._size += size
             while self._size > self._budget:
                 self._drop(next(iter(self._kept)))

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from invokeclone.graph.checkpoints import watching
+from invokeclone.graph.checkpoints import watch_cancellation
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.session.execution import GraphExecutionState, NodeInputError
@@ -167,7 +167,7 @@ class _Run:
         events.started()
         began, vram = time.perf_counter(), vram_in_use()
         try:
-            with log.fields(action="run_node"), watching(self.session.canceled, self._report_stopping):
+            with log.fields(action="run_node"), watch_cancellation(self.session.canceled, self._report_stopping):
                 if node.get_type() == CALL_SAVED_WORKFLOW:
                     begin(self._caller(), node)
                     return Outcome("waiting", None)
@@ -193,9 +193,9 @@ class _Run:
         check_size(node, self._tools.resources.settings.limits)
         cache = self._tools.cache
         key = key_of(node.id, node_json, self.session.item.user_id) if node.use_cache and cache.enabled else None
-        if key and (kept := cache.get(key)) is not None:
+        if key and (cached_output := cache.get(key)) is not None:
             self.session.stats.reuse(node.get_type())
-            return kept, kept.model_dump_json().encode()
+            return cached_output, cached_output.model_dump_json().encode()
         if type(node).__module__ not in IMPORT_FREE:
             self._tools.engine.wait_until_imported()
         output = node.invoke(self._make_context(self.session, node, source_id, events))
@@ -215,9 +215,9 @@ class _Run:
         return self._events.node(self._state.prepared_source_mapping[node.id], node.model_dump_json().encode())
 
     def _fail(
-        self, node: BaseInvocation, events: NodeEvents, error: BaseException, told: ItemError | None = None
+        self, node: BaseInvocation, events: NodeEvents, error: BaseException, item_error: ItemError | None = None
     ) -> Outcome:
-        failure = told or describe(error)
+        failure = item_error or describe(error)
         _log.error(
             "node %s (%s) failed: %s\n%s",
             node.id,

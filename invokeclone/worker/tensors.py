@@ -36,7 +36,7 @@ class _Slot:
 
 
 @dataclasses.dataclass(slots=True)
-class _Kept:
+class _Entry:
     value: Any
     size: int
     on_disk: bool = False
@@ -49,45 +49,45 @@ class TensorStore:
         """Keep `budget` bytes of tensors in memory and the others as files in `folder`, which is ours alone."""
         self._folder = folder
         self._budget = budget
-        self._kept: collections.OrderedDict[str, _Kept] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[str, _Entry] = collections.OrderedDict()
         self._in_memory = 0
         self._lock = threading.RLock()
 
     def save(self, value: Any, prefix: str) -> str:
         """Keep a copy of `value` on the CPU and return its name, `prefix` and a uuid."""
         name = f"{prefix}_{uuid.uuid4()}"
-        found: list[Any] = []
-        own = _map_tensors(value, lambda tensor: _take(tensor, found))
-        kept = _Kept(own, sum(tensor.nbytes for tensor in found))
+        tensors: list[Any] = []
+        stored_value = _map_tensors(value, lambda tensor: _copy_to_cpu(tensor, tensors))
+        entry = _Entry(stored_value, sum(tensor.nbytes for tensor in tensors))
         with self._lock:
-            self._kept[name] = kept
-            self._in_memory += kept.size
+            self._kept[name] = entry
+            self._in_memory += entry.size
             self._make_room()
         return name
 
     def load(self, name: str) -> Any:
         """Return a copy of the object kept under `name`; raises StoredObjectNotFound."""
         with self._lock:
-            kept = self._kept.get(name)
-            if kept is None:
+            entry = self._kept.get(name)
+            if entry is None:
                 raise StoredObjectNotFound(f"{name} is not kept by this worker; run the node that makes it again")
             self._kept.move_to_end(name)
-            if kept.on_disk:
+            if entry.on_disk:
                 tensors = self._read(name)
-                return _map_slots(kept.value, tensors)
-            return _map_tensors(kept.value, lambda tensor: tensor.clone())
+                return _map_slots(entry.value, tensors)
+            return _map_tensors(entry.value, lambda tensor: tensor.clone())
 
-    def keep_only(self, wanted: Callable[[str], bool]) -> int:
+    def keep_only(self, is_needed: Callable[[str], bool]) -> int:
         """Drop every object whose name `wanted` denies; returns how many went."""
         with self._lock:
-            gone = [name for name in self._kept if not wanted(name)]
-            for name in gone:
-                kept = self._kept.pop(name)
-                if kept.on_disk:
+            unneeded = [name for name in self._kept if not is_needed(name)]
+            for name in unneeded:
+                entry = self._kept.pop(name)
+                if entry.on_disk:
                     remove_file(self._path(name))
                 else:
-                    self._in_memory -= kept.size
-        return len(gone)
+                    self._in_memory -= entry.size
+        return len(unneeded)
 
     def close(self) -> None:
         """Drop everything, the folder too."""
@@ -109,32 +109,32 @@ class TensorStore:
         """Write the least recently used objects to disk until the rest fits; the newest always stays in memory."""
         if self._in_memory <= self._budget:
             return
-        for name, kept in list(self._kept.items())[:-1]:
+        for name, entry in list(self._kept.items())[:-1]:
             if self._in_memory <= self._budget:
                 return
-            if not kept.on_disk and kept.size and not self._spill(name, kept):
+            if not entry.on_disk and entry.size and not self._spill(name, entry):
                 return
 
-    def _spill(self, name: str, kept: _Kept) -> bool:
+    def _spill(self, name: str, entry: _Entry) -> bool:
         from safetensors.torch import save_file  # brings torch; only where tensors are
 
-        found: list[Any] = []
+        tensors: list[Any] = []
 
         def take_out(tensor: Any) -> _Slot:
-            found.append(tensor)
-            return _Slot(len(found) - 1)
+            tensors.append(tensor)
+            return _Slot(len(tensors) - 1)
 
-        value = _map_tensors(kept.value, take_out)
+        value = _map_tensors(entry.value, take_out)
         try:
             make_folder(self._folder)
-            save_file({str(index): tensor.contiguous() for index, tensor in enumerate(found)}, self._path(name))
+            save_file({str(index): tensor.contiguous() for index, tensor in enumerate(tensors)}, self._path(name))
         except (OSError, ValueError, RuntimeError) as error:  # disk full, or a type that safetensors doesn't know
             _log.warning("%s stays in memory, it could not be written: %s", name, error)
             with contextlib.suppress(OSError):
                 remove_file(self._path(name))
             return False
-        kept.value, kept.on_disk = value, True
-        self._in_memory -= kept.size
+        entry.value, entry.on_disk = value, True
+        self._in_memory -= entry.size
         return True
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -150,10 +150,10 @@ class TensorStore:
         return self._folder / f"{name}.safetensors"
 
 
-def _take(tensor: Any, found: list[Any]) -> Any:
-    own = tensor.detach().to("cpu", copy=True)
-    found.append(own)
-    return own
+def _copy_to_cpu(tensor: Any, copies: list[Any]) -> Any:
+    cpu_copy = tensor.detach().to("cpu", copy=True)
+    copies.append(cpu_copy)
+    return cpu_copy
 
 
 def _is_tensor(value: Any) -> bool:
@@ -184,10 +184,10 @@ def _map_inside(value: Any, change: Callable[[Any], Any]) -> Any:
     if type(value) is dict:
         return {key: change(inner) for key, inner in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        own = copy.copy(value)
+        result = copy.copy(value)
         for name in _attributes(value):
-            object.__setattr__(own, name, change(getattr(value, name)))
-        return own
+            object.__setattr__(result, name, change(getattr(value, name)))
+        return result
     return copy.deepcopy(value)
 
 

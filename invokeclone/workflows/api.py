@@ -8,7 +8,7 @@ from starlette.responses import FileResponse
 from invokeclone.images import responses
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
 from invokeclone.kit.process.offload import off_loop
-from invokeclone.kit.requests import LATER, Needs, Read, validated
+from invokeclone.kit.requests import LATER, Needs, Read, validate_body
 from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser, MediaUser
 from invokeclone.workflows import service, store
@@ -28,10 +28,10 @@ router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
 WorkflowId = Annotated[str, Path(description="The id of the workflow.")]
 Categories = Annotated[list[WorkflowCategory] | None, Query(description="Only workflows of these categories.")]
 Tags = Annotated[list[str] | None, Query(description="Only workflows one of whose tags holds one of these.")]
-Opened = Annotated[bool | None, Query(description="Only workflows that were opened, or never were.")]
-Public = Annotated[bool | None, Query(description="Only workflows that are shared with everybody, or are not.")]
+HasBeenOpened = Annotated[bool | None, Query(description="Only workflows that were opened, or never were.")]
+IsPublic = Annotated[bool | None, Query(description="Only workflows that are shared with everybody, or are not.")]
 
-PICTURE: dict[int | str, dict[str, Any]] = {
+THUMBNAIL_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture"},
     400: {"description": "Not an id"},
     404: {"description": "No such workflow, or it has no picture"},
@@ -42,8 +42,8 @@ def _json(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _texts(given: list[WorkflowCategory] | list[str] | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(str(one) for one in given)
+def _texts(values: list[WorkflowCategory] | list[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(str(value) for value in values)
 
 
 @router.get("/", response_model=PaginatedResults[WorkflowRecordListItemWithThumbnailDTO])
@@ -57,15 +57,15 @@ async def list_workflows(
     categories: Categories = None,
     tags: Tags = None,
     query: Annotated[str | None, Query(description="Only workflows whose name, description or tags hold this.")] = None,
-    has_been_opened: Opened = None,
-    is_public: Public = None,
+    has_been_opened: HasBeenOpened = None,
+    is_public: IsPublic = None,
     callable: Annotated[  # noqa: A002
         bool | None, Query(description="Only workflows that a graph may call, or may not.")
     ] = None,
     is_published: Annotated[bool | None, Query(description="Of 6.8.1; no workflow is.")] = None,
 ) -> Response:
     """List workflows; somebody who is no admin sees their own and the default ones, and with `is_public` all shared ones."""
-    wanted = Filter(
+    criteria = Filter(
         viewer=rights.scope(user),
         categories=() if is_published else _texts(categories),  # none is, so none is listed
         tags=_texts(tags) or None,
@@ -74,7 +74,7 @@ async def list_workflows(
         is_public=is_public,
         is_callable=callable,
     )
-    content = await service.listing(needs, wanted, order_by, direction, page=page, per_page=per_page or 0)
+    content = await service.listing(needs, criteria, order_by, direction, page=page, per_page=per_page or 0)
     return _json(content)
 
 
@@ -85,17 +85,17 @@ async def create_workflow(
     workflow: Annotated[WorkflowWithoutID, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Add a workflow to the library."""
-    checked = await off_loop(lambda: validated(WorkflowWithoutID, workflow, "workflow"))
+    checked = await off_loop(lambda: validate_body(WorkflowWithoutID, workflow, "workflow"))
     return _json(await service.create(needs, checked, user))
 
 
 @router.get("/tags")
 async def get_all_tags(
-    connection: Read, user: CurrentUser, categories: Categories = None, is_public: Public = None
+    connection: Read, user: CurrentUser, categories: Categories = None, is_public: IsPublic = None
 ) -> list[str]:
     """List the tags of all workflows."""
-    wanted = Filter(viewer=rights.scope(user), categories=_texts(categories), is_public=is_public)
-    return await store.tags(connection, wanted)
+    criteria = Filter(viewer=rights.scope(user), categories=_texts(categories), is_public=is_public)
+    return await store.tags(connection, criteria)
 
 
 @router.get("/counts_by_tag")
@@ -104,17 +104,17 @@ async def get_counts_by_tag(
     user: CurrentUser,
     tags: Annotated[list[str], Query(description="The tags to count.")],
     categories: Categories = None,
-    has_been_opened: Opened = None,
-    is_public: Public = None,
+    has_been_opened: HasBeenOpened = None,
+    is_public: IsPublic = None,
 ) -> dict[str, int]:
     """Count the workflows that have each of some tags."""
-    wanted = Filter(
+    criteria = Filter(
         viewer=rights.scope(user),
         categories=_texts(categories),
         has_been_opened=has_been_opened,
         is_public=is_public,
     )
-    return await store.count_by_tag(connection, wanted, tags)
+    return await store.count_by_tag(connection, criteria, tags)
 
 
 @router.get("/counts_by_category")
@@ -122,18 +122,18 @@ async def counts_by_category(
     connection: Read,
     user: CurrentUser,
     categories: Annotated[list[WorkflowCategory], Query(description="The categories to count.")],
-    has_been_opened: Opened = None,
-    is_public: Public = None,
+    has_been_opened: HasBeenOpened = None,
+    is_public: IsPublic = None,
 ) -> dict[str, int]:
     """Count the workflows of some categories."""
-    wanted = Filter(
+    criteria = Filter(
         viewer=rights.scope(user),
         categories=_texts(categories),
         has_been_opened=has_been_opened,
         is_public=is_public,
     )
-    found = await store.count_by_category(connection, wanted)
-    return {category.value: found.get(category.value, 0) for category in categories}
+    counts = await store.count_by_category(connection, criteria)
+    return {category.value: counts.get(category.value, 0) for category in categories}
 
 
 @router.get("/i/{workflow_id}", response_model=WorkflowRecordWithThumbnailDTO)
@@ -149,7 +149,7 @@ async def update_workflow(
     workflow: Annotated[Workflow, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Replace the workflow that has the id of the one sent; the id in the address says nothing."""
-    checked = await off_loop(lambda: validated(Workflow, workflow, "workflow"))
+    checked = await off_loop(lambda: validate_body(Workflow, workflow, "workflow"))
     return _json(await service.update(needs, checked, user))
 
 
@@ -195,7 +195,7 @@ async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id
     return _json(b"null")
 
 
-@router.get("/i/{workflow_id}/thumbnail", responses=PICTURE)
+@router.get("/i/{workflow_id}/thumbnail", responses=THUMBNAIL_RESPONSES)
 async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
     """Get a workflow's picture."""
     return responses.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)

@@ -14,14 +14,14 @@ from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.graph import Graph
 from invokeclone.graph.vocabulary.taxonomy import Classification
 from invokeclone.workflows import conversion, generators
-from invokeclone.workflows.conversion import Drawing, Place
+from invokeclone.workflows.conversion import EditorGraph, FieldRef
 from invokeclone.workflows.schemas import WorkflowCallCompatibility, WorkflowWithoutID
 from invokeclone.workflows.schemas import WorkflowCallCompatibilityReason as Reason
 
 RULES = "1"
 """Raise this when a workflow would be judged otherwise than before by the same vocabulary."""
 
-ALONE = "None"
+UNGROUPED = "None"
 """The group of a batch that goes with no other."""
 
 _fingerprints: dict[int, tuple[Mapping[str, Any], str]] = {}
@@ -39,13 +39,13 @@ class IncompatibleWorkflow(Exception):
 def fingerprint(capacity: int) -> str:
     """Return what a judgement depends on beside the workflow: the types and versions of all nodes, and the queue's room."""
     nodes = registry.nodes_in_use()
-    known = _fingerprints.get(capacity)
-    if known is None or known[0] is not nodes:
+    cached = _fingerprints.get(capacity)
+    if cached is None or cached[0] is not nodes:
         versions = sorted(f"{name} {cls.ui_config.version} {cls.__module__}" for name, cls in nodes.items())
         text = "\n".join([RULES, str(capacity), *versions])
-        known = nodes, hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-        _fingerprints[capacity] = known
-    return known[1]
+        cached = nodes, hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        _fingerprints[capacity] = cached
+    return cached[1]
 
 
 def judge(workflow: WorkflowWithoutID, capacity: int) -> WorkflowCallCompatibility:
@@ -67,95 +67,99 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
             Reason.MultipleWorkflowReturn, f"the workflow has {returns} workflow_return nodes, not one"
         )
     try:
-        drawing = conversion.read(workflow.nodes, workflow.edges)
+        editor_graph = conversion.read(workflow.nodes, workflow.edges)
     except ValidationError as error:
-        raise IncompatibleWorkflow(Reason.InvalidGraph, f"a node or edge is malformed: {told(error)}") from error
-    _check_nodes(drawing)
+        raise IncompatibleWorkflow(
+            Reason.InvalidGraph, f"a node or edge is malformed: {describe_error(error)}"
+        ) from error
+    _check_nodes(editor_graph)
     listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
-    offered = set(conversion.exposed(workflow.form, listed))
-    batched = _batches(drawing, offered, capacity)
-    filled = {edge.target for node_id in batched for edge in drawing.out_of(node_id)}
-    _check_graph(conversion.graph(drawing, batched, {}), offered | filled)
+    exposed_fields = set(conversion.find_exposed_inputs(workflow.form, listed))
+    batch_values = _batches(editor_graph, exposed_fields, capacity)
+    filled = {edge.target for node_id in batch_values for edge in editor_graph.out_of(node_id)}
+    _check_graph(conversion.graph(editor_graph, batch_values, {}), exposed_fields | filled)
 
 
-def told(error: ValidationError) -> str:
+def describe_error(error: ValidationError) -> str:
     """Return the first mistake in a line."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
 
-def _check_nodes(drawing: Drawing) -> None:
+def _check_nodes(editor_graph: EditorGraph) -> None:
     nodes = registry.nodes_in_use()
-    for node_id, node in drawing.nodes.items():
+    for node_id, node in editor_graph.nodes.items():
         cls = nodes.get(node.type)
         if cls is None:
             raise IncompatibleWorkflow(Reason.UnsupportedNode, f"there is no node type {node.type!r}")
-        known = node.type in conversion.BATCHES or node.type in conversion.GENERATORS
-        if cls.ui_config.classification is Classification.Special and not known:
+        is_batch_or_generator = node.type in conversion.BATCHES or node.type in conversion.GENERATORS
+        if cls.ui_config.classification is Classification.Special and not is_batch_or_generator:
             raise IncompatibleWorkflow(Reason.UnsupportedNode, f"a node of the type {node.type!r} cannot be run")
         if node.type in conversion.GENERATORS:
-            _check_generator(drawing, node_id)
+            _check_generator(editor_graph, node_id)
 
 
-def _check_generator(drawing: Drawing, node_id: str) -> None:
+def _check_generator(editor_graph: EditorGraph, node_id: str) -> None:
     """Raise NotCallable unless all that a generator makes goes into batches."""
-    for edge in drawing.out_of(node_id):
-        target = drawing.nodes.get(edge.target[0])
+    for edge in editor_graph.out_of(node_id):
+        target = editor_graph.nodes.get(edge.target[0])
         if target is None or conversion.BATCHES.get(target.type) != edge.target[1]:
             raise IncompatibleWorkflow(
                 Reason.UnsupportedNode, f"the generator {node_id} feeds something that is no batch"
             )
 
 
-def _batches(drawing: Drawing, offered: set[Place], capacity: int) -> dict[str, JsonValue]:
+def _batches(editor_graph: EditorGraph, exposed_fields: set[FieldRef], capacity: int) -> dict[str, JsonValue]:
     """Return a value for each batch node that is used; raises NotCallable when there is none, or when there are too many."""
     sizes: defaultdict[str, list[int]] = defaultdict(list)
-    batched: dict[str, JsonValue] = {}
-    for node_id, node in drawing.nodes.items():
-        if node.type not in conversion.BATCHES or not drawing.out_of(node_id):
+    batch_values: dict[str, JsonValue] = {}
+    for node_id, node in editor_graph.nodes.items():
+        if node.type not in conversion.BATCHES or not editor_graph.out_of(node_id):
             continue
-        if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in drawing.out_of(node_id)):
+        if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in editor_graph.out_of(node_id)):
             raise IncompatibleWorkflow(
                 Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used"
             )
-        size, batched[node_id] = _batch(drawing, node_id, offered)
-        sizes[str(node.values().get("batch_group_id", ALONE))].append(size)
+        size, batch_values[node_id] = _batch(editor_graph, node_id, exposed_fields)
+        sizes[str(node.values().get("batch_group_id", UNGROUPED))].append(size)
     runs = 1
-    for group, found in sizes.items():
-        if group != ALONE and len(set(found)) > 1:
+    for group, group_sizes in sizes.items():
+        if group != UNGROUPED and len(set(group_sizes)) > 1:
             raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batches of {group} differ in length")
-        for size in found if group == ALONE else found[:1]:
+        for size in group_sizes if group == UNGROUPED else group_sizes[:1]:
             runs *= size
     if runs > capacity:
         raise IncompatibleWorkflow(Reason.ExceedsCapacity, f"{runs} runs do not fit into a queue of {capacity}")
-    return batched
+    return batch_values
 
 
-def _batch(drawing: Drawing, node_id: str, offered: set[Place]) -> tuple[int, JsonValue]:
+def _batch(editor_graph: EditorGraph, node_id: str, exposed_fields: set[FieldRef]) -> tuple[int, JsonValue]:
     """Return how many values a batch node has, and one of them."""
-    node = drawing.nodes[node_id]
-    place = node_id, conversion.BATCHES[node.type]
-    sources = drawing.into(place)
+    node = editor_graph.nodes[node_id]
+    target = node_id, conversion.BATCHES[node.type]
+    sources = editor_graph.into(target)
     if sources:
-        return _generated(drawing, sources[-1], place)
-    values = node.values().get(place[1])
+        return _generator_batch(editor_graph, sources[-1], target)
+    values = node.values().get(target[1])
     if isinstance(values, list) and values:
         return len(values), values[0]
-    if place in offered:
+    if target in exposed_fields:
         return 1, None
     raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batch {node_id} has no values")
 
 
-def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, JsonValue]:
-    node = drawing.nodes.get(source[0])
-    if node is None or conversion.GENERATORS.get(node.type) != source[1] or source[1] != place[1]:
+def _generator_batch(editor_graph: EditorGraph, source: FieldRef, target: FieldRef) -> tuple[int, JsonValue]:
+    node = editor_graph.nodes.get(source[0])
+    if node is None or conversion.GENERATORS.get(node.type) != source[1] or source[1] != target[1]:
         raise IncompatibleWorkflow(
-            Reason.UnsupportedBatchInput, f"the batch {place[0]} takes values only from a generator"
+            Reason.UnsupportedBatchInput, f"the batch {target[0]} takes values only from a generator"
         )
     try:
         generator = generators.read(node.values().get("generator"))
     except ValidationError as error:
-        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {told(error)}") from error
+        raise IncompatibleWorkflow(
+            Reason.UnsupportedBatchInput, f"the generator {source[0]}: {describe_error(error)}"
+        ) from error
     if not generator.type.startswith(node.type):
         raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
     if isinstance(generator, generators.BoardImages):
@@ -163,21 +167,21 @@ def _generated(drawing: Drawing, source: Place, place: Place) -> tuple[int, Json
     size = generator.size()
     if isinstance(generator, generators.DynamicPrompts):
         return size, ""
-    few = generator.model_copy(update={"count": min(size, 2)}) if hasattr(generator, "count") else generator
+    sample = generator.model_copy(update={"count": min(size, 2)}) if hasattr(generator, "count") else generator
     try:
-        made = generators.make(few)
-    except generators.NotMade as error:
+        values = generators.make(sample)
+    except generators.GeneratorError as error:
         raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {error}") from error
-    if not made:
+    if not values:
         raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
-    return size, made[0]
+    return size, values[0]
 
 
-def _check_graph(document: dict[str, Any], filled: set[Place]) -> None:
+def _check_graph(document: dict[str, Any], filled: set[FieldRef]) -> None:
     try:
         graph = Graph.model_validate(document)
     except ValidationError as error:
-        raise IncompatibleWorkflow(Reason.InvalidInputs, told(error)) from error
+        raise IncompatibleWorkflow(Reason.InvalidInputs, describe_error(error)) from error
     try:
         graph.validate_self()
     except ValueError as error:

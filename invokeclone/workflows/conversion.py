@@ -25,11 +25,11 @@ GENERATORS = {
 }
 """Generator nodes by type, with the output that holds the values."""
 
-Place = tuple[str, str]
+FieldRef = tuple[str, str]
 """A node's id and the name of one of its fields."""
 
 
-class Drawn(BaseModel):
+class InvocationNode(BaseModel):
     """What matters of a node on the editor's canvas."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -44,13 +44,13 @@ class Drawn(BaseModel):
         return {name: field["value"] for name, field in self.inputs.items() if "value" in field}
 
 
-class _Node(BaseModel):
+class _EditorNode(BaseModel):
     id: str
     type: str
     data: dict[str, JsonValue] = {}
 
 
-class _Line(BaseModel):
+class _EditorEdge(BaseModel):
     type: str = "default"
     source: str
     target: str
@@ -62,22 +62,22 @@ class _Line(BaseModel):
 class WorkflowEdge:
     """A value's way from an output to an input."""
 
-    source: Place
-    target: Place
+    source: FieldRef
+    target: FieldRef
 
 
 @dataclass(frozen=True)
-class Drawing:
+class EditorGraph:
     """A workflow's nodes by id, and its edges with connectors taken out."""
 
-    nodes: dict[str, Drawn]
+    nodes: dict[str, InvocationNode]
     edges: list[WorkflowEdge]
 
     def of_type(self, node_type: str) -> list[str]:
         """Return the ids of the nodes of a type."""
         return [node_id for node_id, node in self.nodes.items() if node.type == node_type]
 
-    def into(self, target: Place) -> list[Place]:
+    def into(self, target: FieldRef) -> list[FieldRef]:
         """Return where the edges into an input come from."""
         return [edge.source for edge in self.edges if edge.target == target]
 
@@ -89,45 +89,51 @@ class Drawing:
 def count_returns(nodes: list[dict[str, JsonValue]]) -> int:
     """Count the nodes that give values back to a calling graph, whatever else is wrong with the nodes."""
     data = [node.get("data") for node in nodes if node.get("type") == "invocation"]
-    return sum(isinstance(one, dict) and one.get("type") == RETURN for one in data)
+    return sum(isinstance(node_data, dict) and node_data.get("type") == RETURN for node_data in data)
 
 
-def read(nodes: list[dict[str, JsonValue]], edges: list[dict[str, JsonValue]]) -> Drawing:
+def read(nodes: list[dict[str, JsonValue]], edges: list[dict[str, JsonValue]]) -> EditorGraph:
     """Return the nodes that do something and the edges between them; ValidationError when they are malformed."""
-    parsed = [_Node.model_validate(node) for node in nodes]
-    lines = [line for line in (_Line.model_validate(edge) for edge in edges) if line.type == "default"]
+    parsed = [_EditorNode.model_validate(node) for node in nodes]
+    editor_edges = [
+        editor_edge
+        for editor_edge in (_EditorEdge.model_validate(edge) for edge in edges)
+        if editor_edge.type == "default"
+    ]
     connectors = {node.id for node in parsed if node.type == "connector"}
-    drawn = {node.id: Drawn.model_validate(node.data) for node in parsed if node.type == "invocation"}
-    found = []
-    for line in lines:
-        source = None if line.target in connectors else _start(line, lines, connectors)
+    invocation_nodes = {
+        node.id: InvocationNode.model_validate(node.data) for node in parsed if node.type == "invocation"
+    }
+    workflow_edges = []
+    for editor_edge in editor_edges:
+        source = None if editor_edge.target in connectors else _trace_source(editor_edge, editor_edges, connectors)
         if source is not None:
-            found.append(WorkflowEdge(source, (line.target, line.end or "")))
-    return Drawing(drawn, found)
+            workflow_edges.append(WorkflowEdge(source, (editor_edge.target, editor_edge.end or "")))
+    return EditorGraph(invocation_nodes, workflow_edges)
 
 
-def _start(line: _Line, lines: list[_Line], connectors: set[str]) -> Place | None:
+def _trace_source(edge: _EditorEdge, edges: list[_EditorEdge], connectors: set[str]) -> FieldRef | None:
     """Follow a line back through connectors to the output it starts from; None when it hangs loose or runs in a circle."""
     passed = set()
-    while line.source in connectors:
-        if line.source in passed:
+    while edge.source in connectors:
+        if edge.source in passed:
             return None
-        passed.add(line.source)
-        before = [one for one in lines if one.target == line.source and one.end == "in"]
+        passed.add(edge.source)
+        before = [candidate for candidate in edges if candidate.target == edge.source and candidate.end == "in"]
         if not before:
             return None
-        line = before[0]
-    return line.source, line.start or ""
+        edge = before[0]
+    return edge.source, edge.start or ""
 
 
-def exposed(form: Mapping[str, JsonValue] | None, fields: list[Place]) -> list[Place]:
+def find_exposed_inputs(form: Mapping[str, JsonValue] | None, fields: list[FieldRef]) -> list[FieldRef]:
     """Return the inputs that a caller may set: those in the form, or the exposed `fields` when the form has none."""
     elements = (form or {}).get("elements")
-    found = [_form_field(element) for element in elements.values()] if isinstance(elements, dict) else []
-    return [place for place in found if place is not None] or fields
+    form_fields = [_form_field(element) for element in elements.values()] if isinstance(elements, dict) else []
+    return [field for field in form_fields if field is not None] or fields
 
 
-def _form_field(element: JsonValue) -> Place | None:
+def _form_field(element: JsonValue) -> FieldRef | None:
     match element:
         case {
             "type": "node-field",
@@ -138,39 +144,41 @@ def _form_field(element: JsonValue) -> Place | None:
             return None
 
 
-def graph(drawing: Drawing, batched: Mapping[str, JsonValue], given: Mapping[Place, JsonValue]) -> dict[str, Any]:
+def graph(
+    editor_graph: EditorGraph, batch_values: Mapping[str, JsonValue], caller_values: Mapping[FieldRef, JsonValue]
+) -> dict[str, Any]:
     """Return the graph as JSON: `batched` holds a value per batch node (None: not known yet), `given` what a caller sets.
 
     Where an edge arrives, no other value is written.
     """
     left_out = {*BATCHES, *GENERATORS}
-    filled = {edge.target for edge in drawing.edges}
-    sent = [edge for edge in drawing.edges if batched.get(edge.source[0]) is not None]
-    set_later = {edge.target: batched[edge.source[0]] for edge in sent}
+    filled = {edge.target for edge in editor_graph.edges}
+    batch_edges = [edge for edge in editor_graph.edges if batch_values.get(edge.source[0]) is not None]
+    batch_inputs = {edge.target: batch_values[edge.source[0]] for edge in batch_edges}
     nodes = {}
-    for node_id, node in drawing.nodes.items():
+    for node_id, node in editor_graph.nodes.items():
         if node.type not in left_out:
-            values = node.values() | _of(given, node_id)
-            kept = {name: value for name, value in values.items() if (node_id, name) not in filled}
-            nodes[node_id] = _node(node_id, node, kept | _of(set_later, node_id))
+            values = node.values() | _of(caller_values, node_id)
+            literal_values = {name: value for name, value in values.items() if (node_id, name) not in filled}
+            nodes[node_id] = _node(node_id, node, literal_values | _of(batch_inputs, node_id))
     edges = [
         {"source": _end(edge.source), "destination": _end(edge.target)}
-        for edge in drawing.edges
-        if edge.source[0] not in drawing.nodes or drawing.nodes[edge.source[0]].type not in left_out
+        for edge in editor_graph.edges
+        if edge.source[0] not in editor_graph.nodes or editor_graph.nodes[edge.source[0]].type not in left_out
     ]
     return {"nodes": nodes, "edges": edges}
 
 
-def _of(values: Mapping[Place, JsonValue], node_id: str) -> dict[str, JsonValue]:
+def _of(values: Mapping[FieldRef, JsonValue], node_id: str) -> dict[str, JsonValue]:
     """Return the values of one node by the names of its inputs."""
     return {name: value for (owner, name), value in values.items() if owner == node_id}
 
 
-def _end(place: Place) -> dict[str, str]:
-    return {"node_id": place[0], "field": place[1]}
+def _end(reference: FieldRef) -> dict[str, str]:
+    return {"node_id": reference[0], "field": reference[1]}
 
 
-def _node(node_id: str, node: Drawn, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _node(node_id: str, node: InvocationNode, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return one node of the graph; the editor's words for "no board" and "the chosen one" mean nothing here."""
     if values.get("board") in ("auto", "none"):
         del values["board"]

@@ -36,7 +36,7 @@ class _Sequence(_Counted):
         return [self.start] if self.step == 0 else [self.start + index * self.step for index in range(self.count)]
 
 
-class _Line(_Counted):
+class _LinearDistribution(_Counted):
     type: Literal["float_generator_linear_distribution", "integer_generator_linear_distribution"]
     start: Number = 0
     end: Number = 1
@@ -90,8 +90,8 @@ class _Parsed(BaseModel):
         if self.type.startswith("string"):
             return list(parts)
         form, number = (_INTEGER, int) if self.type.startswith("integer") else (_FLOAT, float)
-        found = [form.match(part) for part in parts]
-        return [number(match[0]) for match in found if match]
+        matches = [form.match(part) for part in parts]
+        return [number(match[0]) for match in matches if match]
 
 
 class DynamicPrompts(BaseModel):
@@ -121,14 +121,14 @@ class BoardImages(BaseModel):
     category: Literal["images", "assets"] = "images"
 
 
-Computed = _Sequence | _Line | _Uniform | _Parsed
+Computed = _Sequence | _LinearDistribution | _Uniform | _Parsed
 """Generators whose values follow from what they say."""
 
 Generator = Annotated[Computed | DynamicPrompts | BoardImages, Field(discriminator="type")]
 _GENERATOR: TypeAdapter[Computed | DynamicPrompts | BoardImages] = TypeAdapter(Generator)
 
 
-class NotMade(ValueError):
+class GeneratorError(ValueError):
     """A generator makes no values that can be used."""
 
 
@@ -137,12 +137,12 @@ def make(generator: Computed) -> list[Any]:
     try:
         values = generator.make()
     except (ValueError, OverflowError) as error:
-        raise NotMade(f"its numbers cannot be worked out: {error}") from error
+        raise GeneratorError(f"its numbers cannot be worked out: {error}") from error
     for value in values:
         if isinstance(value, float) and not math.isfinite(value):
-            raise NotMade(f"{value} is not a number that can be stored")
+            raise GeneratorError(f"{value} is not a number that can be stored")
         if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
-            raise NotMade(f"{str(value)[:40]} is over 64 bits")
+            raise GeneratorError(f"{str(value)[:40]} is over 64 bits")
     return values
 
 

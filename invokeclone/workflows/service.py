@@ -42,8 +42,8 @@ DEFAULT_PREFIX = "default_"
 SHARED = "shared"
 """The tag that public workflows get."""
 
-AT_ONCE = 20
-LARGEST = 2**62
+JUDGE_BATCH_SIZE = 20
+MAX_OFFSET = 2**62
 Judgement = tuple[WorkflowCallCompatibility, str]
 
 
@@ -67,7 +67,7 @@ async def get(resources: Resources, workflow_id: str, user: User) -> bytes:
     """Return a workflow as JSON; raises WorkflowNotFound, NotYourWorkflow."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
-    if row.judged_by != _judges(resources):
+    if row.judged_by != _fingerprint(resources):
         await judge_all(resources)
         row = await _row(resources, workflow_id)
     return store.record(row, whole=True)
@@ -87,7 +87,7 @@ async def _row(resources: Resources, workflow_id: str) -> Any:
 
 async def listing(
     resources: Resources,
-    wanted: Filter,
+    criteria: Filter,
     order_by: WorkflowRecordOrderBy,
     direction: SQLiteDirection,
     *,
@@ -95,17 +95,17 @@ async def listing(
     per_page: int,
 ) -> bytes:
     """Return a page of workflows as JSON, all of them when `per_page` is 0; raises PageInvalid."""
-    if not (0 <= page <= LARGEST and 0 <= per_page <= LARGEST):
+    if not (0 <= page <= MAX_OFFSET and 0 <= per_page <= MAX_OFFSET):
         raise PageInvalid
     check_page(per_page, resources.settings.limits, "per_page")
-    if wanted.is_callable is not None:
+    if criteria.is_callable is not None:
         await judge_all(resources)
-    take, skip = (per_page, min(page * per_page, LARGEST)) if per_page else (-1, 0)
-    rows, total = await _rows(resources, wanted, order_by, direction, skip=skip, take=take)
-    judges = _judges(resources)
-    if any(row.judged_by != judges for row in rows):
+    take, skip = (per_page, min(page * per_page, MAX_OFFSET)) if per_page else (-1, 0)
+    rows, total = await _rows(resources, criteria, order_by, direction, skip=skip, take=take)
+    fingerprint = _fingerprint(resources)
+    if any(row.judged_by != fingerprint for row in rows):
         await judge_all(resources)
-        rows, total = await _rows(resources, wanted, order_by, direction, skip=skip, take=take)
+        rows, total = await _rows(resources, criteria, order_by, direction, skip=skip, take=take)
     size = per_page or total
     pages = -(-total // per_page) if per_page else 1
     items = [store.item(row) for row in rows]
@@ -114,7 +114,7 @@ async def listing(
 
 async def _rows(
     resources: Resources,
-    wanted: Filter,
+    criteria: Filter,
     order_by: WorkflowRecordOrderBy,
     direction: SQLiteDirection,
     *,
@@ -123,34 +123,36 @@ async def _rows(
 ) -> tuple[list[Any], int]:
     """Return the rows of a page and how many there are on all pages."""
     async with resources.database.read() as connection:
-        rows = await store.page(connection, wanted, order_by, direction, skip=skip, take=take)
-        return rows, len(rows) if take < 0 else await store.count(connection, wanted)
+        rows = await store.page(connection, criteria, order_by, direction, skip=skip, take=take)
+        return rows, len(rows) if take < 0 else await store.count(connection, criteria)
 
 
 # Judging
 
 
-def _judges(resources: Resources) -> str:
+def _fingerprint(resources: Resources) -> str:
     return compatibility.fingerprint(resources.settings.max_queue_size)
 
 
 async def _judge(resources: Resources, workflow: WorkflowWithoutID) -> Judgement:
     """Tell whether graphs may call the workflow, and what that was judged by."""
-    judged_by = _judges(resources)
+    judged_by = _fingerprint(resources)
     return await in_thread(compatibility.judge, workflow, resources.settings.max_queue_size), judged_by
 
 
 async def judge_all(resources: Resources) -> None:
     """Judge each workflow that was last judged by another node vocabulary, or not at all."""
-    judged_by, capacity = _judges(resources), resources.settings.max_queue_size
+    judged_by, capacity = _fingerprint(resources), resources.settings.max_queue_size
     while True:
         async with resources.database.read() as connection:
-            found = await store.unjudged(connection, judged_by, AT_ONCE)
-        if not found:
+            rows = await store.find_unjudged(connection, judged_by, JUDGE_BATCH_SIZE)
+        if not rows:
             return
-        judgements = await in_thread(lambda texts: [_judge_text(one, capacity) for one in texts], dict(found).values())
+        judgements = await in_thread(
+            lambda texts: [_judge_text(workflow_text, capacity) for workflow_text in texts], dict(rows).values()
+        )
         async with resources.database.write() as connection:
-            for (workflow_id, text), judgement in zip(found, judgements, strict=True):
+            for (workflow_id, text), judgement in zip(rows, judgements, strict=True):
                 await store.set_judgement(connection, workflow_id, text, judgement, judged_by)
 
 
@@ -207,7 +209,7 @@ async def update(resources: Resources, workflow: Workflow, user: User) -> bytes:
         _require_writer(user, before)
         await store.change(connection, workflow, text, judgement)
         after = await store.get(connection, workflow.id)
-    _tell_of_change(resources, before, after)
+    _emit_change(resources, before, after)
     return store.record(after, whole=False)
 
 
@@ -216,14 +218,14 @@ async def set_public(resources: Resources, workflow_id: str, user: User, *, is_p
     async with resources.database.write() as connection:
         before = await store.get(connection, workflow_id)
         _require_writer(user, before)
-        workflow = _tagged(Workflow.model_validate_json(before.workflow), is_public=is_public)
-        await store.change(connection, workflow, _text(workflow), _kept(before), is_public=is_public)
+        workflow = _with_shared_tag(Workflow.model_validate_json(before.workflow), is_public=is_public)
+        await store.change(connection, workflow, _text(workflow), _row_judgement(before), is_public=is_public)
         after = await store.get(connection, workflow_id)
-    _tell_of_change(resources, before, after)
+    _emit_change(resources, before, after)
     return store.record(after, whole=False)
 
 
-def _tagged(workflow: Workflow, *, is_public: bool) -> Workflow:
+def _with_shared_tag(workflow: Workflow, *, is_public: bool) -> Workflow:
     """Return the workflow with the tag of shared ones, or without it; its other tags stay as they are written."""
     tags = store.split_tags(workflow.tags)
     if is_public == (SHARED in tags):
@@ -232,7 +234,7 @@ def _tagged(workflow: Workflow, *, is_public: bool) -> Workflow:
     return workflow.model_copy(update={"tags": ", ".join(changed)})
 
 
-def _kept(row: Any) -> Judgement:
+def _row_judgement(row: Any) -> Judgement:
     """Return the judgement that a row holds."""
     reason = WorkflowCallCompatibilityReason(row.call_reason)
     is_callable = reason is WorkflowCallCompatibilityReason.Ok
@@ -240,7 +242,7 @@ def _kept(row: Any) -> Judgement:
     return judgement, row.judged_by
 
 
-def _tell_of_change(resources: Resources, before: Any, after: Any) -> None:
+def _emit_change(resources: Resources, before: Any, after: Any) -> None:
     resources.events.emit(
         WorkflowUpdatedEvent(
             workflow_id=after.workflow_id,
@@ -259,7 +261,7 @@ async def delete(resources: Resources, workflow_id: str, user: User) -> None:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
         await store.delete_workflow(connection, workflow_id)
-    await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
+    await pictures.remove(resources.settings.workflow_thumbnails_path, workflow_id)
     resources.events.emit(WorkflowDeletedEvent(workflow_id=workflow_id, user_id=row.user_id, is_public=row.is_public))
 
 
@@ -279,9 +281,9 @@ async def set_thumbnail(
     """Give a workflow a picture. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels."""
     _require_writer(user, await _row(resources, workflow_id))
     webp = await pictures.make(data, content_type, resources.settings.limits)
-    await pictures.keep(resources.settings.workflow_thumbnails_path, workflow_id, webp)
+    await pictures.save(resources.settings.workflow_thumbnails_path, workflow_id, webp)
     async with resources.database.write() as connection:
-        await store.set_thumbnail(connection, workflow_id, pictures.mark())
+        await store.set_thumbnail(connection, workflow_id, pictures.new_version())
 
 
 async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -> None:
@@ -292,7 +294,7 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
         if row.thumbnail is None:
             raise NoThumbnail(workflow_id)
         await store.set_thumbnail(connection, workflow_id, None)
-    await pictures.drop(resources.settings.workflow_thumbnails_path, workflow_id)
+    await pictures.remove(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
@@ -300,8 +302,8 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
-        return await pictures.stored(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
-    return await pictures.stored(resources.settings.workflow_thumbnails_path, workflow_id)
+        return await pictures.find(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
+    return await pictures.find(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 # Default workflows
@@ -309,16 +311,16 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
 
 async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
     """Bring the workflows that come with the application up to this version's: added, replaced or taken out."""
-    ours = {one.workflow.id: one for one in await in_thread(_read_defaults, folder)}
+    bundled = {default.workflow.id: default for default in await in_thread(_read_defaults, folder)}
     async with resources.database.read() as connection:
         present = await store.defaults(connection)
-    if present == {workflow_id: (one.text, one.mark) for workflow_id, one in ours.items()}:
+    if present == {workflow_id: (default.text, default.mark) for workflow_id, default in bundled.items()}:
         return
     unjudged = WorkflowCallCompatibility(is_callable=False, reason=WorkflowCallCompatibilityReason.Unknown), ""
     async with resources.database.write() as connection:
-        for workflow_id in present.keys() - ours.keys():
+        for workflow_id in present.keys() - bundled.keys():
             await store.delete_workflow(connection, workflow_id)
-        for workflow_id, (workflow, text, mark) in ours.items():
+        for workflow_id, (workflow, text, mark) in bundled.items():
             before, mark_before = present.get(workflow_id, (None, None))
             if before is None:
                 await store.create(connection, workflow, text, unjudged, user_id=SYSTEM.user_id, is_public=False)
@@ -336,10 +338,10 @@ class _Default(NamedTuple):
 
 
 def _read_defaults(folder: Path) -> list[_Default]:
-    found = []
+    defaults = []
     for file in sorted(folder.glob("*.json")):
         workflow = Workflow.model_validate_json(file.read_bytes())
-        picture = file.with_suffix(".webp")
-        mark = hashlib.sha256(picture.read_bytes()).hexdigest()[:16] if picture.exists() else None
-        found.append(_Default(workflow, _text(workflow), mark))
-    return found
+        thumbnail = file.with_suffix(".webp")
+        mark = hashlib.sha256(thumbnail.read_bytes()).hexdigest()[:16] if thumbnail.exists() else None
+        defaults.append(_Default(workflow, _text(workflow), mark))
+    return defaults

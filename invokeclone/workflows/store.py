@@ -76,55 +76,59 @@ class Filter:
     is_callable: bool | None = None
 
 
-def _holds(where: ColumnElement[Any], what: ColumnElement[Any]) -> ColumnElement[bool]:
-    return func.instr(func.casefold(where), func.casefold(what)) > 0
+def _contains(text: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[bool]:
+    return func.instr(func.casefold(text), func.casefold(part)) > 0
 
 
-def _tagged() -> ColumnElement[bool]:
+def _matches_tags() -> ColumnElement[bool]:
     """Match workflows one of whose tags holds one of the given texts."""
-    given = func.json_each(bindparam("tags", type_=Text)).table_valued(column("value", Text), name="given")
-    return exists(select(literal_column("1")).select_from(given).where(_holds(table.c.tags, given.c.value)))
+    tag_values = func.json_each(bindparam("tags", type_=Text)).table_valued(column("value", Text), name="given")
+    return exists(
+        select(literal_column("1")).select_from(tag_values).where(_contains(table.c.tags, tag_values.c.value))
+    )
 
 
 def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
     """Return the conditions for filters that ask for the same things; what they ask for comes in by `_parameters`."""
-    found: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = []
     if shape.viewer is not None and shape.is_public is not True:
-        found.append(or_(table.c.user_id == bindparam("viewer"), table.c.category == WorkflowCategory.Default.value))
+        conditions.append(
+            or_(table.c.user_id == bindparam("viewer"), table.c.category == WorkflowCategory.Default.value)
+        )
     if shape.categories is not None:
-        found.append(table.c.category.in_(members("categories")))
+        conditions.append(table.c.category.in_(members("categories")))
     if shape.tags is not None:
-        found.append(_tagged())
+        conditions.append(_matches_tags())
     if shape.query is not None:
         query: ColumnElement[str] = bindparam("query", type_=Text)
-        found.append(or_(*[_holds(table.c[name], query) for name in ("name", "description", "tags")]))
+        conditions.append(or_(*[_contains(table.c[name], query) for name in ("name", "description", "tags")]))
     if shape.has_been_opened is not None:
-        found.append(table.c.opened_at.is_not(None) if shape.has_been_opened else table.c.opened_at.is_(None))
+        conditions.append(table.c.opened_at.is_not(None) if shape.has_been_opened else table.c.opened_at.is_(None))
     if shape.is_public is not None:
-        found.append(table.c.is_public.is_(shape.is_public))
+        conditions.append(table.c.is_public.is_(shape.is_public))
     if shape.is_callable is not None:
         ok = WorkflowCallCompatibilityReason.Ok.value
-        found.append(table.c.call_reason == ok if shape.is_callable else table.c.call_reason != ok)
-    return found
+        conditions.append(table.c.call_reason == ok if shape.is_callable else table.c.call_reason != ok)
+    return conditions
 
 
-def _shape(wanted: Filter) -> Filter:
+def _shape(criteria: Filter) -> Filter:
     """Return a filter that asks for the same things, with nothing said about which."""
     return replace(
-        wanted,
-        viewer=None if wanted.viewer is None else "",
-        categories=None if wanted.categories is None else (),
-        tags=None if wanted.tags is None else (),
-        query=None if wanted.query is None else "",
+        criteria,
+        viewer=None if criteria.viewer is None else "",
+        categories=None if criteria.categories is None else (),
+        tags=None if criteria.tags is None else (),
+        query=None if criteria.query is None else "",
     )
 
 
-def _parameters(wanted: Filter) -> dict[str, Any]:
+def _parameters(criteria: Filter) -> dict[str, Any]:
     return {
-        "viewer": wanted.viewer,
-        "categories": orjson.dumps(wanted.categories).decode(),
-        "tags": orjson.dumps(wanted.tags).decode(),
-        "query": wanted.query,
+        "viewer": criteria.viewer,
+        "categories": orjson.dumps(criteria.categories).decode(),
+        "tags": orjson.dumps(criteria.tags).decode(),
+        "query": criteria.query,
     }
 
 
@@ -138,7 +142,7 @@ def _page(shape: Filter, order_by: WorkflowRecordOrderBy, direction: SQLiteDirec
 
 
 @lru_cache(maxsize=SHAPES)
-def _counted(shape: Filter) -> Select[Any]:
+def _count(shape: Filter) -> Select[Any]:
     return select(func.count()).select_from(table).where(*_conditions(shape))
 
 
@@ -150,9 +154,11 @@ def _by_category(shape: Filter) -> Select[Any]:
 @lru_cache(maxsize=SHAPES)
 def _by_tag(shape: Filter) -> Select[Any]:
     """Count the workflows for each text in `counted`."""
-    given = func.json_each(bindparam("counted", type_=Text)).table_valued(column("value", Text), name="counted")
-    count = select(func.count()).select_from(table).where(*_conditions(shape), _holds(table.c.tags, given.c.value))
-    return select(given.c.value, count.correlate(given).scalar_subquery())
+    tag_values = func.json_each(bindparam("counted", type_=Text)).table_valued(column("value", Text), name="counted")
+    count = (
+        select(func.count()).select_from(table).where(*_conditions(shape), _contains(table.c.tags, tag_values.c.value))
+    )
+    return select(tag_values.c.value, count.correlate(tag_values).scalar_subquery())
 
 
 @lru_cache(maxsize=SHAPES)
@@ -162,7 +168,7 @@ def _all_tags(shape: Filter) -> Select[Any]:
 
 async def page(
     connection: AsyncConnection,
-    wanted: Filter,
+    criteria: Filter,
     order_by: WorkflowRecordOrderBy,
     direction: SQLiteDirection,
     *,
@@ -170,32 +176,32 @@ async def page(
     take: int,
 ) -> list[Any]:
     """Return the rows of a page, each with the columns `LISTED`; `take` -1: all."""
-    statement = _page(_shape(wanted), order_by, direction)
-    rows = await connection.execute(statement, {**_parameters(wanted), "skip": skip, "take": take})
+    statement = _page(_shape(criteria), order_by, direction)
+    rows = await connection.execute(statement, {**_parameters(criteria), "skip": skip, "take": take})
     return list(rows)
 
 
-async def count(connection: AsyncConnection, wanted: Filter) -> int:
+async def count(connection: AsyncConnection, criteria: Filter) -> int:
     """Count the workflows of a list."""
-    return int((await connection.execute(_counted(_shape(wanted)), _parameters(wanted))).scalar_one())
+    return int((await connection.execute(_count(_shape(criteria)), _parameters(criteria))).scalar_one())
 
 
-async def count_by_category(connection: AsyncConnection, wanted: Filter) -> dict[str, int]:
+async def count_by_category(connection: AsyncConnection, criteria: Filter) -> dict[str, int]:
     """Count the workflows of a list by category."""
-    rows = await connection.execute(_by_category(_shape(wanted)), _parameters(wanted))
+    rows = await connection.execute(_by_category(_shape(criteria)), _parameters(criteria))
     return {row[0]: row[1] for row in rows}
 
 
-async def count_by_tag(connection: AsyncConnection, wanted: Filter, tags: Sequence[str]) -> dict[str, int]:
+async def count_by_tag(connection: AsyncConnection, criteria: Filter, tags: Sequence[str]) -> dict[str, int]:
     """Count the workflows of a list that have each of `tags`."""
-    parameters = {**_parameters(wanted), "counted": json_list(dict.fromkeys(tags))}
-    rows = await connection.execute(_by_tag(_shape(wanted)), parameters)
+    parameters = {**_parameters(criteria), "counted": json_list(dict.fromkeys(tags))}
+    rows = await connection.execute(_by_tag(_shape(criteria)), parameters)
     return {row[0]: row[1] for row in rows}
 
 
-async def tags(connection: AsyncConnection, wanted: Filter) -> list[str]:
+async def tags(connection: AsyncConnection, criteria: Filter) -> list[str]:
     """Return every tag of a list's workflows once, sorted."""
-    rows = await connection.execute(_all_tags(_shape(wanted)), _parameters(wanted))
+    rows = await connection.execute(_all_tags(_shape(criteria)), _parameters(criteria))
     return sorted({tag for row in rows for tag in split_tags(row[0])})
 
 
@@ -208,11 +214,11 @@ def item(row: Any) -> dict[str, Any]:
     """Return a row as clients read it in a list."""
     fields: dict[str, Any] = dict(zip(LISTED, row, strict=False))
     del fields["judged_by"]
-    shown = _shown(fields)
-    return {**fields, "is_published": None, **shown}
+    client_fields = _client_fields(fields)
+    return {**fields, "is_published": None, **client_fields}
 
 
-def _shown(fields: dict[str, Any]) -> dict[str, Any]:
+def _client_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn the columns of picture and judgement into what clients read of them."""
     mark, reason = fields.pop("thumbnail"), fields.pop("call_reason")
     message = fields.pop("call_message")
@@ -227,11 +233,11 @@ def _shown(fields: dict[str, Any]) -> dict[str, Any]:
 def record(row: Any, *, whole: bool) -> bytes:
     """Return a row of `get` as the JSON of `WorkflowRecordDTO`; `whole`: as `WorkflowRecordWithThumbnailDTO`."""
     fields: dict[str, Any] = dict(zip(LISTED, row, strict=False))
-    shown = _shown(fields)
+    client_fields = _client_fields(fields)
     for name in ("judged_by", "description", "category", "tags"):
         del fields[name]
     workflow = orjson.Fragment(row.workflow)
-    return orjson.dumps({**fields, "is_published": None, "workflow": workflow, **(shown if whole else {})})
+    return orjson.dumps({**fields, "is_published": None, "workflow": workflow, **(client_fields if whole else {})})
 
 
 async def get(connection: AsyncConnection, workflow_id: str) -> Any:
@@ -242,7 +248,7 @@ async def get(connection: AsyncConnection, workflow_id: str) -> Any:
     return row
 
 
-def _derived(workflow: Workflow, text: str) -> dict[str, str]:
+def _workflow_columns(workflow: Workflow, text: str) -> dict[str, str]:
     """Return the columns that repeat what the workflow says."""
     return {
         "name": workflow.name,
@@ -253,7 +259,7 @@ def _derived(workflow: Workflow, text: str) -> dict[str, str]:
     }
 
 
-def _judged(judgement: WorkflowCallCompatibility, judged_by: str) -> dict[str, str | None]:
+def _judgement_columns(judgement: WorkflowCallCompatibility, judged_by: str) -> dict[str, str | None]:
     return {"call_reason": judgement.reason.value, "call_message": judgement.message, "judged_by": judged_by}
 
 
@@ -268,7 +274,7 @@ async def create(
 ) -> None:
     """Put in a workflow, whose JSON is `text`, under its id; `judgement` comes with what it depends on."""
     moment = now()
-    values = {**_derived(workflow, text), **_judged(*judgement)}
+    values = {**_workflow_columns(workflow, text), **_judgement_columns(*judgement)}
     values |= {"user_id": user_id, "created_at": moment, "updated_at": moment}
     await connection.execute(insert(table).values(workflow_id=workflow.id, is_public=is_public, **values))
 
@@ -282,7 +288,7 @@ async def change(
     is_public: bool | None = None,
 ) -> None:
     """Replace the workflow of this id by one whose JSON is `text`, and say who reads it unless `is_public` is None."""
-    values: dict[str, Any] = {**_derived(workflow, text), **_judged(*judgement)}
+    values: dict[str, Any] = {**_workflow_columns(workflow, text), **_judgement_columns(*judgement)}
     if is_public is not None:
         values["is_public"] = is_public
     await connection.execute(update(table).where(table.c.workflow_id == workflow.id).values(**values, updated_at=now()))
@@ -303,7 +309,7 @@ async def delete_workflow(connection: AsyncConnection, workflow_id: str) -> None
     await connection.execute(delete(table).where(table.c.workflow_id == workflow_id))
 
 
-async def unjudged(connection: AsyncConnection, judged_by: str, limit: int) -> list[tuple[str, str]]:
+async def find_unjudged(connection: AsyncConnection, judged_by: str, limit: int) -> list[tuple[str, str]]:
     """Return ids and texts of workflows that were judged by something else than `judged_by`, `limit` at most."""
     differs = or_(table.c.judged_by < judged_by, table.c.judged_by > judged_by)  # each half is a range of the index
     rows = await connection.execute(select(table.c.workflow_id, table.c.workflow).where(differs).limit(limit))
@@ -315,7 +321,7 @@ async def set_judgement(
 ) -> None:
     """Keep a judgement of the workflow that has this text still."""
     statement = update(table).where(table.c.workflow_id == workflow_id, table.c.workflow == text)
-    await connection.execute(statement.values(**_judged(judgement, judged_by)))
+    await connection.execute(statement.values(**_judgement_columns(judgement, judged_by)))
 
 
 async def defaults(connection: AsyncConnection) -> dict[str, tuple[str, str | None]]:

@@ -135,7 +135,7 @@ async def test_everybody_has_their_own_days(resources: Resources) -> None:
 
 @pytest.mark.parametrize("of_one", [True, False])
 async def test_the_list_of_days_reads_counts_and_indexes_only(resources: Resources, of_one: bool) -> None:
-    statement = virtual.by_date(of_one=of_one)
+    statement = virtual.by_date(by_owner=of_one)
     words = str(
         (statement.params(owner="ann") if of_one else statement).compile(compile_kwargs={"literal_binds": True})
     )

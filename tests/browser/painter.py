@@ -57,7 +57,7 @@ class Painter:
         for step in range(1, 5):
             self.progress(item, nodes, picture, step / 4)
             await self.go.wait()
-        if not await queue.is_wanted(self.resources, item.item_id):
+        if not await queue.is_running(self.resources, item.item_id):
             return
         metadata = {
             name: nodes["core_metadata"].get(name) for name in ("width", "height", "steps", "scheduler", "cfg_scale")

@@ -330,7 +330,7 @@ async def test_a_slow_git_is_ended(
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
     with pytest.raises(sources.SourceError, match="took over"):
-        await sources.fetch("https://example.test/pack", tmp_path / "target", settings, patience=0.3)
+        await sources.fetch("https://example.test/pack", tmp_path / "target", settings, timeout_s=0.3)
 
 
 async def test_without_git_the_answer_says_so(

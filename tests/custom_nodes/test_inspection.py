@@ -26,7 +26,7 @@ def test_a_pack_that_ends_the_process_fails_alone(
 ) -> None:
     command = (sys.executable, "-S", "-c", DESCRIBES)
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        found = runner.run(inspect(tmp_path, ["one", "ends", "two"], patience=30, command=command))
+        found = runner.run(inspect(tmp_path, ["one", "ends", "two"], timeout_s=30, command=command))
     assert {name: inspected.error for name, inspected in found.items()} == {
         "one": None,
         "ends": "importing it ended the process",

@@ -12,8 +12,8 @@ import pytest
 
 from invokeclone.downloads import web as web_module
 from invokeclone.downloads.errors import AddressRefused
-from invokeclone.downloads.gateway import Gateway, gateway
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.gateway import Gateway, open_gateway
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings
 
 
@@ -33,8 +33,8 @@ async def echo() -> AsyncIterator[tuple[int, list[bytes]]]:
     server.close()
 
 
-def web(tmp_path: Path, **changes: object) -> Web:
-    return Web(Settings(root=tmp_path).model_copy(update=changes))
+def web(tmp_path: Path, **changes: object) -> WebClient:
+    return WebClient(Settings(root=tmp_path).model_copy(update=changes))
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +59,7 @@ def head(way: Gateway, target: str, method: str = "CONNECT", password: str | Non
 
 async def test_bytes_pass_both_ways(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
     async with (
-        gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way,
+        open_gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way,
         client(way) as (reader, writer),
     ):
         writer.write(head(way, f"127.0.0.1:{echo[0]}"))
@@ -71,7 +71,7 @@ async def test_bytes_pass_both_ways(tmp_path: Path, echo: tuple[int, list[bytes]
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]", "printer", "nas.local", "2130706433", "0x7f.1"])  # fmt: skip
 async def test_private_addresses_are_refused(tmp_path: Path, echo: tuple[int, list[bytes]], host: str) -> None:
-    async with gateway(web(tmp_path), limit=10_000) as way:
+    async with open_gateway(web(tmp_path), limit=10_000) as way:
         answer = await ask(way, f"{host}:{echo[0]}")
     assert not answer.startswith(b"HTTP/1.1 200 ")
     assert len(way.refusals) == 1
@@ -94,7 +94,7 @@ async def test_a_public_name_with_a_private_address_is_refused(
 
 
 async def test_other_methods_and_strangers_are_refused(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
-    async with gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way:
+    async with open_gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way:
         target = f"127.0.0.1:{echo[0]}"
         assert (await ask(way, f"http://{target}/", method="GET")).startswith(b"HTTP/1.1 405 ")
         assert (await ask(way, f"{target}0000")).startswith(b"HTTP/1.1 405 ")
@@ -107,7 +107,7 @@ async def test_other_methods_and_strangers_are_refused(tmp_path: Path, echo: tup
 
 async def test_all_connections_together_have_a_limit(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
     async with (
-        gateway(web(tmp_path, allow_private_download_urls=True), limit=100) as way,
+        open_gateway(web(tmp_path, allow_private_download_urls=True), limit=100) as way,
         client(way) as (reader, writer),
     ):
         writer.write(head(way, f"127.0.0.1:{echo[0]}"))
@@ -133,7 +133,7 @@ async def test_the_operators_proxy_is_used_for_names_that_are_not_private(tmp_pa
     writer.close()
     assert b"CONNECT good.example:443 HTTP/1.1" in seen[0]
     assert b64encode(b"me:s t") in seen[0]
-    with pytest.raises(web_module.TryAgain, match="does not connect"):
+    with pytest.raises(web_module.TransientError, match="does not connect"):
         await through.connect("bad.example", 443)
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(AddressRefused):

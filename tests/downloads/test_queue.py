@@ -33,7 +33,7 @@ def folder(tmp_path):
 def fetch(downloads, fake_web, folder):
     def start(path="/a/model.safetensors", **more):
         held = more.pop("held", False)
-        return downloads.add(DownloadRequest(AnyHttpUrl(fake_web.url + path), folder, **more), held=held)
+        return downloads.add(DownloadRequest(AnyHttpUrl(fake_web.url + path), folder, **more), paused=held)
 
     return start
 
@@ -135,7 +135,7 @@ async def test_passing_faults_are_tried_again_and_lasting_ones_end(fake_web, fet
     job = await done(fetch("/down"))
     assert (job.status, job.error_type) == ("error", "DownloadFailed")
     assert "given up after 6 tries" in job.error
-    assert len(fake_web.asked_for("/down")) == transfer.TRIES
+    assert len(fake_web.asked_for("/down")) == transfer.MAX_TRIES
     job = await done(fetch("/nowhere"))
     assert (job.status, len(fake_web.asked_for("/nowhere"))) == ("error", 1)
     assert "404" in job.error
@@ -180,7 +180,7 @@ async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fe
     fake_web.page("/a/model.safetensors", DATA)
     folder.mkdir()
     half = part.PartialFile(folder / "model.safetensors")
-    half.open(part.Note(f"{fake_web.url}/a/model.safetensors", etag='"one"'), 0)
+    half.open(part.SourceState(f"{fake_web.url}/a/model.safetensors", etag='"one"'), 0)
     half.write(b"\0" * 100_000)
     half.close()
     job = await done(fetch(sha256=SHA))
@@ -209,7 +209,7 @@ async def test_a_web_page_is_no_model(fake_web, fetch, folder):
 
 
 async def test_a_file_that_does_not_fit_on_the_disk(fake_web, fetch, folder, monkeypatch):
-    monkeypatch.setattr(part, "RESERVE", 2**70)
+    monkeypatch.setattr(part, "MIN_FREE_BYTES", 2**70)
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.error_type, left(folder)) == ("DiskFull", [])
@@ -327,7 +327,7 @@ async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
     folder.mkdir()
     whole = part.PartialFile(folder / "model.safetensors")
     url = f"{fake_web.url}/a/model.safetensors"
-    whole.open(part.Note(url, etag='"one"', total=len(DATA)), 0)
+    whole.open(part.SourceState(url, etag='"one"', total=len(DATA)), 0)
     whole.write(DATA)
     whole.close()
     job = await done(fetch(file=folder / "model.safetensors"))
@@ -335,7 +335,7 @@ async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
 
 
 async def test_the_most_urgent_first_and_a_few_at_once(settings, events, fake_web, folder):
-    queue = DownloadQueue(settings, events, at_once=2)
+    queue = DownloadQueue(settings, events, max_concurrent=2)
     pages = [fake_web.page(f"/{n}", b"x" * 10, hold_after=5) for n in range(5)]
     priorities = [10, 10, 10, 1, 5]
     jobs = [
@@ -473,7 +473,7 @@ async def test_a_server_that_answers_what_was_not_asked_for_is_not_asked_for_eve
     fake_web.page("/a/model.safetensors", statuses=[206] * 100)
     job = await done(fetch())
     assert (job.status, "wasn't asked for" in job.error) == ("error", True)
-    assert len(fake_web.asked) == transfer.TRIES
+    assert len(fake_web.asked) == transfer.MAX_TRIES
 
 
 @hypothesis.given(hypothesis.strategies.text())

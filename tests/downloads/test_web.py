@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from invokeclone.downloads import addresses, web
-from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TryAgain
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TransientError
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings, URLRegexTokenPair
 
 PRIVATE = [
@@ -83,14 +83,14 @@ def guarded(settings):
 
 @pytest.fixture
 async def careful(guarded):
-    made = Web(guarded)
+    made = WebClient(guarded)
     yield made
     await made.close()
 
 
 @pytest.fixture
 async def free(settings):
-    made = Web(settings, first_wait=0.01)
+    made = WebClient(settings, initial_retry_delay=0.01)
     yield made
     await made.close()
 
@@ -156,7 +156,7 @@ async def test_a_name_that_changes_its_meaning_gains_nothing(careful, fake_web, 
         raise ConnectionRefusedError
 
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
-    with pytest.raises(TryAgain):
+    with pytest.raises(TransientError):
         await read(careful, f"http://evil.example:{fake_web.port}/x")
     assert (connected, asked) == (["8.8.8.8"], ["evil.example"])
     with pytest.raises(OSError, match="not on the public internet"):
@@ -184,11 +184,11 @@ async def test_a_redirect_to_a_private_address_is_not_followed(careful, fake_web
 
 async def test_unknown_hosts_and_closed_ports(free, monkeypatch):
     resolving(monkeypatch, {})
-    with pytest.raises(TryAgain, match="no connection to nowhere"):
+    with pytest.raises(TransientError, match="no connection to nowhere"):
         await read(free, "http://nowhere.example/x")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with pytest.raises(TryAgain):
+        with pytest.raises(TransientError):
             await read(free, f"http://127.0.0.1:{unused.getsockname()[1]}/x")
 
 
@@ -213,8 +213,8 @@ def test_a_redirect_from_https_to_http_is_refused():
     from yarl import URL
 
     with pytest.raises(AddressRefused, match="https to http"):
-        web._joined(URL("https://a.example/x"), "http://a.example/x")
-    assert str(web._joined(URL("http://a.example/x/y"), "../z?a=%2F")) == "http://a.example/z?a=%2F"
+        web._redirect_url(URL("https://a.example/x"), "http://a.example/x")
+    assert str(web._redirect_url(URL("http://a.example/x/y"), "../z?a=%2F")) == "http://a.example/z?a=%2F"
 
 
 async def test_a_token_stays_with_its_host(free, fake_web):
@@ -240,7 +240,7 @@ def test_tokens_by_pattern(tmp_path):
         URLRegexTokenPair(url_regex="models.example", token="one"),
         URLRegexTokenPair(url_regex="^https://hub.example/private/", token="two"),
     ]
-    made = Web(Settings(root=tmp_path, remote_api_tokens=pairs))
+    made = WebClient(Settings(root=tmp_path, remote_api_tokens=pairs))
     assert made.token_for("https://models.example/a") == "one"
     assert made.token_for("https://hub.example/private/a") == "two"
     assert made.token_for("https://hub.example/a") is None
@@ -268,7 +268,7 @@ async def test_json(free, fake_web, monkeypatch):
 
 async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, monkeypatch):
     """The operator's own proxy may have a private address; a target that only the proxy can resolve is left to it."""
-    made = Web(guarded.model_copy(update={"download_proxy": fake_web.url}))
+    made = WebClient(guarded.model_copy(update={"download_proxy": fake_web.url}))
     fake_web.page("/model", b"through")
     resolving(monkeypatch, {"127.0.0.1": [["127.0.0.1"]], "evil.example": [["10.0.0.1"]]})
     assert await read(made, "http://models.example/model") == b"through"
@@ -281,4 +281,4 @@ async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, m
 
 
 def test_addresses_are_logged_without_what_may_be_secret():
-    assert web.shown("https://a.example/b?token=x#y") == "https://a.example/b"
+    assert web.without_query("https://a.example/b?token=x#y") == "https://a.example/b"

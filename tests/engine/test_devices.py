@@ -22,14 +22,14 @@ def two_threads():
 @pytest.mark.usefixtures("two_threads")
 def test_small_work_on_the_cpu_is_one_threads(places, device, threads):
     model = torch.nn.Linear(100, 100)
-    with devices.fitting_threads(model, places, device):
+    with devices.limit_threads(model, places, device):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_threads_come_back_when_the_work_fails():
-    with pytest.raises(ValueError, match="broken"), devices.fitting_threads(torch.nn.Linear(1, 1), 1, "cpu"):
+    with pytest.raises(ValueError, match="broken"), devices.limit_threads(torch.nn.Linear(1, 1), 1, "cpu"):
         raise ValueError("broken")
     assert torch.get_num_threads() == 2
 
@@ -40,13 +40,13 @@ def test_channels_last_on_the_cpu_changes_the_order_and_not_the_result():
     pixels = torch.randn(2, 4, 9, 9)
     with torch.inference_mode():
         expected = layer(pixels)
-        changed = devices.lay_out(layer, "cpu")
+        changed = devices.to_memory_format(layer, "cpu")
         assert changed.weight.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(changed(pixels), expected)
 
 
 def test_other_devices_keep_the_usual_order():
-    assert devices.lay_out(torch.nn.Conv2d(4, 8, 3), "cuda").weight.is_contiguous()
+    assert devices.to_memory_format(torch.nn.Conv2d(4, 8, 3), "cuda").weight.is_contiguous()
 
 
 @pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16", "float32"])

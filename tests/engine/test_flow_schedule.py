@@ -21,7 +21,7 @@ def velocity(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])
 def test_steps_are_those_of_diffusers(factor: float):
-    levels = flow.shifted(flow.even_levels(5), factor)
+    levels = flow.shift_levels(flow.even_levels(5), factor)
     schedule = flow.flow_schedule(levels, CPU)
     reference = FlowMatchEulerDiscreteScheduler(shift=1.0)
     reference.set_timesteps(sigmas=levels[:-1])
@@ -46,7 +46,7 @@ def test_half_precision_is_summed_in_float32():
 def test_shifting_by_a_factor_is_that_of_diffusers(factor: float):
     reference = FlowMatchEulerDiscreteScheduler(shift=factor)
     reference.set_timesteps(sigmas=flow.even_levels(7)[:-1])
-    assert flow.shifted(flow.even_levels(7), factor) == pytest.approx(reference.sigmas.tolist())
+    assert flow.shift_levels(flow.even_levels(7), factor) == pytest.approx(reference.sigmas.tolist())
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 2500, 4096])
@@ -55,11 +55,11 @@ def test_shifting_by_the_size_of_the_image_is_that_of_diffusers(tokens: int):
 
     reference = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     reference.set_timesteps(sigmas=flow.even_levels(4)[:-1], mu=calculate_shift(tokens))
-    ours = flow.shifted(flow.even_levels(4), flow.shift_by_tokens(tokens))
+    ours = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens))
     assert ours == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
     other = {"low": (256, 0.25), "high": (1024, 0.75)}
     reference.set_timesteps(sigmas=flow.even_levels(4)[:-1], mu=calculate_shift(tokens, 256, 1024, 0.25, 0.75))
-    ours = flow.shifted(flow.even_levels(4), flow.shift_by_tokens(tokens, **other))
+    ours = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens, **other))
     assert ours == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
 
 
@@ -81,14 +81,14 @@ def test_shifting_by_the_size_of_the_image_is_that_of_diffusers(tokens: int):
     ],
 )
 def test_a_part_of_the_levels_begins_and_ends_at_its_fractions(start: float, end: float, levels: list[float]):
-    assert flow.clipped(flow.even_levels(4), start, end) == pytest.approx(levels)
+    assert flow.clip_levels(flow.even_levels(4), start, end) == pytest.approx(levels)
 
 
 def test_parts_of_shifted_levels_begin_at_their_fraction_too():
-    levels = flow.shifted(flow.even_levels(4), 3.0)
+    levels = flow.shift_levels(flow.even_levels(4), 3.0)
     assert levels == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
-    assert flow.clipped(levels, 0.2, 1.0) == pytest.approx([0.8, 0.75, 0.5, 0.0])
-    assert flow.clipped(levels, 0.5, 0.9) == pytest.approx([0.5, 0.1])
+    assert flow.clip_levels(levels, 0.2, 1.0) == pytest.approx([0.8, 0.75, 0.5, 0.0])
+    assert flow.clip_levels(levels, 0.5, 0.9) == pytest.approx([0.5, 0.1])
 
 
 def test_two_parts_make_a_whole_where_a_level_lies_between_them():
@@ -98,8 +98,8 @@ def test_two_parts_make_a_whole_where_a_level_lies_between_them():
         schedule = flow.flow_schedule(part, CPU)
         return denoise.run(schedule, begun, lambda x, t, step: velocity(x, t, step + first_step), lambda _: None)
 
-    half = run(flow.clipped(levels, 0.0, 0.5), noise, 0)
-    assert torch.allclose(run(flow.clipped(levels, 0.5, 1.0), half, 2), run(levels, noise, 0), atol=1e-5)
+    half = run(flow.clip_levels(levels, 0.0, 0.5), noise, 0)
+    assert torch.allclose(run(flow.clip_levels(levels, 0.5, 1.0), half, 2), run(levels, noise, 0), atol=1e-5)
 
 
 class TestStart:
@@ -120,7 +120,7 @@ class TestStart:
 
     def test_one_level_is_an_image_with_noise_and_no_call(self):
         latents, noise = noise_of(1), noise_of(2)
-        schedule = flow.flow_schedule(flow.clipped(flow.even_levels(4), 0.4, 0.4), CPU)
+        schedule = flow.flow_schedule(flow.clip_levels(flow.even_levels(4), 0.4, 0.4), CPU)
         begun = schedule.start(latents, noise)
         assert torch.allclose(begun, 0.6 * noise + 0.4 * latents, atol=1e-6)
         assert denoise.run(schedule, begun, lambda *_: pytest.fail("called"), lambda _: None) is begun

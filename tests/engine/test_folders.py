@@ -16,7 +16,7 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from tests.tiny_models import make_vae
 
 CPU = torch.device("cpu")
@@ -125,10 +125,10 @@ def test_nothing_runs_while_a_folder_is_identified(tmp_path: Path, mark: Path) -
     folder = tmp_path / "model"
     tiny_language_model(folder)
     hostile(folder, mark)
-    OnDisk(folder).check()
+    ModelFiles(folder).check()
     (folder / "model.safetensors").unlink()
     with pytest.raises(InvalidModel, match="pickle"):
-        OnDisk(folder).check()
+        ModelFiles(folder).check()
     assert not mark.exists()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading import loaders
-from invokeclone.engine.lora.apply import LoRAPatch, applied
+from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.engine.lora.layers import DoRA, Full, LayerChange, LoRA
 from invokeclone.engine.placement import size_of
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
@@ -127,7 +127,7 @@ class TestLoRA:
             if (bias := change.bias_delta()) is not None:
                 module.bias.data = module.bias.data + 0.5 * bias
         patch = LoRAPatch("style", {name.replace(".", "_"): change for name, change in changes.items()}, 0.5)
-        with applied(stored, [patch], CPU):
+        with apply_loras(stored, [patch], CPU):
             assert torch.allclose(run(stored), run(by_hand), atol=1e-5)
             assert stored.get_submodule(self.LINEAR).weight.data_ptr() == pointers[f"{self.LINEAR}.weight"]
         assert not any(module._forward_hooks for module in stored.modules())

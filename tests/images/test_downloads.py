@@ -167,14 +167,14 @@ async def test_two_side_by_side_and_a_limit_on_how_many_wait(client, upload, zip
     assert len(set(names)) == 3
     for name in names:
         assert len(entries((await client.get(f"{ROUTE}/{name}")).content)) == 1
-    monkeypatch.setattr(downloads, "MOST_WAITING", 2)
+    monkeypatch.setattr(downloads, "MAX_PENDING", 2)
     async with zips._slots, zips._slots:
         statuses = [(await client.post(ROUTE, json=body)).status_code for _ in range(3)]
     assert statuses == [202, 202, 429]
 
 
 async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, resources) -> None:
-    monkeypatch.setattr(downloads, "MOST_KEPT", 2)
+    monkeypatch.setattr(downloads, "MAX_READY", 2)
     image = await upload()
     names = []
     for _ in range(4):
@@ -183,7 +183,7 @@ async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, re
         await ready(zips)
     kept = sorted(path.name for path in (resources.settings.outputs_path / downloads.FOLDER).iterdir())
     assert kept == sorted(names[2:])
-    monkeypatch.setattr(downloads, "KEPT_S", -1)
+    monkeypatch.setattr(downloads, "RETENTION_S", -1)
     await client.post(ROUTE, json={"image_names": [image["image_name"]]})
     await ready(zips)
     assert (await client.get(f"{ROUTE}/{names[3]}")).status_code == 404

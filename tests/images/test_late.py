@@ -34,7 +34,7 @@ LISTS = [
 @pytest.fixture
 async def filled(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Resources:
     """Make images and videos on 23 days, in no order, some starred, some intermediate, of two owners; skip nothing one by one."""
-    monkeypatch.setattr(late, "FAR", 0)
+    monkeypatch.setattr(late, "DEEP_OFFSET", 0)
     chance = random.Random(5)
 
     def row(word: str, number: int) -> dict[str, object]:
@@ -67,7 +67,7 @@ async def test_late_pages_are_those_of_the_whole_list(
 ) -> None:
     if stars:
         await star(filled, stars)
-        monkeypatch.setattr(late, "FAR", TOTAL // stars + TOTAL // 3 // stars)
+        monkeypatch.setattr(late, "DEEP_OFFSET", TOTAL // stars + TOTAL // 3 // stars)
     wanted = ImageFilter(is_intermediate=False, **more)
     async with filled.database.read() as connection:
         lists = [
@@ -98,7 +98,7 @@ async def test_late_pages_are_those_of_the_whole_list(
 async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset: int) -> None:
     wanted = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
-        total = (await connection.execute(store.counted(wanted))).scalar_one()
+        total = (await connection.execute(store.count_statement(wanted))).scalar_one()
         part = await store.page_part(connection, wanted, (store.IMAGES,), offset, 10, total)
     assert part.backwards == (offset > total - offset)
     assert part.day is not None
@@ -117,22 +117,22 @@ async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset
     ],
 )
 def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
-    assert late.told_by_days(ImageFilter(is_intermediate=False))
-    assert not late.told_by_days(ImageFilter(**({"is_intermediate": False} | more)))
+    assert late.has_day_counts(ImageFilter(is_intermediate=False))
+    assert not late.has_day_counts(ImageFilter(**({"is_intermediate": False} | more)))
 
 
 async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     await star(filled, 2)
     wanted = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
-        total = (await connection.execute(store.counted(wanted))).scalar_one()
+        total = (await connection.execute(store.count_statement(wanted))).scalar_one()
         assert (await store.page_part(connection, wanted, (store.IMAGES,), 5, 10, total)).day is None
         starred = await store.count_starred(connection, wanted, (store.IMAGES,))
-        near = late.nearer(total, starred - 5, 10)
-        assert await late.from_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred) == near
-        monkeypatch.setattr(late, "FAR", starred)
-        near = late.nearer(total, starred + 50, 10)
-        assert (await late.from_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred)).day
+        near = late.part_from_nearer_end(total, starred - 5, 10)
+        assert await late.skip_to_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred) == near
+        monkeypatch.setattr(late, "DEEP_OFFSET", starred)
+        near = late.part_from_nearer_end(total, starred + 50, 10)
+        assert (await late.skip_to_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred)).day
 
 
 @pytest.mark.parametrize("backwards", [False, True])

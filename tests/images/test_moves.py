@@ -19,7 +19,7 @@ from invokeclone.images.relocation import files as relocation
 from invokeclone.images.relocation import service as moves
 from invokeclone.images.relocation import store as moves_store
 from invokeclone.images.relocation.api import router as moves_router
-from invokeclone.images.relocation.service import Moves
+from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
@@ -82,7 +82,7 @@ async def check_whole(resources: Resources) -> dict[str, str]:
     return found
 
 
-async def done(mover: Moves) -> None:
+async def done(mover: ImageMoves) -> None:
     assert mover._task is not None
     await mover._task
 
@@ -96,7 +96,7 @@ class TestMoving:
         names = await make(resources, 4)
         was = await check_whole(resources)
         use(resources, after)
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         told = await mover.move_all()
         assert (told.is_running, told.operation) == (True, "move_all")
         await done(mover)
@@ -123,7 +123,7 @@ class TestMoving:
         use(resources, "date")
         await make(resources)
         use(resources, "type")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         folder = resources.settings.outputs_path / "images"
@@ -131,10 +131,10 @@ class TestMoving:
         assert {path.name for path in (folder / "thumbnails").iterdir()} == {"general", "mask", "intermediate"}
 
     async def test_many_batches(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(moves, "AT_A_TIME", 2)
+        monkeypatch.setattr(moves, "BATCH_SIZE", 2)
         names = await make(resources, 7)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         assert (await mover.move_all()).needs_move_count in range(8)
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
@@ -146,7 +146,7 @@ class TestMoving:
         monkeypatch.setattr(os, "link", refuse)
         names = await make(resources)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
@@ -155,7 +155,7 @@ class TestMoving:
         """In the reference the journal keeps it from being deleted ever after."""
         names = await make(resources)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         assert (await service.delete_many(resources, names)).names
@@ -166,7 +166,7 @@ class TestMoving:
         names = await make(resources)
         files.remove(resources.settings, [ImageLocation(names[1], "")])
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         status = await mover.status()
@@ -181,7 +181,7 @@ class TestMoving:
         (name,) = await make(resources, 1)
         files.thumbnail_path(resources.settings, ImageLocation(name, "")).unlink()
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         assert await subfolders(resources) == {name: name[:2]}
@@ -191,7 +191,7 @@ class TestMoving:
         async with resources.database.write() as connection:
             await connection.execute(update(images).values(image_name="..png"))
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         assert await subfolders(resources) == {"..png": ""}
@@ -200,7 +200,7 @@ class TestMoving:
 
     async def test_a_full_disk(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         """What was begun is taken back; what was done before stays."""
-        monkeypatch.setattr(moves, "AT_A_TIME", 2)
+        monkeypatch.setattr(moves, "BATCH_SIZE", 2)
         names = await make(resources, 5)
         duplicate = relocation._duplicate
         calls = iter(range(100))
@@ -212,7 +212,7 @@ class TestMoving:
 
         monkeypatch.setattr(relocation, "_duplicate", fill)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await done(mover)
         status = await mover.status()
@@ -228,7 +228,7 @@ class TestMoving:
         """By a worker's cleaning, say: it asks no route."""
         names = await make(resources)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         relocate = moves_store.relocate
 
         async def late(connection: Any, chosen: Any) -> set[str]:
@@ -300,10 +300,10 @@ class TestCrashes:
         self, resources: Resources, monkeypatch: pytest.MonkeyPatch, stage: tuple[Any, str, int], after: bool
     ) -> None:
         """No record is without its file, at the crash or after the next start; then the move can be done again."""
-        monkeypatch.setattr(moves, "AT_A_TIME", 2)
+        monkeypatch.setattr(moves, "BATCH_SIZE", 2)
         names = await make(resources, 4)
         use(resources, "hash")
-        dead = Moves(resources)
+        dead = ImageMoves(resources)
         with dying(monkeypatch, *stage, after=after):
             await dead.move_all()
             assert dead._task is not None
@@ -312,7 +312,7 @@ class TestCrashes:
         for name, subfolder in (await subfolders(resources)).items():
             assert files.full_path(resources.settings, ImageLocation(name, subfolder)).is_file()
         resources = Resources(resources.settings, resources.database, resources.events)
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.start()
         found = await check_whole(resources)
         assert set(found) == set(names)
@@ -329,14 +329,14 @@ class TestCrashes:
         names = await make(resources, 4)
         use(resources, "hash")
         with dying(monkeypatch, moves_store, "relocate", 0, after=False):
-            dead = Moves(resources)
+            dead = ImageMoves(resources)
             await dead.move_all()
             with pytest.raises(Crash):
                 await done(dead)
         for at in range(3):
             with dying(monkeypatch, files, "remove_file", at, after=True), pytest.raises(Crash):
-                await Moves(resources).start()
-        mover = Moves(resources)
+                await ImageMoves(resources).start()
+        mover = ImageMoves(resources)
         await mover.start()
         assert await check_whole(resources) == dict.fromkeys(names, "")
 
@@ -348,19 +348,19 @@ class TestCrashes:
         async with resources.database.write() as connection:
             await moves_store.write_journal(connection, [move])
             if says == "target":
-                await moves_store.put(connection, name, "aa")
+                await moves_store.set_subfolder(connection, name, "aa")
         if says == "origin":
             relocation.duplicate(resources.settings, ImageLocation(name, ""), ImageLocation(name, "aa"))
             relocation.clear(resources.settings, [ImageLocation(name, "")])
-        await Moves(resources).start()
+        await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
 
     async def test_stopping_the_server(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         """The batch is brought to its end, and no further one begun."""
-        monkeypatch.setattr(moves, "AT_A_TIME", 1)
+        monkeypatch.setattr(moves, "BATCH_SIZE", 1)
         await make(resources, 5)
         use(resources, "hash")
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await mover.stop()
         found = await check_whole(resources)
@@ -372,19 +372,19 @@ class TestCrashes:
     async def test_a_start_with_nothing_to_settle(self, resources: Resources) -> None:
         async with resources.database.write() as connection:
             await moves_store.hold_queue(connection)
-        await Moves(resources).start()
+        await ImageMoves(resources).start()
         await check_whole(resources)
 
 
 @asynccontextmanager
-async def guarded(resources: Resources, mover: Moves) -> AsyncIterator[httpx.AsyncClient]:
+async def guarded(resources: Resources, mover: ImageMoves) -> AsyncIterator[httpx.AsyncClient]:
     app = Application()
     app.services.add(Resources, resources)
-    app.services.add(Moves, mover)
+    app.services.add(ImageMoves, mover)
     errors.install(app)
     for router in (images_router, boards_router, moves_router):
         app.include_router(bodies.read_strictly(router))
-    app.add_middleware(guards.ImagesAtRest, resources=resources)
+    app.add_middleware(guards.ImageMoveGuard, resources=resources)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -394,13 +394,13 @@ async def guarded(resources: Resources, mover: Moves) -> AsyncIterator[httpx.Asy
 def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Keep moves and recoveries from going on until the returned function is called."""
     wait = asyncio.Event()
-    monkeypatch.setattr(Moves, "_settle", _hold(Moves._settle, wait))
-    monkeypatch.setattr(Moves, "_move", _hold(Moves._move, wait))
+    monkeypatch.setattr(ImageMoves, "_settle", _hold(ImageMoves._settle, wait))
+    monkeypatch.setattr(ImageMoves, "_move", _hold(ImageMoves._move, wait))
     return wait.set
 
 
 def _hold(move: Any, wait: asyncio.Event) -> Any:
-    async def held_move(self: Moves) -> None:
+    async def held_move(self: ImageMoves) -> None:
         await wait.wait()
         await move(self)
 
@@ -421,7 +421,7 @@ class TestRoutes:
     async def test_meanwhile(self, resources: Resources, held: Callable[[], None], route: str, operation: str) -> None:
         """What touches images is refused, the rest answers; afterwards all is as before."""
         (name,) = await make(resources, 1)
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         async with guarded(resources, mover) as client:
             answer = await client.post(f"{ROUTE}/{route}")
             assert answer.status_code == 202
@@ -455,7 +455,7 @@ class TestRoutes:
 
     async def test_the_queue_stands_still(self, resources: Resources, held: Callable[[], None]) -> None:
         """Workers ask the database and no server: their claim finds the flag there."""
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         await mover.move_all()
         await enqueue_row(resources, "pending")
         assert await queue_service.claim(resources, "cpu") is None
@@ -470,7 +470,7 @@ class TestRoutes:
     )
     async def test_the_queue_must_be_idle(self, resources: Resources, status: str, expected: int) -> None:
         await enqueue_row(resources, status)
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         async with guarded(resources, mover) as client:
             assert (await client.post(f"{ROUTE}/start")).status_code == expected
             if expected == 202:
@@ -479,14 +479,14 @@ class TestRoutes:
         await check_whole(resources)
 
     async def test_two_at_once(self, resources: Resources) -> None:
-        mover = Moves(resources)
+        mover = ImageMoves(resources)
         async with guarded(resources, mover) as client:
             answers = await asyncio.gather(*[client.post(f"{ROUTE}/start") for _ in range(4)])
         await done(mover)
         assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
 
     async def test_a_first_status(self, resources: Resources) -> None:
-        async with guarded(resources, Moves(resources)) as client:
+        async with guarded(resources, ImageMoves(resources)) as client:
             assert (await client.get(f"{ROUTE}/status")).json() == {
                 "is_running": False,
                 "operation": None,
@@ -498,8 +498,8 @@ class TestRoutes:
 
     async def test_for_admins(self, resources: Resources) -> None:
         await register(resources.database)
-        mover = Moves(multiuser(resources))
-        async with asking(multiuser(resources), moves_router, parts={Moves: mover}) as people:
+        mover = ImageMoves(multiuser(resources))
+        async with asking(multiuser(resources), moves_router, parts={ImageMoves: mover}) as people:
             for method, route in (("POST", "start"), ("POST", "recover"), ("GET", "status")):
                 assert (await people[ANN.user_id].request(method, f"{ROUTE}/{route}")).status_code == 403
             assert (await people["root"].post(f"{ROUTE}/start")).status_code == 202

@@ -96,7 +96,7 @@ class TestMedia:
         assert (await client.get(f"/{image['image_url']}", headers={"If-None-Match": '"other"'})).status_code == 200
 
     async def test_large_files_are_sent_in_pieces(self, upload, client, monkeypatch) -> None:
-        monkeypatch.setattr("invokeclone.images.responses.AT_ONCE", 10)
+        monkeypatch.setattr("invokeclone.images.responses.MAX_BUFFERED_SIZE", 10)
         image = await upload()
         whole = await client.get(f"/{image['image_url']}")
         assert opened(whole.content).size == (48, 32)
@@ -205,7 +205,7 @@ class TestLists:
         assert (await client.get(f"{IMAGES}/", params={"search_term": term})).json()["total"] == found
 
     async def test_long_lists_of_names_are_packed(self, upload, client, monkeypatch) -> None:
-        monkeypatch.setattr("invokeclone.images.responses.PACKED_FROM", 100)
+        monkeypatch.setattr("invokeclone.images.responses.GZIP_MIN_SIZE", 100)
         made = [(await upload())["image_name"] for _ in range(4)]
         answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"

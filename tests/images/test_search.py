@@ -64,7 +64,7 @@ TERMS = [
 async def test_the_index_changes_nothing(filled: Resources, term: str, more: dict[str, bool]) -> None:
     plain = ImageFilter(search_term=term, **more)
     async with filled.database.read() as connection:
-        narrowed = await search.narrowed(connection, plain)
+        narrowed = await search.with_text_query(connection, plain)
         found = [json.loads(b"".join(await store.names_json(connection, one))) for one in (plain, narrowed)]
         pages = [json.loads(await store.page_json(connection, one, 2, 5)) for one in (plain, narrowed)]
     assert found[0] == found[1]
@@ -92,7 +92,7 @@ def test_what_the_index_is_asked(term: str, asked: str | None) -> None:
 def test_a_long_term_asks_for_no_more_than_narrows() -> None:
     asked = search.query("".join(chr(0x4E00 + number) for number in range(4000)))
     assert asked is not None
-    assert asked.count(" AND ") <= 2 * search.MOST_RUNS
+    assert asked.count(" AND ") <= 2 * search.MAX_TRIGRAMS
 
 
 @pytest.mark.parametrize(
@@ -103,29 +103,29 @@ async def test_what_the_index_is_asked_for_a_short_term(
     filled: Resources, monkeypatch: pytest.MonkeyPatch, term: str, asked: str | None
 ) -> None:
     """Every run that begins with it, if they are few; not for what may end a time, and a text with it."""
-    monkeypatch.setattr(search, "FEW", 10)
+    monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 10)
     async with filled.database.read() as connection:
-        found = await search.narrowed(connection, ImageFilter(search_term=term, is_intermediate=False))
+        found = await search.with_text_query(connection, ImageFilter(search_term=term, is_intermediate=False))
     assert found.text_query == asked
 
 
 async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:
-        assert (await search.narrowed(connection, wanted)).text_query is not None
-        monkeypatch.setattr(search, "FEW", 100)
-        assert await search.narrowed(connection, wanted) == wanted
+        assert (await search.with_text_query(connection, wanted)).text_query is not None
+        monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 100)
+        assert await search.with_text_query(connection, wanted) == wanted
 
 
 async def test_many_are_counted_by_the_index_and_a_page_of_them_is_not(
     filled: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "FEW", 10)
+    monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 10)
     plain = ImageFilter(search_term="zebra", is_intermediate=False)
     async with filled.database.read() as connection:
-        many = await search.narrowed(connection, plain)
+        many = await search.with_text_query(connection, plain)
         assert many.text_query is not None
-        assert search.for_a_page(many) == plain.model_copy(update={"few_found": False})
+        assert search.for_page(many) == plain.model_copy(update={"few_found": False})
         for offset in (0, 17, 40):
             for pages in (store.page_json, gallery.page_json):
                 assert await pages(connection, many, offset, 5) == await pages(connection, plain, offset, 5)
@@ -136,7 +136,7 @@ async def test_only_candidates_are_read(filled: Resources, more: dict[str, objec
     """And not the gallery's index from its start to its end."""
     wanted = ImageFilter(search_term="zebra", text_query=search.query("zebra"), is_intermediate=False, **more)
     part = {"skip": 0, "take": 10}
-    statements = [store.counted(wanted), store.all_names(wanted), store.page_names(wanted).params(part)]
+    statements = [store.count_statement(wanted), store.all_names(wanted), store.page_names(wanted).params(part)]
     statements += [gallery.all_names(wanted), gallery.page_refs(wanted).params(part)]
     async with filled.database.read() as connection:
         for statement in statements:
@@ -166,7 +166,7 @@ async def test_letters_of_every_script_match_in_either_case(resources: Resources
     expected = sum(_matches(text, pattern) for text in texts if text) * 40
     async with resources.database.read() as connection:
         wanted = ImageFilter(search_term=term)
-        for each in (wanted, await search.narrowed(connection, wanted)):
+        for each in (wanted, await search.with_text_query(connection, wanted)):
             found = json.loads(b"".join(await store.names_json(connection, each)))
             assert len(found["image_names"]) == expected > 0, each
 

@@ -74,7 +74,7 @@ def test_every_mode_can_be_kept(mode: str, level: int) -> None:
 def test_pixels_survive_the_quick_encoder(mode: str, size: tuple[int, int]) -> None:
     noise = Image.frombytes(mode, size, os.urandom(size[0] * size[1] * len(mode)))
     assert opened(png.encode(noise, 1, {})).tobytes() == noise.tobytes()
-    copied = png.copied(png.encode(noise, 6, {"Comment": "x"}), {png.GRAPH: "{}"})
+    copied = png.copy_with_texts(png.encode(noise, 6, {"Comment": "x"}), {png.GRAPH: "{}"})
     assert copied is not None
     assert opened(copied).tobytes() == noise.tobytes()
     assert opened(copied).info == {png.GRAPH: "{}"}
@@ -177,7 +177,7 @@ async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wante
         assert re.search(rf"USING COVERING INDEX {index}\b", found), found
         assert "TEMP B-TREE" not in found
     # Nor does counting read images at all.
-    assert await plan(resources, store.counted(wanted)) == "SCAN image_counts"
+    assert await plan(resources, store.count_statement(wanted)) == "SCAN image_counts"
 
 
 async def test_the_order_of_a_long_list_is_right_with_many_of_one_moment(resources: Resources) -> None:

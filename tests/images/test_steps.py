@@ -47,7 +47,7 @@ class Counting(Database):
 @pytest.fixture
 async def counting(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fill a gallery: one image in forty is an asset, one in forty on the board, one in fifty is starred; 40 days."""
-    monkeypatch.setattr(late, "FAR", 100)
+    monkeypatch.setattr(late, "DEEP_OFFSET", 100)
     async with resources.database.write() as connection:
         await connection.exec_driver_sql(
             "INSERT INTO boards (board_id, board_name, created_at, updated_at) VALUES ('b', 'b', '', '')"
@@ -113,7 +113,7 @@ async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[st
 async def test_searches_of_any_length_read_only_what_may_match(counting: Counting, term: str, total: int) -> None:
     for order in orders():
         counting.steps = 0
-        wanted = await search.narrowed(counting, ImageFilter(search_term=term, **order))
+        wanted = await search.with_text_query(counting, ImageFilter(search_term=term, **order))
         assert await store.count(counting, wanted) == total
         await store.page_json(counting, wanted, 0, 10)
         assert counting.steps < 2 * MANY, order

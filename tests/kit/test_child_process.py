@@ -49,7 +49,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def test_a_process_that_has_ended_is_replaced(run: Run) -> None:
     async def work() -> None:
-        server = LineServer(ECHO, patience=30, line_limit=1000)
+        server = LineServer(ECHO, timeout_s=30, line_limit=1000)
         assert await server.ask(b"one\n") == b"one\n"
         first = server.pid
         assert first is not None
@@ -70,7 +70,7 @@ def test_a_process_that_has_ended_is_replaced(run: Run) -> None:
 @pytest.mark.parametrize("command", [DIES, HALF], ids=["nothing", "half a line"])
 def test_a_process_that_never_answers_is_not_started_for_ever(run: Run, command: tuple[str, ...]) -> None:
     async def work() -> None:
-        server = LineServer(command, patience=30, line_limit=1000)
+        server = LineServer(command, timeout_s=30, line_limit=1000)
         with pytest.raises(ChildEnded):
             await server.ask(b"one\n")
         assert server.pid is None
@@ -80,7 +80,7 @@ def test_a_process_that_never_answers_is_not_started_for_ever(run: Run, command:
 
 def test_a_slow_answer_ends_the_process(run: Run) -> None:
     async def work() -> None:
-        server = LineServer(SILENT, patience=0.3, line_limit=1000)
+        server = LineServer(SILENT, timeout_s=0.3, line_limit=1000)
         with pytest.raises(TimeoutError):
             await server.ask(b"one\n")
         assert server.pid is None
@@ -90,7 +90,7 @@ def test_a_slow_answer_ends_the_process(run: Run) -> None:
 
 def test_a_question_that_is_given_up_ends_the_process(run: Run) -> None:
     async def work() -> None:
-        server = LineServer(SILENT, patience=30, line_limit=1000)
+        server = LineServer(SILENT, timeout_s=30, line_limit=1000)
         asking = asyncio.create_task(server.ask(b"one\n"))
         await until(lambda: server.pid is not None)
         pid = server.pid
@@ -105,7 +105,7 @@ def test_a_question_that_is_given_up_ends_the_process(run: Run) -> None:
 
 def test_long_lines(run: Run) -> None:
     async def work() -> None:
-        server = LineServer(ECHO, patience=30, line_limit=1000)
+        server = LineServer(ECHO, timeout_s=30, line_limit=1000)
         with pytest.raises(LineTooLong):
             await server.ask(b"x" * 5000 + b"\n")
         assert await server.ask(b"short\n") == b"short\n"
@@ -178,7 +178,7 @@ def _zombie(pid: int) -> bool:
 
 def test_a_command_that_is_not_there(run: Run) -> None:
     async def work() -> None:
-        server = LineServer(("/no/such/program",), patience=30, line_limit=1000)
+        server = LineServer(("/no/such/program",), timeout_s=30, line_limit=1000)
         with pytest.raises(OSError, match="No such file"):
             await server.ask(b"one\n")
 

@@ -10,9 +10,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files.storage_errors import DatabaseBusy, explained
+from invokeclone.kit.files.storage_errors import DatabaseBusy, to_storage_error
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter
 from invokeclone.tables import app_state, users
 
 
@@ -90,7 +90,7 @@ async def test_migration_makes_the_system_user_once(database: Database) -> None:
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
 
 
-ADD = Prepared(insert(app_state).values(key=parameter("key"), value="1"))
+ADD = PreparedStatement(insert(app_state).values(key=parameter("key"), value="1"))
 
 
 async def test_a_write_by_prepared_statements_alone_is_committed(database: Database) -> None:
@@ -117,8 +117,8 @@ async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
                 pass
         with pytest.raises(OperationalError) as in_one_trip:
             await impatient.transact(lambda connection: ADD.rows(connection, key="a"))
-    assert isinstance(explained(caught.value), DatabaseBusy)
-    assert isinstance(explained(in_one_trip.value), DatabaseBusy)
+    assert isinstance(to_storage_error(caught.value), DatabaseBusy)
+    assert isinstance(to_storage_error(in_one_trip.value), DatabaseBusy)
     async with impatient.write() as connection:
         await ADD.rows(connection, key="a")
     await impatient.close()
@@ -141,7 +141,7 @@ async def test_errors_of_single_reads_belong_to_whoever_reads(database: Database
 
 
 async def test_errors_of_prepared_statements_in_a_transaction_are_those_of_single_reads(database: Database) -> None:
-    missing = Prepared(text("SELECT 1 FROM nowhere"))
+    missing = PreparedStatement(text("SELECT 1 FROM nowhere"))
     async with database.read() as connection:
         for source in (connection, database):
             with pytest.raises(OperationalError, match="no such table"):

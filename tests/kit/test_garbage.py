@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from invokeclone.kit.process import garbage
-from invokeclone.kit.process.garbage import uncollected
+from invokeclone.kit.process.garbage import pause_gc
 
 
 @pytest.fixture(autouse=True)
@@ -17,29 +17,29 @@ def collector() -> Iterator[None]:
 
 
 def test_pauses_that_overlap_end_with_the_last() -> None:
-    with uncollected():
-        with uncollected():
+    with pause_gc():
+        with pause_gc():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_an_error_ends_a_pause() -> None:
-    with pytest.raises(ValueError, match="x"), uncollected():
+    with pytest.raises(ValueError, match="x"), pause_gc():
         raise ValueError("x")
     assert gc.isenabled()
 
 
 def test_a_collector_that_is_off_stays_off() -> None:
     gc.disable()
-    with uncollected():
+    with pause_gc():
         pass
     assert not gc.isenabled()
 
 
 def test_a_series_that_lasts_too_long_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "LONGEST_S", -1.0)
-    with uncollected():
+    with pause_gc():
         assert not gc.isenabled()
-        with uncollected():
+        with pause_gc():
             assert gc.isenabled()

@@ -7,7 +7,13 @@ import zlib
 import pytest
 from PIL import Image, UnidentifiedImageError, features
 
-from invokeclone.kit.files.image_files import FORMATS, OWN_FORMATS, TooManyPixelsDeclared, open_image, open_own
+from invokeclone.kit.files.image_files import (
+    FORMATS,
+    STORED_FORMATS,
+    TooManyPixelsDeclared,
+    open_image,
+    open_stored_image,
+)
 
 Image.init()
 WRITABLE = sorted(set(Image.SAVE) & set(Image.OPEN) - {"PDF", "MPO", "PALM"})
@@ -36,11 +42,11 @@ def test_only_the_named_formats_are_read(name: str) -> None:
         with pytest.raises(UnidentifiedImageError):
             open_image(file)
     file.seek(0)
-    if name in OWN_FORMATS:
-        assert open_own(file).format == name
+    if name in STORED_FORMATS:
+        assert open_stored_image(file).format == name
     else:
         with pytest.raises(UnidentifiedImageError):
-            open_own(file)
+            open_stored_image(file)
 
 
 def test_every_format_has_a_reader() -> None:

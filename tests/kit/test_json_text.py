@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.json_text import LONG, SLICED, NotStorable, check_text, decode
+from invokeclone.kit.json_text import ORJSON_MIN_SIZE, SLICE_SIZE, NotStorable, check_text, decode
 
 LIMITS = Limits(json_values=1000, json_depth=50)
 VALUES = st.recursive(
@@ -67,11 +67,11 @@ def test_values_and_texts_are_counted() -> None:
 
 
 def test_a_large_body_is_read_like_a_small_one() -> None:
-    value = {"texts": [{"a": "x" * 1000}] * (SLICED // 900)}
+    value = {"texts": [{"a": "x" * 1000}] * (SLICE_SIZE // 900)}
     assert decode(json.dumps(value).encode(), LIMITS) == value
 
 
-@pytest.mark.parametrize("before", range(SLICED - 14, SLICED + 3))
+@pytest.mark.parametrize("before", range(SLICE_SIZE - 14, SLICE_SIZE + 3))
 def test_escapes_are_whole_wherever_a_slice_ends(before: int) -> None:
     start = '"' + "x" * (before - 1)
     for text in (r"\ud83d\ude00", r"\\\\\"", r"\\ud800", r"\\\"[[[[", r"\u00e9"):
@@ -84,7 +84,7 @@ def test_escapes_are_whole_wherever_a_slice_ends(before: int) -> None:
 
 def test_the_longest_bodies_are_read_like_others() -> None:
     """Another parser reads them: the same values, and the same words for what is wrong."""
-    text = "x" * LONG
+    text = "x" * ORJSON_MIN_SIZE
     value = {"a": text, "b": 1e300, "c": -(2**63), "d": 2**64 - 1, "e": [True, None, 1.5, "\U0001f600"]}
     assert decode(b"\xef\xbb\xbf" + json.dumps(value).encode(), LIMITS) == value
     with pytest.raises(json.JSONDecodeError, match="Expecting ',' delimiter"):

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.metrics import Metric, MetricValues
 
 COUNTER = Metric("a_total", "counter", "", ("device",))
 GAUGE = Metric("b", "gauge", "")
@@ -14,8 +14,8 @@ SUMS = Metric("d_seconds", "summary", "", ("kind",))
 METRICS = (COUNTER, GAUGE, TIMES, SUMS)
 
 
-def some() -> Numbers:
-    numbers = Numbers(METRICS)
+def some() -> MetricValues:
+    numbers = MetricValues(METRICS)
     numbers.add(COUNTER, "cpu")
     numbers.add(COUNTER, "cpu", amount=2)
     numbers.set(GAUGE, value=5)
@@ -36,7 +36,7 @@ def test_each_kind_has_its_numbers() -> None:
 
 def test_what_travels_is_read_as_it_was() -> None:
     sent = orjson.loads(orjson.dumps(some().to_json()))
-    assert Numbers.read(METRICS, sent).to_json() == some().to_json()
+    assert MetricValues.read(METRICS, sent).to_json() == some().to_json()
 
 
 def test_numbers_are_added_up_and_gauges_where_that_is_meant() -> None:
@@ -69,4 +69,4 @@ def test_a_copy_does_not_change() -> None:
     ],
 )
 def test_what_is_malformed_is_left_out(data: Any) -> None:
-    assert Numbers.read(METRICS, data).to_json() == {}
+    assert MetricValues.read(METRICS, data).to_json() == {}

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.process.processes import PARENT, runs
+from invokeclone.kit.process.processes import PARENT, is_running
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parents")
 STARTER = """
@@ -46,13 +46,13 @@ re.match(r"(a+)+$", "a" * 64 + "b")
 def test_this_process_runs_and_an_ended_one_does_not() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert runs(str(os.getpid()))
-    assert not runs(str(ended.pid))
+    assert is_running(str(os.getpid()))
+    assert not is_running(str(ended.pid))
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "9" * 30])
 def test_what_is_no_number_of_a_process_does_not_run(text: str) -> None:
-    assert not runs(text)
+    assert not is_running(text)
 
 
 Started = Callable[..., psutil.Process]

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from invokeclone.kit.files.storage_errors import DatabaseBusy, NameTooLong, StorageFull, StorageReadOnly, explained
+from invokeclone.kit.files.storage_errors import (
+    DatabaseBusy,
+    NameTooLong,
+    StorageFull,
+    StorageReadOnly,
+    to_storage_error,
+)
 
 
 def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
@@ -33,13 +39,13 @@ def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
     ],
 )
 def test_what_is_explained(error: Exception, kind: type[Exception], status: int) -> None:
-    found = explained(error)
+    found = to_storage_error(error)
     assert type(found) is kind
     assert found is not None
     assert found.status == status
     wrapped = ValueError("could not save")
     wrapped.__cause__ = error
-    assert type(explained(wrapped)) is kind
+    assert type(to_storage_error(wrapped)) is kind
 
 
 @pytest.mark.parametrize(
@@ -53,10 +59,10 @@ def test_what_is_explained(error: Exception, kind: type[Exception], status: int)
     ],
 )
 def test_what_is_not(error: Exception) -> None:
-    assert explained(error) is None
+    assert to_storage_error(error) is None
 
 
 def test_the_systems_own_error_for_a_long_name(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         (tmp_path / ("x" * 5000)).write_bytes(b"")
-    assert isinstance(explained(caught.value), NameTooLong)
+    assert isinstance(to_storage_error(caught.value), NameTooLong)

@@ -8,13 +8,13 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import Prepared, parameter, run_many
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.tables import app_state
 
-ADD = Prepared(insert(app_state).values(key=parameter("key"), value="1").returning(app_state.c.key))
-KEYS = Prepared(select(app_state.c.key).order_by(app_state.c.key))
-EMPTY = Prepared(delete(app_state))
+ADD = PreparedStatement(insert(app_state).values(key=parameter("key"), value="1").returning(app_state.c.key))
+KEYS = PreparedStatement(select(app_state.c.key).order_by(app_state.c.key))
+EMPTY = PreparedStatement(delete(app_state))
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import user_files
-from invokeclone.kit.files.user_files import FileNotReadable, FileRefused, opened_text
+from invokeclone.kit.files.user_files import FileNotReadable, FileRefused, open_text
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def shared(tmp_path: Path) -> Settings:
 
 
 def read(settings: Settings, path: Any, *, is_admin: bool = False) -> str:
-    with opened_text(settings, str(path), is_admin=is_admin) as file:
+    with open_text(settings, str(path), is_admin=is_admin) as file:
         return file.read()
 
 

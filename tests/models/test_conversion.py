@@ -57,7 +57,7 @@ async def test_the_folder_takes_the_place_of_the_file(client, resources, old, wr
     assert (await client.get(f"/i/{old.key}/image")).status_code == 404
     assert not (models / old.key).exists()
     async with resources.database.read() as connection:
-        assert await relationships.related(connection, [other]) == [new["key"]]
+        assert await relationships.list_related(connection, [other]) == [new["key"]]
     (body,) = writes
     assert body["path"] == str(models / old.path)
     assert (body["base"], body["prediction_type"], body["half"]) == ("sd-1", "epsilon", True)

@@ -218,7 +218,7 @@ async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_els
     assert (await client.patch(f"{PRESETS}/i/{second['id']}", data=form("c", type="default"))).status_code == 200
     mine = await make(client)
     async with begun.database.write() as connection:
-        await store.put_default(connection, "of an older version", ("o", "p", "q"), "system")
+        await store.replace_default(connection, "of an older version", ("o", "p", "q"), "system")
     await service.start(begun)
     after = (await client.get(f"{PRESETS}/")).json()
     assert [one for one in after if one["type"] == "default"] == before

@@ -481,7 +481,7 @@ async def test_pausing_and_resuming(client: Client, enqueue: Any, resources: Res
 
 
 async def test_a_long_queue_is_listed_whole_and_in_order(client: Client, enqueue: Any, make: Any) -> None:
-    count = 2 * store.PART + 1
+    count = 2 * store.CHUNK_ITEMS + 1
     first = await enqueue(data=[[make.datum("a", "number", *range(count))]])
     late = (await enqueue(prepend=True))["item_ids"]
     listed = await get(client, "list_all")

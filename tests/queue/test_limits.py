@@ -105,7 +105,7 @@ async def test_a_large_answer_is_the_text_that_a_small_one_would_be(make: Any) -
         result = EnqueueBatchResult(
             queue_id="d", enqueued=2, requested=10**30, batch=batch, priority=0, item_ids=[2, 1]
         )
-        assert await intake.answer(result) == result.model_dump_json()
+        assert await intake.dump_result(result) == result.model_dump_json()
 
 
 def test_collectors_that_feed_each_other_are_checked_once_each() -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import metrics, service
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.metrics import ITEMS, MOST_QUEUES, OLDEST
+from invokeclone.queue.metrics import ITEMS, MAX_QUEUES, OLDEST
 from invokeclone.tables import queue_counts, session_queue
 from invokeclone.users.current import User
 
@@ -37,11 +37,11 @@ async def test_names_of_queues_that_clients_make_up_are_bounded(resources: Resou
     async with resources.database.write() as connection:
         rows = [
             {"queue_id": f"a{index:03}", "scope": "queue", "name": "", "user_id": "u", "status": "pending", "number": 1}
-            for index in range(MOST_QUEUES * 2)
+            for index in range(MAX_QUEUES * 2)
         ]
         await connection.execute(insert(queue_counts), rows)
     queues = [queue for (queue,) in (await metrics.measure(resources.database)).series(OLDEST)]
-    assert queues == ["default", *(f"a{index:03}" for index in range(MOST_QUEUES))]
+    assert queues == ["default", *(f"a{index:03}" for index in range(MAX_QUEUES))]
 
 
 @pytest.mark.parametrize(("created", "age"), [("2999-01-01 00:00:00.000", 0), ("no time", 0)])

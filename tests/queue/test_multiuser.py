@@ -14,7 +14,7 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service
 from invokeclone.queue.schemas import SessionQueueItem, SessionQueueItemSummary
-from invokeclone.users.current import identified
+from invokeclone.users.current import identify
 from tests.accounts import Account, account
 
 BASE = "http://test/api/v1/queue/default/"
@@ -50,7 +50,7 @@ class Hall:
 async def hall(resources: Resources, app: Application, make: Any) -> AsyncIterator[Hall]:
     resources = replace(resources, settings=resources.settings.model_copy(update={"multiuser": True}))
     app.services.add(Resources, resources)
-    app.router.dependencies.append(Depends(identified))
+    app.router.dependencies.append(Depends(identify))
     made = Hall(resources, make)
     async with AsyncExitStack() as stack:
         for name in ("admin", "alice", "bob", "nobody"):

@@ -24,7 +24,7 @@ READS: dict[str, Any] = {
     "next": lambda c: store.next_json(c, "default"),
     "items_by_ids": lambda c: store.get_many_json(c, "default", [1, 2]),
     "summaries": lambda c: store.get_summaries_json(c, "default", [1, 2]),
-    "status": lambda c: counts.of_everything(c, "default", "system"),
+    "status": lambda c: counts.of_queue(c, "default", "system"),
     "batch status": lambda c: counts.of_batch(c, "default", "b"),
     "counts by destination": lambda c: counts.of_destination(c, "default", "d"),
     "item's status": _states_of_one,

@@ -155,11 +155,11 @@ class TestFinish:
 
     async def test_an_item_is_wanted_while_it_runs(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
-        assert not await service.is_wanted(resources, item_id)
+        assert not await service.is_running(resources, item_id)
         await take(resources)
-        assert await service.is_wanted(resources, item_id)
+        assert await service.is_running(resources, item_id)
         await service.delete(resources, "default", item_id)
-        assert not await service.is_wanted(resources, item_id)
+        assert not await service.is_running(resources, item_id)
 
 
 class TestOrphans:
@@ -440,7 +440,7 @@ class TestOwners:
         async with resources.database.read() as connection:
             assert (await counts.of_batch(connection, "default", "b", "alice")).total == 2
             assert (await counts.of_destination(connection, "default", "d", "bob")).total == 1
-            assert (await counts.of_everything(connection, "default")).queue.user_pending is None
+            assert (await counts.of_queue(connection, "default")).queue.user_pending is None
 
 
 async def test_only_an_item_of_a_call_is_settled(resources: Resources, add: Any, monkeypatch: Any) -> None:

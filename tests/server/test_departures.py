@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.http import authentication
-from invokeclone.server.http.departures import Departures
+from invokeclone.server.http.departures import ClientDisconnects
 
 
 def scope(method: str, path: str, content_type: str, length: int = 1000) -> dict[str, Any]:
@@ -79,4 +79,4 @@ async def test_what_fails_while_the_client_waits_is_an_error() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        await Departures(fail)(scope("GET", "/", "text/plain", 0), fail, fail)
+        await ClientDisconnects(fail)(scope("GET", "/", "text/plain", 0), fail, fail)

@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.metrics import Numbers
+from invokeclone.kit.metrics import MetricValues
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.server.metrics import exposition, figures, router
 from invokeclone.server.metrics.figures import METRICS
-from invokeclone.server.metrics.requests import RequestTimes, Timed
+from invokeclone.server.metrics.requests import RequestTimer, RequestTimes
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.users import keys
@@ -111,7 +111,7 @@ async def test_requests_without_an_answer_are_counted_too(fails: type[BaseExcept
 
     times = RequestTimes(FastAPI(openapi_url=None))
     with pytest.raises(fails) if fails else contextlib.nullcontext():
-        await Timed(app, times)({"type": "http", "method": "GET"}, nothing, nothing)
+        await RequestTimer(app, times)({"type": "http", "method": "GET"}, nothing, nothing)
     assert list(times.numbers.series(times.numbers.metrics[COUNT.removesuffix("_count")])) == [
         ("GET", "unmatched", status)
     ]
@@ -137,7 +137,7 @@ async def test_queues_are_read_from_the_database(settings: Settings) -> None:
 
 
 def beat(items: float, memory: float) -> dict[str, Any]:
-    numbers = Numbers(worker_metrics.METRICS)
+    numbers = MetricValues(worker_metrics.METRICS)
     for _ in range(int(items)):
         numbers.observe(worker_metrics.ITEM_SECONDS, "cpu", "completed", "sd-1", value=2)
     numbers.set(worker_metrics.NODE_HITS, "cpu", value=items)
@@ -146,7 +146,7 @@ def beat(items: float, memory: float) -> dict[str, Any]:
 
 
 def of(*workers: Worker) -> Scrape:
-    numbers = Numbers(METRICS)
+    numbers = MetricValues(METRICS)
     figures.add_workers(numbers, workers)
     return Scrape(exposition.render(numbers, compress=False).decode())
 
@@ -205,7 +205,7 @@ async def test_it_is_compressed_for_those_who_take_that(settings: Settings) -> N
 async def test_it_can_be_switched_off(settings: Settings) -> None:
     async with running(settings.model_copy(update={"metrics": False})) as (app, client):
         assert (await client.get("/metrics")).status_code == 404
-        assert Timed not in [middleware.cls for middleware in app.user_middleware]
+        assert RequestTimer not in [middleware.cls for middleware in app.user_middleware]
 
 
 async def test_it_is_not_published() -> None:

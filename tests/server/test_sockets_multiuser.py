@@ -26,7 +26,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus
 from invokeclone.server import sockets
-from invokeclone.server.people import STRIKES, People
+from invokeclone.server.people import FAILED_CHECKS_LIMIT, SocketSessions
 from invokeclone.users import service, signin
 from invokeclone.users.schemas import AdminUserUpdateRequest
 from tests.accounts import Account, account
@@ -281,20 +281,20 @@ async def test_what_another_process_changed_is_noticed_by_the_regular_check(
 async def test_admins_are_none_when_nobody_can_read_so_three_times(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = People(database)
+    people = SocketSessions(database)
     admin = await account(database, "admin", is_admin=True)
     assert await people.admit("sid", {}, {"token": admin.token})
 
     async def unreadable(*_: object) -> None:
         raise OperationalError("SELECT", {}, Exception("disk I/O error"))
 
-    readable = signin.standing
-    monkeypatch.setattr(signin, "standing", unreadable)
-    verdicts = [(await people.check())["sid"] for _ in range(STRIKES)]
-    assert verdicts[:-1] == [None] * (STRIKES - 1)
+    readable = signin.account_status
+    monkeypatch.setattr(signin, "account_status", unreadable)
+    verdicts = [(await people.check())["sid"] for _ in range(FAILED_CHECKS_LIMIT)]
+    assert verdicts[:-1] == [None] * (FAILED_CHECKS_LIMIT - 1)
     assert verdicts[-1] is not None
     assert (verdicts[-1].stays, verdicts[-1].is_admin) == (True, False)
-    monkeypatch.setattr(signin, "standing", readable)
+    monkeypatch.setattr(signin, "account_status", readable)
     again = (await people.check())["sid"]
     assert again is not None
     assert (again.stays, again.is_admin) == (True, True)
@@ -309,4 +309,4 @@ async def test_a_database_that_cannot_be_read_lets_nobody_in(
         raise OperationalError("SELECT", {}, Exception("disk I/O error"))
 
     monkeypatch.setattr(signin, "verify", unreadable)
-    assert await People(database).admit("sid", {}, {"token": admin.token}) is None
+    assert await SocketSessions(database).admit("sid", {}, {"token": admin.token}) is None

@@ -46,7 +46,7 @@ async def supervised(
 ) -> AsyncIterator[tuple[Supervisor, Bus, Orphans]]:
     bus, orphans = Bus(), Orphans()
     command = (sys.executable, "-S", str(FAKE), mode)
-    supervisor = Supervisor(settings, bus, orphans.fail, command=command, patience=patience, first_delay=0.01)
+    supervisor = Supervisor(settings, bus, orphans.fail, command=command, grace_s=patience, first_delay=0.01)
     await supervisor.start()
     try:
         yield supervisor, bus, orphans
@@ -272,7 +272,7 @@ async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], 
         raise RuntimeError("no database")
 
     command = (sys.executable, "-S", str(FAKE), "dies")
-    supervisor = Supervisor(settings, Bus(), broken, command=command, patience=20, first_delay=0.01)
+    supervisor = Supervisor(settings, Bus(), broken, command=command, grace_s=20, first_delay=0.01)
     await supervisor.start()
     await until(lambda: len([line for line in notes() if line.startswith("start")]) > 1)
     await supervisor.stop()

@@ -65,7 +65,7 @@ def test_only_the_static_folder_is_taken_and_put_into_use(root: Path, tmp_path: 
         "9.9.9/locales/en.json",
     }
     assert gzip.decompress((root / "webui/9.9.9/assets/index-abc.js.gz").read_bytes()).decode() == SCRIPT
-    assert webui.active(root) == "9.9.9"
+    assert webui.active_version(root) == "9.9.9"
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_use_list_and_remove(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert command(root, "list") == 0
     assert capsys.readouterr().out == "  own\n  6.9.0\n* 6.10.0\n"
     assert command(root, "remove", "6.10.0") == 0
-    assert webui.active(root) is None
-    assert webui.installed(root) == ["6.9.0"]
+    assert webui.active_version(root) is None
+    assert webui.list_versions(root) == ["6.9.0"]
     assert command(root, "use", "6.10.0") == 2
     assert command(root, "use", "own") == 0
 

@@ -12,10 +12,10 @@ from invokeclone.models.identify import registry as model_registry
 from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import controlnet, generate, preprocessors
-from invokeclone.shims.automatic1111.plan import planned
-from invokeclone.shims.automatic1111.preprocessors import at_resolution
+from invokeclone.shims.automatic1111.plan import make_plan
+from invokeclone.shims.automatic1111.preprocessors import resize_to_resolution
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.test_automatic1111_controlnet import EDGES, INITIAL, resolved_of, script, size_of, unit
 from tests.shims.test_automatic1111_parts import COMMON
@@ -89,13 +89,13 @@ async def test_the_module_or_the_adapters_name_states_the_image_encoder(
     library: Resources, model: str, module: str, encoder: str
 ) -> None:
     units = script(reference(model=model, module=module))
-    (one,) = (await planned(library, SYSTEM, TextToImage(**checkpoint("xl"), **units))).resolved.settings.references
+    (one,) = (await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), **units))).resolved.settings.references
     assert one.image_encoder == encoder
 
 
 async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources) -> None:
     fields = {"init_images": [INITIAL], "mask": INITIAL, **checkpoint("m")}
-    plan = await planned(library, SYSTEM, ImageToImage(**fields, **script(reference())))
+    plan = await make_plan(library, SYSTEM, ImageToImage(**fields, **script(reference())))
     assert len(plan.resolved.settings.references) == 1
 
 
@@ -113,7 +113,7 @@ async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources
 async def test_reference_images_that_cannot_be_are_refused(
     library: Resources, fields: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises((Refused, generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):
+    with pytest.raises((RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):
         await resolved_of(library, TextToImage(**checkpoint("m"), **script(reference(**fields))))
 
 
@@ -185,8 +185,8 @@ async def test_images_are_brought_to_the_preprocessors_resolution(
 
 def test_a_narrow_image_keeps_a_pixel_and_does_not_grow_without_end() -> None:
     narrow = Image.new("RGB", (3000, 1))
-    assert at_resolution(narrow, 64, (64, 64), whole=True).size == (64, 1)
-    assert at_resolution(narrow, 512).size == (8192, 3)
+    assert resize_to_resolution(narrow, 64, (64, 64), contain=True).size == (64, 1)
+    assert resize_to_resolution(narrow, 512).size == (8192, 3)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +202,12 @@ def test_a_narrow_image_keeps_a_pixel_and_does_not_grow_without_end() -> None:
 async def test_preprocessors_that_cannot_be_are_refused(
     library: Resources, fields: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(Refused, match=problem):
-        await planned(library, SYSTEM, TextToImage(**checkpoint("m"), **script(unit(**fields))))
+    with pytest.raises(RequestRejected, match=problem):
+        await make_plan(library, SYSTEM, TextToImage(**checkpoint("m"), **script(unit(**fields))))
 
 
 def test_modules_are_listed() -> None:
-    listed = preprocessors.listed()
+    listed = preprocessors.describe_modules()
     assert listed["module_list"][:2] == ["none", "canny"]
     assert "ip-adapter-auto" in listed["module_list"]
     low, high = listed["module_detail"]["canny"]["sliders"]
@@ -224,7 +224,7 @@ async def test_adapters_are_listed(library: Resources) -> None:
 
 async def test_a_refiner_ends_the_runs(library: Resources) -> None:
     fields = {"refiner_checkpoint": "xl refiner [0123456789]", "steps": 12, "cfg_scale": 4.0}
-    plan = await planned(library, SYSTEM, TextToImage(**checkpoint("xl"), **fields))
+    plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), **fields))
     refiner = plan.resolved.settings.refiner
     assert refiner is not None
     assert (refiner.model["name"], refiner.start) == ("xl refiner", 0.8)
@@ -233,12 +233,12 @@ async def test_a_refiner_ends_the_runs(library: Resources) -> None:
     hires = {"enable_hr": True, "refiner_switch_at": 0.5, "width": 64, "height": 64}
     request = TextToImage(**checkpoint("xl"), **fields, **hires)
     registry.discover()
-    nodes = (await planned(library, SYSTEM, request)).resolved.batch(origin="t").graph.nodes
+    nodes = (await make_plan(library, SYSTEM, request)).resolved.batch(origin="t").graph.nodes
     assert {nodes[name].denoising_start for name in ("refiner_denoise_latents", "refiner_second_denoise")} == {0.5}
     assert nodes["refiner_denoise_latents"].steps == 12
     assert nodes["refiner_denoise_latents"].cfg_scale == 4.0
     for nothing in (None, "", "None"):
-        plan = await planned(library, SYSTEM, TextToImage(**checkpoint("xl"), refiner_checkpoint=nothing))
+        plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), refiner_checkpoint=nothing))
         assert plan.resolved.settings.refiner is None
 
 
@@ -249,7 +249,7 @@ async def test_refiners_that_cannot_be_are_refused(library: Resources) -> None:
         ("xl", "nothing", "there is no refiner 'nothing'"),
     ):
         with pytest.raises((generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):
-            await planned(library, SYSTEM, TextToImage(**checkpoint(main), refiner_checkpoint=refiner))
+            await make_plan(library, SYSTEM, TextToImage(**checkpoint(main), refiner_checkpoint=refiner))
 
 
 async def test_a_refiner_is_a_checkpoint_but_not_the_default(library: Resources) -> None:
@@ -257,7 +257,7 @@ async def test_a_refiner_is_a_checkpoint_but_not_the_default(library: Resources)
         assert [config.name for config in await generation.generation_models(connection)] == ["m", "xl"]
         listed = await generation.generation_models(connection, refiners=True)
     assert [config.name for config in listed] == ["m", "xl", "xl refiner"]
-    plan = await planned(library, SYSTEM, TextToImage(**checkpoint("xl refiner")))
+    plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl refiner")))
     registry.discover()
     nodes = plan.resolved.batch(origin="t").graph.nodes
     assert [nodes[f"{side}_cond"].aesthetic_score for side in ("pos", "neg")] == [6.0, 2.5]

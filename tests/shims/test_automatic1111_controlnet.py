@@ -13,9 +13,9 @@ from invokeclone.models.identify import registry as model_registry
 from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import controlnet, infotext
-from invokeclone.shims.automatic1111.plan import planned
+from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.conftest import png
 from tests.shims.test_automatic1111_parts import COMMON
@@ -52,7 +52,7 @@ def unit(**fields: Any) -> dict[str, Any]:
 
 
 async def resolved_of(library: Resources, request: Generate) -> generation.ResolvedRequest:
-    plan = await planned(library, SYSTEM, request)
+    plan = await make_plan(library, SYSTEM, request)
     return await controlnet.with_images(library, SYSTEM, plan.resolved, request)
 
 
@@ -88,7 +88,7 @@ async def test_units_become_control_models_with_stored_images(library: Resources
     ],
 )
 async def test_modes_by_their_names_and_numbers(library: Resources, fields: Any, mode: str, resize: str) -> None:
-    plan = await planned(library, SYSTEM, TextToImage(**script(unit(**fields))))
+    plan = await make_plan(library, SYSTEM, TextToImage(**script(unit(**fields))))
     (control,) = plan.resolved.settings.controls
     assert (control.mode, control.resize) == (mode, resize)
 
@@ -106,8 +106,8 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
     registry.discover()
     nodes = resolved.batch(origin="t").graph.nodes
     assert nodes["denoise_latents_controlnet_0"].control_weight == 0.5
-    text = infotext.written("a", "", {"Steps": 4, "Seed": 1, **controlnet.description(resolved)})
-    described = infotext.parsed(text)["ControlNet 0"]
+    text = infotext.format_infotext("a", "", {"Steps": 4, "Seed": 1, **controlnet.description(resolved)})
+    described = infotext.parse(text)["ControlNet 0"]
     assert "Model: control_v11p_sd15_canny, Weight: 0.5" in described
     assert "Resize Mode: Crop And Resize, Control Mode: Balanced" in described
 
@@ -133,21 +133,21 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, problem: str) -> None:
-    errors = (Refused, generation.InvalidGeneration, generation.ExtraModelNotFound)
+    errors = (RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound)
     with pytest.raises(errors, match=problem):
         await resolved_of(library, TextToImage(**script(unit(**fields))))
 
 
 async def test_units_that_are_no_objects_and_inpainting_of_a_part_are_refused(library: Resources) -> None:
-    with pytest.raises(Refused, match="unit 1: must be an object"):
-        await planned(library, SYSTEM, TextToImage(**script(unit(), 5)))
+    with pytest.raises(RequestRejected, match="unit 1: must be an object"):
+        await make_plan(library, SYSTEM, TextToImage(**script(unit(), 5)))
     for said in (5, {"args": 5}, {"args": unit()}):
-        with pytest.raises(Refused, match="`args` must be a list of units"):
-            await planned(library, SYSTEM, TextToImage(alwayson_scripts={"controlnet": said}))
+        with pytest.raises(RequestRejected, match="`args` must be a list of units"):
+            await make_plan(library, SYSTEM, TextToImage(alwayson_scripts={"controlnet": said}))
     fields = {"init_images": [INITIAL], "mask": INITIAL, **script(unit())}
-    with pytest.raises(Refused, match="inpaint_full_res"):
-        await planned(library, SYSTEM, ImageToImage(**fields))
-    plan = await planned(library, SYSTEM, ImageToImage(**fields, inpaint_full_res=False))
+    with pytest.raises(RequestRejected, match="inpaint_full_res"):
+        await make_plan(library, SYSTEM, ImageToImage(**fields))
+    plan = await make_plan(library, SYSTEM, ImageToImage(**fields, inpaint_full_res=False))
     assert len(plan.resolved.settings.controls) == 1
 
 

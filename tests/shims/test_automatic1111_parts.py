@@ -19,9 +19,9 @@ from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import extras, infotext, inpainting, options, samplers
 from invokeclone.shims.automatic1111.options import Options
-from invokeclone.shims.automatic1111.plan import planned
+from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage, Upscale
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.conftest import png, red_circle_on_white
 
@@ -53,7 +53,7 @@ from tests.shims.conftest import png, red_circle_on_white
     ],
 )
 def test_samplers_by_their_names_over_there(name: str, schedule: str | None, scheduler: str, label: str) -> None:
-    found = samplers.sampling(name, schedule)
+    found = samplers.resolve_sampling(name, schedule)
     assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, None)
 
 
@@ -71,40 +71,42 @@ def test_samplers_by_their_names_over_there(name: str, schedule: str | None, sch
 def test_what_is_not_to_be_had_becomes_the_nearest_and_is_told(
     name: str, schedule: str | None, scheduler: str, label: str, asked: str
 ) -> None:
-    found = samplers.sampling(name, schedule)
+    found = samplers.resolve_sampling(name, schedule)
     assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, asked)
 
 
 def test_without_a_name_the_model_s_sampler_is_used() -> None:
-    assert samplers.sampling(None, None, "dpmpp_2m").scheduler == "dpmpp_2m"
-    assert samplers.sampling(None, None, "dpmpp_2m_k").scheduler == "dpmpp_2m_k"
-    assert samplers.sampling("", "karras", "euler").scheduler == "euler_k"
-    assert samplers.sampling(None, "uniform", "euler_k").scheduler == "euler"
+    assert samplers.resolve_sampling(None, None, "dpmpp_2m").scheduler == "dpmpp_2m"
+    assert samplers.resolve_sampling(None, None, "dpmpp_2m_k").scheduler == "dpmpp_2m_k"
+    assert samplers.resolve_sampling("", "karras", "euler").scheduler == "euler_k"
+    assert samplers.resolve_sampling(None, "uniform", "euler_k").scheduler == "euler"
 
 
 def test_unknown_names_are_not_found() -> None:
     with pytest.raises(samplers.SamplerNotFound, match="Sampler not found"):
-        samplers.sampling("DPM fast", None)
+        samplers.resolve_sampling("DPM fast", None)
     with pytest.raises(samplers.ScheduleNotFound, match="Scheduler not found"):
-        samplers.sampling("Euler", "nonsense")
+        samplers.resolve_sampling("Euler", "nonsense")
 
 
 def test_every_scheduler_can_be_had() -> None:
     """Each name here is the sampler's it is listed under, and the lists name all of them."""
     for scheduler in get_args(SCHEDULER_NAME_VALUES):
-        assert samplers.sampling(scheduler, None).scheduler == scheduler
-    for sampler in samplers.listed_samplers():
+        assert samplers.resolve_sampling(scheduler, None).scheduler == scheduler
+    for sampler in samplers.describe_samplers():
         for name in (sampler["name"], *sampler["aliases"]):
-            assert samplers.sampling(name, None).sampler == sampler["name"]
-    for schedule in samplers.listed_schedules():
-        assert samplers.sampling("DPM++ 2M", schedule["name"]) == samplers.sampling("DPM++ 2M", schedule["label"])
+            assert samplers.resolve_sampling(name, None).sampler == sampler["name"]
+    for schedule in samplers.describe_schedules():
+        assert samplers.resolve_sampling("DPM++ 2M", schedule["name"]) == samplers.resolve_sampling(
+            "DPM++ 2M", schedule["label"]
+        )
 
 
 # Texts
 
 
 def test_a_text_is_read_as_it_was_written() -> None:
-    text = infotext.written(
+    text = infotext.format_infotext(
         "a cat,\non a mat",
         "dog: bad",
         {"Steps": 20, "CFG scale": 7.0, "Model": 'x, "y"', "Size": "64x128", "VAE": None},
@@ -112,7 +114,7 @@ def test_a_text_is_read_as_it_was_written() -> None:
     assert text == (
         'a cat,\non a mat\nNegative prompt: dog: bad\nSteps: 20, CFG scale: 7, Model: "x, \\"y\\"", Size: 64x128'
     )
-    assert infotext.parsed(text) == {
+    assert infotext.parse(text) == {
         "Prompt": "a cat,\non a mat",
         "Negative prompt": "dog: bad",
         "Steps": "20",
@@ -124,10 +126,10 @@ def test_a_text_is_read_as_it_was_written() -> None:
 
 
 def test_a_text_of_words_alone_is_a_prompt() -> None:
-    assert infotext.parsed("a cat: big, red") == {"Prompt": "a cat: big, red", "Negative prompt": ""}
-    assert infotext.parsed("x" * 100_000)["Prompt"] == "x" * 100_000
-    assert infotext.parsed("x" * 9_999 + " " * 9_999)["Prompt"] == "x" * 9_999
-    assert set(infotext.parsed("x" * 200 + ": 1, b: 2, c: 3")) == {"Prompt", "Negative prompt", "x" * 100, "b", "c"}
+    assert infotext.parse("a cat: big, red") == {"Prompt": "a cat: big, red", "Negative prompt": ""}
+    assert infotext.parse("x" * 100_000)["Prompt"] == "x" * 100_000
+    assert infotext.parse("x" * 9_999 + " " * 9_999)["Prompt"] == "x" * 9_999
+    assert set(infotext.parse("x" * 200 + ": 1, b: 2, c: 3")) == {"Prompt", "Negative prompt", "x" * 100, "b", "c"}
 
 
 @pytest.mark.parametrize("text", ["a cat\nSteps: 1", "猫 ★ é\nSteps: 1"])
@@ -136,17 +138,17 @@ def test_the_text_travels_in_every_format(tmp_path: Path, text: str, kind: Any) 
     file = tmp_path / "a.png"
     before = {"invokeai_metadata": '{"seed": 1}'}
     file.write_bytes(png_files.encode(red_circle_on_white(64), 1, before))
-    data = infotext.packed(file, kind, text)
+    data = infotext.embed_infotext(file, kind, text)
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == kind.upper()
         assert image.size == (64, 64)
         if kind == "png":
             assert image.convert("RGB").tobytes() == red_circle_on_white(64).tobytes()
-    assert infotext.found_in(data) == (text, before if kind == "png" else {})
+    assert infotext.read_infotext(data) == (text, before if kind == "png" else {})
 
 
 def test_a_picture_may_say_nothing() -> None:
-    assert infotext.found_in(png(red_circle_on_white(64))) == ("", {})
+    assert infotext.read_infotext(png(red_circle_on_white(64))) == ("", {})
 
 
 # Masks
@@ -164,12 +166,12 @@ def asked(**fields: Any) -> ImageToImage:
 
 def test_white_is_repainted_and_the_rest_stays() -> None:
     whole = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 3}
-    ready = inpainting.arranged(red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole), (128, 128))
+    ready = inpainting.arrange(red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole), (128, 128))
     assert (ready.feather, ready.whole) == (3, None)
     assert ready.mask.getpixel((64, 64)) == 0
     assert ready.mask.getpixel((5, 5)) == 255
     assert ready.picture.tobytes() == red_circle_on_white().tobytes()
-    inverted = inpainting.arranged(
+    inverted = inpainting.arrange(
         red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole, inpainting_mask_invert=1), (128, 128)
     )
     assert inverted.mask.getpixel((64, 64)) == 255
@@ -179,15 +181,15 @@ def test_white_is_repainted_and_the_rest_stays() -> None:
 def test_a_transparent_mask_says_by_its_opacity() -> None:
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     mask.paste((0, 0, 0, 255), (0, 0, 32, 64))
-    found = inpainting.binary(mask, (64, 64))
+    found = inpainting.to_binary(mask, (64, 64))
     assert (found.getpixel((10, 10)), found.getpixel((50, 10))) == (255, 0)
-    opaque = inpainting.binary(Image.new("RGBA", (64, 64), (255, 255, 255, 255)), (32, 32))
+    opaque = inpainting.to_binary(Image.new("RGBA", (64, 64), (255, 255, 255, 255)), (32, 32))
     assert (opaque.size, opaque.getextrema()) == ((32, 32), (255, 255))
 
 
 def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
     image = red_circle_on_white(256)
-    ready = inpainting.arranged(
+    ready = inpainting.arrange(
         image, mask_of((100, 120, 140, 140), (256, 256)), asked(mask_blur=0, inpaint_full_res_padding=10), (128, 128)
     )
     assert ready.place == (90, 100, 150, 160)  # 60×40 with its padding, widened to a square
@@ -199,13 +201,13 @@ def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
 
 
 def test_regions_stay_inside_the_picture() -> None:
-    assert inpainting.region((0, 0, 10, 10), 32, (100, 60), (128, 64)) == (0, 0, 84, 42)
-    assert inpainting.region((90, 10, 100, 50), 0, (100, 60), (64, 64)) == (60, 10, 100, 50)
-    assert inpainting.region((0, 20, 100, 30), 0, (100, 60), (64, 64)) == (0, 0, 100, 60)
+    assert inpainting.expand_region((0, 0, 10, 10), 32, (100, 60), (128, 64)) == (0, 0, 84, 42)
+    assert inpainting.expand_region((90, 10, 100, 50), 0, (100, 60), (64, 64)) == (60, 10, 100, 50)
+    assert inpainting.expand_region((0, 20, 100, 30), 0, (100, 60), (64, 64)) == (0, 0, 100, 60)
 
 
 def test_an_empty_mask_repaints_nothing() -> None:
-    ready = inpainting.arranged(red_circle_on_white(), mask_of((0, 0, 0, 0)), asked(), (128, 128))
+    ready = inpainting.arrange(red_circle_on_white(), mask_of((0, 0, 0, 0)), asked(), (128, 128))
     assert ready.whole is None
     assert ready.mask.getextrema() == (255, 255)
     assert ready.picture.tobytes() == red_circle_on_white().tobytes()
@@ -215,15 +217,15 @@ def test_holes_take_the_colors_around_them() -> None:
     image = Image.new("RGB", (128, 128), "blue")
     ImageDraw.Draw(image).rectangle((40, 40, 80, 80), fill="red")
     hole = mask_of((36, 36, 90, 90))
-    filled = inpainting.filled(image, hole)
+    filled = inpainting.fill_hole(image, hole)
     assert np.abs(np.asarray(filled).astype(int) - (0, 0, 255)).max() <= 2
     everything = mask_of((0, 0, 128, 128))
-    assert inpainting.filled(image, everything).tobytes() == image.tobytes()
+    assert inpainting.fill_hole(image, everything).tobytes() == image.tobytes()
 
 
 def test_outside_of_a_hole_nothing_changes() -> None:
     image = red_circle_on_white()
-    filled = np.asarray(inpainting.filled(image, mask_of((50, 50, 70, 70))))
+    filled = np.asarray(inpainting.fill_hole(image, mask_of((50, 50, 70, 70))))
     same = (filled == np.asarray(image)).all(axis=2)
     same[50:70, 50:70] = True
     assert same.all()
@@ -234,7 +236,7 @@ def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
     """Stretched and filled pictures keep their left edge, a cropped one loses it."""
     image = Image.new("RGB", (256, 128), "white")
     image.paste("red", (0, 0, 40, 128))
-    ready = inpainting.arranged(image, None, ImageToImage(resize_mode=mode), (128, 128))
+    ready = inpainting.arrange(image, None, ImageToImage(resize_mode=mode), (128, 128))
     assert ready.picture.size == (128, 128)
     assert ready.picture.getpixel((3, 64)) == {"red": (255, 0, 0), "white": (255, 255, 255)}[left]
 
@@ -244,19 +246,19 @@ def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
 
 def test_pictures_are_enlarged() -> None:
     image = red_circle_on_white(64)
-    assert extras.enlarged(image, Upscale(upscaler_1="Lanczos", upscaling_resize=2.5)).size == (160, 160)
-    assert extras.enlarged(image, Upscale(upscaler_1="None", upscaling_resize=4)) is image
-    nearest = extras.enlarged(image, Upscale(upscaler_1="Nearest", upscaling_resize=2))
+    assert extras.upscale(image, Upscale(upscaler_1="Lanczos", upscaling_resize=2.5)).size == (160, 160)
+    assert extras.upscale(image, Upscale(upscaler_1="None", upscaling_resize=4)) is image
+    nearest = extras.upscale(image, Upscale(upscaler_1="Nearest", upscaling_resize=2))
     assert nearest.tobytes() == np.asarray(image).repeat(2, 0).repeat(2, 1).tobytes()
     to_size = {"resize_mode": 1, "upscaler_1": "Lanczos", "upscaling_resize_w": 100, "upscaling_resize_h": 50}
-    assert extras.enlarged(image, Upscale(**to_size)).size == (100, 50)
-    assert extras.enlarged(image, Upscale(**to_size, upscaling_crop=False)).size == (100, 100)
-    blended = extras.enlarged(
+    assert extras.upscale(image, Upscale(**to_size)).size == (100, 50)
+    assert extras.upscale(image, Upscale(**to_size, upscaling_crop=False)).size == (100, 100)
+    blended = extras.upscale(
         image, Upscale(upscaler_1="Lanczos", upscaler_2="Nearest", extras_upscaler_2_visibility=1.0)
     )
     assert blended.tobytes() == nearest.tobytes()
-    with pytest.raises(Refused, match="too large"):
-        extras.enlarged(red_circle_on_white(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
+    with pytest.raises(RequestRejected, match="too large"):
+        extras.upscale(red_circle_on_white(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
 
 
 def test_what_needs_a_model_is_refused_by_name() -> None:
@@ -266,7 +268,7 @@ def test_what_needs_a_model_is_refused_by_name() -> None:
         ({"upscaler_1": "R-ESRGAN 4x+"}, "R-ESRGAN 4x"),
         ({"upscaler_2": "LDSR"}, "LDSR"),
     ):
-        with pytest.raises(Refused, match=name):
+        with pytest.raises(RequestRejected, match=name):
             extras.refuse_unsupported(Upscale(**fields))
 
 
@@ -308,21 +310,21 @@ async def library(resources: Resources) -> Resources:
 )
 async def test_checkpoints_by_every_name(library: Resources, name: str) -> None:
     async with library.database.read() as connection:
-        assert (await options.checkpoint(connection, name)).key == "m2"
+        assert (await options.find_checkpoint(connection, name)).key == "m2"
 
 
 async def test_options_are_kept_and_only_what_means_something(library: Resources) -> None:
     async with library.database.write() as connection:
-        listed = await options.listed(connection, await options.load(connection, SYSTEM))
+        listed = await options.describe(connection, await options.load(connection, SYSTEM))
         assert listed["sd_model_checkpoint"] == "Name m1 [m101234567]"
         new = listed | {"sd_model_checkpoint": "Name m2 [m201234567]", "sd_vae": "Name v1", "unknown": {"a": 1}}
         new |= {"CLIP_stop_at_last_layers": 2, "samples_format": "jpeg"}
-        await options.save(connection, SYSTEM, await options.changed(connection, Options(), new))
+        await options.save(connection, SYSTEM, await options.apply_changes(connection, Options(), new))
     async with library.database.write() as connection:
         kept = await options.load(connection, SYSTEM)
         assert (kept.checkpoint, kept.vae, kept.last_layer, kept.format) == ("m2", "v1", 2, "jpeg")
-        assert (await options.changed(connection, kept, {"sd_vae": "Automatic"})).vae is None
-        assert (await options.changed(connection, kept, {})) == kept
+        assert (await options.apply_changes(connection, kept, {"sd_vae": "Automatic"})).vae is None
+        assert (await options.apply_changes(connection, kept, {})) == kept
         await models.delete(connection, "m2")
         assert (await options.load(connection, SYSTEM)).checkpoint is None
 
@@ -332,12 +334,12 @@ async def test_options_that_make_no_sense_are_refused(library: Resources) -> Non
         for wrong, error in (
             ({"sd_model_checkpoint": "nobody"}, generation.ModelNotFound),
             ({"sd_vae": "nobody"}, options.VaeNotFound),
-            ({"CLIP_stop_at_last_layers": 0}, Refused),
-            ({"CLIP_stop_at_last_layers": "x"}, Refused),
-            ({"samples_format": "gif"}, Refused),
+            ({"CLIP_stop_at_last_layers": 0}, RequestRejected),
+            ({"CLIP_stop_at_last_layers": "x"}, RequestRejected),
+            ({"samples_format": "gif"}, RequestRejected),
         ):
             with pytest.raises(error):
-                await options.changed(connection, Options(), wrong)
+                await options.apply_changes(connection, Options(), wrong)
 
 
 async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
@@ -355,7 +357,7 @@ async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
         tiling=True,
         override_settings={"sd_vae": "Name v1", "CLIP_stop_at_last_layers": 3, "eta_noise_seed_delta": 31337},
     )
-    plan = await planned(library, SYSTEM, request)
+    plan = await make_plan(library, SYSTEM, request)
     settings = plan.resolved.settings
     assert [prompt_language.write(prompt) for prompt in (settings.prompt, settings.negative_prompt)] == [
         "(a)1.21 cat",
@@ -369,14 +371,14 @@ async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
 
 
 async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
-    plan = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, subseed_strength=0.3, n_iter=3))
+    plan = await make_plan(library, SYSTEM, TextToImage(seed=5, subseed=9, subseed_strength=0.3, n_iter=3))
     assert (list(plan.resolved.seeds), plan.subseeds) == ([5, 5, 5], [9, 10, 11])
     assert plan.resolved.settings.variation.strength == 0.3
-    without = await planned(library, SYSTEM, TextToImage(seed=5, subseed=9, n_iter=3))
+    without = await make_plan(library, SYSTEM, TextToImage(seed=5, subseed=9, n_iter=3))
     assert (list(without.resolved.seeds), without.subseeds) == ([5, 6, 7], [9, 10, 11])
     assert without.resolved.settings.variation is None
-    assert (await planned(library, SYSTEM, TextToImage())).resolved.seeds != (
-        await planned(library, SYSTEM, TextToImage())
+    assert (await make_plan(library, SYSTEM, TextToImage())).resolved.seeds != (
+        await make_plan(library, SYSTEM, TextToImage())
     ).resolved.seeds
 
 
@@ -391,7 +393,7 @@ async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
     ],
 )
 async def test_hires_fix(library: Resources, fields: dict[str, Any], size: tuple[int, int], first: Any) -> None:
-    plan = await planned(library, SYSTEM, TextToImage(enable_hr=True, denoising_strength=0.5, steps=10, **fields))
+    plan = await make_plan(library, SYSTEM, TextToImage(enable_hr=True, denoising_strength=0.5, steps=10, **fields))
     settings = plan.resolved.settings
     assert (settings.width, settings.height) == first
     assert (settings.hires_fix.width, settings.hires_fix.height) == size
@@ -401,10 +403,10 @@ async def test_hires_fix(library: Resources, fields: dict[str, Any], size: tuple
 
 async def test_hires_fix_in_pixels_with_a_sampler_of_its_own(library: Resources) -> None:
     fields = {"hr_upscaler": "Nearest", "hr_sampler_name": "DDIM", "hr_second_pass_steps": 7, "denoising_strength": 1.0}
-    fix = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **fields))).resolved.settings.hires_fix
+    fix = (await make_plan(library, SYSTEM, TextToImage(enable_hr=True, **fields))).resolved.settings.hires_fix
     assert (fix.in_pixels, fix.resample, fix.scheduler, fix.steps) == (True, "nearest", "ddim", 7)
     same = {"hr_sampler_name": "Use same sampler", "hr_scheduler": "Use same scheduler", "hr_upscaler": "None"}
-    fix = (await planned(library, SYSTEM, TextToImage(enable_hr=True, **same))).resolved.settings.hires_fix
+    fix = (await make_plan(library, SYSTEM, TextToImage(enable_hr=True, **same))).resolved.settings.hires_fix
     assert (fix.in_pixels, fix.resample, fix.scheduler) == (True, "lanczos", None)
 
 
@@ -437,8 +439,8 @@ HIRES = {"enable_hr": True}
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
-    with pytest.raises((Refused, generation.InvalidGeneration), match=named):
-        await planned(library, SYSTEM, TextToImage(**fields))
+    with pytest.raises((RequestRejected, generation.InvalidGeneration), match=named):
+        await make_plan(library, SYSTEM, TextToImage(**fields))
 
 
 @pytest.mark.parametrize(
@@ -451,8 +453,8 @@ async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fie
     ],
 )
 async def test_what_img2img_has_not_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
-    with pytest.raises(Refused, match=named):
-        await planned(library, SYSTEM, ImageToImage(**fields))
+    with pytest.raises(RequestRejected, match=named):
+        await make_plan(library, SYSTEM, ImageToImage(**fields))
 
 
 async def test_what_asks_for_nothing_is_no_refusal(library: Resources) -> None:
@@ -466,15 +468,15 @@ async def test_what_asks_for_nothing_is_no_refusal(library: Resources) -> None:
         "hr_upscaler": "R-ESRGAN 4x+",
         "hr_scale": 0,
     }
-    assert (await planned(library, SYSTEM, TextToImage(**idle))).count == 1
+    assert (await make_plan(library, SYSTEM, TextToImage(**idle))).count == 1
 
 
 async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
-    await planned(library, SYSTEM, TextToImage(override_settings={"sd_model_checkpoint": "m2"}))
+    await make_plan(library, SYSTEM, TextToImage(override_settings={"sd_model_checkpoint": "m2"}))
     async with library.database.read() as connection:
         assert (await options.load(connection, SYSTEM)).checkpoint is None
     staying = {"override_settings": {"sd_model_checkpoint": "m2"}, "override_settings_restore_afterwards": False}
-    await planned(library, SYSTEM, TextToImage(**staying))
+    await make_plan(library, SYSTEM, TextToImage(**staying))
     async with library.database.read() as connection:
         assert (await options.load(connection, SYSTEM)).checkpoint == "m2"
 
@@ -482,4 +484,4 @@ async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
 def test_the_configured_limit_of_pixels_counts_for_what_an_image_says() -> None:
     data = png(red_circle_on_white(64))
     with pytest.raises(TooManyPixels):
-        infotext.found_in(data, Limits(image_pixels=64 * 63))
+        infotext.read_infotext(data, Limits(image_pixels=64 * 63))

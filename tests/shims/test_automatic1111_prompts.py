@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.queue.generation import LoRAChoice
-from invokeclone.shims.automatic1111.prompts import MOST_NESTED, parse, take_loras
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.automatic1111.prompts import MAX_NESTING, extract_loras, parse
+from invokeclone.shims.dialect import RequestRejected
 
 
 def compel(prompt: str) -> str:
@@ -73,11 +73,11 @@ def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
         ("[(a:1.2):b:.5]", "[from:to:when]"),
         ("[a|b]", "[a|b]"),
         ("(a:-1)", "below 0"),
-        ("(" * (MOST_NESTED + 1) + "a", "nested"),
+        ("(" * (MAX_NESTING + 1) + "a", "nested"),
     ],
 )
 def test_what_cannot_be_said_is_refused_by_name(prompt: str, named: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         parse(prompt, "negative_prompt")
     assert named in str(refused.value)
     assert refused.value.param == "negative_prompt"
@@ -117,7 +117,7 @@ def test_compel_reads_what_was_meant(prompt: str) -> None:
     """Whatever is not refused comes out of compel's own parser with the same signs and weights, in the same order."""
     try:
         chunks = parse(prompt).chunks
-    except Refused:
+    except RequestRejected:
         return
     meant = [letters([(piece.text, piece.weight) for piece in chunk]) for chunk in chunks]
     parsed = PromptParser().parse_conjunction(compel(prompt))
@@ -141,7 +141,7 @@ def test_compel_reads_what_was_meant(prompt: str) -> None:
     ],
 )
 def test_loras_are_taken_out_of_the_prompt(network: str, weight: float, text_weight: float | None) -> None:
-    rest, choices = take_loras(f"a {network}cat")
+    rest, choices = extract_loras(f"a {network}cat")
     assert rest == "a cat"
     assert choices == [LoRAChoice(model="thing", weight=weight, text_weight=text_weight)]
 
@@ -156,8 +156,8 @@ def test_loras_are_taken_out_of_the_prompt(network: str, weight: float, text_wei
     ],
 )
 def test_what_is_no_lora_is_refused(network: str, named: str) -> None:
-    with pytest.raises(Refused) as refused:
-        take_loras(network)
+    with pytest.raises(RequestRejected) as refused:
+        extract_loras(network)
     assert network in str(refused.value)
     assert named in str(refused.value)
 

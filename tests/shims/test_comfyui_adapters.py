@@ -10,8 +10,8 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.translate import built
-from invokeclone.shims.comfyui.workflow import WorkflowRefused, check
+from invokeclone.shims.comfyui.translate import build_graph
+from invokeclone.shims.comfyui.workflow import WorkflowRejected, check
 from tests.shims.comfyui import text_to_image
 from tests.shims.test_comfyui_nodes import CATALOG, Config, lora_field, models, nodes_of, role, with_inputs, with_lora
 
@@ -38,15 +38,15 @@ LIBRARY = replace(
 
 def drawn(workflow: dict[str, Any], catalog: Catalog = LIBRARY) -> dict[str, dict[str, Any]]:
     """Return the graph's nodes as `nodes_of` does."""
-    builder = built(workflow, check(workflow, catalog), catalog)
+    builder = build_graph(workflow, check(workflow, catalog), catalog)
     ids = list(workflow)
     return {f"{record.comfy_id(ids, node)}.{role(node)}": fields for node, fields in builder.nodes.items()}
 
 
 def why(workflow: dict[str, Any], catalog: Catalog = LIBRARY) -> str:
     """Return why a workflow is refused."""
-    with pytest.raises(WorkflowRefused) as refused:
-        built(workflow, check(workflow, catalog), catalog)
+    with pytest.raises(WorkflowRejected) as refused:
+        build_graph(workflow, check(workflow, catalog), catalog)
     return str(refused.value.body["error"]["details"])
 
 
@@ -75,7 +75,7 @@ def again(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def leading_to(workflow: dict[str, Any], end: str) -> str:
-    builder = built(workflow, check(workflow, LIBRARY), LIBRARY)
+    builder = build_graph(workflow, check(workflow, LIBRARY), LIBRARY)
     ids = list(workflow)
     for edge in builder.edges:
         destination = edge["destination"]

@@ -5,7 +5,7 @@ from compel.prompt_parser import PromptParser
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.prompts import Prompt
-from invokeclone.shims.comfyui.language import DEEPEST, parse
+from invokeclone.shims.comfyui.language import MAX_DEPTH, parse
 
 
 def compel(prompt: str) -> str:
@@ -44,7 +44,7 @@ def test_numbers_stand_for_themselves() -> None:
 
 
 def test_many_brackets_are_read_in_time_and_depth() -> None:
-    assert "".join(piece.text for piece in parse("(" * 100_000 + ")" * 100_000)).count("(") == 100_000 - DEEPEST
+    assert "".join(piece.text for piece in parse("(" * 100_000 + ")" * 100_000)).count("(") == 100_000 - MAX_DEPTH
     assert parse("(x" * 3000 + ")" * 3000)
     assert len(parse("a (b:1.2) " * 100_000)) == 200_001
 

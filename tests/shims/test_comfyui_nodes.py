@@ -20,12 +20,12 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, LoadableImage
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.nodes.sampling import folded
+from invokeclone.shims.comfyui.nodes.sampling import fold_seed
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.translate import batch_of, built
+from invokeclone.shims.comfyui.translate import batch_of, build_graph
 from invokeclone.shims.comfyui.vocabulary import BuildContext
-from invokeclone.shims.comfyui.workflow import WorkflowRefused, check
+from invokeclone.shims.comfyui.workflow import WorkflowRejected, check
 from tests.shims.comfyui import Comfy, image_to_image, text_to_image
 from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white
 
@@ -79,7 +79,7 @@ CATALOG = Catalog(
 
 def nodes_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the graph's nodes by node and role: `comfy_0_denoise0` is `3.denoise0` for the node 3 at position 0."""
-    builder = built(workflow, check(workflow, CATALOG), CATALOG)
+    builder = build_graph(workflow, check(workflow, CATALOG), CATALOG)
     ids = list(workflow)
     return {f"{record.comfy_id(ids, node)}.{role(node)}": fields for node, fields in builder.nodes.items()}
 
@@ -89,7 +89,7 @@ def role(node: str) -> str:
 
 
 def edges_of(workflow: dict[str, Any]) -> set[tuple[str, str]]:
-    builder = built(workflow, check(workflow, CATALOG), CATALOG)
+    builder = build_graph(workflow, check(workflow, CATALOG), CATALOG)
     ids = list(workflow)
 
     def named(end: dict[str, str]) -> str:
@@ -99,8 +99,8 @@ def edges_of(workflow: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def refusal(workflow: dict[str, Any]) -> dict[str, Any]:
-    with pytest.raises(WorkflowRefused) as refused:
-        built(workflow, check(workflow, CATALOG), CATALOG)
+    with pytest.raises(WorkflowRejected) as refused:
+        build_graph(workflow, check(workflow, CATALOG), CATALOG)
     return refused.value.body
 
 
@@ -185,7 +185,7 @@ def test_only_what_outputs_need_is_drawn() -> None:
 
 @pytest.mark.parametrize(("seed", "expected"), [(0, 0), (2**32 - 1, 2**32 - 1), (2**32, 1), (2**64 - 1, 0)])
 def test_seeds_fit_into_32_bits(seed: int, expected: int) -> None:
-    assert folded(seed) == expected
+    assert fold_seed(seed) == expected
     assert nodes_of(text_to_image(seed=seed))["3.denoise0_noise"]["seed"] == expected
 
 
@@ -414,15 +414,15 @@ def test_pictures_are_resized() -> None:
     assert (node["width"], node["height"]) == (200, 120)
     node = scaled("ImageScaleToTotalPixels", megapixels=1, **method)["2.resize0"]
     assert abs(node["width"] * node["height"] - 1024 * 1024) < 2000
-    with pytest.raises(WorkflowRefused, match="too large"):
+    with pytest.raises(WorkflowRejected, match="too large"):
         scaled("ImageScaleBy", "big.png", scale_by=2, **method)
 
 
 def test_pictures_that_are_too_large_are_not_encoded() -> None:
     huge = replace(CATALOG, pictures={"a.png": LoadableImage(8192, 8192)})
     workflow = image_to_image("a.png")
-    with pytest.raises(WorkflowRefused, match="too large"):
-        built(workflow, check(workflow, huge), huge)
+    with pytest.raises(WorkflowRejected, match="too large"):
+        build_graph(workflow, check(workflow, huge), huge)
 
 
 def test_a_rectangle_stays_inside() -> None:
@@ -658,7 +658,7 @@ def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
 
 async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = GraphBuilder("comfyui")
-    record.put(graph, PromptRecord(text_to_image(), ["9"]))
+    record.add_to_graph(graph, PromptRecord(text_to_image(), ["9"]))
     session = orjson.dumps(
         {"graph": {"nodes": graph.nodes}, "results": {}, "errors": {}, "prepared_source_mapping": {}}
     ).decode()
@@ -680,8 +680,8 @@ async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.Monk
         read.append(item_ids)
         return dict.fromkeys(item_ids, session)
 
-    monkeypatch.setattr(history, "REMEMBERED", 2)
-    monkeypatch.setattr(history, "_remembered", OrderedDict())
+    monkeypatch.setattr(history, "MAX_CACHED_ENTRIES", 2)
+    monkeypatch.setattr(history, "_cached_entries", OrderedDict())
     monkeypatch.setattr(store, "sessions", sessions)
     nothing: Any = None
     assert list(await history.entries_of(nothing, items[2:])) == ["2", "3"]

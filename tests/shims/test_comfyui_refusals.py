@@ -6,13 +6,13 @@ import pytest
 
 from invokeclone.kit.config.limits import DEFAULT_LIMITS
 from invokeclone.shims.comfyui.catalog import Catalog
-from invokeclone.shims.comfyui.workflow import NodeLink, WorkflowRefused, check
+from invokeclone.shims.comfyui.workflow import NodeLink, WorkflowRejected, check
 from tests.shims.comfyui import text_to_image
 from tests.shims.test_comfyui_nodes import CATALOG, with_inputs
 
 
 def refusal(workflow: Any) -> dict[str, Any]:
-    with pytest.raises(WorkflowRefused) as refused:
+    with pytest.raises(WorkflowRejected) as refused:
         check(workflow, CATALOG)
     return refused.value.body
 
@@ -240,6 +240,6 @@ def test_strange_numbers(value: Any) -> None:
 
 def test_without_models_nothing_can_be_chosen() -> None:
     workflow = with_inputs(text_to_image(), "4", ckpt_name=None)
-    with pytest.raises(WorkflowRefused) as refused:
+    with pytest.raises(WorkflowRejected) as refused:
         check(workflow, Catalog())
     assert refused.value.body["node_errors"]["4"]["errors"][0]["type"] == "required_input_missing"

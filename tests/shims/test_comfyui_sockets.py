@@ -192,7 +192,7 @@ class Ear:
 
 
 async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "CHECK_S", 0)
+    monkeypatch.setattr(sockets, "ACCESS_CHECK_INTERVAL_S", 0)
     asked = []
 
     async def still_may() -> None:
@@ -201,7 +201,7 @@ async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyP
             raise KeyNeeded
 
     ear = Ear()
-    await sockets._checking(ear, still_may)  # type: ignore[arg-type]
+    await sockets._check_access(ear, still_may)  # type: ignore[arg-type]
     assert (len(asked), ear.code) == (3, 1008)
 
 
@@ -214,7 +214,7 @@ async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end()
         socket.tell("executed", {"node": number})
     assert socket.waiting.qsize() == sockets.BACKLOG + 1
     ear = Ear()
-    await sockets._sending(ear, socket)  # type: ignore[arg-type]
+    await sockets._send_frames(ear, socket)  # type: ignore[arg-type]
     assert len(ear.sent) == sockets.BACKLOG
     assert ear.code == 1013
 
@@ -229,7 +229,7 @@ async def test_a_check_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatc
     async def close(code: int) -> None:
         closed.append(code)
 
-    monkeypatch.setattr(sockets, "CHECK_S", 0)
+    monkeypatch.setattr(sockets, "ACCESS_CHECK_INTERVAL_S", 0)
     websocket: Any = SimpleNamespace(close=close)
-    await sockets._checking(websocket, still_may)
+    await sockets._check_access(websocket, still_may)
     assert closed == [1008]

@@ -39,8 +39,8 @@ def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> N
     ],
 )
 def test_words(prompt: str, expected: str) -> None:
-    assert embeddings.by_words(prompt, KNOWN) == expected
-    assert embeddings.by_words(prompt, {}) == prompt
+    assert embeddings.replace_words(prompt, KNOWN) == expected
+    assert embeddings.replace_words(prompt, {}) == prompt
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_words(prompt: str, expected: str) -> None:
     ],
 )
 def test_prefixes(prompt: str, expected: str) -> None:
-    assert embeddings.by_prefix(prompt, KNOWN) == expected
+    assert embeddings.replace_prefixed(prompt, KNOWN) == expected

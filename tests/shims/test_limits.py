@@ -13,7 +13,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import pictures as model_pictures
 from invokeclone.shims import pictures
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 
 SMALL = Limits(image_pixels=1023)
 
@@ -25,10 +25,10 @@ def png() -> bytes:
 
 
 async def test_images_of_compatibility_apis(resources: Resources) -> None:
-    assert (await pictures.opened(resources, png(), "image")).size == (32, 32)
+    assert (await pictures.decode_image(resources, png(), "image")).size == (32, 32)
     resources.settings = resources.settings.model_copy(update={"limits": SMALL})
-    with pytest.raises(Refused, match="image_pixels"):
-        await pictures.opened(resources, png(), "image")
+    with pytest.raises(RequestRejected, match="image_pixels"):
+        await pictures.decode_image(resources, png(), "image")
 
 
 async def test_images_of_presets_and_workflows() -> None:
@@ -38,7 +38,7 @@ async def test_images_of_presets_and_workflows() -> None:
 
 
 def test_images_of_models(settings: Settings) -> None:
-    with pytest.raises(model_pictures.NotAPicture, match="limit of 1023 pixels"):
+    with pytest.raises(model_pictures.InvalidModelImage, match="limit of 1023 pixels"):
         model_pictures.save(settings.model_copy(update={"limits": SMALL}), "key", png())
 
 
@@ -48,10 +48,10 @@ def test_base64_is_decoded_in_slices(length: int) -> None:
     data = data[:length]
     text = base64.b64encode(data).decode()
     broken = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
-    assert pictures.unpacked(text, "image") == pictures.unpacked(broken, "image") == data
+    assert pictures.decode_base64(text, "image") == pictures.decode_base64(broken, "image") == data
 
 
 @pytest.mark.parametrize("tail", ["=", "A", "AA=A", "!AAA", "====" + "A" * 2**20])
 def test_base64_that_is_none_is_refused(tail: str) -> None:
-    with pytest.raises(Refused, match="base64"):
-        pictures.unpacked("A" * 2**20 + tail, "image")
+    with pytest.raises(RequestRejected, match="base64"):
+        pictures.decode_base64("A" * 2**20 + tail, "image")

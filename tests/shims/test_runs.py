@@ -72,7 +72,7 @@ async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, res
 
 
 async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
-    monkeypatch.setattr(following, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(following, "REFRESH_INTERVAL_S", 0.05)
     monkeypatch.setattr(BatchFollower, "_hear", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)

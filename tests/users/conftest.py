@@ -11,10 +11,10 @@ from fastapi import Depends
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server.http import bodies, errors
-from invokeclone.server.http.renewal import Renewal
+from invokeclone.server.http.renewal import TokenRenewal
 from invokeclone.users import passwords
 from invokeclone.users.api import router
-from invokeclone.users.current import identified
+from invokeclone.users.current import identify
 
 PASSWORD = "Right-Passw0rd"
 
@@ -25,7 +25,7 @@ def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "ROUNDS", 1)
     monkeypatch.setattr(passwords, "MEMORY_KIB", 8)
     passwords._hasher.cache_clear()
-    passwords._nobodys.cache_clear()
+    passwords._dummy_hash.cache_clear()
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def multiuser(resources: Resources) -> Resources:
 
 @pytest.fixture
 def app(multiuser: Resources) -> Application:
-    made = Application(dependencies=[Depends(identified)])
+    made = Application(dependencies=[Depends(identify)])
     made.services.add(Resources, multiuser)
     errors.install(made)
     made.include_router(bodies.read_strictly(router))
-    made.add_middleware(Renewal)
+    made.add_middleware(TokenRenewal)
     return made
 
 

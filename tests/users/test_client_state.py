@@ -141,8 +141,8 @@ async def test_each_user_has_its_own(resources: Resources) -> None:
         await connection.execute(
             insert(users).values(user_id="alice", email="a@x.y", password_hash="", created_at="", updated_at="")
         )
-        await client_state.put(connection, "system", {"k": "of system"})
-        await client_state.put(connection, "alice", {"k": "of alice", "l": "too"})
+        await client_state.set_values(connection, "system", {"k": "of system"})
+        await client_state.set_values(connection, "alice", {"k": "of alice", "l": "too"})
         await client_state.remove(connection, "system", "l")
         await client_state.clear(connection, "system")
     async with resources.database.read() as connection:
@@ -157,7 +157,7 @@ async def test_an_account_takes_its_state_along_when_it_goes(resources: Resource
         await connection.execute(
             insert(users).values(user_id="bob", email="b@x.y", password_hash="", created_at="", updated_at="")
         )
-        await client_state.put(connection, "bob", {"k": "v"})
+        await client_state.set_values(connection, "bob", {"k": "v"})
         await connection.execute(delete(users).where(users.c.user_id == "bob"))
         assert await client_state.keys(connection, "bob", "") == []
 
@@ -165,4 +165,4 @@ async def test_an_account_takes_its_state_along_when_it_goes(resources: Resource
 async def test_state_of_nobody_is_not_kept(resources: Resources) -> None:
     with pytest.raises(IntegrityError):
         async with resources.database.write() as connection:
-            await client_state.put(connection, "nobody", {"k": "v"})
+            await client_state.set_values(connection, "nobody", {"k": "v"})

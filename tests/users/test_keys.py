@@ -19,11 +19,11 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.server.app import create_app
 from invokeclone.server.http import errors
-from invokeclone.server.http.renewal import Renewal
+from invokeclone.server.http.renewal import TokenRenewal
 from invokeclone.tables import api_keys, users
 from invokeclone.users import key_store, keys, service, store
 from invokeclone.users.caller import Caller
-from invokeclone.users.current import Admin, CurrentUser, identified
+from invokeclone.users.current import Admin, CurrentUser, identify
 from invokeclone.users.key_store import KeyNotFound
 from invokeclone.users.keys import BadName
 from invokeclone.users.schemas import AdminUserUpdateRequest
@@ -71,7 +71,7 @@ async def test_a_key_has_a_name(database: Database, name: str) -> None:
 async def test_a_key_is_somebody_s(database: Database) -> None:
     with pytest.raises(UserNotFound):
         await keys.make(database, "nobody", "x")
-    assert not await keys.any_keys(database)
+    assert not await keys.has_keys(database)
 
 
 async def test_keys_are_listed_by_account_and_revoked(database: Database) -> None:
@@ -87,7 +87,7 @@ async def test_keys_are_listed_by_account_and_revoked(database: Database) -> Non
     assert (holder.user_id, holder.email, holder.is_admin) == (bob.user_id, "bob@example.com", True)
     with pytest.raises(KeyNotFound):
         await keys.revoke(database, of_alice.id)
-    assert await keys.any_keys(database)
+    assert await keys.has_keys(database)
 
 
 async def test_a_key_stands_for_its_account_as_it_is_now(multiuser: Resources) -> None:
@@ -205,10 +205,10 @@ class Door:
 
 
 def dialect(resources: Resources) -> Application:
-    app = Application(dependencies=[Depends(identified)])
+    app = Application(dependencies=[Depends(identify)])
     app.services.add(Resources, resources)
     errors.install(app)
-    app.add_middleware(Renewal)
+    app.add_middleware(TokenRenewal)
 
     @app.get("/who")
     @app.post("/who")

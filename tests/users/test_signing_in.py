@@ -330,9 +330,9 @@ def test_counting_of_attempts() -> None:
     at[0] += attempts.WINDOW_S + 1
     count.begin("a", "new")
     count.begin("another", "victim")
-    for number in range(attempts.REMEMBERED):
+    for number in range(attempts.MAX_KEYS):
         count.begin(f"flood{number}", f"flood{number}")
-    assert len(count._failures) == attempts.REMEMBERED
+    assert len(count._failures) == attempts.MAX_KEYS
 
 
 async def test_tokens_and_passwords_stay_out_of_the_log(
@@ -361,7 +361,7 @@ async def test_a_password_changed_while_it_is_being_checked_no_longer_opens(
     async def slow(password: str, kept: str | None) -> bool:
         found = await real(password, kept)
         async with multiuser.database.write() as connection:
-            await connection.execute(update(users).values(password_hash=await passwords.hashed("other")))
+            await connection.execute(update(users).values(password_hash=await passwords.hash_password("other")))
         return found
 
     monkeypatch.setattr(passwords, "matches", slow)

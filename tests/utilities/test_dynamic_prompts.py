@@ -22,7 +22,7 @@ HOSTILE = "".join("${v" + f"{i}=" + (f"${{v{i - 1}}}" * 10 if i else "x" * 10) +
 
 @pytest.fixture
 async def expander() -> AsyncIterator[PromptExpander]:
-    made = PromptExpander(patience=2)
+    made = PromptExpander(timeout_s=2)
     yield made
     await made.close()
 

@@ -13,9 +13,9 @@ from torch import nn
 from invokeclone.engine import checkpoints
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading import loaders
-from invokeclone.engine.lora.apply import LoRAPatch, applied
+from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.engine.lora.layers import LoRA
-from invokeclone.graph.checkpoints import acquired, checkpoint, watching
+from invokeclone.graph.checkpoints import acquire_lock, checkpoint, watch_cancellation
 from invokeclone.graph.context import CanceledException
 from invokeclone.kit.config.settings import Settings
 from invokeclone.worker.interfaces.context import make_context
@@ -57,13 +57,13 @@ def test_a_network_stops_before_the_next_module(canceled: threading.Event) -> No
     late = Count()
     network = nn.Sequential(Count(), Cancel(canceled), late)
     reached: list[int] = []
-    with watching(canceled, lambda: reached.append(1)), pytest.raises(CanceledException):
+    with watch_cancellation(canceled, lambda: reached.append(1)), pytest.raises(CanceledException):
         network(torch.zeros(1))
     assert (late.runs, reached) == (0, [1])
     network(torch.zeros(1))
     assert late.runs == 1, "a thread that runs no node is not stopped"
     checkpoints.unwatch_modules()
-    with watching(canceled):
+    with watch_cancellation(canceled):
         network[2](torch.zeros(1))
     assert late.runs == 2
 
@@ -82,15 +82,15 @@ def test_a_load_stops_at_the_next_tensor_and_leaves_nothing_in_the_cache(
                 canceled.set()
         return nn.Linear(2, 2)
 
-    with watching(canceled), pytest.raises(CanceledException):
+    with watch_cancellation(canceled), pytest.raises(CanceledException):
         loaders.load_file(cache, tmp_path, load)
     assert made == [0, 1, 2, 3]
     assert cache.keys() == []
     canceled.clear()
-    with watching(canceled):
+    with watch_cancellation(canceled):
         loaded = loaders.load_file(cache, tmp_path, lambda _path: nn.Linear(2, 2))
     canceled.set()
-    with watching(canceled), pytest.raises(CanceledException), loaded as model:
+    with watch_cancellation(canceled), pytest.raises(CanceledException), loaded as model:
         checkpoint()
     assert model is loaded.model
 
@@ -107,7 +107,7 @@ def test_files_are_read_tensor_by_tensor(canceled: threading.Event, settings: Se
             passed.append(1)
             return len(passed) > 15
 
-    with watching(Countdown()), pytest.raises(CanceledException):
+    with watch_cancellation(Countdown()), pytest.raises(CanceledException):
         loaders.load_file(ModelCache(settings, "cpu"), file, None)
 
 
@@ -117,7 +117,11 @@ def test_loras_stop_between_layers_and_come_off(canceled: threading.Event) -> No
     layers = {str(index): LoRA(torch.ones(4, 1), torch.ones(1, 4), None, 1.0) for index in range(2)}
     canceled.set()
     patch = LoRAPatch("style", layers, 1.0)
-    with watching(canceled), pytest.raises(CanceledException), applied(network, [patch], torch.device("cpu")):
+    with (
+        watch_cancellation(canceled),
+        pytest.raises(CanceledException),
+        apply_loras(network, [patch], torch.device("cpu")),
+    ):
         raise AssertionError("not reached")
     assert [layer.weight for layer in network] == before
 
@@ -135,11 +139,11 @@ def test_waiting_for_a_lock_is_given_up(canceled: threading.Event) -> None:
     holder.start()
     assert taken.wait(60)
     canceled.set()
-    with watching(canceled), pytest.raises(CanceledException), acquired(lock):
+    with watch_cancellation(canceled), pytest.raises(CanceledException), acquire_lock(lock):
         raise AssertionError("not reached")
     done.set()
     holder.join()
-    with watching(canceled), acquired(lock):
+    with watch_cancellation(canceled), acquire_lock(lock):
         pass
 
 

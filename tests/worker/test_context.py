@@ -39,7 +39,7 @@ from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.interfaces.context import Context, make_context
 from invokeclone.worker.interfaces.models import AmbiguousModel
-from invokeclone.worker.interfaces.progress import share
+from invokeclone.worker.interfaces.progress import progress_fraction
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
@@ -392,7 +392,7 @@ async def test_progress_with_a_picture_of_ones_own(ask: Ask, channel: Any) -> No
     [(0, 1, 4, 0), (3, 1, 4, 0.75), (3, 2, 8, 0.25), (7, 2, 9, 0.75), (1, 1, 0, 0)],
 )
 def test_how_much_of_a_loop_is_done(step: int, order: int, total: int, expected: float) -> None:
-    assert share(state(step, order=order, total_steps=total)) == expected
+    assert progress_fraction(state(step, order=order, total_steps=total)) == expected
 
 
 async def test_the_item_is_shown_as_nodes_know_it(ask: Ask, resources: Resources) -> None:

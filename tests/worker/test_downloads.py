@@ -23,7 +23,7 @@ def settings(settings):
 
 @pytest.fixture
 async def web(monkeypatch, tmp_path):
-    monkeypatch.setattr(transfer, "WRITE_AT_ONCE", 1)
+    monkeypatch.setattr(transfer, "WRITE_BUFFER_BYTES", 1)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     async with served() as made:

@@ -154,7 +154,7 @@ async def test_a_process_may_die_at_each_operation_of_an_item(
                 await service.fail_orphans(resources, "cpu", "the worker died")
             else:
                 await service.recover(resources)
-            (item,) = await store.list_known(resources.database, [item_id])
+            (item,) = await store.list_items(resources.database, [item_id])
             ends.add(item.status)
             if item.status == "pending":  # it died before the claim was written
                 item_id, _ = await run(0)

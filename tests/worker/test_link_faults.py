@@ -191,7 +191,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
     monkeypatch.setattr(server_link, "ChildProcess", SimpleNamespace(start=start))
     monkeypatch.setattr(server_link, "DRAIN_S", 0.05)
-    monkeypatch.setattr(process, "_hard_end_after", lambda _seconds: None)
+    monkeypatch.setattr(process, "_exit_after", lambda _seconds: None)
     monkeypatch.setattr(Engine, "warm_up", lambda _engine, _then: None)
     for name, value in {"HEARTBEAT_S": 0.05, "POLL_S": 0.02}.items():
         monkeypatch.setattr(loop_module, name, value)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
-from invokeclone.kit.metrics import Labels, Metric, Numbers
+from invokeclone.kit.metrics import Labels, Metric, MetricValues
 from invokeclone.worker import metrics
 from invokeclone.worker.engine import ModelCacheUsage
 from invokeclone.worker.interfaces.context import make_context
@@ -23,7 +23,7 @@ EDGE = ("one.value", "sum.a")
 
 
 def series(measurement: Measurement, metric: Metric) -> dict[Labels, list[float]]:
-    return Numbers.read(metrics.METRICS, orjson.loads(orjson.dumps(measurement.measure()))).series(metric)
+    return MetricValues.read(metrics.METRICS, orjson.loads(orjson.dumps(measurement.measure()))).series(metric)
 
 
 @pytest.fixture

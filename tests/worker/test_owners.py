@@ -90,7 +90,7 @@ async def test_a_database_that_cannot_be_read_is_asked_three_times(
     run: Run, make: Any, shared: Tools, alice: Account, monkeypatch: pytest.MonkeyPatch, failures: int, status: str
 ) -> None:
     monkeypatch.setattr(signin, "LOOKUP_WAIT_S", 0.001)
-    real = signin.standing
+    real = signin.account_status
     asked = []
 
     async def unsure(*arguments: Any) -> Any:
@@ -99,6 +99,6 @@ async def test_a_database_that_cannot_be_read_is_asked_three_times(
             raise OperationalError("SELECT", {}, Exception("disk I/O error"))
         return await real(*arguments)
 
-    monkeypatch.setattr(signin, "standing", unsure)
+    monkeypatch.setattr(signin, "account_status", unsure)
     outcome = await run(make.item({"one": NODES["one"]}, user_id=alice.user_id), shared)
     assert outcome.status == status

@@ -20,7 +20,7 @@ async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(res
     assert engine.resident() == []
     held(engine, "a:unet", "b", "a:vae", "c:unet", "b")
     assert engine.resident() == ["b", "c", "a"]
-    assert engine.resident(most=2) == ["b", "c"]
+    assert engine.resident(limit=2) == ["b", "c"]
     engine.drop(["b"])
     assert engine.resident() == ["c", "a"]
 

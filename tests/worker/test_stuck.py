@@ -29,7 +29,7 @@ async def real(resources: Resources, toys: ModuleType) -> AsyncIterator[Supervis
         bus,
         lambda device, reason: service.fail_orphans(resources, device, reason),
         command=(sys.executable, str(TOYS)),
-        patience=3,
+        grace_s=3,
     )
     await supervisor.start()
     yield supervisor

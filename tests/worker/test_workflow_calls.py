@@ -339,7 +339,7 @@ async def test_canceling_one_cancels_the_chain(queue: Queue, call: Call, cancele
     assert set(await queue.statuses()) == {"canceled"}
     last = [event.item_id for event in events.sent if getattr(event, "status", "") == "canceled"]
     assert sorted(last) == [caller, caller + 1, caller + 2]
-    assert not await service.is_wanted(queue.resources, running.item_id)
+    assert not await service.is_running(queue.resources, running.item_id)
     assert await service.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
     assert await queue.drain() == []
 

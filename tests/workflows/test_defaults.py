@@ -77,7 +77,7 @@ def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
     elements, root = workflow["form"]["elements"], workflow["form"]["rootElementId"]
     assert set(elements[root]["data"]["children"]) == set(elements) - {root}
     assert {one.get("parentId") for key, one in elements.items() if key != root} == {root}
-    fields = conversion.exposed(workflow["form"], [])
+    fields = conversion.find_exposed_inputs(workflow["form"], [])
     inputs = {one["id"]: one["data"]["inputs"] for one in workflow["nodes"]}
     assert len(fields) >= 6
     assert all(inputs[node_id][name]["label"] for node_id, name in fields)

@@ -167,7 +167,7 @@ async def test_all_are_judged_anew_when_the_vocabulary_changes(client, own_nodes
     await client.post(f"{WORKFLOWS}/", json={"workflow": workflow("none")})
     assert len(await names(client, callable=True)) == count
     del registry._nodes["integer"]
-    registry._changed()
+    registry._invalidate_caches()
     listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
     reasons = [one["call_saved_workflow_compatibility"]["reason"] for one in listed]
     assert reasons == ["unsupported_node"] * count + ["missing_workflow_return"]

@@ -34,10 +34,10 @@ def encode_prompt(
             if len(tokens) <= tokenizer.model_max_length:
                 return _plain(tokenizer, text_encoder, tokens, device, penultimate=penultimate)
         # 2. everything else
-        return _weighted(tokenizer, text_encoder, prompt, device, penultimate=penultimate)
+        return _encode_weighted(tokenizer, text_encoder, prompt, device, penultimate=penultimate)
 
 
-def pooled_embedding(tokenizer: Any, text_encoder: Any, text: str, device: torch.device) -> torch.Tensor:
+def encode_pooled(tokenizer: Any, text_encoder: Any, text: str, device: torch.device) -> torch.Tensor:
     """Return the projected embedding of a text's end, (1, width), of a CLIPTextModelWithProjection.
 
     The text is taken as it stands, with all prompt language in it, and cut to one chunk.
@@ -58,12 +58,12 @@ def tokenization(tokenizer: Any, prompt: str) -> str:
     Raises ValueError as `encode` does.
     """
     lines, count = [], 0
-    for text, weight in _parts(_parsed(prompt)):
+    for text, weight in _parts(_parse(prompt)):
         tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
         count += len(tokens)
         lines.append(f"{weight:g}: {'|'.join(tokens)}")
-    room = tokenizer.model_max_length - 2  # beginning and end
-    return "\n".join([f"{count} tokens, {room} are read at once, of the prompt {prompt!r}", *lines])
+    limit = tokenizer.model_max_length - 2  # beginning and end
+    return "\n".join([f"{count} tokens, {limit} are read at once, of the prompt {prompt!r}", *lines])
 
 
 def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
@@ -86,7 +86,7 @@ def _plain(
     return embeds
 
 
-def _weighted(
+def _encode_weighted(
     tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, *, penultimate: bool = False
 ) -> torch.Tensor:
     from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
@@ -103,13 +103,13 @@ def _weighted(
         if penultimate
         else kinds.LAST_HIDDEN_STATES_NORMALIZED,
     )
-    embeds, options = compel.build_conditioning_tensor_for_conjunction(_parsed(prompt))
+    embeds, options = compel.build_conditioning_tensor_for_conjunction(_parse(prompt))
     if options.get("cross_attention_control"):
         logger.warning(".swap() is not supported: the prompt is used as it was before swapping")
     return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
 
 
-def _parsed(prompt: str) -> Any:
+def _parse(prompt: str) -> Any:
     from pyparsing import ParseException
 
     parser = _parser()
@@ -129,7 +129,7 @@ def _parser() -> Any:
 
 
 @contextmanager
-def skipped_layers(text_encoder: nn.Module, count: int) -> Iterator[None]:
+def skip_layers(text_encoder: nn.Module, count: int) -> Iterator[None]:
     """Leave the last `count` layers of a CLIP text encoder out (at least one stays); the final norm stays on."""
     encoder: Any = getattr(text_encoder, "text_model", text_encoder).encoder
     layers = encoder.layers

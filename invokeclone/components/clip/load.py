@@ -57,7 +57,7 @@ def load_open_clip_file(
     """
     stored = {name.removeprefix(prefix): value for name, value in read_tensors(path, [prefix]).items()}
     with _reading(path, prefix):
-        weights = open_clip.renamed(stored)
+        weights = open_clip.rename_weights(stored)
         own_config = text_config(weights, read_json(config), unused_layers)
         return open_clip.load(weights, own_config, projection=projection, dtype=dtype)
 
@@ -88,7 +88,7 @@ def text_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any
         "vocab_size": vocabulary,
         "hidden_size": width,
         "max_position_embeddings": weights["embeddings.position_embedding.weight"].shape[0],
-        "num_hidden_layers": _used_layers(len(layers), published["num_hidden_layers"], unused_layers),
+        "num_hidden_layers": _count_layers(len(layers), published["num_hidden_layers"], unused_layers),
         "intermediate_size": weights["encoder.layers.0.mlp.fc1.weight"].shape[0],
         "num_attention_heads": max(1, width // head_width),
     }
@@ -97,7 +97,7 @@ def text_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any
     return CLIPTextConfig(**{**published, **sizes})
 
 
-def _used_layers(stored: int, published: int, unused: int) -> int:
+def _count_layers(stored: int, published: int, unused: int) -> int:
     """Return how many of a file's layers are used: those that are not may have been left out when the file was saved."""
     return published if unused and stored in (published, published + unused) else max(stored - unused, 1)
 
@@ -118,5 +118,5 @@ def tokenizer(pad: str = "<|endoftext|>") -> Any:
 def byte_letters() -> list[str]:
     """Return the letters that stand for the 256 bytes, in the order of their numbers: printable ones first, as themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(printable)
-    return [chr(code) for code in printable] + [chr(256 + number) for number in range(others)]
+    remaining_count = 256 - len(printable)
+    return [chr(code) for code in printable] + [chr(256 + number) for number in range(remaining_count)]

@@ -20,7 +20,7 @@ _NAMES = (
 _FUSED = re.compile(r"(?P<layer>.*)\.attn\.in_proj_(?P<kind>weight|bias)$")
 
 
-def renamed(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def rename_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return an OpenCLIP text encoder's weights under the names that transformers' CLIPTextModel gives them."""
     result: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
@@ -50,8 +50,8 @@ def load(weights: Mapping[str, torch.Tensor], config: Any, *, projection: bool, 
 
     with torch.device("meta"):
         model = CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
-    own = {name: weights[name.removeprefix("text_model.")].to(dtype) for name in model.state_dict()}
-    return fill(model, own, dtype)
+    model_weights = {name: weights[name.removeprefix("text_model.")].to(dtype) for name in model.state_dict()}
+    return fill(model, model_weights, dtype)
 
 
 def fill(model: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:

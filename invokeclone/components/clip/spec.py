@@ -5,7 +5,7 @@ from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import ClipVariantType, ModelType
 from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms
 
@@ -41,10 +41,10 @@ _WIDTHS = {768: ClipVariantType.L, 1280: ClipVariantType.G}
 _FOLDER = {"repo_variant": forms.repo_variant}
 
 
-def _is_text_encoder(variant: ClipVariantType) -> Callable[[OnDisk], None]:
+def _is_text_encoder(variant: ClipVariantType) -> Callable[[ModelFiles], None]:
     is_of_class = forms.is_folder_of(*_TEXT)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         is_of_class(model)
         config = model.json("config.json")
         text = config.get("text_config")
@@ -54,7 +54,7 @@ def _is_text_encoder(variant: ClipVariantType) -> Callable[[OnDisk], None]:
     return recognises
 
 
-def _is_image_encoder(model: OnDisk) -> None:
+def _is_image_encoder(model: ModelFiles) -> None:
     forms.is_folder_of("CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPModel")(model)
     whole = model.class_name == "CLIPModel"
     require(not whole or isinstance(model.json("config.json").get("vision_config"), dict), "it reads no pictures")

@@ -62,7 +62,7 @@ def _vectors(content: Mapping[str, Any]) -> Sequence[torch.Tensor]:
 
 
 @contextmanager
-def extended(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.Tensor]) -> Iterator[Any]:
+def with_inversions(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.Tensor]) -> Iterator[Any]:
     """Yield a copy of the tokenizer that knows `inversions`, (tokens, width) by trigger, while the text encoder has their vectors.
 
     `encode_prompt` reads a trigger as all of its vectors. Raises ValueError for vectors of another width than the encoder's.
@@ -78,16 +78,16 @@ def extended(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.T
                 " it was made for another base"
             )
     # 1. a token for each vector
-    own = copy.deepcopy(tokenizer)
+    extended_tokenizer = copy.deepcopy(tokenizer)
     expansions: dict[int, list[int]] = {}
     rows: dict[int, torch.Tensor] = {}
     for trigger, vectors in inversions.items():
         tokens = [trigger, *(f"{trigger[:-1]}-!pad-{index}>" for index in range(1, len(vectors)))]
-        own.add_tokens(tokens)
-        numbers = own.convert_tokens_to_ids(tokens)
+        extended_tokenizer.add_tokens(tokens)
+        numbers = extended_tokenizer.convert_tokens_to_ids(tokens)
         expansions[numbers[0]] = numbers
         rows.update(zip(numbers, vectors, strict=True))
-    setattr(own, _EXPANSIONS, expansions)
+    setattr(extended_tokenizer, _EXPANSIONS, expansions)
     # 2. the vectors behind those of the vocabulary
     original = weight.data
     with torch.inference_mode(mode=False):
@@ -97,7 +97,7 @@ def extended(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.T
             larger[number] = row.to(original)
         weight.data = larger
     try:
-        yield own
+        yield extended_tokenizer
     finally:
         with torch.inference_mode(mode=False):
             weight.data = original

@@ -36,13 +36,13 @@ def _middle(image: Image.Image) -> torch.Tensor:
     return resized[..., top : top + SIDE, left : left + SIDE]
 
 
-def image_embeds(encoder: Any, given: torch.Tensor) -> torch.Tensor:
+def image_embeds(encoder: Any, batch: torch.Tensor) -> torch.Tensor:
     """Return an embedding for each image (number, projection width) of `pixels`."""
-    embeds: torch.Tensor = encoder(given.to(encoder.dtype)).image_embeds
+    embeds: torch.Tensor = encoder(batch.to(encoder.dtype)).image_embeds
     return embeds
 
 
-def penultimate(encoder: Any, given: torch.Tensor) -> torch.Tensor:
+def penultimate(encoder: Any, batch: torch.Tensor) -> torch.Tensor:
     """Return the output of the last but one layer (number, patches + 1, width) for `pixels`."""
-    states: torch.Tensor = encoder(given.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]
+    states: torch.Tensor = encoder(batch.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]
     return states

@@ -41,7 +41,7 @@ DEFAULT = "ViT-H"
 _VIT_H, _VIT_G = re.compile(r"vit[-_ ]?h", re.IGNORECASE), re.compile(r"vit[-_ ]?(big)?g", re.IGNORECASE)
 
 
-def recorded_name(adapter: Any) -> str | None:
+def encoder_name_of(adapter: Any) -> str | None:
     """Return the image encoder that an IP-Adapter's record names, as the last part of its repository; None: it names none."""
     if adapter.format != ModelFormat.InvokeAI:
         return None
@@ -56,11 +56,11 @@ def default_name(adapter: Any) -> str:
     return "ViT-G" if _VIT_G.search(names) or adapter.base == BaseModelType.StableDiffusionXL else DEFAULT
 
 
-def known_name(name: str) -> str | None:
+def node_name_of(name: str) -> str | None:
     """Return what nodes call an image encoder; None: they have no name for it."""
     if name in IMAGE_ENCODERS:
         return name
-    return next((known for known, encoder in IMAGE_ENCODERS.items() if name in encoder.names), None)
+    return next((node_name for node_name, encoder in IMAGE_ENCODERS.items() if name in encoder.names), None)
 
 
 def record_names(name: str) -> tuple[str, ...]:
@@ -74,8 +74,8 @@ def find_image_encoder(context: InvocationContext, name: str) -> ModelIdentifier
 
     Raises ImageEncoderMissing.
     """
-    for known in record_names(name):
-        for config in context.models.search_by_attrs(name=known, base=BaseModelType.Any, type=ModelType.CLIPVision):
+    for candidate in record_names(name):
+        for config in context.models.search_by_attrs(name=candidate, base=BaseModelType.Any, type=ModelType.CLIPVision):
             return ModelIdentifierField(
                 key=config.key, hash=config.hash, name=config.name, base=config.base, type=config.type
             )

@@ -39,7 +39,7 @@ def _on_white(image: Image.Image) -> Bytes:
     return np.asarray(np.clip(mixed, 0, _WHITE), dtype=np.uint8)
 
 
-def _scaled(pixels: Bytes, factor: float) -> Bytes:
+def _scale(pixels: Bytes, factor: float) -> Bytes:
     height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
     return heuristic_resize(pixels, (width, height))
 
@@ -47,7 +47,7 @@ def _scaled(pixels: Bytes, factor: float) -> Bytes:
 def _crop(pixels: Bytes, size: tuple[int, int]) -> Bytes:
     """Return the middle of the image, scaled so that it covers the size."""
     width, height = size
-    scaled = _scaled(pixels, max(height / pixels.shape[0], width / pixels.shape[1]))
+    scaled = _scale(pixels, max(height / pixels.shape[0], width / pixels.shape[1]))
     top, left = (max(0, (side - target) // 2) for side, target in zip(scaled.shape[:2], (height, width), strict=True))
     return scaled[top : top + height, left : left + width]
 
@@ -57,7 +57,7 @@ def _fill(pixels: Bytes, size: tuple[int, int]) -> Bytes:
     width, height = size
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.tile(np.median(border, axis=0).astype(np.uint8), (height, width, 1))
-    scaled = _scaled(pixels, min(height / pixels.shape[0], width / pixels.shape[1]))
+    scaled = _scale(pixels, min(height / pixels.shape[0], width / pixels.shape[1]))
     top, left = (max(0, (target - side) // 2) for side, target in zip(scaled.shape[:2], (height, width), strict=True))
     background[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return background

@@ -24,7 +24,7 @@ DARK, LIGHT = 16, 240
 _HALF = 127
 _CUBIC = -0.75
 """OpenCV's parameter of the bicubic kernel."""
-_AROUND = np.ones((3, 3), dtype=bool)
+_NEIGHBORHOOD = np.ones((3, 3), dtype=bool)
 _LINES = (
     np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]], dtype=bool),
     np.array([[0, 1, 0], [0, 1, 0], [0, 1, 0]], dtype=bool),
@@ -68,8 +68,8 @@ def _sample(colors: Bytes) -> Bytes:
 def _has_thin_lines(colors: Bytes) -> bool:
     """Tell whether pixels where white and black meet are more than half as many as white ones."""
     gray = colors.max(axis=-1)
-    largest = ndimage.maximum_filter(gray, footprint=_AROUND, mode="constant", cval=0)
-    smallest = ndimage.minimum_filter(gray, footprint=_AROUND, mode="constant", cval=255)
+    largest = ndimage.maximum_filter(gray, footprint=_NEIGHBORHOOD, mode="constant", cval=0)
+    smallest = ndimage.minimum_filter(gray, footprint=_NEIGHBORHOOD, mode="constant", cval=255)
     white = int((gray > _HALF).sum())
     return 2 * int((largest != smallest).sum()) > white
 
@@ -84,7 +84,7 @@ def _black_and_white(colors: Bytes, *, thin: bool) -> Bytes:
         np.copyto(ridges, gray, where=largest == gray)
     white = ridges > _otsu(ridges)
     if thin:
-        white = thinned(white)
+        white = thin_lines(white)
     return np.repeat(np.where(white, np.uint8(255), np.uint8(0))[..., None], 3, axis=-1)
 
 
@@ -97,11 +97,11 @@ def _otsu(gray: Bytes) -> int:
     mean = np.cumsum(share * values)
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = (mean[-1] * below - mean) ** 2 / (below * above)
-    both = (np.minimum(below, above) > np.finfo(np.float32).eps) & np.isfinite(variance)
-    return int(np.argmax(np.where(both, variance, 0.0)))
+    is_valid = (np.minimum(below, above) > np.finfo(np.float32).eps) & np.isfinite(variance)
+    return int(np.argmax(np.where(is_valid, variance, 0.0)))
 
 
-def thinned(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def thin_lines(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return lines (height, width) worn down from both sides in turn until they are one pixel wide (Zhang and Suen, 1984).
 
     Pixels at the image's border stay.
@@ -109,12 +109,12 @@ def thinned(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
     lines = lines.copy()
     while True:
         checkpoint()
-        worn = _wear(lines, (0, 2, 4), (2, 4, 6)) | _wear(lines, (0, 2, 6), (0, 4, 6))
+        worn = _erode_edges(lines, (0, 2, 4), (2, 4, 6)) | _erode_edges(lines, (0, 2, 6), (0, 4, 6))
         if not worn:
             return lines
 
 
-def _wear(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool:
+def _erode_edges(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool:
     """Remove pixels of the edge that join nothing and have an empty neighbor on each of `sides`; tell whether there were any.
 
     Neighbors are counted clockwise from the one above, 0 to 7.
@@ -122,12 +122,15 @@ def _wear(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool:
     height, width = lines.shape
     wide = np.pad(lines, 1).astype(np.int8)
     offsets = ((0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0))
-    around = [wide[top : top + height, left : left + width] for top, left in offsets]
-    count = sum(around)
-    turns = sum((one == 0) & (other == 1) for one, other in zip(around, [*around[1:], around[0]], strict=True))
-    loose = lines & (count >= 2) & (count <= 6) & (turns == 1)  # noqa: PLR2004 - neither an end nor inside
+    neighbors = [wide[top : top + height, left : left + width] for top, left in offsets]
+    count = sum(neighbors)
+    transitions = sum(
+        (current == 0) & (following == 1)
+        for current, following in zip(neighbors, [*neighbors[1:], neighbors[0]], strict=True)
+    )
+    loose = lines & (count >= 2) & (count <= 6) & (transitions == 1)  # noqa: PLR2004 - neither an end nor inside
     for side in sides:
-        loose &= np.minimum.reduce([around[offset] for offset in side]) == 0
+        loose &= np.minimum.reduce([neighbors[offset] for offset in side]) == 0
     loose[[0, -1]] = loose[:, [0, -1]] = False
     lines[loose] = False
     return bool(loose.any())

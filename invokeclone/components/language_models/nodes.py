@@ -37,7 +37,7 @@ def _write(
     with tokenizer as words, loaded as model:
         device = pipeline.device_of(loaded, model)
         return pipeline.write(
-            model, words, prompt, system_prompt, max_tokens=max_tokens, seed=seed, device=device, told=told
+            model, words, prompt, system_prompt, max_tokens=max_tokens, seed=seed, device=device, on_tokens=told
         )
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from invokeclone.engine.loaded import device_of as device_of
 
-Told = Callable[[int], None]
+TokenCallback = Callable[[int], None]
 """Called with how many tokens there are so far; may raise to stop the model."""
 
 TEMPERATURE = 0.7
@@ -41,16 +41,16 @@ def _conversation(tokenizer: Any, prompt: str, system_prompt: str) -> str:
         return str(tokenizer.apply_chat_template([{"role": "user", "content": plain}], **template))
 
 
-def see(model: Any, processor: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
+def encode_image(model: Any, processor: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
     """Return what the model sees of a picture, (n, width), a row for each of its places in the prompt."""
     inputs = processor(images=[image.convert("RGB")], return_tensors="pt")
-    seen = model.get_image_features(
+    output = model.get_image_features(
         pixel_values=inputs["pixel_values"].to(device, model.dtype),
         image_sizes=torch.as_tensor(inputs["image_sizes"]),
         vision_feature_layer=model.config.vision_feature_layer,
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,
     )
-    features = getattr(seen, "pooler_output", seen)
+    features = getattr(output, "pooler_output", output)
     return torch.cat(list(features), dim=0) if isinstance(features, (list, tuple)) else features.flatten(0, -2)
 
 
@@ -63,24 +63,24 @@ def write(
     max_tokens: int,
     seed: int,
     device: torch.device,
-    told: Told,
+    on_tokens: TokenCallback,
 ) -> str:
     """Return the model's answer to a prompt: the same for the same seed on the same machine."""
     with torch.inference_mode():
         # 1. the conversation so far
         tokens = encode(tokenizer, prompt, system_prompt, device)
         # 2. one token after the other
-        with _seeded(seed, device):
-            made = model.generate(
+        with _fork_rng(seed, device):
+            generated = model.generate(
                 tokens,
                 attention_mask=torch.ones_like(tokens),
-                **_how(tokenizer, max_tokens, told),
+                **_generation_options(tokenizer, max_tokens, on_tokens),
                 do_sample=True,
                 temperature=TEMPERATURE,
                 top_p=TOP_P,
             )
         # 3. text
-        return _text(tokenizer, made[0, tokens.shape[1] :])
+        return _text(tokenizer, generated[0, tokens.shape[1] :])
 
 
 def describe(
@@ -91,33 +91,33 @@ def describe(
     instruction: str,
     *,
     device: torch.device,
-    told: Told,
+    on_tokens: TokenCallback,
 ) -> str:
     """Return what the model says of a picture."""
     with torch.inference_mode():
         # 1. the picture
-        seen = see(model, processor, image, device)
+        image_features = encode_image(model, processor, image, device)
         # 2. the conversation, with the picture in its place
-        before, after = _around_the_picture(tokenizer, instruction)
+        before, after = _text_around_image(tokenizer, instruction)
         embed = model.get_input_embeddings()
         parts = [
             embed(_tokens(tokenizer, before, device)),
-            seen[None].to(model.dtype),
+            image_features[None].to(model.dtype),
             embed(_tokens(tokenizer, after, device)),
         ]
         embedded = torch.cat(parts, dim=1)
         # 3. one token after the other, always the likeliest
-        made = model.generate(
+        generated = model.generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=device),
-            **_how(tokenizer, DESCRIPTION_TOKENS, told),
+            **_generation_options(tokenizer, DESCRIPTION_TOKENS, on_tokens),
             do_sample=False,
         )
         # 4. text
-        return _text(tokenizer, made[0])
+        return _text(tokenizer, generated[0])
 
 
-def _around_the_picture(tokenizer: Any, instruction: str) -> tuple[str, str]:
+def _text_around_image(tokenizer: Any, instruction: str) -> tuple[str, str]:
     """Return the text before and after a picture, in the turns that the model was trained on if its tokenizer knows them."""
     if _TURN in tokenizer.get_vocab():
         return f"{_TURN}user ", f"\n{instruction}<|im_end|>{_TURN}assistant\n"
@@ -128,16 +128,16 @@ def _tokens(tokenizer: Any, text: str, device: torch.device) -> torch.Tensor:
     return torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]], dtype=torch.long, device=device)
 
 
-def _how(tokenizer: Any, max_tokens: int, told: Told) -> dict[str, Any]:
+def _generation_options(tokenizer: Any, max_tokens: int, on_tokens: TokenCallback) -> dict[str, Any]:
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return {"max_new_tokens": max_tokens, "pad_token_id": padding, "streamer": _Counter(told)}
+    return {"max_new_tokens": max_tokens, "pad_token_id": padding, "streamer": _Counter(on_tokens)}
 
 
 class _Counter:
     """Counts tokens for `generate`, which hands in the prompt first."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, on_tokens: TokenCallback) -> None:
+        self._told = on_tokens
         self._calls = 0
 
     def put(self, _tokens: Any) -> None:
@@ -150,7 +150,7 @@ class _Counter:
         """Nothing is left to tell."""
 
 
-def _seeded(seed: int, device: torch.device) -> Any:
+def _fork_rng(seed: int, device: torch.device) -> Any:
     """Lend a random number generator of its own to what knows only the one of the process."""
     from contextlib import contextmanager
 

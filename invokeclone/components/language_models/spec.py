@@ -4,7 +4,7 @@ from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms
 
@@ -25,7 +25,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vo
 _FOLDER = {"repo_variant": forms.repo_variant}
 
 
-def _is_language_model(model: OnDisk) -> None:
+def _is_language_model(model: ModelFiles) -> None:
     require(model.is_folder, "it is not a folder")
     require((model.class_name or "").endswith("ForCausalLM"), f"its class is {model.class_name}")
     require(any((model.path / name).is_file() for name in _TOKENIZERS), "it has no tokenizer")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from invokeclone.graph.vocabulary.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.files.tensors import Tensor
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms
@@ -158,7 +158,7 @@ _LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
 # Folders
 
 
-def _home(model: OnDisk) -> OnDisk:
+def _encoder_folder(model: ModelFiles) -> ModelFiles:
     """Return the folder of the encoder: the model's own, or the one that a pipeline would have for it."""
     require(model.is_folder, "it is not a folder")
     whole = (model.path / "model_index.json").is_file() or (model.path / "transformer").is_dir()
@@ -167,31 +167,31 @@ def _home(model: OnDisk) -> OnDisk:
     return inner if inner.is_folder and not (model.path / "config.json").is_file() else model
 
 
-def _text_config(model: OnDisk) -> dict[str, Any]:
-    config = _home(model).json("config.json")
+def _text_config(model: ModelFiles) -> dict[str, Any]:
+    config = _encoder_folder(model).json("config.json")
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
 
 
-def _is_of(*classes: str, sdnq: bool = False) -> Callable[[OnDisk], None]:
-    def recognises(model: OnDisk) -> None:
-        home = _home(model)
-        require(home.class_name in classes, f"its class is {home.class_name}")
-        require(forms.is_quantized_folder(home) == sdnq, f"quantized by SDNQ: {not sdnq}")
+def _is_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], None]:
+    def recognises(model: ModelFiles) -> None:
+        encoder = _encoder_folder(model)
+        require(encoder.class_name in classes, f"its class is {encoder.class_name}")
+        require(forms.is_quantized_folder(encoder) == sdnq, f"quantized by SDNQ: {not sdnq}")
 
     return recognises
 
 
-def _width_of_folder(model: OnDisk) -> int:
+def _width_of_folder(model: ModelFiles) -> int:
     return forms.number(_text_config(model), "hidden_size") or 0
 
 
-def _layers_of_folder(model: OnDisk) -> int:
+def _layers_of_folder(model: ModelFiles) -> int:
     return forms.number(_text_config(model), "num_hidden_layers") or 0
 
 
-def _is_t5_folder(*, sdnq: bool) -> Callable[[OnDisk], None]:
-    def recognises(model: OnDisk) -> None:
+def _is_t5_folder(*, sdnq: bool) -> Callable[[ModelFiles], None]:
+    def recognises(model: ModelFiles) -> None:
         require(model.is_folder, "it is not a folder")
         inner = model.inside(_ENCODER_2)
         require(inner.class_name == "T5EncoderModel", f"the class of its {_ENCODER_2} is {inner.class_name}")
@@ -202,52 +202,52 @@ def _is_t5_folder(*, sdnq: bool) -> Callable[[OnDisk], None]:
     return recognises
 
 
-def _is_t5_int8(model: OnDisk) -> None:
+def _is_t5_int8(model: ModelFiles) -> None:
     files = [file for file in model.files if "llm_int8" in file.name and file.suffix == ".safetensors"]
     require(files, "it has no file of weights with llm_int8 in its name")
-    names = OnDisk(files[0]).tensors
+    names = ModelFiles(files[0]).tensors
     require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits")
     require(any("SelfAttention" in name for name in names), "it is no T5 encoder")
 
 
-def _is_qwen3_vl_folder(model: OnDisk) -> None:
+def _is_qwen3_vl_folder(model: ModelFiles) -> None:
     _is_of(*_QWEN3_VL_CLASSES)(model)
     size = (_width_of_folder(model), _layers_of_folder(model))
     require(size == _QWEN3_VL, f"its width and layers are {size}")
 
 
-def _is_gemma2_folder(model: OnDisk) -> None:
+def _is_gemma2_folder(model: ModelFiles) -> None:
     _is_of(*_GEMMA2)(model)
     require(_width_of_folder(model) == _GEMMA2_WIDTH, f"its width is {_width_of_folder(model)}")
 
 
-def _is_umt5_folder(model: OnDisk) -> None:
-    kind = _home(model).json("config.json").get("model_type")
+def _is_umt5_folder(model: ModelFiles) -> None:
+    kind = _encoder_folder(model).json("config.json").get("model_type")
     require(kind == "umt5", f"its model_type is {kind}")
 
 
 # Files
 
 
-def _names(model: OnDisk) -> Mapping[str, Tensor]:
+def _names(model: ModelFiles) -> Mapping[str, Tensor]:
     return model.bare(*_PREFIXES)
 
 
-def _width_of_file(model: OnDisk) -> int:
-    found = _names(model).get("embed_tokens.weight") or _names(model).get("token_embd.weight")
-    return found.shape[-1] if found and found.shape else 0
+def _width_of_file(model: ModelFiles) -> int:
+    embedding = _names(model).get("embed_tokens.weight") or _names(model).get("token_embd.weight")
+    return embedding.shape[-1] if embedding and embedding.shape else 0
 
 
-def _layers_of_file(model: OnDisk) -> int:
+def _layers_of_file(model: ModelFiles) -> int:
     numbers = [int(match[1]) for name in _names(model) if (match := _LAYER.match(name))]
     return max(numbers, default=-1) + 1
 
 
-def _is_file_with(form: ModelFormat, *names: str) -> Callable[[OnDisk], None]:
+def _is_file_with(form: ModelFormat, *names: str) -> Callable[[ModelFiles], None]:
     """Return the test for a language model's file stored as `form` that has all tensors `names`."""
     is_stored = forms.is_file_stored_as(form)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         is_stored(model)
         missing = [name for name in names if name not in _names(model)]
         require(not missing, f"it has no {', '.join(missing)}")
@@ -255,41 +255,41 @@ def _is_file_with(form: ModelFormat, *names: str) -> Callable[[OnDisk], None]:
     return recognises
 
 
-def _is_qwen3_file(form: ModelFormat) -> Callable[[OnDisk], None]:
+def _is_qwen3_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
     mark = "blk.0.attn_q_norm.weight" if form is ModelFormat.GGUFQuantized else "layers.0.self_attn.q_norm.weight"
     has_norms = _is_file_with(form, mark)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         has_norms(model)
-        require(not _sees(model), "it reads pictures")
+        require(not _has_vision(model), "it reads pictures")
         require(_width_of_file(model) in _QWEN3_WIDTHS, f"its width is {_width_of_file(model)}")
 
     return recognises
 
 
-def _sees(model: OnDisk) -> bool:
+def _has_vision(model: ModelFiles) -> bool:
     return any("visual." in name for name in model.tensors)
 
 
-def _is_qwen3_vl_file(model: OnDisk) -> None:
+def _is_qwen3_vl_file(model: ModelFiles) -> None:
     _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_norm.weight")(model)
-    require(_sees(model), "it reads no pictures")
+    require(_has_vision(model), "it reads no pictures")
     size = (_width_of_file(model), _layers_of_file(model))
     require(size == _QWEN3_VL, f"its width and layers are {size}")
 
 
-def _is_qwen_vl_file(model: OnDisk) -> None:
+def _is_qwen_vl_file(model: ModelFiles) -> None:
     _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_proj.bias")(model)
-    require(_sees(model), "it reads no pictures")
+    require(_has_vision(model), "it reads no pictures")
 
 
-def _is_mistral_file(form: ModelFormat) -> Callable[[OnDisk], None]:
+def _is_mistral_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
     gguf = form is ModelFormat.GGUFQuantized
     first = "blk.0.attn_q.weight" if gguf else "layers.0.self_attn.q_proj.weight"
     norm = "blk.0.attn_q_norm.weight" if gguf else "layers.0.self_attn.q_norm.weight"
     has_layers = _is_file_with(form, first)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         has_layers(model)
         require(norm not in _names(model), "it normalises its queries, which Mistral does not")
         size = (_width_of_file(model), _layers_of_file(model))
@@ -298,31 +298,31 @@ def _is_mistral_file(form: ModelFormat) -> Callable[[OnDisk], None]:
     return recognises
 
 
-def _is_gemma2_gguf(model: OnDisk) -> None:
+def _is_gemma2_gguf(model: ModelFiles) -> None:
     _is_file_with(ModelFormat.GGUFQuantized, "blk.0.post_ffw_norm.weight")(model)
     require(_width_of_file(model) == _GEMMA2_WIDTH, f"its width is {_width_of_file(model)}")
 
 
-def _is_t5_gguf(model: OnDisk) -> None:
+def _is_t5_gguf(model: ModelFiles) -> None:
     forms.is_file_stored_as(ModelFormat.GGUFQuantized)(model)
     require(model.has_prefix("enc.blk."), "it has no tensors of a T5 encoder")
 
 
-def _qwen3_variant(width: Callable[[OnDisk], int]) -> Callable[[OnDisk], Qwen3VariantType]:
-    def variant(model: OnDisk) -> Qwen3VariantType:
+def _qwen3_variant(width: Callable[[ModelFiles], int]) -> Callable[[ModelFiles], Qwen3VariantType]:
+    def variant(model: ModelFiles) -> Qwen3VariantType:
         require(width(model) in _QWEN3_WIDTHS, f"its width is {width(model)}")
         return _QWEN3_WIDTHS[width(model)]
 
     return variant
 
 
-def _mistral_variant_of_folder(model: OnDisk) -> MistralVariantType:
+def _mistral_variant_of_folder(model: ModelFiles) -> MistralVariantType:
     size = (_width_of_folder(model), _layers_of_folder(model))
     require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
     return _MISTRAL_LAYERS[size[1]]
 
 
-def _mistral_variant_of_file(model: OnDisk) -> MistralVariantType:
+def _mistral_variant_of_file(model: ModelFiles) -> MistralVariantType:
     return _MISTRAL_LAYERS[_layers_of_file(model)]
 
 

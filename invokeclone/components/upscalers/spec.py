@@ -4,7 +4,7 @@ from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.kinds import OfAnyBase, PlainCheckpoint
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 
 
@@ -30,7 +30,7 @@ _SIGNATURES: tuple[tuple[str, ...], ...] = (
 """Tensors by which architectures are known that spandrel loads; spandrel itself needs torch, which the server never imports."""
 
 
-def _is_image_to_image(model: OnDisk) -> None:
+def _is_image_to_image(model: ModelFiles) -> None:
     require(not model.is_folder and model.path.suffix.lower() in _FILES, "it is not a file of weights")
     names = model.bare("module.")
     require(

@@ -76,12 +76,12 @@ def _class_of(model: Path, part: str, otherwise: str | None) -> Any:
         library, _, name = otherwise.partition(".")
     if library not in _LIBRARIES or not isinstance(name, str):
         raise ValueError(f"{model.name} has no part {part!r} that can be loaded")
-    found = getattr(importlib.import_module(library), name, None)
-    if not isinstance(found, type) or not _is_part(found):
+    part_class = getattr(importlib.import_module(library), name, None)
+    if not isinstance(part_class, type) or not _is_part(part_class):
         raise ValueError(
             f"{model.name} says that its {part} is a {library}.{name}, which is no network, tokenizer or sampler"
         )
-    return found
+    return part_class
 
 
 def _is_part(cls: type) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.loading import torch_files
-from invokeclone.models.files.on_disk import check_index, indexed_form
+from invokeclone.models.files.on_disk import check_index, index_suffix
 
 INDEX = "model_index.json"
 _PLAIN = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
@@ -42,11 +42,11 @@ def load(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None) -> Any
     if not (folder / "config.json").is_file():
         return load_plain(folder, cls)
     number_format = {"dtype" if _is_of(cls, "transformers") else "torch_dtype": dtype}
-    files, safe, known = _weights(folder, variant)
+    files, safe, file_variant = _weights(folder, variant)
     with plain_view(folder) as view:
         if safe or not files:
             return cls.from_pretrained(
-                view, local_files_only=True, use_safetensors=True, variant=known, **number_format
+                view, local_files_only=True, use_safetensors=True, variant=file_variant, **number_format
             ).eval()
         tensors: dict[str, torch.Tensor] = {}
         for file in files:
@@ -82,18 +82,18 @@ def plain_view(folder: Path) -> Iterator[Path]:
             if file.suffix.lower() not in _PLAIN or file.name in _LEFT_OUT or not file.is_file():
                 continue
             if file.suffix.lower() == ".json":
-                _put_json(file, view / file.name)
+                _link_json(file, view / file.name)
             else:
                 (view / file.name).symlink_to(file.resolve())
         yield view
 
 
-def _put_json(file: Path, target: Path) -> None:
+def _link_json(file: Path, target: Path) -> None:
     """Link to a JSON file, or write a copy of it without what it must not have."""
     if file.name in _VOCABULARIES:
         target.symlink_to(file.resolve())
         return
-    form = indexed_form(file.name)
+    form = index_suffix(file.name)
     if form == ".bin":
         return
     if file.stat().st_size > _MAX_JSON_BYTES:
@@ -104,16 +104,16 @@ def _put_json(file: Path, target: Path) -> None:
     if not any(name.encode() in text for name in (*_DROPPED, *_ATTENTION)) and b"\\u" not in text:
         target.symlink_to(file.resolve())
         return
-    target.write_text(json.dumps(_harmless(json.loads(text))), encoding="utf-8")
+    target.write_text(json.dumps(_sanitize(json.loads(text))), encoding="utf-8")
 
 
-def _harmless(value: Any) -> Any:
+def _sanitize(value: Any) -> Any:
     if isinstance(value, list):
-        return [_harmless(each) for each in value]
+        return [_sanitize(item) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        name: _harmless(each) for name, each in value.items() if name not in _DROPPED and not _names_kernel(name, each)
+        name: _sanitize(item) for name, item in value.items() if name not in _DROPPED and not _names_kernel(name, item)
     }
 
 
@@ -128,10 +128,10 @@ def _weights(folder: Path, variant: str | None) -> tuple[list[Path], bool, str |
     files = [name for name in names if name.endswith(".safetensors") or (not safe and _BIN.fullmatch(name))]
     variants = {name.split(".")[1].partition("-")[0] for name in files if name.count(".") > 1}
     plain = any(name.count(".") == 1 for name in files)
-    known = variant if variant in variants else None if plain or not variants else min(variants)
+    file_variant = variant if variant in variants else None if plain or not variants else min(variants)
     if safe:
-        return [], True, known
-    return [folder / name for name in files if _variant_of(name) == known], False, known
+        return [], True, file_variant
+    return [folder / name for name in files if _variant_of(name) == file_variant], False, file_variant
 
 
 def _variant_of(name: str) -> str | None:

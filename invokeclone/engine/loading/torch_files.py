@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
     Tensors are mapped from the file where its layout allows, else read. Raises InvalidModel for files that are damaged,
     cut off, or name anything but tensors.
     """
-    content = pickles.content(path)
+    content = pickles.read_content(path)
     reader = _Reader(path, content.extents)
     values: dict[str, Any] = reader.tensors(content.values, 0)
     return values
@@ -46,14 +46,14 @@ class _Reader:
 
     def tensors(self, values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         """Return the tensors and mappings among `values`."""
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for name, value in values.items():
             if isinstance(value, StoredTensor):
-                found[str(name)] = self._tensor(value)
+                result[str(name)] = self._tensor(value)
             elif isinstance(value, Mapping) and depth < _MAX_DEPTH:
                 self._spend(len(value))
-                found[str(name)] = self.tensors(value, depth + 1)
-        return found
+                result[str(name)] = self.tensors(value, depth + 1)
+        return result
 
     def _tensor(self, stored: StoredTensor) -> torch.Tensor:
         dtype = _DTYPES[stored.dtype]

@@ -41,7 +41,7 @@ Change = tuple[LayerChange, float]
 
 
 @contextmanager
-def applied(
+def apply_loras(
     model: nn.Module, loras: Sequence[LoRAPatch], device: torch.device, *, optional_prefix: str = ""
 ) -> Iterator[None]:
     """Put LoRAs on `model`, which computes on `device`. `optional_prefix`: of layers' names, which the model may not have.
@@ -66,19 +66,21 @@ def _assign(model: nn.Module, loras: Sequence[LoRAPatch], optional_prefix: str) 
     modules = _modules_by_flat_name(model, optional_prefix)
     assigned: dict[nn.Module, list[Change]] = {}
     for lora in loras:
-        fitting = {
+        matches = {
             name: module
             for name, change in lora.layers.items()
             if (module := modules.get(name)) is not None and _fits(change, module)
         }
-        if not fitting:
+        if not matches:
             raise ValueError(
                 f"the LoRA {lora.name} fits no layer of this model: it was made for another base"
                 f" (its first layer is {next(iter(lora.layers))})"
             )
-        if left := [name for name in lora.layers if name not in fitting]:
-            logger.warning("LoRA %s: %s layers do not fit and are left out, as %s", lora.name, len(left), left[0])
-        for name, module in fitting.items():
+        if unmatched := [name for name in lora.layers if name not in matches]:
+            logger.warning(
+                "LoRA %s: %s layers do not fit and are left out, as %s", lora.name, len(unmatched), unmatched[0]
+            )
+        for name, module in matches.items():
             assigned.setdefault(module, []).append((lora.layers[name], lora.weight))
     return assigned
 
@@ -182,14 +184,14 @@ Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
     """Return the branch beside a linear layer: products through the low rank, and one matrix for everything else."""
-    products, others = [], []
+    products, dense_changes = [], []
     for change, strength in changes:
         if isinstance(change, LoRA) and change.is_two_matrices:
             down, up = (side.flatten(1).to(device) for side in (change.down, change.up))
             products.append((down, up, strength * change.scale))
         else:
-            others.append((change, strength))
-    delta = _sum_of_deltas(module.weight.data, others, device) if others else None
+            dense_changes.append((change, strength))
+    delta = _sum_of_deltas(module.weight.data, dense_changes, device) if dense_changes else None
     bias = _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

@@ -83,5 +83,5 @@ def _split(name: str) -> tuple[str, str]:
 
 def adapter_names(names: Iterable[str]) -> set[str]:
     """Return the adapters that a PEFT file names, as NAME in lora_A.NAME.weight."""
-    found = (re.search(r"\.lora_A\.(?!weight$)([^.]+)(?:\.weight)?$", name) for name in names)
-    return {match[1] for match in found if match}
+    matches = (re.search(r"\.lora_A\.(?!weight$)([^.]+)(?:\.weight)?$", name) for name in names)
+    return {match[1] for match in matches if match}

@@ -37,16 +37,16 @@ class LayerChange(ABC):
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Return the change with its tensors on a device, in a number format."""
-        own = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}  # type: ignore[arg-type]
-        moved = {name: _moved(value, device, dtype) for name, value in own.items()}
+        values = {member.name: getattr(self, member.name) for member in dataclasses.fields(self)}  # type: ignore[arg-type]
+        moved = {name: _move(value, device, dtype) for name, value in values.items()}
         return dataclasses.replace(self, **moved)  # type: ignore[type-var]
 
 
-def _moved(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _move(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device, dtype if value.is_floating_point() else value.dtype)
     if isinstance(value, tuple):
-        return tuple(_moved(one, device, dtype) for one in value)
+        return tuple(_move(item, device, dtype) for item in value)
     return value.to(device, dtype) if isinstance(value, LayerChange) else value
 
 
@@ -121,8 +121,8 @@ class LoHa(LayerChange):
             delta = (self.first[0] @ self.first[1]) * (self.second[0] @ self.second[1])
         else:
             sides = zip(self.cores, (self.first, self.second), strict=True)
-            one, two = (torch.einsum("ijkl,jr,ip->prkl", core, b, a) for core, (a, b) in sides)
-            delta = one * two
+            first_product, second_product = (torch.einsum("ijkl,jr,ip->prkl", core, b, a) for core, (a, b) in sides)
+            delta = first_product * second_product
         return delta.reshape(weight.shape) * self.scale
 
     def fits(self, shape: torch.Size) -> bool:
@@ -170,8 +170,8 @@ class DoRA(LayerChange):
         delta = self.direction.weight_delta(weight)
         changed = weight if delta is None else weight + delta
         axis = self._axis
-        others = [dimension for dimension in range(changed.ndim) if dimension != axis]
-        norm = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
+        norm_axes = [dimension for dimension in range(changed.ndim) if dimension != axis]
+        norm = torch.linalg.vector_norm(changed, dim=norm_axes, keepdim=True)
         norm = torch.where(norm == 0, 1, norm)  # an empty row stays empty
         shape = [1] * changed.ndim
         shape[axis] = -1

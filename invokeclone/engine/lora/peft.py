@@ -55,10 +55,10 @@ def read_config(path: Path, file: Path) -> Config:
 
 def add_alphas(layers: Layers, config: Config, layout: KeyLayout) -> None:
     """Give layers without an alpha the one of PEFT's configuration. The layers' ranks are those of their tensors."""
-    for part, own in _parts(config, layout):
+    for part, part_config in _parts(config, layout):
         for (layer_part, _), layer in layers.items():
             if layer_part == part and _DOWN in layer.tensors:
-                alpha = _alpha(layer, own)
+                alpha = _alpha(layer, part_config)
                 if alpha is not None:
                     layer.tensors.setdefault("alpha", torch.tensor(alpha))
 

@@ -75,8 +75,8 @@ class StepsNotPossible(Unprocessable):
 
 
 @lru_cache
-def _class(where: str) -> Any:
-    module, _, name = where.partition(".")
+def _class(class_path: str) -> Any:
+    module, _, name = class_path.partition(".")
     package = (
         "invokeclone.engine.schedules.er_sde" if module == "er_sde" else f"diffusers.schedulers.scheduling_{module}"
     )
@@ -97,21 +97,21 @@ def create(
     """
     if name not in _SAMPLERS:
         raise NoSuchScheduler(f"there is no scheduler {name!r}; there are {', '.join(NAMES)}")
-    where, own = _SAMPLERS[name]
-    cls = _class(where)
-    known = _parameters(cls.__init__)
-    settings = {key: value for key, value in own.items() if key in known}
+    class_path, fixed_settings = _SAMPLERS[name]
+    cls = _class(class_path)
+    parameters = _parameters(cls.__init__)
+    settings = {key: value for key, value in fixed_settings.items() if key in parameters}
     if prediction_type is not None:
         settings["prediction_type"] = str(prediction_type)
-    if "noise_sampler_seed" in known:
+    if "noise_sampler_seed" in parameters:
         settings["noise_sampler_seed"] = seeds[0] if len(seeds) == 1 else list(seeds)
-    if where in (_SINGLE, _MULTI) and config.get("algorithm_type") == "deis":
+    if class_path in (_SINGLE, _MULTI) and config.get("algorithm_type") == "deis":
         settings.setdefault("algorithm_type", "dpmsolver++")
     sampler = cls.from_config(dict(config), **settings)
-    return _as_in_a_pipeline(sampler)
+    return _with_pipeline_settings(sampler)
 
 
-def _as_in_a_pipeline(sampler: Any) -> Any:
+def _with_pipeline_settings(sampler: Any) -> Any:
     """Return the sampler with the two settings changed that diffusers' own pipeline changes in its constructor."""
     if getattr(sampler.config, "clip_sample", False) is True:
         sampler.register_to_config(clip_sample=False)
@@ -147,10 +147,10 @@ class DiscreteSchedule:
         """
         if latents is None and noise is None:
             raise ValueError("denoising needs latents or noise to begin with")
-        begun = torch.zeros_like(noise) if latents is None else latents
+        initial = torch.zeros_like(noise) if latents is None else latents
         if noise is None or self.first is None:
-            return begun
-        return self._noisy(begun, noise, self.first)
+            return initial
+        return self._noisy(initial, noise, self.first)
 
     def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
         """Return noise-free latents with the noise that is due at call `index`; -1: at the last timestep of the whole schedule."""
@@ -168,7 +168,7 @@ class DiscreteSchedule:
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the sampler's step."""
         result = self.sampler.step(prediction, self.timesteps[index], latents, **self.step_arguments)
-        return SolverStep(result.prev_sample, _predicted_original(result, self.sampler))
+        return SolverStep(result.prev_sample, _original_of(result, self.sampler))
 
     def mask(
         self, change: torch.Tensor, original: torch.Tensor, noise: torch.Tensor, *, gradient: bool
@@ -186,11 +186,11 @@ class DiscreteSchedule:
         return mixed
 
 
-def _predicted_original(result: Any, sampler: Any) -> torch.Tensor | None:
+def _original_of(result: Any, sampler: Any) -> torch.Tensor | None:
     """Return what the finished latents look like by the latest prediction, where the sampler knows it."""
-    stated: torch.Tensor | None = getattr(result, "pred_original_sample", None)
-    if stated is not None:
-        return stated
+    prediction: torch.Tensor | None = getattr(result, "pred_original_sample", None)
+    if prediction is not None:
+        return prediction
     config = sampler.config
     if getattr(config, "algorithm_type", "").endswith("dpmsolver++") or getattr(config, "predict_x0", False):
         converted: torch.Tensor | None = sampler.model_outputs[-1]

@@ -9,8 +9,8 @@ from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.engine.schedules.masks import FlowMask
 
 TRAINING_STEPS = 1000
-_LEAST_START = 1e-5
-_LEAST_REST = 1e-6
+_MIN_START = 1e-5
+_MIN_REST = 1e-6
 
 
 def even_levels(steps: int) -> list[float]:
@@ -19,7 +19,7 @@ def even_levels(steps: int) -> list[float]:
     return levels
 
 
-def shifted(levels: list[float], factor: float) -> list[float]:
+def shift_levels(levels: list[float], factor: float) -> list[float]:
     """Return levels moved towards noise: factor / (factor + 1 / level - 1); 1 and 0 stay (arXiv 2403.03206, 5.3.2)."""
     return [factor / (factor + 1.0 / level - 1.0) if level > 0.0 else 0.0 for level in levels]
 
@@ -30,15 +30,15 @@ def shift_by_tokens(tokens: int, low: tuple[int, float] = (256, 0.5), high: tupl
     return math.exp(low[1] + slope * (tokens - low[0]))
 
 
-def clipped(levels: list[float], start: float, end: float) -> list[float]:
+def clip_levels(levels: list[float], start: float, end: float) -> list[float]:
     """Return the levels of a run from `start` to `end` (0..1), its ends exactly at the levels 1 - start and 1 - end."""
     first, last = 1.0 - start, 1.0 - end
     begin = max(index for index, level in enumerate(levels) if level >= first)
     stop = max(index for index, level in enumerate(levels) if level >= last)
-    kept = [first, *levels[begin + 1 : stop + 1]]
-    if kept[-1] > last + _LEAST_REST:
-        kept.append(last)
-    return kept
+    run_levels = [first, *levels[begin + 1 : stop + 1]]
+    if run_levels[-1] > last + _MIN_REST:
+        run_levels.append(last)
+    return run_levels
 
 
 @dataclass
@@ -63,7 +63,7 @@ class FlowSchedule:
                 raise ValueError("denoising needs latents or noise to begin with")
             return latents
         if latents is None:
-            if level < 1.0 - _LEAST_START:
+            if level < 1.0 - _MIN_START:
                 raise ValueError("denoising_start above 0 needs latents to begin with")
             return noise
         return level * noise + (1.0 - level) * latents
@@ -98,8 +98,8 @@ class FlowSchedule:
 
 def flow_schedule(levels: list[float], device: torch.device, times: list[float] | None = None) -> FlowSchedule:
     """Return the schedule over `levels`; the model is given level · 1000 as time, or 1000 times the values of `times`."""
-    given = levels if times is None else times
+    time_levels = levels if times is None else times
     return FlowSchedule(
         torch.tensor(levels, dtype=torch.float32),
-        torch.tensor(given[: len(levels) - 1], dtype=torch.float32, device=device) * TRAINING_STEPS,
+        torch.tensor(time_levels[: len(levels) - 1], dtype=torch.float32, device=device) * TRAINING_STEPS,
     )

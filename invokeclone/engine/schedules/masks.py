@@ -84,8 +84,8 @@ class FlowMask:
         """Return latents with the original, at the noise level that was reached, in its place."""
         level = float(self.levels[index])
         changes = (self.change >= level + self._TOLERANCE).to(latents.dtype)
-        kept = self.noise * level + (1.0 - level) * self.original
-        return latents * changes + kept * (1.0 - changes)
+        preserved = self.noise * level + (1.0 - level) * self.original
+        return latents * changes + preserved * (1.0 - changes)
 
     def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the latents as they are: at level 0 the last step has put the original back."""

@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Checkpoint, ControlNetModel, LoRAModel, LyCORIS, MainModel, VAEModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import control, forms, loras, vaes
 
@@ -43,19 +43,19 @@ _is_lora = loras.names_match(
 )
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     forms.is_file_stored_as(ModelFormat.Checkpoint)(model)
     names = model.bare(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Anima")
     require(not loras.is_lora(model), "it is a LoRA")
 
 
-def _is_controlnet(model: OnDisk) -> None:
+def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix("lllite_"), "it has no tensors of a ControlNet of Anima")
 
 
-def _cond_in_channels(model: OnDisk) -> int | None:
+def _cond_in_channels(model: ModelFiles) -> int | None:
     shapes = (tensor.shape for name, tensor in model.tensors.items() if ".conditioning1." in name or "cond_in" in name)
     return next((shape[1] for shape in shapes if len(shape) > 1), None)
 

@@ -8,7 +8,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule
 from invokeclone.models.identify.signatures import forms
 
@@ -21,7 +21,7 @@ class Main_Diffusers_ErnieImage_Config(MainModel, Diffusers, _ErnieImage):
     """ERNIE-Image in a folder."""
 
 
-def _default_settings(model: OnDisk) -> MainModelDefaultSettings:
+def _default_settings(model: ModelFiles) -> MainModelDefaultSettings:
     if "turbo" in model.name.lower():
         return MainModelDefaultSettings(width=1024, height=1024, steps=8, cfg_scale=1)
     return MainModelDefaultSettings(width=1024, height=1024, steps=50, cfg_scale=4)

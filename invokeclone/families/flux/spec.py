@@ -27,7 +27,7 @@ from invokeclone.models.configs.kinds import (
     VAEModel,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import control, forms, loras, pid, vaes
 from invokeclone.models.identify.signatures.flux import (
@@ -120,12 +120,12 @@ _LATENTS, _HIDDEN = 64, 3072
 _CONTROL_INPUT = 2 * _LATENTS
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
     require(not is_flux2_transformer(model), "it is FLUX.2")
 
 
-def _variant_of_file(model: OnDisk) -> FluxVariantType:
+def _variant_of_file(model: ModelFiles) -> FluxVariantType:
     names = model.bare(*forms.COMFY_PREFIXES)
     if not any(name.startswith("guidance_in.out_layer.weight") for name in names):
         return FluxVariantType.Schnell
@@ -133,34 +133,34 @@ def _variant_of_file(model: OnDisk) -> FluxVariantType:
     return FluxVariantType.DevFill if first and first.shape[-1] == _FILL_CHANNELS else FluxVariantType.Dev
 
 
-def _variant_of_folder(model: OnDisk) -> FluxVariantType:
+def _variant_of_folder(model: ModelFiles) -> FluxVariantType:
     config = forms.part_config(model, "transformer")
     if forms.number(config, "in_channels") == _FILL_CHANNELS:
         return FluxVariantType.DevFill
     return FluxVariantType.Dev if config.get("guidance_embeds") else FluxVariantType.Schnell
 
 
-def _is_controlnet(model: OnDisk) -> None:
+def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     xlabs = all(model.has_prefix(prefix) for prefix in _XLABS)
     require(xlabs or "controlnet_x_embedder.weight" in model.tensors, "it has no tensors of a ControlNet of FLUX.1")
 
 
-def _is_control_lora(model: OnDisk) -> bool:
+def _is_control_lora(model: ModelFiles) -> bool:
     down = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_A.weight")), ())
     up = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_B.weight")), ())
     return down[-1:] == (_CONTROL_INPUT,) and up[:1] == (_HIDDEN,)
 
 
-def _is_lora(model: OnDisk) -> bool:
+def _is_lora(model: ModelFiles) -> bool:
     return is_flux_lora(model) and not is_flux2_lora(model) and not _is_control_lora(model)
 
 
-def _is_ip_adapter(model: OnDisk) -> None:
+def _is_ip_adapter(model: ModelFiles) -> None:
     require(not model.is_folder and control.is_flux_ip_adapter(model), "it has no tensors of an IP adapter of FLUX.1")
 
 
-def _is_redux(model: OnDisk) -> None:
+def _is_redux(model: ModelFiles) -> None:
     require(not model.is_folder and set(model.tensors) == _REDUX, "it has other tensors than FLUX Redux")
 
 

@@ -22,7 +22,7 @@ from invokeclone.models.configs.kinds import (
     VAEModel,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 from invokeclone.models.identify.signatures.flux import (
@@ -104,31 +104,31 @@ _SETTINGS = {
 }
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
     require(is_flux2_transformer(model), "it is FLUX.1")
 
 
-def _named(model: OnDisk, variant: Flux2VariantType) -> Flux2VariantType:
+def _resolve_distillation(model: ModelFiles, variant: Flux2VariantType) -> Flux2VariantType:
     return _UNDISTILLED.get(variant, variant) if "base" in model.name.lower() else variant
 
 
-def _variant_of_file(model: OnDisk) -> Flux2VariantType:
-    return _named(model, _OF_CONTEXT.get(context_width(model), Flux2VariantType.Klein4B))
+def _variant_of_file(model: ModelFiles) -> Flux2VariantType:
+    return _resolve_distillation(model, _OF_CONTEXT.get(context_width(model), Flux2VariantType.Klein4B))
 
 
-def _variant_of_folder(model: OnDisk) -> Flux2VariantType:
+def _variant_of_folder(model: ModelFiles) -> Flux2VariantType:
     width = forms.number(forms.part_config(model, "transformer"), "joint_attention_dim") or 0
-    seen = _OF_CONTEXT.get(width)
-    other = Flux2VariantType.Dev if model.class_name == "Flux2Pipeline" else Flux2VariantType.Klein4B
-    return _named(model, seen or other)
+    variant = _OF_CONTEXT.get(width)
+    fallback = Flux2VariantType.Dev if model.class_name == "Flux2Pipeline" else Flux2VariantType.Klein4B
+    return _resolve_distillation(model, variant or fallback)
 
 
-def _is_lora(model: OnDisk) -> bool:
+def _is_lora(model: ModelFiles) -> bool:
     return is_flux_lora(model) and is_flux2_lora(model)
 
 
-def _variant_of_lora(model: OnDisk) -> Flux2VariantType | None:
+def _variant_of_lora(model: ModelFiles) -> Flux2VariantType | None:
     return _OF_CONTEXT.get(lora_context(model) or 0) or _OF_HIDDEN.get(lora_hidden(model) or 0)
 
 

@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Krea2VariantTyp
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras
 
@@ -48,17 +48,17 @@ _SETTINGS = {
 }
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     parts = {part for name in model.tensors for part in name.split(".")}
     require(parts & _MARKS and parts & _LAYERS, "it has no tensors of Krea-2")
     require(not loras.is_lora(model), "it is a LoRA")
 
 
-def _variant_of_file(model: OnDisk) -> Krea2VariantType:
+def _variant_of_file(model: ModelFiles) -> Krea2VariantType:
     return Krea2VariantType.Base if forms.has_word(model, "raw", "base") else Krea2VariantType.Turbo
 
 
-def _variant_of_folder(model: OnDisk) -> Krea2VariantType:
+def _variant_of_folder(model: ModelFiles) -> Krea2VariantType:
     distilled = model.json("model_index.json").get("is_distilled", model.json("config.json").get("is_distilled"))
     if distilled is None:
         return _variant_of_file(model)

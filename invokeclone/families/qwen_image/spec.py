@@ -19,7 +19,7 @@ from invokeclone.models.configs.kinds import (
     VAEModel,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 
@@ -65,26 +65,26 @@ _is_for_others = loras.names_match(
 )
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     names = model.bare(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Qwen-Image")
     require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image has not")
 
 
-def _variant_of_file(model: OnDisk) -> QwenImageVariantType:
+def _variant_of_file(model: ModelFiles) -> QwenImageVariantType:
     edit = any(_EDIT_MARK in name for name in model.tensors) or forms.has_word(model, "edit")
     return QwenImageVariantType.Edit if edit else QwenImageVariantType.Generate
 
 
-def _variant_of_folder(model: OnDisk) -> QwenImageVariantType:
+def _variant_of_folder(model: ModelFiles) -> QwenImageVariantType:
     return QwenImageVariantType.Edit if "Edit" in (model.class_name or "") else QwenImageVariantType.Generate
 
 
-def _default_settings(_: OnDisk) -> MainModelDefaultSettings:
+def _default_settings(_: ModelFiles) -> MainModelDefaultSettings:
     return MainModelDefaultSettings(width=1024, height=1024, steps=40, cfg_scale=4)
 
 
-def _is_lora(model: OnDisk) -> bool:
+def _is_lora(model: ModelFiles) -> bool:
     return _is_for_blocks(model) and not _is_for_others(model)
 
 

@@ -83,8 +83,8 @@ class TextConditioning:
         pooled, ids = (
             (whole.pooled_embeds, whole.add_time_ids) if isinstance(whole, SDXLConditioningInfo) else (None, None)
         )
-        rows, held = len(embeds), tuple(regions) if regional else ()
-        return cls(embeds, (embeds.shape[1],) * rows, (held,) * rows, (positive,) * rows, pooled, ids)
+        rows, row_regions = len(embeds), tuple(regions) if regional else ()
+        return cls(embeds, (embeds.shape[1],) * rows, (row_regions,) * rows, (positive,) * rows, pooled, ids)
 
     def followed_by(self, other: Self) -> Self:
         """Return these rows and then those of `other`."""
@@ -95,8 +95,8 @@ class TextConditioning:
             self.lengths + other.lengths,
             self.regions + other.regions,
             self.positive + other.positive,
-            _joined(self.pooled, other.pooled),
-            _joined(self.time_ids, other.time_ids),
+            _concat(self.pooled, other.pooled),
+            _concat(self.time_ids, other.time_ids),
         )
 
     def selected(self, rows: Sequence[int]) -> Self:
@@ -168,7 +168,7 @@ class TextConditioning:
         return torch.stack([counts < length for length in self.lengths])
 
 
-def _joined(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
+def _concat(first: torch.Tensor | None, second: torch.Tensor | None) -> torch.Tensor | None:
     if first is None or second is None:
         return None
     return torch.cat([first, second])

@@ -32,7 +32,7 @@ def load_controlnet_folder(folder: Path, dtype: torch.dtype, variant: str | None
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     with _reading(folder):
-        return _checked(load_folder(folder, ControlNetModel, dtype, variant), folder)
+        return _check_weights(load_folder(folder, ControlNetModel, dtype, variant), folder)
 
 
 def load_t2i_adapter_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
@@ -40,7 +40,7 @@ def load_t2i_adapter_folder(folder: Path, dtype: torch.dtype, variant: str | Non
     from diffusers.models.adapter import T2IAdapter
 
     with _reading(folder):
-        return _checked(load_folder(folder, T2IAdapter, dtype, variant), folder)
+        return _check_weights(load_folder(folder, T2IAdapter, dtype, variant), folder)
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
@@ -62,7 +62,7 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
         net = ControlNetModel.from_config(network_config(weights, published) | _image_sizes(weights))
     with _reading(path):
         net.load_state_dict(weights, assign=True)
-    return _checked(net.to(dtype).eval(), path)
+    return _check_weights(net.to(dtype).eval(), path)
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise UnusableModel(message) from error
 
 
-def _checked(net: Any, path: Path) -> Any:
+def _check_weights(net: Any, path: Path) -> Any:
     """Return a network all of whose weights are there and finite, else raise UnusableModel."""
     for name, weight in net.named_parameters():
         if weight.is_meta:
@@ -100,10 +100,10 @@ def _diffusers_names(stored: Weights) -> Weights:
         return {name: value for name, value in stored.items() if name.startswith(_DIFFUSERS_PREFIXES)}
     sizes = {"layers_per_block": layers_per_block(original)}
     weights: Weights = convert_controlnet_checkpoint(dict(original), sizes)
-    for theirs, ours in _SIZE_EMBEDDING.items():
+    for original_prefix, diffusers_prefix in _SIZE_EMBEDDING.items():
         for name in original:
-            if name.startswith(theirs):
-                weights[ours + name.removeprefix(theirs)] = original[name]
+            if name.startswith(original_prefix):
+                weights[diffusers_prefix + name.removeprefix(original_prefix)] = original[name]
     return {name: value for name, value in weights.items() if value is not None}
 
 

@@ -36,7 +36,7 @@ class ControlNet:
         if weight == 0 or not is_active(call.index, call.count, self.begin, self.end):
             return
         conditioning, only = call.conditioning, self.mode in POSITIVE_ONLY
-        rows = [row for row, shown in enumerate(conditioning.positive) if shown or not only]
+        rows = [row for row, is_positive in enumerate(conditioning.positive) if is_positive or not only]
         groups: dict[int, list[int]] = {}
         for (
             row

@@ -89,12 +89,12 @@ _KINDS = {
 
 def _structure(config: Any) -> dict[str, list[Any]]:
     blocks = len(config["down_block_types"])
-    found = {name: config.get(name, 1) for name in _STRUCTURE}
-    return {n: list(v) if isinstance(v, list | tuple) else [v] * blocks for n, v in found.items()}
+    values = {name: config.get(name, 1) for name in _STRUCTURE}
+    return {n: list(v) if isinstance(v, list | tuple) else [v] * blocks for n, v in values.items()}
 
 
 @lru_cache
-def _published(base: str) -> dict[str, list[Any]]:
+def _load_structure(base: str) -> dict[str, list[Any]]:
     return _structure(read_json(CONFIGS / base / "unet" / "config.json"))
 
 
@@ -102,7 +102,7 @@ def _kind_of(unet: Any) -> str:
     """Return the key of the UNet's kind; ValueError for a UNet that is built otherwise."""
     structure = _structure(unet.config)
     for base in _KINDS:
-        if structure == _published(base):
+        if structure == _load_structure(base):
             return base
     names = " and ".join(_BASES.values())
     raise ValueError(f"HiDiffusion is for UNets built like those of {names}: turn it off for this model")
@@ -130,10 +130,10 @@ class HiDiffusionState:
             return
         skips, blocks = self._sizes()
         if call.down is not None and call.mid is not None:
-            call.down = tuple(_resized(value, size) for value, size in zip(call.down, skips, strict=True))
-            call.mid = _resized(call.mid, skips[-1])
+            call.down = tuple(_resize(value, size) for value, size in zip(call.down, skips, strict=True))
+            call.mid = _resize(call.mid, skips[-1])
         if call.features is not None:
-            call.features = tuple(_resized(value, size) for value, size in zip(call.features, blocks, strict=False))
+            call.features = tuple(_resize(value, size) for value, size in zip(call.features, blocks, strict=False))
 
     def _sizes(self) -> tuple[list[Size], list[Size]]:
         """Return the sizes of the skip connections, and of what adapters add to in each down block."""
@@ -141,12 +141,12 @@ class HiDiffusionState:
         for number, block in enumerate(self.unet.down_blocks):
             for layer in range(len(block.resnets)):
                 if (number, layer) == (self.kind.pool, 0) and self.pools:
-                    size = _divided(size, 2)
+                    size = _ceil_divide(size, 2)
                 skips.append(size)
             inside = size
             if block.downsamplers:
                 quartered = number == self.kind.convolution and self.quarters
-                size = _divided(size, 4 if quartered else 2)
+                size = _ceil_divide(size, 4 if quartered else 2)
                 skips.append(size)
             blocks.append(inside if getattr(block, "has_cross_attention", False) else size)
         return skips, blocks
@@ -180,8 +180,8 @@ class HiDiffusionState:
 
     @property
     def _aggressive(self) -> int:
-        calls, of = _AGGRESSIVE
-        return int(calls * self._count / of)
+        calls, total = _AGGRESSIVE
+        return int(calls * self._count / total)
 
     def pool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Return a down block's first feature map at half its size."""
@@ -191,7 +191,7 @@ class HiDiffusionState:
 
     def unpool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Return an up block's second feature map at the size that the first one of the down block had."""
-        return (_resized(output[0], self._before_pool),) if self.pools else output
+        return (_resize(output[0], self._before_pool),) if self.pools else output
 
     def shift(self) -> int:
         """Return by how many quarters of a window the windows of the next attention are shifted."""
@@ -201,14 +201,14 @@ class HiDiffusionState:
     def grid(self, locations: int) -> Size:
         """Return height and width of the feature map with so many locations."""
         ratio = round(math.sqrt(self._size[0] * self._size[1] / locations))
-        return _divided(self._size, max(1, ratio))
+        return _ceil_divide(self._size, max(1, ratio))
 
 
-def _divided(size: Size, by: int) -> Size:
+def _ceil_divide(size: Size, by: int) -> Size:
     return -(-size[0] // by), -(-size[1] // by)
 
 
-def _resized(features: torch.Tensor, size: Size) -> torch.Tensor:
+def _resize(features: torch.Tensor, size: Size) -> torch.Tensor:
     """Return a feature map (batch, channels, height, width) of this size."""
     if (features.shape[-2], features.shape[-1]) == size:
         return features
@@ -220,14 +220,14 @@ class _Windows:
 
     def __init__(self, state: HiDiffusionState, features: torch.Tensor) -> None:
         self._grid = state.grid(features.shape[1])
-        self._window = _divided(self._grid, 2)
+        self._window = _ceil_divide(self._grid, 2)
         quarters = state.shift()
         self._shift = tuple(quarters * (side // 4) for side in self._window)
 
     def split(self, features: torch.Tensor) -> torch.Tensor:
         """Return the windows behind each other in the batch."""
         (rows, columns), channels = self._window, features.shape[-1]
-        image = _resized(features.transpose(1, 2).unflatten(2, self._grid), (2 * rows, 2 * columns)).movedim(1, -1)
+        image = _resize(features.transpose(1, 2).unflatten(2, self._grid), (2 * rows, 2 * columns)).movedim(1, -1)
         if self._shift[0] > 0:
             image = image.roll((-self._shift[0], -self._shift[1]), (1, 2))
         windows = image.reshape(-1, 2, rows, 2, columns, channels).transpose(2, 3)
@@ -240,7 +240,7 @@ class _Windows:
         image = image.reshape(-1, 2 * rows, 2 * columns, channels)
         if self._shift[0] > 0:
             image = image.roll(self._shift, (1, 2))
-        return _resized(image.movedim(-1, 1), self._grid).flatten(2).transpose(1, 2)
+        return _resize(image.movedim(-1, 1), self._grid).flatten(2).transpose(1, 2)
 
 
 @contextmanager
@@ -293,9 +293,9 @@ def _patch_attention(stack: ExitStack, attention: Any, state: HiDiffusionState) 
     current: list[_Windows] = []
 
     def split(_module: Any, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        features, *others = inputs
+        features, *rest = inputs
         current[:] = [_Windows(state, features)]
-        return current[0].split(features), *others
+        return current[0].split(features), *rest
 
     def join(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return current[0].join(output)

@@ -37,15 +37,15 @@ _Loader = Callable[[LoadRequest], Any]
 def _loads_main(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
     """Register a loader for the main models of the four bases."""
     bases = (*_WITH_VAES, BaseModelType.StableDiffusionXLRefiner)
-    return _registered(ModelType.Main, file_format, bases)
+    return _register_loader(ModelType.Main, file_format, bases)
 
 
 def _loads_vae(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
     """Register a loader for autoencoders of their own."""
-    return _registered(ModelType.VAE, file_format, _WITH_VAES)
+    return _register_loader(ModelType.VAE, file_format, _WITH_VAES)
 
 
-def _registered(
+def _register_loader(
     model_type: ModelType, file_format: ModelFormat, bases: Iterable[BaseModelType]
 ) -> Callable[[_Loader], _Loader]:
     def register(loader: _Loader) -> _Loader:
@@ -72,7 +72,7 @@ def load(request: LoadRequest) -> Any:
     """Return a part of a folder: unet, vae, scheduler, a text encoder or a tokenizer."""
     match request.submodel:
         case SubModelType.UNet:
-            unet = devices.lay_out(load_part(request, _CLASSES[SubModelType.UNet]), request.device)
+            unet = devices.to_memory_format(load_part(request, _CLASSES[SubModelType.UNet]), request.device)
             unet.latent_colors = _preview_of(request.path / "vae")
             return unet
         case SubModelType.VAE:
@@ -96,7 +96,7 @@ def load_checkpoint(request: LoadRequest) -> Any:
         raise _no_such_part(request)
     part = parts[request.submodel]()
     is_network = request.submodel in (SubModelType.UNet, SubModelType.VAE)
-    return devices.lay_out(part, request.device) if is_network else part
+    return devices.to_memory_format(part, request.device) if is_network else part
 
 
 @_loads_vae(ModelFormat.Diffusers)
@@ -109,49 +109,51 @@ def load_vae(request: LoadRequest) -> Any:
 def load_vae_checkpoint(request: LoadRequest) -> Any:
     """Return an autoencoder from a single file."""
     configs = single_files.configs_of(request.config.base)
-    return devices.lay_out(load_kl_file(request.path, request.dtype, configs), request.device)
+    return devices.to_memory_format(load_kl_file(request.path, request.dtype, configs), request.device)
 
 
-@_registered(ModelType.ControlNet, ModelFormat.Diffusers, _WITH_VAES)
+@_register_loader(ModelType.ControlNet, ModelFormat.Diffusers, _WITH_VAES)
 def load_controlnet(request: LoadRequest) -> Any:
     """Return a ControlNet from a folder."""
     variant = getattr(request.config, "repo_variant", None)
     net = control_models.load_controlnet_folder(request.path, request.dtype, variant)
-    return devices.lay_out(net, request.device)
+    return devices.to_memory_format(net, request.device)
 
 
-@_registered(ModelType.ControlNet, ModelFormat.Checkpoint, _WITH_VAES)
+@_register_loader(ModelType.ControlNet, ModelFormat.Checkpoint, _WITH_VAES)
 def load_controlnet_checkpoint(request: LoadRequest) -> Any:
     """Return a ControlNet from a single file."""
     configs = single_files.configs_of(request.config.base)
-    return devices.lay_out(control_models.load_controlnet_file(request.path, request.dtype, configs), request.device)
+    return devices.to_memory_format(
+        control_models.load_controlnet_file(request.path, request.dtype, configs), request.device
+    )
 
 
-@_registered(ModelType.T2IAdapter, ModelFormat.Diffusers, _WITH_VAES)
+@_register_loader(ModelType.T2IAdapter, ModelFormat.Diffusers, _WITH_VAES)
 def load_t2i_adapter(request: LoadRequest) -> Any:
     """Return a T2I-Adapter from a folder."""
     variant = getattr(request.config, "repo_variant", None)
     net = control_models.load_t2i_adapter_folder(request.path, request.dtype, variant)
-    return devices.lay_out(net, request.device)
+    return devices.to_memory_format(net, request.device)
 
 
-@_registered(ModelType.IPAdapter, ModelFormat.Checkpoint, _WITH_VAES)
-@_registered(ModelType.IPAdapter, ModelFormat.InvokeAI, _WITH_VAES)
+@_register_loader(ModelType.IPAdapter, ModelFormat.Checkpoint, _WITH_VAES)
+@_register_loader(ModelType.IPAdapter, ModelFormat.InvokeAI, _WITH_VAES)
 def load_ip_adapter(request: LoadRequest) -> Any:
     """Return an IP-Adapter from a file or a folder."""
     return ip_adapter.load(request.path, request.dtype)
 
 
-@_registered(ModelType.LoRA, ModelFormat.LyCORIS, _WITH_VAES)
-@_registered(ModelType.LoRA, ModelFormat.OMI, _WITH_VAES)
-@_registered(ModelType.LoRA, ModelFormat.Diffusers, _WITH_VAES)
+@_register_loader(ModelType.LoRA, ModelFormat.LyCORIS, _WITH_VAES)
+@_register_loader(ModelType.LoRA, ModelFormat.OMI, _WITH_VAES)
+@_register_loader(ModelType.LoRA, ModelFormat.Diffusers, _WITH_VAES)
 def load_lora(request: LoadRequest) -> Any:
     """Return a LoRA from a file or a folder."""
     return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
 
 
-@_registered(ModelType.TextualInversion, ModelFormat.EmbeddingFile, _WITH_VAES)
-@_registered(ModelType.TextualInversion, ModelFormat.EmbeddingFolder, _WITH_VAES)
+@_register_loader(ModelType.TextualInversion, ModelFormat.EmbeddingFile, _WITH_VAES)
+@_register_loader(ModelType.TextualInversion, ModelFormat.EmbeddingFolder, _WITH_VAES)
 def load_textual_inversion(request: LoadRequest) -> Any:
     """Return a textual inversion from a file or a folder."""
     return textual_inversion.load_textual_inversion(request.path)
@@ -159,7 +161,7 @@ def load_textual_inversion(request: LoadRequest) -> Any:
 
 def _vae(request: LoadRequest, folder: Path) -> Any:
     vae = load_kl_folder(folder, request.dtype, getattr(request.config, "repo_variant", None))
-    return devices.lay_out(vae, request.device)
+    return devices.to_memory_format(vae, request.device)
 
 
 def _scheduler(config: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ def diffusers_name(layer: str) -> str:
     if layer in _SINGLE:
         return _SINGLE[layer]
     if match := _MIDDLE_BLOCK.fullmatch(layer):
-        return f"{_MIDDLE[match['module']]}_{_within(match['rest'])}"
+        return f"{_MIDDLE[match['module']]}_{_resnet_layer(match['rest'])}"
     if match := _BLOCK.fullmatch(layer):
         block = int(match["block"])
         if match["side"] == "input":
@@ -46,17 +46,17 @@ def _input_block(level: int, index: int, module: str, rest: str) -> str:
     if rest == "op":
         return f"down_blocks_{level}_downsamplers_0_conv"
     kind = "resnets" if module == "0" else "attentions"
-    return f"down_blocks_{level}_{kind}_{index}_{_within(rest)}"
+    return f"down_blocks_{level}_{kind}_{index}_{_resnet_layer(rest)}"
 
 
 def _output_block(level: int, index: int, module: str, rest: str) -> str:
     if rest == "conv":
         return f"up_blocks_{level}_upsamplers_0_conv"
     kind = "resnets" if module == "0" else "attentions"
-    return f"up_blocks_{level}_{kind}_{index}_{_within(rest)}"
+    return f"up_blocks_{level}_{kind}_{index}_{_resnet_layer(rest)}"
 
 
-def _within(rest: str) -> str:
+def _resnet_layer(rest: str) -> str:
     """Return a layer's name within its resnet; within attentions the names are the same."""
     return _RESNET.get(rest, rest)
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from invokeclone.engine.loaded import device_of
-from invokeclone.engine.lora.apply import LoRAPatch, applied
+from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.vocabulary.model_fields import LoRAField
 
@@ -15,7 +15,7 @@ _TEXT_PREFIX = "text_model_"
 
 
 @contextmanager
-def applied_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: Part) -> Iterator[None]:
+def patch_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: Part) -> Iterator[None]:
     """Put LoRAs on a UNet or text encoder that is ready to compute ("clip2": the second one of SDXL).
 
     Raises ValueError for a file that cannot be read, or that fits no layer of the model.
@@ -31,5 +31,5 @@ def applied_loras(context: InvocationContext, loras: Sequence[LoRAField], model:
             LoRAPatch(field.lora.name, stack.enter_context(info).parts.get(part, {}), field.weight)
             for field, info in zip(active, infos, strict=True)
         ]
-        stack.enter_context(applied(model, changes, device, optional_prefix=_TEXT_PREFIX))
+        stack.enter_context(apply_loras(model, changes, device, optional_prefix=_TEXT_PREFIX))
         yield

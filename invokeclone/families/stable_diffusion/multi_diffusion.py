@@ -17,7 +17,7 @@ from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, begin, checked, conditionings
+from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, check_finite, conditionings, prepare_run
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
 
@@ -124,7 +124,7 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
     if unet.config.in_channels == INPAINTING_CHANNELS:
         raise ValueError("tiled denoising has no inpainting models: choose another main model")
     # 2. the schedule, and what it begins with
-    schedule, begun, _, _ = begin(unet, task, device)
+    schedule, begun, _, _ = prepare_run(unet, task, device)
     if schedule.first is None:
         return begun.cpu()
     # 3. the tiles
@@ -146,6 +146,6 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
         return torch.cat(predictions)
 
     # 5. the loop
-    threads = devices.fitting_threads(unet, len(begun) * height * width // len(areas), device)
+    threads = devices.limit_threads(unet, len(begun) * height * width // len(areas), device)
     with preview.using(getattr(unet, "latent_colors", None)), threads:
-        return checked(loop.run(tiled, begun, predict, denoiser.counting(on_step)).cpu())
+        return check_finite(loop.run(tiled, begun, predict, denoiser.counting(on_step)).cpu())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from invokeclone.components.autoencoders import vae as autoencoder
-from invokeclone.components.clip.encode import encode_prompt, skipped_layers
+from invokeclone.components.clip.encode import encode_prompt, skip_layers
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices, preview
 from invokeclone.engine.guidance import classifier_free_guidance
@@ -38,7 +38,7 @@ def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device,
     """
     if hasattr(text_encoder, "text_projection"):
         raise ValueError("this is the second text encoder of SDXL: encode the prompt with SDXL's prompt node")
-    with skipped_layers(text_encoder, skip):
+    with skip_layers(text_encoder, skip):
         return encode_prompt(tokenizer, text_encoder, prompt, device).cpu()
 
 
@@ -81,26 +81,26 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     noise, sizes that differ.
     """
     # 1. the schedule, and what it begins with
-    schedule, begun, latents, noise = begin(unet, task, device)
+    schedule, initial, latents, noise = prepare_run(unet, task, device)
     if schedule.first is None:
-        return begun.cpu()
+        return initial.cpu()
     # 2. what stays as it is
-    mask = _mask(unet, task, schedule, latents, noise, begun)
+    mask = _mask(unet, task, schedule, latents, noise, initial)
     # 3. the denoiser and its guidance
-    positive, negative = conditionings(unet, task, len(begun), device)
+    positive, negative = conditionings(unet, task, len(initial), device)
     attention = None
     if positive.is_regional or negative.is_regional or task.image_prompts:
         images = [prompt.to(device, unet.dtype) for prompt in task.image_prompts]
-        attention = CrossAttention(begun.shape[-2], begun.shape[-1], unet.dtype, device, images)
+        attention = CrossAttention(initial.shape[-2], initial.shape[-1], unet.dtype, device, images)
     state = None if task.hidiffusion is None else HiDiffusionState(unet, task.hidiffusion, task.seeds[0])
     controls = task.controls if state is None else [*task.controls, state]  # it resizes what the others add
-    extra = _extra_channels(unet, task, latents, begun)
+    extra = _extra_channels(unet, task, latents, initial)
     denoiser = UNetDenoiser(unet, extra, attention, controls, len(schedule.timesteps))
     predict = classifier_free_guidance(
         denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
     )
     # 4. the loop
-    threads = devices.fitting_threads(unet, len(begun) * begun.shape[-2] * begun.shape[-1], device)
+    threads = devices.limit_threads(unet, len(initial) * initial.shape[-2] * initial.shape[-1], device)
     colors = preview.using(getattr(unet, "latent_colors", None))
     with (
         seamless(unet, task.seamless_axes),
@@ -110,10 +110,10 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
         colors,
         threads,
     ):
-        return checked(loop.run(schedule, begun, predict, denoiser.counting(on_step), mask).cpu())
+        return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())
 
 
-def checked(latents: torch.Tensor) -> torch.Tensor:
+def check_finite(latents: torch.Tensor) -> torch.Tensor:
     """Return denoised latents; raises ValueError for values that are no numbers, which would give a black image."""
     if not bool(torch.isfinite(latents).all()):
         raise ValueError(
@@ -123,7 +123,7 @@ def checked(latents: torch.Tensor) -> torch.Tensor:
     return latents
 
 
-def begin(
+def prepare_run(
     unet: Any, task: DenoiseTask, device: torch.device
 ) -> tuple[DiscreteSchedule, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Return a task's schedule, what its loop begins with, and its latents and noise, in the UNet's number format on `device`.
@@ -168,15 +168,15 @@ def _mask(
     schedule: DiscreteSchedule,
     latents: torch.Tensor | None,
     noise: torch.Tensor | None,
-    begun: torch.Tensor,
+    initial: torch.Tensor,
 ) -> MaskHook | None:
     if task.keep_mask is None:
         return None
-    original = torch.zeros_like(begun) if latents is None else latents
+    original = torch.zeros_like(initial) if latents is None else latents
     if noise is None:  # the latents have theirs already; what is kept needs some of its own
-        rows = [draw_noise(seed, (1, *begun.shape[1:]), devices.CPU_DEVICE) for seed in task.seeds]
-        noise = torch.cat(rows).to(begun)
-    hook = schedule.mask(change_mask(task.keep_mask, begun), original, noise, gradient=task.gradient_mask)
+        rows = [draw_noise(seed, (1, *initial.shape[1:]), devices.CPU_DEVICE) for seed in task.seeds]
+        noise = torch.cat(rows).to(initial)
+    hook = schedule.mask(change_mask(task.keep_mask, initial), original, noise, gradient=task.gradient_mask)
     return _AfterLoopOnly(hook) if unet.config.in_channels == INPAINTING_CHANNELS else hook
 
 
@@ -204,25 +204,25 @@ class _AfterLoopOnly:
 
 
 def _extra_channels(
-    unet: Any, task: DenoiseTask, latents: torch.Tensor | None, begun: torch.Tensor
+    unet: Any, task: DenoiseTask, latents: torch.Tensor | None, initial: torch.Tensor
 ) -> torch.Tensor | None:
     """Return what an inpainting model sees beside the latents: the mask (1: change) and the masked image's latents."""
     if unet.config.in_channels != INPAINTING_CHANNELS:
         return None
     if task.keep_mask is None:
-        return torch.cat([torch.ones_like(begun[:, :1]), torch.zeros_like(begun)], dim=1)
-    change = change_mask(task.keep_mask, begun).expand(len(begun), -1, -1, -1)
+        return torch.cat([torch.ones_like(initial[:, :1]), torch.zeros_like(initial)], dim=1)
+    change = change_mask(task.keep_mask, initial).expand(len(initial), -1, -1, -1)
     if task.masked_latents is not None:
-        masked = task.masked_latents.to(begun)
-        if masked.shape[-2:] != begun.shape[-2:]:
+        masked = task.masked_latents.to(initial)
+        if masked.shape[-2:] != initial.shape[-2:]:
             raise ValueError(
-                f"the mask was made for latents of {_sides(masked)}, those to denoise are {_sides(begun)}: make it from an image "
+                f"the mask was made for latents of {_sides(masked)}, those to denoise are {_sides(initial)}: make it from an image "
                 "of the size that is generated"
             )
-        masked = masked.expand(len(begun), -1, -1, -1)
+        masked = masked.expand(len(initial), -1, -1, -1)
     else:
-        original = torch.zeros_like(begun) if latents is None else latents
-        masked = torch.where(1.0 - change < _HALF, torch.zeros_like(begun), original)
+        original = torch.zeros_like(initial) if latents is None else latents
+        masked = torch.where(1.0 - change < _HALF, torch.zeros_like(initial), original)
     return torch.cat([change, masked], dim=1)
 
 
@@ -258,7 +258,7 @@ def decode(
         return autoencoder.tensor_to_image(autoencoder.decode(vae, latents, device, dtype, tile=tile))
 
 
-def compensated(pixels: torch.Tensor) -> torch.Tensor:
+def compensate_colors(pixels: torch.Tensor) -> torch.Tensor:
     """Return an image in -1..1 with the colors that SDXL's autoencoder takes away added beforehand."""
     return pixels * 1.015 - 0.002
 

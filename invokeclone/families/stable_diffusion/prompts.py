@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from invokeclone.components.clip.encode import encode_prompt, pooled_embedding, skipped_layers
+from invokeclone.components.clip.encode import encode_pooled, encode_prompt, skip_layers
 from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo
 
 CHUNK = 77
@@ -35,9 +35,9 @@ def encode_text(
         raise ValueError(
             "this text encoder has no pooled embedding: connect the second text encoder (CLIP 2) of an SDXL model to CLIP 2"
         )
-    with skipped_layers(text_encoder, skip):
+    with skip_layers(text_encoder, skip):
         embeds = encode_prompt(tokenizer, text_encoder, text, device, penultimate=True).cpu()
-        return EncodedText(embeds, pooled_embedding(tokenizer, text_encoder, text, device).cpu() if pooled else None)
+        return EncodedText(embeds, encode_pooled(tokenizer, text_encoder, text, device).cpu() if pooled else None)
 
 
 def empty_text(text_encoder: Any, *, pooled: bool) -> EncodedText:

@@ -103,7 +103,7 @@ class StableDiffusionRecipe(Recipe):
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
         """Put prompts behind each other."""
-        return _collected(builder, name, prompts)
+        return _collect(builder, name, prompts)
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise of the seed, with the variation's blended in."""
@@ -136,7 +136,7 @@ class StableDiffusionRecipe(Recipe):
             builder.output(f"{name}_{node}_{number}", node, field, **control.fields())
             for number, control in enumerate(controls)
         ]
-        return _collected(builder, f"{name}_{node}_collect", outputs) if outputs else None
+        return _collect(builder, f"{name}_{node}_collect", outputs) if outputs else None
 
     def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
         """Return the run's IP-Adapters in one list; None where there is none."""
@@ -148,7 +148,7 @@ class StableDiffusionRecipe(Recipe):
                 image = {"image_name": mask} if isinstance(mask, str) else mask
                 mask = builder.output(f"{node_id}_mask", "image_mask_to_tensor", "mask", image=image)
             outputs.append(builder.output(node_id, "ip_adapter", "ip_adapter", mask=mask, **reference.fields()))
-        return _collected(builder, f"{name}_ip_adapter_collect", outputs) if outputs else None
+        return _collect(builder, f"{name}_ip_adapter_collect", outputs) if outputs else None
 
     def _noise(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput:
         size = {"width": run.width, "height": run.height}
@@ -291,7 +291,7 @@ def _crop(details: PromptDetails) -> dict[str, int]:
     return {"crop_left": left, "crop_top": top} if left or top else {}
 
 
-def _collected(builder: GraphBuilder, name: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
+def _collect(builder: GraphBuilder, name: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
     """Return the outputs in one list."""
     collect = builder.node(name, "collect")
     for output in outputs:

@@ -43,7 +43,7 @@ class T2IAdapter:
         """Return the feature maps, each (1, channels, height, width), as large as those they are added to."""
         height, width = call.latents.shape[-2:]
         maps = self.net(self._input(call).to(call.latents.device, self.net.dtype))
-        return tuple(_padded(part, height, width).to(call.latents.dtype) for part in maps)
+        return tuple(_pad(part, height, width).to(call.latents.dtype) for part in maps)
 
     def _input(self, call: UNetCall) -> torch.Tensor:
         """Return what the network sees of the image, cut right and below to a size that it can halve.
@@ -62,7 +62,7 @@ class T2IAdapter:
         return pixels[..., : height // step * multiple, : width // step * multiple]
 
 
-def _padded(part: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _pad(part: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return a feature map with zeros right and below up to the size of the latents' level that has as many columns."""
     level = 1 << (width // part.shape[-1]).bit_length() - 1  # each level halves, so it is a power of two
     missing = -(-height // level) - part.shape[-2], -(-width // level) - part.shape[-1]

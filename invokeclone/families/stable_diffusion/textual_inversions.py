@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from invokeclone.components.clip.textual_inversion import extended
+from invokeclone.components.clip.textual_inversion import with_inversions
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
@@ -21,7 +21,7 @@ def with_embeddings(
     A trigger holds a model's key or name. Those that are not installed, or made for another base, stay plain text and are
     reported in the log. Raises ValueError for files that cannot be read, or vectors of another width.
     """
-    records = _named_inversions(context, prompt, base)
+    records = _find_inversions(context, prompt, base)
     if not records:
         yield tokenizer
         return
@@ -30,12 +30,12 @@ def with_embeddings(
         vectors = {}
         for trigger, record in records.items():
             inversion = stack.enter_context(context.models.load(record.key))
-            own = inversion.of_width(width)
-            vectors[trigger] = inversion.vectors[0] if own is None else own
-        yield stack.enter_context(extended(tokenizer, text_encoder, vectors))
+            matching = inversion.of_width(width)
+            vectors[trigger] = inversion.vectors[0] if matching is None else matching
+        yield stack.enter_context(with_inversions(tokenizer, text_encoder, vectors))
 
 
-def _named_inversions(context: InvocationContext, prompt: str, base: BaseModelType) -> dict[str, Any]:
+def _find_inversions(context: InvocationContext, prompt: str, base: BaseModelType) -> dict[str, Any]:
     """Return the records of the textual inversions that a prompt names, by trigger."""
     records = {}
     for match in dict.fromkeys(_TRIGGER.findall(prompt)):
@@ -54,9 +54,13 @@ def _record(context: InvocationContext, name: str, base: BaseModelType) -> Any:
             f"<{name}> stays text: {record.name} is no embedding for {base} but of type {record.type} for {record.base}"
         )
         return None
-    if found := context.models.search_by_attrs(name=name, base=base, type=ModelType.TextualInversion):
-        return found[0]
-    others = context.models.search_by_attrs(name=name, type=ModelType.TextualInversion)
-    reason = f"the embedding of this name is for {others[0].base} models" if others else "no embedding has this name"
+    if matches := context.models.search_by_attrs(name=name, base=base, type=ModelType.TextualInversion):
+        return matches[0]
+    other_matches = context.models.search_by_attrs(name=name, type=ModelType.TextualInversion)
+    reason = (
+        f"the embedding of this name is for {other_matches[0].base} models"
+        if other_matches
+        else "no embedding has this name"
+    )
     context.logger.warning(f"<{name}> stays text: {reason}")
     return None

@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, Wa
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel, VAEModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras, vaes
 
@@ -83,7 +83,7 @@ _SETTINGS = {
 }
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     names = model.bare(*forms.COMFY_PREFIXES)
     require(_patch(model) in _PATCHES, f"it has no tensors of Wan 2.2: its patches are {_patch(model)}")
     require(any(name.startswith(_TEXT) for name in names), "it takes no text")
@@ -91,53 +91,53 @@ def _is_transformer(model: OnDisk) -> None:
     require(not forms.has_word(model, *_OTHER_WORDS), "by its name it is a Wan of a kind that is not supported")
 
 
-def _patch(model: OnDisk) -> tuple[int, ...]:
-    found = model.bare(*forms.COMFY_PREFIXES).get("patch_embedding.weight")
-    return found.shape[:2] if found else ()
+def _patch(model: ModelFiles) -> tuple[int, ...]:
+    embedding = model.bare(*forms.COMFY_PREFIXES).get("patch_embedding.weight")
+    return embedding.shape[:2] if embedding else ()
 
 
-def _variant_of_file(model: OnDisk) -> WanVariantType:
+def _variant_of_file(model: ModelFiles) -> WanVariantType:
     return _PATCHES[_patch(model)]
 
 
-def _expert(model: OnDisk) -> str | None:
+def _expert(model: ModelFiles) -> str | None:
     name = model.name.lower()
     return next((level for level in ("high", "low") if forms.has_word(model, level) or f"{level}noise" in name), None)
 
 
-def _variant_of_folder(model: OnDisk) -> WanVariantType:
+def _variant_of_folder(model: ModelFiles) -> WanVariantType:
     config = forms.part_config(model, "transformer")
     if forms.number(config, "in_channels") == _LARGE_LATENTS or model.json("model_index.json").get("expand_timesteps"):
         return WanVariantType.TI2V_5B
     return WanVariantType.I2V_A14B if model.class_name == "WanImageToVideoPipeline" else WanVariantType.T2V_A14B
 
 
-def _is_pipeline(model: OnDisk) -> None:
+def _is_pipeline(model: ModelFiles) -> None:
     forms.is_folder_of("WanPipeline", "WanImageToVideoPipeline")(model)
     require(forms.part_config(model, "transformer").get("image_dim") is None, "it is Wan 2.1")
 
 
-def _has_dual_expert(model: OnDisk) -> bool:
+def _has_dual_expert(model: ModelFiles) -> bool:
     part = model.json("model_index.json").get("transformer_2")
     return isinstance(part, list) and bool(part) and part[-1] is not None
 
 
-def _boundary_ratio(model: OnDisk) -> float | None:
+def _boundary_ratio(model: ModelFiles) -> float | None:
     ratio = model.json("model_index.json").get("boundary_ratio")
     return ratio if isinstance(ratio, int | float) else None
 
 
-def _is_vae_folder(model: OnDisk) -> None:
+def _is_vae_folder(model: ModelFiles) -> None:
     forms.is_folder_of("AutoencoderKLWan")(model)
     channels = _latents_of_folder(model)
     require(channels in {_SMALL_LATENTS, _LARGE_LATENTS}, f"its latents have {channels} channels")
 
 
-def _latents_of_folder(model: OnDisk) -> int:
+def _latents_of_folder(model: ModelFiles) -> int:
     return forms.number(model.json("config.json"), "z_dim") or _SMALL_LATENTS
 
 
-def _variant_of_lora(model: OnDisk) -> WanLoRAVariantType | None:
+def _variant_of_lora(model: ModelFiles) -> WanLoRAVariantType | None:
     return _LORA_WIDTHS.get(loras.input_of(model, r"self_attn[._]q|attn1[._]to_q|ffn[._]0") or 0)
 
 

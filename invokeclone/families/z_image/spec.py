@@ -21,7 +21,7 @@ from invokeclone.models.configs.kinds import (
     SDNQFolder,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import control, forms, loras
 
@@ -80,24 +80,24 @@ _SETTINGS = {
 }
 
 
-def _is_transformer(model: OnDisk) -> None:
+def _is_transformer(model: ModelFiles) -> None:
     parts = {part for name in model.tensors for part in name.split(".")}
     require(parts & _MARKS, "it has no tensors of Z-Image")
     require(not loras.is_lora(model), "it is a LoRA")
     require(not model.has_prefix("control_layers."), "it is a ControlNet")
 
 
-def _variant_of_folder(model: OnDisk) -> ZImageVariantType:
+def _variant_of_folder(model: ModelFiles) -> ZImageVariantType:
     shift = model.json("scheduler/scheduler_config.json").get("shift")
     large = isinstance(shift, int | float) and shift >= _SHIFT_OF_BASE
     return ZImageVariantType.ZBase if large else ZImageVariantType.Turbo
 
 
-def _variant_of_file(_: OnDisk) -> ZImageVariantType:
+def _variant_of_file(_: ModelFiles) -> ZImageVariantType:
     return ZImageVariantType.Turbo
 
 
-def _is_controlnet(model: OnDisk) -> None:
+def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix("control_layers."), "it has no tensors of a ControlNet of Z-Image")
 

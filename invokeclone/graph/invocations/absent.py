@@ -3,22 +3,22 @@
 from typing import NamedTuple
 
 
-class Absent(NamedTuple):
+class UnsupportedNode(NamedTuple):
     """Why node types are not there, and what to do."""
 
     needs: str
     instead: str = ""
 
 
-def _family(name: str) -> Absent:
-    return Absent(name, "choose a model of another architecture")
+def _family(name: str) -> UnsupportedNode:
+    return UnsupportedNode(name, "choose a model of another architecture")
 
 
-_GRAY = Absent("a detector model", "use canny_edge_detection, content_shuffle or an image made elsewhere")
-_UPSCALE = Absent("an upscaling model", "use img_resize or img_scale")
+_GRAY = UnsupportedNode("a detector model", "use canny_edge_detection, content_shuffle or an image made elsewhere")
+_UPSCALE = UnsupportedNode("an upscaling model", "use img_resize or img_scale")
 
-_TYPES: dict[str, Absent] = {
-    "infill_lama": Absent("LaMa", "choose another infill method: patchmatch, tile, cv2 or color"),
+_TYPES: dict[str, UnsupportedNode] = {
+    "infill_lama": UnsupportedNode("LaMa", "choose another infill method: patchmatch, tile, cv2 or color"),
     **dict.fromkeys(("esrgan", "spandrel_image_to_image", "spandrel_image_to_image_autoscale"), _UPSCALE),
     **dict.fromkeys(
         (
@@ -34,12 +34,18 @@ _TYPES: dict[str, Absent] = {
         ),
         _GRAY,
     ),
-    "pbr_maps": Absent("a model that makes surface maps", "use maps made elsewhere"),
-    "img_nsfw": Absent("a classifier of images", "leave the node out"),
-    **dict.fromkeys(("decode_watermark", "img_watermark"), Absent("a model of watermarks", "leave the node out")),
-    **dict.fromkeys(("grounding_dino", "segment_anything"), Absent("a segmentation model", "draw the mask")),
-    **dict.fromkeys(("face_identifier", "face_mask_detection", "face_off"), Absent("a face model", "draw the mask")),
-    "llava_onevision_vllm": Absent("LLaVA OneVision", "use /api/v1/utilities/image-to-prompt or write the text"),
+    "pbr_maps": UnsupportedNode("a model that makes surface maps", "use maps made elsewhere"),
+    "img_nsfw": UnsupportedNode("a classifier of images", "leave the node out"),
+    **dict.fromkeys(
+        ("decode_watermark", "img_watermark"), UnsupportedNode("a model of watermarks", "leave the node out")
+    ),
+    **dict.fromkeys(("grounding_dino", "segment_anything"), UnsupportedNode("a segmentation model", "draw the mask")),
+    **dict.fromkeys(
+        ("face_identifier", "face_mask_detection", "face_off"), UnsupportedNode("a face model", "draw the mask")
+    ),
+    "llava_onevision_vllm": UnsupportedNode(
+        "LLaVA OneVision", "use /api/v1/utilities/image-to-prompt or write the text"
+    ),
     **dict.fromkeys(
         (
             "flux2_pid_decode",
@@ -52,7 +58,7 @@ _TYPES: dict[str, Absent] = {
             "sdxl_pid_decode",
             "z_image_pid_decode",
         ),
-        Absent("the decoder PiD", "decode with the model's VAE, and enlarge with img_resize or img_scale"),
+        UnsupportedNode("the decoder PiD", "decode with the model's VAE, and enlarge with img_resize or img_scale"),
     ),
     **dict.fromkeys(
         (
@@ -61,11 +67,11 @@ _TYPES: dict[str, Absent] = {
             "openai_image_generation",
             "seedream_image_generation",
         ),
-        Absent("a connection to a service on the internet", "choose a model that is installed here"),
+        UnsupportedNode("a connection to a service on the internet", "choose a model that is installed here"),
     ),
     **dict.fromkeys(
         ("extract_video_range", "video", "video_concat", "video_frame_extract"),
-        Absent("nodes that read and write videos", "use an image that was taken from the video elsewhere"),
+        UnsupportedNode("nodes that read and write videos", "use an image that was taken from the video elsewhere"),
     ),
 }
 
@@ -119,7 +125,7 @@ TYPES = _TYPES | {node_type: _family(name) for name, types in _FAMILIES.items() 
 
 def remedy(node_type: str) -> str | None:
     """Return what to do without a node type of InvokeAI's; None for one that is not InvokeAI's, as far as this knows."""
-    if (absent := TYPES.get(node_type)) is None:
+    if (unsupported := TYPES.get(node_type)) is None:
         return None
-    instead = f"; {absent.instead}" if absent.instead else ""
-    return f"It needs {absent.needs}, which this version does not have yet{instead}."
+    alternative = f"; {unsupported.instead}" if unsupported.instead else ""
+    return f"It needs {unsupported.needs}, which this version does not have yet{alternative}."

@@ -41,7 +41,7 @@ def make_node(
         **{field: declared for field, (_, declared) in fields.items()},
         "invoke": run,
     }
-    made: type[BaseInvocation] = types.new_class(
+    node_class: type[BaseInvocation] = types.new_class(
         name, (BaseInvocation, *mixins), exec_body=lambda names: names.update(body)
     )
-    return invocation(node_type, **declaration)(made)
+    return invocation(node_type, **declaration)(node_class)

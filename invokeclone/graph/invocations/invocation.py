@@ -237,14 +237,14 @@ def _return_class(cls: type[BaseInvocation]) -> type[BaseInvocationOutput]:
     return annotation
 
 
-def _set_type(cls: type[BaseModel], word: str) -> None:
+def _set_type(cls: type[BaseModel], type_name: str) -> None:
     """Give the class its discriminator, as the last field."""
-    annotation = Literal[word]  # type: ignore[valid-type]
+    annotation = Literal[type_name]  # type: ignore[valid-type]
     cls.__annotations__ = {**inspect.get_annotations(cls), "type": annotation}
     fields = cls.__pydantic_fields__
     fields.pop("type", None)
     field = FieldInfo.from_annotation(annotation)
-    field.default = word
+    field.default = type_name
     field.title = "type"
     field.json_schema_extra = dict(_ATTRIBUTE)
     fields["type"] = field

@@ -28,33 +28,35 @@ def check_exists(context: InvocationContext, model: ModelIdentifierField) -> Non
 
 def check_type(context: InvocationContext, model: ModelIdentifierField, expected: ModelType) -> None:
     """Raise WrongModelType when the record of the model is of another type."""
-    if (found := context.models.get_config(model.key).type) != expected:
-        message = f"{model.name} is a model of type {found}: select one of type {expected}"
+    if (model_type := context.models.get_config(model.key).type) != expected:
+        message = f"{model.name} is a model of type {model_type}: select one of type {expected}"
         raise WrongModelType(message)
 
 
-def recorded_value(metadata: MetadataField | None, label: str, custom_label: str | None, default: Any) -> Any:
+def get_metadata_value(metadata: MetadataField | None, label: str, custom_label: str | None, default: Any) -> Any:
     """Return the value under a label, or the default."""
     values = metadata.root if metadata else {}
     return values.get(str(custom_label if label == CUSTOM_LABEL else label), default)
 
 
-def recorded_values(
+def get_metadata_values(
     metadata: MetadataField | None, label: str, custom_label: str | None, default: list[Any]
 ) -> list[Any]:
     """Return the values under a label, a single one as a list, or the default."""
-    value = recorded_value(metadata, label, custom_label, default)
+    value = get_metadata_value(metadata, label, custom_label, default)
     return value if isinstance(value, list) else [value]
 
 
-def recorded_model(context: InvocationContext, value: Any) -> ModelIdentifierField:
+def get_metadata_model(context: InvocationContext, value: Any) -> ModelIdentifierField:
     """Return the model that metadata names; raises UnknownModel when it is not installed."""
     model = ModelIdentifierField.model_validate(value.model_dump() if hasattr(value, "model_dump") else value)
     check_exists(context, model)
     return model
 
 
-def recorded_loras(context: InvocationContext, metadata: MetadataField | None, label: str = "loras") -> list[LoRAField]:
+def get_metadata_loras(
+    context: InvocationContext, metadata: MetadataField | None, label: str = "loras"
+) -> list[LoRAField]:
     """Return the LoRAs that metadata names, but for those that are not installed."""
     loras = []
     for record in (metadata.root if metadata else {}).get(label) or []:

@@ -56,10 +56,10 @@ def remedy(node_type: str) -> str:
     if (missing := absent.remedy(node_type)) is not None:
         return missing
     kind = node_type.partition("_")[0]
-    near = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []
-    near += [name for name in difflib.get_close_matches(node_type[:100], nodes_in_use(), 3) if name not in near]
-    others = f", or use {', '.join(sorted(near)[:5])} instead" if near else ""
-    return f"Install the node pack that it belongs to{others}."
+    similar = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []
+    similar += [name for name in difflib.get_close_matches(node_type[:100], nodes_in_use(), 3) if name not in similar]
+    alternatives = f", or use {', '.join(sorted(similar)[:5])} instead" if similar else ""
+    return f"Install the node pack that it belongs to{alternatives}."
 
 
 def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str] | None = None) -> None:
@@ -67,32 +67,32 @@ def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str]
     global _allowed, _denied  # noqa: PLW0603 - the registry is one per process
     _allowed = None if allow_nodes is None else frozenset(allow_nodes)
     _denied = frozenset(deny_nodes or ())
-    _changed()
+    _invalidate_caches()
 
 
 def register_node(node_type: str, cls: "type[BaseInvocation]") -> None:
     """Add a node class; ValueError when another class has the type already."""
     _check_free(node_type, cls, _nodes.get(node_type))
     _nodes[node_type] = cls
-    _changed()
+    _invalidate_caches()
 
 
 def register_output(output_type: str, cls: "type[BaseInvocationOutput]") -> None:
     """Add an output class; ValueError when another class has the type already."""
     _check_free(output_type, cls, _outputs.get(output_type))
     _outputs[output_type] = cls
-    _changed()
+    _invalidate_caches()
 
 
 def forget_pack(package: str) -> list[str]:
     """Take out every node and output that came with a top-level package; returns the node types taken out."""
-    gone = [name for name, cls in _nodes.items() if _package(cls) == package]
-    for name in gone:
+    removed = [name for name, cls in _nodes.items() if _package(cls) == package]
+    for name in removed:
         del _nodes[name]
     for name in [name for name, cls in _outputs.items() if _package(cls) == package]:
         del _outputs[name]
-    _changed()
-    return gone
+    _invalidate_caches()
+    return removed
 
 
 def discover() -> None:
@@ -102,8 +102,8 @@ def discover() -> None:
         for package in discovery.modules(part):
             _import_inside(package)
     nodes_package = importlib.import_module("invokeclone.nodes")
-    for theme in pkgutil.iter_modules(nodes_package.__path__):
-        _import_inside(importlib.import_module(f"{nodes_package.__name__}.{theme.name}"))
+    for package_info in pkgutil.iter_modules(nodes_package.__path__):
+        _import_inside(importlib.import_module(f"{nodes_package.__name__}.{package_info.name}"))
 
 
 def _import_inside(package: ModuleType) -> None:
@@ -116,18 +116,18 @@ def _import_inside(package: ModuleType) -> None:
 def node_validator() -> SchemaValidator:
     """Return validates a node of any type by its `type`; built when first needed after a change."""
     if "nodes" not in _validators:
-        _validators["nodes"] = _tagged_union(nodes())
+        _validators["nodes"] = _union_validator(nodes())
     return _validators["nodes"]
 
 
 def output_validator() -> SchemaValidator:
     """Return validates an output of any type by its `type`; built when first needed after a change."""
     if "outputs" not in _validators:
-        _validators["outputs"] = _tagged_union(_outputs)
+        _validators["outputs"] = _union_validator(_outputs)
     return _validators["outputs"]
 
 
-def _changed() -> None:
+def _invalidate_caches() -> None:
     _validators.clear()
     _usable.clear()
 
@@ -148,7 +148,7 @@ def _check_free(name: str, cls: type, present: type | None) -> None:
     raise ValueError(message)
 
 
-def _tagged_union(classes: dict[str, Any]) -> SchemaValidator:
+def _union_validator(classes: dict[str, Any]) -> SchemaValidator:
     """Return a union by `type` whose members are compiled only when one of them is met.
 
     The error of a member's own validation keeps its place: (…, type, field).

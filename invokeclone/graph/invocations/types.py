@@ -58,9 +58,9 @@ def roots(annotation: Any) -> set[Any]:
     return {annotation if origin is None else origin}
 
 
-def is_subclass(one: Any, other: Any) -> bool:
+def is_subclass(subtype: Any, other: Any) -> bool:
     """Whether both are plain classes and the first is the second or below it."""
-    return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
+    return isinstance(subtype, type) and isinstance(other, type) and issubclass(subtype, other)
 
 
 def compatible(source: Any, destination: Any) -> bool:

@@ -33,7 +33,7 @@ from invokeclone.graph.recipes.settings import (
     Refiner,
     Share,
     Variation,
-    merged_loras,
+    merge_loras,
 )
 
 __all__ = [
@@ -65,7 +65,7 @@ __all__ = [
     "Refiner",
     "Share",
     "Variation",
-    "merged_loras",
+    "merge_loras",
     "recipe",
     "recipes",
 ]

@@ -54,7 +54,7 @@ class GraphAssembly:
         # 4. decode, put back what stays, record how it was made
         self._finish(parts, latents)
         graph = self.builder.graph()
-        return _pasted(graph, self.settings.paste_target) if self.settings.paste_target else graph
+        return _paste_into_target(graph, self.settings.paste_target) if self.settings.paste_target else graph
 
     def _mode(self) -> str:
         if self.settings.inpaint_mask:
@@ -98,7 +98,7 @@ class GraphAssembly:
         switch = max(run.start, refiner.start)
         latents = self.recipe.denoise(self.builder, name, parts, replace(run, end=switch))
         recipe, parts, positive, negative = self._refiner
-        last = replace(
+        refiner_run = replace(
             run,
             positive=positive,
             negative=negative,
@@ -113,7 +113,7 @@ class GraphAssembly:
             controls=(),
             references=(),
         )
-        return recipe.denoise(self._refiner_builder, name, parts, last)
+        return recipe.denoise(self._refiner_builder, name, parts, refiner_run)
 
     @property
     def _refiner_builder(self) -> GraphBuilder:
@@ -154,12 +154,14 @@ class GraphAssembly:
 
     def _preprocessed(self, number: int, control: AppliedControl) -> AppliedControl:
         """Return a control with the node that its image is preprocessed by in front."""
-        first = control.preprocessor
-        if first is None:
+        preprocessor = control.preprocessor
+        if preprocessor is None:
             return control
         image = {"image_name": control.image} if isinstance(control.image, str) else control.image
-        made = self.builder.output(f"control_image_{number}", first.node, "image", image=image, **first.inputs)
-        return replace(control, image=made, preprocessor=None)
+        control_image = self.builder.output(
+            f"control_image_{number}", preprocessor.node, "image", image=image, **preprocessor.inputs
+        )
+        return replace(control, image=control_image, preprocessor=None)
 
     def _begin_with(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
         builder, mask = self.builder, self.settings.inpaint_mask
@@ -229,7 +231,7 @@ class GraphAssembly:
         settings, recipe, builder = self.settings, self.recipe, self.builder
         size = settings.hires_fix or settings
         init_image = settings.init_image
-        begun = {"init_image": init_image.image, "strength": init_image.strength} if init_image else {}
+        init_metadata = {"init_image": init_image.image, "strength": init_image.strength} if init_image else {}
         return builder.output(
             "core_metadata",
             "core_metadata",
@@ -251,9 +253,9 @@ class GraphAssembly:
             loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in settings.loras] or None,
             seamless_x=settings.seamless,
             seamless_y=settings.seamless,
-            **_recorded_images(settings),
+            **_adapter_metadata(settings),
             **({} if settings.refiner is None else self._recorded_refiner(settings.refiner)),
-            **begun,
+            **init_metadata,
         )
 
     def _recorded_refiner(self, refiner: Refiner) -> dict[str, Any]:
@@ -268,22 +270,22 @@ class GraphAssembly:
         }
 
 
-def _recorded_images(settings: ImageSettings) -> dict[str, Any]:
+def _adapter_metadata(settings: ImageSettings) -> dict[str, Any]:
     """Return what an image's metadata says of its ControlNets, T2I-Adapters and IP-Adapters."""
-    recorded: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": [], "ipAdapters": []}
+    metadata: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": [], "ipAdapters": []}
     for control in settings.controls:
         kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
-        recorded[kind].append(control.fields())
-    recorded["ipAdapters"] = [reference.fields() for reference in settings.references]
-    return {name: entries for name, entries in recorded.items() if entries}
+        metadata[kind].append(control.fields())
+    metadata["ipAdapters"] = [reference.fields() for reference in settings.references]
+    return {name: entries for name, entries in metadata.items() if entries}
 
 
-def _pasted(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
+def _paste_into_target(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
     """Return the graph with its result put into a larger image, which is the result now and has the metadata."""
     nodes = {name: node for name, node in graph["nodes"].items() if name != OUTPUT}
-    made = graph["nodes"][OUTPUT]
+    output_node = graph["nodes"][OUTPUT]
     builder = GraphBuilder(graph["id"], nodes)
-    nodes[PASTED] = {name: value for name, value in made.items() if name != "board"}
+    nodes[PASTED] = {name: value for name, value in output_node.items() if name != "board"}
     nodes[PASTED] |= {"id": PASTED, "is_intermediate": True, "use_cache": True}
     for edge in graph["edges"]:
         end = edge["destination"]
@@ -309,6 +311,6 @@ def _pasted(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
         crop=True,
     )
     builder.result(OUTPUT, None)
-    if "board" in made:
-        nodes[OUTPUT]["board"] = made["board"]
+    if "board" in output_node:
+        nodes[OUTPUT]["board"] = output_node["board"]
     return builder.graph()

@@ -114,7 +114,7 @@ class AppliedLoRA:
         return self.weight if self.text_weight is None else self.text_weight
 
 
-def merged_loras(loras: Iterable[AppliedLoRA]) -> list[AppliedLoRA]:
+def merge_loras(loras: Iterable[AppliedLoRA]) -> list[AppliedLoRA]:
     """Return each LoRA once: the weights of one that is applied several times are added up."""
     merged: dict[str, AppliedLoRA] = {}
     for lora in loras:
@@ -156,13 +156,13 @@ class AppliedControl:
 
     def fields(self) -> dict[str, Any]:
         """Return it by the names that its node's inputs and an image's metadata have."""
-        own: dict[str, Any]
+        model_fields: dict[str, Any]
         if self.model["type"] == ModelType.T2IAdapter:
-            own = {"t2i_adapter_model": dict(self.model), "weight": self.weight}
+            model_fields = {"t2i_adapter_model": dict(self.model), "weight": self.weight}
         else:
-            own = {"control_model": dict(self.model), "control_weight": self.weight, "control_mode": self.mode}
+            model_fields = {"control_model": dict(self.model), "control_weight": self.weight, "control_mode": self.mode}
         return {
-            **own,
+            **model_fields,
             "image": _image_field(self.image),
             "begin_step_percent": self.begin,
             "end_step_percent": self.end,

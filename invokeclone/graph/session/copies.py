@@ -18,17 +18,17 @@ class Row(NamedTuple):
     parents: dict[str, list[str]]
 
 
-def agree(one: Indices, other: Indices) -> bool:
+def agree(indices: Indices, other: Indices) -> bool:
     """Whether two sets of indices differ in no iterate node that both have."""
-    return all(other.get(iterator, index) == index for iterator, index in one.items())
+    return all(other.get(iterator, index) == index for iterator, index in indices.items())
 
 
 def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) -> list[Row]:
     """Combine rows with the copies of one more parent."""
     if len(copies) == 1 and not copies[0][1]:
         return [Row(indices, {**parents, parent: [copies[0][0]]}) for indices, parents in rows]
-    shared = _shared(rows, copies)
-    if shared is None:
+    common = _common_iterators(rows, copies)
+    if common is None:
         return [
             Row({**row.indices, **indices}, {**row.parents, parent: [copy_id]})
             for row in rows
@@ -37,19 +37,19 @@ def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) ->
         ]
     by_key: defaultdict[tuple[int, ...], list[tuple[str, Indices]]] = defaultdict(list)
     for copy_id, indices in copies:
-        by_key[tuple(indices[iterator] for iterator in shared)].append((copy_id, indices))
+        by_key[tuple(indices[iterator] for iterator in common)].append((copy_id, indices))
     return [
         Row({**row.indices, **indices}, {**row.parents, parent: [copy_id]})
         for row in rows
-        for copy_id, indices in by_key[tuple(row.indices[iterator] for iterator in shared)]
+        for copy_id, indices in by_key[tuple(row.indices[iterator] for iterator in common)]
     ]
 
 
-def _shared(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str] | None:
+def _common_iterators(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str] | None:
     """Return the iterate nodes that every row and every copy has; None when some have one that others of them lack."""
     left = [set(row.indices) for row in rows]
     right = [set(indices) for _, indices in copies]
-    if any(one != left[0] for one in left) or any(one != right[0] for one in right):
+    if any(iterators != left[0] for iterators in left) or any(iterators != right[0] for iterators in right):
         return None
     return sorted(left[0] & right[0]) if left and right else []
 

@@ -16,7 +16,7 @@ from invokeclone.graph.session.control import CollectInvocation, IterateInvocati
 from invokeclone.graph.session.expansion import SessionProgress
 from invokeclone.graph.session.graph import Graph
 from invokeclone.graph.session.rules import DYNAMIC_INPUT
-from invokeclone.graph.session.values import copied
+from invokeclone.graph.session.values import copy_value
 
 _REQUIRED = [
     "id",
@@ -149,10 +149,10 @@ class GraphExecutionState(BaseModel):
                 node.receive(value)
                 continue
             if field.startswith(DYNAMIC_INPUT):  # of a called workflow; the calling node has no field of that name
-                inputs = {**getattr(node, "workflow_inputs", {}), field: copied(value)}
+                inputs = {**getattr(node, "workflow_inputs", {}), field: copy_value(value)}
                 field, value = "workflow_inputs", inputs
             try:
-                setattr(node, field, copied(value))
+                setattr(node, field, copy_value(value))
             except ValidationError as error:
                 raise NodeInputError(node, error) from error
 
@@ -165,7 +165,7 @@ class GraphExecutionState(BaseModel):
             output = self.results.get(edge.source.node_id)
             if output is None:
                 continue
-            value = copied(getattr(output, edge.source.field))
+            value = copy_value(getattr(output, edge.source.field))
             if edge.destination.field == "item":
                 items.append(value)
             elif isinstance(value, list):

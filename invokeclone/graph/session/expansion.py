@@ -18,7 +18,7 @@ from invokeclone.graph.session.edges import Edge, EdgeConnection
 from invokeclone.graph.session.graph import Graph
 from invokeclone.graph.session.plan import BRANCHES, Gate, GraphPlan
 from invokeclone.graph.session.ready import ReadyQueues
-from invokeclone.graph.session.values import copied
+from invokeclone.graph.session.values import copy_value
 
 _BOOLEAN = TypeAdapter(bool)
 
@@ -92,10 +92,10 @@ class SessionProgress:
             if session.indegree[child_id] == 0 and self._is_skipped(child_id):
                 yield child_id
         if source_id in self._plan.deciding:
-            held, self._held = self._held, []
-            for held_id in held:
-                if self._is_skipped(held_id):
-                    yield held_id
+            waiting, self._held = self._held, []
+            for waiting_id in waiting:
+                if self._is_skipped(waiting_id):
+                    yield waiting_id
 
     def _source_done(self, source_id: str) -> None:
         self._session.executed.add(source_id)
@@ -125,12 +125,12 @@ class SessionProgress:
         path = tuple(sorted(indices.items()))
         passed: list[tuple[Gate, tuple[tuple[str, int], ...]]] = []
         for gate in self._plan.gates_of(source_id):
-            known = self._needed.get((gate, path))
+            cached = self._needed.get((gate, path))
             passed.append((gate, path))
-            chosen = self._is_chosen(gate.if_id, gate.branch, indices) if known is None else known
-            if chosen is not True:
-                needed = chosen
-            if chosen is False or known is not None:
+            is_taken = self._is_chosen(gate.if_id, gate.branch, indices) if cached is None else cached
+            if is_taken is not True:
+                needed = is_taken
+            if is_taken is False or cached is not None:
                 break
         if needed is not None:
             self._needed.update(dict.fromkeys(passed, needed))
@@ -141,8 +141,8 @@ class SessionProgress:
             self.finish(copy_id)
 
     def _settle_held(self) -> None:
-        held, self._held = self._held, []
-        for copy_id in held:
+        waiting, self._held = self._held, []
+        for copy_id in waiting:
             self._settle(copy_id)
 
     def _is_chosen(self, if_id: str, branch: bool, indices: Indices) -> bool | None:
@@ -150,13 +150,13 @@ class SessionProgress:
         edge = self._plan.conditions[if_id]
         if edge is None:
             return self._plan.literal_condition(if_id) is branch
-        deciding = self._copies.get(edge.source.node_id)
-        if deciding is None:
+        condition_copies = self._copies.get(edge.source.node_id)
+        if condition_copies is None:
             return None
-        deciding = [copy_id for copy_id in deciding if agree(indices, self._indices[copy_id])]
-        if not self._session.executed.issuperset(deciding):
+        condition_copies = [copy_id for copy_id in condition_copies if agree(indices, self._indices[copy_id])]
+        if not self._session.executed.issuperset(condition_copies):
             return None
-        return any(self._condition(edge, copy_id) is branch for copy_id in deciding)
+        return any(self._condition(edge, copy_id) is branch for copy_id in condition_copies)
 
     def _condition(self, edge: Edge, copy_id: str) -> bool | None:
         """Return what a copy decided; None when it was skipped."""
@@ -181,10 +181,10 @@ class SessionProgress:
             self._copies[source_id] = []
             self._session.source_prepared_mapping[source_id] = []
             self._left[source_id] = len(rows)
-            made = [self._copy(source_id, row) for row in rows]
-            if not made:
+            copy_ids = [self._copy(source_id, row) for row in rows]
+            if not copy_ids:
                 self._source_done(source_id)
-            for copy_id in made:
+            for copy_id in copy_ids:
                 if self._session.indegree[copy_id] == 0:
                     self._settle(copy_id)
             if source_id in self._plan.deciding:
@@ -226,7 +226,7 @@ class SessionProgress:
             for parent in self._plan.layout.parents(source_id):
                 rows = join(rows, parent, self._copies_of(parent))
         if kind == ITERATE:
-            rows = [one for row in rows for one in self._iterations(source_id, row)]
+            rows = [iteration for row in rows for iteration in self._iterations(source_id, row)]
         return sorted(rows, key=lambda row: path_of(row.indices, self._plan.iterators[source_id]))
 
     def _iterations(self, source_id: str, row: Row) -> list[Row]:
@@ -261,9 +261,9 @@ class SessionProgress:
         for row in rows:
             by_key[tuple(row.indices[key] for key in keys)].append(row)
         for copy_id, indices in self._copies_of(parent):
-            whole = all(key in indices for key in keys)
-            for row in by_key[tuple(indices[key] for key in keys)] if whole else rows:
-                if whole or agree(row.indices, indices):
+            has_keys = all(key in indices for key in keys)
+            for row in by_key[tuple(indices[key] for key in keys)] if has_keys else rows:
+                if has_keys or agree(row.indices, indices):
                     row.parents[parent].append(copy_id)
 
     def _decided(self, if_id: str) -> list[tuple[bool | None, list[tuple[str, Indices]]]]:
@@ -271,30 +271,32 @@ class SessionProgress:
         edge = self._plan.conditions[if_id]
         if edge is None:
             return [(self._plan.literal_condition(if_id), [])]
-        found: dict[bool | None, list[tuple[str, Indices]]] = {}
+        copies_by_condition: dict[bool | None, list[tuple[str, Indices]]] = {}
         for copy_id, indices in self._copies_of(edge.source.node_id):
-            found.setdefault(self._condition(edge, copy_id), []).append((copy_id, indices))
-        return list(found.items())
+            copies_by_condition.setdefault(self._condition(edge, copy_id), []).append((copy_id, indices))
+        return list(copies_by_condition.items())
 
     def _parents_when(self, if_id: str, value: bool | None) -> list[str]:
         """Parents of an `if` but for its condition and what only the branch not chosen needs."""
-        chosen = {} if value is None else {BRANCHES[value]}
-        dropped = (set(BRANCHES.values()) | {"condition"}) - set(chosen)
+        taken_fields = {} if value is None else {BRANCHES[value]}
+        untaken_fields = (set(BRANCHES.values()) | {"condition"}) - set(taken_fields)
         edges = self._plan.layout.inward[if_id]
-        return list(dict.fromkeys(edge.source.node_id for edge in edges if edge.destination.field not in dropped))
+        return list(
+            dict.fromkeys(edge.source.node_id for edge in edges if edge.destination.field not in untaken_fields)
+        )
 
     def _rows_of_if(self, if_id: str) -> list[Row]:
         edge = self._plan.conditions[if_id]
-        found: list[Row] = []
-        for value, deciding in self._decided(if_id):
+        all_rows: list[Row] = []
+        for value, condition_copies in self._decided(if_id):
             rows = [Row({}, {})]
             if edge is not None:
-                rows = join(rows, edge.source.node_id, deciding)
+                rows = join(rows, edge.source.node_id, condition_copies)
             for parent in self._parents_when(if_id, value):
                 if edge is None or parent != edge.source.node_id:
                     rows = join(rows, parent, self._copies_of(parent))
-            found += rows
-        return found
+            all_rows += rows
+        return all_rows
 
     def _copy(self, source_id: str, row: Row) -> str:
         """Make one copy of a source node, with its edges."""
@@ -317,32 +319,32 @@ class SessionProgress:
 
     def _twin(self, source_id: str, copy_id: str, row: Row) -> BaseInvocation:
         source = self._session.graph.nodes[source_id]
-        twin: BaseInvocation = source.model_copy()
-        fields: dict[str, Any] = twin.__dict__
+        node: BaseInvocation = source.model_copy()
+        fields: dict[str, Any] = node.__dict__
         for name, value in fields.items():
-            fields[name] = copied(value)
+            fields[name] = copy_value(value)
         fields["id"] = copy_id
         kind = self._plan.types[source_id]
         if kind in (ITERATE, COLLECT):
             fields["use_cache"] = False
         if kind == ITERATE:
             fields["index"] = row.indices[source_id]
-        return twin
+        return node
 
     def _edges_of(self, source_id: str, copy_id: str, row: Row) -> list[Edge]:
         """Return the edges into a copy, in the order of the source graph's; those into a branch not chosen are left out."""
-        dropped = None
+        untaken_fields = None
         if self._plan.types[source_id] == IF:
-            dropped = self._dropped_field(source_id, row)
-        found = []
+            untaken_fields = self._dropped_field(source_id, row)
+        edges = []
         for edge in self._plan.layout.inward[source_id]:
-            if dropped and edge.destination.field in dropped:
+            if untaken_fields and edge.destination.field in untaken_fields:
                 continue
             destination = EdgeConnection.model_construct(node_id=copy_id, field=edge.destination.field)
             for parent_copy in row.parents[edge.source.node_id]:
                 source = EdgeConnection.model_construct(node_id=parent_copy, field=edge.source.field)
-                found.append(Edge.model_construct(source=source, destination=destination))
-        return found
+                edges.append(Edge.model_construct(source=source, destination=destination))
+        return edges
 
     def _dropped_field(self, if_id: str, row: Row) -> set[str]:
         edge = self._plan.conditions[if_id]
@@ -381,9 +383,9 @@ class SessionProgress:
         path, iterators = self.path(copy_id), self._plan.iterators[source_id]
         if len(path) == len(iterators):
             return dict(zip(iterators, path, strict=True))
-        found: Indices = {}
+        parent_indices: Indices = {}
         for parent in parents:
-            found |= self._indices[parent]
+            parent_indices |= self._indices[parent]
         if self._plan.types[source_id] == ITERATE:
-            found[source_id] = path[-1]
-        return {iterator: found[iterator] for iterator in iterators if iterator in found}
+            parent_indices[source_id] = path[-1]
+        return {iterator: parent_indices[iterator] for iterator in iterators if iterator in parent_indices}

@@ -32,7 +32,7 @@ class GraphPlan:
         self.layout = Layout(graph)
         self.order = self.layout.order
         self.types = {node_id: node.get_type() for node_id, node in graph.nodes.items()}
-        self._place = {node_id: place for place, node_id in enumerate(self.order)}
+        self._place = {node_id: position for position, node_id in enumerate(self.order)}
         self.iterators: dict[str, tuple[str, ...]] = {}
         self.awaited: dict[str, tuple[str, ...]] = {}
         """Iterate nodes that must have run before a node can be copied, the innermost, which runs last, first."""
@@ -75,7 +75,7 @@ class GraphPlan:
         return awaited, awaited
 
     def _in_order(self, groups: list[tuple[str, ...]]) -> tuple[str, ...]:
-        return tuple(sorted({one for group in groups for one in group}, key=self._place.__getitem__))
+        return tuple(sorted({node_id for group in groups for node_id in group}, key=self._place.__getitem__))
 
     def gates_of(self, node_id: str) -> Iterator[Gate]:
         """Yield the gates that a node is behind, the innermost first."""
@@ -100,10 +100,10 @@ class GraphPlan:
             return outer
         return Gate(if_id, FIELDS[edge.destination.field], outer.depth + 1 if outer else 0)
 
-    def _innermost_common(self, one: Gate | None, other: Gate | None) -> Gate | None:
-        while one is not None and other is not None and one != other:
-            if one.depth >= other.depth:
-                one = self.gates.get(one.if_id)
+    def _innermost_common(self, gate: Gate | None, other: Gate | None) -> Gate | None:
+        while gate is not None and other is not None and gate != other:
+            if gate.depth >= other.depth:
+                gate = self.gates.get(gate.if_id)
             else:
                 other = self.gates.get(other.if_id)
-        return one if one == other else None
+        return gate if gate == other else None

@@ -78,7 +78,7 @@ def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
     order = _check_acyclic(nodes, with_edge)
     _check_types(nodes, edge)
     edges_in, edges_out = _by_node(with_edge)
-    collected = _collected(nodes, edges_in, order)
+    collected = _collector_types(nodes, edges_in, order)
     for node_id in (edge.source.node_id, destination.node_id):
         if nodes[node_id].get_type() == ITERATE and edges_in[node_id]:
             _check_iterate(nodes, edges_in, edges_out, collected, node_id)
@@ -87,9 +87,9 @@ def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
 
 
 def _check_ids(nodes: Nodes) -> None:
-    twice = [node_id for node_id, count in Counter(node.id for node in nodes.values()).items() if count > 1]
-    if twice:
-        message = f"Node ids must be unique: {', '.join(twice)}"
+    duplicates = [node_id for node_id, count in Counter(node.id for node in nodes.values()).items() if count > 1]
+    if duplicates:
+        message = f"Node ids must be unique: {', '.join(duplicates)}"
         raise DuplicateNodeIdError(message)
     for key, node in nodes.items():
         if key != node.id:
@@ -178,7 +178,7 @@ def _check_control(nodes: Nodes, edges: list[Edge], order: list[str]) -> None:
     if not control:
         return
     edges_in, edges_out = _by_node(edges)
-    collected = _collected(nodes, edges_in, order)
+    collected = _collector_types(nodes, edges_in, order)
     for node_id, kind in control.items():
         if kind == ITERATE:
             _check_iterate(nodes, edges_in, edges_out, collected, node_id)
@@ -197,48 +197,55 @@ def _check_iterate(
     if not types.is_list(collection):
         message = f"Invalid iterate node ({node_id}): Iterator input must be a collection"
         raise InvalidEdgeError(message)
-    given = types.elements(collection) or {Any}
+    item_types = types.elements(collection) or {Any}
     if nodes[inputs[0].source.node_id].get_type() == COLLECT:
-        given = collected[inputs[0].source.node_id] or {Any}
+        item_types = collected[inputs[0].source.node_id] or {Any}
     for edge in edges_out[node_id]:
         if edge.source.field != "item":
             continue
-        wanted = destination_type(nodes, edge)
-        if not all(types.compatible(element, wanted) for element in given):
+        input_type = destination_type(nodes, edge)
+        if not all(types.compatible(element, input_type) for element in item_types):
             message = f"Invalid iterate node ({node_id}): Iterator output must connect to an input of the element type ({edge})"
             raise InvalidEdgeError(message)
 
 
-def _collected(nodes: Nodes, edges_in: EdgesBy, order: list[str]) -> dict[str, set[Any]]:
+def _collector_types(nodes: Nodes, edges_in: EdgesBy, order: list[str]) -> dict[str, set[Any]]:
     """Return the types of what each collector collects, but for Any, with those of collectors that feed it.
 
     `order` has the nodes so that no edge points back.
     """
-    found: dict[str, set[Any]] = {}
+    types_by_collector: dict[str, set[Any]] = {}
     for node_id in order:
         if nodes[node_id].get_type() != COLLECT:
             continue
-        own: set[Any] = set()
+        item_types: set[Any] = set()
         for edge in edges_in[node_id]:
             if edge.destination.field == "item":
-                own |= types.roots(source_type(nodes, edge))
+                item_types |= types.roots(source_type(nodes, edge))
             elif edge.destination.field == "collection":
-                own |= found.get(edge.source.node_id) or types.elements(source_type(nodes, edge))
-        found[node_id] = own - {Any}
-    return found
+                item_types |= types_by_collector.get(edge.source.node_id) or types.elements(source_type(nodes, edge))
+        types_by_collector[node_id] = item_types - {Any}
+    return types_by_collector
 
 
-def _root(found: set[Any]) -> Any:
+def _root(candidates: set[Any]) -> Any:
     """Return the one type that all others are kinds of; None when there is no such type."""
-    return next((one for one in found if all(one == other or types.is_subclass(other, one) for other in found)), None)
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if all(candidate == other or types.is_subclass(other, candidate) for other in candidates)
+        ),
+        None,
+    )
 
 
-def _takes(wanted: Any, root: Any) -> bool:
+def _accepts(input_type: Any, root: Any) -> bool:
     """Whether an input of type `wanted` takes a list of `root`."""
-    if types.is_any(wanted):
+    if types.is_any(input_type):
         return True
     return any(
-        element is Any or element == root or types.is_subclass(root, element) for element in types.elements(wanted)
+        element is Any or element == root or types.is_subclass(root, element) for element in types.elements(input_type)
     )
 
 
@@ -250,22 +257,22 @@ def _check_collect(
         message = f"Invalid collect node ({node_id}): Collector must have at least one item or collection input edge"
         raise InvalidEdgeError(message)
     for edge in inputs:
-        given = source_type(nodes, edge)
-        if edge.destination.field == "collection" and not (types.holds_list(given) or types.is_any(given)):
+        output_type = source_type(nodes, edge)
+        if edge.destination.field == "collection" and not (types.holds_list(output_type) or types.is_any(output_type)):
             message = f"Invalid collect node ({node_id}): Collector collection input must be a collection ({edge})"
             raise InvalidEdgeError(message)
-    found = collected[node_id]
-    root = _root(found) if found else Any
+    item_types = collected[node_id]
+    root = _root(item_types) if item_types else Any
     if root is None:
         message = f"Invalid collect node ({node_id}): Collector inputs must be of a single type"
         raise InvalidEdgeError(message)
     for edge in edges_out[node_id]:
         if edge.source.field != "collection":
             continue
-        wanted = destination_type(nodes, edge)
-        if not (types.holds_list(wanted) or types.is_any(wanted)):
+        input_type = destination_type(nodes, edge)
+        if not (types.holds_list(input_type) or types.is_any(input_type)):
             message = f"Invalid collect node ({node_id}): Collector output must connect to a collection input ({edge})"
             raise InvalidEdgeError(message)
-        if not _takes(wanted, root):
+        if not _accepts(input_type, root):
             message = f"Invalid collect node ({node_id}): Collector output must connect to a collection of the same type ({edge})"
             raise InvalidEdgeError(message)

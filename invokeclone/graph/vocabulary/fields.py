@@ -50,14 +50,14 @@ __all__ = [
 ]
 
 
-def _listed(value: str | Iterable[str] | None) -> list[str] | None:
+def _as_list(value: str | Iterable[str] | None) -> list[str] | None:
     """One word or several, as a list."""
     if value is None:
         return None
     return [value] if isinstance(value, str) else list(value)
 
 
-def _given(**arguments: Any) -> dict[str, Any]:
+def _without_unset(**arguments: Any) -> dict[str, Any]:
     """Return the arguments that were really given."""
     return {name: value for name, value in arguments.items() if value is not PydanticUndefined and value is not None}
 
@@ -103,19 +103,19 @@ def InputField(  # noqa: N802 - third-party nodes call it by this name
     extra: dict[str, Any] = {"input": input.value, "field_kind": FieldKind.Input.value, "orig_required": required}
     if not required:
         extra["orig_default"] = to_jsonable_python(default_factory() if default_factory else default)
-    extra |= _given(
+    extra |= _without_unset(
         ui_type=ui_type,
         ui_component=ui_component,
         ui_hidden=ui_hidden,
         ui_order=ui_order,
         ui_choice_labels=ui_choice_labels,
-        ui_model_base=_listed(ui_model_base),
-        ui_model_type=_listed(ui_model_type),
-        ui_model_variant=_listed(ui_model_variant),
-        ui_model_format=_listed(ui_model_format),
-        ui_model_provider_id=_listed(ui_model_provider_id),
+        ui_model_base=_as_list(ui_model_base),
+        ui_model_type=_as_list(ui_model_type),
+        ui_model_variant=_as_list(ui_model_variant),
+        ui_model_format=_as_list(ui_model_format),
+        ui_model_provider_id=_as_list(ui_model_provider_id),
     )
-    limits = _given(
+    limits = _without_unset(
         title=title,
         description=description,
         pattern=pattern,
@@ -160,8 +160,8 @@ def OutputField(  # noqa: N802 - third-party nodes call it by this name
 ) -> Any:
     """Declare an output of a node."""
     extra: dict[str, Any] = {"field_kind": FieldKind.Output.value, "ui_hidden": ui_hidden}
-    extra |= _given(ui_type=ui_type, ui_order=ui_order)
-    limits = _given(
+    extra |= _without_unset(ui_type=ui_type, ui_order=ui_order)
+    limits = _without_unset(
         title=title,
         description=description,
         pattern=pattern,

@@ -28,7 +28,7 @@ ZIP: dict[int | str, dict[str, Any]] = {
 }
 
 
-class _ServedOnce(FileResponse):
+class _OneTimeFileResponse(FileResponse):
     """A file that is removed afterwards, also when the client goes away. It is sent whole: the rest would be lost."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,10 +60,10 @@ async def get_bulk_download_item(
 ) -> Response:
     """Fetch a zip file; it is removed once it was sent."""
     path = downloads.take(user, bulk_download_item_name)
-    return _ServedOnce(
+    return _OneTimeFileResponse(
         path,
         media_type="application/zip",
         filename=path.name,
         content_disposition_type="inline",
-        headers={"Cache-Control": responses.kept(needs.settings)},
+        headers={"Cache-Control": responses.cache_control(needs.settings)},
     )

@@ -40,13 +40,13 @@ from invokeclone.users import rights
 from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
-ROOM = "default"
+BULK_DOWNLOAD_ID = "default"
 """What every client waits in for its zip files."""
 
-AT_ONCE = 2
-MOST_WAITING = 32
-MOST_KEPT = 64
-KEPT_S = 24 * 3600
+MAX_CONCURRENT = 2
+MAX_PENDING = 32
+MAX_READY = 64
+RETENTION_S = 24 * 3600
 """Zip files that nobody fetches go after a day, or when there are more than `MOST_KEPT`."""
 
 PIECE = 1024 * 1024
@@ -58,12 +58,12 @@ MISSING_TEXT = "The files of these images are lost:"
 _log = log.get("images.downloads")
 
 
-class _Stopped(Exception):
+class _ServerStopping(Exception):
     """The server ends."""
 
 
 @dataclass(frozen=True)
-class _Zip:
+class _ZipFile:
     """A zip file that is being made or can be fetched."""
 
     item_id: str
@@ -77,7 +77,7 @@ class _Zip:
         return self.path.name
 
 
-class _Wanted(NamedTuple):
+class _ZipContents(NamedTuple):
     """What goes into a zip file: its entries with the places of their files, and names that no image has.
 
     The rest of a board is worth having without an image whose file is lost; of named images, each is wanted.
@@ -90,8 +90,8 @@ class _Wanted(NamedTuple):
 
 def clean_name(board_name: str) -> str:
     """Return the letters, digits, blanks, `_` and `-` of a board's name, no more of them than a file's name may be long."""
-    kept = "".join(letter for letter in board_name if letter.isalnum() or letter in " _-").strip()
-    return kept.encode()[:NAME_LENGTH].decode(errors="ignore").strip()
+    name = "".join(letter for letter in board_name if letter.isalnum() or letter in " _-").strip()
+    return name.encode()[:NAME_LENGTH].decode(errors="ignore").strip()
 
 
 class ImageDownloads:
@@ -102,8 +102,8 @@ class ImageDownloads:
         self._resources = resources
         self._folder = resources.settings.outputs_path / FOLDER
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ready: dict[str, _Zip] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._ready: dict[str, _ZipFile] = {}
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._stopping = threading.Event()
 
     async def start(self) -> None:
@@ -124,69 +124,69 @@ class ImageDownloads:
         """
         if not image_names and board_id is None:
             raise NothingToDownload
-        if len(self._tasks) >= MOST_WAITING or self._stopping.is_set():
+        if len(self._tasks) >= MAX_PENDING or self._stopping.is_set():
             raise TooManyDownloads
         async with self._resources.database.read() as connection:
             if board_id is None:
-                prefix, wanted = "", await _named(connection, user, image_names or [])
+                prefix, contents = "", await _contents_by_name(connection, user, image_names or [])
             else:
-                prefix, wanted = await _of_board(connection, user, board_id)
-                _check_number(len(wanted.entries), self._resources.settings.limits.download_images)
+                prefix, contents = await _contents_of_board(connection, user, board_id)
+                _check_number(len(contents.entries), self._resources.settings.limits.download_images)
         item_id = f"{prefix}{uuid4()}"
-        made = _Zip(item_id, user.user_id, self._folder / f"{item_id}.zip")
-        task = asyncio.create_task(self._make(made, wanted), name=f"zip {item_id}")
+        zip_file = _ZipFile(item_id, user.user_id, self._folder / f"{item_id}.zip")
+        task = asyncio.create_task(self._make(zip_file, contents), name=f"zip {item_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return made.name
+        return zip_file.name
 
     def take(self, user: User, name: str) -> Path:
         """Return where a zip file lies, for the one time that it is served; the caller removes it.
 
         Raises DownloadNotFound, NotYourDownload.
         """
-        found = self._ready.get(name)
-        if found is None:
+        zip_file = self._ready.get(name)
+        if zip_file is None:
             raise DownloadNotFound(name)
-        if not rights.owns(user, found.user_id):
+        if not rights.owns(user, zip_file.user_id):
             raise NotYourDownload(name)
         del self._ready[name]
-        return found.path
+        return zip_file.path
 
-    async def _make(self, made: _Zip, wanted: _Wanted) -> None:
+    async def _make(self, zip_file: _ZipFile, contents: _ZipContents) -> None:
         """Make one zip file and tell how it went."""
-        told = {
-            "bulk_download_id": ROOM,
-            "bulk_download_item_id": made.item_id,
-            "bulk_download_item_name": made.name,
-            "user_id": made.user_id,
+        event_fields = {
+            "bulk_download_id": BULK_DOWNLOAD_ID,
+            "bulk_download_item_id": zip_file.item_id,
+            "bulk_download_item_name": zip_file.name,
+            "user_id": zip_file.user_id,
         }
         events = self._resources.events
         async with self._slots:
             if self._stopping.is_set():
                 return
-            events.emit(BulkDownloadStartedEvent(**told))
+            events.emit(BulkDownloadStartedEvent(**event_fields))
             try:
-                await in_thread(self._write, made.path, wanted)
-            except _Stopped:
+                await in_thread(self._write, zip_file.path, contents)
+            except _ServerStopping:
                 return
             except (ImageNotFound, OSError) as error:
                 text = _reason(error)
-                _log.warning("the zip file %s was not made: %s", made.name, text)
-                events.emit(BulkDownloadErrorEvent(**told, error=text))
+                _log.warning("the zip file %s was not made: %s", zip_file.name, text)
+                events.emit(BulkDownloadErrorEvent(**event_fields, error=text))
                 return
             await in_thread(_remove, self._forget_old())
-            self._ready[made.name] = made
-            events.emit(BulkDownloadCompleteEvent(**told))
+            self._ready[zip_file.name] = zip_file
+            events.emit(BulkDownloadCompleteEvent(**event_fields))
 
-    def _write(self, path: Path, wanted: _Wanted) -> None:
+    def _write(self, path: Path, contents: _ZipContents) -> None:
         """Write the entries, uncompressed as pictures are packed already; what is lost of a board is listed in a text."""
-        if wanted.missing:
-            raise ImageNotFound(wanted.missing[0])
+        if contents.missing:
+            raise ImageNotFound(contents.missing[0])
         part = path.with_suffix(".part")
         make_folder(path.parent)
         try:
             with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-                lost = self._add_all(archive, wanted)
+                lost = self._add_all(archive, contents)
                 if lost:
                     archive.writestr(MISSING, "\n".join([MISSING_TEXT, *lost, ""]))
                     _log.warning("the files of %d images are lost; %s lists them", len(lost), path.name)
@@ -195,34 +195,34 @@ class ImageDownloads:
             part.unlink(missing_ok=True)
             raise
 
-    def _add_all(self, archive: zipfile.ZipFile, wanted: _Wanted) -> list[str]:
+    def _add_all(self, archive: zipfile.ZipFile, contents: _ZipContents) -> list[str]:
         """Add every entry; return those whose files are lost. Raises FileNotFoundError when all are, or none may be."""
-        lost = []
-        for entry, place in wanted.entries.items():
+        missing = []
+        for entry, location in contents.entries.items():
             try:
-                self._add(archive, entry, files.full_path(self._resources.settings, place))
+                self._add(archive, entry, files.full_path(self._resources.settings, location))
             except FileNotFoundError:
-                lost.append(entry)
-                if not wanted.as_far_as_there or len(lost) == len(wanted.entries):
+                missing.append(entry)
+                if not contents.as_far_as_there or len(missing) == len(contents.entries):
                     raise
-        return lost
+        return missing
 
     def _add(self, archive: zipfile.ZipFile, entry: str, path: Path) -> None:
-        described = zipfile.ZipInfo.from_file(path, entry, strict_timestamps=False)
-        with path.open("rb") as source, archive.open(described, "w") as target:
+        info = zipfile.ZipInfo.from_file(path, entry, strict_timestamps=False)
+        with path.open("rb") as source, archive.open(info, "w") as target:
             while piece := source.read(PIECE):
                 if self._stopping.is_set():
-                    raise _Stopped
+                    raise _ServerStopping
                 target.write(piece)
 
     def _forget_old(self) -> list[Path]:
         """Forget zip files that nobody fetched, so that there is room for one more; return where they lie."""
-        limit = time.monotonic() - KEPT_S
-        fresh = [one for one in self._ready.values() if one.made >= limit]
-        kept = fresh[max(0, len(fresh) - MOST_KEPT + 1) :]
-        gone = [one.path for one in self._ready.values() if one not in kept]
-        self._ready = {one.name: one for one in kept}
-        return gone
+        oldest = time.monotonic() - RETENTION_S
+        fresh = [zip_file for zip_file in self._ready.values() if zip_file.made >= oldest]
+        remaining = fresh[max(0, len(fresh) - MAX_READY + 1) :]
+        evicted = [zip_file.path for zip_file in self._ready.values() if zip_file not in remaining]
+        self._ready = {zip_file.name: zip_file for zip_file in remaining}
+        return evicted
 
 
 def _remove(paths: list[Path]) -> None:
@@ -237,30 +237,32 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-async def _named(connection: AsyncConnection, user: User, names: Sequence[str]) -> _Wanted:
+async def _contents_by_name(connection: AsyncConnection, user: User, names: Sequence[str]) -> _ZipContents:
     """Find the named images. Raises ImageNotYours."""
     allowed = await access.readable(connection, user, access.IMAGES, names)
     if allowed.refused:
         raise ImageNotYours(allowed.refused[0])
-    entries = await store.filed(connection, names=allowed.names)
-    found = {place.name for place in entries.values()}
-    return _Wanted(entries, [name for name in allowed.names if name not in found])
+    entries = await store.image_locations(connection, names=allowed.names)
+    existing = {location.name for location in entries.values()}
+    return _ZipContents(entries, [name for name in allowed.names if name not in existing])
 
 
-async def _of_board(connection: AsyncConnection, user: User, board_id: str) -> tuple[str, _Wanted]:
+async def _contents_of_board(connection: AsyncConnection, user: User, board_id: str) -> tuple[str, _ZipContents]:
     """Find what the gallery shows of a board ("none": of no board), and what its zip file's name begins with.
 
     Raises BoardNotFound, NotYourBoard.
     """
     owner = await access.list_owner(connection, user, board_id)
     board_name = UNCATEGORIZED if board_id == NO_BOARD else await store.board_name(connection, board_id)
-    entries = await store.filed(connection, on=ImageFilter(board_id=board_id, is_intermediate=False, owner=owner))
+    entries = await store.image_locations(
+        connection, on=ImageFilter(board_id=board_id, is_intermediate=False, owner=owner)
+    )
     prefix = clean_name(board_name)
-    return f"{prefix}_" if prefix else "", _Wanted(entries, [], as_far_as_there=True)
+    return f"{prefix}_" if prefix else "", _ZipContents(entries, [], as_far_as_there=True)
 
 
-def _check_number(number: int, most: int) -> None:
-    if number > most:
+def _check_number(number: int, limit: int) -> None:
+    if number > limit:
         raise Unprocessable(
-            f"the board has {number} images, more than the {most} of one zip file (setting limits.download_images)"
+            f"the board has {number} images, more than the {limit} of one zip file (setting limits.download_images)"
         )

@@ -11,7 +11,7 @@ from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.json_text import NotStorable, decode_text
 
 
-class _Exposed(BaseModel):
+class _ExposedField(BaseModel):
     nodeId: str  # noqa: N815  (the wire's word)
     fieldName: str  # noqa: N815
 
@@ -31,7 +31,7 @@ class _Workflow(BaseModel):
     contact: str
     tags: str
     notes: str
-    exposedFields: list[_Exposed]  # noqa: N815
+    exposedFields: list[_ExposedField]  # noqa: N815
     meta: _Meta
     nodes: list[dict[str, JsonValue]]
     edges: list[dict[str, JsonValue]]
@@ -40,10 +40,10 @@ class _Workflow(BaseModel):
 
 def metadata(text: str | None, limits: Limits) -> str | None:
     """Return `text` if it is a JSON object."""
-    return text if text is not None and isinstance(_parsed(text, limits), dict) else None
+    return text if text is not None and isinstance(_parse(text, limits), dict) else None
 
 
-def sent_metadata(text: str, limits: Limits) -> str | None:
+def parse_form_metadata(text: str, limits: Limits) -> str | None:
     """Return the metadata of a form if they are a JSON object. Raises NotStorable and TooLarge, as every JSON of clients does."""
     try:
         return text if isinstance(decode_text(text, limits), dict) else None
@@ -56,7 +56,7 @@ def workflow(text: str | None, limits: Limits) -> str | None:
     if text is None:
         return None
     try:
-        _Workflow.model_validate(_parsed(text, limits))
+        _Workflow.model_validate(_parse(text, limits))
     except ValidationError:
         return None
     return text
@@ -64,13 +64,13 @@ def workflow(text: str | None, limits: Limits) -> str | None:
 
 def graph(text: str | None, limits: Limits) -> str | None:
     """Return `text` if it is an object with nodes and edges."""
-    value = None if text is None else _parsed(text, limits)
+    value = None if text is None else _parse(text, limits)
     if isinstance(value, dict) and isinstance(value.get("nodes"), dict) and isinstance(value.get("edges"), list):
         return text
     return None
 
 
-def _parsed(text: str, limits: Limits) -> object:
+def _parse(text: str, limits: Limits) -> object:
     """Return what `text` says, None if it is no JSON that a client could send."""
     try:
         return decode_text(text, limits)
@@ -78,22 +78,22 @@ def _parsed(text: str, limits: Limits) -> object:
         return None
 
 
-def kept(found: dict[str, str], given_metadata: str | None, limits: Limits) -> dict[str, str]:
+def valid_texts(embedded_texts: dict[str, str], form_metadata: str | None, limits: Limits) -> dict[str, str]:
     """Return those texts of a picture that have the right form; `given_metadata` stands in for the picture's own.
 
     Raises NotStorable and TooLarge for the latter.
     """
     checked = {
-        METADATA: metadata(found.get(METADATA), limits)
-        if given_metadata is None
-        else sent_metadata(given_metadata, limits),
-        WORKFLOW: workflow(found.get(WORKFLOW), limits),
-        GRAPH: graph(found.get(GRAPH), limits),
+        METADATA: metadata(embedded_texts.get(METADATA), limits)
+        if form_metadata is None
+        else parse_form_metadata(form_metadata, limits),
+        WORKFLOW: workflow(embedded_texts.get(WORKFLOW), limits),
+        GRAPH: graph(embedded_texts.get(GRAPH), limits),
     }
     return {key: text for key, text in checked.items() if text is not None}
 
 
 def texts(metadata_json: str | None, workflow_json: str | None, graph_json: str | None) -> dict[str, str]:
     """Return the texts to embed, without those that are None."""
-    given = {METADATA: metadata_json, WORKFLOW: workflow_json, GRAPH: graph_json}
-    return {key: text for key, text in given.items() if text is not None}
+    values = {METADATA: metadata_json, WORKFLOW: workflow_json, GRAPH: graph_json}
+    return {key: text for key, text in values.items() if text is not None}

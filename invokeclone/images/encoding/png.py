@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 
 METADATA = "invokeai_metadata"
 WORKFLOW = "invokeai_workflow"
@@ -21,7 +21,7 @@ GRAPH = "invokeai_graph"
 
 FAST_LEVEL = 1
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
+COLOR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}
 WRITABLE = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 UP_FILTER = b"\x02"
 HEADER = struct.Struct(">IIBBBBB")
@@ -35,14 +35,14 @@ def encode(image: Image.Image, level: int, texts: Mapping[str, str]) -> bytes:
 
     Modes that PNG does not have (CMYK, LAB, HSV, YCbCr) become RGB, F becomes L, I becomes 16 bits.
     """
-    picture = storable(image)
-    if level == FAST_LEVEL and picture.mode in COLOUR_TYPES and "transparency" not in picture.info:
-        return _encode_fast(picture, texts)
+    converted = storable(image)
+    if level == FAST_LEVEL and converted.mode in COLOR_TYPES and "transparency" not in converted.info:
+        return _encode_fast(converted, texts)
     info = PngInfo()
     for key, text in texts.items():
         info.add_text(key, text)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=level, pnginfo=info, icc_profile=None)
+    converted.save(buffer, "PNG", compress_level=level, pnginfo=info, icc_profile=None)
     return buffer.getvalue()
 
 
@@ -64,11 +64,11 @@ def _encode_fast(image: Image.Image, texts: Mapping[str, str]) -> bytes:
     stride = len(pixels) // image.height
     packer = zlib.compressobj(FAST_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, zlib.Z_RLE)
     rows = b"".join([UP_FILTER + pixels[start : start + stride] for start in range(0, len(pixels), stride)])
-    header = HEADER.pack(image.width, image.height, 8, COLOUR_TYPES[image.mode], 0, 0, 0)
+    header = HEADER.pack(image.width, image.height, 8, COLOR_TYPES[image.mode], 0, 0, 0)
     return _assemble(header, packer.compress(rows) + packer.flush(), texts)
 
 
-def copied(data: bytes, texts: Mapping[str, str]) -> bytes | None:
+def copy_with_texts(data: bytes, texts: Mapping[str, str]) -> bytes | None:
     """Return the PNG in `data` with its pixels as they are packed, and `texts` in place of all its other chunks.
 
     None when that would not keep the picture: other bit depths than 8, palettes, transparent colours, animations, no PNG.
@@ -87,8 +87,8 @@ def copied(data: bytes, texts: Mapping[str, str]) -> bytes | None:
             return None
     if len(header) != HEADER.size or not packed:
         return None
-    depth, colour_type = header[8], header[9]
-    if depth != 8 or colour_type not in COLOUR_TYPES.values():  # noqa: PLR2004
+    depth, color_type = header[8], header[9]
+    if depth != 8 or color_type not in COLOR_TYPES.values():  # noqa: PLR2004
         return None
     return _assemble(header, b"".join(packed), texts)
 
@@ -126,12 +126,12 @@ def _text_chunk(key: str, text: str) -> bytes:
         return _chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode())
 
 
-def embedded(image: Image.Image) -> dict[str, str]:
+def texts_of(image: Image.Image) -> dict[str, str]:
     """Return those of the three texts that an opened picture holds."""
     return {key: str(image.info[key]) for key in (METADATA, WORKFLOW, GRAPH) if key in image.info}
 
 
-def read_embedded(path: Path) -> dict[str, str]:
+def read_embedded_texts(path: Path) -> dict[str, str]:
     """Return those of the three texts that the file holds; its pixels are not read. Raises OSError."""
-    with open_own(path) as image:
-        return embedded(image)
+    with open_stored_image(path) as image:
+        return texts_of(image)

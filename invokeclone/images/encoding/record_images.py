@@ -35,7 +35,7 @@ class StoredThumbnail(NamedTuple):
     """Whether it comes with the application, so that everybody may see it."""
 
 
-def mark() -> str:
+def new_version() -> str:
     """Return a new mark."""
     return secrets.token_hex(8)
 
@@ -47,17 +47,17 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
     return await in_thread(lambda: files.thumbnail(intake.decode(data, limits)))
 
 
-async def keep(folder: Path, record_id: str, webp: bytes) -> None:
+async def save(folder: Path, record_id: str, webp: bytes) -> None:
     """Write the picture of a record, in place of the one it has."""
     await in_thread(lambda: write_file(_file(folder, record_id), webp))
 
 
-async def drop(folder: Path, record_id: str) -> None:
+async def remove(folder: Path, record_id: str) -> None:
     """Remove the picture of a record; it need not have one."""
     await in_thread(lambda: remove_file(_file(folder, record_id)))
 
 
-async def stored(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
+async def find(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
     """Return where the thumbnail of a record lies; raises NoThumbnail."""
     path = _file(folder, record_id)
     if not await in_thread(path.is_file):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from invokeclone.images import responses
 from invokeclone.images.gallery import store
 from invokeclone.images.gallery.schemas import GalleryItem, GalleryItemNames, GalleryItemNamesResult
-from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
+from invokeclone.images.lists.parameters import Limit, ListFilter, Offset, Origin
 from invokeclone.kit.paging import OffsetPaginatedResults
 from invokeclone.kit.requests import Needs, Reads
 
@@ -18,10 +18,10 @@ Date = Annotated[str | None, Query(description="Only what was made on this day i
 
 @router.get("/items/", response_model=OffsetPaginatedResults[GalleryItem])
 async def list_gallery_items(
-    source: Reads, wanted: Wanted, offset: Offset, origin: Origin = None, limit: Limit = 10
+    source: Reads, image_filter: ListFilter, offset: Offset, origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List images and videos, a page at a time."""
-    page = await store.page_json(source, wanted.model_copy(update={"origin": origin}), offset, limit)
+    page = await store.page_json(source, image_filter.model_copy(update={"origin": origin}), offset, limit)
     return Response(page, media_type="application/json")
 
 
@@ -30,20 +30,22 @@ async def list_gallery_item_names(
     request: Request,
     needs: Needs,
     source: Reads,
-    wanted: Wanted,
+    image_filter: ListFilter,
     origin: Origin = None,
     created_date: Date = None,
 ) -> Response:
     """List the names of all images and videos, in the order of the list."""
-    wanted = wanted.model_copy(update={"origin": origin, "created_date": created_date})
-    listed = await store.names_json(source, wanted, "item_names")
+    image_filter = image_filter.model_copy(update={"origin": origin, "created_date": created_date})
+    listed = await store.names_json(source, image_filter, "item_names")
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)
 
 
 @router.get("/items/names", response_model=GalleryItemNamesResult)
 async def get_gallery_item_names(
-    request: Request, needs: Needs, source: Reads, wanted: Wanted, origin: Origin = None
+    request: Request, needs: Needs, source: Reads, image_filter: ListFilter, origin: Origin = None
 ) -> Response:
     """List kinds and names of all images and videos, in the order of the list; `item_names` is shorter."""
-    listed = await store.names_json(source, wanted.model_copy(update={"origin": origin}), "items", with_kinds=True)
+    listed = await store.names_json(
+        source, image_filter.model_copy(update={"origin": origin}), "items", with_kinds=True
+    )
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)

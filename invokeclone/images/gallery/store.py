@@ -11,44 +11,46 @@ from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.lists import names as lists
 from invokeclone.images.lists import ordered, search
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.sql.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import PreparedStatement, Source
 
-BOTH = (IMAGES, VIDEOS)
-_SHOWN = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
+ALL_KINDS = (IMAGES, VIDEOS)
+_SHARED_FIELDS = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
 
 
-@lru_cache(maxsize=store.SHAPES)
+@lru_cache(maxsize=store.STATEMENT_CACHE_SIZE)
 def page_refs(
-    wanted: ImageFilter, *, backwards: bool = False, from_day: bool = False
+    image_filter: ImageFilter, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds kinds and names of a `late.Part`, without or with a day."""
-    listed = ordered.listed(wanted, BOTH, backwards=backwards, from_day=from_day)
+    listed = ordered.select_ordered(image_filter, ALL_KINDS, backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
     )
 
 
-@lru_cache(maxsize=store.SHAPES)
-def _prepared_refs(wanted: ImageFilter, *, backwards: bool, from_day: bool) -> Prepared:
-    return Prepared(page_refs(wanted, backwards=backwards, from_day=from_day))
+@lru_cache(maxsize=store.STATEMENT_CACHE_SIZE)
+def _prepare_refs(image_filter: ImageFilter, *, backwards: bool, from_day: bool) -> PreparedStatement:
+    return PreparedStatement(page_refs(image_filter, backwards=backwards, from_day=from_day))
 
 
-def all_names(wanted: ImageFilter, kinds: tuple[MediaKind, ...] = BOTH, *, with_kinds: bool = False) -> Select[Any]:
+def all_names(
+    image_filter: ImageFilter, kinds: tuple[MediaKind, ...] = ALL_KINDS, *, with_kinds: bool = False
+) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order (or kinds and names), and their number."""
-    listed = ordered.listed(wanted, kinds).subquery()
+    listed = ordered.select_ordered(image_filter, kinds).subquery()
     item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
-    return lists.gathered(listed, item)
+    return lists.json_array_statement(listed, item)
 
 
-@lru_cache(maxsize=store.SHAPES)
-def _prepared_names(wanted: ImageFilter, kinds: tuple[MediaKind, ...], *, with_kinds: bool) -> Prepared:
-    return Prepared(all_names(wanted, kinds, with_kinds=with_kinds))
+@lru_cache(maxsize=store.STATEMENT_CACHE_SIZE)
+def _prepare_names(image_filter: ImageFilter, kinds: tuple[MediaKind, ...], *, with_kinds: bool) -> PreparedStatement:
+    return PreparedStatement(all_names(image_filter, kinds, with_kinds=with_kinds))
 
 
-_ANY_VIDEO = Prepared(select(VIDEOS.name).limit(literal_column("1")))
+_ANY_VIDEO = PreparedStatement(select(VIDEOS.name).limit(literal_column("1")))
 
 
-async def _there(source: Source, kinds: tuple[MediaKind, ...]) -> tuple[MediaKind, ...]:
+async def _nonempty_kinds(source: Source, kinds: tuple[MediaKind, ...]) -> tuple[MediaKind, ...]:
     """Return the kinds without videos where there are none at all: merging them costs as much as reading the images."""
     if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(source) is None:
         return tuple(kind for kind in kinds if kind is not VIDEOS)
@@ -57,33 +59,35 @@ async def _there(source: Source, kinds: tuple[MediaKind, ...]) -> tuple[MediaKin
 
 async def names_json(
     source: Source,
-    wanted: ImageFilter,
+    image_filter: ImageFilter,
     key: str,
-    kinds: tuple[MediaKind, ...] = BOTH,
+    kinds: tuple[MediaKind, ...] = ALL_KINDS,
     *,
     with_kinds: bool = False,
 ) -> list[bytes]:
     """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces to be joined."""
-    kinds = await _there(source, kinds)
-    starred = await store.count_starred(source, wanted, kinds)
-    statement = _prepared_names(wanted, kinds, with_kinds=with_kinds)
+    kinds = await _nonempty_kinds(source, kinds)
+    starred = await store.count_starred(source, image_filter, kinds)
+    statement = _prepare_names(image_filter, kinds, with_kinds=with_kinds)
     return await lists.document(source, statement, key, starred)
 
 
-async def page_json(source: Source, wanted: ImageFilter, offset: int, limit: int) -> bytes:
+async def page_json(source: Source, image_filter: ImageFilter, offset: int, limit: int) -> bytes:
     """Return a page as the JSON of `OffsetPaginatedResults[GalleryItem]`."""
-    total = sum([await store.count(source, wanted, kind) for kind in BOTH])
-    refs = await _page_refs(source, wanted, offset, limit, total) if offset < total and limit else []
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for kind in BOTH:
-        found |= await _items(source, kind, [name for word, name in refs if word == kind.word])
-    return orjson.dumps({"limit": limit, "offset": offset, "total": total, "items": [found[ref] for ref in refs]})
+    total = sum([await store.count(source, image_filter, kind) for kind in ALL_KINDS])
+    refs = await _page_refs(source, image_filter, offset, limit, total) if offset < total and limit else []
+    items: dict[tuple[str, str], dict[str, Any]] = {}
+    for kind in ALL_KINDS:
+        items |= await _items(source, kind, [name for type_name, name in refs if type_name == kind.word])
+    return orjson.dumps({"limit": limit, "offset": offset, "total": total, "items": [items[ref] for ref in refs]})
 
 
-async def _page_refs(source: Source, wanted: ImageFilter, offset: int, limit: int, total: int) -> list[tuple[str, str]]:
+async def _page_refs(
+    source: Source, image_filter: ImageFilter, offset: int, limit: int, total: int
+) -> list[tuple[str, str]]:
     """Return kinds and names of a page of a list of `total` things."""
-    part = await store.page_part(source, wanted, BOTH, offset, limit, total)
-    statement = _prepared_refs(search.for_a_page(wanted), backwards=part.backwards, from_day=part.day is not None)
+    part = await store.page_part(source, image_filter, ALL_KINDS, offset, limit, total)
+    statement = _prepare_refs(search.for_page(image_filter), backwards=part.backwards, from_day=part.day is not None)
     rows = await statement.rows(source, **part.values)
     return [(kind, name) for *_, name, kind in (reversed(rows) if part.backwards else rows)]
 
@@ -101,6 +105,6 @@ async def _items(source: Source, kind: MediaKind, names: list[str]) -> dict[tupl
             "category": record[f"{kind.word}_category"],
             "duration": record.get("duration"),
             "fps": record.get("fps"),
-            **{key: record[key] for key in _SHOWN},
+            **{key: record[key] for key in _SHARED_FIELDS},
         }
     return items

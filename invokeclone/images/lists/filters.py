@@ -8,44 +8,49 @@ from invokeclone.images.lists import search
 from invokeclone.images.schemas import NO_BOARD, ImageFilter
 
 
-def are_assets(wanted: ImageFilter, kind: MediaKind) -> bool:
+def are_assets(image_filter: ImageFilter, kind: MediaKind) -> bool:
     """Return whether a list of everybody's holds images of other categories than the general one alone, and not of one board.
 
     Few images are assets: they have an index of their own, and a list of them does not go through all others.
     """
-    if kind is not IMAGES or wanted.categories is None or wanted.owner is not None:
+    if kind is not IMAGES or image_filter.categories is None or image_filter.owner is not None:
         return False
-    return ImageCategory.GENERAL not in wanted.categories and wanted.board_id in (None, NO_BOARD)
+    return ImageCategory.GENERAL not in image_filter.categories and image_filter.board_id in (None, NO_BOARD)
 
 
-def conditions(wanted: ImageFilter, kind: MediaKind = IMAGES) -> list[ColumnElement[bool]]:
+def conditions(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> list[ColumnElement[bool]]:
     """Return what is true of everything in a list."""
-    found = _on_board(wanted, kind)
-    if wanted.owner is not None:
-        found += [kind.user_id == wanted.owner, kind.owned]
-    if wanted.is_intermediate is not None:
-        found.append(kind.table.c.is_intermediate == wanted.is_intermediate)
-    if wanted.categories is not None:
-        found.append(kind.category.in_(wanted.categories))
-    if wanted.origin is not None:
-        found.append(kind.origin == wanted.origin)
-    if wanted.created_date is not None:
+    clauses = _on_board(image_filter, kind)
+    if image_filter.owner is not None:
+        clauses += [kind.user_id == image_filter.owner, kind.owned]
+    if image_filter.is_intermediate is not None:
+        clauses.append(kind.table.c.is_intermediate == image_filter.is_intermediate)
+    if image_filter.categories is not None:
+        clauses.append(kind.category.in_(image_filter.categories))
+    if image_filter.origin is not None:
+        clauses.append(kind.origin == image_filter.origin)
+    if image_filter.created_date is not None:
         # A time goes on after its date with a blank, and "!" is what comes after a blank.
-        found.append(kind.table.c.created_at.between(f"{wanted.created_date} ", f"{wanted.created_date}!"))
-    if wanted.text_query and kind is IMAGES:
-        found = [search.candidates(wanted.text_query), *map(search.unindexed, found)]
-    if wanted.search_term:
-        found.append(_mentions(wanted.search_term, kind))
-    return found
+        clauses.append(
+            kind.table.c.created_at.between(f"{image_filter.created_date} ", f"{image_filter.created_date}!")
+        )
+    if image_filter.text_query and kind is IMAGES:
+        clauses = [search.candidates(image_filter.text_query), *map(search.without_index, clauses)]
+    if image_filter.search_term:
+        clauses.append(_mentions(image_filter.search_term, kind))
+    return clauses
 
 
-def _on_board(wanted: ImageFilter, kind: MediaKind) -> list[ColumnElement[bool]]:
-    if wanted.board_id is not None and wanted.board_id != NO_BOARD:
-        return [kind.board_id == wanted.board_id]
-    on_none: list[ColumnElement[bool]] = [kind.board_id.is_(None)] if wanted.board_id == NO_BOARD else []
-    if not are_assets(wanted, kind):
-        return on_none
-    return [kind.category != literal_column(f"'{ImageCategory.GENERAL.value}'"), *map(search.unindexed, on_none)]
+def _on_board(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[bool]]:
+    if image_filter.board_id is not None and image_filter.board_id != NO_BOARD:
+        return [kind.board_id == image_filter.board_id]
+    without_board: list[ColumnElement[bool]] = [kind.board_id.is_(None)] if image_filter.board_id == NO_BOARD else []
+    if not are_assets(image_filter, kind):
+        return without_board
+    return [
+        kind.category != literal_column(f"'{ImageCategory.GENERAL.value}'"),
+        *map(search.without_index, without_board),
+    ]
 
 
 def _mentions(term: str, kind: MediaKind) -> ColumnElement[bool]:

@@ -13,10 +13,10 @@ from invokeclone.images.kinds import MediaKind
 from invokeclone.images.lists import filters
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.sql.prepared import Prepared, Source, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
 from invokeclone.tables import day_counts
 
-FAR = 20_000
+DEEP_OFFSET = 20_000
 """Entries that are skipped one by one: two milliseconds. With more starred ones than this their days are not looked up."""
 
 _AFTER_ALL = "\U0010ffff"
@@ -40,34 +40,36 @@ class ListPart(NamedTuple):
         return {"skip": self.skip, "take": self.take} | ({} if self.day is None else {"day": self.day})
 
 
-def nearer(total: int, offset: int, limit: int) -> ListPart:
+def part_from_nearer_end(total: int, offset: int, limit: int) -> ListPart:
     """Return how to read a page, from the nearer end of its list: skipping costs."""
-    left = max(total - offset, 0)
-    if offset > left:
-        return ListPart(backwards=True, skip=max(left - limit, 0), take=min(limit, left))
+    remaining = max(total - offset, 0)
+    if offset > remaining:
+        return ListPart(backwards=True, skip=max(remaining - limit, 0), take=min(limit, remaining))
     return ListPart(backwards=False, skip=offset, take=limit)
 
 
-def newest_first(wanted: ImageFilter, *, backwards: bool) -> bool:
+def newest_first(image_filter: ImageFilter, *, backwards: bool) -> bool:
     """Return whether a list that is read from its start (or `backwards` from its end) comes newest first."""
-    return (wanted.order_dir is SQLiteDirection.Descending) is not backwards
+    return (image_filter.order_dir is SQLiteDirection.Descending) is not backwards
 
 
-def told_by_days(wanted: ImageFilter) -> bool:
+def has_day_counts(image_filter: ImageFilter) -> bool:
     """Return whether the counts of days are of what is in the list."""
-    filtered = (wanted.board_id, wanted.origin, wanted.created_date, wanted.search_term)
-    return wanted.is_intermediate is False and not any(one is not None for one in filtered)
+    criteria = (image_filter.board_id, image_filter.origin, image_filter.created_date, image_filter.search_term)
+    return image_filter.is_intermediate is False and not any(value is not None for value in criteria)
 
 
-def conditions(wanted: ImageFilter, kind: MediaKind, *, backwards: bool) -> list[ColumnElement[bool]]:
+def conditions(image_filter: ImageFilter, kind: MediaKind, *, backwards: bool) -> list[ColumnElement[bool]]:
     """Return what is true of the part of a list from the day `day` on; nothing of it is starred where that comes first."""
-    made, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
-    reached = made < day.concat(_AFTER_ALL) if newest_first(wanted, backwards=backwards) else made >= day
-    return [kind.table.c.starred == literal_column("0"), reached] if wanted.starred_first else [reached]
+    created_at, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
+    since_day = (
+        created_at < day.concat(_AFTER_ALL) if newest_first(image_filter, backwards=backwards) else created_at >= day
+    )
+    return [kind.table.c.starred == literal_column("0"), since_day] if image_filter.starred_first else [since_day]
 
 
-async def from_day(
-    source: Source, wanted: ImageFilter, kinds: tuple[MediaKind, ...], part: ListPart, *, of: int, starred: int
+async def skip_to_day(
+    source: Source, image_filter: ImageFilter, kinds: tuple[MediaKind, ...], part: ListPart, *, of: int, starred: int
 ) -> ListPart:
     """Return the part of a list of so many things (`of`), of which `starred` come first, as one from a day on.
 
@@ -75,36 +77,38 @@ async def from_day(
     """
     ahead = 0 if part.backwards else starred
     reaches_starred = part.skip < ahead or (part.backwards and part.skip + part.take > of - starred)
-    if starred > FAR or reaches_starred:
+    if starred > DEEP_OFFSET or reaches_starred:
         return part
-    found = await _reached(wanted, kinds, backwards=part.backwards).first(source, skip=part.skip - ahead)
-    if found is None:
+    row = await _day_at_offset(image_filter, kinds, backwards=part.backwards).first(source, skip=part.skip - ahead)
+    if row is None:
         return part
-    day, before = found
+    day, before = row
     return part._replace(skip=part.skip - ahead - before, day=day)
 
 
 @lru_cache(maxsize=128)
-def _reached(wanted: ImageFilter, kinds: tuple[MediaKind, ...], *, backwards: bool) -> Prepared:
+def _day_at_offset(image_filter: ImageFilter, kinds: tuple[MediaKind, ...], *, backwards: bool) -> PreparedStatement:
     """Return the statement for the last day before which at most `skip` things that are not starred come, and for how many do."""
     day, number = day_counts.c.created_date, day_counts.c.number
-    made = select(day.label("day"), number.label("number")).where(day_counts.c.kind.in_([kind.word for kind in kinds]))
-    if wanted.categories is not None:
-        made = made.where(day_counts.c.category.in_(wanted.categories))
-    if wanted.owner is not None:
-        made = made.where(day_counts.c.user_id == wanted.owner)
-    ahead = [_starred(wanted, kind) for kind in kinds] if wanted.starred_first else []
-    every = union_all(made, *ahead).subquery()
-    days = select(every.c.day, func.sum(every.c.number).label("number")).group_by(every.c.day).subquery()
-    order = days.c.day.desc() if newest_first(wanted, backwards=backwards) else days.c.day
+    counts = select(day.label("day"), number.label("number")).where(
+        day_counts.c.kind.in_([kind.word for kind in kinds])
+    )
+    if image_filter.categories is not None:
+        counts = counts.where(day_counts.c.category.in_(image_filter.categories))
+    if image_filter.owner is not None:
+        counts = counts.where(day_counts.c.user_id == image_filter.owner)
+    ahead = [_days_of_starred(image_filter, kind) for kind in kinds] if image_filter.starred_first else []
+    all_counts = union_all(counts, *ahead).subquery()
+    days = select(all_counts.c.day, func.sum(all_counts.c.number).label("number")).group_by(all_counts.c.day).subquery()
+    order = days.c.day.desc() if newest_first(image_filter, backwards=backwards) else days.c.day
     before = func.sum(days.c.number).over(order_by=order) - days.c.number
-    walked = select(days.c.day, before.label("before")).subquery()
-    reached = select(walked).where(walked.c.before <= parameter("skip"))
-    return Prepared(reached.order_by(walked.c.before.desc()).limit(literal_column("1")))
+    cumulative = select(days.c.day, before.label("before")).subquery()
+    candidates = select(cumulative).where(cumulative.c.before <= parameter("skip"))
+    return PreparedStatement(candidates.order_by(cumulative.c.before.desc()).limit(literal_column("1")))
 
 
-def _starred(wanted: ImageFilter, kind: MediaKind) -> Select[Any]:
+def _days_of_starred(image_filter: ImageFilter, kind: MediaKind) -> Select[Any]:
     """Return the select of the days of what is starred, each to be taken away from the number of its day."""
     day = func.substr(kind.table.c.created_at, literal_column("1"), literal_column("10"))
     stars = kind.table.c.starred == literal_column("1")
-    return select(day, literal_column("-1")).where(*filters.conditions(wanted, kind), stars)
+    return select(day, literal_column("-1")).where(*filters.conditions(image_filter, kind), stars)

@@ -4,23 +4,23 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
 
-from invokeclone.kit.sql.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import PreparedStatement, Source
 
 
-def gathered(listed: Subquery, item: ColumnElement[Any]) -> Select[Any]:
+def json_array_statement(ordered_list: Subquery, item: ColumnElement[Any]) -> Select[Any]:
     """Return the statement for a JSON array of the items of an ordered list, as bytes, and their number.
 
     A million names are 40 MB of JSON that SQLite writes in half the time that they take as rows, and without holding Python up.
     """
-    told: tuple[ColumnElement[Any], ...] = (cast(func.json_group_array(item), LargeBinary), func.count())
-    return select(*told).select_from(listed)
+    columns: tuple[ColumnElement[Any], ...] = (cast(func.json_group_array(item), LargeBinary), func.count())
+    return select(*columns).select_from(ordered_list)
 
 
-async def document(source: Source, statement: Prepared, key: str, starred_count: int) -> list[bytes]:
+async def document(source: Source, statement: PreparedStatement, key: str, starred_count: int) -> list[bytes]:
     """Return the JSON of a `gathered` list under `key` and what is counted of it; its pieces are to be joined."""
-    found = await statement.first(source)
-    assert found is not None
-    items, total = found
+    row = await statement.first(source)
+    assert row is not None
+    items, total = row
     return [
         b'{"%b":' % key.encode(),
         items,

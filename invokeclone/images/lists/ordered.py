@@ -16,80 +16,88 @@ from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 
 
-def listed(
-    wanted: ImageFilter, kinds: Sequence[MediaKind], *, backwards: bool = False, from_day: bool = False
+def select_ordered(
+    image_filter: ImageFilter, kinds: Sequence[MediaKind], *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name.
 
     Its columns are `starred` if that comes first, `created_at`, `tie`, `name` and `kind`; with `from_day` it is the part that `late.Part` says.
     """
-    newest_first = late.newest_first(wanted, backwards=backwards)
+    newest_first = late.newest_first(image_filter, backwards=backwards)
     order = [f"{key} {'DESC' if newest_first else 'ASC'}" for key in ("created_at", "tie")]
-    if wanted.starred_first:
+    if image_filter.starred_first:
         order.insert(0, "starred ASC" if backwards else "starred DESC")
-    parts = {kind: late.conditions(wanted, kind, backwards=backwards) for kind in kinds} if from_day else {}
-    branches = _branches(wanted, kinds, parts)
+    parts = {kind: late.conditions(image_filter, kind, backwards=backwards) for kind in kinds} if from_day else {}
+    branches = _branches(image_filter, kinds, parts)
     merged = branches[0] if len(branches) == 1 else union_all(*branches)
     return merged.order_by(*[text(key) for key in order])
 
 
 def _branches(
-    wanted: ImageFilter, kinds: Sequence[MediaKind], parts: Mapping[MediaKind, list[ColumnElement[bool]]]
+    image_filter: ImageFilter, kinds: Sequence[MediaKind], parts: Mapping[MediaKind, list[ColumnElement[bool]]]
 ) -> list[Select[Any]]:
     """Return selects of what the list (or a part of it) holds, each of which an index yields in the list's order."""
     return [
         select(
-            *([kind.table.c.starred.label("starred")] if wanted.starred_first else []),
+            *([kind.table.c.starred.label("starred")] if image_filter.starred_first else []),
             kind.table.c.created_at.label("created_at"),
             kind.tie.label("tie"),
             kind.name.label("name"),
             literal_column(f"'{kind.word}'").label("kind"),
         ).where(
-            *conditions(wanted.model_copy(update={"is_intermediate": step}), kind),
+            *conditions(image_filter.model_copy(update={"is_intermediate": step}), kind),
             *([] if starred is None else [kind.table.c.starred == starred]),
             *parts.get(kind, []),
         )
         for kind in kinds
-        for step in _steps(wanted, kind)
-        for starred in _stars(wanted, kind, from_day=kind in parts)
+        for step in _steps(image_filter, kind)
+        for starred in _stars(image_filter, kind, from_day=kind in parts)
     ]
 
 
-def _steps(wanted: ImageFilter, kind: MediaKind) -> Iterator[bool | None]:
+def _steps(image_filter: ImageFilter, kind: MediaKind) -> Iterator[bool | None]:
     """Yield the values of `is_intermediate` that have a branch each; None stands for both."""
-    if wanted.is_intermediate is not None:
-        yield wanted.is_intermediate
-    elif kind is IMAGES and (wanted.text_query is not None or _is_everything(wanted)):
+    if image_filter.is_intermediate is not None:
+        yield image_filter.is_intermediate
+    elif kind is IMAGES and (image_filter.text_query is not None or _is_everything(image_filter)):
         yield None
     else:
         yield from (False, True)
 
 
-def _stars(wanted: ImageFilter, kind: MediaKind, *, from_day: bool) -> Iterator[bool | None]:
+def _stars(image_filter: ImageFilter, kind: MediaKind, *, from_day: bool) -> Iterator[bool | None]:
     """Yield the values of `starred` that have a branch each; None stands for both."""
-    if kind is IMAGES and wanted.text_query is not None:  # the few that the text index finds are sorted
+    if kind is IMAGES and image_filter.text_query is not None:  # the few that the text index finds are sorted
         as_indexed = True
-    elif wanted.starred_first:  # what there is from a day on is not starred
-        as_indexed = from_day or (wanted.order_dir is SQLiteDirection.Descending and not wanted.created_date)
+    elif image_filter.starred_first:  # what there is from a day on is not starred
+        as_indexed = from_day or (
+            image_filter.order_dir is SQLiteDirection.Descending and not image_filter.created_date
+        )
     else:
-        as_indexed = kind is IMAGES and _is_by_time(wanted)
+        as_indexed = kind is IMAGES and _is_by_time(image_filter)
     yield from (None,) if as_indexed else (True, False)
 
 
-def _is_everything(wanted: ImageFilter) -> bool:
+def _is_everything(image_filter: ImageFilter) -> bool:
     """Return whether nothing but a text is asked for: then an index of all images has both intermediates and others."""
-    filtered = (wanted.owner, wanted.origin, wanted.categories, wanted.board_id, wanted.created_date)
-    return all(one is None for one in filtered)
+    criteria = (
+        image_filter.owner,
+        image_filter.origin,
+        image_filter.categories,
+        image_filter.board_id,
+        image_filter.created_date,
+    )
+    return all(value is None for value in criteria)
 
 
-def _is_by_time(wanted: ImageFilter) -> bool:
+def _is_by_time(image_filter: ImageFilter) -> bool:
     """Return whether an index has starred images among the others: of lists that are bound to no board and to no user.
 
     Everything with its intermediates is not in it, and assets have an index of their own.
     """
     return (
-        wanted.owner is None
-        and wanted.board_id is None
-        and not are_assets(wanted, IMAGES)
-        and not (wanted.is_intermediate is None and _is_everything(wanted))
+        image_filter.owner is None
+        and image_filter.board_id is None
+        and not are_assets(image_filter, IMAGES)
+        and not (image_filter.is_intermediate is None and _is_everything(image_filter))
     )

@@ -12,7 +12,7 @@ from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Reads
 from invokeclone.users.current import CurrentUser
 
-MOST_SKIPPED = 2**63 - 1
+MAX_OFFSET = 2**63 - 1
 
 Origin = Annotated[ResourceOrigin | None, Query(description="Only what was made here, or only what was uploaded.")]
 Categories = Annotated[list[ImageCategory] | None, Query(description="Only these categories.")]
@@ -25,14 +25,14 @@ Limit = Annotated[int, Query(ge=0, le=1000, description="How many to list.")]
 
 
 async def _offset(offset: Annotated[int, Query(ge=0, description="How many to skip.")] = 0) -> int:
-    return min(offset, MOST_SKIPPED)
+    return min(offset, MAX_OFFSET)
 
 
 Offset = Annotated[int, Depends(_offset)]
 """How many to skip; no list is so long that SQLite could not count it."""
 
 
-async def _wanted(
+async def _list_filter(
     source: Reads,
     user: CurrentUser,
     categories: Categories = None,
@@ -42,7 +42,7 @@ async def _wanted(
     starred_first: StarredFirst = True,
     search_term: SearchTerm = None,
 ) -> ImageFilter:
-    wanted = ImageFilter(
+    image_filter = ImageFilter(
         owner=await access.list_owner(source, user, board_id),
         categories=None if categories is None else tuple(categories),
         is_intermediate=is_intermediate,
@@ -51,8 +51,8 @@ async def _wanted(
         starred_first=starred_first,
         search_term=search_term,
     )
-    return await search.narrowed(source, wanted)
+    return await search.with_text_query(source, image_filter)
 
 
-Wanted = Annotated[ImageFilter, Depends(_wanted)]
+ListFilter = Annotated[ImageFilter, Depends(_list_filter)]
 """The filter that the parameters say, bound to what the user may see; raises BoardNotFound, NotYourBoard."""

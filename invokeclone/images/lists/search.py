@@ -26,20 +26,20 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.sql.prepared import Prepared, Source
+from invokeclone.kit.sql.prepared import PreparedStatement, Source
 from invokeclone.tables import app_state, images
 
-RUN = 3
-MOST_RUNS = 32
+TRIGRAM_LENGTH = 3
+MAX_TRIGRAMS = 32
 """Runs asked for at most: a term may be long, and a few of them narrow enough."""
 
-FEW = 50_000
+MAX_SORTED_CANDIDATES = 50_000
 """With more candidates than this, a page's are not looked up and sorted."""
 
-MOST = 0.5
+MAX_CANDIDATE_SHARE = 0.5
 """With more candidates than this share of all images, looking each up costs as much as reading all rows in turn."""
 
-MOST_BEGUN = 128
+MAX_PREFIX_TRIGRAMS = 128
 """Runs that begin with a short term: with more of them, most images hold it."""
 
 IN_A_TIME = re.compile(r"[-0-9 .:%_]*", re.ASCII)
@@ -49,13 +49,13 @@ INDEXED = "images_text_until"
 """The key in `app_state` of the number of the last image in the index."""
 
 _TEXTS = table("images_text", column("rowid", Integer))
-_COUNT = Prepared(
+_COUNT = PreparedStatement(
     text(
         "SELECT count(*), (SELECT coalesce(sum(number), 0) FROM image_counts) FROM images_text WHERE images_text MATCH :query"
     )
 )
 
-_BEGUN = Prepared(
+_PREFIX_TRIGRAMS = PreparedStatement(
     text(
         """
         WITH RECURSIVE begun (run, found) AS (
@@ -71,7 +71,7 @@ _BEGUN = Prepared(
 )
 """The runs that begin with a term, one after the other until they are in `most` images together; the first row is none."""
 
-_IMAGES = Prepared(text("SELECT coalesce(sum(number), 0) FROM image_counts"))
+_IMAGES = PreparedStatement(text("SELECT coalesce(sum(number), 0) FROM image_counts"))
 
 
 def forms(term: str) -> list[str]:
@@ -88,41 +88,43 @@ def query(term: str) -> str | None:
     """Return what the text index is asked for; None when it can't help. It knows the case of every script's letters."""
     if "\0" in term:
         return None
-    parts = [_runs(form) for form in (forms(term) if term.isascii() else plain_forms(term))]
+    parts = [_trigrams(form) for form in (forms(term) if term.isascii() else plain_forms(term))]
     if not all(parts):
         return None
-    asked = [f"({' AND '.join(part)})" for part in parts]
+    clauses = [f"({' AND '.join(part)})" for part in parts]
     if not term.isascii():
-        asked.append(_escaped(term))
-    return " OR ".join(asked)
+        clauses.append(_escape_query(term))
+    return " OR ".join(clauses)
 
 
-def _escaped(term: str) -> str:
+def _escape_query(term: str) -> str:
     """Return what the index is asked for text whose letters are escapes: each letter of the term, in either case."""
-    letters = [letter for letter in dict.fromkeys(term) if not letter.isascii()][: MOST_RUNS // 4]
-    return f"({' AND '.join(_escaped_letter(letter) for letter in letters)})"
+    letters = [letter for letter in dict.fromkeys(term) if not letter.isascii()][: MAX_TRIGRAMS // 4]
+    return f"({' AND '.join(_letter_query(letter) for letter in letters)})"
 
 
-def _escaped_letter(letter: str) -> str:
+def _letter_query(letter: str) -> str:
     cases = dict.fromkeys((letter, letter.lower(), letter.upper(), letter.casefold()))
-    found = [
-        f"({' AND '.join(_runs(json.dumps(case)[1:-1]))})" for case in cases if len(case) == 1 and not case.isascii()
+    clauses = [
+        f"({' AND '.join(_trigrams(json.dumps(case)[1:-1]))})"
+        for case in cases
+        if len(case) == 1 and not case.isascii()
     ]
-    return f"({' OR '.join(found)})"
+    return f"({' OR '.join(clauses)})"
 
 
-def _runs(form: str) -> list[str]:
+def _trigrams(form: str) -> list[str]:
     """Return the quoted runs of three characters between the wildcards of a LIKE pattern, each once."""
-    found = (
-        literal_part[start : start + RUN]
+    trigrams = (
+        literal_part[start : start + TRIGRAM_LENGTH]
         for literal_part in re.split("[%_]", form)
-        for start in range(len(literal_part) - RUN + 1)
+        for start in range(len(literal_part) - TRIGRAM_LENGTH + 1)
     )
-    return [_quoted(run) for run in dict.fromkeys(found)][:MOST_RUNS]
+    return [_quote(trigram) for trigram in dict.fromkeys(trigrams)][:MAX_TRIGRAMS]
 
 
-def _quoted(run: str) -> str:
-    return '"{}"'.format(run.replace('"', '""'))
+def _quote(trigram: str) -> str:
+    return '"{}"'.format(trigram.replace('"', '""'))
 
 
 async def _short_query(source: Source, term: str) -> str | None:
@@ -132,22 +134,27 @@ async def _short_query(source: Source, term: str) -> str | None:
     """
     if not term.isprintable() or "%" in term or "_" in term or IN_A_TIME.fullmatch(term):
         return None
-    ((images_there,),) = await _IMAGES.rows(source)
-    asked: list[str] = []
-    most = max(MOST * images_there, FEW)
+    ((image_count,),) = await _IMAGES.rows(source)
+    clauses: list[str] = []
+    max_matches = max(MAX_CANDIDATE_SHARE * image_count, MAX_SORTED_CANDIDATES)
     for form in forms(term) if term.isascii() else plain_forms(term):
-        if runs := _runs(form):
-            asked.append(f"({' AND '.join(runs)})")
+        if trigrams := _trigrams(form):
+            clauses.append(f"({' AND '.join(trigrams)})")
             continue
         for begin in _cases(form):
-            values = {"term": begin, "after": f"{begin}\U0010ffff", "most": most, "runs": MOST_BEGUN + 1}
-            rows = await _BEGUN.rows(source, **values)
-            if len(rows) > MOST_BEGUN or rows[-1][1] > most:
+            values = {
+                "term": begin,
+                "after": f"{begin}\U0010ffff",
+                "most": max_matches,
+                "runs": MAX_PREFIX_TRIGRAMS + 1,
+            }
+            rows = await _PREFIX_TRIGRAMS.rows(source, **values)
+            if len(rows) > MAX_PREFIX_TRIGRAMS or rows[-1][1] > max_matches:
                 return None
-            asked += [_quoted(run) for run, _ in rows]
+            clauses += [_quote(trigram) for trigram, _ in rows]
     if not term.isascii():
-        asked.append(_escaped(term))
-    return " OR ".join(asked)
+        clauses.append(_escape_query(term))
+    return " OR ".join(clauses)
 
 
 def _cases(term: str) -> set[str]:
@@ -158,26 +165,26 @@ def _cases(term: str) -> set[str]:
     return {"".join(letters) for letters in itertools.product(*cases)}
 
 
-async def narrowed(source: Source, wanted: ImageFilter) -> ImageFilter:
+async def with_text_query(source: Source, image_filter: ImageFilter) -> ImageFilter:
     """Return the filter with what the text index is asked for, if it is to be asked."""
-    if not wanted.search_term:
-        return wanted
-    short = len(wanted.search_term) < RUN
-    asked = await _short_query(source, wanted.search_term) if short else query(wanted.search_term)
-    if asked is None:
-        return wanted
-    ((found, total),) = await _COUNT.rows(source, query=asked)
-    if found > max(MOST * total, FEW):
-        return wanted
-    return wanted.model_copy(update={"text_query": asked, "few_found": found <= FEW})
+    if not image_filter.search_term:
+        return image_filter
+    short = len(image_filter.search_term) < TRIGRAM_LENGTH
+    text_query = await _short_query(source, image_filter.search_term) if short else query(image_filter.search_term)
+    if text_query is None:
+        return image_filter
+    ((match_count, total),) = await _COUNT.rows(source, query=text_query)
+    if match_count > max(MAX_CANDIDATE_SHARE * total, MAX_SORTED_CANDIDATES):
+        return image_filter
+    return image_filter.model_copy(update={"text_query": text_query, "few_found": match_count <= MAX_SORTED_CANDIDATES})
 
 
-def for_a_page(wanted: ImageFilter) -> ImageFilter:
+def for_page(image_filter: ImageFilter) -> ImageFilter:
     """Return the filter with which a page is read: counting and listing all ask the text index for more than a page does."""
-    return wanted if wanted.few_found else wanted.model_copy(update={"text_query": None})
+    return image_filter if image_filter.few_found else image_filter.model_copy(update={"text_query": None})
 
 
-def unindexed(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+def without_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Return the condition in a form that no index is read for: the candidates are looked up first."""
     return UnaryExpression(condition.self_group(), operator=custom_op("+"), type_=Boolean())
 
@@ -185,7 +192,7 @@ def unindexed(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 def candidates(text_query: str) -> ColumnElement[bool]:
     """Return the condition that an image may match: the index says so, or the image is not in the index yet."""
     until = select(cast(app_state.c.value, Integer)).where(app_state.c.key == INDEXED).scalar_subquery()
-    found = select(_TEXTS.c.rowid).where(literal_column("images_text").op("MATCH")(text_query))
+    matches = select(_TEXTS.c.rowid).where(literal_column("images_text").op("MATCH")(text_query))
     newest = images.alias("newest")
     later = select(newest.c.image_id).where(newest.c.image_id > until)
-    return images.c.image_id.in_(union_all(found, later))
+    return images.c.image_id.in_(union_all(matches, later))

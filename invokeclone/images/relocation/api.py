@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from invokeclone.images.relocation.service import Moves
+from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.schemas import ImageMoveStatusResponse
 from invokeclone.kit.requests import service
 from invokeclone.users.current import Admin
@@ -12,7 +12,7 @@ from invokeclone.users.current import Admin
 router = APIRouter(prefix="/api/v1/image_moves", tags=["image_moves"])
 
 
-Mover = Annotated[Moves, Depends(service(Moves))]
+Mover = Annotated[ImageMoves, Depends(service(ImageMoves))]
 
 
 @router.post("/start", status_code=202)

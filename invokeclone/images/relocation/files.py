@@ -23,9 +23,9 @@ def is_inside(subfolder: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def exists(settings: Settings, place: ImageLocation) -> bool:
+def exists(settings: Settings, location: ImageLocation) -> bool:
     """Tell whether the picture lies there."""
-    return files.full_path(settings, place).is_file()
+    return files.full_path(settings, location).is_file()
 
 
 def duplicate(settings: Settings, origin: ImageLocation, target: ImageLocation) -> bool:
@@ -73,9 +73,9 @@ def settle(settings: Settings, subfolders: Iterable[str]) -> None:
                 os.close(handle)
 
 
-def clear(settings: Settings, places: list[ImageLocation]) -> list[ImageLocation]:
+def clear(settings: Settings, locations: list[ImageLocation]) -> list[ImageLocation]:
     """Remove files that are elsewhere by now; returns those that could not be removed."""
-    return files.remove(settings, places)
+    return files.remove(settings, locations)
 
 
 def prune(settings: Settings, subfolders: Iterable[str]) -> None:

@@ -21,17 +21,17 @@ from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
-AT_A_TIME = 200
+BATCH_SIZE = 200
 """Images in a batch: so many are in two places at most when something is cut off."""
 
-TOLD = 5
+MAX_NAMES_IN_ERROR = 5
 INTERRUPTED = "interrupted; what was under way is settled, and the other images are where they were"
 Operation = Literal["move_all", "recovery"]
 
 _log = log.get("images.moves")
 
 
-class _Unfinished(Exception):
+class _MoveIncomplete(Exception):
     """The job ends before all images are moved; its text says why."""
 
 
@@ -43,7 +43,7 @@ async def _new_job(connection: AsyncConnection) -> int:
     return await store.add_job(connection)
 
 
-class Moves:
+class ImageMoves:
     """The moves of one server. `start` and `stop` belong to its life."""
 
     def __init__(self, resources: Resources) -> None:
@@ -59,8 +59,8 @@ class Moves:
         """Settle what a server that died has left, before anything else looks at images."""
         async with self._resources.database.read() as connection:
             job = await store.latest_job(connection)
-            left = bool(await store.read_journal(connection))
-        if left or (job is not None and job.state in store.UNDER_WAY):
+            has_journal = bool(await store.read_journal(connection))
+        if has_journal or (job is not None and job.state in store.UNDER_WAY):
             await self._run("recovery", self._recover)
         else:
             await self._change(store.release_queue)
@@ -128,7 +128,7 @@ class Moves:
         self._last_error = None
         try:
             await work()
-        except _Unfinished as error:
+        except _MoveIncomplete as error:
             await self._give_up(error)
         except (OSError, SQLAlchemyError) as error:
             _log.exception("moving images failed")
@@ -152,35 +152,35 @@ class Moves:
         """Move batch by batch until nothing lies elsewhere than it should."""
         strategy = self._resources.settings.image_subfolder_strategy
         await self._set_state("moving")
-        after, left = 0, set[str]()
+        after, emptied = 0, set[str]()
         skipped: list[str] = []
         while True:
             if self._stopping:
-                raise _Unfinished(INTERRUPTED)
+                raise _MoveIncomplete(INTERRUPTED)
             async with self._resources.database.write() as connection:
-                found, after = await store.list_misplaced(connection, strategy, after, AT_A_TIME)
-                moves = [move for move in found if relocation.is_inside(move.target)]
+                misplaced, after = await store.list_misplaced(connection, strategy, after, BATCH_SIZE)
+                moves = [move for move in misplaced if relocation.is_inside(move.target)]
                 await store.write_journal(connection, moves)
-            if not found:
+            if not misplaced:
                 break
-            skipped += [move.name for move in found if move not in moves] + await self._move_batch(moves)
-            left |= {move.origin for move in moves}
+            skipped += [move.name for move in misplaced if move not in moves] + await self._move_batch(moves)
+            emptied |= {move.origin for move in moves}
         await self._set_state("moved")
-        await in_thread(relocation.prune, self._resources.settings, left)
+        await in_thread(relocation.prune, self._resources.settings, emptied)
         if skipped:
-            names = ", ".join(skipped[:TOLD])
-            raise _Unfinished(f"{len(skipped)} images were not moved, as their files are not there: {names}")
+            names = ", ".join(skipped[:MAX_NAMES_IN_ERROR])
+            raise _MoveIncomplete(f"{len(skipped)} images were not moved, as their files are not there: {names}")
         await self._set_state("committed")
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
         """Move the images that the journal names; return those whose files are not there."""
         missing = await in_thread(self._duplicate, moves)
-        there = [move for move in moves if move.name not in missing]
+        present = [move for move in moves if move.name not in missing]
         async with self._resources.database.write() as connection:
-            moved = await store.relocate(connection, [move.name for move in there])
+            moved = await store.relocate(connection, [move.name for move in present])
         # A record that did not follow was deleted in the meantime: then neither place is needed.
-        old = [ImageLocation(move.name, move.origin) for move in there]
-        unused = [ImageLocation(move.name, move.target) for move in there if move.name not in moved]
+        old = [ImageLocation(move.name, move.origin) for move in present]
+        unused = [ImageLocation(move.name, move.target) for move in present if move.name not in moved]
         await in_thread(self._clear, old + unused)
         return sorted(missing)
 
@@ -195,10 +195,12 @@ class Moves:
         relocation.settle(settings, [move.target for move in moves])
         return missing
 
-    def _clear(self, places: list[ImageLocation]) -> None:
-        stuck = relocation.clear(self._resources.settings, places)
-        if stuck:
-            raise PermissionError(f"the old files of {len(stuck)} images could not be removed, such as {stuck[0].name}")
+    def _clear(self, locations: list[ImageLocation]) -> None:
+        failed = relocation.clear(self._resources.settings, locations)
+        if failed:
+            raise PermissionError(
+                f"the old files of {len(failed)} images could not be removed, such as {failed[0].name}"
+            )
 
     async def _set_state(self, state: MoveState) -> None:
         job_id = self._job_id
@@ -211,27 +213,31 @@ class Moves:
         await self._settle()
         await self._change(lambda connection: store.give_up(connection, INTERRUPTED))
 
-    def _find(self, places: dict[str, ImageLocation]) -> list[str]:
-        return [subfolder for subfolder, place in places.items() if relocation.exists(self._resources.settings, place)]
+    def _find(self, locations: dict[str, ImageLocation]) -> list[str]:
+        return [
+            subfolder
+            for subfolder, location in locations.items()
+            if relocation.exists(self._resources.settings, location)
+        ]
 
     async def _settle(self) -> None:
         """Bring each image of the journal to one place, the one that its record names, and forget the journal."""
         settings = self._resources.settings
         async with self._resources.database.write() as connection:
-            noted = await store.read_journal(connection)
-            for move, recorded in noted:
-                places = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
-                there = await in_thread(self._find, places)
-                if recorded in places and recorded not in there and there:
-                    await store.put(connection, move.name, there[0])  # a power cut lost what was said last
+            journal = await store.read_journal(connection)
+            for move, recorded in journal:
+                locations = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
+                present = await in_thread(self._find, locations)
+                if recorded in locations and recorded not in present and present:
+                    await store.set_subfolder(connection, move.name, present[0])  # a power cut lost what was said last
         async with self._resources.database.read() as connection:
-            noted = await store.read_journal(connection)
+            journal = await store.read_journal(connection)
         unused = [
             ImageLocation(move.name, subfolder)
-            for move, recorded in noted
+            for move, recorded in journal
             for subfolder in (move.origin, move.target)
             if subfolder != recorded
         ]
         await in_thread(self._clear, unused)
-        await in_thread(relocation.prune, settings, [place.subfolder for place in unused])
+        await in_thread(relocation.prune, settings, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))

@@ -71,16 +71,16 @@ async def write_journal(connection: AsyncConnection, moves: Sequence[Move]) -> N
     """Note which images are being moved, in place of those before."""
     await connection.execute(delete(image_move_items))
     if moves:
-        rows = [{"image_name": one.name, "from_subfolder": one.origin, "to_subfolder": one.target} for one in moves]
+        rows = [{"image_name": move.name, "from_subfolder": move.origin, "to_subfolder": move.target} for move in moves]
         await connection.execute(insert(image_move_items), rows)
 
 
 async def read_journal(connection: AsyncConnection) -> list[tuple[Move, str | None]]:
     """Return what is noted, and where each record says that its files lie; None when the image is gone."""
-    noted = select(_items.image_name, _items.from_subfolder, _items.to_subfolder, images.c.image_subfolder).outerjoin(
-        images, images.c.image_name == _items.image_name
-    )
-    return [(Move(*row[:3]), row[3]) for row in await connection.execute(noted)]
+    statement = select(
+        _items.image_name, _items.from_subfolder, _items.to_subfolder, images.c.image_subfolder
+    ).outerjoin(images, images.c.image_name == _items.image_name)
+    return [(Move(*row[:3]), row[3]) for row in await connection.execute(statement)]
 
 
 async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
@@ -88,18 +88,18 @@ async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str
 
     Not those of images that are deleted or elsewhere by now.
     """
-    noted = select(_items.to_subfolder).where(_items.image_name == images.c.image_name)
-    still = noted.where(_items.from_subfolder == images.c.image_subfolder)
-    changed = (
+    target = select(_items.to_subfolder).where(_items.image_name == images.c.image_name)
+    unmoved = target.where(_items.from_subfolder == images.c.image_subfolder)
+    statement = (
         update(images)
-        .where(images.c.image_name.in_(names), still.exists())
-        .values(image_subfolder=noted.scalar_subquery())
+        .where(images.c.image_name.in_(names), unmoved.exists())
+        .values(image_subfolder=target.scalar_subquery())
         .returning(images.c.image_name)
     )
-    return set((await connection.execute(changed)).scalars())
+    return set((await connection.execute(statement)).scalars())
 
 
-async def put(connection: AsyncConnection, name: str, subfolder: str) -> None:
+async def set_subfolder(connection: AsyncConnection, name: str, subfolder: str) -> None:
     """Have one record say where its files are."""
     await connection.execute(update(images).where(images.c.image_name == name).values(image_subfolder=subfolder))
 

@@ -10,10 +10,10 @@ from starlette.requests import ClientDisconnect
 from invokeclone.graph.vocabulary.fields import MetadataField
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
-from invokeclone.images.errors import UploadCutOff, VideoNotFound
+from invokeclone.images.errors import UploadInterrupted, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
-from invokeclone.images.lists.parameters import Limit, Offset, Origin, Wanted
-from invokeclone.images.schemas import Changed, WorkflowAndGraphResponse
+from invokeclone.images.lists.parameters import Limit, ListFilter, Offset, Origin
+from invokeclone.images.schemas import BulkChange, WorkflowAndGraphResponse
 from invokeclone.images.videos import service as videos_service
 from invokeclone.images.videos.schemas import (
     DeleteVideosResult,
@@ -79,25 +79,27 @@ def _json(content: bytes | str) -> Response:
 
 @router.get("/", response_model=OffsetPaginatedResults[VideoDTO])
 async def list_video_dtos(
-    source: Reads, wanted: Wanted, offset: Offset, video_origin: Origin = None, limit: Limit = 10
+    source: Reads, image_filter: ListFilter, offset: Offset, video_origin: Origin = None, limit: Limit = 10
 ) -> Response:
     """List videos, a page at a time."""
-    wanted = wanted.model_copy(update={"origin": video_origin})
-    return _json(await store.page_json(source, wanted, offset, limit, VIDEOS))
+    image_filter = image_filter.model_copy(update={"origin": video_origin})
+    return _json(await store.page_json(source, image_filter, offset, limit, VIDEOS))
 
 
 @router.get("/names", response_model=VideoNamesResult)
-async def get_video_names(request: Request, needs: Needs, wanted: Wanted, video_origin: Origin = None) -> Response:
+async def get_video_names(
+    request: Request, needs: Needs, image_filter: ListFilter, video_origin: Origin = None
+) -> Response:
     """List the names of all videos, in the order of the list."""
-    wanted = wanted.model_copy(update={"origin": video_origin})
-    names = await store.names_json(needs.database, wanted, VIDEOS, "video_names")
+    image_filter = image_filter.model_copy(update={"origin": video_origin})
+    names = await store.names_json(needs.database, image_filter, VIDEOS, "video_names")
     return await responses.json_pieces(request, names, needs.settings.http_compression_level)
 
 
 @router.get("/ids", response_model=VideoIdsResult)
-async def get_video_ids(request: Request, needs: Needs, wanted: Wanted) -> Response:
+async def get_video_ids(request: Request, needs: Needs, image_filter: ListFilter) -> Response:
     """List the names of all videos, as 6.8.1 asks for them."""
-    names = await store.names_json(needs.database, wanted, VIDEOS, "video_ids")
+    names = await store.names_json(needs.database, image_filter, VIDEOS, "video_ids")
     return await responses.json_pieces(request, names, needs.settings.http_compression_level)
 
 
@@ -110,10 +112,10 @@ async def get_videos_by_ids(
     Each says its name as `video_id` too, as clients of 6.8.1, who ask here, know it.
     """
     allowed = await access.readable(source, user, VIDEOS, video_ids)
-    found = {one["video_name"]: one for one in await store.by_names(source, VIDEOS, allowed.names)}
+    records = {record["video_name"]: record for record in await store.by_names(source, VIDEOS, allowed.names)}
     refused = set(allowed.refused)
-    names = [name for name in video_ids if name in found and name not in refused]
-    return _json(orjson.dumps([{"video_id": name, **found[name]} for name in names]))
+    names = [name for name in video_ids if name in records and name not in refused]
+    return _json(orjson.dumps([{"video_id": name, **records[name]} for name in names]))
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
@@ -122,7 +124,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         async for data in request.stream():
             yield data
     except ClientDisconnect as error:
-        raise UploadCutOff from error
+        raise UploadInterrupted from error
 
 
 @router.post("/upload", status_code=201, responses=UPLOAD_RESPONSES, openapi_extra=UPLOAD_FORM)
@@ -154,32 +156,32 @@ async def upload_video(
 @router.delete("/uncategorized")
 async def delete_uncategorized_videos(needs: Needs, user: CurrentUser) -> DeleteVideosResult:
     """Delete all videos that are on no board: an admin everybody's, anybody else their own."""
-    gone = Changed(await service.delete_uncategorized(needs, user, VIDEOS))
-    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=[])
+    change = BulkChange(await service.delete_uncategorized(needs, user, VIDEOS))
+    return DeleteVideosResult(affected_boards=change.boards, deleted_videos=change.names, failed_videos=[])
 
 
 @router.post("/delete")
 async def delete_videos_from_list(needs: Needs, user: CurrentUser, batch: VideoNamesBatch) -> DeleteVideosResult:
     """Delete several videos."""
-    gone = await service.delete_many(needs, batch.video_names, user, VIDEOS)
-    failed = videos_service.left(batch.video_names, gone)
-    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=failed)
+    change = await service.delete_many(needs, batch.video_names, user, VIDEOS)
+    failed = videos_service.names_not_changed(batch.video_names, change)
+    return DeleteVideosResult(affected_boards=change.boards, deleted_videos=change.names, failed_videos=failed)
 
 
 @router.post("/star")
 async def star_videos_in_list(connection: Write, user: CurrentUser, batch: VideoNamesBatch) -> StarredVideosResult:
     """Star several videos."""
-    done = await service.set_starred(connection, batch.video_names, user, starred=True, kind=VIDEOS)
-    failed = videos_service.left(batch.video_names, done)
-    return StarredVideosResult(affected_boards=done.boards, starred_videos=done.names, failed_videos=failed)
+    change = await service.set_starred(connection, batch.video_names, user, starred=True, kind=VIDEOS)
+    failed = videos_service.names_not_changed(batch.video_names, change)
+    return StarredVideosResult(affected_boards=change.boards, starred_videos=change.names, failed_videos=failed)
 
 
 @router.post("/unstar")
 async def unstar_videos_in_list(connection: Write, user: CurrentUser, batch: VideoNamesBatch) -> UnstarredVideosResult:
     """Take the star from several videos."""
-    done = await service.set_starred(connection, batch.video_names, user, starred=False, kind=VIDEOS)
-    failed = videos_service.left(batch.video_names, done)
-    return UnstarredVideosResult(affected_boards=done.boards, unstarred_videos=done.names, failed_videos=failed)
+    change = await service.set_starred(connection, batch.video_names, user, starred=False, kind=VIDEOS)
+    failed = videos_service.names_not_changed(batch.video_names, change)
+    return UnstarredVideosResult(affected_boards=change.boards, unstarred_videos=change.names, failed_videos=failed)
 
 
 @router.get("/i/{video_name}")
@@ -200,8 +202,8 @@ async def update_video(
 @router.delete("/i/{video_name}")
 async def delete_video(needs: Needs, user: CurrentUser, video_name: VideoName) -> DeleteVideosResult:
     """Delete a video."""
-    gone = await service.delete(needs, video_name, user, VIDEOS)
-    return DeleteVideosResult(affected_boards=gone.boards, deleted_videos=gone.names, failed_videos=[])
+    change = await service.delete(needs, video_name, user, VIDEOS)
+    return DeleteVideosResult(affected_boards=change.boards, deleted_videos=change.names, failed_videos=[])
 
 
 @router.get("/i/{video_name}/metadata", response_model=MetadataField | None)
@@ -246,8 +248,11 @@ async def get_video_full_head(
 
 async def _full(request: Request, needs: Resources, user: User, video_name: str) -> Response:
     path = await service.path(needs, video_name, user=user, kind=VIDEOS)
-    shown = {"Content-Disposition": f'inline; filename="{path.name}"', "Cache-Control": responses.kept(needs.settings)}
-    answer = await responses.part(request, path, "video/mp4", shown)
+    headers = {
+        "Content-Disposition": f'inline; filename="{path.name}"',
+        "Cache-Control": responses.cache_control(needs.settings),
+    }
+    answer = await responses.part(request, path, "video/mp4", headers)
     if answer is None:
         raise VideoNotFound(video_name)
     return answer
@@ -260,9 +265,9 @@ async def get_video_thumbnail(
     """Get a small picture of how the video begins."""
     del invokeai_media_token
     path = await service.path(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
-    shown = {"Cache-Control": responses.kept(needs.settings)}
-    answer = await responses.file(request, path, "image/webp", shown)
+    headers = {"Cache-Control": responses.cache_control(needs.settings)}
+    answer = await responses.file(request, path, "image/webp", headers)
     if answer is None:
-        made = await videos_service.remake_thumbnail(needs, video_name)
-        answer = Response(made, media_type="image/webp", headers=shown)
+        webp = await videos_service.regenerate_thumbnail(needs, video_name)
+        answer = Response(webp, media_type="image/webp", headers=headers)
     return answer

@@ -12,25 +12,25 @@ import orjson
 from PIL import Image
 
 from invokeclone.images import files
-from invokeclone.images.encoding.embedded import sent_metadata
+from invokeclone.images.encoding.embedded import parse_form_metadata
 from invokeclone.images.errors import MetadataNotObject, NotAVideo
-from invokeclone.images.videos.probe import REFUSED
+from invokeclone.images.videos.probe import EXIT_UNSUPPORTED
 from invokeclone.kit import log
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.processes import child_environment
 
-PATIENCE_S = 60
+PROBE_TIMEOUT_S = 60
 """More than `probe` takes on its own, for a machine that is busy."""
 
-LEAST_FTYP = 16
+MIN_FTYP_SIZE = 16
 QUICKTIME = b"qt  "
 MIME = "video/mp4"
 
 _log = log.get("images.videos")
 
 
-class Seen(NamedTuple):
+class VideoInfo(NamedTuple):
     """What a video is, and its thumbnail."""
 
     width: int
@@ -40,10 +40,10 @@ class Seen(NamedTuple):
     webp: bytes
 
 
-def require_mp4_named(filename: str, content_type: str | None) -> None:
+def require_mp4_type(filename: str, content_type: str | None) -> None:
     """Raise NotAVideo unless the content type or the name says that a file is an MP4."""
-    said = (content_type or "").split(";")[0].strip().lower()
-    if said != MIME and not filename.lower().endswith(".mp4"):
+    media_type = (content_type or "").split(";")[0].strip().lower()
+    if media_type != MIME and not filename.lower().endswith(".mp4"):
         raise NotAVideo(f"neither the content type {content_type!r} nor the name says that it is an MP4")
 
 
@@ -51,12 +51,12 @@ def metadata(text: str | None, limits: Limits) -> str | None:
     """Return the metadata that came along, None for none; raises MetadataNotObject, NotStorable, TooLarge."""
     if not text:
         return None
-    if sent_metadata(text, limits) is None:
+    if parse_form_metadata(text, limits) is None:
         raise MetadataNotObject
     return text
 
 
-async def inspect(path: Path) -> Seen:
+async def inspect(path: Path) -> VideoInfo:
     """Look into an MP4; raises NotAVideo when it is none, is not H.264 or its first frame can't be decoded."""
     await in_thread(_require_mp4, path)
     process = await asyncio.create_subprocess_exec(
@@ -70,35 +70,35 @@ async def inspect(path: Path) -> Seen:
         env=child_environment(),
     )
     try:
-        told, complaint = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        output, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT_S)
     except TimeoutError as error:
         raise NotAVideo("it can't be decoded within a minute") from error
     finally:
         if process.returncode is None:
             process.kill()
             await asyncio.shield(process.wait())
-    if process.returncode == REFUSED:
-        raise NotAVideo(told.decode())
+    if process.returncode == EXIT_UNSUPPORTED:
+        raise NotAVideo(output.decode())
     if process.returncode is not None and process.returncode < 0:
         _log.warning("the decoder died of signal %d on an upload", -process.returncode)
         raise NotAVideo("it makes the decoder fail")
     if process.returncode:
-        raise RuntimeError(f"videos can't be looked into: {complaint.decode(errors='replace')[-2000:]}")
-    return await in_thread(_seen, told)
+        raise RuntimeError(f"videos can't be looked into: {stderr.decode(errors='replace')[-2000:]}")
+    return await in_thread(_parse_probe_output, output)
 
 
 def _require_mp4(path: Path) -> None:
     """Raise NotAVideo unless the file starts with an `ftyp` box of another brand than QuickTime's."""
     with path.open("rb") as file:
-        head = file.read(LEAST_FTYP)
-    if len(head) < LEAST_FTYP or head[4:8] != b"ftyp" or int.from_bytes(head[:4]) < LEAST_FTYP:
+        head = file.read(MIN_FTYP_SIZE)
+    if len(head) < MIN_FTYP_SIZE or head[4:8] != b"ftyp" or int.from_bytes(head[:4]) < MIN_FTYP_SIZE:
         raise NotAVideo("it is not an MP4")
     if head[8:12] == QUICKTIME:
         raise NotAVideo("it is a QuickTime movie, not an MP4")
 
 
-def _seen(told: bytes) -> Seen:
-    line, _, pixels = told.partition(b"\n")
-    found = orjson.loads(line)
-    frame = Image.frombytes("RGB", tuple(found.pop("thumbnail")), pixels)
-    return Seen(**found, webp=files.thumbnail(frame))
+def _parse_probe_output(output: bytes) -> VideoInfo:
+    line, _, pixels = output.partition(b"\n")
+    info = orjson.loads(line)
+    frame = Image.frombytes("RGB", tuple(info.pop("thumbnail")), pixels)
+    return VideoInfo(**info, webp=files.thumbnail(frame))

@@ -16,45 +16,45 @@ from typing import Any
 from invokeclone.kit.process.processes import end_with_parent
 
 SIDE = 256
-REFUSED = 2
+EXIT_UNSUPPORTED = 2
 CPU_S = 20
 MEMORY = 2 * 1024**3
 PIXEL_LIMIT = 64 * 1024 * 1024
 
 
-class _Refused(Exception):
+class _UnsupportedVideo(Exception):
     """The file is not what is wanted."""
 
 
 def main(path: str) -> int:
     """Look into the file and tell on standard output; return the exit status."""
     end_with_parent()
-    _limit()
+    _limit_resources()
     try:
-        told, pixels = _look(Path(path))
-    except _Refused as refusal:
-        sys.stdout.write(str(refusal))
-        return REFUSED
-    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n" + pixels)
+        info, pixels = _read_video(Path(path))
+    except _UnsupportedVideo as error:
+        sys.stdout.write(str(error))
+        return EXIT_UNSUPPORTED
+    sys.stdout.buffer.write(json.dumps(info).encode() + b"\n" + pixels)
     return 0
 
 
-def _limit() -> None:
+def _limit_resources() -> None:
     """Take no more time and memory than a video that is meant well needs, and leave no core file; not so on Windows."""
     try:
         import resource
     except ImportError:
         return
-    for what, most in (
+    for resource_id, limit in (
         (resource.RLIMIT_CPU, CPU_S),
         (resource.RLIMIT_AS, MEMORY),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        resource.setrlimit(resource_id, (limit, limit))
 
 
-def _look(path: Path) -> tuple[dict[str, Any], bytes]:
+def _read_video(path: Path) -> tuple[dict[str, Any], bytes]:
     """Return what a record needs to know, and the pixels of the first frame."""
     import av
 
@@ -63,27 +63,27 @@ def _look(path: Path) -> tuple[dict[str, Any], bytes]:
         with av.open(str(path), format="mp4") as container:
             stream = next(iter(container.streams.video), None)
             if stream is None:
-                raise _Refused("there is no video in it")
+                raise _UnsupportedVideo("there is no video in it")
             codec = stream.codec_context
             if codec is None or codec.name != "h264":
-                raise _Refused(f"the video is {codec.name if codec else 'of an unknown kind'}, not H.264")
+                raise _UnsupportedVideo(f"the video is {codec.name if codec else 'of an unknown kind'}, not H.264")
             if codec.width * codec.height > PIXEL_LIMIT:
-                raise _Refused("its frames are too large")
+                raise _UnsupportedVideo("its frames are too large")
             stream.thread_type = "NONE"
             frame = next(container.decode(stream), None)
             if frame is None:
-                raise _Refused("there is no frame in it")
-            told = {
+                raise _UnsupportedVideo("there is no frame in it")
+            info = {
                 "width": frame.width,
                 "height": frame.height,
                 "duration": _seconds(stream.duration, stream.time_base)
                 or _seconds(container.duration, Fraction(1, av.time_base)),
                 "fps": _rate(stream.average_rate),
             }
-            small = _small(frame)
+            small = _scale_down(frame)
     except (av.error.FFmpegError, MemoryError, ValueError, OverflowError) as error:
-        raise _Refused(f"its first frame can't be decoded: {type(error).__name__}") from error
-    return {**told, "thumbnail": [small.width, small.height]}, _rows(small)
+        raise _UnsupportedVideo(f"its first frame can't be decoded: {type(error).__name__}") from error
+    return {**info, "thumbnail": [small.width, small.height]}, _rows(small)
 
 
 def _seconds(ticks: int | None, base: Fraction | None) -> float:
@@ -97,7 +97,7 @@ def _rate(rate: Fraction | None) -> float | None:
     return fps if math.isfinite(fps) and fps > 0 else None
 
 
-def _small(frame: Any) -> Any:
+def _scale_down(frame: Any) -> Any:
     """Return the frame as RGB, with no side over `SIDE`, never enlarged."""
     scale = min(1.0, SIDE / max(frame.width, frame.height))
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))

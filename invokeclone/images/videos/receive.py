@@ -27,7 +27,7 @@ PIECE = MIB
 """Bytes that are written at a time."""
 
 
-class Received(NamedTuple):
+class UploadForm(NamedTuple):
     """What came beside the video itself."""
 
     filename: str
@@ -37,8 +37,8 @@ class Received(NamedTuple):
 class _Form:
     """What the parser has read so far; it calls the `on_` methods."""
 
-    def __init__(self, check: Callable[[str, str | None], None], most: int) -> None:
-        self._most = most
+    def __init__(self, check: Callable[[str, str | None], None], max_size: int) -> None:
+        self._most = max_size
         self.video: str | None = None
         self.waiting = bytearray()
         self.metadata: bytearray | None = None
@@ -116,8 +116,8 @@ class _Form:
 
 
 async def receive(
-    body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None], most: int
-) -> Received:
+    body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None], max_size: int
+) -> UploadForm:
     """Write the `file` of a form, of `most` bytes, to a new file at `path` and return what came beside it.
 
     `check` is called with the name and content type of the file before any of it is read, and may raise. Raises FormNotReadable,
@@ -126,7 +126,7 @@ async def receive(
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise FormNotReadable("the body must be a multipart form")
-    form = _Form(check, most)
+    form = _Form(check, max_size)
     try:
         await _feed(form, MultipartParser(options[b"boundary"], _callbacks(form)), body, path)
     except FormParserError as error:
@@ -135,7 +135,7 @@ async def receive(
         raise FormNotReadable("the form ends before its end")
     if form.video is None:
         raise FormNotReadable("the form has no `file`")
-    return Received(form.video, _text(form.metadata))
+    return UploadForm(form.video, _text(form.metadata))
 
 
 def _callbacks(form: _Form) -> "MultipartCallbacks":

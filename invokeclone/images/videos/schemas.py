@@ -61,10 +61,10 @@ class VideoNamesBatch(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_6_8(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "video_ids" in given and "video_names" not in given:
-            return {"video_names": given["video_ids"]}
-        return given
+    def _of_6_8(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "video_ids" in data and "video_names" not in data:
+            return {"video_names": data["video_ids"]}
+        return data
 
 
 class VideoNamesResult(BaseModel):

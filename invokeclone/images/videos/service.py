@@ -18,7 +18,7 @@ from invokeclone.images import access, files, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
 from invokeclone.images.kinds import VIDEOS
-from invokeclone.images.schemas import Changed, ImageLocation, WorkflowAndGraphResponse
+from invokeclone.images.schemas import BulkChange, ImageLocation, WorkflowAndGraphResponse
 from invokeclone.images.videos import intake
 from invokeclone.images.videos.receive import receive
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
@@ -30,20 +30,20 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared import Source
 from invokeclone.users.current import SYSTEM, User
 
-AT_ONCE = 2
-LEFT_BEHIND_S = 24 * 3600
+MAX_CONCURRENT = 2
+STALE_UPLOAD_S = 24 * 3600
 _UPLOADING: RunVar[set[str]] = RunVar("users who are uploading a video")
 
 
 @contextmanager
-def _turn(user: User) -> Iterator[None]:
+def _upload_slot(user: User) -> Iterator[None]:
     """Hold one of the few places for uploads; raises TooManyUploads when all, or this user's own, are taken."""
     try:
         uploading = _UPLOADING.get()
     except LookupError:
         uploading = set()
         _UPLOADING.set(uploading)
-    if len(uploading) >= AT_ONCE or user.user_id in uploading:
+    if len(uploading) >= MAX_CONCURRENT or user.user_id in uploading:
         raise TooManyUploads
     uploading.add(user.user_id)
     try:
@@ -69,61 +69,59 @@ async def upload(
     MetadataNotObject, NotAVideo (by content).
     """
     settings = resources.settings
-    with _turn(user):
+    with _upload_slot(user):
         await service.require_fillable(resources, user, board_id)
-        part = await in_thread(_place_for_upload, settings)
+        part = await in_thread(_upload_path, settings)
         try:
-            received = await receive(
-                body, content_type, part, intake.require_mp4_named, settings.limits.video_mib * MIB
-            )
-            metadata = intake.metadata(received.metadata, settings.limits)
-            seen = await intake.inspect(part)
-            where = service.new_place(resources, "mp4", category, is_intermediate=is_intermediate)
+            form = await receive(body, content_type, part, intake.require_mp4_type, settings.limits.video_mib * MIB)
+            metadata = intake.metadata(form.metadata, settings.limits)
+            info = await intake.inspect(part)
+            location = service.new_location(resources, "mp4", category, is_intermediate=is_intermediate)
             texts = {} if metadata is None else {png.METADATA: metadata}
-            await in_thread(_keep, settings, part, where, seen.webp, texts)
+            await in_thread(_store_files, settings, part, location, info.webp, texts)
         finally:
             with CancelScope(shield=True):
                 await in_thread(remove_file, part)
         new = NewVideo(
-            video_name=where.name,
+            video_name=location.name,
             video_origin=ResourceOrigin.EXTERNAL,
             video_category=category,
-            video_subfolder=where.subfolder,
-            width=seen.width,
-            height=seen.height,
-            duration=seen.duration,
-            fps=seen.fps,
+            video_subfolder=location.subfolder,
+            width=info.width,
+            height=info.height,
+            duration=info.duration,
+            fps=info.fps,
             session_id=session_id,
             metadata=metadata,
             is_intermediate=is_intermediate,
             board_id=board_id,
             user_id=user.user_id,
         )
-        return VideoDTO.model_validate(await service.record(resources, new, where, VIDEOS))
+        return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
 
 
-def _place_for_upload(settings: Settings) -> Path:
+def _upload_path(settings: Settings) -> Path:
     """Return where an upload may be written; what a crash has left there a day ago goes."""
     folder = files.folder(settings, VIDEOS) / ".uploads"
     make_folder(folder)
     for old in folder.iterdir():
         with suppress(FileNotFoundError):
-            if old.stat().st_mtime < time.time() - LEFT_BEHIND_S:
+            if old.stat().st_mtime < time.time() - STALE_UPLOAD_S:
                 old.unlink()
     return folder / f"{uuid4()}.part"
 
 
-def _keep(settings: Settings, part: Path, where: ImageLocation, webp: bytes, texts: dict[str, str]) -> None:
+def _store_files(settings: Settings, part: Path, location: ImageLocation, webp: bytes, texts: dict[str, str]) -> None:
     """Bring all files of a video where they belong, the video last; raises OSError with none left there."""
-    full = files.full_path(settings, where, VIDEOS)
+    full = files.full_path(settings, location, VIDEOS)
     try:
-        write_file(files.thumbnail_path(settings, where, VIDEOS), webp)
+        write_file(files.thumbnail_path(settings, location, VIDEOS), webp)
         if texts:
-            write_file(files.sidecar_path(settings, where), orjson.dumps(texts))
+            write_file(files.sidecar_path(settings, location), orjson.dumps(texts))
         make_folder(full.parent)
         part.replace(full)
     except BaseException:
-        files.remove(settings, [where], VIDEOS)
+        files.remove(settings, [location], VIDEOS)
         raise
 
 
@@ -136,33 +134,33 @@ async def get(source: Source, user: User, name: str) -> VideoDTO:
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
     """Return the workflow and the graph kept beside a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
-    where = await store.place(resources.database, name, VIDEOS)
-    found = await in_thread(_beside, files.sidecar_path(resources.settings, where))
-    return WorkflowAndGraphResponse(workflow=found.get(png.WORKFLOW), graph=found.get(png.GRAPH))
+    location = await store.get_location(resources.database, name, VIDEOS)
+    sidecar = await in_thread(_read_sidecar, files.sidecar_path(resources.settings, location))
+    return WorkflowAndGraphResponse(workflow=sidecar.get(png.WORKFLOW), graph=sidecar.get(png.GRAPH))
 
 
-def _beside(path: Path) -> dict[str, str]:
+def _read_sidecar(path: Path) -> dict[str, str]:
     """Return the texts in a file beside a video; without one there are none."""
     try:
-        found = orjson.loads(path.read_bytes())
+        content = orjson.loads(path.read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
-    return {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+    return {key: text for key, text in content.items() if isinstance(text, str)} if isinstance(content, dict) else {}
 
 
-async def remake_thumbnail(resources: Resources, name: str) -> bytes:
+async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     """Make a thumbnail that was lost anew; raises VideoNotFound when the video is lost too."""
     async with resources.database.read() as connection:
-        where = await store.place(connection, name, VIDEOS)
+        location = await store.get_location(connection, name, VIDEOS)
     try:
-        seen = await intake.inspect(files.full_path(resources.settings, where, VIDEOS))
+        info = await intake.inspect(files.full_path(resources.settings, location, VIDEOS))
     except OSError as error:
         raise VideoNotFound(name) from error
-    await in_thread(write_file, files.thumbnail_path(resources.settings, where, VIDEOS), seen.webp)
-    return seen.webp
+    await in_thread(write_file, files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
+    return info.webp
 
 
-def left(asked: list[str], done: Changed) -> list[str]:
+def names_not_changed(names: list[str], change: BulkChange) -> list[str]:
     """Return those of the names asked for that nothing was done to: not there, or another user's."""
-    reached = set(done.names)
-    return [name for name in dict.fromkeys(asked) if name not in reached]
+    changed_names = set(change.names)
+    return [name for name in dict.fromkeys(names) if name not in changed_names]

@@ -29,7 +29,7 @@ LONGEST_PATH = 4_000
 LONGEST_NAME = 255
 """Bytes of one name in a path, on every common file system."""
 
-MOST_ENTRIES = 1_000
+MAX_ENTRIES = 1_000
 
 
 def check(name: str, value: Any) -> Any:
@@ -47,17 +47,17 @@ def check(name: str, value: Any) -> Any:
             for entry in dict(value).values():
                 check(name, entry)
         case list():
-            if len(value) > MOST_ENTRIES:
-                raise ValueError(f"has more than {MOST_ENTRIES} entries")
+            if len(value) > MAX_ENTRIES:
+                raise ValueError(f"has more than {MAX_ENTRIES} entries")
             for entry in value:
                 check(name, entry)
     return value
 
 
 def _check_number(name: str, value: float) -> None:
-    least, most = NUMBERS.get(name, OTHER_NUMBERS)
-    if not math.isfinite(value) or not least <= value <= most:
-        raise ValueError(f"must be from {least:g} to {most:g}")
+    minimum, maximum = NUMBERS.get(name, OTHER_NUMBERS)
+    if not math.isfinite(value) or not minimum <= value <= maximum:
+        raise ValueError(f"must be from {minimum:g} to {maximum:g}")
 
 
 def _check_text(value: str) -> None:

@@ -12,8 +12,8 @@ from invokeclone.kit.errors import Unprocessable
 MIB = 1024 * 1024
 
 
-def _limit(default: int, most: int, text: str) -> Any:
-    return Field(default, ge=1, le=most, description=text)
+def _limit(default: int, maximum: int, text: str) -> Any:
+    return Field(default, ge=1, le=maximum, description=text)
 
 
 class Limits(BaseModel):
@@ -108,6 +108,6 @@ def table() -> str:
     """Return the table of docs/limits.md."""
     lines = ["| setting | default | most | what it limits |", "|---|---:|---:|---|"]
     for name, field in Limits.model_fields.items():
-        most = next(item.le for item in field.metadata if hasattr(item, "le"))
-        lines.append(f"| `{name}` | {field.default:,} | {most:,} | {field.description} |")
+        maximum = next(item.le for item in field.metadata if hasattr(item, "le"))
+        lines.append(f"| `{name}` | {field.default:,} | {maximum:,} | {field.description} |")
     return "\n".join(lines) + "\n"

@@ -38,8 +38,8 @@ class SettingsError(Exception):
 
 def find_root(root: Path | None, environment: Mapping[str, str]) -> Path:
     """Return the folder everything lives in: the argument, `INVOKEAI_ROOT`, or `~/invokeai`."""
-    chosen = root or environment.get(f"{PREFIX}ROOT") or "~/invokeai"
-    return Path(chosen).expanduser().absolute()
+    folder = root or environment.get(f"{PREFIX}ROOT") or "~/invokeai"
+    return Path(folder).expanduser().absolute()
 
 
 def load_settings(
@@ -50,34 +50,34 @@ def load_settings(
     Overrides that are None count as not given. Raises SettingsError with one line per value that cannot be used.
     """
     environment = os.environ if environment is None else environment
-    where = find_root(root, environment)
-    file = where / FILE
-    from_file, unknown, wrong = read_file(file)
-    from_keys, unknown_keys, wrong_keys = read_keys(where)
+    root_folder = find_root(root, environment)
+    file = root_folder / FILE
+    from_file, unknown, mistakes = read_file(file)
+    from_keys, unknown_keys, wrong_keys = read_keys(root_folder)
     unknown += unknown_keys
-    wrong += wrong_keys
+    mistakes += wrong_keys
     from_environment = _read_environment(environment, unknown)
-    given = {name: value for name, value in overrides.items() if value is not None}
-    values = from_file | from_keys | {name: value for name, (_, value) in from_environment.items()} | given
+    arguments = {name: value for name, value in overrides.items() if value is not None}
+    values = from_file | from_keys | {name: value for name, (_, value) in from_environment.items()} | arguments
     sources = {name: f"{file}: {name}" for name in from_file}
-    sources |= {name: f"{where / KEYS_FILE}: {name}" for name in from_keys}
+    sources |= {name: f"{root_folder / KEYS_FILE}: {name}" for name in from_keys}
     sources |= {name: variable for name, (variable, _) in from_environment.items()}
-    sources |= {name: f"--{name.replace('_', '-')}" for name in given}
+    sources |= {name: f"--{name.replace('_', '-')}" for name in arguments}
     try:
-        settings = Settings(root=where, **values)
+        settings = Settings(root=root_folder, **values)
     except ValidationError as error:
-        wrong += list(_explain(error, values, sources, str(file)))
-    if wrong:
-        raise SettingsError(wrong)
+        mistakes += list(_explain(error, values, sources, str(file)))
+    if mistakes:
+        raise SettingsError(mistakes)
     return settings, unknown
 
 
 def read_keys(root: Path) -> tuple[dict[str, Any], list[str], list[str]]:
     """Return the `external_*` settings of `<root>/api_keys.yaml`, a line per other name, and why it can't be read, if so."""
-    known, unknown, wrong = read_file(root / KEYS_FILE)
-    foreign = [name for name in known if not name.startswith(KEYS_PREFIX)]
+    values, unknown, mistakes = read_file(root / KEYS_FILE)
+    foreign = [name for name in values if not name.startswith(KEYS_PREFIX)]
     unknown += [f"{root / KEYS_FILE}: {name}: belongs into {FILE}, ignored here" for name in foreign]
-    return {name: value for name, value in known.items() if name not in foreign}, unknown, wrong
+    return {name: value for name, value in values.items() if name not in foreign}, unknown, mistakes
 
 
 def read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
@@ -92,18 +92,18 @@ def read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
         return {}, [], []
     if not isinstance(content, dict):
         return {}, [], [f"{file}: must hold `name: value` lines"]
-    known = {str(key): value for key, value in content.items() if str(key) in FIELDS}
+    values = {str(key): value for key, value in content.items() if str(key) in FIELDS}
     unknown = [f"{file}: {key}: no such setting, ignored" for key in content if str(key) not in FIELDS]
     # an empty value means "as if the line weren't there" unless null is a value of its own
     return (
-        {k: v for k, v in known.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)},
+        {k: v for k, v in values.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)},
         unknown,
         [],
     )
 
 
 def _read_environment(environment: Mapping[str, str], unknown: list[str]) -> dict[str, tuple[str, Any]]:
-    found: dict[str, tuple[str, Any]] = {}
+    values: dict[str, tuple[str, Any]] = {}
     for variable, text in environment.items():
         if not variable.upper().startswith(PREFIX) or variable.upper() == f"{PREFIX}ROOT":
             continue
@@ -111,8 +111,8 @@ def _read_environment(environment: Mapping[str, str], unknown: list[str]) -> dic
         if name not in FIELDS:
             unknown.append(f"{variable}: no such setting, ignored")
             continue
-        found[name] = (variable, text if FIELDS[name].annotation is str else _parse(text))
-    return found
+        values[name] = (variable, text if FIELDS[name].annotation is str else _parse(text))
+    return values
 
 
 def _parse(text: str) -> Any:
@@ -123,16 +123,16 @@ def _parse(text: str) -> Any:
 
 
 def _explain(error: ValidationError, values: dict[str, Any], sources: dict[str, str], file: str) -> Iterator[str]:
-    seen = set()
+    names = set()
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else ""
-        if name in seen:
+        if name in names:
             continue
-        seen.add(name)
+        names.add(name)
         inside = [str(part) for part in problem["loc"][1:]] if name == GROUP else []
-        where = ".".join([sources.get(name, file), *inside])
-        shown = f" (got {problem['input']!r})" if inside else f" (got {values[name]!r})" if name in values else ""
-        yield f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+        location = ".".join([sources.get(name, file), *inside])
+        input_text = f" (got {problem['input']!r})" if inside else f" (got {values[name]!r})" if name in values else ""
+        yield f"{location}: {problem['msg'].removeprefix('Value error, ')}{input_text}"
 
 
 def example() -> str:

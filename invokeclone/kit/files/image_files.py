@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
 """Formats of images that users send; MPO, several JPEG images in one file, is opened by JPEG's opener."""
-OWN_FORMATS = ("PNG", "WEBP")
+STORED_FORMATS = ("PNG", "WEBP")
 """Formats of image files and thumbnails that this server wrote."""
 PIXEL_LIMIT = 128 * 1024 * 1024
 
@@ -41,8 +41,8 @@ def open_image(source: Path | IO[bytes], formats: Sequence[str] = FORMATS, *, li
     return image
 
 
-def open_own(source: Path | IO[bytes]) -> "Image":
+def open_stored_image(source: Path | IO[bytes]) -> "Image":
     """Return an image that this server wrote, not decoded yet. Raises OSError."""
     from PIL import Image
 
-    return Image.open(source, formats=OWN_FORMATS)
+    return Image.open(source, formats=STORED_FORMATS)

@@ -10,7 +10,7 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def is_there(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Tell whether there is something at `path` that can be reached."""
     try:
         return path.exists()
@@ -18,7 +18,7 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def holds(folder: Path, path: Path) -> bool:
+def contains(folder: Path, path: Path) -> bool:
     """Tell whether `path` is `folder` or lies in it, by name or in truth."""
     by_name = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     return by_name or real(path).is_relative_to(real(folder))

@@ -17,7 +17,7 @@ except ImportError:  # not on this system
     fcntl = None  # type: ignore[assignment]
 
 FILE = ".invokeclone.lock"
-HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
+LOCK_CONFLICTS = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 _log = log.get("root_lock")
 
@@ -45,7 +45,7 @@ class RootLock:
         try:
             _lock(descriptor)
         except OSError as error:
-            if error.errno in HELD:
+            if error.errno in LOCK_CONFLICTS:
                 holder = _holder(descriptor)
                 os.close(descriptor)
                 raise RootInUse(
@@ -78,8 +78,8 @@ def _lock(descriptor: int) -> None:
 def _holder(descriptor: int) -> str:
     """Say who holds the lock, as far as the file tells."""
     try:
-        known = json.loads(os.pread(descriptor, 4096, 0))
-        pid, address = known["pid"], known["address"]
+        content = json.loads(os.pread(descriptor, 4096, 0))
+        pid, address = content["pid"], content["address"]
     except (OSError, ValueError, TypeError, KeyError):
         return "its process is not known"
     return f"process {pid} at {address}" if address else f"process {pid}, which is starting"

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 from invokeclone.kit.errors import BadRequest
 
-ONLY_THE_OWNER = 0o600
-ONLY_THE_OWNER_ENTERS = 0o700
-EVERYTHING = 0o777
+OWNER_FILE_MODE = 0o600
+OWNER_FOLDER_MODE = 0o700
+ALL_PERMISSIONS = 0o777
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
@@ -42,7 +42,7 @@ def create(path: Path, mode: int = 0o666) -> BinaryIO:
 def make_folder(path: Path) -> None:
     """Make a folder and what is missing above it, each allowing no more than the folder around it and the umask do."""
     try:
-        path.mkdir(mode=path.parent.stat().st_mode & EVERYTHING, exist_ok=True)
+        path.mkdir(mode=path.parent.stat().st_mode & ALL_PERMISSIONS, exist_ok=True)
     except FileNotFoundError:
         if path.parent == path:
             raise
@@ -53,18 +53,18 @@ def make_folder(path: Path) -> None:
 def make_private_folder(path: Path) -> None:
     """Make a folder that only the owner may enter; one that is there stays as it is, as others may share it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=ONLY_THE_OWNER_ENTERS, exist_ok=True)
+    path.mkdir(mode=OWNER_FOLDER_MODE, exist_ok=True)
 
 
 def restrict(path: Path) -> bool:
     """Take a file's rights from everybody but its owner; return whether there were any. A file of another owner stays as it is."""
     try:
-        loose = stat.S_IMODE(path.stat().st_mode) & ~ONLY_THE_OWNER
-        if loose:
-            path.chmod(ONLY_THE_OWNER)
+        excess = stat.S_IMODE(path.stat().st_mode) & ~OWNER_FILE_MODE
+        if excess:
+            path.chmod(OWNER_FILE_MODE)
     except (FileNotFoundError, PermissionError):
         return False
-    return bool(loose)
+    return bool(excess)
 
 
 def remove_file(path: Path) -> None:

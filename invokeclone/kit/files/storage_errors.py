@@ -61,19 +61,19 @@ _SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
 }
 
 
-def explained(error: BaseException) -> InvokeCloneError | None:
+def to_storage_error(error: BaseException) -> InvokeCloneError | None:
     """Return the error that `error`, or what it was raised for, means for a client; None when it is no matter of storage."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if found := _explained(cause):
-            return found
+    while cause is not None and id(cause) not in visited:
+        visited.add(id(cause))
+        if storage_error := _convert(cause):
+            return storage_error
         cause = getattr(cause, "orig", None) or cause.__cause__
     return None
 
 
-def _explained(error: BaseException) -> InvokeCloneError | None:
+def _convert(error: BaseException) -> InvokeCloneError | None:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and (kind := _SQLITE.get(code & 0xFF)):
@@ -90,11 +90,11 @@ def _explained(error: BaseException) -> InvokeCloneError | None:
 
 def startup_line(error: Exception) -> str | None:
     """Return one line for whoever started a process that `error` ends; None for an error that is no matter of storage."""
-    cause = explained(error)
+    cause = to_storage_error(error)
     if isinstance(cause, DatabaseBusy):
         return "the database is locked by another program: stop that, or try again"
     if cause is None and not isinstance(error, OSError):
         return None
-    where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    location = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "orig", error)
-    return f"cannot use the files{where}: {reason}; give permission, make room, or choose another folder with --root"
+    return f"cannot use the files{location}: {reason}; give permission, make room, or choose another folder with --root"

@@ -68,7 +68,7 @@ def resolve(settings: Settings, text: str, *, is_admin: bool) -> Path:
 
 
 @contextmanager
-def opened_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[TextIO]:
+def open_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[TextIO]:
     """Open the UTF-8 text file that a user names.
 
     Blocking. Raises FileRefused, FileNotReadable (none there, or no regular file), TooLarge, Unprocessable.
@@ -76,16 +76,18 @@ def opened_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[Te
     path = resolve(settings, text, is_admin=is_admin)
     missing = FileNotReadable(f"there is no file {text} that can be read")
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise missing from error
-    status = os.fstat(number)
-    most = settings.limits.text_file_mib
-    if not stat.S_ISREG(status.st_mode) or status.st_size > most * MIB:
-        os.close(number)
-        too_large = TooLarge(f"{text} has {status.st_size} bytes, more than {most} MiB (setting limits.text_file_mib)")
+    status = os.fstat(descriptor)
+    max_mib = settings.limits.text_file_mib
+    if not stat.S_ISREG(status.st_mode) or status.st_size > max_mib * MIB:
+        os.close(descriptor)
+        too_large = TooLarge(
+            f"{text} has {status.st_size} bytes, more than {max_mib} MiB (setting limits.text_file_mib)"
+        )
         raise too_large if stat.S_ISREG(status.st_mode) else missing
-    with os.fdopen(number, encoding="utf-8-sig") as file:
+    with os.fdopen(descriptor, encoding="utf-8-sig") as file:
         try:
             yield file
         except UnicodeDecodeError as error:

@@ -147,10 +147,10 @@ class LineServer:
     All methods belong on one event loop; questions are put one after the other.
     """
 
-    def __init__(self, command: Sequence[str], *, patience: float, line_limit: int) -> None:
+    def __init__(self, command: Sequence[str], *, timeout_s: float, line_limit: int) -> None:
         """Allow `patience` seconds for an answer, of `line_limit` bytes at most."""
         self._command = tuple(command)
-        self._patience = patience
+        self._patience = timeout_s
         self._line_limit = line_limit
         self._child: ChildProcess | None = None
         self._one_at_a_time = asyncio.Lock()

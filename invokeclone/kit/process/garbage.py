@@ -41,7 +41,7 @@ _pauses = _Pauses()
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def pause_gc() -> Iterator[None]:
     """Keep the garbage collector off, for the whole process."""
     _pauses.begin()
     try:

@@ -11,7 +11,7 @@ PARENT = "INVOKECLONE_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
 
 
-def runs(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     """Tell whether the process with this number runs, as for a folder that bears its owner's; text that is none runs not.
 
     On Windows every number counts as running: there, asking this way would end the process.

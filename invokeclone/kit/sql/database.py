@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import StaticPool
 
 from invokeclone.kit import log
-from invokeclone.kit.files.storage import ONLY_THE_OWNER, create, make_private_folder, restrict
+from invokeclone.kit.files.storage import OWNER_FILE_MODE, create, make_private_folder, restrict
 from invokeclone.kit.sql import database_file, transactions
-from invokeclone.kit.sql.folding import fold, folded_like
+from invokeclone.kit.sql.folding import casefold_like, fold
 from invokeclone.kit.sql.transactions import Changes, Result, Rows, fetch
 
 _log = log.get("kit.database")
@@ -28,7 +28,7 @@ _log = log.get("kit.database")
 BUSY_TIMEOUT_MS = 30_000
 READERS = 6
 """Threads that answer single reads; more reads than this wait for one another."""
-MAPPED = 2**31 - 2**16
+MMAP_SIZE = 2**31 - 2**16
 """Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
 
 
@@ -36,7 +36,7 @@ def _on_connect(connection: Any, _record: Any) -> None:
     """Set what SQLite keeps per connection, and leave transactions to us instead of the driver."""
     connection.isolation_level = None
     connection.create_function("casefold", 1, fold, deterministic=True)
-    connection.create_function("folded_like", 2, folded_like, deterministic=True)
+    connection.create_function("folded_like", 2, casefold_like, deterministic=True)
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",
@@ -45,22 +45,22 @@ def _on_connect(connection: Any, _record: Any) -> None:
         "synchronous = NORMAL",
         "cache_size = -16000",
         "temp_store = MEMORY",
-        f"mmap_size = {MAPPED}",
+        f"mmap_size = {MMAP_SIZE}",
         "wal_autocheckpoint = 8000",  # 32 MB: a thousand items of 6 kB each don't checkpoint in mid-insert
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-async def _told(statement: str, done: Awaitable[Any]) -> None:
+async def _await_driver(statement: str, operation: Awaitable[Any]) -> None:
     """Await what the driver does; its errors are raised as SQLAlchemy raises them."""
     try:
-        await done
+        await operation
     except sqlite3.OperationalError as error:
         raise OperationalError(statement, None, error) from error
 
 
-class _Thread:
+class _ConnectionThread:
     """A thread with a connection of its own.
 
     Through a pool of connections and a driver that knows futures, a read makes six trips to a thread; here it makes one.
@@ -75,7 +75,9 @@ class _Thread:
         self._thread.start()
 
     def run(
-        self, work: Callable[[sqlite3.Connection], Result], done: Callable[["_Thread"], None] = lambda _thread: None
+        self,
+        work: Callable[[sqlite3.Connection], Result],
+        on_free: Callable[["_ConnectionThread"], None] = lambda _thread: None,
     ) -> asyncio.Future[Result]:
         """Return the result to be; `done` is called on the event loop once the thread is free again."""
         loop = asyncio.get_running_loop()
@@ -84,7 +86,7 @@ class _Thread:
 
         def settle(result: Result | None, error: BaseException | None) -> None:
             self.busy -= 1
-            done(self)
+            on_free(self)
             if future.done():
                 return
             if error is not None:
@@ -127,15 +129,15 @@ class Database:
     def __init__(self, path: Path | None, *, echo: bool = False) -> None:
         """Open (lazily) the file at `path`, or a database in memory for None; `echo` logs each statement."""
         self.path = path
-        where = path if path is not None else ":memory:"
+        target = path if path is not None else ":memory:"
         # The connection that was given back last is lent first: what another one writes empties its cache of pages.
         pool: dict[str, Any] = {"pool_use_lifo": True} if path is not None else {"poolclass": StaticPool}
         pool["pool_reset_on_return"] = None  # what is lent comes back without a transaction
-        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{where}", echo=echo, **pool)
+        self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{target}", echo=echo, **pool)
         self._writing = asyncio.Lock()
-        self._readers: list[_Thread] = []
-        self._free: list[_Thread] = []
-        self._writer: _Thread | None = None
+        self._readers: list[_ConnectionThread] = []
+        self._free: list[_ConnectionThread] = []
+        self._writer: _ConnectionThread | None = None
         self._next = 0
         event.listen(self._engine.sync_engine, "connect", _on_connect)
 
@@ -148,16 +150,16 @@ class Database:
                 return list(await driver.execute_fetchall(sql, values))
         return await self._reader(self.path).run(lambda connection: fetch(connection, sql, values), self._is_free)
 
-    def _is_free(self, reader: _Thread) -> None:
+    def _is_free(self, reader: _ConnectionThread) -> None:
         if not reader.busy and reader in self._readers:
             self._free.append(reader)
 
-    def _reader(self, path: Path) -> _Thread:
+    def _reader(self, path: Path) -> _ConnectionThread:
         """Return the reader that was free last, a new one, or the one whose turn it is to have something waiting."""
         if self._free:
             return self._free.pop()
         if len(self._readers) < READERS:
-            self._readers.append(_Thread(path, "reader"))
+            self._readers.append(_ConnectionThread(path, "reader"))
             return self._readers[-1]
         self._next += 1
         return self._readers[self._next % READERS]
@@ -184,9 +186,9 @@ class Database:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             try:
-                await _told("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
+                await _await_driver("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
                 yield connection
-                await _told(
+                await _await_driver(
                     "COMMIT", driver.commit()
                 )  # through SQLAlchemy it would be left out unless SQLAlchemy began
             except BaseException:
@@ -204,7 +206,7 @@ class Database:
                 return await work(connection)
         async with self._writing:
             if self._writer is None:
-                self._writer = _Thread(self.path, "writer")
+                self._writer = _ConnectionThread(self.path, "writer")
             abandoned = threading.Event()
             future = self._writer.run(lambda connection: transactions.run(connection, work, abandoned))
             try:
@@ -226,20 +228,20 @@ class Database:
             raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
         from invokeclone.kit.sql import migrations
 
-        known = migrations.revisions()
-        database_file.check(self.path, known)
-        _make_for_the_owner(self.path)
+        revisions = migrations.revisions()
+        database_file.check(self.path, revisions)
+        _create_private(self.path)
         try:
             current = migrations.current(self.path)
-            database_file.check_revision(self.path, current, known)
-            _restrict_to_the_owner(self.path)
-            if current != known[-1]:
+            database_file.check_revision(self.path, current, revisions)
+            _restrict_to_owner(self.path)
+            if current != revisions[-1]:
                 migrations.upgrade(self.path)
         except (sqlite3.DatabaseError, DatabaseError) as error:
             cause = getattr(error, "orig", error)
             if isinstance(cause, sqlite3.OperationalError):
                 raise
-            raise database_file.damaged(self.path, cause) from error
+            raise database_file.corruption_error(self.path, cause) from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -251,17 +253,17 @@ class Database:
         await self._engine.dispose()
 
 
-def _make_for_the_owner(path: Path) -> None:
+def _create_private(path: Path) -> None:
     """Make the file, which holds password hashes and the secret of the tokens, unless it is there, so that only its owner reads it.
 
     SQLite gives the files beside it the same rights.
     """
     make_private_folder(path.parent)
     with contextlib.suppress(FileExistsError):
-        create(path, ONLY_THE_OWNER).close()
+        create(path, OWNER_FILE_MODE).close()
 
 
-def _restrict_to_the_owner(path: Path) -> None:
+def _restrict_to_owner(path: Path) -> None:
     """Take from everybody else what an earlier version gave."""
     restricted = [restrict(path.with_name(f"{path.name}{ending}")) for ending in ("", "-wal", "-shm")]
     if any(restricted):

@@ -47,7 +47,7 @@ def check_revision(path: Path, revision: str | None, revisions: Collection[str])
         )
 
 
-def damaged(path: Path, reason: object) -> DatabaseUnusable:
+def corruption_error(path: Path, reason: object) -> DatabaseUnusable:
     """Return the error for a file that SQLite cannot read."""
     return DatabaseUnusable(f"{path} is damaged ({reason}): put a backup in its place, or move it away to begin anew")
 
@@ -57,7 +57,7 @@ def _tables(path: Path) -> set[str]:
     with path.open("rb") as file:
         header = file.read(HEADER)
     if len(header) < HEADER or not header.startswith(MAGIC):
-        raise damaged(path, "it is not an SQLite database")
+        raise corruption_error(path, "it is not an SQLite database")
     wal = path.with_name(f"{path.name}-wal")
     if not wal.exists() or wal.stat().st_size == 0:
         _require_whole(path, header)
@@ -69,7 +69,7 @@ def _require_whole(path: Path, header: bytes) -> None:
     page_size = 65536 if page == 1 else page
     pages = int.from_bytes(header[28:32])
     if header[24:28] == header[92:96] and path.stat().st_size < pages * page_size:
-        raise damaged(path, "its end is missing")
+        raise corruption_error(path, "its end is missing")
 
 
 def _revision(path: Path) -> str | None:
@@ -85,4 +85,4 @@ def _read(path: Path, statement: str) -> list[tuple[object, ...]]:
     except sqlite3.OperationalError as error:
         raise DatabaseUnusable(f"{path} cannot be opened: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise corruption_error(path, error) from error

@@ -12,22 +12,22 @@ def fold(text: Any) -> str | None:
     return text.casefold() if isinstance(text, str) else None
 
 
-def folded_like(text: Any, pattern: Any) -> bool | None:
+def casefold_like(text: Any, pattern: Any) -> bool | None:
     """Tell whether a text, or JSON with escaped letters, matches a LIKE pattern: the SQL function of this name."""
     if not isinstance(text, str) or not isinstance(pattern, str):
         return None
-    return _compiled(pattern)(_unescaped(text).casefold()) is not None
+    return _compile(pattern)(_unescape(text).casefold()) is not None
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     if "\\u" not in text:
         return text
-    letters = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    letters = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     return letters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @lru_cache(64)
-def _compiled(pattern: str) -> Any:
+def _compile(pattern: str) -> Any:
     parts = {"%": ".*", "_": "."}
     text = "".join(parts.get(letter) or re.escape(letter) for letter in pattern.casefold())
     return re.compile(text, re.DOTALL).fullmatch

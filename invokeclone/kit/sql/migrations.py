@@ -14,9 +14,9 @@ import invokeclone
 
 def folder() -> Path:
     """Return the folder of the migration scripts: beside the package in a checkout, under `share` when installed."""
-    beside = Path(invokeclone.__file__).resolve().parent.parent / "alembic"
-    if (beside / "env.py").is_file():
-        return beside
+    checkout_folder = Path(invokeclone.__file__).resolve().parent.parent / "alembic"
+    if (checkout_folder / "env.py").is_file():
+        return checkout_folder
     return Path(sys.prefix) / "share" / "invokeclone" / "alembic"
 
 

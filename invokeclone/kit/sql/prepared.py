@@ -41,7 +41,7 @@ def members(name: str) -> Select[Any]:
     return select(func.json_each(parameter(name)).table_valued("value", name=name).c.value)
 
 
-class Prepared:
+class PreparedStatement:
     """A Core statement with `parameter`s, written out once for SQLite."""
 
     def __init__(self, statement: Executable) -> None:
@@ -59,10 +59,10 @@ class Prepared:
 
         In the connection's transaction; on the database only what changes nothing.
         """
-        sql, given = self._compiled
+        sql, defaults = self._compiled
         if isinstance(source, Database):
-            return await source.fetch(sql, given | values)
-        return await run(source, sql, given | values)
+            return await source.fetch(sql, defaults | values)
+        return await run(source, sql, defaults | values)
 
     async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
         """Run it and return the first row, if there is one."""

@@ -59,7 +59,7 @@ def run(
     """Run `work` between BEGIN IMMEDIATE and COMMIT, in the calling thread; roll back on an error or when `abandoned` is set."""
     fetch(connection, "BEGIN IMMEDIATE", ())
     try:
-        result = _to_end(work(Transaction(connection)))
+        result = _run_to_completion(work(Transaction(connection)))
         _commit(connection, abandoned)
     except BaseException:
         connection.rollback()
@@ -73,7 +73,7 @@ def _commit(connection: sqlite3.Connection, abandoned: threading.Event) -> None:
     fetch(connection, "COMMIT", ())
 
 
-def _to_end(work: Coroutine[Any, Any, Result]) -> Result:
+def _run_to_completion(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine that waits for nothing."""
     try:
         work.send(None)

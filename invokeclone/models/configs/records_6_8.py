@@ -273,6 +273,6 @@ class VideoApiModelConfig(_Record):
 
 
 RECORDS_6_8: tuple[type[BaseModel], ...] = tuple(
-    found for name, found in list(globals().items()) if name.endswith("Config")
+    record_class for name, record_class in list(globals().items()) if name.endswith("Config")
 )
 """Every class of 6.8.1."""

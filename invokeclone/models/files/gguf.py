@@ -61,8 +61,8 @@ class _Header:
             raise InvalidModel("it is cut off")
         return data
 
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.bytes(struct.calcsize(form)))[0]
+    def number(self, struct_format: str) -> Any:
+        return struct.unpack(struct_format, self.bytes(struct.calcsize(struct_format)))[0]
 
     def text(self) -> str:
         return self.bytes(self.number("<Q")).decode("utf-8", "replace")
@@ -71,11 +71,11 @@ class _Header:
         """Return how many tensors and facts there are."""
         if self.bytes(4) != _MAGIC or self.number("<I") not in _VERSIONS:
             raise InvalidModel("it does not begin as one does")
-        tensors, facts = self.number("<Q"), self.number("<Q")
+        tensors, metadata_count = self.number("<Q"), self.number("<Q")
         if tensors > _MAX_TENSORS:
             raise InvalidModel("it declares more tensors than any model has")
-        self._count(facts)
-        return tensors, facts
+        self._count(metadata_count)
+        return tensors, metadata_count
 
     def value(self, kind: int) -> Any:
         """Return a number or text; of a list only that it is one."""
@@ -97,10 +97,10 @@ class _Header:
         return None
 
     def tensors(self, count: int) -> dict[str, Tensor]:
-        found = dict(self.tensor() for _ in range(count))
-        if len(found) < count:
+        tensors = dict(self.tensor() for _ in range(count))
+        if len(tensors) < count:
             raise InvalidModel("it has two tensors of the same name")
-        return found
+        return tensors
 
     def tensor(self) -> tuple[str, Tensor]:
         name = self.text()
@@ -127,16 +127,16 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         header = _Header(file)
         try:
-            tensors, facts = header.begin()
-            pairs = ((header.text(), header.value(header.number("<I"))) for _ in range(facts))
-            notes = {name: value for name, value in pairs if value is not None}
-            found = header.tensors(tensors)
-            alignment = _alignment(notes)
+            tensors, metadata_count = header.begin()
+            pairs = ((header.text(), header.value(header.number("<I"))) for _ in range(metadata_count))
+            metadata = {name: value for name, value in pairs if value is not None}
+            declared_tensors = header.tensors(tensors)
+            alignment = _alignment(metadata)
             begin = -(-header.length // alignment) * alignment
             _check_ranges(header.ranges, path.stat().st_size - begin, alignment)
         except InvalidModel as error:
             raise InvalidModel(f"{path.name} is not a GGUF file, or is damaged: {error}") from error
-    return found, {name: str(value) for name, value in notes.items()}
+    return declared_tensors, {name: str(value) for name, value in metadata.items()}
 
 
 def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:
@@ -150,8 +150,8 @@ def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:
     return elements // block * size
 
 
-def _alignment(notes: dict[str, Any]) -> int:
-    alignment = notes.get("general.alignment", _ALIGNMENT)
+def _alignment(metadata: dict[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
         raise InvalidModel(f"its alignment is {alignment}, which is no power of two")
     return alignment
@@ -159,12 +159,12 @@ def _alignment(notes: dict[str, Any]) -> int:
 
 def _check_ranges(ranges: list[_Range], size: int, alignment: int) -> None:
     """Raise InvalidModel unless every tensor lies within `size` bytes, and none on another."""
-    end, last = 0, ""
-    for begin, until, name in sorted(ranges):
+    end, last_name = 0, ""
+    for begin, tensor_end, name in sorted(ranges):
         if begin % alignment:
             raise InvalidModel(f"tensor {name} does not begin at a multiple of {alignment}")
         if begin < end:
-            raise InvalidModel(f"the tensors {last} and {name} overlap")
-        if until > size:
-            raise InvalidModel(f"it is cut off: tensor {name} ends {until - size} bytes behind its end")
-        end, last = until, name
+            raise InvalidModel(f"the tensors {last_name} and {name} overlap")
+        if tensor_end > size:
+            raise InvalidModel(f"it is cut off: tensor {name} ends {tensor_end - size} bytes behind its end")
+        end, last_name = tensor_end, name

@@ -9,7 +9,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from invokeclone.models.errors import InstallCancelled
-from invokeclone.models.files.on_disk import WEIGHTS, OnDisk
+from invokeclone.models.files.on_disk import WEIGHTS, ModelFiles
 
 _CHUNK = 16 * 2**20
 _SHAKE_BYTES = {"shake_128": 32, "shake_256": 64}
@@ -19,7 +19,7 @@ class _Hasher(Protocol):
     def update(self, data: bytes, /) -> object: ...
 
 
-def hash_model(model: OnDisk, algorithm: str, stopped: Callable[[], bool] = lambda: False) -> str:
+def hash_model(model: ModelFiles, algorithm: str, is_cancelled: Callable[[], bool] = lambda: False) -> str:
     """Return `<algorithm>:<hex>` of a model. Blocking: reads every weight byte.
 
     A file is hashed as it is; a folder is blake3 over the hex digests of its weight files, sorted by path. `algorithm`
@@ -29,29 +29,29 @@ def hash_model(model: OnDisk, algorithm: str, stopped: Callable[[], bool] = lamb
         return f"random:{secrets.token_hex(32)}"
     name = "blake3" if algorithm.startswith("blake3") else algorithm
     if not model.is_folder:
-        return f"{name}:{_digest(model.path, algorithm, stopped)}"
+        return f"{name}:{_digest(model.path, algorithm, is_cancelled)}"
     weights = [file for file in model.files if file.suffix.lower() in WEIGHTS]
-    together = "".join(_digest(file, algorithm, stopped) for file in weights)
-    return f"{name}:{blake3(together.encode()).hexdigest()}"
+    digests = "".join(_digest(file, algorithm, is_cancelled) for file in weights)
+    return f"{name}:{blake3(digests.encode()).hexdigest()}"
 
 
-def _digest(path: Path, algorithm: str, stopped: Callable[[], bool]) -> str:
+def _digest(path: Path, algorithm: str, is_cancelled: Callable[[], bool]) -> str:
     if algorithm.startswith("blake3"):
         fast = blake3(max_threads=blake3.AUTO if algorithm == "blake3_multi" else 1)
-        _feed(fast, path, stopped)
+        _feed(fast, path, is_cancelled)
         return fast.hexdigest()
     if algorithm in _SHAKE_BYTES:
         shake = hashlib.shake_128() if algorithm == "shake_128" else hashlib.shake_256()
-        _feed(shake, path, stopped)
+        _feed(shake, path, is_cancelled)
         return shake.hexdigest(_SHAKE_BYTES[algorithm])
     plain = hashlib.new(algorithm)
-    _feed(plain, path, stopped)
+    _feed(plain, path, is_cancelled)
     return plain.hexdigest()
 
 
-def _feed(hasher: _Hasher, path: Path, stopped: Callable[[], bool]) -> None:
+def _feed(hasher: _Hasher, path: Path, is_cancelled: Callable[[], bool]) -> None:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            if stopped():
+            if is_cancelled():
                 raise InstallCancelled("cancelled while it was read")
             hasher.update(chunk)

@@ -25,7 +25,7 @@ MAX_LOOSE_FILES = 50
 MAX_JSON_BYTES = 50_000_000
 
 
-def header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors that the weight file at `path` declares, and its texts and numbers beside them.
 
     Raises InvalidModel when it is damaged, cut off, or a pickle that could run code.
@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
         raise InvalidModel(f"{path.name} is not valid JSON") from error
 
 
-def indexed_form(name: str) -> str | None:
+def index_suffix(name: str) -> str | None:
     """Return the ending of the weight files that a file of this name is the index of, None for any other file."""
     match = _INDEX.search(name)
     return match["ending"] if match else None
@@ -63,13 +63,13 @@ def check_index(path: Path) -> None:
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict):
         raise InvalidModel(f"{path.name} is not an index of weights")
-    ending = indexed_form(path.name) or ""
+    ending = index_suffix(path.name) or ""
     for name in sorted({str(name) for name in names.values()}):
         if Path(name).name != name or "\\" in name or not name.endswith(ending):
             raise InvalidModel(f"{path.name} names {name!r}, which is no {ending} file of this folder")
 
 
-class OnDisk:
+class ModelFiles:
     """A file or folder that may be a model. Everything is read when first asked for, and kept."""
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class OnDisk:
         self.path = path
         self._json: dict[str, dict[str, Any]] = {}
         self._bare: dict[tuple[str, ...], dict[str, Tensor]] = {}
-        self._inside: dict[str, OnDisk] = {}
+        self._inside: dict[str, ModelFiles] = {}
 
     @functools.cached_property
     def is_folder(self) -> bool:
@@ -102,7 +102,7 @@ class OnDisk:
 
     @functools.cached_property
     def _header(self) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
-        return header(self.path) if not self.is_folder else ({}, {})
+        return read_header(self.path) if not self.is_folder else ({}, {})
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -125,17 +125,17 @@ class OnDisk:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor; empty when there is none of this name."""
-        found = self.tensors.get(name)
-        return found.shape if found else ()
+        tensor = self.tensors.get(name)
+        return tensor.shape if tensor else ()
 
     def has_prefix(self, *prefixes: str) -> bool:
         """Tell whether a tensor's name begins with one of `prefixes`."""
         return any(name.startswith(prefixes) for name in self.tensors)
 
-    def inside(self, name: str) -> "OnDisk":
+    def inside(self, name: str) -> "ModelFiles":
         """Return a file or folder of this folder as a model of its own; it needs not be there."""
         if name not in self._inside:
-            self._inside[name] = OnDisk(self.path / name)
+            self._inside[name] = ModelFiles(self.path / name)
         return self._inside[name]
 
     def json(self, name: str) -> dict[str, Any]:
@@ -152,10 +152,10 @@ class OnDisk:
         for name in FOLDER_CONFIGS:
             config = self.json(name)
             architectures = config.get("architectures")
-            first = architectures[0] if isinstance(architectures, list) and architectures else None
-            stated = config.get("_class_name") or first
-            if isinstance(stated, str):
-                return stated
+            first_architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+            declared_class = config.get("_class_name") or first_architecture
+            if isinstance(declared_class, str):
+                return declared_class
         return None
 
     def check(self) -> None:
@@ -163,18 +163,22 @@ class OnDisk:
         if not self.is_folder and not self.path.is_file():
             raise InvalidModel(f"{self.path} is no file or folder")
         if not self.is_folder and self.path.suffix.lower() not in MODEL_FILES:
-            raise InvalidModel(f"{self.path.name} is not a model file: its name must end with {_listed(MODEL_FILES)}")
+            raise InvalidModel(
+                f"{self.path.name} is not a model file: its name must end with {_format_names(MODEL_FILES)}"
+            )
         if self.is_folder:
             self._check_folder()
         if not self.is_folder:
             self._header  # noqa: B018  (reading it is the check)
             return
-        safe = {file.parent for file in self.files if file.suffix.lower() == ".safetensors"}
+        safetensors_folders = {file.parent for file in self.files if file.suffix.lower() == ".safetensors"}
         for file in self.files:
-            if indexed_form(file.name):
+            if index_suffix(file.name):
                 check_index(file)
-            if file.suffix.lower() not in PICKLES or (file.parent not in safe and file.parent.name != "safety_checker"):
-                header(file)
+            if file.suffix.lower() not in PICKLES or (
+                file.parent not in safetensors_folders and file.parent.name != "safety_checker"
+            ):
+                read_header(file)
 
     def _check_folder(self) -> None:
         if any((self.path / name).is_file() for name in FOLDER_CONFIGS):
@@ -183,27 +187,27 @@ class OnDisk:
             return
         if sum(1 for _ in itertools.islice(walk(self.path), MAX_LOOSE_FILES + 1)) > MAX_LOOSE_FILES:
             raise InvalidModel(
-                f"{self.path.name} has more than {MAX_LOOSE_FILES} files and no {_listed(FOLDER_CONFIGS)}"
+                f"{self.path.name} has more than {MAX_LOOSE_FILES} files and no {_format_names(FOLDER_CONFIGS)}"
             )
-        near = (file for file in self.files if len(file.relative_to(self.path).parts) <= 2)  # noqa: PLR2004
-        if not any(file.suffix.lower() in MODEL_FILES for file in near):
+        shallow_files = (file for file in self.files if len(file.relative_to(self.path).parts) <= 2)  # noqa: PLR2004
+        if not any(file.suffix.lower() in MODEL_FILES for file in shallow_files):
             raise InvalidModel(
-                f"{self.path.name} is a folder without a model: no {_listed(FOLDER_CONFIGS)}, no weights"
+                f"{self.path.name} is a folder without a model: no {_format_names(FOLDER_CONFIGS)}, no weights"
             )
 
 
-def _listed(words: Iterable[str]) -> str:
+def _format_names(words: Iterable[str]) -> str:
     return ", ".join(sorted(words))
 
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield every file under `folder` that is not hidden, following links to folders once each."""
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = Path(os.path.realpath(parent))
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in names if not name.startswith(".") and Path(parent, name).is_file())

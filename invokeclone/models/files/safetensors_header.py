@@ -14,7 +14,7 @@ MAX_HEADER_BYTES = 20_000_000
 MAX_TENSORS = 200_000
 _MAX_DIMENSIONS = 16
 _LENGTH = struct.Struct("<Q")
-_NOTES = "__metadata__"
+_METADATA_KEY = "__metadata__"
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64,
@@ -22,7 +22,7 @@ _BITS = {
 }  # fmt: skip
 
 
-class _Damaged(ValueError):
+class _InvalidHeader(ValueError):
     """What is wrong with a header."""
 
 
@@ -37,59 +37,59 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = file.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
         if not 0 < length <= min(size - _LENGTH.size, MAX_HEADER_BYTES):
-            raise InvalidModel(f"{path.name} is not a safetensors file, or is cut off: {_guess(start)}")
+            raise InvalidModel(f"{path.name} is not a safetensors file, or is cut off: {_guess_cause(start)}")
         text = file.read(length)
     try:
-        entries = _parsed(text)
-        notes = entries.pop(_NOTES, None)
+        entries = _parse(text)
+        metadata = entries.pop(_METADATA_KEY, None)
         ranges = sorted(_range(name, entry) for name, entry in entries.items())
-    except _Damaged as error:
+    except _InvalidHeader as error:
         raise InvalidModel(f"{path.name} has a damaged safetensors header: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidModel(f"{path.name} has a damaged safetensors header") from error
     _check_ranges(path, ranges, size - _LENGTH.size - length)
     tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-    return tensors, {name: str(value) for name, value in notes.items()} if isinstance(notes, dict) else {}
+    return tensors, {name: str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parse(text: bytes) -> dict[str, Any]:
     entries = json.loads(text, object_pairs_hook=_without_duplicates)
     if not isinstance(entries, dict):
-        raise _Damaged("it is no mapping")
+        raise _InvalidHeader("it is no mapping")
     return entries
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_TENSORS:
-        raise _Damaged("it declares more tensors than any model has")
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise _Damaged("it has the same name twice")
-    return made
+        raise _InvalidHeader("it declares more tensors than any model has")
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise _InvalidHeader("it has the same name twice")
+    return entries
 
 
 def _range(name: str, entry: Any) -> tuple[int, int, str]:
     """Return where the bytes of a tensor begin and end, which its shape and number type must agree with."""
     if not isinstance(entry, dict):
-        raise _Damaged(f"{name} is not described")
+        raise _InvalidHeader(f"{name} is not described")
     shape, offsets, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
     if not isinstance(dtype, str) or not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:  # noqa: PLR2004
-        raise _Damaged(f"{name} has no number type, shape or location")
+        raise _InvalidHeader(f"{name} has no number type, shape or location")
     if dtype in _BITS and (offsets[1] - offsets[0]) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise _Damaged(f"{name} has {offsets[1] - offsets[0]} bytes, which are not {dtype} of shape {shape}")
+        raise _InvalidHeader(f"{name} has {offsets[1] - offsets[0]} bytes, which are not {dtype} of shape {shape}")
     if offsets[1] < offsets[0]:
-        raise _Damaged(f"{name} ends before it begins")
+        raise _InvalidHeader(f"{name} ends before it begins")
     return offsets[0], offsets[1], name
 
 
 def _check_ranges(path: Path, ranges: list[tuple[int, int, str]], size: int) -> None:
     """Raise InvalidModel unless the tensors lie one behind the other from the header's end to the file's."""
     end = 0
-    for begin, until, name in ranges:
+    for begin, tensor_end, name in ranges:
         if begin != end:
-            word = "overlaps another tensor" if begin < end else "leaves a hole before it"
-            raise InvalidModel(f"{path.name} has a damaged safetensors header: {name} {word}")
-        end = until
+            problem = "overlaps another tensor" if begin < end else "leaves a hole before it"
+            raise InvalidModel(f"{path.name} has a damaged safetensors header: {name} {problem}")
+        end = tensor_end
     if end > size:
         raise InvalidModel(f"{path.name} is cut off: {end - size} bytes of its tensors are missing")
     if end < size:
@@ -99,10 +99,10 @@ def _check_ranges(path: Path, ranges: list[tuple[int, int, str]], size: int) -> 
 def _are_counts(value: Any) -> TypeGuard[list[int]]:
     if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
         return False
-    return all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 2**62 for each in value)
+    return all(isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**62 for item in value)
 
 
-def _guess(start: bytes) -> str:
+def _guess_cause(start: bytes) -> str:
     if start[:1] == b"<":
         return "it looks like a web page"
     if start.startswith(b"version "):

@@ -11,12 +11,12 @@ from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.on_disk import read_json
 
 _log = log.get("models")
-_WORDS = ("trigger_phrases", "trigger_words", "trainedWords", "activation text")
-_PICTURES = (".preview.png", ".png", ".jpg", ".jpeg", ".webp")
-_MAX_PICTURE_BYTES = 50_000_000
+_TRIGGER_PHRASE_KEYS = ("trigger_phrases", "trigger_words", "trainedWords", "activation text")
+_IMAGE_SUFFIXES = (".preview.png", ".png", ".jpg", ".jpeg", ".webp")
+_MAX_IMAGE_BYTES = 50_000_000
 
 
-def fields(path: Path) -> dict[str, Any]:
+def read_fields(path: Path) -> dict[str, Any]:
     """Return what the JSON file beside `path` says: `description` and `trigger_phrases`, those that it has."""
     try:
         content = read_json(path.with_suffix(".json"))
@@ -27,23 +27,27 @@ def fields(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         return {}
-    description, words = content.get("description"), _words(content)
-    found: dict[str, Any] = {"description": description} if isinstance(description, str) and description else {}
-    return found | ({"trigger_phrases": words} if words else {})
+    description, phrases = content.get("description"), _trigger_phrases(content)
+    values: dict[str, Any] = {"description": description} if isinstance(description, str) and description else {}
+    return values | ({"trigger_phrases": phrases} if phrases else {})
 
 
-def _words(content: dict[str, Any]) -> list[str]:
-    stated: Any = next((content[name] for name in _WORDS if content.get(name)), [])
-    words = stated.split(",") if isinstance(stated, str) else stated if isinstance(stated, list) else []
-    return list(dict.fromkeys(word.strip() for word in words if isinstance(word, str) and word.strip()))
+def _trigger_phrases(content: dict[str, Any]) -> list[str]:
+    raw_phrases: Any = next((content[name] for name in _TRIGGER_PHRASE_KEYS if content.get(name)), [])
+    phrases = (
+        raw_phrases.split(",") if isinstance(raw_phrases, str) else raw_phrases if isinstance(raw_phrases, list) else []
+    )
+    return list(dict.fromkeys(phrase.strip() for phrase in phrases if isinstance(phrase, str) and phrase.strip()))
 
 
-def picture(path: Path) -> bytes | None:
+def read_image(path: Path) -> bytes | None:
     """Return the picture beside `path`, if there is one."""
-    beside = (path.with_suffix(ending) for ending in _PICTURES)
+    candidates = (path.with_suffix(ending) for ending in _IMAGE_SUFFIXES)
     try:
-        found = next((file for file in beside if file.is_file() and file.stat().st_size <= _MAX_PICTURE_BYTES), None)
-        return found.read_bytes() if found else None
+        image_file = next(
+            (file for file in candidates if file.is_file() and file.stat().st_size <= _MAX_IMAGE_BYTES), None
+        )
+        return image_file.read_bytes() if image_file else None
     except OSError as error:
         _log.warning("the picture beside %s is left out: %s", path.name, error)
         return None

@@ -120,12 +120,12 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
         self.storages: dict[str, Storage] = {}
         self._tensors = 0
         self._names = {
-            ("collections", "OrderedDict"): _ordered,
+            ("collections", "OrderedDict"): _make_ordered_dict,
             ("torch._utils", "_rebuild_tensor"): self._tensor,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_tensor_v3"): self._tensor_of_type,
-            ("torch._utils", "_rebuild_parameter"): _first,
-            ("torch._utils", "_rebuild_parameter_with_state"): _first,
+            ("torch._utils", "_rebuild_parameter"): _first_argument,
+            ("torch._utils", "_rebuild_parameter_with_state"): _first_argument,
             ("torch.nn.modules.container", "ParameterDict"): PickledParameters,
             ("torch", "Size"): tuple,
             ("__builtin__", "set"): _members,
@@ -153,11 +153,11 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
         dtype, key, count = pid[1], pid[2], pid[4]
         if not (isinstance(dtype, str) and dtype in ITEM_BYTES and isinstance(key, str) and _is_count(count)):
             raise pickle.UnpicklingError("it has a storage without type, name or size")
-        whole = Storage(key, dtype, count)
-        if self.storages.setdefault(key, whole) != whole:
+        storage = Storage(key, dtype, count)
+        if self.storages.setdefault(key, storage) != storage:
             raise pickle.UnpicklingError(f"its storage {key} has two sizes or types")
         view = pid[5] if len(pid) > 5 else None  # noqa: PLR2004
-        return whole if view is None else _view(whole, view)
+        return storage if view is None else _view(storage, view)
 
     def _tensor(self, storage: object, offset: object, shape: object, strides: object, *_: object) -> StoredTensor:
         return self._made(storage, offset, shape, strides, None)
@@ -195,19 +195,19 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
 
 def _set_items(reader: Unpickler) -> None:
     items = reader.pop_mark()
-    _put(reader.stack[-1], items[::2], items[1::2])
+    _set_entries(reader.stack[-1], items[::2], items[1::2])
 
 
 def _set_item(reader: Unpickler) -> None:
     value, key = reader.stack.pop(), reader.stack.pop()
-    _put(reader.stack[-1], [key], [value])
+    _set_entries(reader.stack[-1], [key], [value])
 
 
 def _make_dict(reader: Unpickler) -> None:
     items = reader.pop_mark()
-    made: dict[Any, Any] = {}
-    _put(made, items[::2], items[1::2])
-    reader.append(made)
+    mapping: dict[Any, Any] = {}
+    _set_entries(mapping, items[::2], items[1::2])
+    reader.append(mapping)
 
 
 def _make_set(_reader: Unpickler) -> None:
@@ -249,7 +249,7 @@ for _code, _action in (
     Unpickler.dispatch[_code[0]] = _action
 
 
-def _put(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
+def _set_entries(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
     if not isinstance(target, dict):
         raise pickle.UnpicklingError("it puts entries into something that is no mapping")
     for key, value in zip(keys, values, strict=True):
@@ -258,13 +258,13 @@ def _put(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
         target[key] = value
 
 
-def _ordered(pairs: object = ()) -> OrderedDict[Any, Any]:
-    made: OrderedDict[Any, Any] = OrderedDict()
-    given: list[Any] = list(pairs) if isinstance(pairs, list | tuple) else [None]
-    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in given):  # noqa: PLR2004
+def _make_ordered_dict(pairs: object = ()) -> OrderedDict[Any, Any]:
+    mapping: OrderedDict[Any, Any] = OrderedDict()
+    entries: list[Any] = list(pairs) if isinstance(pairs, list | tuple) else [None]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in entries):  # noqa: PLR2004
         raise pickle.UnpicklingError("it has a mapping of something else than pairs")
-    _put(made, [pair[0] for pair in given], [pair[1] for pair in given])
-    return made
+    _set_entries(mapping, [pair[0] for pair in entries], [pair[1] for pair in entries])
+    return mapping
 
 
 def _members(values: object = ()) -> object:
@@ -272,16 +272,16 @@ def _members(values: object = ()) -> object:
     return values
 
 
-def _first(value: object, *_: object) -> object:
+def _first_argument(value: object, *_: object) -> object:
     return value
 
 
-def _view(whole: Storage, view: object) -> Storage:
+def _view(storage: Storage, view: object) -> Storage:
     if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1]) or not _is_count(view[2]):  # noqa: PLR2004
         raise pickle.UnpicklingError("it has a view without offset or size")
-    if view[1] + view[2] > whole.count:
+    if view[1] + view[2] > storage.count:
         raise pickle.UnpicklingError("it has a view that lies beyond its storage")
-    return Storage(whole.key, whole.dtype, view[2], view[1])
+    return Storage(storage.key, storage.dtype, view[2], view[1])
 
 
 def _is_count(value: object) -> TypeGuard[int]:

@@ -28,7 +28,7 @@ def families() -> tuple[Family, ...]:
 @functools.cache
 def architectures() -> Mapping[BaseModelType, Architecture]:
     """Return every architecture by its base."""
-    return {each.base: each for family in families() for each in family.architectures}
+    return {architecture.base: architecture for family in families() for architecture in family.architectures}
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def _is_declared(value: object, spec: ModuleType) -> bool:
 
 
 @functools.cache
-def fixed(config: type[ModelConfig]) -> Mapping[str, Any]:
+def tag_fields(config: type[ModelConfig]) -> Mapping[str, Any]:
     """Return the fields that make up the class's tag: those of type, format, base and variant that have one value only."""
     tag = {
         name: config.model_fields[name] for name in ("type", "format", "base", "variant") if name in config.model_fields
@@ -74,8 +74,8 @@ def parse(record: object) -> ModelConfig:
     """
     if not isinstance(record, Mapping):
         raise ValueError("a model record must be an object")  # noqa: TRY004  (pydantic reports ValueErrors)
-    fitting = [config for config in config_classes() if fixed(config).items() <= _tag(record).items()]
-    if fitting:
-        return min(fitting, key=lambda config: len(set(record) ^ set(config.model_fields))).model_validate(record)
+    matches = [config for config in config_classes() if tag_fields(config).items() <= _tag(record).items()]
+    if matches:
+        return min(matches, key=lambda config: len(set(record) ^ set(config.model_fields))).model_validate(record)
     tag = ".".join(str(record.get(name)) for name in ("type", "format", "base"))
     raise ValueError(f"no model class for {tag}")

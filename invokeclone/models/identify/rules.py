@@ -11,7 +11,7 @@ from typing import Any
 from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 
 
 class Mismatch(Exception):
@@ -28,9 +28,9 @@ class Rule:
     """
 
     config: type[ModelConfig]
-    recognises: Callable[[OnDisk], None]
-    base: Callable[[OnDisk], BaseModelType | None] | None = None
-    detects: Mapping[str, Callable[[OnDisk], Any]] = field(default_factory=dict)
+    recognises: Callable[[ModelFiles], None]
+    base: Callable[[ModelFiles], BaseModelType | None] | None = None
+    detects: Mapping[str, Callable[[ModelFiles], Any]] = field(default_factory=dict)
     guesses: bool = False
 
 

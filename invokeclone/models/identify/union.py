@@ -16,14 +16,16 @@ from invokeclone.models.identify import registry
 def _by_name(config: type[BaseModel]) -> CoreSchema:
     """Return the class's core schema in the form that is published under its name instead of being written out."""
     schema = config.__pydantic_core_schema__
-    shared: list[CoreSchema] = []
+    definitions: list[CoreSchema] = []
     if schema["type"] == "definitions":
-        schema, shared = schema["schema"], schema["definitions"]
+        schema, definitions = schema["schema"], schema["definitions"]
     if schema["type"] == "definition-ref":
-        return core_schema.definitions_schema(schema, shared)
+        return core_schema.definitions_schema(schema, definitions)
     name = f"{config.__module__}.{config.__qualname__}:{id(config)}"
-    named: Any = {**schema, "ref": name}
-    return core_schema.definitions_schema(core_schema.definition_reference_schema(name), [*shared, named])
+    referenced_schema: Any = {**schema, "ref": name}
+    return core_schema.definitions_schema(
+        core_schema.definition_reference_schema(name), [*definitions, referenced_schema]
+    )
 
 
 class _AnyRegistered:

@@ -25,7 +25,7 @@ _NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": 
 async def install_model(
     installer: NeedsInstaller,
     source: Annotated[str, Query(description="Path, repository or web address")],
-    stated: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
+    config: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
     inplace: Annotated[bool | None, Query(description="Leave local files where they are")] = False,
     access_token: Annotated[str | None, Query(description="Token for a web address")] = None,
 ) -> ModelInstallJob:
@@ -33,7 +33,7 @@ async def install_model(
 
     Local files are moved into the models folder unless `inplace` is true.
     """
-    return await installer.add(source, stated, inplace=bool(inplace), access_token=access_token)
+    return await installer.add(source, config, inplace=bool(inplace), access_token=access_token)
 
 
 @router.get("/install")
@@ -112,8 +112,8 @@ async def get_hugging_face_models(
     hugging_face_repo: Annotated[str, Query(description="Hugging Face repository")] = "",
 ) -> HuggingFaceModels:
     """Say which single-file models a repository of Hugging Face has, and whether it is a folder of diffusers."""
-    found = await installer.hub.metadata(hugging_face_repo)
-    return HuggingFaceModels(urls=found.ckpt_urls, is_diffusers=found.is_diffusers)
+    metadata = await installer.hub.metadata(hugging_face_repo)
+    return HuggingFaceModels(urls=metadata.ckpt_urls, is_diffusers=metadata.is_diffusers)
 
 
 @router.get("/hf_login")

@@ -32,18 +32,20 @@ class DownloadBatch:
 
         Raises DiskFull when they would not fit together. Cancelled or failed, it has added none.
         """
-        here = await in_thread(_sizes, folder, plan.files)
-        await in_thread(check_space, folder, plan.size - sum(here.values()))
+        existing_sizes = await in_thread(_sizes, folder, plan.files)
+        await in_thread(check_space, folder, plan.size - sum(existing_sizes.values()))
         requests = []
         for file in plan.files:
             url, target = str(file.url), folder / file.path
-            access = token or self._downloads.web.token_for(url) or await self._hub.token_for(url)
-            named = target if file.path != Path() else None
-            requests.append(DownloadRequest(file.url, target, access, sha256=file.sha256, size=file.size, file=named))
-        self.parts = [self._downloads.add(request, self._changed, held=True) for request in requests]
+            access_token = token or self._downloads.web.token_for(url) or await self._hub.token_for(url)
+            file_path = target if file.path != Path() else None
+            requests.append(
+                DownloadRequest(file.url, target, access_token, sha256=file.sha256, size=file.size, file=file_path)
+            )
+        self.parts = [self._downloads.add(request, self._changed, paused=True) for request in requests]
         for part, file in zip(self.parts, plan.files, strict=True):
-            if file.path in here:
-                self._downloads.mark_complete(part.id, here[file.path])
+            if file.path in existing_sizes:
+                self._downloads.mark_complete(part.id, existing_sizes[file.path])
 
     @property
     def complete(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from invokeclone.downloads.errors import DownloadFailed
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import finished, pace
+from invokeclone.downloads.transfer import run_to_completion, throttle
 from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
@@ -24,7 +24,7 @@ from invokeclone.models.install.sources.hub import Hub
 
 POLL_S = 0.2
 """How often to look whether another process is done with the same model, in seconds."""
-PROGRESS_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 
 Progress = Callable[[float | None], None]
 """Called now and then with the share that is here, 0 to 1, or None while the size is unknown."""
@@ -47,22 +47,22 @@ class DownloadCache:
         cache = self._resources.settings.download_cache_path
         name = hashlib.sha256(str(source).encode()).hexdigest()[:32]
         target = cache / name
-        if (model := await in_thread(_only, target)) is not None:
+        if (model := await in_thread(_find_model, target)) is not None:
             return model
         await in_thread(cache.mkdir, parents=True, exist_ok=True)
-        async with _exclusive(cache / f".{name}.lock"):
-            if (model := await in_thread(_only, target)) is not None:
+        async with _file_lock(cache / f".{name}.lock"):
+            if (model := await in_thread(_find_model, target)) is not None:
                 return model
             folder = cache / f".{name}.part"
             model = await self._fetch(source, folder, progress)
-            await finished(_place, folder, model, target)
+            await run_to_completion(_finalize, folder, model, target)
         return target / model.name
 
     async def _fetch(self, source: RemoteSource, folder: Path, progress: Progress) -> Path:
         settings = self._resources.settings
         downloads = DownloadQueue(settings, self._resources.events)
         hub = Hub(settings, downloads.web)
-        due = pace(PROGRESS_S)
+        due = throttle(PROGRESS_INTERVAL_S)
 
         def watch(_part: DownloadJob) -> None:
             if due():
@@ -81,11 +81,11 @@ class DownloadCache:
         for part in batch.parts:
             if part.status is not DownloadJobStatus.COMPLETED and part.error:
                 raise DownloadFailed(part.error)
-        await finished(folders.tidy, folder, plan)
+        await run_to_completion(folders.remove_strays, folder, plan)
         return folder / (plan.root or Path(str(batch.parts[0].download_path)).name)
 
 
-def _only(target: Path) -> Path | None:
+def _find_model(target: Path) -> Path | None:
     """Return the model in its folder, None without any. Blocking."""
     try:
         return next(iter(sorted(entry for entry in target.iterdir() if not entry.name.startswith("."))), None)
@@ -93,7 +93,7 @@ def _only(target: Path) -> Path | None:
         return None
 
 
-def _place(folder: Path, model: Path, target: Path) -> None:
+def _finalize(folder: Path, model: Path, target: Path) -> None:
     """Leave nothing but the model in its folder, and give that its name. Blocking."""
     for entry in folder.iterdir():
         if entry != model:
@@ -104,7 +104,7 @@ def _place(folder: Path, model: Path, target: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _exclusive(file: Path) -> AsyncIterator[None]:
+async def _file_lock(file: Path) -> AsyncIterator[None]:
     """Hold a lock between processes, and between tasks of this one; waiting for it can be cancelled."""
     from filelock import FileLock, Timeout
 

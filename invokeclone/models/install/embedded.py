@@ -16,7 +16,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.files.hashing import hash_model
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.guard import Guard
@@ -30,7 +30,7 @@ EMBEDDED = Path(__file__).parents[2] / "families" / "stable_diffusion" / "embedd
 EMBEDDED_KEY = str(uuid.uuid5(uuid.NAMESPACE_URL, "invokeclone:embedded"))
 """The embedded model's key, the same everywhere, so that graphs that name it can be passed on."""
 
-_REGISTERED = "embedded_model_registered"
+_REGISTERED_KEY = "embedded_model_registered"
 
 
 async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> ModelConfig | None:
@@ -44,15 +44,15 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
         _log.info("there is no embedded model at %s", files)
         return None
     async with resources.database.read() as connection:
-        before = await connection.scalar(select(app_state.c.value).where(app_state.c.key == _REGISTERED))
-    if before is not None:
-        return await _follow(resources, files)
-    stated: dict[str, Any] = json.loads(await in_thread((folder / "defaults.json").read_text, "utf-8"))
+        registered = await connection.scalar(select(app_state.c.value).where(app_state.c.key == _REGISTERED_KEY))
+    if registered is not None:
+        return await _update_record(resources, files)
+    defaults: dict[str, Any] = json.loads(await in_thread((folder / "defaults.json").read_text, "utf-8"))
     request = RegistrationRequest(
         path=files,
         source=files.as_posix(),
         source_type=ModelSourceType.Path,
-        stated={**stated, "key": EMBEDDED_KEY},
+        stated={**defaults, "key": EMBEDDED_KEY},
         inplace=True,
     )
     config = None
@@ -64,23 +64,23 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
         _log.warning("the embedded model cannot be registered: %s", error)
         return None
     async with resources.database.write() as connection:
-        await connection.execute(insert(app_state).values(key=_REGISTERED, value="true").on_conflict_do_nothing())
+        await connection.execute(insert(app_state).values(key=_REGISTERED_KEY, value="true").on_conflict_do_nothing())
     return config
 
 
-async def _follow(resources: Resources, files: Path) -> ModelConfig | None:
+async def _update_record(resources: Resources, files: Path) -> ModelConfig | None:
     """Bring path, hash and size of the embedded model's record up to the files at `files`; None when it was deleted."""
     try:
         async with resources.database.read() as connection:
             config = await store.get(connection, EMBEDDED_KEY)
     except UnknownModelException:
         return None
-    model = OnDisk(files)
+    model = ModelFiles(files)
     algorithm = config.hash.partition(":")[0]
-    hashed = await in_thread(hash_model, model, algorithm) if algorithm != "random" else config.hash
-    recorded = placement.recorded(resources.settings.models_path, model.path)
-    found = {"path": recorded, "hash": hashed, "file_size": await in_thread(lambda: model.size)}
-    current = config.model_copy(update=found)
+    current_hash = await in_thread(hash_model, model, algorithm) if algorithm != "random" else config.hash
+    record_path = placement.to_record_path(resources.settings.models_path, model.path)
+    changes = {"path": record_path, "hash": current_hash, "file_size": await in_thread(lambda: model.size)}
+    current = config.model_copy(update=changes)
     if current != config:
         async with resources.database.write() as connection:
             await store.update(connection, current)

@@ -11,16 +11,16 @@ from invokeclone.kit.process import processes
 from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
 
-FOLDER = "tmpinstall_"
+FOLDER_PREFIX = "tmpinstall_"
 _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
 def new_folder(models: Path) -> Path:
     """Return a folder for the files of an installation (not made yet); its name says which process it is of."""
-    return models / f"{FOLDER}{os.getpid()}_{secrets.token_hex(6)}"
+    return models / f"{FOLDER_PREFIX}{os.getpid()}_{secrets.token_hex(6)}"
 
 
-def make(folder: Path, token: str | None) -> None:
+def create(folder: Path, token: str | None) -> None:
     """Make a folder, with the token beside the files for this user of the machine alone."""
     folder.mkdir(parents=True, exist_ok=True)
     if token:
@@ -41,7 +41,7 @@ def erase(folder: Path) -> None:
         paths.erase(folder)
 
 
-def tidy(folder: Path, plan: DownloadPlan) -> None:
+def remove_strays(folder: Path, plan: DownloadPlan) -> None:
     """Remove from the model in a download's folder what a process that died left beside the files of `plan`."""
     if plan.root is None:
         return
@@ -51,29 +51,29 @@ def tidy(folder: Path, plan: DownloadPlan) -> None:
             path.unlink()
 
 
-def sweep(models: Path, needed: set[str]) -> None:
+def remove_abandoned(models: Path, needed: set[str]) -> None:
     """Remove folders of installations that nobody goes on with: not `needed`, and of no other running process."""
-    for folder in models.glob(f"{FOLDER}*"):
-        pid = folder.name.removeprefix(FOLDER).partition("_")[0]
-        if folder.name not in needed and (pid == str(os.getpid()) or not processes.runs(pid)):
+    for folder in models.glob(f"{FOLDER_PREFIX}*"):
+        pid = folder.name.removeprefix(FOLDER_PREFIX).partition("_")[0]
+        if folder.name not in needed and (pid == str(os.getpid()) or not processes.is_running(pid)):
             with contextlib.suppress(OSError):
                 paths.erase(folder)
 
 
-def bring_back_downloads(models: Path, key: str, folder: Path, plan: DownloadPlan) -> None:
+def restore_downloads(models: Path, key: str, folder: Path, plan: DownloadPlan) -> None:
     """Bring files back that a server moved to where the model `key` belongs, and died before it wrote the record."""
     model_folder = models / key
     if plan.root is None or not model_folder.is_dir():
         return
     single = [file.path for file in plan.files] == [plan.root]
-    if (folder / plan.root).exists() or not _holds(model_folder, plan, single=single):
+    if (folder / plan.root).exists() or not _has_files(model_folder, plan, single=single):
         _remove_empty(model_folder)
         return
     folder.mkdir(exist_ok=True)
     placement.move_back(models, model_folder / plan.root if single else model_folder, folder / plan.root, key)
 
 
-def bring_back_local(models: Path, key: str, source: Path) -> None:
+def restore_local(models: Path, key: str, source: Path) -> None:
     """Bring a user's file or folder back to `source` that was moved to where the model `key` belongs, without a record."""
     model_folder = models / key
     if not model_folder.is_dir():
@@ -87,7 +87,7 @@ def bring_back_local(models: Path, key: str, source: Path) -> None:
     placement.move_back(models, model_folder / source.name if single else model_folder, source, key)
 
 
-def _holds(model_folder: Path, plan: DownloadPlan, *, single: bool) -> bool:
+def _has_files(model_folder: Path, plan: DownloadPlan, *, single: bool) -> bool:
     """Tell whether a folder has every file of a plan, in the size that the plan says."""
     assert plan.root is not None
     for file in plan.files:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from invokeclone.downloads.queue import PROGRESS_S
-from invokeclone.downloads.transfer import pace
+from invokeclone.downloads.queue import PROGRESS_INTERVAL_S
+from invokeclone.downloads.transfer import throttle
 from invokeclone.models.install.batch import DownloadBatch
 from invokeclone.models.install.jobs import (
     HFModelSource,
@@ -41,7 +41,7 @@ class Installation:
     cancel_requested: bool = False
     announced: bool = False
     """Whether the event of the downloads' start was emitted by this process."""
-    progress_due: Callable[[], bool] = field(default_factory=lambda: pace(PROGRESS_S))
+    progress_due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
     written: InstallEntry | None = None
     """The row as the database has it."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

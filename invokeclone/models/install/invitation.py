@@ -22,7 +22,7 @@ async def accept(installer: Installer, source: str, headers: Mapping[str, str]) 
     try:
         if not await is_repository(source):
             raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
-        if _unasked(headers):
+        if _is_cross_site(headers):
             return InstallPage("Not begun", "This can only be asked for by following a link.", 400)
         if source in await installer.installed_sources():
             return InstallPage("Already installed", f"{source} is installed already.", 409)
@@ -34,7 +34,7 @@ async def accept(installer: Installer, source: str, headers: Mapping[str, str]) 
     )
 
 
-def _unasked(headers: Mapping[str, str]) -> bool:
+def _is_cross_site(headers: Mapping[str, str]) -> bool:
     """Tell whether a browser says that another site's page made it ask by itself: as a picture, a frame, a script.
 
     Over plain http browsers send no `Sec-Fetch-*`; there `Upgrade-Insecure-Requests`, which no page can set, marks what the user opens.
@@ -42,5 +42,7 @@ def _unasked(headers: Mapping[str, str]) -> bool:
     site = headers.get("sec-fetch-site")
     if site is None:
         return headers.get("user-agent", "").startswith("Mozilla/") and "upgrade-insecure-requests" not in headers
-    foreign = site in ("cross-site", "same-site")
-    return foreign and (headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document")
+    is_other_site = site in ("cross-site", "same-site")
+    return is_other_site and (
+        headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document"
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, BaseModel, Field, ValidationError, field_serializer
 
-from invokeclone.downloads.schemas import DownloadJob, untold
+from invokeclone.downloads.schemas import DownloadJob, hide_token
 from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant, ModelSourceType
 from invokeclone.kit.errors import Conflict
 from invokeclone.models.configs.external import PROVIDERS
@@ -37,7 +37,7 @@ class HFModelSource(BaseModel, frozen=True):
     access_token: str | None = None
     type: Literal["hf"] = "hf"
 
-    _no_token = field_serializer("access_token")(untold)
+    _no_token = field_serializer("access_token")(hide_token)
 
     def __str__(self) -> str:
         """Return `owner/name[:variant[:subfolder]]`."""
@@ -52,7 +52,7 @@ class URLModelSource(BaseModel, frozen=True):
     access_token: str | None = None
     type: Literal["url"] = "url"
 
-    _no_token = field_serializer("access_token")(untold)
+    _no_token = field_serializer("access_token")(hide_token)
 
     def __str__(self) -> str:
         """Return the address."""
@@ -143,8 +143,8 @@ def parse_source(text: str, *, inplace: bool, access_token: str | None) -> Model
     Looks at the file system for whether a path exists, so call it in a thread. Raises UnsupportedSource.
     """
     text = text.strip("\"' ")
-    provider, found, model = text.removeprefix("external://").partition("/")
-    if text.startswith("external://") and provider and found and model:
+    provider, separator, model = text.removeprefix("external://").partition("/")
+    if text.startswith("external://") and provider and separator and model:
         if provider not in PROVIDERS:
             raise UnsupportedSource(f"no service is called {provider!r}; there are {', '.join(PROVIDERS)}")
         return ExternalModelSource(provider_id=provider, provider_model_id=model)

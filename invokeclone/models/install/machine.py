@@ -10,8 +10,8 @@ from typing import Any
 
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import ended, finished
-from invokeclone.downloads.web import shown
+from invokeclone.downloads.transfer import run_to_completion, wait_until_done
+from invokeclone.downloads.web import without_query
 from invokeclone.graph.vocabulary.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
@@ -159,17 +159,17 @@ class InstallMachine:
             self._fail_download(job, part)
 
     def _fail_download(self, job: Installation, part: DownloadJob) -> None:
-        _log.warning("%s cannot be fetched: %s", shown(str(job.job.source)), part.error)
+        _log.warning("%s cannot be fetched: %s", without_query(str(job.job.source)), part.error)
         self._fail(job, part.error_type or "DownloadFailed", part.error or "", None)
         job.batch.hold()
 
-    def _fail(self, job: Installation, kind: str, text: str, where: str | None) -> None:
-        self.move(job, ERROR, error_reason=kind, error=text, error_traceback=where)
+    def _fail(self, job: Installation, kind: str, text: str, error_traceback: str | None) -> None:
+        self.move(job, ERROR, error_reason=kind, error=text, error_traceback=error_traceback)
 
-    async def _run(self, job: Installation, before: "asyncio.Task[None] | None") -> None:
+    async def _run(self, job: Installation, previous_task: "asyncio.Task[None] | None") -> None:
         """Take a job from where it is to its end. Whatever goes wrong becomes the job's error."""
-        if before is not None:
-            await ended(before)
+        if previous_task is not None:
+            await wait_until_done(previous_task)
         if job.state in UNDER_WAY and (source := job.remote) is not None:
             await self._download(job, source)
         if job.state not in {WAITING, DOWNLOADS_DONE}:
@@ -188,14 +188,14 @@ class InstallMachine:
             if job.state not in UNDER_WAY:
                 return
             expected = isinstance(error, InvokeCloneError | OSError)
-            where = None if expected else "".join(traceback.format_exception(error))
-            _log.warning("%s cannot be fetched: %s", shown(str(source)), where or error)
-            self._fail(job, type(error).__name__, str(error), where)
+            error_traceback = None if expected else "".join(traceback.format_exception(error))
+            _log.warning("%s cannot be fetched: %s", without_query(str(source)), error_traceback or error)
+            self._fail(job, type(error).__name__, str(error), error_traceback)
             return
         await job.batch.wait()
 
     async def _plan(self, job: Installation, source: RemoteSource) -> None:
-        await finished(self._prepare_folder, job, source)
+        await run_to_completion(self._prepare_folder, job, source)
         job.recovered = False
         plan = job.plan = job.plan or await make_plan(source, self._hub, self._resources.settings)
         self.move(job, WAITING, source_metadata=plan.metadata, local_path=job.folder / (plan.root or ""))
@@ -208,8 +208,8 @@ class InstallMachine:
 
     def _prepare_folder(self, job: Installation, source: RemoteSource) -> None:
         if job.recovered and job.plan is not None and is_key(job.key):
-            folders.bring_back_downloads(self._resources.settings.models_path, job.key, job.folder, job.plan)
-        folders.make(job.folder, source.access_token)
+            folders.restore_downloads(self._resources.settings.models_path, job.key, job.folder, job.plan)
+        folders.create(job.folder, source.access_token)
 
     async def _register(self, job: Installation) -> None:
         self.move(job, RUNNING)
@@ -221,33 +221,33 @@ class InstallMachine:
             self.move(job, DOWNLOADS_DONE if self.stopping and job.remote else CANCELLED)
         except Exception as error:  # noqa: BLE001  (the loop's edge: one job's failure must not end the others)
             unexpected = not isinstance(error, InvokeCloneError | OSError)
-            source = shown(str(job.job.source))
+            source = without_query(str(job.job.source))
             _log.warning("installing %s failed: %s", source, error, exc_info=error if unexpected else None)
             self._fail(job, type(error).__name__, str(error), "".join(traceback.format_exception(error)))
         else:
             _log.info("installed %s model %s (%s)", config.base, config.name, config.key, extra={"key": config.key})
             size = config.file_size
-            path = placement.absolute(self._resources.settings.models_path, config.path)
+            path = placement.to_absolute_path(self._resources.settings.models_path, config.path)
             self.move(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
 
     async def _registered(self, job: Installation) -> ModelConfig:
         """Register the files of a job, and return the record."""
-        public = job.job
-        stated = public.config_in.stated()
-        if isinstance(public.source, ExternalModelSource):
-            return await register_external(self._resources, self._guard, public.source, stated)
-        if not (job.remote or isinstance(public.source, LocalModelSource)):
-            raise UnsupportedSource(f"{public.source} names no files to install")
+        client_job = job.job
+        overrides = client_job.config_in.stated()
+        if isinstance(client_job.source, ExternalModelSource):
+            return await register_external(self._resources, self._guard, client_job.source, overrides)
+        if not (job.remote or isinstance(client_job.source, LocalModelSource)):
+            raise UnsupportedSource(f"{client_job.source} names no files to install")
         if job.plan is not None:
-            await finished(folders.tidy, job.folder, job.plan)
-        if isinstance(public.source_metadata, HuggingFaceMetadata):
-            stated.setdefault("source_api_response", public.source_metadata.api_response)
+            await run_to_completion(folders.remove_strays, job.folder, job.plan)
+        if isinstance(client_job.source_metadata, HuggingFaceMetadata):
+            overrides.setdefault("source_api_response", client_job.source_metadata.api_response)
         request = RegistrationRequest(
-            path=public.local_path,
-            source=str(public.config_in.source),
-            source_type=public.config_in.source_type or ModelSourceType.Path,
-            stated=stated | {"key": job.key},
-            inplace=public.inplace,
+            path=client_job.local_path,
+            source=str(client_job.config_in.source),
+            source_type=client_job.config_in.source_type or ModelSourceType.Path,
+            stated=overrides | {"key": job.key},
+            inplace=client_job.inplace,
             stopped=lambda: self.stopping or job.cancel_requested,
         )
         return await register(self._resources, self._guard, request)
@@ -266,7 +266,7 @@ class InstallMachine:
             await job.batch.cancel()
             await self.save(job)
             async with job.lock:
-                await finished(folders.erase, job.folder)
+                await run_to_completion(folders.erase, job.folder)
         except Exception as error:  # noqa: BLE001  (tried again at the end; a folder without a row at the next start)
             _log.warning("what is left of install job %s cannot be removed: %s", job.job.id, error)
         else:

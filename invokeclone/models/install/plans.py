@@ -42,8 +42,10 @@ async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> Downl
         names.safe_path(file.path.as_posix())
     single = len(files) == 1 and (source.subfolder == files[0].path or len(files[0].path.parts) == 1)
     root = Path(names.safe_name(files[0].path.name if single else _folder_name(source)))
-    placed = [file.model_copy(update={"path": root if single else root / _inside(source, file.path)}) for file in files]
-    return DownloadPlan(files=placed, root=root, metadata=metadata)
+    planned_files = [
+        file.model_copy(update={"path": root if single else root / _path_in_model(source, file.path)}) for file in files
+    ]
+    return DownloadPlan(files=planned_files, root=root, metadata=metadata)
 
 
 def default_variant(settings: Settings) -> ModelRepoVariant:
@@ -58,6 +60,6 @@ def _folder_name(source: HFModelSource) -> str:
     return "_".join([source.repo_id.partition("/")[2], *part])
 
 
-def _inside(source: HFModelSource, path: Path) -> Path:
+def _path_in_model(source: HFModelSource, path: Path) -> Path:
     """Return where a file belongs in the model's folder; the contents of a single subfolder are the model's own."""
     return path.relative_to(source.subfolder) if source.subfolder and path.is_relative_to(source.subfolder) else path

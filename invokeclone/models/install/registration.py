@@ -20,7 +20,7 @@ from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
 from invokeclone.models.files import sidecars
 from invokeclone.models.files.hashing import hash_model
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
 from invokeclone.models.install.jobs import ExternalModelSource
@@ -29,7 +29,7 @@ from invokeclone.models.records.guard import Guard
 
 _log = log.get("models")
 
-_FACTS = {"key", "path", "hash", "file_size"}
+_DETECTED_FIELDS = {"key", "path", "hash", "file_size"}
 """Fields that are found out and not taken from what somebody states."""
 
 _KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
@@ -38,7 +38,7 @@ _KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
 
 def is_key(text: str) -> bool:
     """Tell whether a model may have this key."""
-    return bool(_KEY.match(text)) and text != placement.PICTURES
+    return bool(_KEY.match(text)) and text != placement.IMAGES_FOLDER
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ async def register(resources: Resources, guard: Guard, request: RegistrationRequ
             await _check_free(resources, request.path, key)
             if request.stopped():
                 raise InstallCancelled("cancelled before the files were touched")
-            beside = await in_thread(_picture_beside, request.path, config)
+            image_data = await in_thread(_sidecar_image, request.path, config)
             config = await _insert(resources, request, config)
-        if beside is not None:
-            await in_thread(_keep_picture, resources.settings, key, beside)
+        if image_data is not None:
+            await in_thread(_save_image, resources.settings, key, image_data)
         return config
 
 
@@ -80,31 +80,31 @@ def _has_sidecars(path: Path, config: ModelConfig) -> bool:
     return config.type == ModelType.LoRA and path.is_file()
 
 
-def _picture_beside(path: Path, config: ModelConfig) -> bytes | None:
-    return sidecars.picture(path) if _has_sidecars(path, config) else None
+def _sidecar_image(path: Path, config: ModelConfig) -> bytes | None:
+    return sidecars.read_image(path) if _has_sidecars(path, config) else None
 
 
-def _keep_picture(settings: Settings, key: str, data: bytes) -> None:
+def _save_image(settings: Settings, key: str, data: bytes) -> None:
     try:
         pictures.save(settings, key, data)
-    except (pictures.NotAPicture, OSError) as error:
+    except (pictures.InvalidModelImage, OSError) as error:
         _log.warning("the picture beside model %s is left out: %s", key, error)
 
 
 async def register_external(
-    resources: Resources, guard: Guard, source: ExternalModelSource, stated: dict[str, Any]
+    resources: Resources, guard: Guard, source: ExternalModelSource, overrides: dict[str, Any]
 ) -> ModelConfig:
     """Register a model behind somebody else's service, which has no files; its key is made of the service and its name.
 
     Raises InvalidModel, DuplicateModelException, ModelBusy.
     """
-    key = str(stated.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
+    key = str(overrides.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
     if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
     record = {
         "name": source.provider_model_id,
         "capabilities": {},
-        **{name: value for name, value in stated.items() if value is not None and name not in _FACTS},
+        **{name: value for name, value in overrides.items() if value is not None and name not in _DETECTED_FIELDS},
         "key": key,
         "source": str(source),
         "provider_id": source.provider_id,
@@ -124,54 +124,67 @@ async def register_external(
 
 def examine(settings: Settings, request: RegistrationRequest, key: str) -> ModelConfig:
     """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
-    model = OnDisk(request.path)
-    facts = {
+    model = ModelFiles(request.path)
+    record_fields = {
         "key": key,
         "hash": "",
-        "path": placement.recorded(settings.models_path, request.path),
+        "path": placement.to_record_path(settings.models_path, request.path),
         "file_size": 0,
         "name": model.name,
         "source": request.source,
         "source_type": request.source_type,
     }
-    stated = {name: value for name, value in request.stated.items() if value is not None and name not in _FACTS}
-    config = identify(model, facts, stated, allow_unknown=settings.allow_unknown_models)
+    overrides = {
+        name: value for name, value in request.stated.items() if value is not None and name not in _DETECTED_FIELDS
+    }
+    config = identify(model, record_fields, overrides, allow_unknown=settings.allow_unknown_models)
     if _has_sidecars(request.path, config):
-        beside = {name: value for name, value in sidecars.fields(request.path).items() if name not in stated}
-        config = config.model_copy(update=beside)
-    hashed = hash_model(model, settings.hashing_algorithm, request.stopped)
-    return config.model_copy(update={"hash": hashed, "file_size": model.size})
+        sidecar_fields = {
+            name: value for name, value in sidecars.read_fields(request.path).items() if name not in overrides
+        }
+        config = config.model_copy(update=sidecar_fields)
+    model_hash = hash_model(model, settings.hashing_algorithm, request.stopped)
+    return config.model_copy(update={"hash": model_hash, "file_size": model.size})
 
 
 async def _check_free(resources: Resources, path: Path, key: str) -> None:
     """Raise DuplicateModelException when a record has this path (under whatever name) or key."""
     models = resources.settings.models_path
     async with resources.database.read() as connection:
-        recorded = await store.paths(connection)
-    if key in recorded:
+        recorded_paths = await store.paths(connection)
+    if key in recorded_paths:
         raise DuplicateModelException(f"a model with key {key} is registered already")
 
     def same() -> str | None:
         real = paths.real(path)
-        return next((k for k, at in recorded.items() if paths.real(placement.absolute(models, at)) == real), None)
+        return next(
+            (
+                k
+                for k, recorded_path in recorded_paths.items()
+                if paths.real(placement.to_absolute_path(models, recorded_path)) == real
+            ),
+            None,
+        )
 
     if (other := await in_thread(same)) is not None:
         raise DuplicateModelException(f"{path} is registered already, as model {other}")
 
 
 async def _insert(resources: Resources, request: RegistrationRequest, config: ModelConfig) -> ModelConfig:
-    models, placed = resources.settings.models_path, request.path
+    models, final_path = resources.settings.models_path, request.path
     if not request.inplace:
         async with resources.database.read() as connection:
-            others = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
-        await in_thread(placement.check_movable, models, request.path, others)
-        placed = await in_thread(placement.move_in, models, request.path, config.key)
-    config = config.model_copy(update={"path": placement.recorded(models, placed)})
+            registered_paths = [
+                placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()
+            ]
+        await in_thread(placement.check_movable, models, request.path, registered_paths)
+        final_path = await in_thread(placement.move_in, models, request.path, config.key)
+    config = config.model_copy(update={"path": placement.to_record_path(models, final_path)})
     try:
         async with resources.database.write() as connection:
             await store.add(connection, config)
     except BaseException:
         if not request.inplace:
-            await asyncio.shield(in_thread(placement.move_back, models, placed, request.path, config.key))
+            await asyncio.shield(in_thread(placement.move_back, models, final_path, request.path, config.key))
         raise
     return config

@@ -9,7 +9,7 @@ from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files.on_disk import MODEL_FILES, walk
-from invokeclone.models.install.folders import FOLDER
+from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.schemas import (
@@ -19,7 +19,13 @@ from invokeclone.models.records.schemas import (
     OrphanedModelInfo,
 )
 
-_MARKS = {"config.json", "model_index.json", "learned_embeds.bin", "pytorch_lora_weights.bin", "image_encoder.txt"}
+_FOLDER_MARKERS = {
+    "config.json",
+    "model_index.json",
+    "learned_embeds.bin",
+    "pytorch_lora_weights.bin",
+    "image_encoder.txt",
+}
 """Files that make a folder one model."""
 
 _MAX_DEPTH = 20
@@ -34,29 +40,37 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
     path = await in_thread(_folder, folder or "")
     models = resources.settings.models_path
     async with resources.database.read() as connection:
-        paths, known = await store.paths(connection), await store.sources(connection)
-    known |= {str(placement.absolute(models, recorded)) for recorded in paths.values()}
+        paths, installed = await store.paths(connection), await store.sources(connection)
+    installed |= {str(placement.to_absolute_path(models, recorded_path)) for recorded_path in paths.values()}
 
     def find() -> list[FoundModel]:
-        found = sorted(_candidates(path, 0, set()))
-        return [FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in known) for candidate in found]
+        candidates = sorted(_candidates(path, 0, set()))
+        return [
+            FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in installed) for candidate in candidates
+        ]
 
     return await in_thread(find)
 
 
-async def add_found(resources: Resources, installer: Installer) -> None:
+async def install_unregistered(resources: Resources, installer: Installer) -> None:
     """Begin to install, where they lie, the models of the models folder that no record knows."""
     models = resources.settings.models_path
     if not await in_thread(models.is_dir):
         return
     async with resources.database.read() as connection:
-        known = [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
-    known += [models / placement.PICTURES, *installer.places_in_use()]
+        registered_paths = [
+            placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()
+        ]
+    registered_paths += [models / placement.IMAGES_FOLDER, *installer.places_in_use()]
 
     def find() -> list[Path]:
-        found = sorted(_candidates(models, 0, set()))
-        own = [path for path in found if path != models and not path.relative_to(models).parts[0].startswith(FOLDER)]
-        return [path for path in own if not any(paths.holds(model, path) for model in known)]
+        candidates = sorted(_candidates(models, 0, set()))
+        model_paths = [
+            path
+            for path in candidates
+            if path != models and not path.relative_to(models).parts[0].startswith(FOLDER_PREFIX)
+        ]
+        return [path for path in model_paths if not any(paths.contains(model, path) for model in registered_paths)]
 
     for path in await in_thread(find):
         await installer.add(str(path), ModelRecordChanges(), inplace=True)
@@ -72,37 +86,41 @@ def _folder(text: str) -> Path:
     raise NotAFolder(f"not a folder: {text!r}")
 
 
-def _candidates(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
+def _candidates(folder: Path, depth: int, visited: set[Path]) -> Iterator[Path]:
     """Yield model files and model folders under `folder`; hidden entries and folders that can't be read are left out."""
     real = paths.real(folder)
-    if depth > _MAX_DEPTH or real in seen:
+    if depth > _MAX_DEPTH or real in visited:
         return
-    seen.add(real)
+    visited.add(real)
     try:
         entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError:
         return
-    if any(entry.name in _MARKS for entry in entries):
+    if any(entry.name in _FOLDER_MARKERS for entry in entries):
         yield folder
         return
     for entry in entries:
         if entry.is_dir():
-            yield from _candidates(Path(entry.path), depth + 1, seen)
+            yield from _candidates(Path(entry.path), depth + 1, visited)
         elif Path(entry.name).suffix.lower() in MODEL_FILES:
             yield Path(entry.path)
 
 
-async def orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
+async def find_orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
     models = resources.settings.models_path
-    used = [models / key for key in installer.guard.held()] + installer.places_in_use()
+    used_paths = [models / key for key in installer.guard.held()] + installer.places_in_use()
     async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
-        used += [placement.absolute(models, path) for path in (await store.paths(connection)).values()]
+        used_paths += [placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()]
 
     def find() -> list[OrphanedModelInfo]:
         entries = sorted(models.iterdir()) if models.is_dir() else []
-        free = [entry for entry in entries if not entry.name.startswith(".") and entry.name != placement.PICTURES]
-        infos = [_info(entry) for entry in free if not any(paths.holds(entry, path) for path in used)]
+        visible_entries = [
+            entry for entry in entries if not entry.name.startswith(".") and entry.name != placement.IMAGES_FOLDER
+        ]
+        infos = [
+            _info(entry) for entry in visible_entries if not any(paths.contains(entry, path) for path in used_paths)
+        ]
         return [info for info in infos if info.files]
 
     return await in_thread(find)
@@ -110,28 +128,28 @@ async def orphans(resources: Resources, installer: Installer) -> list[OrphanedMo
 
 def _info(entry: Path) -> OrphanedModelInfo:
     files = sorted(walk(entry)) if entry.is_dir() else [entry]
-    home = entry if entry.is_dir() else entry.parent
+    folder = entry if entry.is_dir() else entry.parent
     return OrphanedModelInfo(
         path=entry.name,
         absolute_path=entry.as_posix(),
-        files=[file.relative_to(home).as_posix() for file in files if file.suffix.lower() in MODEL_FILES],
+        files=[file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in MODEL_FILES],
         size_bytes=sum(file.stat().st_size for file in files),
     )
 
 
 async def remove_orphans(resources: Resources, installer: Installer, names: list[str]) -> DeleteOrphanedModelsResponse:
     """Remove orphaned entries. A name that is none, above all an installed model's, is refused in `errors`."""
-    done = DeleteOrphanedModelsResponse(deleted=[], errors={})
+    response = DeleteOrphanedModelsResponse(deleted=[], errors={})
     async with installer.guard.placing:
-        orphaned = {info.path for info in await orphans(resources, installer)}
+        orphaned = {info.path for info in await find_orphans(resources, installer)}
         for name in dict.fromkeys(names):
             if name not in orphaned:
-                done.errors[name] = "not an orphaned entry of the models folder"
+                response.errors[name] = "not an orphaned entry of the models folder"
                 continue
             try:
                 await in_thread(paths.erase, resources.settings.models_path / name)
             except OSError as error:
-                done.errors[name] = str(error)
+                response.errors[name] = str(error)
             else:
-                done.deleted.append(name)
-    return done
+                response.deleted.append(name)
+    return response

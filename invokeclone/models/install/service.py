@@ -32,7 +32,7 @@ from invokeclone.models.install.registration import is_key
 from invokeclone.models.install.sources.hub import Hub
 from invokeclone.models.install.states import CANCELLED, ERROR, PAUSED, RUNNING, UNDER_WAY, WAITING
 from invokeclone.models.records import placement, store
-from invokeclone.models.records.changes import missing
+from invokeclone.models.records.changes import list_missing
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import ModelRecordChanges
 
@@ -57,7 +57,9 @@ class UnknownPart(NotFound):
 class Installer:
     """Installs models: downloads several at once, registers one after the other. `start` and `stop` belong to its life."""
 
-    def __init__(self, resources: Resources, downloads: DownloadQueue | None = None, *, lasting: bool = False) -> None:
+    def __init__(
+        self, resources: Resources, downloads: DownloadQueue | None = None, *, persistent: bool = False
+    ) -> None:
         """Make an installer that registers nothing yet.
 
         `lasting`: it goes on at its start with what an earlier one left, and leaves what isn't done to the next one.
@@ -66,7 +68,7 @@ class Installer:
         self.downloads = downloads or DownloadQueue(resources.settings, resources.events)
         self.hub = Hub(resources.settings, self.downloads.web)
         self._own_downloads = downloads is None
-        self._lasting = lasting
+        self._lasting = persistent
         self._resources = resources
         self._machine = InstallMachine(resources, self.downloads, self.hub, self.guard)
         self._installations: dict[int, Installation] = {}
@@ -89,7 +91,7 @@ class Installer:
             await self.downloads.stop()
 
     async def add(
-        self, text: str, stated: ModelRecordChanges, *, inplace: bool = False, access_token: str | None = None
+        self, text: str, overrides: ModelRecordChanges, *, inplace: bool = False, access_token: str | None = None
     ) -> ModelInstallJob:
         """Return a new job for the source that `text` names, or the one that is at it already. Raises UnsupportedSource."""
         source = await in_thread(parse_source, text, inplace=inplace, access_token=access_token)
@@ -97,7 +99,7 @@ class Installer:
             for job in self.jobs():
                 if not job.ended and (job.source.type, str(job.source)) == (source.type, str(source)):
                     return job
-            installation = self._make(source, stated, stated.key or new_key())
+            installation = self._make(source, overrides, overrides.key or new_key())
             await self._machine.save(installation)
             self._installations[installation.job.id] = installation
         self._machine.move(installation, WAITING)
@@ -181,23 +183,26 @@ class Installer:
         moved = [models / job.key for job in remote if job.recovered and is_key(job.key)]
         return [*local, *(job.folder for job in remote), *moved]
 
-    def _make(self, source: ModelSource, stated: ModelRecordChanges, key: str) -> Installation:
+    def _make(self, source: ModelSource, overrides: ModelRecordChanges, key: str) -> Installation:
         models = self._resources.settings.models_path
-        named = {"source": stated.source or str(source), "source_type": stated.source_type or SOURCE_TYPES[source.type]}
+        source_fields = {
+            "source": overrides.source or str(source),
+            "source_type": overrides.source_type or SOURCE_TYPES[source.type],
+        }
         local = source if isinstance(source, LocalModelSource) else None
         remote = isinstance(source, HFModelSource | URLModelSource)
         folder = folders.new_folder(models)
         job = ModelInstallJob(
             id=self._next,
             source=source,
-            config_in=stated.model_copy(update=named),
+            config_in=overrides.model_copy(update=source_fields),
             inplace=bool(local and local.inplace),
             local_path=Path(local.path).expanduser().absolute() if local else folder if remote else models,
         )
         self._next += 1
-        batch = DownloadBatch(self.downloads, self.hub, lambda part: self._machine.watch(made, part))
-        made = Installation(job, key, folder, batch, lasting=self._lasting)
-        return made
+        batch = DownloadBatch(self.downloads, self.hub, lambda part: self._machine.watch(installation, part))
+        installation = Installation(job, key, folder, batch, lasting=self._lasting)
+        return installation
 
     def _to_change(self, number: int) -> Installation:
         if number not in self._installations:
@@ -212,8 +217,8 @@ class Installer:
     async def _open(self) -> None:
         """Clear away what a crash left, tell the log of models whose files are gone, and let jobs be registered."""
         try:
-            await in_thread(placement.sweep, self._resources.settings.models_path)
-            for config in await missing(self._resources):
+            await in_thread(placement.remove_abandoned_copies, self._resources.settings.models_path)
+            for config in await list_missing(self._resources):
                 _log.warning("the files of model %s are missing: %s", config.name, config.path)
         except Exception as error:  # noqa: BLE001  (whatever it is, models can be installed)
             _log.warning("the models folder cannot be checked: %s", error)
@@ -234,7 +239,7 @@ class Installer:
             else:
                 async with self._resources.database.write() as connection:
                     await journal.remove(connection, entry.folder)
-        await in_thread(folders.sweep, models, set(needed))
+        await in_thread(folders.remove_abandoned, models, set(needed))
         for entry in entries:
             if (job := needed.get(entry.folder)) is not None and job.remote:
                 self._go_on_after_restart(job, entry)
@@ -247,7 +252,7 @@ class Installer:
             return False
         models, source = self._resources.settings.models_path, job.job.local_path
         try:
-            await in_thread(folders.bring_back_local, models, job.key, source)
+            await in_thread(folders.restore_local, models, job.key, source)
         except OSError as error:
             _log.warning("%s cannot be brought back from %s: %s", source, models / job.key, error)
             return True
@@ -259,12 +264,12 @@ class Installer:
         try:
             token = folders.read_token(folder)
             source = _SOURCE.validate_python({**json.loads(entry.source), "access_token": token})
-            stated = ModelRecordChanges.model_validate_json(entry.stated)
+            overrides = ModelRecordChanges.model_validate_json(entry.stated)
             plan = DownloadPlan.model_validate_json(entry.plan) if entry.plan else None
         except (ValidationError, ValueError, TypeError) as error:
             _log.warning("the installation in %s cannot be resumed: %s", folder, error)
             return None
-        job = self._make(source, stated, entry.key)
+        job = self._make(source, overrides, entry.key)
         job.folder, job.plan, job.written, job.recovered = folder, plan, entry, True
         if job.remote:
             job.job.local_path = folder

@@ -74,12 +74,12 @@ def _progress(job: Installation) -> dict[str, Any]:
         }
         for part in job.batch.parts
     ]
-    public = job.job
+    client_job = job.job
     return {
         **_source(job),
-        "local_path": str(public.local_path),
-        "bytes": public.bytes,
-        "total_bytes": public.total_bytes,
+        "local_path": str(client_job.local_path),
+        "bytes": client_job.bytes,
+        "total_bytes": client_job.total_bytes,
         "parts": parts,
     }
 
@@ -88,7 +88,7 @@ def _source(job: Installation) -> dict[str, Any]:
     return {"id": job.job.id, "source": job.job.source}
 
 
-def _download_started(job: Installation) -> Event | None:
+def _download_start_event(job: Installation) -> Event | None:
     """Return the event the first time, not again after a pause."""
     if job.announced:
         return None
@@ -97,19 +97,19 @@ def _download_started(job: Installation) -> Event | None:
     return events.ModelInstallDownloadStartedEvent(**_progress(job))
 
 
-def _download_progress(job: Installation) -> Event:
+def _download_progress_event(job: Installation) -> Event:
     return events.ModelInstallDownloadProgressEvent(**_progress(job))
 
 
-def _downloads_complete(job: Installation) -> Event:
+def _downloads_complete_event(job: Installation) -> Event:
     return events.ModelInstallDownloadsCompleteEvent(**_source(job))
 
 
-def _started(job: Installation) -> Event:
+def _start_event(job: Installation) -> Event:
     return events.ModelInstallStartedEvent(**_source(job))
 
 
-def _complete(job: Installation) -> Event:
+def _complete_event(job: Installation) -> Event:
     config = job.job.config_out
     assert config is not None
     return events.ModelInstallCompleteEvent(
@@ -117,48 +117,48 @@ def _complete(job: Installation) -> Event:
     )
 
 
-def _failed(job: Installation) -> Event:
+def _error_event(job: Installation) -> Event:
     return events.ModelInstallErrorEvent(
         **_source(job), error_type=job.job.error_reason or "", error=job.job.error or ""
     )
 
 
-def _cancelled(job: Installation) -> Event:
+def _cancel_event(job: Installation) -> Event:
     return events.ModelInstallCancelledEvent(**_source(job))
 
 
-_WHY = frozenset({"error", "error_reason", "error_traceback"})
-_PLANNED = frozenset({"source_metadata", "local_path"})
-_RESULT = frozenset({"config_out", "bytes", "total_bytes", "local_path"})
-_CANCEL = Transition(_cancelled, RowChange.REMOVED, FolderChange.REMOVED)
+_ERROR_FIELDS = frozenset({"error", "error_reason", "error_traceback"})
+_PLAN_FIELDS = frozenset({"source_metadata", "local_path"})
+_RESULT_FIELDS = frozenset({"config_out", "bytes", "total_bytes", "local_path"})
+_CANCEL = Transition(_cancel_event, RowChange.REMOVED, FolderChange.REMOVED)
 _PRUNE = Transition(None, RowChange.REMOVED, FolderChange.REMOVED)
 _PAUSE = Transition(None, RowChange.SAVED)
-_GO_ON = Transition(None, RowChange.SAVED, clears=_WHY)
-_DOWNLOAD_FAILED = Transition(_failed, RowChange.SAVED, fields=_WHY)
+_CONTINUE = Transition(None, RowChange.SAVED, clears=_ERROR_FIELDS)
+_DOWNLOAD_FAILED = Transition(_error_event, RowChange.SAVED, fields=_ERROR_FIELDS)
 
 TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
     # from, to: event, row, folder; None is no job
     # A new job is not begun unless its row could be written; a recovered one has it.
     (None, WAITING): Transition(None, RowChange.SAVED),
     (None, PAUSED): Transition(),  # recovered
-    (None, ERROR): Transition(None, RowChange.UNCHANGED, fields=_WHY),  # recovered
-    (WAITING, WAITING): Transition(None, RowChange.SAVED, fields=_PLANNED),  # the plan is made; the folder is there
-    (WAITING, DOWNLOADING): Transition(_download_started, RowChange.SAVED),  # a single file has its name by now
-    (DOWNLOADING, DOWNLOADING): Transition(_download_progress),
-    (DOWNLOADING, WAITING): _GO_ON,  # one file is downloaded again
-    (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete),
-    (DOWNLOADS_DONE, RUNNING): Transition(_started),
+    (None, ERROR): Transition(None, RowChange.UNCHANGED, fields=_ERROR_FIELDS),  # recovered
+    (WAITING, WAITING): Transition(None, RowChange.SAVED, fields=_PLAN_FIELDS),  # the plan is made; the folder is there
+    (WAITING, DOWNLOADING): Transition(_download_start_event, RowChange.SAVED),  # a single file has its name by now
+    (DOWNLOADING, DOWNLOADING): Transition(_download_progress_event),
+    (DOWNLOADING, WAITING): _CONTINUE,  # one file is downloaded again
+    (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete_event),
+    (DOWNLOADS_DONE, RUNNING): Transition(_start_event),
     # Without downloads. The row of files that move is written before they do.
-    (WAITING, RUNNING): Transition(_started, RowChange.SAVED),
+    (WAITING, RUNNING): Transition(_start_event, RowChange.SAVED),
     (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next one registers what is here
-    (RUNNING, COMPLETED): Transition(_complete, RowChange.REMOVED, FolderChange.REMOVED, fields=_RESULT),
-    (RUNNING, ERROR): Transition(_failed, RowChange.REMOVED, FolderChange.REMOVED, fields=_WHY),
+    (RUNNING, COMPLETED): Transition(_complete_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_RESULT_FIELDS),
+    (RUNNING, ERROR): Transition(_error_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_ERROR_FIELDS),
     (WAITING, ERROR): _DOWNLOAD_FAILED,
     (DOWNLOADING, ERROR): _DOWNLOAD_FAILED,
     (WAITING, PAUSED): _PAUSE,
     (DOWNLOADING, PAUSED): _PAUSE,
-    (PAUSED, WAITING): _GO_ON,
-    (ERROR, WAITING): _GO_ON,  # only while it has its folder
+    (PAUSED, WAITING): _CONTINUE,
+    (ERROR, WAITING): _CONTINUE,  # only while it has its folder
     (WAITING, CANCELLED): _CANCEL,
     (DOWNLOADING, CANCELLED): _CANCEL,
     (DOWNLOADS_DONE, CANCELLED): _CANCEL,

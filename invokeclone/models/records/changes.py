@@ -12,8 +12,8 @@ from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.errors import InvalidModel, ModelDoesNotFit
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.errors import InvalidModel, InvalidModelRecord
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
 from invokeclone.models.records import pictures, placement, relationships, store
@@ -32,11 +32,11 @@ class KeyIsFixed(Unprocessable):
     """A record's key can't be changed."""
 
 
-async def reserved_paths(resources: Resources) -> list[Path]:
+async def list_model_paths(resources: Resources) -> list[Path]:
     """Return the files and folders that belong to registered models or to their images: no download may go there."""
     async with resources.database.read() as connection:
-        recorded = await store.paths(connection)
-    return placement.reserved(resources.settings.models_path, recorded)
+        recorded_paths = await store.paths(connection)
+    return placement.all_model_paths(resources.settings.models_path, recorded_paths)
 
 
 async def change(resources: Resources, guard: Guard, key: str, changes: ModelRecordChanges) -> ModelConfig:
@@ -45,27 +45,27 @@ async def change(resources: Resources, guard: Guard, key: str, changes: ModelRec
     Raises UnknownModelException, KeyIsFixed, ModelBusy, DuplicateModelException (path), and ModelDoesNotFit when the
     result is no record of any class.
     """
-    stated = changes.stated()
-    if stated.pop("key", key) not in (key, None):
+    fields = changes.stated()
+    if fields.pop("key", key) not in (key, None):
         raise KeyIsFixed("the key of a model can't be changed")
     with guard.holding(key):
         async with resources.database.write() as connection:
-            config = _changed(await store.get(connection, key), stated)
+            config = _apply_changes(await store.get(connection, key), fields)
             await store.update(connection, config)
     resources.events.emit(ModelsChangedEvent(keys=[key]))
     return config
 
 
-def _changed(config: ModelConfig, stated: dict[str, Any]) -> ModelConfig:
-    merged = config.model_dump() | stated
-    if stated.get("type", config.type) != config.type and "default_settings" not in stated:
+def _apply_changes(config: ModelConfig, fields: dict[str, Any]) -> ModelConfig:
+    merged = config.model_dump() | fields
+    if fields.get("type", config.type) != config.type and "default_settings" not in fields:
         merged.pop("default_settings", None)
     if config.path and (merged["path"] in {"", ".", None} or "\0" in merged["path"]):
-        raise ModelDoesNotFit("a model needs a path")
+        raise InvalidModelRecord("a model needs a path")
     try:
         return registry.parse(merged)
     except ValueError as error:
-        raise ModelDoesNotFit(str(error)) from error
+        raise InvalidModelRecord(str(error)) from error
 
 
 async def remove(resources: Resources, guard: Guard, key: str) -> None:
@@ -74,25 +74,25 @@ async def remove(resources: Resources, guard: Guard, key: str) -> None:
     Raises UnknownModelException, ModelBusy. Files that can't be removed stay as orphans and are logged.
     """
     with guard.holding(key):
-        await remove_held(resources, key)
+        await remove_locked(resources, key)
 
 
-async def remove_held(resources: Resources, key: str, heir: str | None = None) -> None:
+async def remove_locked(resources: Resources, key: str, successor: str | None = None) -> None:
     """Do the same for a model that is held already; its relatives become those of the model `heir`, if there is one."""
     settings = resources.settings
     async with resources.database.write() as connection:
-        if heir is not None:
-            await relationships.hand_over(connection, key, heir)
-        path = placement.absolute(settings.models_path, await store.delete(connection, key))
-        others = await store.paths(connection)
+        if successor is not None:
+            await relationships.transfer(connection, key, successor)
+        path = placement.to_absolute_path(settings.models_path, await store.delete(connection, key))
+        other_paths = await store.paths(connection)
     resources.events.emit(ModelsChangedEvent(keys=[key]))
-    await in_thread(_remove_files, settings, path, key, list(others.values()))
+    await in_thread(_remove_files, settings, path, key, list(other_paths.values()))
 
 
-def _remove_files(settings: Settings, path: Path, key: str, others: list[str]) -> None:
+def _remove_files(settings: Settings, path: Path, key: str, other_paths: list[str]) -> None:
     models = settings.models_path
     try:
-        placement.remove(models, path, key, [placement.absolute(models, other) for other in others])
+        placement.remove(models, path, key, [placement.to_absolute_path(models, other) for other in other_paths])
         pictures.remove(settings, key)
     except OSError as error:
         _log.warning("files of the deleted model %s remain at %s: %s", key, path, error)
@@ -108,37 +108,39 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
     with guard.holding(key):
         async with resources.database.read() as connection:
             config = await store.get(connection, key)
-        model = OnDisk(placement.absolute(models, config.path))
-        found = await in_thread(_identify_again, model, config)
+        model = ModelFiles(placement.to_absolute_path(models, config.path))
+        new_config = await in_thread(_identify_again, model, config)
         async with resources.database.write() as connection:
-            await store.update(connection, found)
+            await store.update(connection, new_config)
     resources.events.emit(ModelsChangedEvent(keys=[key]))
-    return found
+    return new_config
 
 
-def _identify_again(model: OnDisk, config: ModelConfig) -> ModelConfig:
+def _identify_again(model: ModelFiles, config: ModelConfig) -> ModelConfig:
     if not config.path:
         raise MissingFiles(f"{config.name} has no files: it is a model of {config.source}")
-    if not paths.is_there(model.path):
+    if not paths.exists(model.path):
         raise MissingFiles(f"the files of {config.name} are missing: {model.path}")
-    facts = config.model_dump(include=set(ModelConfig.model_fields) - {"type", "format", "base"})
+    record_fields = config.model_dump(include=set(ModelConfig.model_fields) - {"type", "format", "base"})
     unknown = config.type == ModelType.Unknown
     try:
-        found = identify(model, facts, {}, allow_unknown=unknown)
+        new_config = identify(model, record_fields, {}, allow_unknown=unknown)
     except InvalidModel:
         if unknown:
             raise
-        found = identify(model, facts, {"base": config.base}, allow_unknown=False)
-    if found.type != config.type:
-        return found
-    kept = {"trigger_phrases", "default_settings", "cpu_only", "config_path"} & set(type(found).model_fields)
-    known = config.model_dump(include=kept, exclude_none=True)
-    return type(found).model_validate(found.model_dump() | known)
+        new_config = identify(model, record_fields, {"base": config.base}, allow_unknown=False)
+    if new_config.type != config.type:
+        return new_config
+    setting_names = {"trigger_phrases", "default_settings", "cpu_only", "config_path"} & set(
+        type(new_config).model_fields
+    )
+    settings = config.model_dump(include=setting_names, exclude_none=True)
+    return type(new_config).model_validate(new_config.model_dump() | settings)
 
 
-async def each(keys: list[str], work: Callable[[str], Awaitable[object]]) -> tuple[list[str], list[dict[str, Any]]]:
+async def for_each(keys: list[str], work: Callable[[str], Awaitable[object]]) -> tuple[list[str], list[dict[str, Any]]]:
     """Do `work` for every key; return the keys for which it went well, and `{key, error}` for the others."""
-    done: list[str] = []
+    succeeded: list[str] = []
     failed: list[dict[str, Any]] = []
     for key in keys:
         try:
@@ -146,24 +148,24 @@ async def each(keys: list[str], work: Callable[[str], Awaitable[object]]) -> tup
         except (InvokeCloneError, OSError) as error:
             failed.append({"key": key, "error": str(error)})
         else:
-            done.append(key)
-    return done, failed
+            succeeded.append(key)
+    return succeeded, failed
 
 
-async def missing(resources: Resources) -> list[ModelConfig]:
+async def list_missing(resources: Resources) -> list[ModelConfig]:
     """Return the records whose files are not where they say."""
     async with resources.database.read() as connection:
         configs = await store.search(connection)
     models = resources.settings.models_path
 
     def gone() -> list[ModelConfig]:
-        found = [config for config in configs if config.path]
-        return [config for config in found if not paths.is_there(placement.absolute(models, config.path))]
+        local_configs = [config for config in configs if config.path]
+        return [config for config in local_configs if not paths.exists(placement.to_absolute_path(models, config.path))]
 
     return await in_thread(gone)
 
 
-async def set_picture(resources: Resources, guard: Guard, key: str, data: bytes) -> None:
+async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -> None:
     """Keep a picture for a model; raises UnknownModelException, NotAPicture, ModelBusy."""
     with guard.holding(key):
         async with resources.database.read() as connection:
@@ -171,7 +173,7 @@ async def set_picture(resources: Resources, guard: Guard, key: str, data: bytes)
         await in_thread(pictures.save, resources.settings, key, data)
 
 
-async def remove_picture(resources: Resources, guard: Guard, key: str) -> None:
+async def remove_image(resources: Resources, guard: Guard, key: str) -> None:
     """Remove a model's picture; raises UnknownPicture when it has none, ModelBusy."""
     with guard.holding(key):
         await in_thread(pictures.find, resources.settings, key)

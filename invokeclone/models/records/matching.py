@@ -14,20 +14,20 @@ def hash_digits(config: ModelConfig) -> str:
     return config.hash.rpartition(":")[2]
 
 
-def named(known: Sequence[ModelConfig], name: str, base: str | None = None) -> ModelConfig | None:
+def find_by_name(configs: Sequence[ModelConfig], name: str, base: str | None = None) -> ModelConfig | None:
     """Return the model of this key or name, else of this name, file or hash whatever the letters' case; None: there is none.
 
     Of several, one of `base` comes first, and then the first of `known`.
     """
-    fitting = sorted(known, key=lambda config: base is not None and config.base != base)
+    candidates = sorted(configs, key=lambda config: base is not None and config.base != base)
     exact = name.strip()
     folded = exact.casefold()
-    return next((config for config in fitting if exact in (config.key, config.name)), None) or next(
-        (config for config in fitting if folded in _folded_names(config)), None
+    return next((config for config in candidates if exact in (config.key, config.name)), None) or next(
+        (config for config in candidates if folded in _casefold_names(config)), None
     )
 
 
-def _folded_names(config: ModelConfig) -> set[str]:
+def _casefold_names(config: ModelConfig) -> set[str]:
     digits = hash_digits(config)
     file = PurePath(config.path.replace("\\", "/"))
     names = (config.name, config.path, file.name, file.stem, digits, digits[:HASH_DIGITS])

@@ -9,39 +9,39 @@ from invokeclone.kit.files import paths
 from invokeclone.kit.files.image_files import open_image
 from invokeclone.kit.files.storage import remove_file, safe_join, write_file
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.errors import UnknownPicture
-from invokeclone.models.records.placement import PICTURES
+from invokeclone.models.errors import ModelImageNotFound
+from invokeclone.models.records.placement import IMAGES_FOLDER
 
 _EDGE = 256
 
 
-class NotAPicture(UnsupportedMedia):
+class InvalidModelImage(UnsupportedMedia):
     """The upload can't be read as a picture."""
 
 
 def _file(settings: Settings, key: str) -> Path:
-    return safe_join(settings.models_path / PICTURES, f"{key}.webp")
+    return safe_join(settings.models_path / IMAGES_FOLDER, f"{key}.webp")
 
 
 def find(settings: Settings, key: str) -> Path:
     """Return the file of the model's picture; raises UnknownPicture."""
     path = _file(settings, key)
-    if not paths.is_there(path):
-        raise UnknownPicture(f"model {key} has no picture")
+    if not paths.exists(path):
+        raise ModelImageNotFound(f"model {key} has no picture")
     return path
 
 
 def save(settings: Settings, key: str, data: bytes) -> None:
     """Keep the picture in `data`, in a format of uploads, at most 256 pixels wide and high. Raises NotAPicture."""
     try:
-        with open_image(io.BytesIO(data), limit=settings.limits.image_pixels) as picture:
-            picture.thumbnail((_EDGE, _EDGE))
-            small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        with open_image(io.BytesIO(data), limit=settings.limits.image_pixels) as image:
+            image.thumbnail((_EDGE, _EDGE))
+            thumbnail = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except Exception as error:
-        raise NotAPicture(f"the upload is not an image that can be read: {error}") from error
-    written = io.BytesIO()
-    small.save(written, format="webp")
-    write_file(_file(settings, key), written.getvalue())
+        raise InvalidModelImage(f"the upload is not an image that can be read: {error}") from error
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, format="webp")
+    write_file(_file(settings, key), buffer.getvalue())
 
 
 def remove(settings: Settings, key: str) -> None:
@@ -52,21 +52,21 @@ def remove(settings: Settings, key: str) -> None:
 def move(settings: Settings, old: str, new: str) -> None:
     """Give the picture of one model, if it has one, to another that has none."""
     path = _file(settings, old)
-    if paths.is_there(path):
+    if paths.exists(path):
         path.replace(_file(settings, new))
 
 
-def cover(settings: Settings, config: ModelConfig) -> ModelConfig:
+def with_cover_image(settings: Settings, config: ModelConfig) -> ModelConfig:
     """Return `config` with the address of its picture, which changes when the picture does."""
     try:
-        changed = _file(settings, config.key).stat().st_mtime_ns
+        modified_ns = _file(settings, config.key).stat().st_mtime_ns
     except FileNotFoundError:
         return config
-    return config.model_copy(update={"cover_image": f"api/v2/models/i/{config.key}/image?{changed:x}"})
+    return config.model_copy(update={"cover_image": f"api/v2/models/i/{config.key}/image?{modified_ns:x}"})
 
 
-def covers(settings: Settings, configs: list[ModelConfig]) -> list[ModelConfig]:
+def with_cover_images(settings: Settings, configs: list[ModelConfig]) -> list[ModelConfig]:
     """Return `configs` with the addresses of their pictures."""
-    if not (settings.models_path / PICTURES).is_dir():
+    if not (settings.models_path / IMAGES_FOLDER).is_dir():
         return configs
-    return [cover(settings, config) for config in configs]
+    return [with_cover_image(settings, config) for config in configs]

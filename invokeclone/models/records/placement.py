@@ -14,22 +14,24 @@ from invokeclone.kit.files.storage import safe_join
 from invokeclone.kit.process import processes
 from invokeclone.models.errors import DuplicateModelException, InvalidModel
 
-PICTURES = "model_images"
-_COPYING = ".copying_"
+IMAGES_FOLDER = "model_images"
+_COPY_PREFIX = ".copying_"
 
 
-def absolute(models: Path, recorded: str) -> Path:
+def to_absolute_path(models: Path, record_path: str) -> Path:
     """Return the place that a record's `path` means: relative ones are taken from the models folder."""
-    return models / recorded
+    return models / record_path
 
 
-def reserved(models: Path, recorded: Mapping[str, str]) -> list[Path]:
+def all_model_paths(models: Path, recorded_paths: Mapping[str, str]) -> list[Path]:
     """Return the files and folders of the models folder that belong to records (`recorded`: paths by key) or to their images."""
-    places = [models / key for key in recorded] + [absolute(models, path) for path in recorded.values()]
-    return [*places, models / PICTURES]
+    model_paths = [models / key for key in recorded_paths] + [
+        to_absolute_path(models, path) for path in recorded_paths.values()
+    ]
+    return [*model_paths, models / IMAGES_FOLDER]
 
 
-def recorded(models: Path, path: Path) -> str:
+def to_record_path(models: Path, path: Path) -> str:
     """Return `path` as records have it: relative to the models folder when inside it, otherwise absolute."""
     inside = path.is_relative_to(models) and path != models
     return PurePosixPath(path.relative_to(models) if inside else path).as_posix()
@@ -43,31 +45,31 @@ def move_in(models: Path, source: Path, key: str) -> Path:
     leaves the source or the target. Raises DuplicateModelException when the folder exists, OSError (disk full, no
     permission) with the source untouched.
     """
-    home = safe_join(models, key)
-    if home.exists():
+    folder = safe_join(models, key)
+    if folder.exists():
         raise DuplicateModelException(f"the models folder has an entry {key} already")
     models.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        _rename_or_copy(source, home, _part(models, key))
-        return home
-    home.mkdir()
+        _rename_or_copy(source, folder, _partial_copy(models, key))
+        return folder
+    folder.mkdir()
     try:
-        _rename_or_copy(source, home / source.name, _part(models, key))
+        _rename_or_copy(source, folder / source.name, _partial_copy(models, key))
     except BaseException:
-        home.rmdir()
+        folder.rmdir()
         raise
-    return home / source.name
+    return folder / source.name
 
 
-def move_back(models: Path, placed: Path, source: Path, key: str) -> None:
+def move_back(models: Path, location: Path, source: Path, key: str) -> None:
     """Undo `move_in`: put what lies at `placed` back to `source`."""
-    _rename_or_copy(placed, source, _part(source.parent, key))
-    home = models / key
-    if home.is_dir():
-        home.rmdir()
+    _rename_or_copy(location, source, _partial_copy(source.parent, key))
+    folder = models / key
+    if folder.is_dir():
+        folder.rmdir()
 
 
-def _rename_or_copy(source: Path, target: Path, part: Path) -> None:
+def _rename_or_copy(source: Path, target: Path, partial_copy: Path) -> None:
     try:
         os.rename(source, target)  # noqa: PTH104  (Path.rename would follow the same call; this one says what it is)
     except OSError as error:
@@ -77,58 +79,58 @@ def _rename_or_copy(source: Path, target: Path, part: Path) -> None:
         return
     try:
         if source.is_dir():
-            shutil.copytree(source, part)
+            shutil.copytree(source, partial_copy)
         else:
-            shutil.copy2(source, part)
-        part.rename(target)
+            shutil.copy2(source, partial_copy)
+        partial_copy.rename(target)
     except BaseException:
-        paths.erase(part)
+        paths.erase(partial_copy)
         raise
     paths.erase(source)
 
 
-def sweep(models: Path) -> None:
+def remove_abandoned_copies(models: Path) -> None:
     """Remove copies that a crash left half-way: those of this process, which may be moving nothing, and of ended ones."""
-    for part in models.glob(f"{_COPYING}*"):
-        pid = part.name.removeprefix(_COPYING).partition("_")[0]
-        if pid == str(os.getpid()) or not processes.runs(pid):
-            paths.erase(part)
+    for partial_copy in models.glob(f"{_COPY_PREFIX}*"):
+        pid = partial_copy.name.removeprefix(_COPY_PREFIX).partition("_")[0]
+        if pid == str(os.getpid()) or not processes.is_running(pid):
+            paths.erase(partial_copy)
 
 
-def scratch(models: Path, key: str) -> Path:
+def scratch_folder(models: Path, key: str) -> Path:
     """Return a place for a folder that is being written for the model `key`; `sweep` removes it after a crash."""
     models.mkdir(parents=True, exist_ok=True)
-    return _part(models, f"new_{key}")
+    return _partial_copy(models, f"new_{key}")
 
 
-def _part(folder: Path, key: str) -> Path:
+def _partial_copy(folder: Path, key: str) -> Path:
     """Return the place for a copy that is not whole yet; its name says which process writes it."""
-    return folder / f"{_COPYING}{os.getpid()}_{key}"
+    return folder / f"{_COPY_PREFIX}{os.getpid()}_{key}"
 
 
-def check_movable(models: Path, source: Path, others: list[Path]) -> None:
+def check_movable(models: Path, source: Path, other_models: list[Path]) -> None:
     """Raise InvalidModel when moving `source` would take along or break one of the registered models at `others`."""
-    whole = paths.real(source)
-    if paths.real(models).is_relative_to(whole):
+    real_source = paths.real(source)
+    if paths.real(models).is_relative_to(real_source):
         raise InvalidModel(f"{source} holds the models folder")
-    for other in map(paths.real, others):
-        if other != whole and (other.is_relative_to(whole) or whole.is_relative_to(other)):
+    for other in map(paths.real, other_models):
+        if other != real_source and (other.is_relative_to(real_source) or real_source.is_relative_to(other)):
             raise InvalidModel(
                 f"{source} and the registered model at {other} lie inside each other; install it in place"
             )
 
 
-def remove(models: Path, path: Path, key: str, others: list[Path]) -> None:
+def remove(models: Path, path: Path, key: str, other_models: list[Path]) -> None:
     """Remove the files of the model at `path`, and its folder `<models>/<key>`, if they lie inside the models folder.
 
     What lies elsewhere stays, and so does anything that one of the registered models at `others` lies in.
     """
-    home = models / key
-    target = home if path.is_relative_to(home) else path
+    folder = models / key
+    target = folder if path.is_relative_to(folder) else path
     if (
         is_inside(models, target)
-        and target.name != PICTURES
-        and not any(paths.holds(target, other) for other in others)
+        and target.name != IMAGES_FOLDER
+        and not any(paths.contains(target, other) for other in other_models)
     ):
         paths.erase(target)
 

@@ -14,7 +14,7 @@ from invokeclone.models.records import store
 from invokeclone.tables import model_relationships
 
 _first, _second = model_relationships.c.model_key_1, model_relationships.c.model_key_2
-_AT_ONCE = 400
+_KEYS_PER_QUERY = 400
 """Keys asked for in one query; SQLite limits how many values one may carry."""
 
 
@@ -56,20 +56,20 @@ async def remove(connection: AsyncConnection, pair: tuple[str, str]) -> None:
     await connection.execute(sql_delete(model_relationships).where(_first == pair[0], _second == pair[1]))
 
 
-async def related(connection: AsyncConnection, keys: Iterable[str]) -> list[str]:
+async def list_related(connection: AsyncConnection, keys: Iterable[str]) -> list[str]:
     """Return the keys of the models that are related to any of `keys`, each once, sorted; unknown keys have none."""
-    wanted = list(dict.fromkeys(keys))
-    found: set[str] = set()
-    for start in range(0, len(wanted), _AT_ONCE):
-        some = wanted[start : start + _AT_ONCE]
-        found.update(await connection.scalars(select(_second).where(_first.in_(some))))
-        found.update(await connection.scalars(select(_first).where(_second.in_(some))))
-    return sorted(found)
+    unique_keys = list(dict.fromkeys(keys))
+    related_keys: set[str] = set()
+    for start in range(0, len(unique_keys), _KEYS_PER_QUERY):
+        key_batch = unique_keys[start : start + _KEYS_PER_QUERY]
+        related_keys.update(await connection.scalars(select(_second).where(_first.in_(key_batch))))
+        related_keys.update(await connection.scalars(select(_first).where(_second.in_(key_batch))))
+    return sorted(related_keys)
 
 
-async def hand_over(connection: AsyncConnection, old: str, new: str) -> None:
+async def transfer(connection: AsyncConnection, old: str, new: str) -> None:
     """Make what is related to the model `old` related to the model `new` instead."""
-    others = await related(connection, [old])
+    related_keys = await list_related(connection, [old])
     await connection.execute(sql_delete(model_relationships).where(or_(_first == old, _second == old)))
-    for other in others:
+    for other in related_keys:
         await add(connection, ModelRelationshipCreateRequest(model_key_1=other, model_key_2=new).pair())

@@ -15,7 +15,7 @@ _ADMINS = [Depends(current.admin)]
 @router.get("/i/{model_key}", dependencies=_USERS)
 async def get_related_models(connection: Read, model_key: str) -> list[str]:
     """List the keys of the models related to a model; a model that is unknown has none."""
-    return await relationships.related(connection, [model_key])
+    return await relationships.list_related(connection, [model_key])
 
 
 @router.post(
@@ -43,4 +43,4 @@ async def remove_model_relationship(connection: Write, request: ModelRelationshi
 @router.post("/batch", dependencies=_USERS)
 async def get_related_models_batch(connection: Read, request: ModelRelationshipBatchRequest) -> list[str]:
     """List the keys of the models related to any of several models, each once."""
-    return await relationships.related(connection, request.model_keys)
+    return await relationships.list_related(connection, request.model_keys)

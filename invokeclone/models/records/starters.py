@@ -70,14 +70,14 @@ class _Bundle(BaseModel):
     models: list[str]
 
 
-class _List(BaseModel):
+class _StarterFile(BaseModel):
     """A file."""
 
     models: list[_Entry]
     bundles: dict[str, _Bundle] = {}
 
 
-class Installed(NamedTuple):
+class InstalledModel(NamedTuple):
     """What a starter model is compared with: where a registered model came from, and what it is."""
 
     source: str
@@ -93,20 +93,20 @@ def files() -> list[Path]:
 
 
 @functools.cache
-def _list() -> _List:
-    lists = [_List.model_validate(yaml.safe_load(file.read_text("utf-8"))) for file in files()]
-    return _List(
-        models=[entry for each in lists for entry in each.models],
-        bundles={base: bundle for each in lists for base, bundle in each.bundles.items()},
+def _load_files() -> _StarterFile:
+    lists = [_StarterFile.model_validate(yaml.safe_load(file.read_text("utf-8"))) for file in files()]
+    return _StarterFile(
+        models=[entry for starter_file in lists for entry in starter_file.models],
+        bundles={base: bundle for starter_file in lists for base, bundle in starter_file.bundles.items()},
     )
 
 
-def starters(installed: Iterable[Installed], content: _List | None = None) -> StarterModelResponse:
+def list_starters(installed: Iterable[InstalledModel], content: _StarterFile | None = None) -> StarterModelResponse:
     """Return the starter models with whether each is installed, and with those that it needs and that are not. Blocking."""
-    content = content or _list()
+    content = content or _load_files()
     entries = {entry.id: entry for entry in content.models}
-    known = list(installed)
-    sources, kinds = {model.source for model in known}, {model[1:] for model in known}
+    registered = list(installed)
+    sources, kinds = {model.source for model in registered}, {model[1:] for model in registered}
 
     def is_installed(entry: _Entry) -> bool:
         names = (entry.name, *entry.previous_names)
@@ -119,9 +119,9 @@ def starters(installed: Iterable[Installed], content: _List | None = None) -> St
         missing = [plain(entries[needed]) for needed in entry.needs if not is_installed(entries[needed])]
         return StarterModel.model_validate(plain(entry) | {"dependencies": missing if entry.needs else None})
 
-    found = {name: whole(entry) for name, entry in entries.items()}
+    starter_models = {name: whole(entry) for name, entry in entries.items()}
     bundles = {
-        base: StarterModelBundle(name=bundle.name, models=[found[name] for name in bundle.models])
+        base: StarterModelBundle(name=bundle.name, models=[starter_models[name] for name in bundle.models])
         for base, bundle in content.bundles.items()
     }
-    return StarterModelResponse(starter_models=list(found.values()), starter_bundles=bundles)
+    return StarterModelResponse(starter_models=list(starter_models.values()), starter_bundles=bundles)

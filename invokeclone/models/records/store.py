@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
-from invokeclone.kit.sql.prepared import Prepared, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.identify import registry
 from invokeclone.models.records.schemas import ModelRecordOrderBy, SQLiteDirection
-from invokeclone.models.records.starters import Installed
+from invokeclone.models.records.starters import InstalledModel
 from invokeclone.tables import models
 
 _log = log.get("models")
@@ -42,13 +42,13 @@ _ORDERS: dict[ModelRecordOrderBy, tuple[ColumnElement[Any], ...]] = {
 
 async def get(source: Source, key: str) -> ModelConfig:
     """Return the record `key`; raises UnknownModelException."""
-    found = _records(await _ONE.rows(source, key=key))
-    if not found:
+    records = _records(await _ONE.rows(source, key=key))
+    if not records:
         raise UnknownModelException(f"no model with key {key}")
-    return found[0].config
+    return records[0].config
 
 
-_ONE = Prepared(select(models.c.key, models.c.config).where(models.c.key == parameter("key")))
+_ONE = PreparedStatement(select(models.c.key, models.c.config).where(models.c.key == parameter("key")))
 
 
 async def exists(connection: AsyncConnection, key: str) -> bool:
@@ -74,15 +74,15 @@ async def search_records(
     direction: SQLiteDirection = SQLiteDirection.Ascending,
 ) -> "list[ModelRow]":
     """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
-    stated = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
-    values: dict[str, Any] = {column: value for column, value in stated.items() if value is not None}
-    if listed := list(bases or ()):
-        values["bases"] = json_list(listed)
+    filters = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
+    values: dict[str, Any] = {column: value for column, value in filters.items() if value is not None}
+    if base_list := list(bases or ()):
+        values["bases"] = json_list(base_list)
     return _records(await _search(frozenset(values), order_by, direction).rows(source, **values))
 
 
 @lru_cache(maxsize=128)
-def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction: SQLiteDirection) -> Prepared:
+def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction: SQLiteDirection) -> PreparedStatement:
     query = select(models.c.key, models.c.config)
     for name in attributes - {"bases"}:
         query = query.where(models.c[name] == parameter(name))
@@ -90,17 +90,17 @@ def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction:
         query = query.where(models.c.base.in_(members("bases")))
     columns = (*_ORDERS[order_by], models.c.key)
     down = direction == SQLiteDirection.Descending
-    return Prepared(query.order_by(*(column.desc() if down else column.asc() for column in columns)))
+    return PreparedStatement(query.order_by(*(column.desc() if down else column.asc() for column in columns)))
 
 
-async def first(source: Source, **attributes: Any) -> ModelConfig:
+async def find_first(source: Source, **attributes: Any) -> ModelConfig:
     """Return the first record that has the attributes (see `search`); raises UnknownModelException."""
-    found = await search(source, **attributes)
-    if not found:
+    configs = await search(source, **attributes)
+    if not configs:
         raise UnknownModelException(
             "no model with " + ", ".join(f"{name} {value}" for name, value in attributes.items())
         )
-    return found[0]
+    return configs[0]
 
 
 async def paths(connection: AsyncConnection) -> dict[str, str]:
@@ -108,16 +108,16 @@ async def paths(connection: AsyncConnection) -> dict[str, str]:
     return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
 
 
-async def created(connection: AsyncConnection) -> dict[str, datetime]:
+async def creation_times(connection: AsyncConnection) -> dict[str, datetime]:
     """Return when each record was made, by its key."""
     rows = await connection.execute(select(models.c.key, models.c.created_at))
     return {row.key: datetime.fromisoformat(f"{row.created_at}+00:00") for row in rows}
 
 
-async def keys_by_source(connection: AsyncConnection, beginning: str) -> list[str]:
+async def keys_by_source(connection: AsyncConnection, prefix: str) -> list[str]:
     """Return the keys of the records whose source begins so, those too that can't be read otherwise."""
-    begins = func.substr(models.c.source, 1, len(beginning)) == beginning
-    return list(await connection.scalars(select(models.c.key).where(begins).order_by(models.c.key)))
+    has_prefix = func.substr(models.c.source, 1, len(prefix)) == prefix
+    return list(await connection.scalars(select(models.c.key).where(has_prefix).order_by(models.c.key)))
 
 
 async def sources(connection: AsyncConnection) -> set[str]:
@@ -125,10 +125,10 @@ async def sources(connection: AsyncConnection) -> set[str]:
     return set((await connection.scalars(select(models.c.source))).all())
 
 
-async def origins(connection: AsyncConnection) -> list[Installed]:
+async def list_installed(connection: AsyncConnection) -> list[InstalledModel]:
     """Return where every record came from and what it is."""
     rows = await connection.execute(select(models.c.source, models.c.name, models.c.base, models.c.type))
-    return [Installed(*row) for row in rows]
+    return [InstalledModel(*row) for row in rows]
 
 
 async def add(connection: AsyncConnection, config: ModelConfig) -> None:
@@ -147,10 +147,10 @@ async def update(connection: AsyncConnection, config: ModelConfig) -> None:
     """Replace the record that has the key of `config`; raises UnknownModelException, DuplicateModelException."""
     values = {"updated_at": now(), **_columns(config)}
     try:
-        done = await connection.execute(sql_update(models).where(models.c.key == config.key).values(values))
+        result = await connection.execute(sql_update(models).where(models.c.key == config.key).values(values))
     except IntegrityError as error:
         raise DuplicateModelException(f"another model is registered with path {config.path}") from error
-    if done.rowcount == 0:
+    if result.rowcount == 0:
         raise UnknownModelException(f"no model with key {config.key}")
 
 
@@ -163,11 +163,11 @@ async def delete(connection: AsyncConnection, key: str) -> str:
 
 
 def _columns(config: ModelConfig) -> dict[str, Any]:
-    found = {name: getattr(config, name) for name in ("hash", "base", "type", "format", "name", "path", "file_size")}
+    values = {name: getattr(config, name) for name in ("hash", "base", "type", "format", "name", "path", "file_size")}
     record = config.model_dump_json(exclude={"cover_image"})
     if not config.path:  # a model without files; no two rows have the same path
-        found["path"] = f"external:{config.key}"
-    return {**found, "description": config.description, "source": config.source, "config": record}
+        values["path"] = f"external:{config.key}"
+    return {**values, "description": config.description, "source": config.source, "config": record}
 
 
 class ModelRow(NamedTuple):
@@ -178,17 +178,17 @@ class ModelRow(NamedTuple):
 
 
 def _records(rows: Rows) -> list[ModelRow]:
-    found = []
+    records = []
     for key, text in rows:
         try:
-            found.append(_parsed(text))
+            records.append(_parse(text))
         except (ValidationError, ValueError) as error:
             _log.warning("the record of model %s cannot be read and is left out: %s", key, error)
-    return found
+    return records
 
 
 @lru_cache(maxsize=4096)
-def _parsed(text: str) -> ModelRow:
+def _parse(text: str) -> ModelRow:
     """Return the record of a text, each text read once: records are frozen, and every list asks for all of them."""
     config = registry.parse(json.loads(text))
     return ModelRow(config, config.model_dump_json().encode())

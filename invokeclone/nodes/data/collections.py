@@ -11,9 +11,9 @@ from invokeclone.kit.errors import Unprocessable
 
 def _check(count: int, context: InvocationContext) -> None:
     """Raise Unprocessable for more numbers than a list may have, before they are made."""
-    most = context.config.get().limits.collection_items
-    if count > most:
-        raise Unprocessable(f"{count} numbers are more than {most} (setting limits.collection_items)")
+    limit = context.config.get().limits.collection_items
+    if count > limit:
+        raise Unprocessable(f"{count} numbers are more than {limit} (setting limits.collection_items)")
 
 
 @invocation(
@@ -62,7 +62,7 @@ class RangeOfSizeInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
         """Give out the numbers. Raises Unprocessable for too many."""
         _check(self.size, context)
-        return IntegerCollectionOutput(collection=[self.start + self.step * place for place in range(self.size)])
+        return IntegerCollectionOutput(collection=[self.start + self.step * index for index in range(self.size)])
 
 
 @invocation(

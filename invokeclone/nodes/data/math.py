@@ -186,7 +186,7 @@ INTEGER_OPERATIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 
-MOST_BITS = 256
+MAX_BITS = 256
 """A power of an integer that may have more bits is not computed; what a session can store has 64."""
 
 
@@ -243,13 +243,13 @@ class IntegerMathInvocation(BaseInvocation):
     @field_validator("operation", "b")
     @classmethod
     def _check(cls, value: int | str, info: ValidationInfo) -> int | str:
-        given = {**info.data, str(info.field_name): value}
-        check_integers(given.get("operation"), given.get("b"))
+        operands = {**info.data, str(info.field_name): value}
+        check_integers(operands.get("operation"), operands.get("b"))
         return value
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
         """Give out the result. Raises ValueError for a power far over 64 bits, before it is computed."""
-        if self.operation == "EXP" and abs(self.a) > 1 and self.b * self.a.bit_length() > MOST_BITS:
+        if self.operation == "EXP" and abs(self.a) > 1 and self.b * self.a.bit_length() > MAX_BITS:
             message = f"{self.a} to the power of {self.b} is over 64 bits"
             raise ValueError(message)
         return IntegerOutput(value=INTEGER_OPERATIONS[self.operation](self.a, self.b))
@@ -314,8 +314,8 @@ class FloatMathInvocation(BaseInvocation):
     @field_validator("operation", "a", "b")
     @classmethod
     def _check(cls, value: float | str, info: ValidationInfo) -> float | str:
-        given = {**info.data, str(info.field_name): value}
-        check_floats(given.get("operation"), given.get("a"), given.get("b"))
+        operands = {**info.data, str(info.field_name): value}
+        check_floats(operands.get("operation"), operands.get("a"), operands.get("b"))
         return value
 
     def invoke(self, context: InvocationContext) -> FloatOutput:

@@ -61,7 +61,7 @@ def _value(default: Any, **options: Any) -> Any:
     return InputField(default=default, description="The value", **options)
 
 
-def _several(**options: Any) -> Any:
+def _values(**options: Any) -> Any:
     return InputField(description="The values", **options)
 
 
@@ -82,42 +82,42 @@ ConditioningInvocation = _primitive(
 )
 BooleanCollectionInvocation = _primitive(
     "boolean_collection",
-    ("collection", list[bool], _several(default=[])),
+    ("collection", list[bool], _values(default=[])),
     BooleanCollectionOutput,
     "Several boolean values.",
     "1.0.2",
 )
 IntegerCollectionInvocation = _primitive(
     "integer_collection",
-    ("collection", list[int], _several(default=[])),
+    ("collection", list[int], _values(default=[])),
     IntegerCollectionOutput,
     "Several integer values.",
     "1.0.2",
 )
 FloatCollectionInvocation = _primitive(
     "float_collection",
-    ("collection", list[float], _several(default=[])),
+    ("collection", list[float], _values(default=[])),
     FloatCollectionOutput,
     "Several float values.",
     "1.0.2",
 )
 StringCollectionInvocation = _primitive(
     "string_collection",
-    ("collection", list[str], _several(default=[])),
+    ("collection", list[str], _values(default=[])),
     StringCollectionOutput,
     "Several string values.",
     "1.0.2",
 )
 ConditioningCollectionInvocation = _primitive(
     "conditioning_collection",
-    ("collection", list[ConditioningField], _several(default=[])),
+    ("collection", list[ConditioningField], _values(default=[])),
     ConditioningCollectionOutput,
     "Several text conditionings.",
     "1.0.2",
 )
 LatentsCollectionInvocation = _primitive(
     "latents_collection",
-    ("collection", list[LatentsField], _several()),
+    ("collection", list[LatentsField], _values()),
     LatentsCollectionOutput,
     "Several latents.",
 )

@@ -34,14 +34,14 @@ class PromptTemplateInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> PromptTemplateOutput:
         """Give out the two prompts. Raises Unprocessable when one grows over the limit of an output."""
         preset = context.presets.style_preset(self.style_preset.style_preset_id)
-        most = context.config.get().limits.node_output_mib * MIB
+        limit = context.config.get().limits.node_output_mib * MIB
         return PromptTemplateOutput(
-            positive_prompt=_filled(preset.positive_prompt, self.positive_prompt, most),
-            negative_prompt=_filled(preset.negative_prompt, self.negative_prompt, most),
+            positive_prompt=_fill_template(preset.positive_prompt, self.positive_prompt, limit),
+            negative_prompt=_fill_template(preset.negative_prompt, self.negative_prompt, limit),
         )
 
 
-def _filled(template: str, prompt: str, most: int) -> str:
-    if template.count(PLACEHOLDER) * len(prompt) > most:
+def _fill_template(template: str, prompt: str, limit: int) -> str:
+    if template.count(PLACEHOLDER) * len(prompt) > limit:
         raise Unprocessable("the prompt grows over the limit of an output (setting limits.node_output_mib)")
     return template.replace(PLACEHOLDER, prompt)

@@ -140,15 +140,15 @@ class StringReplaceInvocation(BaseInvocation):
         """Give out the changed string. Raises Unprocessable when it grows over the limit of a node's output."""
         if not self.search_string:
             return StringOutput(value=self.string)
-        room = context.config.get().limits.node_output_mib * MIB
+        remaining = context.config.get().limits.node_output_mib * MIB
 
         def put(match: re.Match[str]) -> str:
-            nonlocal room
-            put_in = match.expand(self.replace_string) if self.use_regex else self.replace_string
-            room -= len(put_in)
-            if room < 0:
+            nonlocal remaining
+            replacement = match.expand(self.replace_string) if self.use_regex else self.replace_string
+            remaining -= len(replacement)
+            if remaining < 0:
                 raise Unprocessable("the string grows over the limit of an output (setting limits.node_output_mib)")
-            return put_in
+            return replacement
 
         pattern = (
             re.compile(self.search_string)

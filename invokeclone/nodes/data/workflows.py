@@ -90,14 +90,14 @@ class WorkflowReturnInvocation(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
         """Give out the values by name; ValueError when a name comes twice."""
-        given = self.values if isinstance(self.values, list) else [self.values]
+        entries = self.values if isinstance(self.values, list) else [self.values]
         values: dict[str, Any] = {}
-        for one in given:
-            key = return_key(one.key)
+        for entry in entries:
+            key = return_key(entry.key)
             if key in values:
                 message = f"Workflow return key {key!r} is given twice"
                 raise ValueError(message)
-            values[key] = one.value
+            values[key] = entry.value
         return WorkflowReturnOutput(values=values)
 
 

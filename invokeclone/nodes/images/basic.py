@@ -18,7 +18,7 @@ from invokeclone.graph.vocabulary.fields import (
 )
 
 
-def converted(image: Image.Image, mode: str) -> Image.Image:
+def convert_mode(image: Image.Image, mode: str) -> Image.Image:
     """Return `image` in `mode`, by way of RGB where Pillow knows no direct way."""
     if mode in {"CMYK", "YCbCr", "LAB", "HSV"} and image.mode not in {mode, "RGB"}:
         image = image.convert("RGB")
@@ -127,5 +127,5 @@ class ImageConvertInvocation(BaseInvocation, WithMetadata, WithBoard):
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Convert and save."""
-        image = converted(context.images.get_pil(self.image.image_name), self.mode)
+        image = convert_mode(context.images.get_pil(self.image.image_name), self.mode)
         return ImageOutput.build(context.images.save(image))

@@ -7,10 +7,10 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, 
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.graph.vocabulary.taxonomy import Classification
-from invokeclone.nodes.images.compose import pasted
+from invokeclone.nodes.images.compose import paste
 
 
-def kept(mask: Image.Image, blur: int) -> Image.Image:
+def blur_outwards(mask: Image.Image, blur: int) -> Image.Image:
     """Return a gray mask with an edge blurred outwards, so that its black stays black."""
     import numpy as np
 
@@ -18,7 +18,7 @@ def kept(mask: Image.Image, blur: int) -> Image.Image:
 
     if blur == 0:
         return mask
-    return Image.fromarray(masks.shrunk(np.asarray(mask), blur)).filter(ImageFilter.GaussianBlur(blur))
+    return Image.fromarray(masks.erode(np.asarray(mask), blur)).filter(ImageFilter.GaussianBlur(blur))
 
 
 def _same_size(old: Image.Image, new: Image.Image) -> None:
@@ -43,8 +43,8 @@ class CanvasPasteBackInvocation(BaseInvocation, WithMetadata, WithBoard):
         old = context.images.get_pil(self.source_image.image_name, mode="RGBA")
         new = context.images.get_pil(self.target_image.image_name, mode="RGBA")
         _same_size(old, new)
-        mask = kept(context.images.get_pil(self.mask.image_name, mode="L"), self.mask_blur)
-        return ImageOutput.build(context.images.save(pasted(old, new, mask, (0, 0), crop=True)))
+        mask = blur_outwards(context.images.get_pil(self.mask.image_name, mode="L"), self.mask_blur)
+        return ImageOutput.build(context.images.save(paste(old, new, mask, (0, 0), crop=True)))
 
 
 @invocation(
@@ -66,11 +66,11 @@ class CanvasV2MaskAndCropInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Cut or paste, and save; NodeError when the sizes differ."""
         new = context.images.get_pil(self.generated_image.image_name, mode="RGBA")
-        mask = kept(context.images.get_pil(self.mask.image_name, mode="L"), self.mask_blur)
+        mask = blur_outwards(context.images.get_pil(self.mask.image_name, mode="L"), self.mask_blur)
         if self.source_image is not None:
             old = context.images.get_pil(self.source_image.image_name, mode="RGBA")
             _same_size(old, new)
-            return ImageOutput.build(context.images.save(pasted(old, new, mask, (0, 0), crop=True)))
+            return ImageOutput.build(context.images.save(paste(old, new, mask, (0, 0), crop=True)))
         _same_size(mask, new)
         new.putalpha(ImageChops.multiply(new.getchannel("A"), ImageOps.invert(mask)))
         return ImageOutput.build(context.images.save(new))

@@ -60,14 +60,14 @@ def table(change: Callable[[int], float]) -> list[int]:
     return [min(max(int(change(value)), 0), VALUES - 1) for value in range(VALUES)]
 
 
-def mapped(image: Image.Image, values: list[int]) -> Image.Image:
+def map_values(image: Image.Image, values: list[int]) -> Image.Image:
     """Return `image` with each value of each channel, transparency too, looked up in `values`."""
     if image.mode not in MAPPABLE:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image.point(values * len(image.getbands()))
 
 
-def channel_mapped(image: Image.Image, mode: str, channel: int, values: list[int]) -> Image.Image:
+def map_channel(image: Image.Image, mode: str, channel: int, values: list[int]) -> Image.Image:
     """Return `image` as RGBA, with one channel of one color space looked up in `values` and the transparency kept."""
     source = image.convert("RGBA")
     bands = list((source if mode == "RGBA" else source.convert("RGB").convert(mode)).split())
@@ -116,7 +116,7 @@ class ImageChannelOffsetInvocation(BaseInvocation, WithMetadata, WithBoard):
         circles = self.channel == "Hue (HSV)"
         values = table(lambda value: (value + self.offset) % VALUES if circles else value + self.offset)
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(channel_mapped(image, mode, channel, values)))
+        return ImageOutput.build(context.images.save(map_channel(image, mode, channel, values)))
 
 
 @invocation(
@@ -144,7 +144,7 @@ class ImageChannelMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
         if self.invert_channel:
             values = [VALUES - 1 - value for value in values]
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(channel_mapped(image, mode, channel, values)))
+        return ImageOutput.build(context.images.save(map_channel(image, mode, channel, values)))
 
 
 @invocation("img_hue_adjust", title="Adjust Image Hue", tags=["image", "hue"], category="image", version="1.2.2")
@@ -158,7 +158,7 @@ class ImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Change and save."""
         turn = int(VALUES * (self.hue % FULL_CIRCLE) / FULL_CIRCLE)
         image = context.images.get_pil(self.image.image_name)
-        changed = channel_mapped(image, "HSV", 0, table(lambda value: (value + turn) % VALUES))
+        changed = map_channel(image, "HSV", 0, table(lambda value: (value + turn) % VALUES))
         return ImageOutput.build(context.images.save(changed))
 
 
@@ -174,7 +174,7 @@ class ImageLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Change and save."""
         values = table(lambda value: self.min + value * (self.max - self.min) / (VALUES - 1))
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(mapped(image, values)))
+        return ImageOutput.build(context.images.save(map_values(image, values)))
 
 
 @invocation("img_ilerp", title="Inverse Lerp Image", tags=["image", "ilerp"], category="image", version="1.2.2")
@@ -193,4 +193,4 @@ class ImageInverseLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Change and save."""
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(mapped(image, table(self._stretched))))
+        return ImageOutput.build(context.images.save(map_values(image, table(self._stretched))))

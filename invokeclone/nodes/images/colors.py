@@ -34,11 +34,11 @@ def colors_of(context: InvocationContext, image: ImageField) -> "tuple[NDArray[n
 
     from invokeclone.nodes.images.pixels import colors
 
-    picture, alpha = split_alpha(context.images.get_pil(image.image_name))
-    return colors.bytes_as_srgb(np.asarray(picture)), alpha
+    pixels, alpha = split_alpha(context.images.get_pil(image.image_name))
+    return colors.bytes_as_srgb(np.asarray(pixels)), alpha
 
 
-def saved(context: InvocationContext, srgb: "NDArray[np.float64]", alpha: Image.Image | None) -> ImageOutput:
+def save_colors(context: InvocationContext, srgb: "NDArray[np.float64]", alpha: Image.Image | None) -> ImageOutput:
     """Save what `colors_of` took apart."""
     from invokeclone.nodes.images.pixels import colors
 
@@ -63,8 +63,8 @@ class OklchImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard)
         from invokeclone.nodes.images.pixels import blends
 
         srgb, alpha = colors_of(context, self.image)
-        turned = blends.turned(srgb, self.hue % FULL_CIRCLE / FULL_CIRCLE, "Oklch (Oklab)", blends.Gamut())
-        return saved(context, turned, alpha)
+        rotated = blends.rotate_hue(srgb, self.hue % FULL_CIRCLE / FULL_CIRCLE, "Oklch (Oklab)", blends.Gamut())
+        return save_colors(context, rotated, alpha)
 
 
 @invocation(
@@ -97,11 +97,11 @@ class InvokeAdjustImageHuePlusInvocation(BaseInvocation, WithMetadata, WithBoard
         if self.space not in PARTS:
             raise NodeError("UPLab needs the profile CIELab_to_UPLab.icc, which is not part of this program")
         srgb, alpha = colors_of(context, self.image)
-        gamut = blends.Gamut(self.ok_adaptive_gamut, colors.STEPS if self.ok_high_precision else colors.FEW_STEPS)
-        turned = blends.turned(srgb, self.degrees % FULL_CIRCLE / FULL_CIRCLE, PARTS[self.space], gamut)
+        gamut = blends.Gamut(self.ok_adaptive_gamut, colors.STEPS if self.ok_high_precision else colors.FAST_STEPS)
+        rotated = blends.rotate_hue(srgb, self.degrees % FULL_CIRCLE / FULL_CIRCLE, PARTS[self.space], gamut)
         if self.preserve_lightness:
-            turned = blends.with_lightness(turned, blends.lightness(srgb), blends.Gamut(0.0, gamut.steps))
-        return saved(context, turned, alpha)
+            rotated = blends.with_lightness(rotated, blends.lightness(srgb), blends.Gamut(0.0, gamut.steps))
+        return save_colors(context, rotated, alpha)
 
 
 @invocation(
@@ -130,7 +130,7 @@ class OklabUnsharpMaskInvocation(BaseInvocation, WithMetadata, WithBoard):
         blurred = ndimage.gaussian_filter(lab[..., 0], radius, mode="nearest")
         lab[..., 0] += (lab[..., 0] - blurred) * (self.strength / 100)
         lab[..., 0] = lab[..., 0].clip(0.0, 1.0)
-        return saved(context, blends.Gamut().back(colors.linear_of_oklab(lab)), alpha)
+        return save_colors(context, blends.Gamut().back(colors.linear_of_oklab(lab)), alpha)
 
 
 @invocation(
@@ -177,9 +177,9 @@ class InvokeImageValueThresholdsInvocation(BaseInvocation, WithMetadata, WithBoa
 
         srgb, alpha = colors_of(context, self.image)
         if not self.lightness_only:
-            return saved(context, self._limited(srgb), alpha)
+            return save_colors(context, self._limited(srgb), alpha)
         light = self._limited(blends.lightness(srgb))
-        return saved(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
+        return save_colors(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
 
     def _limited(self, values: "NDArray[np.float64]") -> "NDArray[np.float64]":
         import numpy as np
@@ -217,7 +217,7 @@ class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
         if self.lightness_only:
             srgb, alpha = colors_of(context, self.image)
             light = self._grown(blends.lightness(srgb))
-            return saved(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
+            return save_colors(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
         image = context.images.get_pil(self.image.image_name)
         if image.mode not in {"L", "RGB", "RGBA"}:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -11,7 +11,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 
 
-def pasted(
+def paste(
     base: Image.Image,
     image: Image.Image,
     keep: Image.Image | None,
@@ -55,7 +55,7 @@ class ImagePasteInvocation(BaseInvocation, WithMetadata, WithBoard):
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         keep = context.images.get_pil(self.mask.image_name, mode="L") if self.mask else None
         limits = context.config.get().limits
-        result = pasted(base, image, keep, (self.x, self.y), crop=self.crop, limits=limits)
+        result = paste(base, image, keep, (self.x, self.y), crop=self.crop, limits=limits)
         return ImageOutput.build(context.images.save(result))
 
 

@@ -30,8 +30,8 @@ class CannyEdgeDetectionInvocation(BaseInvocation, WithMetadata, WithBoard):
         from invokeclone.nodes.images.pixels import edges
 
         image = np.asarray(context.images.get_pil(self.image.image_name, mode="RGB"))
-        found = Image.fromarray(edges.canny(image, self.low_threshold, self.high_threshold))
-        return ImageOutput.build(context.images.save(found.convert("RGB")))
+        edge_image = Image.fromarray(edges.canny(image, self.low_threshold, self.high_threshold))
+        return ImageOutput.build(context.images.save(edge_image.convert("RGB")))
 
 
 @invocation("color_map", title="Color Map", tags=["controlnet"], category="controlnet_preprocessors", version="1.0.0")
@@ -69,7 +69,7 @@ class ContentShuffleInvocation(BaseInvocation, WithMetadata, WithBoard):
         from invokeclone.nodes.images.pixels import warps
 
         image = np.asarray(context.images.get_pil(self.image.image_name, mode="RGB"))
-        warped = warps.shuffled(image, max(1, self.scale_factor), np.random.default_rng())
+        warped = warps.shuffle(image, max(1, self.scale_factor), np.random.default_rng())
         return ImageOutput.build(context.images.save(Image.fromarray(warped)))
 
 

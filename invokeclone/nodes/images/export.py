@@ -32,7 +32,7 @@ def folder_for(outputs: Path, relative: str) -> Path:
     return folder
 
 
-def encoded(image: Image.Image, kind: str, quality: int) -> bytes:
+def encode_image(image: Image.Image, kind: str, quality: int) -> bytes:
     """Return a file's bytes; JPEG drops transparency, PNG takes no notice of quality."""
     if kind == "jpg":
         image = image.convert("RGB")
@@ -69,7 +69,7 @@ class SaveImageToFileInvocation(BaseInvocation, WithMetadata, WithBoard):
             raise NodeError("prefix and suffix must not hold path separators or control characters")
         folder = folder_for(context.config.get().outputs_path, self.output_directory)
         image = context.images.get_pil(self.image.image_name)
-        data = encoded(image, self.file_format, self.quality)
+        data = encode_image(image, self.file_format, self.quality)
         saved = context.images.save(image)
         path = folder / f"{self.prefix}{Path(saved.image_name).stem}{self.suffix}.{self.file_format}"
         try:

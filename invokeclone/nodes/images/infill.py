@@ -12,14 +12,14 @@ from invokeclone.nodes.images.size import PIL_RESAMPLING_MAP, PIL_RESAMPLING_MOD
 HALF_OPAQUE = 128
 
 
-def filled(image: Image.Image, known: Image.Image) -> Image.Image:
+def fill_from_edges(image: Image.Image, known_mask: Image.Image) -> Image.Image:
     """Return RGB of an image with colors flowing into what the gray image `known` has black."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import infill
 
-    share = np.asarray(known, dtype=np.float32) / np.float32(255)
-    return Image.fromarray(infill.flowing(np.asarray(image.convert("RGB")), share))
+    share = np.asarray(known_mask, dtype=np.float32) / np.float32(255)
+    return Image.fromarray(infill.fill_smoothly(np.asarray(image.convert("RGB")), share))
 
 
 @invocation("infill_tile", title="Tile Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.3")
@@ -37,7 +37,7 @@ class InfillTileInvocation(BaseInvocation, WithMetadata, WithBoard):
         from invokeclone.nodes.images.pixels import infill
 
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
-        ground = infill.tiled(np.asarray(image), self.tile_size, self.seed)
+        ground = infill.tile_fill(np.asarray(image), self.tile_size, self.seed)
         if ground is None:
             context.logger.warning("The image has no opaque pixel to fill it with")
             return ImageOutput.build(context.images.save(image))
@@ -53,7 +53,7 @@ class CV2InfillInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Fill and save."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
-        return ImageOutput.build(context.images.save(filled(image, image.getchannel("A"))))
+        return ImageOutput.build(context.images.save(fill_from_edges(image, image.getchannel("A"))))
 
 
 @invocation(
@@ -83,8 +83,8 @@ class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
         if hole.all():
             context.logger.warning("The image has no opaque pixel to fill it with")
             return ImageOutput.build(context.images.save(image))
-        made = Image.fromarray(patchmatch.filled(np.asarray(small.convert("RGB")), hole))
-        ground = made if made.size == image.size else made.resize(image.size, resample)
+        result = Image.fromarray(patchmatch.fill_hole(np.asarray(small.convert("RGB")), hole))
+        ground = result if result.size == image.size else result.resize(image.size, resample)
         return ImageOutput.build(context.images.save(Image.alpha_composite(ground.convert("RGBA"), image)))
 
 
@@ -103,4 +103,4 @@ class CvInpaintInvocation(BaseInvocation, WithMetadata, WithBoard):
             message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
             raise NodeError(message)
         stays = mask.point([0] * 255 + [255])
-        return ImageOutput.build(context.images.save(filled(image, stays)))
+        return ImageOutput.build(context.images.save(fill_from_edges(image, stays)))

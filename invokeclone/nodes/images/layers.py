@@ -9,7 +9,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
-from invokeclone.nodes.images.size import placed
+from invokeclone.nodes.images.size import paste_on_canvas
 
 BLEND_MODES = Literal[
     "Normal",
@@ -39,7 +39,7 @@ BLEND_MODES = Literal[
 BLEND_SPACES = Literal["RGB", "Linear RGB", "HSL (RGB)", "HSV (RGB)", "Okhsl", "Okhsv", "Oklch (Oklab)", "LCh (CIELab)"]
 
 
-def fitted(size: tuple[int, int], frame: tuple[int, int], *, width: bool, height: bool) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], frame: tuple[int, int], *, width: bool, height: bool) -> tuple[int, int]:
     """Return a size brought to a frame's width or height in proportion, or to both without."""
     if width and height:
         return frame
@@ -50,14 +50,14 @@ def fitted(size: tuple[int, int], frame: tuple[int, int], *, width: bool, height
     return size
 
 
-def centered(
+def center_in_frame(
     image: Image.Image, frame: tuple[int, int], offset: tuple[int, int], *, width: bool, height: bool
 ) -> Image.Image:
     """Return RGBA of a frame's size with the image, fitted to it, in the middle, moved by `offset`."""
-    size = fitted(image.size, frame, width=width, height=height)
+    size = fit_size(image.size, frame, width=width, height=height)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
-    return placed(image, frame, ((frame[0] - size[0]) // 2 + offset[0], (frame[1] - size[1]) // 2 + offset[1]))
+    return paste_on_canvas(image, frame, ((frame[0] - size[0]) // 2 + offset[0], (frame[1] - size[1]) // 2 + offset[1]))
 
 
 @invocation(
@@ -102,20 +102,20 @@ class InvokeImageBlendInvocation(BaseInvocation, WithMetadata, WithBoard):
 
         base = context.images.get_pil(self.layer_base.image_name, mode="RGBA")
         upper = context.images.get_pil(self.layer_upper.image_name, mode="RGBA")
-        upper = centered(upper, base.size, (0, 0), width=self.fit_to_width, height=self.fit_to_height)
+        upper = center_in_frame(upper, base.size, (0, 0), width=self.fit_to_width, height=self.fit_to_height)
         above = colors.bytes_as_srgb(np.asarray(upper))
         above[..., 3] *= self.opacity
         if self.mask is not None:
             mask = context.images.get_pil(self.mask.image_name, mode="L")
             above[..., 3] *= colors.bytes_as_srgb(np.asarray(mask.resize(base.size)))
         above[..., 3] = above[..., 3].clip(0.0, 1.0)
-        gamut = blends.Gamut(self.adaptive_gamut, colors.STEPS if self.high_precision else colors.FEW_STEPS)
+        gamut = blends.Gamut(self.adaptive_gamut, colors.STEPS if self.high_precision else colors.FAST_STEPS)
         below = colors.bytes_as_srgb(np.asarray(base))
-        blended = blends.laid_over(below, above, self.blend_mode, self.color_space, gamut)
+        blended = blends.composite(below, above, self.blend_mode, self.color_space, gamut)
         return ImageOutput.build(context.images.save(Image.fromarray(colors.srgb_as_bytes(blended))))
 
 
-def key_of(text: str) -> tuple[int, int, int]:
+def parse_color(text: str) -> tuple[int, int, int]:
     """Return the color that a text names: a CSS color, or red, green and blue with or without brackets. Raises NodeError."""
     numbers = re.fullmatch(r"[(\[]?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[)\]]?", text.strip())
     css = f"rgb({','.join(numbers.groups())})" if numbers else text.strip()
@@ -128,7 +128,7 @@ def key_of(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def cut_out(subject: Image.Image, key: str, threshold: int) -> Image.Image:
+def remove_background(subject: Image.Image, key: str, threshold: int) -> Image.Image:
     """Return RGBA of a subject without its background.
 
     That is all that is near the color `key`, as a sum of the channels' differences; without one it is what is joined to a
@@ -140,7 +140,7 @@ def cut_out(subject: Image.Image, key: str, threshold: int) -> Image.Image:
     pixels = np.array(subject.convert("RGBA"))
     colors = pixels[..., :3].astype(np.int32)
     if key.strip():
-        pixels[np.abs(colors - key_of(key)).sum(axis=-1) <= threshold, 3] = 0
+        pixels[np.abs(colors - parse_color(key)).sum(axis=-1) <= threshold, 3] = 0
     elif (pixels[..., 3] == 255).all():  # noqa: PLR2004 - opaque
         for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
             parts, _ = ndimage.label(np.abs(colors - colors[corner]).sum(axis=-1) <= threshold)
@@ -172,7 +172,9 @@ class InvokeImageCompositorInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Cut out, put together and save; NodeError when the key is not a color."""
         ground = context.images.get_pil(self.image_background.image_name, mode="RGBA")
-        subject = cut_out(context.images.get_pil(self.image_subject.image_name), self.chroma_key, self.threshold)
+        subject = remove_background(
+            context.images.get_pil(self.image_subject.image_name), self.chroma_key, self.threshold
+        )
         offset = self.x_offset, self.y_offset
-        subject = centered(subject, ground.size, offset, width=self.fill_x, height=self.fill_y)
+        subject = center_in_frame(subject, ground.size, offset, width=self.fill_x, height=self.fill_y)
         return ImageOutput.build(context.images.save(Image.alpha_composite(ground, subject)))

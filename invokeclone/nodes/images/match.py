@@ -10,20 +10,22 @@ from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.nodes.images.filters import split_alpha, with_alpha
 
-MATCHED = {"RGB": (0, 1, 2), "YCbCr": (0, 1, 2), "YCbCr-Chroma": (1, 2), "YCbCr-Luma": (0,)}
+MATCHED_CHANNELS = {"RGB": (0, 1, 2), "YCbCr": (0, 1, 2), "YCbCr-Chroma": (1, 2), "YCbCr-Luma": (0,)}
 """Which channels of each space are matched."""
 
 
-def matched(base: Image.Image, reference: Image.Image, space: str) -> Image.Image:
+def match_colors(base: Image.Image, reference: Image.Image, space: str) -> Image.Image:
     """Return RGB of `base` with the distribution of values of `reference` in each channel matched."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import levels
 
     mode = "RGB" if space == "RGB" else "YCbCr"
-    bands, wanted = list(base.convert(mode).split()), reference.convert(mode).split()
-    for channel in MATCHED[space]:
-        bands[channel] = Image.fromarray(levels.matched(np.asarray(bands[channel]), np.asarray(wanted[channel])))
+    bands, reference_bands = list(base.convert(mode).split()), reference.convert(mode).split()
+    for channel in MATCHED_CHANNELS[space]:
+        bands[channel] = Image.fromarray(
+            levels.match_histogram(np.asarray(bands[channel]), np.asarray(reference_bands[channel]))
+        )
     return Image.merge(mode, bands).convert("RGB")
 
 
@@ -42,7 +44,7 @@ class ColorCorrectInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Match and save; NodeError when the mask is not of the image's size."""
         base, alpha = split_alpha(context.images.get_pil(self.base_image.image_name))
         reference = context.images.get_pil(self.color_reference.image_name, mode="RGB")
-        corrected = matched(base, reference, self.colorspace)
+        corrected = match_colors(base, reference, self.colorspace)
         if self.mask is not None:
             mask = context.images.get_pil(self.mask.image_name, mode="L")
             if mask.size != base.size:

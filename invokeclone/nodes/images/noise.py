@@ -54,7 +54,7 @@ class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Return the pixels (height, width, 3) with noise; values may lie outside of 0 to 255."""
         import numpy as np
 
-        chance = np.random.default_rng(self.seed)
+        rng = np.random.default_rng(self.seed)
         height, width, channels = pixels.shape
         size = min(self.size, max(height, width))
         grains = -(-height // size), -(-width // size), channels if self.noise_color else 1
@@ -63,7 +63,7 @@ class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
             return values.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
 
         if self.noise_type == "gaussian":
-            moved: NDArray[Any] = pixels + grown(chance.standard_normal(grains) * self.amount * 255)
-            return moved
-        replaced, white = chance.random(grains) < self.amount, chance.random(grains) < 0.5  # noqa: PLR2004 - half
+            noisy: NDArray[Any] = pixels + grown(rng.standard_normal(grains) * self.amount * 255)
+            return noisy
+        replaced, white = rng.random(grains) < self.amount, rng.random(grains) < 0.5  # noqa: PLR2004 - half
         return np.where(grown(replaced), grown(white) * 255, pixels)

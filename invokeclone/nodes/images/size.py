@@ -64,7 +64,7 @@ class ImageScaleInvocation(BaseInvocation, WithMetadata, WithBoard):
         return ImageOutput.build(context.images.save(resized))
 
 
-def placed(image: Image.Image, size: tuple[int, int], position: tuple[int, int]) -> Image.Image:
+def paste_on_canvas(image: Image.Image, size: tuple[int, int], position: tuple[int, int]) -> Image.Image:
     """Return a transparent RGBA canvas of `size` with `image` at `position`; what does not fit is cut off."""
     canvas = Image.new("RGBA", size, CLEAR)
     canvas.paste(image.convert("RGBA"), position)
@@ -84,7 +84,9 @@ class ImageCropInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Crop and save."""
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(placed(image, (self.width, self.height), (-self.x, -self.y))))
+        return ImageOutput.build(
+            context.images.save(paste_on_canvas(image, (self.width, self.height), (-self.x, -self.y)))
+        )
 
 
 @invocation(
@@ -107,7 +109,7 @@ class CenterPadCropInvocation(BaseInvocation):
             message = f"nothing of the image is left: {size[0]}×{size[1]}"
             raise NodeError(message)
         check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
-        return ImageOutput.build(context.images.save(placed(image, size, (self.left, self.top))))
+        return ImageOutput.build(context.images.save(paste_on_canvas(image, size, (self.left, self.top))))
 
 
 @invocation(

@@ -87,7 +87,7 @@ def overlapping_spans(length: int, size: int, overlap: int) -> list[Span]:
         message = "tiles must not be larger than the image"
         raise ValueError(message)
     count = 1 + ceil((length - size) / (size - overlap))
-    starts = [min(place * (size - overlap), length - size) for place in range(count)]
+    starts = [min(index * (size - overlap), length - size) for index in range(count)]
     return [(start, start + size) for start in starts]
 
 
@@ -100,7 +100,7 @@ def spread_spans(length: int, size: int, min_overlap: int) -> list[Span]:
     count = 1 if size == length else ceil((length - min_overlap) / (size - min_overlap))
     if count == 1:
         return [(0, size)]
-    starts = [round(place * (length - size) / (count - 1)) for place in range(count)]
+    starts = [round(index * (length - size) / (count - 1)) for index in range(count)]
     return [(start, start + size) for start in starts]
 
 
@@ -112,20 +112,20 @@ def even_spans(length: int, count: int, overlap: int) -> list[Span]:
     if overlap >= size:
         message = "overlap must be less than the size of a tile"
         raise ValueError(message)
-    starts = [min(place * (size - overlap), length - size) for place in range(count)]
+    starts = [min(index * (size - overlap), length - size) for index in range(count)]
     return [(start, start + size) for start in starts]
 
 
 def _check_number(number: int, context: InvocationContext) -> None:
     """Raise Unprocessable for more tiles than a list may have."""
-    most = context.config.get().limits.collection_items
-    if number > most:
-        raise Unprocessable(f"{number} tiles are more than {most} (setting limits.collection_items)")
+    limit = context.config.get().limits.collection_items
+    if number > limit:
+        raise Unprocessable(f"{number} tiles are more than {limit} (setting limits.collection_items)")
 
 
 def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
     """Return the tiles of a grid, row by row, with what neighbors share."""
-    shared_rows, shared_columns = _shared(rows), _shared(columns)
+    shared_rows, shared_columns = _overlaps(rows), _overlaps(columns)
     return [
         Tile(
             coords=TBLR(top=row[0], bottom=row[1], left=column[0], right=column[1]),
@@ -136,9 +136,9 @@ def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
     ]
 
 
-def _shared(spans: list[Span]) -> list[Span]:
+def _overlaps(spans: list[Span]) -> list[Span]:
     """How much each span shares with the one before and the one after."""
-    between = [max(0, one[1] - other[0]) for one, other in itertools.pairwise(spans)]
+    between = [max(0, first[1] - second[0]) for first, second in itertools.pairwise(spans)]
     return list(zip([0, *between], [*between, 0], strict=True))
 
 
@@ -300,7 +300,7 @@ class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
         )
         check_pixels(right, bottom, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         try:
-            whole = joins.merged(pieces, self.blend_amount, seam=self.blend_mode == "Seam")
+            whole = joins.merge(pieces, self.blend_amount, seam=self.blend_mode == "Seam")
         except ValueError as error:
             raise NodeError(str(error)) from error
         merged = Image.fromarray(np.clip(np.round(whole), 0, 255).astype(np.uint8))

@@ -42,7 +42,11 @@ class NoiseInvocation(BaseInvocation):
 
 def latent_space(noise_type: str) -> LatentSpace:
     """Return the latent space that the node calls `noise_type`; the family states it."""
-    return next(each.latent_space for each in registry.architectures().values() if each.noise_type == noise_type)
+    return next(
+        architecture.latent_space
+        for architecture in registry.architectures().values()
+        if architecture.noise_type == noise_type
+    )
 
 
 @invocation("scheduler", title="Scheduler", tags=["scheduler"], category="latents", version="1.0.0")

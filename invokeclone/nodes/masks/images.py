@@ -33,7 +33,7 @@ class ExpandMaskWithFadeInvocation(BaseInvocation, WithMetadata, WithBoard):
         from invokeclone.nodes.images.pixels import masks
 
         mask = np.asarray(context.images.get_pil(self.mask.image_name, mode="L"))
-        faded = Image.fromarray(masks.faded(mask, self.threshold, self.fade_size_px))
+        faded = Image.fromarray(masks.fade_edges(mask, self.threshold, self.fade_size_px))
         return ImageOutput.build(context.images.save(faded, image_category=ImageCategory.MASK))
 
 
@@ -82,8 +82,8 @@ class MaskEdgeInvocation(BaseInvocation, WithMetadata, WithBoard):
         if self.edge_size < 0 or self.edge_blur < 0:
             raise NodeError("edge_size and edge_blur must not be negative")
         mask = np.asarray(context.images.get_pil(self.image.image_name, mode="L"))
-        found = np.maximum(masks.between(mask), edges.canny(mask, self.low_threshold, self.high_threshold))
-        edge = Image.fromarray(masks.widened(found, self.edge_size // 2))
+        outline = np.maximum(masks.between(mask), edges.canny(mask, self.low_threshold, self.high_threshold))
+        edge = Image.fromarray(masks.dilate(outline, self.edge_size // 2))
         if self.edge_blur:
             edge = edge.filter(ImageFilter.BoxBlur(self.edge_blur))
         return ImageOutput.build(context.images.save(ImageOps.invert(edge), image_category=ImageCategory.MASK))

@@ -27,7 +27,7 @@ def _gray(mask: "torch.Tensor") -> Image.Image:
     return Image.fromarray(values.cpu().numpy().astype("uint8"))
 
 
-def _saved(context: InvocationContext, mask: "torch.Tensor") -> MaskOutput:
+def _save_mask(context: InvocationContext, mask: "torch.Tensor") -> MaskOutput:
     """Save a mask (height, width) with a leading dimension."""
     height, width = mask.shape
     name = context.tensors.save(mask[None].contiguous())
@@ -54,7 +54,7 @@ class RectangleMaskInvocation(BaseInvocation, WithMetadata):
         mask = torch.zeros(self.height, self.width, dtype=torch.bool)
         right, bottom = max(0, self.x_left + self.rectangle_width), max(0, self.y_top + self.rectangle_height)
         mask[max(0, self.y_top) : bottom, max(0, self.x_left) : right] = True
-        return _saved(context, mask)
+        return _save_mask(context, mask)
 
 
 @invocation(
@@ -72,7 +72,7 @@ class AlphaMaskToTensorInvocation(BaseInvocation):
         import torch
 
         alpha = np.asarray(context.images.get_pil(self.image.image_name, mode="RGBA").getchannel("A"))
-        return _saved(context, torch.from_numpy((alpha > 0) ^ self.invert))
+        return _save_mask(context, torch.from_numpy((alpha > 0) ^ self.invert))
 
 
 @invocation(
@@ -91,7 +91,7 @@ class ImageMaskToTensorInvocation(BaseInvocation, WithMetadata):
         import torch
 
         gray = np.asarray(context.images.get_pil(self.image.image_name, mode="L"))
-        return _saved(context, torch.from_numpy((gray >= self.cutoff) ^ self.invert))
+        return _save_mask(context, torch.from_numpy((gray >= self.cutoff) ^ self.invert))
 
 
 @invocation("invert_tensor_mask", title="Invert Tensor Mask", tags=["conditioning"], category="mask", version="1.1.0")
@@ -105,7 +105,7 @@ class InvertTensorMaskInvocation(BaseInvocation):
         import torch
 
         mask = _flat(context.tensors.load(self.mask.tensor_name))
-        return _saved(context, ~mask if mask.dtype == torch.bool else 1 - mask)
+        return _save_mask(context, ~mask if mask.dtype == torch.bool else 1 - mask)
 
 
 @invocation("tensor_mask_to_image", title="Tensor Mask to Image", tags=["mask"], category="mask", version="1.1.0")

@@ -49,11 +49,11 @@ def records(metadata: MetadataField | None, label: str) -> list[Any]:
     return (metadata.root if metadata else {}).get(label) or []
 
 
-def listed(given: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """One or several or none, as a list."""
-    if given is None:
+    if value is None:
         return []
-    return list(given) if isinstance(given, list) else [given]
+    return list(value) if isinstance(value, list) else [value]
 
 
 @invocation(
@@ -73,13 +73,13 @@ class MetadataToControlnetsInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MDControlListOutput:
         """Give out all ControlNets."""
-        found = listed(self.control_list)
+        controls = as_list(self.control_list)
         for record in records(self.metadata, "controlnets"):
-            one = ControlNetMetadataField.model_validate(record)
-            fields = one.model_dump(exclude={"processed_image"})
-            fields["image"] = one.processed_image or one.image
-            found.append(ControlField.model_validate(fields))
-        return MDControlListOutput(control_list=found)
+            control = ControlNetMetadataField.model_validate(record)
+            fields = control.model_dump(exclude={"processed_image"})
+            fields["image"] = control.processed_image or control.image
+            controls.append(ControlField.model_validate(fields))
+        return MDControlListOutput(control_list=controls)
 
 
 @invocation(
@@ -99,13 +99,13 @@ class MetadataToIPAdaptersInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MDIPAdapterListOutput:
         """Give out all IP-Adapters."""
-        found = listed(self.ip_adapter_list)
+        adapters = as_list(self.ip_adapter_list)
         for record in records(self.metadata, "ipAdapters"):
-            one = IPAdapterMetadataField.model_validate(record)
-            fields = one.model_dump(exclude={"clip_vision_model"})
-            encoder = find_image_encoder(context, one.clip_vision_model)
-            found.append(IPAdapterField.model_validate({**fields, "image_encoder_model": encoder}))
-        return MDIPAdapterListOutput(ip_adapter_list=found)
+            adapter = IPAdapterMetadataField.model_validate(record)
+            fields = adapter.model_dump(exclude={"clip_vision_model"})
+            encoder = find_image_encoder(context, adapter.clip_vision_model)
+            adapters.append(IPAdapterField.model_validate({**fields, "image_encoder_model": encoder}))
+        return MDIPAdapterListOutput(ip_adapter_list=adapters)
 
 
 @invocation(
@@ -125,10 +125,10 @@ class MetadataToT2IAdaptersInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MDT2IAdapterListOutput:
         """Give out all T2I-Adapters."""
-        found = listed(self.t2i_adapter_list)
+        adapters = as_list(self.t2i_adapter_list)
         for record in records(self.metadata, "t2iAdapters"):
-            one = T2IAdapterMetadataField.model_validate(record)
-            fields = one.model_dump(exclude={"processed_image"})
-            fields["image"] = one.processed_image or one.image
-            found.append(T2IAdapterField.model_validate(fields))
-        return MDT2IAdapterListOutput(t2i_adapter_list=found)
+            adapter = T2IAdapterMetadataField.model_validate(record)
+            fields = adapter.model_dump(exclude={"processed_image"})
+            fields["image"] = adapter.processed_image or adapter.image
+            adapters.append(T2IAdapterField.model_validate(fields))
+        return MDT2IAdapterListOutput(t2i_adapter_list=adapters)

@@ -75,8 +75,8 @@ class MergeMetadataInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> MetadataOutput:
         """Give out the merged metadata."""
         merged: dict[str, Any] = {}
-        for one in self.collection:
-            merged |= one.root
+        for entry in self.collection:
+            merged |= entry.root
         return MetadataOutput(metadata=MetadataField(merged))
 
 
@@ -195,8 +195,8 @@ class CoreMetadataInvocation(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
         """Give out everything that is known."""
-        known = self.model_dump(exclude_none=True, exclude=self.OWN)
-        return MetadataOutput(metadata=MetadataField({**known, "app_version": API_VERSION}))
+        values = self.model_dump(exclude_none=True, exclude=self.OWN)
+        return MetadataOutput(metadata=MetadataField({**values, "app_version": API_VERSION}))
 
 
 @invocation(
@@ -241,8 +241,8 @@ class MetadataItemLinkedInvocation(BaseInvocation, WithMetadata):
         """Give out the metadata with the value; a VAE is recorded as its model."""
         value = self.value.vae if isinstance(self.value, VAEField) else self.value
         label = self.custom_label if self.label == CUSTOM_LABEL else self.label
-        known = self.metadata.root if self.metadata else {}
-        return MetadataOutput(metadata=MetadataField({**known, str(label): value, "app_version": API_VERSION}))
+        existing = self.metadata.root if self.metadata else {}
+        return MetadataOutput(metadata=MetadataField({**existing, str(label): value, "app_version": API_VERSION}))
 
 
 @invocation(

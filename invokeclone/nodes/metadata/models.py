@@ -5,7 +5,7 @@ from typing import Literal
 from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.invocations.metadata import recorded_loras, recorded_model, recorded_value
+from invokeclone.graph.invocations.metadata import get_metadata_loras, get_metadata_model, get_metadata_value
 from invokeclone.graph.vocabulary.fields import Input, InputField, OutputField, WithMetadata
 from invokeclone.graph.vocabulary.model_fields import LoRAField
 from invokeclone.graph.vocabulary.taxonomy import Classification
@@ -39,10 +39,10 @@ class MetadataToVAEInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> VAEOutput:
         """Give out the VAE."""
-        found = recorded_value(self.metadata, self.label, self.custom_label, self.default_value)
-        if isinstance(found, VAEField):
-            return VAEOutput(vae=found)
-        return VAEOutput(vae=VAEField(vae=recorded_model(context, found.get("vae", found))))
+        value = get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
+        if isinstance(value, VAEField):
+            return VAEOutput(vae=value)
+        return VAEOutput(vae=VAEField(vae=get_metadata_model(context, value.get("vae", value))))
 
 
 @invocation(
@@ -63,9 +63,9 @@ class MetadataToLorasCollectionInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MetadataToLorasCollectionOutput:
         """Give out all LoRAs, each once."""
-        given = self.loras if isinstance(self.loras, list) else [self.loras] if self.loras else []
-        found = recorded_loras(context, self.metadata, self.custom_label)
+        inputs = self.loras if isinstance(self.loras, list) else [self.loras] if self.loras else []
+        recorded = get_metadata_loras(context, self.metadata, self.custom_label)
         by_key: dict[str, LoRAField] = {}
-        for one in [*given, *found]:
-            by_key.setdefault(one.lora.key, one)
+        for lora in [*inputs, *recorded]:
+            by_key.setdefault(lora.lora.key, lora)
         return MetadataToLorasCollectionOutput(lora=list(by_key.values()))

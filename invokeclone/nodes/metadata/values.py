@@ -5,7 +5,7 @@ from typing import Any, Literal
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.generated import make_node
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
-from invokeclone.graph.invocations.metadata import CUSTOM_LABEL, recorded_value, recorded_values
+from invokeclone.graph.invocations.metadata import CUSTOM_LABEL, get_metadata_value, get_metadata_values
 from invokeclone.graph.invocations.outputs import (
     BooleanCollectionOutput,
     BooleanOutput,
@@ -55,7 +55,7 @@ def _reader(
     words = " ".join(word.capitalize() for word in kind.split("_"))
 
     def invoke(node: Any, _context: InvocationContext) -> BaseInvocationOutput:
-        read = recorded_values if several else recorded_value
+        read = get_metadata_values if several else get_metadata_value
         return output(**{field: read(node.metadata, node.label, node.custom_label, node.default_value)})
 
     return make_node(

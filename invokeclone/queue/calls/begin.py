@@ -18,7 +18,7 @@ from invokeclone.images import access
 from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.calls import chain, sessions
-from invokeclone.queue.calls.chain import Called, CallFailed
+from invokeclone.queue.calls.chain import CalledSession, CallFailed
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import User
 from invokeclone.utilities.prompts import PromptExpander
@@ -63,14 +63,14 @@ class _Sources:
         async def expand() -> list[str]:
             expander = PromptExpander()
             try:
-                made = await expander.expand(
+                expansion = await expander.expand(
                     generator.input, generator.size(), generator.seed, combinatorial=generator.combinatorial
                 )
             finally:
                 await expander.close()
-            if made.error:
-                raise CallFailed(f"A pattern of the called workflow cannot be expanded: {made.error}")
-            return made.prompts
+            if expansion.error:
+                raise CallFailed(f"A pattern of the called workflow cannot be expanded: {expansion.error}")
+            return expansion.prompts
 
         return self._caller.wait_unless_canceled(expand())
 
@@ -112,14 +112,14 @@ def begin(caller: CallingItem, node: BaseInvocation) -> None:
         status="waiting_for_child",
         expected_child_count=len(graphs),
     )
-    called = [_session_of(graph, state, frame, execution) for graph in graphs]
-    execution.child_session_ids = [one.session_id for one in called]
+    called_sessions = [_session_of(graph, state, frame, execution) for graph in graphs]
+    execution.child_session_ids = [called_session.session_id for called_session in called_sessions]
     execution.child_session_id = execution.child_session_ids[0]
     state.waiting_workflow_call = frame
     state.waiting_workflow_call_execution = execution
     text = workflow.model_dump_json(exclude={"id"})
     try:
-        caller.wait(chain.suspend(caller.resources, caller.item, state, called, text))
+        caller.wait(chain.suspend(caller.resources, caller.item, state, called_sessions, text))
     except BaseException:
         state.workflow_call_stack.pop()
         state.waiting_workflow_call = state.waiting_workflow_call_execution = None
@@ -151,7 +151,7 @@ def _push_frame(state: GraphExecutionState, node: BaseInvocation, workflow: Work
 
 def _session_of(
     graph: Graph, caller: GraphExecutionState, frame: WorkflowCallFrame, execution: WorkflowCallExecution
-) -> Called:
+) -> CalledSession:
     """Return a session of a called graph that knows by whom it was called."""
     state = GraphExecutionState.start(graph, str(uuid4()))
     state.workflow_call_stack = list(caller.workflow_call_stack)
@@ -159,4 +159,4 @@ def _session_of(
     state.workflow_call_parent = WorkflowCallParentRef(
         workflow_call_id=execution.id, parent_session_id=caller.id, **frame.model_dump()
     )
-    return Called(state.id, state.to_json())
+    return CalledSession(state.id, state.to_json())

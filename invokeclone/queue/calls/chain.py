@@ -16,7 +16,7 @@ from invokeclone.graph.session.call_frames import WorkflowCallExecution
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.prepared import Prepared, parameter
+from invokeclone.kit.sql.prepared import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import counts, store, tally
@@ -29,8 +29,8 @@ from invokeclone.queue.events import (
 from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
-from invokeclone.queue.sessions import STORED, whole
-from invokeclone.queue.tally import Counted
+from invokeclone.queue.sessions import STORED, assemble_session
+from invokeclone.queue.tally import CountKey
 from invokeclone.tables import session_queue
 
 RETURN = "workflow_return"
@@ -41,14 +41,14 @@ class CallFailed(ValueError):
     """The call of a saved workflow came to nothing; clients know it as a ValueError."""
 
 
-class Called(NamedTuple):
+class CalledSession(NamedTuple):
     """A session that a call is made of."""
 
     session_id: str
     session: str
 
 
-async def told(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
+async def status_event(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
     """Make the event for an item whose status was just written, with counts as of this transaction."""
     return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
 
@@ -57,7 +57,7 @@ async def told(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
 
 
 async def suspend(
-    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[Called], workflow: str
+    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
 ) -> None:
     """Have `item` wait for the call that `state` says it waits for, and put the called sessions into the queue.
 
@@ -71,12 +71,14 @@ async def suspend(
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)
-        room = resources.settings.max_queue_size - pending
-        if len(called) > room:
-            raise CallFailed(f"{len(called)} runs of the workflow do not fit into the queue, which has room for {room}")
+        capacity = resources.settings.max_queue_size - pending
+        if len(called) > capacity:
+            raise CallFailed(
+                f"{len(called)} runs of the workflow do not fit into the queue, which has room for {capacity}"
+            )
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
         await store.save_session(connection, item.item_id, state.rest_json())
-        return await told(connection, waiting)
+        return await status_event(connection, waiting)
 
     event = await resources.database.transact(wait)
     enqueued = BatchEnqueuedEvent(
@@ -95,12 +97,12 @@ async def _add(
     connection: Changes,
     item: ClaimedItem,
     execution: WorkflowCallExecution,
-    called: Sequence[Called],
+    called: Sequence[CalledSession],
     workflow: str,
 ) -> list[int]:
     """Insert the called sessions as pending items and return their ids."""
     row = await _ROOT.first(connection, item_id=item.item_id)
-    moment = now()
+    timestamp = now()
     shared = {
         **{name: getattr(item, name) for name in ("queue_id", "batch_id", "priority", "origin", "destination")},
         "user_id": item.user_id,
@@ -110,23 +112,23 @@ async def _add(
         "parent_session_id": execution.parent_session_id,
         "root_item_id": (row and row[0]) or item.item_id,
         "workflow_call_depth": execution.depth,
-        "created_at": moment,
-        "updated_at": moment,
+        "created_at": timestamp,
+        "updated_at": timestamp,
     }
-    for one in called:
-        await _ADD.rows(connection, **one._asdict(), **shared)
-    kind = Counted(item.batch_id, item.destination, item.user_id, "pending")
-    await tally.change(connection, item.queue_id, {kind: len(called)})
-    return [one.item_id for one in await _called_by(connection, item.item_id, execution.id)]
+    for child in called:
+        await _ADD.rows(connection, **child._asdict(), **shared)
+    kind = CountKey(item.batch_id, item.destination, item.user_id, "pending")
+    await tally.update_counts(connection, item.queue_id, {kind: len(called)})
+    return [child.item_id for child in await _list_called(connection, item.item_id, execution.id)]
 
 
-_ROOT = Prepared(select(columns.root_item_id).where(columns.item_id == parameter("item_id")))
+_ROOT = PreparedStatement(select(columns.root_item_id).where(columns.item_id == parameter("item_id")))
 _ADDED = (
     *("session_id", "session", "queue_id", "batch_id", "priority", "origin", "destination", "user_id", "workflow"),
     *("workflow_call_id", "parent_item_id", "parent_session_id", "root_item_id", "workflow_call_depth"),
     *("created_at", "updated_at"),
 )
-_ADD = Prepared(insert(session_queue).values({name: parameter(name) for name in _ADDED}))
+_ADD = PreparedStatement(insert(session_queue).values({name: parameter(name) for name in _ADDED}))
 
 
 # Ending
@@ -141,17 +143,17 @@ async def settle(connection: Changes) -> list[Event]:
     if await _ANY_CALL.first(connection) is None:
         return events
     while True:
-        before = len(events)
-        for item_id in await _abandoned(connection):
+        event_count = len(events)
+        for item_id in await _list_abandoned(connection):
             canceled = await store.set_status(connection, item_id, "canceled")
-            events += [await told(connection, canceled)] if canceled else []
-        for item_id, session in await _waiting(connection):
+            events += [await status_event(connection, canceled)] if canceled else []
+        for item_id, session in await _list_waiting(connection):
             events += await _advance(connection, item_id, session)
-        if len(events) == before:
+        if len(events) == event_count:
             return events
 
 
-_ANY_CALL = Prepared(
+_ANY_CALL = PreparedStatement(
     select(columns.item_id)
     .where(columns.parent_item_id.is_not(None))
     .union_all(select(columns.item_id).where(has_status(columns, "waiting")))
@@ -160,26 +162,28 @@ _ANY_CALL = Prepared(
 """Most queues have no calls at all, and many changes would have to look for them."""
 
 
-async def _abandoned(connection: Changes) -> list[int]:
+async def _list_abandoned(connection: Changes) -> list[int]:
     """Return the active items whose caller does not wait for them."""
     return [row[0] for row in await _ABANDONED.rows(connection)]
 
 
-def _without_caller() -> Prepared:
+def _without_caller() -> PreparedStatement:
     caller = session_queue.alias("caller").c
     waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
     called = select(columns.item_id).where(columns.parent_item_id.is_not(None), columns.status.in_(ACTIVE))
-    return Prepared(called.where(~waits.exists()))
+    return PreparedStatement(called.where(~waits.exists()))
 
 
 _ABANDONED = _without_caller()
 
 
-async def _waiting(connection: Changes) -> list[tuple[int, str]]:
-    return [(item_id, whole(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
+async def _list_waiting(connection: Changes) -> list[tuple[int, str]]:
+    return [(item_id, assemble_session(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
 
 
-_WAITING = Prepared(select(columns.item_id, *STORED).where(has_status(columns, "waiting")).order_by(columns.item_id))
+_WAITING = PreparedStatement(
+    select(columns.item_id, *STORED).where(has_status(columns, "waiting")).order_by(columns.item_id)
+)
 
 
 class _CalledItem(NamedTuple):
@@ -190,11 +194,11 @@ class _CalledItem(NamedTuple):
     error_message: str | None
 
 
-async def _called_by(connection: Changes, item_id: int, call_id: str) -> list[_CalledItem]:
+async def _list_called(connection: Changes, item_id: int, call_id: str) -> list[_CalledItem]:
     return [_CalledItem(*row) for row in await _CALLED.rows(connection, item_id=item_id, call_id=call_id)]
 
 
-_CALLED = Prepared(
+_CALLED = PreparedStatement(
     select(columns.item_id, columns.status, columns.error_message)
     .where(columns.parent_item_id == parameter("item_id"), columns.workflow_call_id == parameter("call_id"))
     .order_by(columns.item_id)
@@ -203,51 +207,51 @@ _CALLED = Prepared(
 
 async def _advance(connection: Changes, item_id: int, session: str) -> list[Event]:
     """Let a waiting item go on, fail or be canceled, if those it called have come to an end that decides it."""
-    known = orjson.loads(session).get("waiting_workflow_call_execution") or {}
-    called = await _called_by(connection, item_id, known.get("id", ""))
-    statuses = [one.status for one in called]
+    execution = orjson.loads(session).get("waiting_workflow_call_execution") or {}
+    called = await _list_called(connection, item_id, execution.get("id", ""))
+    statuses = [child.status for child in called]
     if "failed" in statuses:
-        first = next(one for one in called if one.status == "failed")
+        first = next(child for child in called if child.status == "failed")
         return await _fail(connection, item_id, session, f"The called workflow failed: {first.error_message}")
-    if "canceled" in statuses or len(called) < known.get("expected_child_count", 1):
+    if "canceled" in statuses or len(called) < execution.get("expected_child_count", 1):
         canceled = await store.set_status(connection, item_id, "canceled")
-        return [await told(connection, canceled)] if canceled else []
+        return [await status_event(connection, canceled)] if canceled else []
     if any(status != "completed" for status in statuses):
         return []
     try:
-        returned = [await _returned(connection, one.item_id) for one in called]
-        return await _resume(connection, item_id, session, [one.item_id for one in called], returned)
+        returned = [await _get_return_values(connection, child.item_id) for child in called]
+        return await _resume(connection, item_id, session, [child.item_id for child in called], returned)
     except CallFailed as error:
         return await _fail(connection, item_id, session, str(error))
 
 
-async def _returned(connection: Changes, item_id: int) -> dict[str, Any]:
+async def _get_return_values(connection: Changes, item_id: int) -> dict[str, Any]:
     """Return what a called item gives back. Raises CallFailed unless its workflow returned exactly once."""
     text = await store.get_session(connection, item_id)
     session = orjson.loads(text or "{}")
     nodes = session.get("execution_graph", {}).get("nodes", {})
     results = session.get("results", {}).items()
-    found = [one["values"] for copy_id, one in results if nodes[copy_id]["type"] == RETURN]
-    if len(found) != 1:
-        raise CallFailed(f"The called workflow returned {len(found)} times, not once")
-    return dict(found[0])
+    outputs = [output["values"] for copy_id, output in results if nodes[copy_id]["type"] == RETURN]
+    if len(outputs) != 1:
+        raise CallFailed(f"The called workflow returned {len(outputs)} times, not once")
+    return dict(outputs[0])
 
 
-def _together(returned: list[dict[str, Any]]) -> dict[str, Any]:
+def _aggregate(returned: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the values of one session, or for each key the list of those of several, in their order."""
     if len(returned) == 1:
         return returned[0]
     keys = list(returned[0])
-    if any(set(one) != set(keys) for one in returned):
+    if any(set(values) != set(keys) for values in returned):
         raise CallFailed("The runs of the called workflow returned different keys")
-    return {key: [one[key] for one in returned] for key in keys}
+    return {key: [values[key] for values in returned] for key in keys}
 
 
 async def _resume(
     connection: Changes, item_id: int, session: str, item_ids: list[int], returned: list[dict[str, Any]]
 ) -> list[Event]:
     """Give the calling node its output and put its item back into the line."""
-    values = _together(returned)
+    values = _aggregate(returned)
     state = GraphExecutionState.model_validate_json(session)
     execution = _end_call(state, "completed")
     execution.completed_child_item_ids = item_ids
@@ -259,8 +263,8 @@ async def _resume(
     item = await store.set_status(connection, item_id, "pending")
     if item is None:
         return []
-    told_result = InvocationCompleteEvent(**_of_node(item, state, execution), result=output.model_dump(mode="json"))
-    return [told_result, await told(connection, item)]
+    complete_event = InvocationCompleteEvent(**_of_node(item, state, execution), result=output.model_dump(mode="json"))
+    return [complete_event, await status_event(connection, item)]
 
 
 async def _fail(connection: Changes, item_id: int, session: str, message: str) -> list[Event]:
@@ -274,7 +278,7 @@ async def _fail(connection: Changes, item_id: int, session: str, message: str) -
     if item is None:
         return []
     errors = {"error_type": "ValueError", "error_message": message, "error_traceback": message}
-    return [await told(connection, item), InvocationErrorEvent(**_of_node(item, state, execution), **errors)]
+    return [await status_event(connection, item), InvocationErrorEvent(**_of_node(item, state, execution), **errors)]
 
 
 def _end_call(state: GraphExecutionState, status: Any) -> WorkflowCallExecution:
@@ -304,6 +308,6 @@ async def forget_devices(connection: Changes) -> None:
     await _FORGET_DEVICES.rows(connection)
 
 
-_FORGET_DEVICES = Prepared(
+_FORGET_DEVICES = PreparedStatement(
     update(session_queue).where(has_status(columns, "pending"), columns.device.is_not(None)).values(device=None)
 )

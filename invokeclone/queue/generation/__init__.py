@@ -13,7 +13,7 @@ from invokeclone.queue.generation.errors import (
     SizeOverLimits,
 )
 from invokeclone.queue.generation.extras import CONTROLS, IP_ADAPTERS, LORAS, image_encoder, require_images
-from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, within_limits
+from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
     architecture_of,
     check_capabilities,
@@ -24,7 +24,7 @@ from invokeclone.queue.generation.mains import (
     is_refiner,
     recipe_for,
     require_capability,
-    supported_scheduler,
+    resolve_scheduler,
 )
 from invokeclone.queue.generation.request import (
     ControlChoice,
@@ -65,10 +65,10 @@ __all__ = [
     "identifier",
     "image_encoder",
     "is_refiner",
+    "is_within_limits",
     "recipe_for",
     "require_capability",
     "require_images",
     "resolve",
-    "supported_scheduler",
-    "within_limits",
+    "resolve_scheduler",
 ]

@@ -8,20 +8,20 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.components.control import image_encoders
-from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merged_loras
+from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merge_loras
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.images import access
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
-from invokeclone.models.records.matching import named
+from invokeclone.models.records.matching import find_by_name
 from invokeclone.queue.generation.errors import ExtraModelNotFound, ExtraModelNotInstalled, InvalidGeneration
 from invokeclone.queue.generation.mains import (
     architecture_of,
     identifier,
+    record_default,
     require_capability,
-    stated_default,
-    supported_scheduler,
+    resolve_scheduler,
 )
 from invokeclone.queue.generation.request import (
     ControlChoice,
@@ -43,14 +43,14 @@ class AdapterKind:
 
     async def installed(self, connection: AsyncConnection) -> list[ModelConfig]:
         """Return the installed models of this kind."""
-        return [config for one in self.types for config in await models.search(connection, type=one)]
+        return [config for model_type in self.types for config in await models.search(connection, type=model_type)]
 
-    def find(self, known: Sequence[ModelConfig], name: str, config: ModelConfig, base: str) -> ModelConfig:
+    def find(self, candidates: Sequence[ModelConfig], name: str, config: ModelConfig, base: str) -> ModelConfig:
         """Return the model of a name for the main model `config`, which takes those of `base`.
 
         Raises ExtraModelNotFound, and InvalidGeneration for one of another base.
         """
-        extra = named(known, name, base)
+        extra = find_by_name(candidates, name, base)
         if extra is None:
             raise ExtraModelNotFound(self.what, name)
         if extra.base != base:
@@ -72,10 +72,10 @@ VAES = AdapterKind("VAE", (ModelType.VAE,))
 
 async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
     """Return LoRAs by their keys or names; the weights of one that is there several times are added up."""
-    known = await LORAS.installed(connection) if choices else []
-    return merged_loras(
+    installed = await LORAS.installed(connection) if choices else []
+    return merge_loras(
         AppliedLoRA(
-            identifier(LORAS.find(known, choice.model, config, str(config.base))), choice.weight, choice.text_weight
+            identifier(LORAS.find(installed, choice.model, config, str(config.base))), choice.weight, choice.text_weight
         )
         for choice in choices
     )
@@ -85,10 +85,10 @@ async def controls(
     connection: AsyncConnection, choices: Sequence[ControlChoice], config: ModelConfig
 ) -> list[AppliedControl]:
     """Return control models by their keys or names; raises InvalidGeneration for what makes no sense of one."""
-    known = await CONTROLS.installed(connection) if choices else []
+    installed = await CONTROLS.installed(connection) if choices else []
     applied = []
     for choice in choices:
-        model = CONTROLS.find(known, choice.model, config, str(config.base))
+        model = CONTROLS.find(installed, choice.model, config, str(config.base))
         _check_range(model, choice.begin, choice.end)
         if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
             raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight is at least 0, and it has no mode")
@@ -112,11 +112,11 @@ async def references(
     if not choices:
         return []
     require_capability(config, "reference_images")
-    known = await IP_ADAPTERS.installed(connection)
+    adapters = await IP_ADAPTERS.installed(connection)
     encoders = await IMAGE_ENCODERS.installed(connection)
     applied = []
     for choice in choices:
-        adapter = _ip_adapter(known, choice.model, config)
+        adapter = _ip_adapter(adapters, choice.model, config)
         _check_range(adapter, choice.begin, choice.end)
         applied.append(
             ReferenceImage(
@@ -133,21 +133,21 @@ async def references(
     return applied
 
 
-def _ip_adapter(known: Sequence[ModelConfig], name: str | None, config: ModelConfig) -> ModelConfig:
+def _ip_adapter(adapters: Sequence[ModelConfig], name: str | None, config: ModelConfig) -> ModelConfig:
     if name is not None:
-        return IP_ADAPTERS.find(known, name, config, str(config.base))
-    adapter = next((one for one in known if one.base == config.base), None)
+        return IP_ADAPTERS.find(adapters, name, config, str(config.base))
+    adapter = next((candidate for candidate in adapters if candidate.base == config.base), None)
     if adapter is None:
         raise ExtraModelNotInstalled(f"no IP-Adapter for {config.base} models is installed: install one")
     return adapter
 
 
-def image_encoder(installed: Sequence[ModelConfig], adapter: ModelConfig, stated: str | None) -> str:
+def image_encoder(installed: Sequence[ModelConfig], adapter: ModelConfig, requested_name: str | None) -> str:
     """Return what nodes call the image encoder of an IP-Adapter; raises ExtraModelNotInstalled where it is missing."""
-    recorded = image_encoders.recorded_name(adapter)
-    name = recorded or stated or image_encoders.default_name(adapter)
+    recorded = image_encoders.encoder_name_of(adapter)
+    name = recorded or requested_name or image_encoders.default_name(adapter)
     if any(encoder.name in image_encoders.record_names(name) for encoder in installed):
-        return image_encoders.known_name(name) or image_encoders.DEFAULT
+        return image_encoders.node_name_of(name) or image_encoders.DEFAULT
     raise ExtraModelNotInstalled(f"{adapter.name}: {image_encoders.how_to_install(name)}")
 
 
@@ -160,8 +160,8 @@ async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, con
     model = REFINERS.find(await REFINERS.installed(connection), choice.model, config, base)
 
     def value(name: str) -> Any:
-        stated = getattr(choice, name)
-        return stated_default(model, name) if stated is None else stated
+        requested_value = getattr(choice, name)
+        return record_default(model, name) if requested_value is None else requested_value
 
     scheduler = value("scheduler")
     return Refiner(
@@ -169,24 +169,24 @@ async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, con
         choice.start,
         value("steps"),
         value("cfg_scale"),
-        None if scheduler is None else supported_scheduler(model, scheduler),
+        None if scheduler is None else resolve_scheduler(model, scheduler),
         choice.positive_aesthetic_score,
         choice.negative_aesthetic_score,
     )
 
 
 async def vae(
-    connection: AsyncConnection, stated: str | None, default: str | None, config: ModelConfig
+    connection: AsyncConnection, requested_name: str | None, default: str | None, config: ModelConfig
 ) -> Mapping[str, Any] | None:
     """Return the VAE of a key or name; one that only the model's settings name may be gone, or not fit any more."""
-    name = default if stated is None else stated
+    name = default if requested_name is None else requested_name
     if name is None:
         return None
-    known = await VAES.installed(connection)
-    if stated is None:
-        found = named(known, name, str(config.base))
-        return identifier(found) if found and found.base == config.base else None
-    return identifier(VAES.find(known, stated, config, str(config.base)))
+    installed = await VAES.installed(connection)
+    if requested_name is None:
+        match = find_by_name(installed, name, str(config.base))
+        return identifier(match) if match and match.base == config.base else None
+    return identifier(VAES.find(installed, requested_name, config, str(config.base)))
 
 
 async def require_images(connection: AsyncConnection, user: User, request: GenerationRequest) -> None:

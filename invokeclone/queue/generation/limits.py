@@ -9,6 +9,6 @@ MAX_CONTROLS = 16
 MAX_REFERENCES = 16
 
 
-def within_limits(width: int, height: int) -> bool:
+def is_within_limits(width: int, height: int) -> bool:
     """Return whether an image may be so large, in pixels."""
     return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS

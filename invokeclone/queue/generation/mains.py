@@ -12,7 +12,7 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.identify import registry
 from invokeclone.models.install.embedded import EMBEDDED_KEY
 from invokeclone.models.records import store as models
-from invokeclone.models.records.matching import named
+from invokeclone.models.records.matching import find_by_name
 from invokeclone.queue.generation.errors import (
     InvalidGeneration,
     ModelCannotGenerate,
@@ -65,9 +65,11 @@ def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
     for name, needed in needs.items():
         if needed:
             require_capability(config, name)
-    most = architecture_of(config).capabilities.reference_images
-    if len(settings.references) > most:
-        raise InvalidGeneration(f"{config.name} takes at most {most} reference images, not {len(settings.references)}")
+    max_references = architecture_of(config).capabilities.reference_images
+    if len(settings.references) > max_references:
+        raise InvalidGeneration(
+            f"{config.name} takes at most {max_references} reference images, not {len(settings.references)}"
+        )
 
 
 def identifier(config: ModelConfig) -> Mapping[str, Any]:
@@ -91,7 +93,7 @@ def architecture_of(config: ModelConfig) -> Architecture:
     return architecture
 
 
-def stated_default(config: ModelConfig, name: str) -> Any:
+def record_default(config: ModelConfig, name: str) -> Any:
     """Return a default setting that the model's record states; None where it states none."""
     return getattr(getattr(config, "default_settings", None), name, None)
 
@@ -101,24 +103,24 @@ def default_of(config: ModelConfig, name: str) -> Any:
 
     Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae.
     """
-    stated = stated_default(config, name)
-    if stated is not None:
-        return stated
+    record_value = record_default(config, name)
+    if record_value is not None:
+        return record_value
     return getattr(architecture_of(config).defaults, "guidance" if name == "cfg_scale" else name, None)
 
 
-def supported_scheduler(config: ModelConfig, name: str) -> str:
+def resolve_scheduler(config: ModelConfig, name: str) -> str:
     """Return a scheduler, or the model's default where its architecture does not have it."""
-    known = architecture_of(config).capabilities.schedulers
-    if name in known:
+    schedulers = architecture_of(config).capabilities.schedulers
+    if name in schedulers:
         return name
     default = str(default_of(config, "scheduler"))
-    return default if default in known else known[0]
+    return default if default in schedulers else schedulers[0]
 
 
 def is_refiner(config: ModelConfig) -> bool:
     """Return whether a model is made for the last part of another one's runs."""
-    return any(known.capabilities.refiner == config.base for known in registry.architectures().values())
+    return any(architecture.capabilities.refiner == config.base for architecture in registry.architectures().values())
 
 
 async def generation_models(connection: AsyncConnection, *, refiners: bool = False) -> list[ModelConfig]:
@@ -141,7 +143,7 @@ async def find_model(connection: AsyncConnection, name: str | None) -> ModelConf
         if not usable:
             raise NoModelInstalled
         return usable[0]
-    match = named(await models.search(connection, type=ModelType.Main), name)
+    match = find_by_name(await models.search(connection, type=ModelType.Main), name)
     if match is None:
         raise ModelNotFound(name)
     recipe_for(match)

@@ -15,7 +15,7 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.generation import extras
 from invokeclone.queue.generation.errors import InvalidGeneration, SizeOverLimits
-from invokeclone.queue.generation.limits import MIN_SIDE, SEEDS, within_limits
+from invokeclone.queue.generation.limits import MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
     architecture_of,
     check_capabilities,
@@ -23,7 +23,7 @@ from invokeclone.queue.generation.mains import (
     find_model,
     identifier,
     recipe_for,
-    supported_scheduler,
+    resolve_scheduler,
 )
 from invokeclone.queue.generation.request import GenerationRequest
 
@@ -71,8 +71,8 @@ async def resolve(
     architecture = architecture_of(config)
 
     def value(name: str) -> Any:
-        stated = getattr(request, name, None)
-        return default_of(config, name) if stated is None else stated
+        requested_value = getattr(request, name, None)
+        return default_of(config, name) if requested_value is None else requested_value
 
     width, height = fit_size(value("width"), value("height"), architecture.grid)
     first = secrets.randbelow(SEEDS) if request.seed is None else request.seed
@@ -89,7 +89,7 @@ async def resolve(
         steps=value("steps"),
         guidance=value("cfg_scale"),
         cfg_rescale=rescale or 0.0,
-        scheduler=supported_scheduler(config, value("scheduler")),
+        scheduler=resolve_scheduler(config, value("scheduler")),
         clip_skip=request.clip_skip,
         vae=await extras.vae(connection, request.vae, default_of(config, "vae"), config),
         seamless=request.seamless,
@@ -99,7 +99,7 @@ async def resolve(
         refiner=await extras.refiner(connection, request.refiner, config),
         init_image=request.init_image,
         inpaint_mask=request.inpaint_mask,
-        hires_fix=_fitted_hires_fix(request.hires_fix, config, architecture),
+        hires_fix=_fit_hires_fix(request.hires_fix, config, architecture),
         variation=variation,
         board_id=request.board_id,
     )
@@ -122,17 +122,17 @@ def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]
     return Variation(first, request.variation_strength), seeds
 
 
-def _fitted_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Architecture) -> HiresFix | None:
+def _fit_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Architecture) -> HiresFix | None:
     if fix is None:
         return None
     width, height = fit_size(fix.width, fix.height, architecture.grid)
-    scheduler: Any = None if fix.scheduler is None else supported_scheduler(config, fix.scheduler)
+    scheduler: Any = None if fix.scheduler is None else resolve_scheduler(config, fix.scheduler)
     return replace(fix, width=width, height=height, scheduler=scheduler)
 
 
 def fit_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
     """Return the size rounded to the grid, and not below the least side. Raises InvalidGeneration for one over the limits."""
     rounded = [max(MIN_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
-    if not within_limits(*rounded):
+    if not is_within_limits(*rounded):
         raise SizeOverLimits(width, height)
     return rounded[0], rounded[1]

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from invokeclone.kit.config.settings import Settings
 from invokeclone.shims.comfyui.api import PREFIXES
 from invokeclone.users import caller, current
-from invokeclone.users.current import Identified
+from invokeclone.users.current import Identity
 
 CHECKS = frozenset(
     {
@@ -24,8 +24,8 @@ CHECKS = frozenset(
         current.admin,
         current.media_user,
         current.account,
-        current.signed_in,
-        current.signed_in_admin,
+        current.require_sign_in,
+        current.require_admin_sign_in,
         caller.caller,
     }
 )
@@ -117,10 +117,10 @@ class Authentication:
         """Read the route table with the first request that it decides, when all routes are there."""
         self._open: list[BaseRoute] | None = None
 
-    async def require(self, connection: HTTPConnection, found: Identified) -> None:
+    async def require(self, connection: HTTPConnection, sign_in: Identity) -> None:
         """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
         route = connection.scope.get("route")
-        if found is not None or _asks(route):
+        if sign_in is not None or _asks(route):
             return
         if self._open is None:
             self._open = [entry.route for entry in table(connection.app) if entry.key in OPEN]

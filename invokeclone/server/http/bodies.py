@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope
 
 from invokeclone.graph.invocations.types import is_union, takes_none
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
-from invokeclone.kit.json_text import SLICED, decode
-from invokeclone.kit.process.garbage import uncollected
+from invokeclone.kit.json_text import SLICE_SIZE, decode
+from invokeclone.kit.process.garbage import pause_gc
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 
@@ -78,9 +78,9 @@ class JsonRequest(FormRequest):
                 return self._fill(value)
 
             if len(data) >= MANY_OBJECTS:
-                self._stack.enter_context(uncollected())
+                self._stack.enter_context(pause_gc())
             try:
-                self._json = read() if len(data) < SLICED else await off_loop(read)
+                self._json = read() if len(data) < SLICE_SIZE else await off_loop(read)
             except InvokeCloneError as error:  # FastAPI would answer 400 without the reason
                 raise HTTPException(error.status, str(error)) from error
         return self._json
@@ -90,12 +90,12 @@ class JsonRequest(FormRequest):
         self._json = None
 
 
-def _check_lists(value: Any, most: int) -> None:
+def _check_lists(value: Any, limit: int) -> None:
     """Raise Unprocessable for a list of more names or ids than a statement takes, in the body's first level."""
     parts = {"the body": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
     for name, part in parts.items():
-        if isinstance(part, list) and len(part) > most:
-            raise Unprocessable(f"{name[:100]} has {len(part)} entries, more than {most} (setting limits.names)")
+        if isinstance(part, list) and len(part) > limit:
+            raise Unprocessable(f"{name[:100]} has {len(part)} entries, more than {limit} (setting limits.names)")
 
 
 # Null for what has a default
@@ -105,16 +105,16 @@ def _filling(dependant: Dependant, *, embedded: bool) -> Fill:
     """Return what takes the nulls out of a route's body that stand for a default."""
     fields = {field.alias: field.field_info for field in dependant.body_params}
     if embedded:
-        return _of_fields(fields, params=True) or _unchanged
-    return next((_of_annotation(field.annotation) for field in fields.values()), None) or _unchanged
+        return _of_fields(fields, params=True) or _identity
+    return next((_of_annotation(field.annotation) for field in fields.values()), None) or _identity
 
 
-def _unchanged(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
 def _of_fields(
-    fields: dict[str, FieldInfo], within: frozenset[type] = frozenset(), *, params: bool = False
+    fields: dict[str, FieldInfo], ancestors: frozenset[type] = frozenset(), *, params: bool = False
 ) -> Fill | None:
     """Return what takes nulls out of an object; parameters of a route have always taken them for their default."""
     optional = [
@@ -122,8 +122,12 @@ def _of_fields(
         for name, field in fields.items()
         if not field.is_required() and (params or not takes_none(field.annotation))
     ]
-    inside = {name: found for name, field in fields.items() if (found := _of_annotation(field.annotation, within))}
-    if not optional and not inside:
+    nested_fills = {
+        name: field_fill
+        for name, field in fields.items()
+        if (field_fill := _of_annotation(field.annotation, ancestors))
+    }
+    if not optional and not nested_fills:
         return None
 
     def fill(value: Any) -> Any:
@@ -131,7 +135,7 @@ def _of_fields(
             for name in optional:
                 if name in value and value[name] is None:
                     del value[name]
-            for name, fill_inside in inside.items():
+            for name, fill_inside in nested_fills.items():
                 if name in value:
                     value[name] = fill_inside(value[name])
         return value
@@ -139,16 +143,16 @@ def _of_fields(
     return fill
 
 
-def _of_annotation(annotation: Any, within: frozenset[type] = frozenset()) -> Fill | None:
+def _of_annotation(annotation: Any, ancestors: frozenset[type] = frozenset()) -> Fill | None:
     """Return what takes nulls out of a model, an optional one, or each of a list; None where there is nothing to do."""
     if is_union(annotation):
         members = [member for member in get_args(annotation) if member is not type(None)]
-        return _of_annotation(members[0], within) if len(members) == 1 else None
+        return _of_annotation(members[0], ancestors) if len(members) == 1 else None
     if get_origin(annotation) is list:
-        fill = _of_annotation(get_args(annotation)[0], within)
+        fill = _of_annotation(get_args(annotation)[0], ancestors)
         return None if fill is None else lambda value: _each(value, fill)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in within:
-        return _of_fields(_by_name(annotation.model_fields.items()), within | {annotation})
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in ancestors:
+        return _of_fields(_by_name(annotation.model_fields.items()), ancestors | {annotation})
     return None
 
 

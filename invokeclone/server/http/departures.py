@@ -8,7 +8,7 @@ from invokeclone.kit import log
 _log = log.get("server")
 
 
-class Departures:
+class ClientDisconnects:
     """Ends requests quietly whose client has left."""
 
     def __init__(self, app: ASGIApp) -> None:

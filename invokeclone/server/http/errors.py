@@ -91,9 +91,9 @@ def _small(value: object) -> bool:
     return True
 
 
-async def _own(_request: Request, error: Exception) -> Response:
-    own = cast("InvokeCloneError", error)
-    return answer(own.status, str(own) or type(own).__name__, own.headers)
+async def _application_error(_request: Request, error: Exception) -> Response:
+    app_error = cast("InvokeCloneError", error)
+    return answer(app_error.status, str(app_error) or type(app_error).__name__, app_error.headers)
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
@@ -110,7 +110,7 @@ async def _beyond_sqlite(_request: Request, error: Exception) -> Response:
     return answer(422, f"a value cannot be stored: {error}")
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     """Answer for a bug: the client learns the kind of error, the log (by the ASGI server) the traceback."""
     _log.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
     return answer(500, f"{type(error).__name__}: the server failed on this request; the log says more")
@@ -120,10 +120,10 @@ def install(app: FastAPI) -> None:
     """Make `app` render every exception."""
     from invokeclone.server.http import storage_errors  # it renders with what is above
 
-    app.add_exception_handler(InvokeCloneError, _own)
+    app.add_exception_handler(InvokeCloneError, _application_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OverflowError, _beyond_sqlite)
     app.add_exception_handler(UnicodeEncodeError, _beyond_sqlite)
     storage_errors.install(app)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, _internal_error)

@@ -78,7 +78,7 @@ class BodyLimit:
 
 def _refusal(scope: Scope, status: int, message: str) -> Response:
     """Return the refusal, in the words of another dialect where the address is one of its."""
-    return shims.refusal(scope["path"], status, message) or answer(status, message)
+    return shims.render_error(scope["path"], status, message) or answer(status, message)
 
 
 def _too_large(scope: Scope, limit: "_Limit") -> Response:
@@ -137,7 +137,7 @@ class SingleSlashes:
         await self.app(scope, receive, send)
 
 
-class ImagesAtRest:
+class ImageMoveGuard:
     """Answers 409 to what would read or change the files of images while they are being moved."""
 
     def __init__(self, app: ASGIApp, resources: Resources) -> None:

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from invokeclone.images.responses import KEPT_BY_NOBODY
+from invokeclone.images.responses import NO_STORE
 
 DOCUMENTS = (b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/xml", b"application/xml")
 """Types whose files can hold scripts."""
@@ -40,5 +40,5 @@ class SafeHeaders:
         if path.startswith(API) and kind in DOCUMENTS and b"content-security-policy" not in present:
             headers.append((b"content-security-policy", NO_SCRIPTS))
         if self.multiuser and b"cache-control" not in present:
-            headers.append((b"cache-control", KEPT_BY_NOBODY.encode()))
+            headers.append((b"cache-control", NO_STORE.encode()))
         message["headers"] = headers

@@ -172,14 +172,14 @@ def _is_own(sender: Sender) -> bool:
     scheme, _, authority = (sender.origin or "").lower().partition("://")
     if scheme not in DEFAULT_PORTS or (sender.is_https and scheme == "http"):
         return False
-    return any(_same(authority, own.lower(), DEFAULT_PORTS[scheme]) for own in sender.authorities)
+    return any(_same(authority, host.lower(), DEFAULT_PORTS[scheme]) for host in sender.authorities)
 
 
 def _same(left: str, right: str, port: str) -> bool:
     return bool(left) and left.removesuffix(f":{port}") == right.removesuffix(f":{port}")
 
 
-def refused_host(sender: Sender, policy: Policy) -> str | None:
+def find_refused_host(sender: Sender, policy: Policy) -> str | None:
     """Return the name that no rule lets pass, None when all may."""
     for authority in sender.authorities:
         name = host_name(authority)
@@ -237,9 +237,9 @@ class OwnOrigin:
             await self.app(scope, receive, send)
             return
         sender = sender_of(scope, self._policy.proxies)
-        host = refused_host(sender, self._policy)
+        host = find_refused_host(sender, self._policy)
         if host is not None:
-            host = refused_host(sender, await self._complete_policy())
+            host = find_refused_host(sender, await self._complete_policy())
         if host is not None:
             await self._refuse(scope, receive, send, MISDIRECTED, _foreign_host(host))
         elif _needs_own_origin(scope) and is_refused_origin(sender, self._policy):
@@ -266,7 +266,7 @@ class OwnOrigin:
         if message not in self._logged and len(self._logged) < LOGGED_LIMIT:
             self._logged.add(message)
             _log.warning("refused, logged once: %s", message)
-        response = shims.refusal(scope["path"], status, message) or answer(status, message)
+        response = shims.render_error(scope["path"], status, message) or answer(status, message)
         if scope["type"] == "websocket":
             await _deny(scope, receive, send, response)
         else:

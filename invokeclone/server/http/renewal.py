@@ -10,11 +10,11 @@ from invokeclone.users.signin import SignIn
 
 HEADER = "X-Refreshed-Token"
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-WITHOUT = ("/auth/login", "/auth/logout", "/auth/media-cookie")
+EXCLUDED_PATHS = ("/auth/login", "/auth/logout", "/auth/media-cookie")
 FAILED_FROM = 400
 
 
-class Renewal:
+class TokenRenewal:
     """Adds a new token to every answer that tells of a change that was made, where the request had a token."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -22,7 +22,7 @@ class Renewal:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and look at the head of its answer."""
-        if scope["type"] != "http" or scope["method"] not in CHANGING or scope["path"].endswith(WITHOUT):
+        if scope["type"] != "http" or scope["method"] not in CHANGING or scope["path"].endswith(EXCLUDED_PATHS):
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})

@@ -40,25 +40,25 @@ class RouteIndex:
         """Have the route answer that the address belongs to."""
         if scope["type"] == "http":
             for route in self._candidates(scope["path"]):
-                match, more = route.matches(scope)
+                match, child_scope = route.matches(scope)
                 if match is Match.FULL:
                     scope["router"] = self._app.router
-                    scope.update(more)
+                    scope.update(child_scope)
                     await route.handle(scope, receive, send)
                     return
         await self._search(scope, receive, send)
 
     def _candidates(self, path: str) -> Iterator[BaseRoute]:
         """Yield the routes whose fixed beginning is one of the address, in the order in which they were included."""
-        found: list[tuple[int, BaseRoute]] = []
+        matches: list[tuple[int, BaseRoute]] = []
         end = len(path)
         while end >= 0:
             if routes := self._routes.get(path[:end]):
-                found += routes
+                matches += routes
             end = path.rfind("/", 0, end)
-        if len(found) > 1:
-            found.sort(key=lambda pair: pair[0])
-        return (route for _, route in found)
+        if len(matches) > 1:
+            matches.sort(key=lambda pair: pair[0])
+        return (route for _, route in matches)
 
 
 def _beginning(route: BaseRoute, router: APIRouter) -> str:

@@ -8,21 +8,21 @@ from starlette.responses import Response
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.kit.files.storage_errors import explained
+from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.server.http import errors
 
 _log = log.get("server")
 
 
 async def _file(request: Request, error: Exception) -> Response:
-    cause = explained(error)
+    cause = to_storage_error(error)
     if cause is None:
         raise error  # a bug: rendered and logged as any other
     return _answer(request, error, cause)
 
 
 async def _database(request: Request, error: Exception) -> Response:
-    cause = explained(error)
+    cause = to_storage_error(error)
     if cause is None:
         _log.error("the database refused a statement", exc_info=error)
         return errors.answer(500, "the database refused a statement; the log says more")

@@ -2,11 +2,11 @@
 
 from invokeclone.kit.requests import Application
 from invokeclone.server.metrics.api import router
-from invokeclone.server.metrics.requests import RequestTimes, Timed
+from invokeclone.server.metrics.requests import RequestTimer, RequestTimes
 
 
 def install(app: Application, *, enabled: bool) -> None:
     """Time the requests of `app` from this layer inwards and serve `/metrics`; without effect unless `enabled`."""
     if enabled:
-        app.add_middleware(Timed, times=app.services.add(RequestTimes, RequestTimes(app)))
+        app.add_middleware(RequestTimer, times=app.services.add(RequestTimes, RequestTimes(app)))
         app.include_router(router)

@@ -13,10 +13,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.metrics import Metric, MetricValues
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-QUICKLY = 1
+COMPRESSION_LEVEL = 1
 """The level of compression: the text is long and repeats itself."""
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | SummaryMetricFamily
@@ -25,7 +25,7 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | Summa
 class _Numbers(Collector):
     """Numbers as the library collects them."""
 
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: MetricValues) -> None:
         self._numbers = numbers
 
     def collect(self) -> Iterator[Family]:
@@ -34,7 +34,7 @@ class _Numbers(Collector):
             yield _family(metric, self._numbers)
 
 
-def _family(metric: Metric, numbers: Numbers) -> Family:
+def _family(metric: Metric, numbers: MetricValues) -> Family:
     series = numbers.series(metric)
     match metric.kind:
         case "counter":
@@ -65,9 +65,9 @@ def _cumulative(metric: Metric, counts: list[float]) -> list[tuple[str, float]]:
     return [(limit, sum(counts[: index + 1])) for index, limit in enumerate(limits)]
 
 
-def render(numbers: Numbers, *, compress: bool) -> bytes:
+def render(numbers: MetricValues, *, compress: bool) -> bytes:
     """Return `numbers` as text, as gzip where `compress` is true. For a thread: of a long text it takes some 50 ms."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Numbers(numbers))
     text = generate_latest(registry)
-    return gzip.compress(text, QUICKLY, mtime=0) if compress else text
+    return gzip.compress(text, COMPRESSION_LEVEL, mtime=0) if compress else text

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.metrics import Metric, MetricValues
 from invokeclone.kit.services import Services
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import metrics as queue_metrics
@@ -29,10 +29,10 @@ METRICS = (
 """Every metric there is."""
 
 
-async def measure(services: Services, database: Database) -> Numbers:
+async def measure(services: Services, database: Database) -> MetricValues:
     """Return a copy of all numbers as of now."""
     queues = await queue_metrics.measure(database)
-    numbers = Numbers(METRICS)
+    numbers = MetricValues(METRICS)
     for part in (queues, services.get(requests.RequestTimes).numbers):
         numbers.include(part)
     add_workers(numbers, services.get(Supervisor).workers)
@@ -41,7 +41,7 @@ async def measure(services: Services, database: Database) -> Numbers:
     return numbers
 
 
-def add_workers(numbers: Numbers, workers: Iterable[Worker]) -> None:
+def add_workers(numbers: MetricValues, workers: Iterable[Worker]) -> None:
     """Add up, as two workers may have come to serve one device."""
     for worker in workers:
         numbers.include(worker.earlier_metrics)

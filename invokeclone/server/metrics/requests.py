@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from invokeclone.kit.metrics import Metric, Numbers
+from invokeclone.kit.metrics import Metric, MetricValues
 from invokeclone.server.http.authentication import table
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -34,7 +34,7 @@ class RequestTimes:
 
     def __init__(self, app: FastAPI) -> None:
         """Begin with none; the route table of `app` is read with the first request, when all routes are there."""
-        self.numbers = Numbers(METRICS)
+        self.numbers = MetricValues(METRICS)
         self._app = app
         self._templates: dict[int, str] = {}
 
@@ -66,7 +66,7 @@ class RequestTimes:
                 yield id(endpoint), template
 
 
-class Timed:
+class RequestTimer:
     """Times every HTTP request."""
 
     def __init__(self, app: ASGIApp, times: RequestTimes) -> None:

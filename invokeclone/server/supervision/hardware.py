@@ -13,10 +13,10 @@ WAIT_S = 10
 
 def devices() -> list[dict[str, str]]:
     """Return the devices that workers could run on, as `{device, name}`, the CPU last. It blocks."""
-    found = [{"device": f"cuda:{number}", "name": name} for number, name in enumerate(_visible(_nvidia()))]
+    accelerators = [{"device": f"cuda:{number}", "name": name} for number, name in enumerate(_visible(_nvidia()))]
     if sys.platform == "darwin" and platform.machine() == "arm64":
-        found.append({"device": "mps", "name": "MPS"})
-    return [*found, {"device": "cpu", "name": "CPU"}]
+        accelerators.append({"device": "mps", "name": "MPS"})
+    return [*accelerators, {"device": "cpu", "name": "CPU"}]
 
 
 def _nvidia() -> list[str]:
@@ -28,7 +28,7 @@ def _nvidia() -> list[str]:
     if command is None:
         return []
     try:
-        ran = subprocess.run(  # noqa: S603  (the driver's command, without a word from outside)
+        process = subprocess.run(  # noqa: S603  (the driver's command, without a word from outside)
             [command, "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -37,7 +37,7 @@ def _nvidia() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in ran.stdout.splitlines() if line.strip()]
+    return [line.strip() for line in process.stdout.splitlines() if line.strip()]
 
 
 def _model(text: str) -> str:
@@ -47,8 +47,8 @@ def _model(text: str) -> str:
 
 def _visible(names: list[str]) -> list[str]:
     """Return the GPUs that CUDA shows, which `CUDA_VISIBLE_DEVICES` numbers anew."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
         return names
-    chosen = [int(word) for word in (part.strip() for part in shown.split(",")) if word.isdecimal()]
-    return [names[number] for number in chosen if number < len(names)]
+    indices = [int(word) for word in (part.strip() for part in visible.split(",")) if word.isdecimal()]
+    return [names[number] for number in indices if number < len(names)]

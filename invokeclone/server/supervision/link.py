@@ -72,7 +72,7 @@ class WorkerLink:
             self._reader.cancel()
             await self._child.close()
 
-    async def end(self, patience: float) -> None:
+    async def end(self, grace_s: float) -> None:
         """Ask the worker to stop; after `patience` seconds send SIGTERM, after as many again SIGKILL.
 
         Whoever waits in `ended` closes the pipes.
@@ -81,7 +81,7 @@ class WorkerLink:
         self._child.close_stdin()
         for name, act in (("SIGTERM", self._child.terminate), ("SIGKILL", self._child.kill)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._child.wait(), patience)
+                await asyncio.wait_for(self._child.wait(), grace_s)
                 return
             _log.warning("worker %s doesn't stop: sending %s", self.pid, name)
             act()

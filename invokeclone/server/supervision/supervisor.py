@@ -25,7 +25,7 @@ from invokeclone.server.supervision.workers import Worker
 COMMAND = (sys.executable, "-m", "invokeclone.worker")
 TERMINAL = frozenset({"completed", "failed", "canceled"})
 FIRST_DELAY = 0.5
-LONGEST_DELAY = 60.0
+MAX_DELAY = 60.0
 SILENCE_LIMIT = 600.0
 """Seconds without a message (heartbeats come every second) after which a worker counts as hung.
 
@@ -50,7 +50,7 @@ class Supervisor:
         fail_orphans: FailOrphans,
         *,
         command: Sequence[str] = COMMAND,
-        patience: float = 5.0,
+        grace_s: float = 5.0,
         first_delay: float = FIRST_DELAY,
     ) -> None:
         """Prepare; `patience` is how many seconds a worker has to stop before each harder word."""
@@ -58,7 +58,7 @@ class Supervisor:
         self._bus = bus
         self._fail_orphans = fail_orphans
         self._command = tuple(command)
-        self._patience = patience
+        self._patience = grace_s
         self._first_delay = first_delay
         self._workers: list[Worker] = []
         self._devices: list[dict[str, str]] = []
@@ -115,10 +115,10 @@ class Supervisor:
             await self._orphan(worker.device, reason)
             if expected:
                 continue
-            if time.monotonic() - started > LONGEST_DELAY:
+            if time.monotonic() - started > MAX_DELAY:
                 delay = self._first_delay
             await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY)
+            delay = min(delay * 2, MAX_DELAY)
 
     async def _serve(self, worker: Worker) -> str:
         """Run one process for the device to its end; return why it ended."""
@@ -196,7 +196,7 @@ class Supervisor:
         if _devices(self._settings) == ["auto"]:
             for name in (str(device["device"]) for device in devices):
                 same_kind = name.split(":")[0] == worker.device.split(":")[0]
-                if same_kind and name not in [known.device for known in self._workers]:
+                if same_kind and name not in [existing.device for existing in self._workers]:
                     self._add(name)
 
     def _relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
@@ -240,10 +240,10 @@ class Supervisor:
                 self._cancel(payload)
             case "queue_cleared":
                 for worker in self._workers:
-                    meant = worker.queue_id == payload.get("queue_id")
+                    is_affected = worker.queue_id == payload.get("queue_id")
                     if payload.get("user_id") is not None:  # only that user's items were cleared
-                        meant = meant and worker.user_id == payload["user_id"]
-                    if worker.item_id is not None and meant:
+                        is_affected = is_affected and worker.user_id == payload["user_id"]
+                    if worker.item_id is not None and is_affected:
                         worker.send({"kind": "cancel", "item_id": worker.item_id})
                         worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
                 self.wake()
@@ -320,7 +320,7 @@ class Supervisor:
             return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         worker.asked[number] = future
-        future.add_done_callback(lambda _done: worker.asked.pop(number, None))
+        future.add_done_callback(lambda _future: worker.asked.pop(number, None))
         return future
 
     # For others to see
@@ -339,9 +339,9 @@ class Supervisor:
         """Return the devices that could run items, as `{device, name}`: what a worker found, until then the machine's."""
         if self._devices:
             return self._devices
-        known = {device["device"] for device in self.hardware}
-        others = [w.device for w in self._workers if w.device not in {"auto", *known}]
-        return [*self.hardware, *({"device": name, "name": name.upper()} for name in others)]
+        hardware_devices = {device["device"] for device in self.hardware}
+        worker_devices = [w.device for w in self._workers if w.device not in {"auto", *hardware_devices}]
+        return [*self.hardware, *({"device": name, "name": name.upper()} for name in worker_devices)]
 
     async def ready(self, seconds: float) -> bool:
         """Wait until a worker is ready, `seconds` at most; tell whether one is."""

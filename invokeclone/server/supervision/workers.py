@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invokeclone.kit.errors import Unavailable
-from invokeclone.kit.metrics import Numbers
+from invokeclone.kit.metrics import MetricValues
 from invokeclone.server.supervision.deadlines import CancelDeadline
 from invokeclone.server.supervision.link import Message, WorkerLink
 from invokeclone.worker.metrics import METRICS
@@ -31,9 +31,9 @@ class Worker:
     asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     restarts: int = 0
     """How many processes were started after the first."""
-    metrics: Numbers = field(default_factory=lambda: Numbers(METRICS))
+    metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
     """What the process has counted so far, and (`earlier_metrics`) what those before it had."""
-    earlier_metrics: Numbers = field(default_factory=lambda: Numbers(METRICS))
+    earlier_metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
 
     def __post_init__(self) -> None:
         self.deadline = CancelDeadline(self._overdue)
@@ -67,7 +67,7 @@ class Worker:
     def beats(self, message: Message) -> None:
         """Note what the process runs and counts. A heartbeat that it sent before it read the cancel says nothing about that."""
         if "metrics" in message:
-            self.metrics = Numbers.read(METRICS, message["metrics"])
+            self.metrics = MetricValues.read(METRICS, message["metrics"])
         if int(message.get("received") or 0) >= self.asked_to_stop:
             self.deadline.running(message.get("item_id"))
 
@@ -76,7 +76,7 @@ class Worker:
         self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         self.deadline.clear()
         self.earlier_metrics.include(self.metrics, gauges=False)
-        self.metrics = Numbers(METRICS)
+        self.metrics = MetricValues(METRICS)
         for future in self.asked.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))

@@ -13,12 +13,12 @@ from invokeclone.models.records import store as models
 from invokeclone.queue.generation import generation_models
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers
-from invokeclone.shims.automatic1111.generate import Desk
+from invokeclone.shims.automatic1111.generate import RequestContext
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
-from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleOne, UpscaleSeveral
-from invokeclone.shims.dialect import Problem, check_images, json_answer, read_json, read_object, router
-from invokeclone.shims.runs import runs_of, unless_gone
+from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleImage, UpscaleImages
+from invokeclone.shims.dialect import Problem, check_images, json_response, read_json, read_object, router
+from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
@@ -31,7 +31,7 @@ def render(problem: Problem) -> Response:
     if problem.status == UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Basic realm="invokeclone"'
     content = {"error": "HTTPException", "detail": problem.message, "body": "", "errors": problem.message}
-    return json_answer(content, problem.status, headers)
+    return json_response(content, problem.status, headers)
 
 
 ROUTER = router(render, prefix="/sdapi/v1")
@@ -41,8 +41,8 @@ CONTROLNET.get("/module_list")(controlnet.list_modules)
 CONTROLNET.get("/version")(controlnet.get_version)
 
 
-def _desk(request: Request, needs: Resources, user: User) -> Desk:
-    return Desk(needs, runs_of(request), services_of(request).get_or_make(Jobs), user)
+def _context(request: Request, needs: Resources, user: User) -> RequestContext:
+    return RequestContext(needs, runs_of(request), services_of(request).get_or_make(Jobs), user)
 
 
 # Pictures
@@ -51,48 +51,54 @@ def _desk(request: Request, needs: Resources, user: User) -> Desk:
 @ROUTER.post("/txt2img")
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt."""
-    asked = await read_json(request, TextToImage, with_images=True)
-    return json_answer(await unless_gone(request, generate.text_to_image(_desk(request, needs, caller), asked)))
+    body = await read_json(request, TextToImage, with_images=True)
+    return json_response(
+        await run_until_disconnect(request, generate.text_to_image(_context(request, needs, caller), body))
+    )
 
 
 @ROUTER.post("/img2img")
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Make pictures of a prompt and a picture."""
-    asked = await read_json(request, ImageToImage, with_images=True)
-    return json_answer(await unless_gone(request, generate.image_to_image(_desk(request, needs, caller), asked)))
+    body = await read_json(request, ImageToImage, with_images=True)
+    return json_response(
+        await run_until_disconnect(request, generate.image_to_image(_context(request, needs, caller), body))
+    )
 
 
 @ROUTER.post("/extra-single-image")
-async def enlarge_one(request: Request, caller: Caller, needs: Needs) -> Response:
+async def upscale_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Enlarge an image."""
-    asked = await read_json(request, UpscaleOne, with_images=True)
-    extras.refuse_unsupported(asked)
+    body = await read_json(request, UpscaleImage, with_images=True)
+    extras.refuse_unsupported(body)
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
-    return json_answer({"html_info": "", "image": await extras.answered(needs, asked.image, asked, format, "image")})
+    return json_response(
+        {"html_info": "", "image": await extras.upscale_base64(needs, body.image, body, format, "image")}
+    )
 
 
 @ROUTER.post("/extra-batch-images")
-async def enlarge_several(request: Request, caller: Caller, needs: Needs) -> Response:
+async def upscale_images(request: Request, caller: Caller, needs: Needs) -> Response:
     """Enlarge several images."""
-    asked = await read_json(request, UpscaleSeveral, with_images=True)
-    extras.refuse_unsupported(asked)
-    check_images(len(asked.image_list), needs.settings.limits, "imageList")
+    body = await read_json(request, UpscaleImages, with_images=True)
+    extras.refuse_unsupported(body)
+    check_images(len(body.image_list), needs.settings.limits, "imageList")
     async with needs.database.read() as connection:
         format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
-    made = [await extras.answered(needs, each.data, asked, format, "imageList") for each in asked.image_list]
-    return json_answer({"html_info": "", "images": made})
+    upscaled = [await extras.upscale_base64(needs, item.data, body, format, "imageList") for item in body.image_list]
+    return json_response({"html_info": "", "images": upscaled})
 
 
 @ROUTER.post("/png-info")
 async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response:
     """Read what a picture says of its making."""
-    asked = await read_json(request, ReadInfo, with_images=True)
+    body = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
-    data = await pictures.image_work(lambda: pictures.unpacked(asked.image, "image", limits))
-    with pictures.refusing("image"):
-        text, items = await pictures.image_work(lambda: infotext.found_in(data, limits))
-    return json_answer({"info": text, "items": items, "parameters": infotext.parsed(text) if text else {}})
+    data = await pictures.image_work(lambda: pictures.decode_base64(body.image, "image", limits))
+    with pictures.translate_image_errors("image"):
+        text, items = await pictures.image_work(lambda: infotext.read_infotext(data, limits))
+    return json_response({"info": text, "items": items, "parameters": infotext.parse(text) if text else {}})
 
 
 # What runs
@@ -106,7 +112,7 @@ async def get_progress(
 ) -> Response:
     """Tell how far the caller's generation is."""
     job = services_of(request).get_or_make(Jobs).current(caller)
-    return json_answer(jobs.progress(job, with_image=not skip_current_image))
+    return json_response(jobs.progress(job, with_image=not skip_current_image))
 
 
 @ROUTER.post("/interrupt")
@@ -114,7 +120,7 @@ async def interrupt(request: Request, caller: Caller) -> Response:
     """End the caller's generation; it answers with what is done."""
     if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.interrupt()
-    return json_answer({})
+    return json_response({})
 
 
 @ROUTER.post("/skip")
@@ -122,7 +128,7 @@ async def skip(request: Request, caller: Caller) -> Response:
     """Leave out the picture that the caller's generation is at."""
     if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.skip()
-    return json_answer(None)
+    return json_response(None)
 
 
 # Options
@@ -131,17 +137,17 @@ async def skip(request: Request, caller: Caller) -> Response:
 @ROUTER.get("/options")
 async def get_options(caller: Caller, connection: Read) -> Response:
     """Get the caller's options."""
-    return json_answer(await options.listed(connection, await options.load(connection, caller)))
+    return json_response(await options.describe(connection, await options.load(connection, caller)))
 
 
 @ROUTER.post("/options")
 async def set_options(request: Request, caller: Caller, needs: Needs) -> Response:
     """Set those of the caller's options that mean something here."""
-    asked = await read_object(request)
+    values = await read_object(request)
     async with needs.database.write() as connection:
-        kept = await options.load(connection, caller)
-        await options.save(connection, caller, await options.changed(connection, kept, asked))
-    return json_answer(None)
+        current = await options.load(connection, caller)
+        await options.save(connection, caller, await options.apply_changes(connection, current, values))
+    return json_response(None)
 
 
 # Lists
@@ -150,8 +156,8 @@ async def set_options(request: Request, caller: Caller, needs: Needs) -> Respons
 @ROUTER.get("/sd-models")
 async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
-    return json_answer(
-        [options.listed_checkpoint(config) for config in await generation_models(connection, refiners=True)]
+    return json_response(
+        [options.describe_checkpoint(config) for config in await generation_models(connection, refiners=True)]
     )
 
 
@@ -159,27 +165,27 @@ async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
 @ROUTER.get("/sd-modules")
 async def list_vaes(_caller: Caller, connection: Read) -> Response:
     """List the VAEs."""
-    known = await models.search(connection, type=ModelType.VAE)
-    return json_answer([{"model_name": config.name, "filename": config.path} for config in known])
+    configs = await models.search(connection, type=ModelType.VAE)
+    return json_response([{"model_name": config.name, "filename": config.path} for config in configs])
 
 
 @ROUTER.get("/loras")
 async def list_loras(_caller: Caller, connection: Read) -> Response:
     """List the LoRAs, which prompts apply as `<lora:name:weight>`."""
-    known = await models.search(connection, type=ModelType.LoRA)
-    return json_answer(
-        [{"name": config.name, "alias": config.name, "path": config.path, "metadata": {}} for config in known]
+    configs = await models.search(connection, type=ModelType.LoRA)
+    return json_response(
+        [{"name": config.name, "alias": config.name, "path": config.path, "metadata": {}} for config in configs]
     )
 
 
 @ROUTER.get("/embeddings")
 async def list_embeddings(_caller: Caller, connection: Read) -> Response:
     """List the textual inversions, which prompts apply by their names; those of bases that cannot make images are skipped."""
-    known = await models.search(connection, type=ModelType.TextualInversion)
-    listed: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
-    for config in known:
-        listed["loaded" if config.base in recipes() else "skipped"][config.name] = _embedding(config)
-    return json_answer(listed)
+    configs = await models.search(connection, type=ModelType.TextualInversion)
+    embeddings: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
+    for config in configs:
+        embeddings["loaded" if config.base in recipes() else "skipped"][config.name] = _embedding(config)
+    return json_response(embeddings)
 
 
 def _embedding(config: ModelConfig) -> dict[str, Any]:
@@ -196,26 +202,26 @@ def _embedding(config: ModelConfig) -> dict[str, Any]:
 @ROUTER.get("/samplers")
 async def list_samplers(_caller: Caller) -> Response:
     """List the samplers."""
-    return json_answer(samplers.listed_samplers())
+    return json_response(samplers.describe_samplers())
 
 
 @ROUTER.get("/schedulers")
 async def list_schedules(_caller: Caller) -> Response:
     """List the schedule types."""
-    return json_answer(samplers.listed_schedules())
+    return json_response(samplers.describe_schedules())
 
 
 @ROUTER.get("/upscalers")
 async def list_upscalers(_caller: Caller) -> Response:
     """List what enlarges pixels."""
-    none = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
-    return json_answer([{"name": name, **none} for name in UPSCALERS])
+    common_fields = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    return json_response([{"name": name, **common_fields} for name in UPSCALERS])
 
 
 @ROUTER.get("/latent-upscale-modes")
 async def list_latent_upscalers(_caller: Caller) -> Response:
     """List what enlarges latents."""
-    return json_answer([{"name": LATENT}])
+    return json_response([{"name": LATENT}])
 
 
 @ROUTER.get("/hypernetworks")
@@ -225,13 +231,13 @@ async def list_latent_upscalers(_caller: Caller) -> Response:
 @ROUTER.get("/script-info")
 async def list_nothing(_caller: Caller) -> Response:
     """List what there is none of."""
-    return json_answer([])
+    return json_response([])
 
 
 @ROUTER.get("/scripts")
 async def list_scripts(_caller: Caller) -> Response:
     """List the scripts."""
-    return json_answer({"txt2img": [controlnet.SCRIPT], "img2img": [controlnet.SCRIPT]})
+    return json_response({"txt2img": [controlnet.SCRIPT], "img2img": [controlnet.SCRIPT]})
 
 
 @ROUTER.post("/refresh-checkpoints")
@@ -239,4 +245,4 @@ async def list_scripts(_caller: Caller) -> Response:
 @ROUTER.post("/refresh-loras")
 async def refresh(_caller: Caller) -> Response:
     """Do nothing: lists are always as the records are."""
-    return json_answer(None)
+    return json_response(None)

@@ -27,8 +27,8 @@ from invokeclone.queue.generation import (
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import preprocessors
 from invokeclone.shims.automatic1111.options import without_hash
-from invokeclone.shims.automatic1111.schemas import Body, Generate, ImageToImage, Share
-from invokeclone.shims.dialect import Refused, json_answer
+from invokeclone.shims.automatic1111.schemas import Body, Generate, ImageToImage, UnitFloat
+from invokeclone.shims.dialect import RequestRejected, json_response
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
@@ -72,8 +72,8 @@ class ControlNetUnit(Body):
     effective_region_mask: str | None = None
     resize_mode: int | str = "Crop and Resize"
     control_mode: int | str = "Balanced"
-    guidance_start: Share = 0.0
-    guidance_end: Share = 1.0
+    guidance_start: UnitFloat = 0.0
+    guidance_end: UnitFloat = 1.0
     processor_res: int = Field(default=-1, le=preprocessors.MAX_RESOLUTION)
     threshold_a: float = -1
     threshold_b: float = -1
@@ -93,39 +93,39 @@ class ControlNetUnit(Body):
     @property
     def masks(self) -> bool:
         """Whether a part of the image is masked, but for the region that a reference image is for."""
-        inside = self.image.get("mask") if isinstance(self.image, dict) else None
+        image_mask = self.image.get("mask") if isinstance(self.image, dict) else None
         region = None if self.is_reference else self.effective_region_mask
-        return bool(inside or self.mask or self.mask_image or region)
+        return bool(image_mask or self.mask or self.mask_image or region)
 
     @property
     def preprocessor(self) -> Preprocessor | None:
         """What is done to the image first; ValueError for numbers out of range."""
-        module = preprocessors.MODULES.get(preprocessors.plain(self.module))
+        module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         return module.preprocessor(self.threshold_a, self.threshold_b) if module else None
 
     def prepared(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Return the image as its preprocessor takes it, where the result is of `size`."""
-        module = preprocessors.MODULES.get(preprocessors.plain(self.module))
+        module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         if module is None or not module.resizes:
             return image
-        whole = _RESIZES[_spelled(self.resize_mode)] == "fill_resize"
+        contain = _RESIZES[_normalize_mode(self.resize_mode)] == "fill_resize"
         target = size if self.pixel_perfect else None
-        return preprocessors.at_resolution(image, self.processor_res, target, whole=whole)
+        return preprocessors.resize_to_resolution(image, self.processor_res, target, contain=contain)
 
 
 def units(request: Generate) -> list[ControlNetUnit]:
     """Return the units that are enabled; raises Refused for what makes no sense, or is not supported."""
     scripts = [script for name, script in request.alwayson_scripts.items() if name.casefold() == SCRIPT]
-    listed = [unit for script in scripts for unit in _args(script)]
+    entries = [unit for script in scripts for unit in _args(script)]
     enabled = []
-    for number, fields in enumerate(listed):
+    for number, fields in enumerate(entries):
         if not isinstance(fields, dict):
-            raise Refused(f"ControlNet unit {number}: must be an object", PARAM)
+            raise RequestRejected(f"ControlNet unit {number}: must be an object", PARAM)
         try:
             unit = ControlNetUnit.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             problem = error.errors()[0]
-            raise Refused(f"ControlNet unit {number}: {problem['loc'][0]}: {problem['msg']}", PARAM) from error
+            raise RequestRejected(f"ControlNet unit {number}: {problem['loc'][0]}: {problem['msg']}", PARAM) from error
         if unit.enabled:
             _refuse_unsupported(number, unit, request)
             enabled.append(unit)
@@ -135,33 +135,33 @@ def units(request: Generate) -> list[ControlNetUnit]:
 def _args(script: Any) -> list[Any]:
     args = script.get("args") if isinstance(script, dict) else script
     if not isinstance(args, list | None):
-        raise Refused("ControlNet: `args` must be a list of units", PARAM)
+        raise RequestRejected("ControlNet: `args` must be a list of units", PARAM)
     return args or []
 
 
 def _refuse_unsupported(number: int, unit: ControlNetUnit, request: Generate) -> None:
     """Raise Refused for the first thing of a unit that would have to be left out."""
     only_masked = isinstance(request, ImageToImage) and request.mask and request.inpaint_full_res
-    unknown = preprocessors.problem(unit.module)
+    unknown = preprocessors.find_problem(unit.module)
     problems = (
         (unknown is not None, unknown),
-        (preprocessors.plain(unit.model) in preprocessors.NONE, "it has no model"),
+        (preprocessors.normalize_name(unit.model) in preprocessors.NONE, "it has no model"),
         (unit.masks, "masks are not supported"),
         (only_masked and not unit.is_reference, "not together with `inpaint_full_res`: set that to false"),
         (unit.data is None and not isinstance(request, ImageToImage), "it has no image"),
-        (_spelled(unit.resize_mode) not in _RESIZES, f"there is no resize_mode {unit.resize_mode!r}"),
-        (_spelled(unit.control_mode) not in _MODES, f"there is no control_mode {unit.control_mode!r}"),
+        (_normalize_mode(unit.resize_mode) not in _RESIZES, f"there is no resize_mode {unit.resize_mode!r}"),
+        (_normalize_mode(unit.control_mode) not in _MODES, f"there is no control_mode {unit.control_mode!r}"),
     )
     for applies, reason in problems:
         if applies:
-            raise Refused(f"ControlNet unit {number}: {reason}", PARAM)
+            raise RequestRejected(f"ControlNet unit {number}: {reason}", PARAM)
     try:
         _ = unit.preprocessor
     except ValueError as error:
-        raise Refused(f"ControlNet unit {number}: {error}", PARAM) from error
+        raise RequestRejected(f"ControlNet unit {number}: {error}", PARAM) from error
 
 
-def _spelled(mode: int | str) -> str:
+def _normalize_mode(mode: int | str) -> str:
     return str(mode).strip().casefold()
 
 
@@ -174,8 +174,8 @@ def control_choices(request: Generate) -> list[ControlChoice]:
             weight=unit.weight,
             begin=unit.guidance_start,
             end=unit.guidance_end,
-            mode=_MODES[_spelled(unit.control_mode)],
-            resize=_RESIZES[_spelled(unit.resize_mode)],
+            mode=_MODES[_normalize_mode(unit.control_mode)],
+            resize=_RESIZES[_normalize_mode(unit.resize_mode)],
         )
         for unit in units(request)
         if not unit.is_reference
@@ -191,7 +191,7 @@ def reference_choices(request: Generate) -> list[ReferenceImageChoice]:
             weight=unit.weight,
             begin=unit.guidance_start,
             end=unit.guidance_end,
-            image_encoder=preprocessors.IP_ADAPTER_MODULES[preprocessors.plain(unit.module)],
+            image_encoder=preprocessors.IP_ADAPTER_MODULES[preprocessors.normalize_name(unit.module)],
         )
         for unit in units(request)
         if unit.is_reference
@@ -203,41 +203,44 @@ async def with_images(
 ) -> ResolvedRequest:
     """Store the units' images and return the request with their names. Raises Refused for what is no image."""
     settings = resolved.settings
-    listed = units(request)
-    images = [await _opened(resources, unit.data or _initial(request)) for unit in listed]
+    enabled_units = units(request)
+    images = [await _decode_image(resources, unit.data or _first_init_image(request)) for unit in enabled_units]
     regions = [
-        await _opened(resources, unit.effective_region_mask) if unit.effective_region_mask else None for unit in listed
+        await _decode_image(resources, unit.effective_region_mask) if unit.effective_region_mask else None
+        for unit in enabled_units
     ]
-    waiting_controls, waiting_references = iter(settings.controls), iter(settings.references)
+    pending_controls, pending_references = iter(settings.controls), iter(settings.references)
     controls: list[AppliedControl] = []
     references: list[ReferenceImage] = []
-    for unit, image, region in zip(listed, images, regions, strict=True):
+    for unit, image, region in zip(enabled_units, images, regions, strict=True):
         if unit.is_reference:
-            mask = await pictures.keep(resources, region, user, ImageCategory.MASK) if region else None
-            name = await pictures.keep(resources, image, user)
-            references.append(replace(next(waiting_references), image=name, mask=mask))
+            mask = await pictures.save_intermediate(resources, region, user, ImageCategory.MASK) if region else None
+            name = await pictures.save_intermediate(resources, image, user)
+            references.append(replace(next(pending_references), image=name, mask=mask))
         else:
             size = settings.width, settings.height
-            name = await pictures.keep(resources, await pictures.image_work(partial(unit.prepared, image, size)), user)
-            controls.append(replace(next(waiting_controls), image=name, preprocessor=unit.preprocessor))
+            name = await pictures.save_intermediate(
+                resources, await pictures.image_work(partial(unit.prepared, image, size)), user
+            )
+            controls.append(replace(next(pending_controls), image=name, preprocessor=unit.preprocessor))
     return replace(resolved, settings=replace(settings, controls=controls, references=references))
 
 
-def _initial(request: Generate) -> str:
+def _first_init_image(request: Generate) -> str:
     return request.init_images[0] if isinstance(request, ImageToImage) and request.init_images else ""
 
 
-async def _opened(resources: Resources, text: str) -> Image.Image:
-    data = await pictures.image_work(lambda: pictures.unpacked(text, PARAM, resources.settings.limits))
-    return await pictures.opened(resources, data, PARAM)
+async def _decode_image(resources: Resources, text: str) -> Image.Image:
+    data = await pictures.image_work(lambda: pictures.decode_base64(text, PARAM, resources.settings.limits))
+    return await pictures.decode_image(resources, data, PARAM)
 
 
 def description(resolved: ResolvedRequest) -> dict[str, str]:
     """Return what an image's text says of its units."""
     settings = resolved.settings
     texts = [
-        f"{_common(control)}, Resize Mode: {_name(_RESIZES, control.resize)}, "
-        f"Control Mode: {_name(_MODES, control.mode)}"
+        f"{_common(control)}, Resize Mode: {_mode_name(_RESIZES, control.resize)}, "
+        f"Control Mode: {_mode_name(_MODES, control.mode)}"
         for control in settings.controls
     ]
     texts += [_common(reference) for reference in settings.references]
@@ -248,8 +251,8 @@ def _common(unit: AppliedControl | ReferenceImage) -> str:
     return f"Model: {unit.model['name']}, Weight: {unit.weight}, Guidance Start: {unit.begin}, Guidance End: {unit.end}"
 
 
-def _name(names: Any, value: str) -> str:
-    return next(str(name) for name, known in names.items() if known == value and not name.isdigit()).title()
+def _mode_name(names: Any, value: str) -> str:
+    return next(str(name) for name, entry in names.items() if entry == value and not name.isdigit()).title()
 
 
 async def model_names(connection: AsyncConnection) -> Sequence[str]:
@@ -259,14 +262,14 @@ async def model_names(connection: AsyncConnection) -> Sequence[str]:
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
     """List the ControlNets, T2I-Adapters and IP-Adapters."""
-    return json_answer({"model_list": await model_names(connection)})
+    return json_response({"model_list": await model_names(connection)})
 
 
 async def list_modules(_caller: Caller) -> Response:
     """List the preprocessors."""
-    return json_answer(preprocessors.listed())
+    return json_response(preprocessors.describe_modules())
 
 
 async def get_version(_caller: Caller) -> Response:
     """Tell the version of the extension's API."""
-    return json_answer({"version": API_VERSION})
+    return json_response({"version": API_VERSION})

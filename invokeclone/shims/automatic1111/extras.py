@@ -3,50 +3,52 @@
 from PIL import Image, ImageOps
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue.generation import SizeOverLimits, within_limits
+from invokeclone.queue.generation import SizeOverLimits, is_within_limits
 from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111.plan import UPSCALERS
 from invokeclone.shims.automatic1111.schemas import Upscale
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.shims.pictures import Format
 
 METHODS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 BY_FACTOR = 0
 
 
-def refuse_unsupported(asked: Upscale) -> None:
+def refuse_unsupported(request: Upscale) -> None:
     """Raise Refused for what would have to be left out."""
     for name in ("gfpgan_visibility", "codeformer_visibility"):
-        if getattr(asked, name) > 0:
-            raise Refused(f"{name}: faces cannot be restored, there is no model for it", name)
+        if getattr(request, name) > 0:
+            raise RequestRejected(f"{name}: faces cannot be restored, there is no model for it", name)
     for name in ("upscaler_1", "upscaler_2"):
-        if getattr(asked, name) not in UPSCALERS:
-            raise Refused(f"{name}: there is no upscaler {getattr(asked, name)!r}", name)
+        if getattr(request, name) not in UPSCALERS:
+            raise RequestRejected(f"{name}: there is no upscaler {getattr(request, name)!r}", name)
 
 
-def enlarged(image: Image.Image, asked: Upscale) -> Image.Image:
+def upscale(image: Image.Image, request: Upscale) -> Image.Image:
     """Return the picture enlarged as is asked; with the upscaler None as it is. Raises Refused for a size over the limits."""
-    if asked.upscaler_1 not in METHODS:
+    if request.upscaler_1 not in METHODS:
         return image
-    if asked.resize_mode == BY_FACTOR:
-        factor = asked.upscaling_resize
+    if request.resize_mode == BY_FACTOR:
+        factor = request.upscaling_resize
     else:
-        factor = max(asked.upscaling_resize_w / image.width, asked.upscaling_resize_h / image.height)
+        factor = max(request.upscaling_resize_w / image.width, request.upscaling_resize_h / image.height)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    if not within_limits(*size):
-        raise Refused(str(SizeOverLimits(*size)))
+    if not is_within_limits(*size):
+        raise RequestRejected(str(SizeOverLimits(*size)))
     plain = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    result = plain.resize(size, METHODS[asked.upscaler_1])
-    if asked.upscaler_2 in METHODS and asked.extras_upscaler_2_visibility > 0:
-        other = plain.resize(size, METHODS[asked.upscaler_2])
-        result = Image.blend(result, other, asked.extras_upscaler_2_visibility)
-    if asked.resize_mode != BY_FACTOR and asked.upscaling_crop:
-        return ImageOps.fit(result, (asked.upscaling_resize_w, asked.upscaling_resize_h), METHODS[asked.upscaler_1])
+    result = plain.resize(size, METHODS[request.upscaler_1])
+    if request.upscaler_2 in METHODS and request.extras_upscaler_2_visibility > 0:
+        second_result = plain.resize(size, METHODS[request.upscaler_2])
+        result = Image.blend(result, second_result, request.extras_upscaler_2_visibility)
+    if request.resize_mode != BY_FACTOR and request.upscaling_crop:
+        return ImageOps.fit(
+            result, (request.upscaling_resize_w, request.upscaling_resize_h), METHODS[request.upscaler_1]
+        )
     return result
 
 
-async def answered(resources: Resources, text: str, asked: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
+async def upscale_base64(resources: Resources, text: str, request: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
     """Return a picture in base64, enlarged."""
-    data = await pictures.image_work(lambda: pictures.unpacked(text, param, resources.settings.limits))
-    image = await pictures.opened(resources, data, param)
-    return await pictures.image_work(lambda: pictures.base64_of(pictures.encoded(enlarged(image, asked), format)))
+    data = await pictures.image_work(lambda: pictures.decode_base64(text, param, resources.settings.limits))
+    image = await pictures.decode_image(resources, data, param)
+    return await pictures.image_work(lambda: pictures.encode_base64(pictures.encode(upscale(image, request), format)))

@@ -12,7 +12,7 @@ from invokeclone.shims import pictures
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
-from invokeclone.shims.automatic1111.plan import GenerationPlan, planned
+from invokeclone.shims.automatic1111.plan import GenerationPlan, make_plan
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
 from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
@@ -29,7 +29,7 @@ class InitImageMissing(NotFound):
 
 
 @dataclass(frozen=True)
-class Made:
+class GeneratedImage:
     """A picture that is done."""
 
     number: int
@@ -38,7 +38,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Desk:
+class RequestContext:
     """What a request is worked on with."""
 
     resources: Resources
@@ -47,157 +47,161 @@ class Desk:
     user: User
 
 
-async def text_to_image(desk: Desk, asked: TextToImage) -> dict[str, Any]:
+async def text_to_image(context: RequestContext, request: TextToImage) -> dict[str, Any]:
     """Make pictures of a prompt; returns the answer."""
-    return await _answered(desk, await _planned(desk, asked), asked)
+    return await _respond(context, await _plan_with_images(context, request), request)
 
 
-async def image_to_image(desk: Desk, asked: ImageToImage) -> dict[str, Any]:
+async def image_to_image(context: RequestContext, request: ImageToImage) -> dict[str, Any]:
     """Make pictures of a prompt and a picture; with a mask only what is white in it changes. Returns the answer."""
-    if not asked.init_images:
+    if not request.init_images:
         raise InitImageMissing
-    plan = await _planned(desk, asked)
-    if asked.mask and asked.inpainting_fill == inpainting.NOISE:
+    plan = await _plan_with_images(context, request)
+    if request.mask and request.inpainting_fill == inpainting.NOISE:
         plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
-    image = await _read(desk.resources, asked.init_images[0], "init_images")
-    mask = await _read(desk.resources, asked.mask, "mask") if asked.mask else None
+    image = await _decode_image(context.resources, request.init_images[0], "init_images")
+    mask = await _decode_image(context.resources, request.mask, "mask") if request.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
-    ready = await pictures.image_work(lambda: inpainting.arranged(image, mask, asked, size))
-    init_image, inpaint_mask, target = await inpainting.kept(desk.resources, desk.user, ready, asked, plan.strength)
+    inputs = await pictures.image_work(lambda: inpainting.arrange(image, mask, request, size))
+    init_image, inpaint_mask, target = await inpainting.save_images(
+        context.resources, context.user, inputs, request, plan.strength
+    )
     settings = replace(plan.resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask, paste_target=target)
-    return await _answered(desk, replace(plan, resolved=replace(plan.resolved, settings=settings)), asked)
+    return await _respond(context, replace(plan, resolved=replace(plan.resolved, settings=settings)), request)
 
 
-async def _planned(desk: Desk, asked: Generate) -> GenerationPlan:
+async def _plan_with_images(context: RequestContext, request: Generate) -> GenerationPlan:
     """Return the plan, with the images of its ControlNets."""
-    plan = await planned(desk.resources, desk.user, asked)
-    return replace(plan, resolved=await controlnet.with_images(desk.resources, desk.user, plan.resolved, asked))
+    plan = await make_plan(context.resources, context.user, request)
+    return replace(plan, resolved=await controlnet.with_images(context.resources, context.user, plan.resolved, request))
 
 
-async def _read(resources: Resources, text: str, param: str) -> Any:
-    data = await pictures.image_work(lambda: pictures.unpacked(text, param, resources.settings.limits))
-    return await pictures.opened(resources, data, param)
+async def _decode_image(resources: Resources, text: str, param: str) -> Any:
+    data = await pictures.image_work(lambda: pictures.decode_base64(text, param, resources.settings.limits))
+    return await pictures.decode_image(resources, data, param)
 
 
-async def _answered(desk: Desk, plan: GenerationPlan, asked: Generate) -> dict[str, Any]:
+async def _respond(context: RequestContext, plan: GenerationPlan, request: Generate) -> dict[str, Any]:
     stamp = timestamp()
-    made = await _run(desk, plan)
-    texts = [_text(plan, each.number) for each in made]
+    images = await _run(context, plan)
+    texts = [_text(plan, image.number) for image in images]
     files = []
-    for each, text in zip(made, texts, strict=True) if asked.send_images else ():
-        files.append(await _packed(desk.resources, each.name, plan, text))
+    for image, text in zip(images, texts, strict=True) if request.send_images else ():
+        files.append(await _encode_result(context.resources, image.name, plan, text))
     return {
         "images": files,
-        "parameters": _parameters(asked),
-        "info": json.dumps(_info(plan, [each.number for each in made], texts, stamp), ensure_ascii=False),
+        "parameters": _parameters(request),
+        "info": json.dumps(_info(plan, [image.number for image in images], texts, stamp), ensure_ascii=False),
     }
 
 
-async def _packed(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
+async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     path = await service.path(resources, name)
-    return await pictures.image_work(lambda: pictures.base64_of(infotext.packed(path, plan.options.format, text)))
+    return await pictures.image_work(
+        lambda: pictures.encode_base64(infotext.embed_infotext(path, plan.options.format, text))
+    )
 
 
-async def _run(desk: Desk, plan: GenerationPlan) -> list[Made]:
+async def _run(context: RequestContext, plan: GenerationPlan) -> list[GeneratedImage]:
     """Run, and return what was made: all of it, or less when the client interrupted or skipped.
 
     Raises RunFailed for the first that failed, RunCanceled when somebody else canceled.
     """
     settings = plan.resolved.settings
     steps = settings.steps + (plan.hires_steps if settings.hires_fix else 0)
-    made: list[Made] = []
-    async with desk.runs.running(plan.resolved.batch(origin=ORIGIN), desk.user) as run:
-        with desk.jobs.opened(Job(run, steps, plan.asked.force_task_id)) as job:
+    images: list[GeneratedImage] = []
+    async with context.runs.running(plan.resolved.batch(origin=ORIGIN), context.user) as run:
+        with context.jobs.opened(Job(run, steps, plan.asked.force_task_id)) as job:
             numbers = {item_id: number for number, item_id in enumerate(run.item_ids)}
-            async for end in run.ends():
-                end.require_success()
-                made += [Made(numbers[end.item.item_id], name) for name in end.names]
-            if len(made) < plan.count and not job.ended_on_purpose:
+            async for result in run.ends():
+                result.require_success()
+                images += [GeneratedImage(numbers[result.item.item_id], name) for name in result.names]
+            if len(images) < plan.count and not job.ended_on_purpose:
                 raise RunCanceled
-    return made
+    return images
 
 
 # What is told
 
 
-def _parameters(asked: Generate) -> dict[str, Any]:
+def _parameters(request: Generate) -> dict[str, Any]:
     """Return the request as it was read; the pictures in it only where that is asked for."""
-    said = asked.model_dump()
-    if isinstance(asked, ImageToImage) and not asked.include_init_images:
-        said |= {"init_images": None, "mask": None}
-    return said
+    parameters = request.model_dump()
+    if isinstance(request, ImageToImage) and not request.include_init_images:
+        parameters |= {"init_images": None, "mask": None}
+    return parameters
 
 
 def _text(plan: GenerationPlan, number: int) -> str:
     """Return the text of one picture."""
-    asked, resolved, how = plan.asked, plan.resolved.settings, plan.sampling
-    varied = bool(plan.resolved.variation_seeds)
-    begins = isinstance(asked, ImageToImage) or plan.hires is not None
+    request, resolved, sampling = plan.asked, plan.resolved.settings, plan.sampling
+    has_variations = bool(plan.resolved.variation_seeds)
+    uses_strength = isinstance(request, ImageToImage) or plan.hires is not None
     settings = {
         "Steps": resolved.steps,
-        "Sampler": how.sampler,
-        "Schedule type": how.schedule,
+        "Sampler": sampling.sampler,
+        "Schedule type": sampling.schedule,
         "CFG scale": resolved.guidance,
         "Seed": plan.resolved.seeds[number],
         "Size": f"{resolved.width}x{resolved.height}",
         "Model hash": short_hash(plan.resolved.config),
         "Model": plan.resolved.config.name,
         "VAE": resolved.vae["name"] if resolved.vae else None,
-        "Variation seed": plan.subseeds[number] if varied else None,
-        "Variation seed strength": asked.subseed_strength if varied else None,
-        "Denoising strength": plan.strength if begins else None,
+        "Variation seed": plan.subseeds[number] if has_variations else None,
+        "Variation seed strength": request.subseed_strength if has_variations else None,
+        "Denoising strength": plan.strength if uses_strength else None,
         "Clip skip": plan.options.last_layer if plan.options.last_layer > 1 else None,
-        "Tiling": True if asked.tiling else None,
+        "Tiling": True if request.tiling else None,
         **_extra(plan),
         "Version": f"invokeclone {__version__}",
     }
-    return infotext.written(asked.prompt, asked.negative_prompt, settings)
+    return infotext.format_infotext(request.prompt, request.negative_prompt, settings)
 
 
 def _extra(plan: GenerationPlan) -> dict[str, Any]:
     """Return what only some pictures have to tell: the second run, the mask, and a schedule that is not to be had."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     hires_fix = plan.resolved.settings.hires_fix
     if hires_fix:
-        found |= {
+        fields |= {
             "Hires resize": f"{hires_fix.width}x{hires_fix.height}",
             "Hires steps": plan.hires_steps,
             "Hires upscaler": plan.hires,
         }
     if isinstance(plan.asked, ImageToImage) and plan.asked.mask:
-        found["Mask blur"] = max(inpainting.blur_of(plan.asked))
+        fields["Mask blur"] = max(inpainting.blur_of(plan.asked))
         if plan.asked.inpaint_full_res:
-            found |= {"Inpaint area": "Only masked", "Masked area padding": plan.asked.inpaint_full_res_padding}
+            fields |= {"Inpaint area": "Only masked", "Masked area padding": plan.asked.inpaint_full_res_padding}
     if refiner := plan.resolved.settings.refiner:
-        found |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
-    found |= controlnet.description(plan.resolved)
+        fields |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
+    fields |= controlnet.description(plan.resolved)
     if plan.sampling.instead_of:
-        found["Schedule type instead of"] = plan.sampling.instead_of
-    return found
+        fields["Schedule type instead of"] = plan.sampling.instead_of
+    return fields
 
 
 def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
     """Return what A1111 tells of the pictures that are done; with none, of those that were planned."""
-    asked, resolved = plan.asked, plan.resolved.settings
-    told = list(numbers) or list(range(plan.count))
-    seeds = [plan.resolved.seeds[number] for number in told]
-    subseeds = [plan.subseeds[number] for number in told]
+    request, resolved = plan.asked, plan.resolved.settings
+    indices = list(numbers) or list(range(plan.count))
+    seeds = [plan.resolved.seeds[number] for number in indices]
+    subseeds = [plan.subseeds[number] for number in indices]
     return {
-        "prompt": asked.prompt,
-        "all_prompts": [asked.prompt] * len(told),
-        "negative_prompt": asked.negative_prompt,
-        "all_negative_prompts": [asked.negative_prompt] * len(told),
+        "prompt": request.prompt,
+        "all_prompts": [request.prompt] * len(indices),
+        "negative_prompt": request.negative_prompt,
+        "all_negative_prompts": [request.negative_prompt] * len(indices),
         "seed": seeds[0],
         "all_seeds": seeds,
         "subseed": subseeds[0],
         "all_subseeds": subseeds,
-        "subseed_strength": asked.subseed_strength,
+        "subseed_strength": request.subseed_strength,
         "width": resolved.width,
         "height": resolved.height,
         "sampler_name": plan.sampling.sampler,
         "cfg_scale": resolved.guidance,
         "steps": resolved.steps,
-        "batch_size": asked.batch_size,
+        "batch_size": request.batch_size,
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": plan.resolved.config.name,
@@ -206,7 +210,7 @@ def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp:
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": plan.strength if isinstance(asked, ImageToImage) or plan.hires else None,
+        "denoising_strength": plan.strength if isinstance(request, ImageToImage) or plan.hires else None,
         "extra_generation_params": {"Schedule type": plan.sampling.schedule, **_extra(plan)},
         "index_of_first_image": 0,
         "infotexts": texts,

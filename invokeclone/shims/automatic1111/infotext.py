@@ -14,9 +14,9 @@ from invokeclone.images.encoding import upload as intake
 from invokeclone.images.encoding.png import METADATA
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.shims.pictures import USUAL_QUALITY, Format, flat
+from invokeclone.shims.pictures import DEFAULT_QUALITY, Format, flatten
 
 PARAMETERS = "parameters"
 """The name of the PNG's text."""
@@ -28,32 +28,32 @@ _NEGATIVE = "Negative prompt:"
 _PAIR = re.compile(r'(\w[\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
 """A setting. Its name is short, so that a long line is read in linear time."""
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_FEWEST_PAIRS = 3
+_MIN_PAIRS = 3
 """Pairs from which the last line counts as settings."""
-_LONGEST_LINE = 10_000
+_MAX_LINE_LENGTH = 10_000
 
 
-def written(prompt: str, negative: str, settings: Mapping[str, Any]) -> str:
+def format_infotext(prompt: str, negative: str, settings: Mapping[str, Any]) -> str:
     """Return the text of a picture; settings that are None are left out."""
-    line = ", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items() if value is not None)
+    line = ", ".join(f"{name}: {_quote(value)}" for name, value in settings.items() if value is not None)
     return "\n".join([prompt, *([f"{_NEGATIVE} {negative}"] if negative else []), line]).strip()
 
 
-def _quoted(value: Any) -> str:
+def _quote(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ',:\n"') else text
+    return json.dumps(text, ensure_ascii=False) if any(character in text for character in ',:\n"') else text
 
 
-def parsed(text: str) -> dict[str, str]:
+def parse(text: str) -> dict[str, str]:
     """Return prompt, negative prompt and settings of a text; sizes become two numbers, as A1111 has them."""
     *lines, last = text.strip().split("\n")
-    pairs = _PAIR.findall(last) if len(last) <= _LONGEST_LINE else []
-    if len(pairs) < _FEWEST_PAIRS:
+    pairs = _PAIR.findall(last) if len(last) <= _MAX_LINE_LENGTH else []
+    if len(pairs) < _MIN_PAIRS:
         lines, pairs = [*lines, last], []
-    prompt, found, negative = "\n".join(lines).partition(_NEGATIVE)
-    result = {"Prompt": prompt.strip(), "Negative prompt": negative.strip() if found else ""}
+    prompt, separator, negative = "\n".join(lines).partition(_NEGATIVE)
+    result = {"Prompt": prompt.strip(), "Negative prompt": negative.strip() if separator else ""}
     for name, value in pairs:
-        plain = _unquoted(value.strip())
+        plain = _unquote(value.strip())
         if size := _SIZE.fullmatch(plain):
             result |= {f"{name}-1": size[1], f"{name}-2": size[2]}
         else:
@@ -61,7 +61,7 @@ def parsed(text: str) -> dict[str, str]:
     return result
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     if not value.startswith('"'):
         return value
     try:
@@ -73,33 +73,35 @@ def _unquoted(value: str) -> str:
 # In files; all of it blocking
 
 
-def packed(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the field's word)
+def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the field's word)
     """Return the picture of a file as bytes with the text in it; a PNG keeps what was embedded before."""
-    with open_own(path) as image:
+    with open_stored_image(path) as image:
         if format == "png":
-            texts = {PARAMETERS: text, **png.embedded(image)}
-            return png.copied(path.read_bytes(), texts) or png.encode(image, png.FAST_LEVEL, texts)
+            texts = {PARAMETERS: text, **png.texts_of(image)}
+            return png.copy_with_texts(path.read_bytes(), texts) or png.encode(image, png.FAST_LEVEL, texts)
         exif = Image.Exif()
         exif.get_ifd(_EXIF_PART)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "replace")
         buffer = io.BytesIO()
-        flat(image).save(buffer, format.upper(), quality=USUAL_QUALITY, exif=exif)
+        flatten(image).save(buffer, format.upper(), quality=DEFAULT_QUALITY, exif=exif)
         return buffer.getvalue()
 
 
-def found_in(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
+def read_infotext(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
     """Return the text in a picture ("" without one), and the other texts in it; raises what `intake.decode` raises."""
     image = intake.decode(data, limits)
     items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
     text = items.pop(PARAMETERS, None) or _comment(image)
-    kept = {name: value for name, value in items.items() if name in {METADATA, png.WORKFLOW, png.GRAPH, "Comment"}}
-    return text, kept
+    other_texts = {
+        name: value for name, value in items.items() if name in {METADATA, png.WORKFLOW, png.GRAPH, "Comment"}
+    }
+    return text, other_texts
 
 
 def _comment(image: Image.Image) -> str:
     """Return the user's comment in a picture's EXIF."""
     try:
         comment = image.getexif().get_ifd(_EXIF_PART).get(_USER_COMMENT, b"")
-    except intake.BROKEN:
+    except intake.DECODE_ERRORS:
         return ""
     if not isinstance(comment, bytes):
         return str(comment)

@@ -40,8 +40,8 @@ class Job:
     async def skip(self) -> None:
         """Cancel the picture that is being made, or is the next to be."""
         run = self.run
-        at = min(run.done, len(run.item_ids) - 1)
-        item_id = run.latest.item_id if run.latest else run.item_ids[at]
+        index = min(run.done, len(run.item_ids) - 1)
+        item_id = run.latest.item_id if run.latest else run.item_ids[index]
         self.skipped = True
         with contextlib.suppress(InvokeCloneError):  # it was deleted meanwhile
             await service.cancel(run.resources, run.queue_id, item_id, user=run.user)
@@ -75,10 +75,10 @@ class Jobs:
 def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
     """Return how far a job is, in A1111's form; without a job that nothing runs."""
     if job is None:
-        return _answer(0.0, 0.0, _state(), None, None)
+        return _progress_response(0.0, 0.0, _state(), None, None)
     run = job.run
-    share = run.share
-    taken = time.monotonic() - job.began
+    fraction = run.share
+    elapsed = time.monotonic() - job.began
     latest = run.latest
     step = round((latest.share or 0.0) * job.steps) if latest else 0
     state = _state(
@@ -92,23 +92,23 @@ def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
         sampling_steps=job.steps,
     )
     preview = latest.preview.partition(",")[2] if with_image and latest and latest.preview else None
-    return _answer(share, taken / share - taken if share else 0.0, state, preview, job.task)
+    return _progress_response(fraction, elapsed / fraction - elapsed if fraction else 0.0, state, preview, job.task)
 
 
-def _answer(
-    share: float, remaining: float, state: dict[str, Any], preview: str | None, task: str | None
+def _progress_response(
+    fraction: float, remaining: float, state: dict[str, Any], preview: str | None, task_id: str | None
 ) -> dict[str, Any]:
     return {
-        "progress": share,
+        "progress": fraction,
         "eta_relative": remaining,
         "state": state,
         "current_image": preview,
         "textinfo": None,
-        "current_task": task,
+        "current_task": task_id,
     }
 
 
-def _state(**known: Any) -> dict[str, Any]:
+def _state(**overrides: Any) -> dict[str, Any]:
     return {
         "skipped": False,
         "interrupted": False,
@@ -119,5 +119,5 @@ def _state(**known: Any) -> dict[str, Any]:
         "job_no": 0,
         "sampling_step": 0,
         "sampling_steps": 0,
-        **known,
+        **overrides,
     }

@@ -14,16 +14,16 @@ from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.errors import NotFound
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
-from invokeclone.models.records.matching import HASH_DIGITS, hash_digits, named
+from invokeclone.models.records.matching import HASH_DIGITS, find_by_name, hash_digits
 from invokeclone.queue.generation import ModelNotFound, generation_models
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.shims.pictures import Format
 from invokeclone.users import client_state
 from invokeclone.users.current import User
 
 KEY = "automatic1111"
 """Under which key the options lie in the user's state."""
-OWN_VAE = frozenset({"", "automatic", "none"})
+CHECKPOINT_VAE_NAMES = frozenset({"", "automatic", "none"})
 """Words for the VAE that the checkpoint brings along."""
 FORMATS: dict[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
@@ -73,25 +73,25 @@ def without_hash(name: str) -> str:
     return _HASH.sub("", name)
 
 
-def _found(known: list[ModelConfig], name: str) -> ModelConfig | None:
+def _find_config(configs: list[ModelConfig], name: str) -> ModelConfig | None:
     """Return the record of this title, key, name, file or hash; whether letters are capitals matters only if it must."""
-    titled = next((config for config in known if title(config).casefold() == name.strip().casefold()), None)
-    return titled or named(known, name)
+    title_match = next((config for config in configs if title(config).casefold() == name.strip().casefold()), None)
+    return title_match or find_by_name(configs, name)
 
 
-async def checkpoint(connection: AsyncConnection, name: str) -> ModelConfig:
+async def find_checkpoint(connection: AsyncConnection, name: str) -> ModelConfig:
     """Return the main model of a name; raises ModelNotFound."""
-    if found := _found(await generation_models(connection, refiners=True), name):
-        return found
+    if config := _find_config(await generation_models(connection, refiners=True), name):
+        return config
     raise ModelNotFound(name)
 
 
-async def vae(connection: AsyncConnection, name: str) -> str | None:
+async def find_vae_key(connection: AsyncConnection, name: str) -> str | None:
     """Return the key of the VAE of a name, None for the checkpoint's own; raises VaeNotFound."""
-    if name.strip().casefold() in OWN_VAE:
+    if name.strip().casefold() in CHECKPOINT_VAE_NAMES:
         return None
-    if found := _found(await models.search(connection, type=ModelType.VAE), name):
-        return found.key
+    if config := _find_config(await models.search(connection, type=ModelType.VAE), name):
+        return config.key
     raise VaeNotFound(name)
 
 
@@ -100,62 +100,64 @@ async def vae(connection: AsyncConnection, name: str) -> str | None:
 
 async def load(connection: AsyncConnection, user: User) -> Options:
     """Return the user's options; a model that is gone counts as none."""
-    kept = await client_state.get(connection, user.user_id, KEY)
+    text = await client_state.get(connection, user.user_id, KEY)
     try:
-        options = Options.model_validate_json(kept or "{}")
+        options = Options.model_validate_json(text or "{}")
     except ValidationError:  # clients may write there too
         return Options()
-    gone = {
+    missing = {
         name: None
         for name in ("checkpoint", "vae")
         if (key := getattr(options, name)) is not None and not await models.exists(connection, key)
     }
-    return options.model_copy(update=gone)
+    return options.model_copy(update=missing)
 
 
 async def save(connection: AsyncConnection, user: User, options: Options) -> None:
     """Keep the user's options."""
-    await client_state.put(connection, user.user_id, {KEY: options.model_dump_json()})
+    await client_state.set_values(connection, user.user_id, {KEY: options.model_dump_json()})
 
 
-async def changed(connection: AsyncConnection, options: Options, asked: Mapping[str, Any]) -> Options:
+async def apply_changes(connection: AsyncConnection, options: Options, values: Mapping[str, Any]) -> Options:
     """Return the options with what a client sets; names that mean nothing here are ignored.
 
     Raises ModelNotFound, VaeNotFound or Refused.
     """
-    new: dict[str, Any] = {}
-    if name := asked.get("sd_model_checkpoint"):
-        new["checkpoint"] = (await checkpoint(connection, str(name))).key
-    if (name := asked.get("sd_vae")) is not None:
-        new["vae"] = await vae(connection, str(name))
-    if (layer := asked.get("CLIP_stop_at_last_layers")) is not None:
-        new["last_layer"] = layer
-    if (name := asked.get("samples_format")) is not None:
-        new["samples_format"] = "jpg" if (lower := str(name).lower()) == "jpeg" else lower
+    changes: dict[str, Any] = {}
+    if name := values.get("sd_model_checkpoint"):
+        changes["checkpoint"] = (await find_checkpoint(connection, str(name))).key
+    if (name := values.get("sd_vae")) is not None:
+        changes["vae"] = await find_vae_key(connection, str(name))
+    if (layer := values.get("CLIP_stop_at_last_layers")) is not None:
+        changes["last_layer"] = layer
+    if (name := values.get("samples_format")) is not None:
+        changes["samples_format"] = "jpg" if (lower := str(name).lower()) == "jpeg" else lower
     try:
-        return Options.model_validate({**options.model_dump(), **new})
+        return Options.model_validate({**options.model_dump(), **changes})
     except ValidationError as error:
         names = {"last_layer": "CLIP_stop_at_last_layers"}
         problem = error.errors()[0]
-        place = str(problem["loc"][0])
-        raise Refused(f"{names.get(place, place)}: {problem['msg']}", names.get(place, place)) from error
+        field_name = str(problem["loc"][0])
+        raise RequestRejected(
+            f"{names.get(field_name, field_name)}: {problem['msg']}", names.get(field_name, field_name)
+        ) from error
 
 
-async def listed(connection: AsyncConnection, options: Options) -> dict[str, Any]:
+async def describe(connection: AsyncConnection, options: Options) -> dict[str, Any]:
     """Return the options in A1111's form."""
-    known = await generation_models(connection, refiners=True)
-    current = next((config for config in known if config.key == options.checkpoint), known[0] if known else None)
-    own_vae = await models.get(connection, options.vae) if options.vae else None
+    configs = await generation_models(connection, refiners=True)
+    current = next((config for config in configs if config.key == options.checkpoint), configs[0] if configs else None)
+    vae_config = await models.get(connection, options.vae) if options.vae else None
     return {
         "samples_format": options.samples_format,
         "sd_model_checkpoint": title(current) if current else None,
         "sd_checkpoint_hash": hash_digits(current) if current else None,
-        "sd_vae": own_vae.name if own_vae else "Automatic",
+        "sd_vae": vae_config.name if vae_config else "Automatic",
         "CLIP_stop_at_last_layers": options.last_layer,
     }
 
 
-def listed_checkpoint(config: ModelConfig) -> dict[str, Any]:
+def describe_checkpoint(config: ModelConfig) -> dict[str, Any]:
     """Return a checkpoint in A1111's form; the hash of a record here is of another kind than SHA-256."""
     return {
         "title": title(config),

@@ -14,21 +14,21 @@ from invokeclone.shims import embeddings
 from invokeclone.shims.automatic1111 import controlnet
 from invokeclone.shims.automatic1111 import options as options_of
 from invokeclone.shims.automatic1111.options import Options
-from invokeclone.shims.automatic1111.prompts import parse, take_loras
-from invokeclone.shims.automatic1111.samplers import Sampling, sampling
+from invokeclone.shims.automatic1111.prompts import extract_loras, parse
+from invokeclone.shims.automatic1111.samplers import Sampling, resolve_sampling
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.dialect import Refused, check_images, check_prompt
+from invokeclone.shims.dialect import RequestRejected, check_images, check_prompt
 from invokeclone.users.current import User
 
-USUAL_STRENGTH = {TextToImage: 0.7, ImageToImage: 0.75}
+DEFAULT_STRENGTH = {TextToImage: 0.7, ImageToImage: 0.75}
 LATENT = "Latent"
 UPSCALERS = ("None", "Lanczos", "Nearest")
-NOTHING = frozenset({"", "none"})
-SAME = frozenset({"", "none", "use same checkpoint", "use same sampler", "use same scheduler"})
+EMPTY_NAMES = frozenset({"", "none"})
+SAME_AS_FIRST_RUN = frozenset({"", "none", "use same checkpoint", "use same sampler", "use same scheduler"})
 LATENT_RESIZE = 3
 LATENT_NOTHING = 3
-MOST_STEPS = 1000
-MOST_SCALE = 16
+MAX_STEPS = 1000
+MAX_SCALE = 16
 GRID_SLACK = 8
 SWITCH_AT = 0.8
 """When a refiner takes over, where the client does not say."""
@@ -62,66 +62,68 @@ class GenerationPlan:
         return [(first + number) % generation.SEEDS for number in range(self.count)]
 
 
-async def planned(resources: Resources, user: User, asked: Generate) -> GenerationPlan:
+async def make_plan(resources: Resources, user: User, request: Generate) -> GenerationPlan:
     """Resolve what is left open. Raises Refused and what `generation.resolve` raises; nothing is enqueued."""
-    refuse_unsupported(asked)
-    asked = _with_first_pass(asked)
-    count = asked.batch_size * asked.n_iter
+    refuse_unsupported(request)
+    request = _with_first_pass(request)
+    count = request.batch_size * request.n_iter
     limits = resources.settings.limits
     check_images(count, limits, "batch_size")
-    check_prompt(asked.prompt, limits, "prompt")
-    check_prompt(asked.negative_prompt, limits, "negative_prompt")
+    check_prompt(request.prompt, limits, "prompt")
+    check_prompt(request.negative_prompt, limits, "negative_prompt")
     async with resources.database.read() as connection:
-        kept = await options_of.load(connection, user)
-        options = await options_of.changed(connection, kept, asked.override_settings)
+        stored_options = await options_of.load(connection, user)
+        options = await options_of.apply_changes(connection, stored_options, request.override_settings)
         config = await generation.find_model(connection, options.checkpoint)
         capabilities = generation.architecture_of(config).capabilities
-        prompt, loras = take_loras(asked.prompt)
+        prompt, loras = extract_loras(request.prompt)
         inversions = await models.search(connection, type=ModelType.TextualInversion)
-        known = embeddings.triggers(inversions, str(config.base))
+        trigger_map = embeddings.triggers(inversions, str(config.base))
         generation_request = GenerationRequest(
-            prompt=parse(embeddings.by_words(prompt, known), "prompt"),
+            prompt=parse(embeddings.replace_words(prompt, trigger_map), "prompt"),
             loras=loras,
-            controls=controlnet.control_choices(asked),
-            reference_images=controlnet.reference_choices(asked),
-            refiner=_refiner(asked),
-            negative_prompt=parse(embeddings.by_words(asked.negative_prompt, known), "negative_prompt"),
+            controls=controlnet.control_choices(request),
+            reference_images=controlnet.reference_choices(request),
+            refiner=_refiner(request),
+            negative_prompt=parse(embeddings.replace_words(request.negative_prompt, trigger_map), "negative_prompt"),
             count=count,
-            seed=_seed(asked.seed),
-            width=asked.width,
-            height=asked.height,
-            steps=asked.steps,
-            cfg_scale=asked.cfg_scale,
+            seed=_seed(request.seed),
+            width=request.width,
+            height=request.height,
+            steps=request.steps,
+            cfg_scale=request.cfg_scale,
             clip_skip=options.last_layer - 1 if capabilities.clip_skip else 0,  # an option for all models
             vae=options.vae,
-            seamless=asked.tiling,
-            variation_seed=_seed(asked.subseed),
-            variation_strength=asked.subseed_strength,
+            seamless=request.tiling,
+            variation_seed=_seed(request.subseed),
+            variation_strength=request.subseed_strength,
         )
         resolved = await generation.resolve(connection, generation_request, config)
-    if options != kept and not asked.override_settings_restore_afterwards:
+    if options != stored_options and not request.override_settings_restore_afterwards:
         async with resources.database.write() as connection:
             await options_of.save(connection, user, options)
-    how = _sampling(config, asked.sampler_name or asked.sampler_index, asked.scheduler, resolved.settings.scheduler)
-    resolved = replace(resolved, settings=replace(resolved.settings, scheduler=how.scheduler))
-    strength = USUAL_STRENGTH[type(asked)] if asked.denoising_strength is None else asked.denoising_strength
-    plan = GenerationPlan(asked, resolved, how, options, strength)
-    return _with_hires(plan, asked) if isinstance(asked, TextToImage) and asked.enable_hr else plan
+    resolved_sampling = _resolve_sampling(
+        config, request.sampler_name or request.sampler_index, request.scheduler, resolved.settings.scheduler
+    )
+    resolved = replace(resolved, settings=replace(resolved.settings, scheduler=resolved_sampling.scheduler))
+    strength = DEFAULT_STRENGTH[type(request)] if request.denoising_strength is None else request.denoising_strength
+    plan = GenerationPlan(request, resolved, resolved_sampling, options, strength)
+    return _with_hires(plan, request) if isinstance(request, TextToImage) and request.enable_hr else plan
 
 
-def _sampling(config: ModelConfig, name: str | None, schedule: str | None, default: str) -> Sampling:
+def _resolve_sampling(config: ModelConfig, name: str | None, schedule: str | None, default: str) -> Sampling:
     """Return how to sample; a model without that scheduler samples with its default one, and the image's text says so."""
-    how = sampling(name, schedule, default)
-    supported = generation.supported_scheduler(config, how.scheduler)
-    return how if supported == how.scheduler else sampling(None, None, supported)
+    result = resolve_sampling(name, schedule, default)
+    supported = generation.resolve_scheduler(config, result.scheduler)
+    return result if supported == result.scheduler else resolve_sampling(None, None, supported)
 
 
-def _refiner(asked: Generate) -> RefinerChoice | None:
+def _refiner(request: Generate) -> RefinerChoice | None:
     """Return the refiner, which ends both runs with the settings that these have."""
-    if not _named(asked.refiner_checkpoint):
+    if not _is_set(request.refiner_checkpoint):
         return None
-    start = SWITCH_AT if asked.refiner_switch_at is None else asked.refiner_switch_at
-    return RefinerChoice(model=options_of.without_hash(str(asked.refiner_checkpoint)), start=start)
+    start = SWITCH_AT if request.refiner_switch_at is None else request.refiner_switch_at
+    return RefinerChoice(model=options_of.without_hash(str(request.refiner_checkpoint)), start=start)
 
 
 def _seed(seed: int) -> int | None:
@@ -131,110 +133,110 @@ def _seed(seed: int) -> int | None:
 # What is not there
 
 
-def refuse_unsupported(asked: Generate) -> None:
+def refuse_unsupported(request: Generate) -> None:
     """Raise Refused for the first thing that is asked for and would have to be left out."""
-    for name, generation_request, why in _unsupported(asked):
-        if generation_request:
-            raise Refused(f"{name}: {why}", name)
+    for name, is_requested, reason in _find_unsupported(request):
+        if is_requested:
+            raise RequestRejected(f"{name}: {reason}", name)
 
 
-def _unsupported(asked: Generate) -> list[tuple[str, Any, str]]:
+def _find_unsupported(request: Generate) -> list[tuple[str, Any, str]]:
     """Return every field that may ask for what is not there, whether it does, and what to say then."""
-    styles = [name for name in asked.styles if name]
+    styles = [name for name in request.styles if name]
     scripts = [
         name
-        for name, said in asked.alwayson_scripts.items()
-        if _says_something(said) and name.casefold() != controlnet.SCRIPT
+        for name, script in request.alwayson_scripts.items()
+        if _has_args(script) and name.casefold() != controlnet.SCRIPT
     ]
     common = [
-        ("restore_faces", asked.restore_faces, "faces cannot be restored, there is no model for it"),
+        ("restore_faces", request.restore_faces, "faces cannot be restored, there is no model for it"),
         ("styles", styles, f"there is no style {', '.join(styles)!r}"),
-        ("script_name", _named(asked.script_name), f"there is no script {asked.script_name!r}"),
+        ("script_name", _is_set(request.script_name), f"there is no script {request.script_name!r}"),
         ("alwayson_scripts", scripts, f"there is no script {', '.join(scripts)!r}"),
-        ("seed_resize_from_w", asked.seed_resize_from_w > 0, "seeds of other sizes are not supported"),
-        ("seed_resize_from_h", asked.seed_resize_from_h > 0, "seeds of other sizes are not supported"),
-        ("s_churn", asked.s_churn > 0, "not supported"),
-        ("s_tmin", asked.s_tmin > 0, "not supported"),
-        ("s_noise", asked.s_noise != 1, "not supported"),
-        ("s_min_uncond", asked.s_min_uncond > 0, "the negative prompt holds for every step"),
-        ("infotext", _named(asked.infotext), "send the fields themselves"),
+        ("seed_resize_from_w", request.seed_resize_from_w > 0, "seeds of other sizes are not supported"),
+        ("seed_resize_from_h", request.seed_resize_from_h > 0, "seeds of other sizes are not supported"),
+        ("s_churn", request.s_churn > 0, "not supported"),
+        ("s_tmin", request.s_tmin > 0, "not supported"),
+        ("s_noise", request.s_noise != 1, "not supported"),
+        ("s_min_uncond", request.s_min_uncond > 0, "the negative prompt holds for every step"),
+        ("infotext", _is_set(request.infotext), "send the fields themselves"),
     ]
-    if isinstance(asked, TextToImage):
-        return common + _unsupported_hires(asked) if asked.enable_hr else common
-    assert isinstance(asked, ImageToImage)
+    if isinstance(request, TextToImage):
+        return common + _find_unsupported_hires(request) if request.enable_hr else common
+    assert isinstance(request, ImageToImage)
     return [
         *common,
-        ("init_images", len(asked.init_images) > 1, "one picture at a time"),
-        ("latent_mask", asked.latent_mask, "not supported; send the mask as `mask`"),
-        ("resize_mode", asked.resize_mode == LATENT_RESIZE, "latents are not enlarged here; 0, 1 or 2"),
+        ("init_images", len(request.init_images) > 1, "one picture at a time"),
+        ("latent_mask", request.latent_mask, "not supported; send the mask as `mask`"),
+        ("resize_mode", request.resize_mode == LATENT_RESIZE, "latents are not enlarged here; 0, 1 or 2"),
         (
             "inpainting_fill",
-            asked.mask and asked.inpainting_fill == LATENT_NOTHING,
+            request.mask and request.inpainting_fill == LATENT_NOTHING,
             "latent nothing (3) is not supported; 0, 1 or 2",
         ),
     ]
 
 
-def _unsupported_hires(asked: TextToImage) -> list[tuple[str, Any, str]]:
-    upscaler = asked.hr_upscaler or LATENT
+def _find_unsupported_hires(request: TextToImage) -> list[tuple[str, Any, str]]:
+    upscaler = request.hr_upscaler or LATENT
     return [
-        ("hr_scale", not 1 <= asked.hr_scale <= MOST_SCALE, f"must be 1 to {MOST_SCALE}"),
+        ("hr_scale", not 1 <= request.hr_scale <= MAX_SCALE, f"must be 1 to {MAX_SCALE}"),
         ("hr_upscaler", upscaler not in {LATENT, *UPSCALERS}, f"there is no upscaler {upscaler!r}"),
         (
             "hr_checkpoint_name",
-            (asked.hr_checkpoint_name or "").lower() not in SAME,
+            (request.hr_checkpoint_name or "").lower() not in SAME_AS_FIRST_RUN,
             "the checkpoint is the first run's",
         ),
-        ("hr_prompt", asked.hr_prompt not in {"", asked.prompt}, "the prompt is the first run's"),
+        ("hr_prompt", request.hr_prompt not in {"", request.prompt}, "the prompt is the first run's"),
         (
             "hr_negative_prompt",
-            asked.hr_negative_prompt not in {"", asked.negative_prompt},
+            request.hr_negative_prompt not in {"", request.negative_prompt},
             "the negative prompt is the first run's",
         ),
     ]
 
 
-def _named(name: str | None) -> bool:
-    return bool(name) and str(name).strip().lower() not in NOTHING
+def _is_set(name: str | None) -> bool:
+    return bool(name) and str(name).strip().lower() not in EMPTY_NAMES
 
 
-def _says_something(script: Any) -> bool:
+def _has_args(script: Any) -> bool:
     return bool(script.get("args")) if isinstance(script, dict) else bool(script)
 
 
 # Hires fix
 
 
-def _with_first_pass(asked: Generate) -> Generate:
+def _with_first_pass(request: Generate) -> Generate:
     """Return the request as newer versions would say it: older ones give the first size apart, and the last as the size."""
-    if not isinstance(asked, TextToImage) or not asked.enable_hr:
-        return asked
-    if not asked.firstphase_width or not asked.firstphase_height:
-        return asked
-    first = {"width": asked.firstphase_width, "height": asked.firstphase_height}
-    last = {"hr_resize_x": asked.width or 0, "hr_resize_y": asked.height or 0}
-    return asked.model_copy(update=first | last)
+    if not isinstance(request, TextToImage) or not request.enable_hr:
+        return request
+    if not request.firstphase_width or not request.firstphase_height:
+        return request
+    first_size = {"width": request.firstphase_width, "height": request.firstphase_height}
+    final_size = {"hr_resize_x": request.width or 0, "hr_resize_y": request.height or 0}
+    return request.model_copy(update=first_size | final_size)
 
 
-def _with_hires(plan: GenerationPlan, asked: TextToImage) -> GenerationPlan:
+def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
     settings, config = plan.resolved.settings, plan.resolved.config
     generation.require_capability(config, "hires_fix")
     grid = generation.architecture_of(config).grid
-    width, height = generation.fit_size(*_enlarged(asked, settings.width, settings.height), grid)
-    steps = asked.hr_second_pass_steps or settings.steps
-    upscaler = asked.hr_upscaler or LATENT
-    sampler = None if (asked.hr_sampler_name or "").lower() in SAME else asked.hr_sampler_name
-    schedule = None if (asked.hr_scheduler or "").lower() in SAME else asked.hr_scheduler
-    second = None
+    width, height = generation.fit_size(*_hires_size(request, settings.width, settings.height), grid)
+    steps = request.hr_second_pass_steps or settings.steps
+    upscaler = request.hr_upscaler or LATENT
+    sampler = None if (request.hr_sampler_name or "").lower() in SAME_AS_FIRST_RUN else request.hr_sampler_name
+    schedule = None if (request.hr_scheduler or "").lower() in SAME_AS_FIRST_RUN else request.hr_scheduler
+    second_scheduler = None
     if sampler or schedule:
         name = sampler or plan.sampling.sampler
-        second = _sampling(config, name, schedule or asked.scheduler, settings.scheduler).scheduler
+        second_scheduler = _resolve_sampling(config, name, schedule or request.scheduler, settings.scheduler).scheduler
     hires_fix = HiresFix(
         width,
         height,
-        steps=min(MOST_STEPS, max(steps, round(steps / max(plan.strength, 0.001)))),  # so that as many steps are done
+        steps=min(MAX_STEPS, max(steps, round(steps / max(plan.strength, 0.001)))),  # so that as many steps are done
         strength=plan.strength,
-        scheduler=second,
+        scheduler=second_scheduler,
         in_pixels=upscaler != LATENT,
         resample="nearest" if upscaler == "Nearest" else "lanczos",
     )
@@ -242,14 +244,16 @@ def _with_hires(plan: GenerationPlan, asked: TextToImage) -> GenerationPlan:
     return replace(plan, resolved=resolved, hires=upscaler, hires_steps=steps)
 
 
-def _enlarged(asked: TextToImage, width: int, height: int) -> tuple[int, int]:
+def _hires_size(request: TextToImage, width: int, height: int) -> tuple[int, int]:
     """Return the size of the second run; raises Refused for one of other proportions."""
-    across, down = asked.hr_resize_x, asked.hr_resize_y
-    if not across and not down:
-        return round(width * asked.hr_scale), round(height * asked.hr_scale)
-    if not across or not down:
-        scale = across / width if across else down / height
+    target_width, target_height = request.hr_resize_x, request.hr_resize_y
+    if not target_width and not target_height:
+        return round(width * request.hr_scale), round(height * request.hr_scale)
+    if not target_width or not target_height:
+        scale = target_width / width if target_width else target_height / height
         return round(width * scale), round(height * scale)
-    if abs(across * height / width - down) > GRID_SLACK:
-        raise Refused(f"{across}x{down} must have the proportions of {width}x{height}", "hr_resize_x")
-    return across, down
+    if abs(target_width * height / width - target_height) > GRID_SLACK:
+        raise RequestRejected(
+            f"{target_width}x{target_height} must have the proportions of {width}x{height}", "hr_resize_x"
+        )
+    return target_width, target_height

@@ -8,7 +8,7 @@ from PIL import Image
 
 from invokeclone.graph.recipes import Preprocessor
 from invokeclone.queue.generation import MAX_SIDE
-from invokeclone.shims.pictures import fitted
+from invokeclone.shims.pictures import resize_image
 
 NONE = frozenset({"", "none"})
 DEFAULT_RESOLUTION = 512
@@ -26,14 +26,14 @@ class Slider:
     least: float
     most: float
 
-    def value(self, stated: float) -> float:
+    def value(self, threshold: float) -> float:
         """Return the number to use; ValueError for one out of range."""
-        if stated < 0:
+        if threshold < 0:
             return self.default
-        if not self.least <= stated <= self.most:
-            message = f"{self.name} must be {self.least:g} to {self.most:g}, not {stated:g}"
+        if not self.least <= threshold <= self.most:
+            message = f"{self.name} must be {self.least:g} to {self.most:g}, not {threshold:g}"
             raise ValueError(message)
-        return stated
+        return threshold
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Module:
 
     def preprocessor(self, *thresholds: float) -> Preprocessor:
         """Return it with the sliders at these values; ValueError for one out of range."""
-        values = [slider.value(stated) for slider, stated in zip(self.sliders, thresholds, strict=False)]
+        values = [slider.value(threshold) for slider, threshold in zip(self.sliders, thresholds, strict=False)]
         return Preprocessor(self.node, self.inputs(*values))
 
 
@@ -83,19 +83,19 @@ IP_ADAPTER_MODULES: dict[str, ImageEncoder | None] = {
 """What the extension calls the image encoders of IP-Adapters; None: by the adapter's name."""
 
 
-def plain(module: str | None) -> str:
+def normalize_name(module: str | None) -> str:
     """Return a module's name as the tables have it."""
     return (module or "").strip().casefold()
 
 
 def is_ip_adapter(module: str | None) -> bool:
     """Return whether a unit is an IP-Adapter's."""
-    return plain(module) in IP_ADAPTER_MODULES
+    return normalize_name(module) in IP_ADAPTER_MODULES
 
 
-def problem(module: str | None) -> str | None:
+def find_problem(module: str | None) -> str | None:
     """Return what is wrong with a module's name; None: nothing."""
-    name = plain(module)
+    name = normalize_name(module)
     if name in NONE or name in MODULES or name in IP_ADAPTER_MODULES:
         return None
     return (
@@ -104,8 +104,8 @@ def problem(module: str | None) -> str | None:
     )
 
 
-def at_resolution(
-    image: Image.Image, resolution: int, target: tuple[int, int] | None = None, *, whole: bool = False
+def resize_to_resolution(
+    image: Image.Image, resolution: int, target: tuple[int, int] | None = None, *, contain: bool = False
 ) -> Image.Image:
     """Return an image whose shorter side is `resolution`, or what fits a `target` size in which it is seen `whole` or cut.
 
@@ -113,14 +113,14 @@ def at_resolution(
     """
     if target is not None:
         scales = target[0] / image.width, target[1] / image.height
-        scale = min(scales) if whole else max(scales)
+        scale = min(scales) if contain else max(scales)
     else:
         scale = (resolution if resolution >= MIN_RESOLUTION else DEFAULT_RESOLUTION) / min(image.size)
     scale = min(scale, MAX_SIDE / max(image.size))
-    return fitted(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return resize_image(image, (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def listed() -> dict[str, Any]:
+def describe_modules() -> dict[str, Any]:
     """Return the modules in the extension's form."""
     details: dict[str, Any] = {"none": {"model_free": False, "sliders": []}}
     for name, module in MODULES.items():

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.queue.generation import LoRAChoice
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 
-MOST_NESTED = 32
+MAX_NESTING = 32
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _WEIGHT = re.compile(rf":\s*({_NUMBER})\s*\)")
-_WHEN = re.compile(rf"\s*{_NUMBER}\s*")
+_SWITCH_POINT = re.compile(rf"\s*{_NUMBER}\s*")
 _NETWORK = re.compile(r"<(lora|lyco|hypernet):([^:<>]+)((?::[^:<>]*)*)>", re.IGNORECASE)
 _COMPOSED = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
@@ -30,51 +30,55 @@ Chunk = list[PromptSegment]
 def parse(prompt: str, param: str = "prompt") -> Prompt:
     """Return the prompt; BREAK separates its chunks. Raises Refused, naming `param`, for what has no equal here."""
     if network := _NETWORK.search(prompt):
-        raise Refused(f"{network[0]}: LoRAs and hypernetworks are applied by the prompt alone; write it there", param)
+        raise RequestRejected(
+            f"{network[0]}: LoRAs and hypernetworks are applied by the prompt alone; write it there", param
+        )
     if _COMPOSED.search(prompt):
-        raise Refused("AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param)
-    reader = _Reader(prompt, param)
+        raise RequestRejected(
+            "AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param
+        )
+    reader = _PromptParser(prompt, param)
     reader.read()
     return Prompt(tuple(tuple(chunk) for chunk in reader.chunks()))
 
 
-def take_loras(prompt: str, param: str = "prompt") -> tuple[str, list[LoRAChoice]]:
+def extract_loras(prompt: str, param: str = "prompt") -> tuple[str, list[LoRAChoice]]:
     """Return the prompt without what stands in `<lora:…>`, and the LoRAs of it.
 
     `<lora:name:0.8>` is the weight; `<lora:name:0.8:0.5>` or `te=`, `unet=` set the text encoders' and the denoiser's apart.
     Raises Refused for hypernetworks and for what is no weight.
     """
-    choices = []
+    loras = []
     for network in _NETWORK.finditer(prompt):
         kind, name, rest = network.groups()
         if kind.casefold() == "hypernet":
-            raise Refused(f"{network[0]}: hypernetworks are not supported", param)
+            raise RequestRejected(f"{network[0]}: hypernetworks are not supported", param)
         text, denoiser = _network_weights(network[0], rest, param)
         try:
-            choices.append(
+            loras.append(
                 LoRAChoice(model=name.strip(), weight=denoiser, text_weight=None if text == denoiser else text)
             )
         except ValidationError as error:
-            raise Refused(f"{network[0]}: {error.errors()[0]['msg']}", param) from error
-    return _NETWORK.sub("", prompt), choices
+            raise RequestRejected(f"{network[0]}: {error.errors()[0]['msg']}", param) from error
+    return _NETWORK.sub("", prompt), loras
 
 
 def _network_weights(network: str, rest: str, param: str) -> tuple[float, float]:
     """Return the weights on the text encoders and on the denoiser."""
     values = {"te": "", "unet": "", "dyn": ""}
-    places = iter(("te", "unet", "dyn"))
+    positional_names = iter(("te", "unet", "dyn"))
     for part in rest.split(":")[1:]:
         name, equals, value = part.rpartition("=")
-        values[name.strip() if equals else next(places, "dyn")] = value.strip()
+        values[name.strip() if equals else next(positional_names, "dyn")] = value.strip()
     try:
         text = float(values["te"] or 1.0)
         return text, float(values["unet"] or text)
     except ValueError as error:
-        raise Refused(f"{network}: a weight is a number, as in <lora:name:0.8>", param) from error
+        raise RequestRejected(f"{network}: a weight is a number, as in <lora:name:0.8>", param) from error
 
 
 @dataclass
-class _Open:
+class _SquareBracket:
     """A square bracket that has not been closed."""
 
     first: int
@@ -85,7 +89,7 @@ class _Open:
     """Where the last colon directly inside stands."""
 
 
-class _Reader:
+class _PromptParser:
     """Goes over a prompt once."""
 
     def __init__(self, prompt: str, param: str) -> None:
@@ -94,7 +98,7 @@ class _Reader:
         self.letters: list[str] = []
         self.weights: list[float] = []
         self.round: list[int] = []
-        self.square: list[_Open] = []
+        self.square: list[_SquareBracket] = []
 
     def read(self) -> None:
         """Fill `letters` and the weight of each."""
@@ -108,12 +112,12 @@ class _Reader:
 
     def _next(self, position: int) -> int:
         """Read what stands at `position`; returns where it ends."""
-        sign = self.prompt[position]
-        weight = _WEIGHT.match(self.prompt, position) if sign == ":" and self.round else None
+        character = self.prompt[position]
+        weight = _WEIGHT.match(self.prompt, position) if character == ":" and self.round else None
         if weight:
             self._weigh(self.round.pop(), float(weight[1]))
             return weight.end()
-        match sign:
+        match character:
             case "\\":
                 return self._escaped(position)
             case "(":
@@ -121,18 +125,18 @@ class _Reader:
             case ")" if self.round:
                 self._weigh(self.round.pop(), STEP)
             case "[":
-                self.square.append(_Open(len(self.letters), len(self.round)))
+                self.square.append(_SquareBracket(len(self.letters), len(self.round)))
             case "]" if self.square:
                 self._close(position)
             case _:
-                self._inside_square(sign, position)
-                self._add(sign)
-        if len(self.round) + len(self.square) > MOST_NESTED:
-            raise Refused(f"brackets are nested over {MOST_NESTED} deep", self.param)
+                self._inside_square(character, position)
+                self._add(character)
+        if len(self.round) + len(self.square) > MAX_NESTING:
+            raise RequestRejected(f"brackets are nested over {MAX_NESTING} deep", self.param)
         return position + 1
 
-    def _add(self, letter: str) -> None:
-        self.letters.append(letter)
+    def _add(self, character: str) -> None:
+        self.letters.append(character)
         self.weights.append(1.0)
 
     def _escaped(self, position: int) -> int:
@@ -143,32 +147,32 @@ class _Reader:
             return position + 2
         return position + 1
 
-    def _inside_square(self, sign: str, position: int) -> None:
+    def _inside_square(self, character: str, position: int) -> None:
         if not self.square or self.square[-1].depth != len(self.round):
             return
-        if sign == ":":
+        if character == ":":
             self.square[-1].colon = position
-        elif sign == "|":
-            raise Refused("[a|b] (alternating words) is not supported", self.param)
+        elif character == "|":
+            raise RequestRejected("[a|b] (alternating words) is not supported", self.param)
 
     def _close(self, position: int) -> None:
         bracket = self.square.pop()
-        if bracket.colon is not None and _WHEN.fullmatch(self.prompt, bracket.colon + 1, position):
-            raise Refused("[from:to:when] (prompt editing) is not supported", self.param)
+        if bracket.colon is not None and _SWITCH_POINT.fullmatch(self.prompt, bracket.colon + 1, position):
+            raise RequestRejected("[from:to:when] (prompt editing) is not supported", self.param)
         self._weigh(bracket.first, 1 / STEP)
 
     def _weigh(self, first: int, factor: float) -> None:
         if factor < 0:
-            raise Refused(f"a weight must not be below 0, {factor:g} is", self.param)
+            raise RequestRejected(f"a weight must not be below 0, {factor:g} is", self.param)
         for index in range(first, len(self.weights)):
             self.weights[index] *= factor
 
     def chunks(self) -> list[Chunk]:
         """Return what was read: neighbours of the same weight joined, parted where BREAK stands."""
         chunks: list[Chunk] = [[]]
-        letters = iter(self.letters)
+        characters = iter(self.letters)
         for weight, group in itertools.groupby(round(weight, 6) for weight in self.weights):
-            text = "".join(itertools.islice(letters, sum(1 for _ in group)))
+            text = "".join(itertools.islice(characters, sum(1 for _ in group)))
             for number, part in enumerate(_BREAK.split(text)):
                 if number:
                     chunks.append([])

@@ -88,26 +88,30 @@ class Sampling:
     """The label of the schedule that was asked for, when this sampler has it not."""
 
 
-def sampling(name: str | None, schedule: str | None, otherwise: str = "euler") -> Sampling:
+def resolve_sampling(name: str | None, schedule: str | None, default_scheduler: str = "euler") -> Sampling:
     """Return how to sample; without a name with the sampler of `otherwise`, a scheduler of this server.
 
     A schedule that exists over there but not here, or not for this sampler, becomes the nearest, and the result says so.
     Raises SamplerNotFound, ScheduleNotFound.
     """
-    asked = _schedule(schedule)
+    requested_schedule = _schedule(schedule)
     if not name:
-        sampler, own = _from_here(otherwise)
-        asked = own if asked == AUTOMATIC and own == KARRAS else asked
+        sampler, default_schedule = _from_scheduler(default_scheduler)
+        requested_schedule = (
+            default_schedule if requested_schedule == AUTOMATIC and default_schedule == KARRAS else requested_schedule
+        )
     else:
-        sampler, inside = _named(name)
-        asked = inside if inside and asked == AUTOMATIC else asked
-    automatic = KARRAS if sampler.prefers_karras and name else UNIFORM
-    wanted = automatic if asked == AUTOMATIC else asked
-    used = _NEAREST.get(wanted, wanted)
-    if used == KARRAS and sampler.karras is None:
-        used = UNIFORM
-    scheduler = sampler.karras if used == KARRAS and sampler.karras else sampler.uniform
-    return Sampling(scheduler, sampler.name, used, None if used == wanted else wanted)
+        sampler, name_schedule = _find_sampler(name)
+        requested_schedule = name_schedule if name_schedule and requested_schedule == AUTOMATIC else requested_schedule
+    automatic_schedule = KARRAS if sampler.prefers_karras and name else UNIFORM
+    target_schedule = automatic_schedule if requested_schedule == AUTOMATIC else requested_schedule
+    used_schedule = _NEAREST.get(target_schedule, target_schedule)
+    if used_schedule == KARRAS and sampler.karras is None:
+        used_schedule = UNIFORM
+    scheduler = sampler.karras if used_schedule == KARRAS and sampler.karras else sampler.uniform
+    return Sampling(
+        scheduler, sampler.name, used_schedule, None if used_schedule == target_schedule else target_schedule
+    )
 
 
 def _schedule(name: str | None) -> str:
@@ -120,21 +124,21 @@ def _schedule(name: str | None) -> str:
     return SCHEDULES[plain]
 
 
-def _named(name: str) -> tuple[Sampler, str | None]:
+def _find_sampler(name: str) -> tuple[Sampler, str | None]:
     """Return the sampler, and the schedule when the name ends with one as older versions have it."""
-    wanted = name.strip().casefold()
+    folded_name = name.strip().casefold()
     for ending, schedule in (("", None), (" karras", KARRAS), ("_ka", KARRAS), (" exponential", "exponential")):
-        if wanted.endswith(ending):
-            base = wanted.removesuffix(ending)
+        if folded_name.endswith(ending):
+            base = folded_name.removesuffix(ending)
             for sampler in SAMPLERS:
-                if base in {known.casefold() for known in (sampler.name, *sampler.aliases)}:
+                if base in {alias.casefold() for alias in (sampler.name, *sampler.aliases)}:
                     return sampler, schedule
-    if wanted in get_args(SCHEDULER_NAME_VALUES):
-        return _from_here(wanted)
+    if folded_name in get_args(SCHEDULER_NAME_VALUES):
+        return _from_scheduler(folded_name)
     raise SamplerNotFound
 
 
-def _from_here(scheduler: str) -> tuple[Sampler, str]:
+def _from_scheduler(scheduler: str) -> tuple[Sampler, str]:
     """Return the sampler that has a scheduler of this server, and the schedule that it stands for."""
     for sampler in SAMPLERS:
         if scheduler in {sampler.uniform, sampler.karras}:
@@ -142,7 +146,7 @@ def _from_here(scheduler: str) -> tuple[Sampler, str]:
     raise SamplerNotFound
 
 
-def listed_samplers() -> list[dict[str, Any]]:
+def describe_samplers() -> list[dict[str, Any]]:
     """Return the samplers in A1111's form."""
     return [
         {
@@ -154,7 +158,7 @@ def listed_samplers() -> list[dict[str, Any]]:
     ]
 
 
-def listed_schedules() -> list[dict[str, Any]]:
+def describe_schedules() -> list[dict[str, Any]]:
     """Return the schedules in A1111's form."""
     return [
         {"name": name, "label": label, "aliases": None, "default_rho": -1.0, "need_inner_model": False}

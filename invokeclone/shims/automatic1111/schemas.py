@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Share = Annotated[float, Field(ge=0, le=1)]
+UnitFloat = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=0, le=100_000)]
 
 
@@ -25,7 +25,7 @@ class Generate(Body):
     styles: list[str] = []
     seed: int = -1
     subseed: int = -1
-    subseed_strength: Share = 0.0
+    subseed_strength: UnitFloat = 0.0
     seed_resize_from_w: int = -1
     seed_resize_from_h: int = -1
     sampler_name: str | None = None
@@ -41,7 +41,7 @@ class Generate(Body):
     tiling: bool = False
     do_not_save_samples: bool = False
     do_not_save_grid: bool = False
-    denoising_strength: Share | None = None
+    denoising_strength: UnitFloat | None = None
     s_min_uncond: float = 0.0
     s_churn: float = 0.0
     s_tmax: float | None = None
@@ -50,7 +50,7 @@ class Generate(Body):
     override_settings: dict[str, Any] = {}
     override_settings_restore_afterwards: bool = True
     refiner_checkpoint: str | None = None
-    refiner_switch_at: Share | None = None
+    refiner_switch_at: UnitFloat | None = None
     script_name: str | None = None
     alwayson_scripts: dict[str, Any] = {}
     send_images: bool = True
@@ -99,34 +99,34 @@ class Upscale(Body):
     """What `extra-single-image` and `extra-batch-images` share."""
 
     resize_mode: int = Field(default=0, ge=0, le=1)
-    gfpgan_visibility: Share = 0.0
-    codeformer_visibility: Share = 0.0
+    gfpgan_visibility: UnitFloat = 0.0
+    codeformer_visibility: UnitFloat = 0.0
     upscaling_resize: float = Field(default=2.0, gt=0, le=16)
     upscaling_resize_w: int = Field(default=512, ge=1, le=100_000)
     upscaling_resize_h: int = Field(default=512, ge=1, le=100_000)
     upscaling_crop: bool = True
     upscaler_1: str = "None"
     upscaler_2: str = "None"
-    extras_upscaler_2_visibility: Share = 0.0
+    extras_upscaler_2_visibility: UnitFloat = 0.0
 
 
-class UpscaleOne(Upscale):
+class UpscaleImage(Upscale):
     """`extra-single-image`."""
 
     image: str
 
 
-class NamedPicture(Body):
+class NamedImage(Body):
     """A picture of `extra-batch-images`."""
 
     data: str
     name: str = ""
 
 
-class UpscaleSeveral(Upscale):
+class UpscaleImages(Upscale):
     """`extra-batch-images`."""
 
-    image_list: list[NamedPicture] = Field(alias="imageList", min_length=1)
+    image_list: list[NamedImage] = Field(alias="imageList", min_length=1)
 
 
 class ReadInfo(Body):

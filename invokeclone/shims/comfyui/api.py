@@ -23,7 +23,7 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, NeedsWorkers, Read
@@ -37,24 +37,24 @@ from invokeclone.shims import pictures
 from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.nodes.images import plain_name
+from invokeclone.shims.comfyui.nodes.images import strip_folder
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.sockets import Clients, clients_of
 from invokeclone.shims.comfyui.translate import NAME, batch_of
-from invokeclone.shims.comfyui.workflow import Checked, WorkflowRefused, check
-from invokeclone.shims.dialect import Problem, Refused, json_answer, problem_of, read_object
+from invokeclone.shims.comfyui.workflow import ValidatedWorkflow, WorkflowRejected, check
+from invokeclone.shims.dialect import Problem, RequestRejected, json_response, problem_of, read_object
 from invokeclone.shims.dialect import router as dialect_router
 from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller, caller
-from invokeclone.users.current import Identified, User, identified
+from invokeclone.users.current import Identity, User, identify
 from invokeclone.version import __version__
 
 """Bytes of a request with a workflow."""
-LONGEST_ID = 200
+MAX_ID_LENGTH = 200
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 """What ComfyUI's own page sends along for other services; it is not kept."""
 PREFIXES = ("", "/api", "/comfyui", "/comfyui/api")
-COMFYUI = "0.3.60"
+COMFYUI_VERSION = "0.3.60"
 """The version of ComfyUI's API that clients are told of."""
 
 
@@ -66,11 +66,11 @@ def render(problem: Problem) -> Response:
     )
     details = problem.param or ""
     error = {"type": kind, "message": problem.message, "details": details, "extra_info": {}}
-    return json_answer({"error": error, "node_errors": {}}, problem.status, problem.headers)
+    return json_response({"error": error, "node_errors": {}}, problem.status, problem.headers)
 
 
 routes = dialect_router(render)
-Listeners = Annotated[Clients, Depends(clients_of)]
+NeedsClients = Annotated[Clients, Depends(clients_of)]
 
 
 # Prompts
@@ -80,23 +80,25 @@ Listeners = Annotated[Clients, Depends(clients_of)]
 async def get_prompt(user: Caller, connection: Read) -> Response:
     """Tell how many prompts of the caller's have not ended."""
     remaining = await store.count_active(connection, user.user_id)
-    return json_answer({"exec_info": {"queue_remaining": remaining}})
+    return json_response({"exec_info": {"queue_remaining": remaining}})
 
 
 @routes.post("/prompt")
-async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Listeners) -> Response:
+async def post_prompt(request: Request, needs: Needs, user: Caller, clients: NeedsClients) -> Response:
     """Check a workflow, translate it and enqueue it."""
     body = await read_object(request)
     try:
-        kept, prompt_id = _sent(body)
+        prompt_record, prompt_id = _read_prompt(body)
         async with needs.database.read() as connection:
             if "prompt_id" in body:
                 await _check_new(connection, prompt_id)
-            known = await catalog.read(connection, user, list(_pictures(kept.prompt)))
-        checked, kept, batch = await in_thread(lambda: _translated(kept, known, prompt_id, needs.settings.limits))
-    except WorkflowRefused as refused:
-        return json_answer(refused.body, 400)
-    clients.expect(prompt_id, user, kept, list(batch.graph.nodes))
+            model_catalog = await catalog.read(connection, user, list(_input_image_names(prompt_record.prompt)))
+        checked, prompt_record, batch = await in_thread(
+            lambda: _translate(prompt_record, model_catalog, prompt_id, needs.settings.limits)
+        )
+    except WorkflowRejected as refused:
+        return json_response(refused.body, 400)
+    clients.expect(prompt_id, user, prompt_record, list(batch.graph.nodes))
     try:
         result = await service.enqueue(needs, service.DEFAULT_QUEUE, batch, prepend=_is_first(body), user=user)
     except BaseException:
@@ -106,26 +108,26 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Lis
         clients.forget(prompt_id)
         raise QueueFull
     clients.enqueued(prompt_id)
-    return json_answer({"prompt_id": prompt_id, "number": result.item_ids[0], "node_errors": checked.errors})
+    return json_response({"prompt_id": prompt_id, "number": result.item_ids[0], "node_errors": checked.errors})
 
 
 async def _check_new(connection: AsyncConnection, prompt_id: str) -> None:
     if await store.is_taken(connection, prompt_id):
-        raise WorkflowRefused("prompt_id_in_use", "There is a prompt with this prompt_id", prompt_id)
+        raise WorkflowRejected("prompt_id_in_use", "There is a prompt with this prompt_id", prompt_id)
 
 
-def _sent(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
+def _read_prompt(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
     """Return what a client sent, and the id of its prompt: the client's own if it is a UUID, else a new one."""
     if "prompt" not in body:
-        raise WorkflowRefused("no_prompt", "No prompt provided", "No prompt provided")
+        raise WorkflowRejected("no_prompt", "No prompt provided", "No prompt provided")
     if not isinstance(body["prompt"], dict):
-        raise WorkflowRefused("invalid_prompt", "The prompt must be an object of nodes by their ids")
+        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by their ids")
     extra = body.get("extra_data", {})
     if not isinstance(extra, dict):
-        raise WorkflowRefused("invalid_request", "extra_data must be an object")
+        raise WorkflowRejected("invalid_request", "extra_data must be an object")
     client_id = body.get("client_id") or extra.get("client_id")
-    if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= LONGEST_ID):
-        raise WorkflowRefused("invalid_request", f"client_id must be a text of at most {LONGEST_ID} signs")
+    if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= MAX_ID_LENGTH):
+        raise WorkflowRejected("invalid_request", f"client_id must be a text of at most {MAX_ID_LENGTH} signs")
     extra = {name: value for name, value in extra.items() if name not in SECRETS}
     prompt_id = str(uuid.uuid4())
     with contextlib.suppress(ValueError):
@@ -133,7 +135,7 @@ def _sent(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
     return PromptRecord(body["prompt"], [], client_id, extra), prompt_id
 
 
-def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
+def _input_image_names(prompt: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of pictures that a workflow loads."""
     for node in prompt.values():
         kind = TYPES.get(str(node.get("class_type"))) if isinstance(node, dict) else None
@@ -141,15 +143,17 @@ def _pictures(prompt: Mapping[str, Any]) -> Iterator[str]:
         if kind and isinstance(inputs, dict):
             for name, declared in kind.inputs.items():
                 if declared.listed == "images" and isinstance(inputs.get(name), str):
-                    yield plain_name(inputs[name])
+                    yield strip_folder(inputs[name])
 
 
-def _translated(
-    kept: PromptRecord, known: Catalog, prompt_id: str, limits: Limits
-) -> tuple[Checked, PromptRecord, Batch]:
-    checked = check(kept.prompt, known, limits)
-    kept = PromptRecord(kept.prompt, checked.outputs, kept.client_id, kept.extra_data)
-    return checked, kept, batch_of(kept, checked, known, prompt_id, limits)
+def _translate(
+    prompt_record: PromptRecord, model_catalog: Catalog, prompt_id: str, limits: Limits
+) -> tuple[ValidatedWorkflow, PromptRecord, Batch]:
+    checked = check(prompt_record.prompt, model_catalog, limits)
+    prompt_record = PromptRecord(
+        prompt_record.prompt, checked.outputs, prompt_record.client_id, prompt_record.extra_data
+    )
+    return checked, prompt_record, batch_of(prompt_record, checked, model_catalog, prompt_id, limits)
 
 
 def _is_first(body: Mapping[str, Any]) -> bool:
@@ -160,72 +164,74 @@ def _is_first(body: Mapping[str, Any]) -> bool:
 @routes.get("/queue")
 async def get_queue(user: Caller, connection: Read) -> Response:
     """List the caller's prompts that run and that wait."""
-    return json_answer(await history.queue(connection, user))
+    return json_response(await history.queue(connection, user))
 
 
 @routes.post("/queue")
 async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
     """Take prompts that wait out of the queue: all, or those named."""
     body = await read_object(request)
-    for chosen in _chosen(body, user.user_id, needs.settings.limits.names):
-        await service.delete_idle(needs, chosen)
+    for item_filter in _item_filters(body, user.user_id, needs.settings.limits.names):
+        await service.delete_idle(needs, item_filter)
     return Response()
 
 
 @routes.get("/history")
 async def get_history(request: Request, user: Caller, connection: Read) -> Response:
     """List the caller's prompts that have ended, the oldest first; without `max_items` the newest hundred."""
-    newest = _number(request, "max_items", history.SHORT)
-    offset = _number(request, "offset", 0)
-    items = await store.list_items(connection, user, statuses=TERMINAL, newest=newest if offset <= 0 else store.MOST)
+    newest = _query_number(request, "max_items", history.DEFAULT_LENGTH)
+    offset = _query_number(request, "offset", 0)
+    items = await store.list_items(
+        connection, user, statuses=TERMINAL, newest=newest if offset <= 0 else store.MAX_ROWS
+    )
     if offset > 0:
         items = items[offset : offset + newest]
-    return json_answer(await history.entries_of(connection, items))
+    return json_response(await history.entries_of(connection, items))
 
 
-def _number(request: Request, name: str, otherwise: int) -> int:
+def _query_number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name)
     if not text:
-        return otherwise
+        return default
     try:
-        value = int(text[:LONGEST_ID])
+        value = int(text[:MAX_ID_LENGTH])
     except ValueError as error:
-        raise Refused("not a whole number", name) from error
-    return otherwise if value < 0 else min(value, store.MOST)
+        raise RequestRejected("not a whole number", name) from error
+    return default if value < 0 else min(value, store.MAX_ROWS)
 
 
 @routes.get("/history/{prompt_id}")
 async def get_history_of(user: Caller, connection: Read, prompt_id: str) -> Response:
     """Tell of one prompt; empty while it has not ended, and when there is none."""
-    return json_answer(await history.entries(connection, user, prompt_ids=[prompt_id]))
+    return json_response(await history.entries(connection, user, prompt_ids=[prompt_id]))
 
 
 @routes.post("/history")
 async def post_history(request: Request, needs: Needs, user: Caller) -> Response:
     """Forget prompts that have ended: all, or those named. Their pictures stay."""
     body = await read_object(request)
-    for chosen in _chosen(body, user.user_id, needs.settings.limits.names):
-        await service.prune(needs, chosen)
+    for item_filter in _item_filters(body, user.user_id, needs.settings.limits.names):
+        await service.prune(needs, item_filter)
     return Response()
 
 
-def _chosen(body: Mapping[str, Any], user_id: str, most: int) -> Iterator[ItemFilter]:
+def _item_filters(body: Mapping[str, Any], user_id: str, limit: int) -> Iterator[ItemFilter]:
     """Yield what `clear` and `delete` mean."""
     ids = body.get("delete", [])
-    if not isinstance(ids, list) or len(ids) > most or not all(isinstance(one, str) for one in ids):
-        raise Refused(f"must be a list of at most {most} ids of prompts (setting limits.names)", "delete")
-    own = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
+    if not isinstance(ids, list) or len(ids) > limit or not all(isinstance(prompt_id, str) for prompt_id in ids):
+        raise RequestRejected(f"must be a list of at most {limit} ids of prompts (setting limits.names)", "delete")
+    owner_fields = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
     if body.get("clear"):
-        yield ItemFilter(**own)
+        yield ItemFilter(**owner_fields)
     elif ids:
-        yield ItemFilter(**own, batch_ids=ids)
+        yield ItemFilter(**owner_fields, batch_ids=ids)
 
 
 @routes.post("/interrupt")
 async def interrupt(request: Request, needs: Needs, user: Caller) -> Response:
     """Cancel the caller's prompt that is being run, or only the one that is named."""
-    wanted = (await read_object(request)).get("prompt_id")
-    prompt_ids = None if wanted is None else [str(wanted)]
+    prompt_id = (await read_object(request)).get("prompt_id")
+    prompt_ids = None if prompt_id is None else [str(prompt_id)]
     async with needs.database.read() as connection:
         running = await store.list_items(connection, user, statuses=("in_progress", "waiting"), prompt_ids=prompt_ids)
     for item in running:
@@ -240,21 +246,21 @@ async def interrupt(request: Request, needs: Needs, user: Caller) -> Response:
 @routes.get("/object_info")
 async def object_info(user: Caller, connection: Read) -> Response:
     """Describe the nodes that are translated, with the models that they may name."""
-    known = await catalog.read(connection, user)
-    return json_answer({name: kind.published(known) for name, kind in TYPES.items()})
+    model_catalog = await catalog.read(connection, user)
+    return json_response({name: kind.published(model_catalog) for name, kind in TYPES.items()})
 
 
 @routes.get("/object_info/{name}")
 async def object_info_of(user: Caller, connection: Read, name: str) -> Response:
     """Describe one node; empty when there is none of this name."""
     kind = TYPES.get(name)
-    return json_answer({name: kind.published(await catalog.read(connection, user))} if kind else {})
+    return json_response({name: kind.published(await catalog.read(connection, user))} if kind else {})
 
 
 @routes.get("/models")
 async def model_folders(_user: Caller) -> Response:
     """List the folders of models."""
-    return json_answer(list(FOLDERS))
+    return json_response(list(FOLDERS))
 
 
 @routes.get("/models/{folder}")
@@ -262,25 +268,25 @@ async def models_in(user: Caller, connection: Read, folder: str) -> Response:
     """List the models in a folder."""
     if folder not in FOLDERS:
         raise HTTPException(404, f"there is no folder {folder!r}")
-    return json_answer((await catalog.read(connection, user)).names(FOLDERS[folder]))
+    return json_response((await catalog.read(connection, user)).names(FOLDERS[folder]))
 
 
 @routes.get("/embeddings")
 async def list_embeddings(user: Caller, connection: Read) -> Response:
     """List the textual inversions, which prompts apply as `embedding:name`."""
-    return json_answer((await catalog.read(connection, user)).names("embeddings"))
+    return json_response((await catalog.read(connection, user)).names("embeddings"))
 
 
 @routes.get("/extensions")
 async def list_extensions(_user: Caller) -> Response:
     """List extensions of the page: there are none."""
-    return json_answer([])
+    return json_response([])
 
 
 @routes.get("/features")
 async def features(_user: Caller, needs: Needs) -> Response:
     """Tell what this server can do beside the usual."""
-    return json_answer(
+    return json_response(
         {"supports_preview_metadata": False, "max_upload_size": needs.settings.limits.image_file_mib * MIB}
     )
 
@@ -297,17 +303,17 @@ async def system_stats(needs: Needs, _user: Caller) -> Response:
         "os": platform.system().lower(),
         "ram_total": memory.total,
         "ram_free": memory.available,
-        "comfyui_version": COMFYUI,
+        "comfyui_version": COMFYUI_VERSION,
         "invokeclone_version": __version__,
         "python_version": sys.version,
         "pytorch_version": version("torch"),
         "embedded_python": False,
         "argv": [],
     }
-    return json_answer({"system": system, "devices": [device | sizes]})
+    return json_response({"system": system, "devices": [device | sizes]})
 
 
-class OnlyAdmins(Forbidden):
+class AdminRequired(Forbidden):
     """Only an admin may do this."""
 
 
@@ -315,7 +321,7 @@ class OnlyAdmins(Forbidden):
 async def free(user: Caller, workers: NeedsWorkers) -> Response:
     """Let the workers drop the models that they don't use at the moment."""
     if not user.is_admin:
-        raise OnlyAdmins("only an admin may have models dropped")
+        raise AdminRequired("only an admin may have models dropped")
     await caches.empty_caches(workers)
     return Response()
 
@@ -326,21 +332,22 @@ async def free(user: Caller, workers: NeedsWorkers) -> Response:
 @routes.get("/view")
 async def view(request: Request, needs: Needs, user: Caller) -> Response:
     """Send a picture: `preview=webp;90` packs it smaller, `channel` is rgba, rgb or a."""
-    asked = request.query_params
-    name = plain_name(asked.get("filename", ""))
+    query = request.query_params
+    name = strip_folder(query.get("filename", ""))
     if not name:
-        raise Refused("a picture must be named", "filename")
+        raise RequestRejected("a picture must be named", "filename")
     path = await _file(needs, name, user)
-    channel = asked.get("channel", "rgba")
-    preview, _, quality = asked.get("preview", "").partition(";")
+    channel = query.get("channel", "rgba")
+    preview, _, quality = query.get("preview", "").partition(";")
     if not preview and channel not in ("rgb", "a"):
         return FileResponse(path, media_type="image/png", filename=name, content_disposition_type="inline")
     format_: pictures.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
-    effort = min(max(int(quality), 1), 100) if quality.isascii() and quality.isdigit() and len(quality) < 4 else None  # noqa: PLR2004  (digits)
+    is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
+    quality_value = min(max(int(quality), 1), 100) if is_number else None
 
     def packed() -> bytes:
-        with open_own(path) as image:
-            return pictures.encoded(_channel(image, channel), format_, effort)
+        with open_stored_image(path) as image:
+            return pictures.encode(_channel(image, channel), format_, quality_value)
 
     data = await pictures.image_work(packed)
     return Response(data, media_type=pictures.MIME[format_])
@@ -348,14 +355,14 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
 
 async def _file(resources: Resources, name: str, user: User) -> Path:
     """Return where a picture lies; raises ImagesMoving, ImageNotYours, ImageNotFound."""
-    _check_at_rest(resources)
+    _check_not_moving(resources)
     path = await images.path(resources, name, user=user)
     if not await in_thread(path.is_file):
         raise ImageNotFound(name)
     return path
 
 
-def _check_at_rest(resources: Resources) -> None:
+def _check_not_moving(resources: Resources) -> None:
     if resources.maintenance:
         raise ImagesMoving
 
@@ -365,76 +372,76 @@ def _channel(image: Image.Image, channel: str) -> Image.Image:
         return image.convert("RGB")
     if channel != "a":
         return image
-    alone = Image.new("RGBA", image.size)
-    alone.putalpha(image.convert("RGBA").getchannel("A"))
-    return alone
+    alpha_image = Image.new("RGBA", image.size)
+    alpha_image.putalpha(image.convert("RGBA").getchannel("A"))
+    return alpha_image
 
 
 @routes.post("/upload/image")
 async def upload_image(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a picture for workflows to load; its name is chosen here."""
-    _check_at_rest(needs)
+    _check_not_moving(needs)
     async with request.form(max_files=1, max_fields=20) as form:
-        image = await _uploaded(needs, form)
-    return _kept(await pictures.keep(needs, image, user))
+        image = await _read_upload(needs, form)
+    return _upload_response(await pictures.save_intermediate(needs, image, user))
 
 
 @routes.post("/upload/mask")
 async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
     async with request.form(max_files=1, max_fields=20) as form:
-        mask = await _uploaded(needs, form)
-        original = _original(form, needs.settings.limits)
+        mask = await _read_upload(needs, form)
+        original = _original_name(form, needs.settings.limits)
     path = await _file(needs, original, user)
 
     def masked() -> Image.Image:
-        with open_own(path) as image:
+        with open_stored_image(path) as image:
             alpha = mask.convert("RGBA").getchannel("A").resize(image.size)
-            made = image.convert("RGBA")
-        made.putalpha(alpha)
-        return made
+            result = image.convert("RGBA")
+        result.putalpha(alpha)
+        return result
 
-    return _kept(await pictures.keep(needs, await pictures.image_work(masked), user))
+    return _upload_response(await pictures.save_intermediate(needs, await pictures.image_work(masked), user))
 
 
-async def _uploaded(resources: Resources, form: FormData) -> Image.Image:
+async def _read_upload(resources: Resources, form: FormData) -> Image.Image:
     """Return the picture of a form, as RGB or RGBA."""
     file = form.get("image")
     if not isinstance(file, UploadFile):
-        raise Refused("a file is missing", "image")
-    image = await pictures.opened(resources, await file.read(), "image")
+        raise RequestRejected("a file is missing", "image")
+    image = await pictures.decode_image(resources, await file.read(), "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return await pictures.image_work(lambda: image.convert(mode))
 
 
-def _original(form: FormData, limits: Limits) -> str:
+def _original_name(form: FormData, limits: Limits) -> str:
     try:
-        told = decode_text(str(form.get("original_ref", "")), limits)
+        reference = decode_text(str(form.get("original_ref", "")), limits)
     except json.JSONDecodeError as error:
-        raise Refused("not valid JSON", "original_ref") from error
-    name = told.get("filename") if isinstance(told, dict) else None
+        raise RequestRejected("not valid JSON", "original_ref") from error
+    name = reference.get("filename") if isinstance(reference, dict) else None
     if not isinstance(name, str) or not name:
-        raise Refused("must name a picture as `filename`", "original_ref")
-    return plain_name(name)
+        raise RequestRejected("must name a picture as `filename`", "original_ref")
+    return strip_folder(name)
 
 
-def _kept(name: str) -> Response:
-    return json_answer({"name": name, "subfolder": "", "type": "input"})
+def _upload_response(name: str) -> Response:
+    return json_response({"name": name, "subfolder": "", "type": "input"})
 
 
 # The socket
 
 
 @routes.websocket("/ws")
-async def socket(websocket: WebSocket, needs: Needs, found: Identified) -> None:
+async def socket(websocket: WebSocket, needs: Needs, identity: Identity) -> None:
     """Tell a client how its prompts go."""
-    client_id = websocket.query_params.get("clientId", "")[:LONGEST_ID] or uuid.uuid4().hex
+    client_id = websocket.query_params.get("clientId", "")[:MAX_ID_LENGTH] or uuid.uuid4().hex
 
     async def still_may() -> object:
-        return await caller(websocket, needs, await identified(websocket))
+        return await caller(websocket, needs, await identify(websocket))
 
     try:
-        user = await caller(websocket, needs, found)
+        user = await caller(websocket, needs, identity)
         await clients_of(websocket).serve(websocket, user, client_id, still_may)
     except InvokeCloneError as error:
         await websocket.send_denial_response(render(problem_of(error)))

@@ -14,7 +14,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
-from invokeclone.models.records.matching import named
+from invokeclone.models.records.matching import find_by_name
 from invokeclone.queue import generation
 from invokeclone.tables import images
 from invokeclone.users.current import User
@@ -34,7 +34,7 @@ FOLDERS = {
     "embeddings": "embeddings",
 }
 """ComfyUI's model folders, and the list that holds what is in each."""
-RECENT = 100
+MAX_RECENT_IMAGES = 100
 """How many of the user's pictures are offered to choose from; others may be named too."""
 
 
@@ -62,17 +62,17 @@ class Catalog:
     recent: Sequence[str] = ()
     pictures: Mapping[str, LoadableImage] = field(default_factory=dict)
 
-    def names(self, listed: str) -> list[str]:
+    def names(self, list_name: str) -> list[str]:
         """Return the names in a list. Upscalers cannot be used yet, so theirs is empty."""
-        if listed == "images":
+        if list_name == "images":
             return list(self.recent)
-        return _unique([config.name for config in self._models(listed)])
+        return _unique([config.name for config in self._models(list_name)])
 
-    def model(self, listed: str, name: str) -> ModelConfig | None:
+    def model(self, list_name: str, name: str) -> ModelConfig | None:
         """Return the model of a list that a name means."""
-        return named(self._models(listed), name)
+        return find_by_name(self._models(list_name), name)
 
-    def _models(self, listed: str) -> Sequence[ModelConfig]:
+    def _models(self, list_name: str) -> Sequence[ModelConfig]:
         lists: dict[str, Sequence[ModelConfig]] = {
             "checkpoints": self.mains,
             "vae": [*self.vaes, *self.mains],
@@ -82,25 +82,27 @@ class Catalog:
             "clip_vision": self.image_encoders,
             "embeddings": self.embeddings,
         }
-        return lists.get(listed, ())
+        return lists.get(list_name, ())
 
 
 def _unique(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = ()) -> Catalog:
+async def read(connection: AsyncConnection, user: User, image_names: Sequence[str] = ()) -> Catalog:
     """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
     bases = list(recipes())
 
     async def usable(*types: ModelType) -> list[ModelConfig]:
-        return [config for one in types for config in await models.search(connection, type=one, bases=bases)]
+        return [
+            config for model_type in types for config in await models.search(connection, type=model_type, bases=bases)
+        ]
 
     newest = (
         select(images.c.image_name)
         .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
         .order_by(images.c.image_id.desc())
-        .limit(RECENT)
+        .limit(MAX_RECENT_IMAGES)
     )
     return Catalog(
         await generation.generation_models(connection, refiners=True),
@@ -111,13 +113,13 @@ async def read(connection: AsyncConnection, user: User, wanted: Sequence[str] = 
         await usable(*generation.IP_ADAPTERS.types),
         await models.search(connection, type=ModelType.CLIPVision),
         list(await connection.scalars(newest)),
-        await _pictures(connection, user, list(dict.fromkeys(wanted))),
+        await _loadable_images(connection, user, list(dict.fromkeys(image_names))),
     )
 
 
-async def _pictures(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, LoadableImage]:
+async def _loadable_images(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, LoadableImage]:
     if not names:
         return {}
     allowed = await access.readable(connection, user, access.IMAGES, names)
-    found = select(images.c.image_name, images.c.width, images.c.height).where(images.c.image_name.in_(allowed.names))
-    return {row.image_name: LoadableImage(row.width, row.height) for row in await connection.execute(found)}
+    query = select(images.c.image_name, images.c.width, images.c.height).where(images.c.image_name.in_(allowed.names))
+    return {row.image_name: LoadableImage(row.width, row.height) for row in await connection.execute(query)}

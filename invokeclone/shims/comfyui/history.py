@@ -16,13 +16,13 @@ from invokeclone.shims.comfyui import record, store
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.users.current import User
 
-SHORT = 100
+DEFAULT_LENGTH = 100
 """Prompts in a history whose length the client leaves open: many clients ask for all of it several times a second."""
-REMEMBERED = 128
+MAX_CACHED_ENTRIES = 128
 """Entries; each holds a workflow of at most some megabytes, mostly of some kilobytes."""
 Message = tuple[str, dict[str, Any]]
 
-_remembered: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
+_cached_entries: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 """Entries of prompts that have ended, which change no more, by item and session."""
 
 
@@ -35,7 +35,7 @@ class FailedNode:
 
 
 async def entries(
-    connection: AsyncConnection, user: User, *, prompt_ids: Sequence[str] | None = None, newest: int = SHORT
+    connection: AsyncConnection, user: User, *, prompt_ids: Sequence[str] | None = None, newest: int = DEFAULT_LENGTH
 ) -> dict[str, dict[str, Any]]:
     """Return the entries of prompts that have ended, by id, the oldest first."""
     items = await store.list_items(connection, user, statuses=TERMINAL, prompt_ids=prompt_ids, newest=newest)
@@ -44,50 +44,52 @@ async def entries(
 
 async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
     """Return the entries of items that have ended; those without a workflow of ComfyUI's are left out."""
-    found = {_key(item): _remembered[_key(item)] for item in items if _key(item) in _remembered}
-    unknown = [item for item in items if _key(item) not in found]
-    if unknown:
-        texts = await store.sessions(connection, [item.item_id for item in unknown])
-        made = await in_thread(lambda: {_key(item): _made(item, texts.get(item.item_id)) for item in unknown})
-        new = {key: entry for key, entry in made.items() if entry is not None}
-        _remember(new)
-        found |= new
-    return {item.batch_id: found[_key(item)] for item in items if _key(item) in found}
+    entries_by_key = {_key(item): _cached_entries[_key(item)] for item in items if _key(item) in _cached_entries}
+    uncached = [item for item in items if _key(item) not in entries_by_key]
+    if uncached:
+        texts = await store.sessions(connection, [item.item_id for item in uncached])
+        built_entries = await in_thread(
+            lambda: {_key(item): _build_entry(item, texts.get(item.item_id)) for item in uncached}
+        )
+        new_entries = {key: entry for key, entry in built_entries.items() if entry is not None}
+        _cache(new_entries)
+        entries_by_key |= new_entries
+    return {item.batch_id: entries_by_key[_key(item)] for item in items if _key(item) in entries_by_key}
 
 
 def _key(item: Item) -> tuple[int, str]:
     return item.item_id, item.session_id
 
 
-def _remember(made: Mapping[tuple[int, str], dict[str, Any]]) -> None:
+def _cache(new_entries: Mapping[tuple[int, str], dict[str, Any]]) -> None:
     """Keep the newest of many."""
-    _remembered.update(made)
-    while len(_remembered) > REMEMBERED:
-        _remembered.popitem(last=False)
+    _cached_entries.update(new_entries)
+    while len(_cached_entries) > MAX_CACHED_ENTRIES:
+        _cached_entries.popitem(last=False)
 
 
-def _made(item: Item, text: str | None) -> dict[str, Any] | None:
+def _build_entry(item: Item, text: str | None) -> dict[str, Any] | None:
     """Return the entry of an item; its session may be some megabytes of JSON."""
     if text is None:
         return None
     session = orjson.loads(text)
-    kept = record.of_session(session)
-    return None if kept is None else _entry(item, kept, session)
+    prompt_record = record.of_session(session)
+    return None if prompt_record is None else _entry(item, prompt_record, session)
 
 
-def _entry(item: Item, kept: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
-    outputs = _outputs(kept, session)
+def _entry(item: Item, prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
+    outputs = _outputs(prompt_record, session)
     messages: list[Message] = []
     if item.started_at:
-        messages += started(item.batch_id, milliseconds(item.started_at))
-    messages.append(ended(item, kept, _failure(kept, session)))
-    done = item.status == "completed"
+        messages += start_messages(item.batch_id, milliseconds(item.started_at))
+    messages.append(end_message(item, prompt_record, _failure(prompt_record, session)))
+    succeeded = item.status == "completed"
     return {
-        "prompt": listed(item, kept),
+        "prompt": queue_entry(item, prompt_record),
         "outputs": outputs,
         "status": {
-            "status_str": "success" if done else "error",
-            "completed": done,
+            "status_str": "success" if succeeded else "error",
+            "completed": succeeded,
             "messages": [list(message) for message in messages],
         },
         "meta": {
@@ -97,61 +99,63 @@ def _entry(item: Item, kept: PromptRecord, session: Mapping[str, Any]) -> dict[s
     }
 
 
-def _outputs(kept: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
+def _outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the pictures by output node, in their order."""
-    found: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for made, result in session["results"].items():
-        ours = session["prepared_source_mapping"].get(made, made)
-        node_id = record.comfy_id(kept.ids, ours)
-        if node_id is not None and record.is_saved(ours) and "image" in result:
-            picture = picture_of(kept, node_id, result["image"]["image_name"])
-            found.setdefault(node_id, []).append((record.number(ours), picture))
+    images_by_node: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    for prepared_id, result in session["results"].items():
+        source_id = session["prepared_source_mapping"].get(prepared_id, prepared_id)
+        node_id = record.comfy_id(prompt_record.ids, source_id)
+        if node_id is not None and record.is_saved(source_id) and "image" in result:
+            image = image_reference(prompt_record, node_id, result["image"]["image_name"])
+            images_by_node.setdefault(node_id, []).append((record.image_index(source_id), image))
     return {
-        node_id: {"images": [picture for _, picture in sorted(found[node_id], key=lambda pair: pair[0])]}
-        for node_id in kept.outputs
-        if node_id in found
+        node_id: {"images": [image for _, image in sorted(images_by_node[node_id], key=lambda pair: pair[0])]}
+        for node_id in prompt_record.outputs
+        if node_id in images_by_node
     }
 
 
-def picture_of(kept: PromptRecord, node_id: str, name: str) -> dict[str, str]:
+def image_reference(prompt_record: PromptRecord, node_id: str, name: str) -> dict[str, str]:
     """Return how a picture is named to clients."""
-    kind = "temp" if kept.class_of(node_id) == "PreviewImage" else "output"
+    kind = "temp" if prompt_record.class_of(node_id) == "PreviewImage" else "output"
     return {"filename": name, "subfolder": "", "type": kind}
 
 
-def _failure(kept: PromptRecord, session: Mapping[str, Any]) -> FailedNode:
+def _failure(prompt_record: PromptRecord, session: Mapping[str, Any]) -> FailedNode:
     sources = session["prepared_source_mapping"]
-    failed = next((sources.get(made, made) for made in session["errors"]), None)
-    ran = [record.comfy_id(kept.ids, sources.get(made, made)) for made in session["results"]]
+    failed = next((sources.get(prepared_id, prepared_id) for prepared_id in session["errors"]), None)
+    executed_ids = [
+        record.comfy_id(prompt_record.ids, sources.get(prepared_id, prepared_id)) for prepared_id in session["results"]
+    ]
     return FailedNode(
-        record.comfy_id(kept.ids, failed) if failed else None,
-        list(dict.fromkeys(node_id for node_id in ran if node_id is not None)),
+        record.comfy_id(prompt_record.ids, failed) if failed else None,
+        list(dict.fromkeys(node_id for node_id in executed_ids if node_id is not None)),
     )
 
 
 # Messages: the same in the history and on the socket
 
 
-def started(prompt_id: str, at: int) -> list[Message]:
+def start_messages(prompt_id: str, timestamp_ms: int) -> list[Message]:
     """Return what is told when a prompt begins."""
     return [
-        ("execution_start", {"prompt_id": prompt_id, "timestamp": at}),
-        ("execution_cached", {"nodes": [], "prompt_id": prompt_id, "timestamp": at}),
+        ("execution_start", {"prompt_id": prompt_id, "timestamp": timestamp_ms}),
+        ("execution_cached", {"nodes": [], "prompt_id": prompt_id, "timestamp": timestamp_ms}),
     ]
 
 
-def ended(item: Item, kept: PromptRecord, failure: FailedNode) -> Message:
+def end_message(item: Item, prompt_record: PromptRecord, failure: FailedNode) -> Message:
     """Return what is told when a prompt has ended."""
-    at = milliseconds(item.completed_at or item.updated_at)
+    timestamp_ms = milliseconds(item.completed_at or item.updated_at)
     if item.status == "completed":
-        return "execution_success", {"prompt_id": item.batch_id, "timestamp": at}
+        return "execution_success", {"prompt_id": item.batch_id, "timestamp": timestamp_ms}
     node_id = failure.node_id
     common = {
         "prompt_id": item.batch_id,
         "node_id": node_id,
-        "node_type": kept.class_of(node_id) if node_id else None,
+        "node_type": prompt_record.class_of(node_id) if node_id else None,
         "executed": list(failure.executed),
-        "timestamp": at,
+        "timestamp": timestamp_ms,
     }
     if item.status == "canceled":
         return "execution_interrupted", common
@@ -172,19 +176,19 @@ def milliseconds(time: str) -> int:
 # The queue
 
 
-def listed(item: Item, kept: PromptRecord) -> list[Any]:
+def queue_entry(item: Item, prompt_record: PromptRecord) -> list[Any]:
     """Return a prompt as ComfyUI lists it: number, id, workflow, what came with it, output nodes."""
-    extra = kept.extra_data | ({"client_id": kept.client_id} if kept.client_id else {})
-    return [item.item_id, item.batch_id, kept.prompt, extra, kept.outputs]
+    extra = prompt_record.extra_data | ({"client_id": prompt_record.client_id} if prompt_record.client_id else {})
+    return [item.item_id, item.batch_id, prompt_record.prompt, extra, prompt_record.outputs]
 
 
 async def queue(connection: AsyncConnection, user: User) -> dict[str, list[Any]]:
     """Return the user's prompts that run, and those that wait."""
     items = await store.list_items(connection, user, statuses=ACTIVE)
-    known = await store.records(connection, [item.item_id for item in items])
-    told: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
+    records_by_item = await store.records(connection, [item.item_id for item in items])
+    lists: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
     for item in items:
-        if kept := known.get(item.item_id):
-            side = "queue_pending" if item.status == "pending" else "queue_running"
-            told[side].append(listed(item, kept))
-    return told
+        if prompt_record := records_by_item.get(item.item_id):
+            list_name = "queue_pending" if item.status == "pending" else "queue_running"
+            lists[list_name].append(queue_entry(item, prompt_record))
+    return lists

@@ -13,8 +13,8 @@ from invokeclone.graph.prompts import PromptSegment
 
 STEP = 1.1
 """What a pair of brackets without a number multiplies by."""
-MOST = 10.0
-DEEPEST = 32
+MAX_WEIGHT = 10.0
+MAX_DEPTH = 32
 """Brackets within brackets; those that are deeper mean themselves."""
 _PARTS = re.compile(r"\\.|[()]|[^\\()]+|\\", re.DOTALL)
 _ESCAPED = frozenset({r"\(", r"\)", "\\\\"})
@@ -34,40 +34,40 @@ class _Part:
 def parse(prompt: str) -> list[PromptSegment]:
     """Return the pieces of a prompt, neighbours of different weight."""
     parts: list[_Part] = []
-    opened: list[int] = []
+    open_brackets: list[int] = []
     for text in _PARTS.findall(prompt):
-        if text == "(" and len(opened) < DEEPEST:
-            opened.append(len(parts))
+        if text == "(" and len(open_brackets) < MAX_DEPTH:
+            open_brackets.append(len(parts))
             parts.append(_Part(text))
-        elif text == ")" and opened:
-            _close(parts, opened.pop())
+        elif text == ")" and open_brackets:
+            _close(parts, open_brackets.pop())
         else:
             parts.append(_Part(text[1:] if text in _ESCAPED else text))
-    return _merged(parts)
+    return _merge_parts(parts)
 
 
 def _close(parts: list[_Part], start: int) -> None:
     """Weigh what stands since the opening bracket, which is taken away."""
     parts[start].text = ""
-    factor, is_stated = STEP, False
+    factor, is_explicit = STEP, False
     last = parts[-1]
     if number := _NUMBER.search(last.text):
         last.text = last.text[: number.start()]
-        factor, is_stated = float(number[1]), True
+        factor, is_explicit = float(number[1]), True
     for part in parts[start:]:
         if not part.is_stated:
             part.weight *= factor
-            part.is_stated = is_stated
+            part.is_stated = is_explicit
 
 
-def _merged(parts: list[_Part]) -> list[PromptSegment]:
+def _merge_parts(parts: list[_Part]) -> list[PromptSegment]:
     """Join neighbours of one weight, and leave out what is empty."""
-    filled = [part for part in parts if part.text]
+    nonempty = [part for part in parts if part.text]
     return [
         PromptSegment("".join(part.text for part in group), weight)
-        for weight, group in itertools.groupby(filled, key=lambda part: round(_sensible(part.weight), 6))
+        for weight, group in itertools.groupby(nonempty, key=lambda part: round(_clamp_weight(part.weight), 6))
     ]
 
 
-def _sensible(weight: float) -> float:
-    return min(max(weight, 0.0), MOST) if math.isfinite(weight) else 1.0
+def _clamp_weight(weight: float) -> float:
+    return min(max(weight, 0.0), MAX_WEIGHT) if math.isfinite(weight) else 1.0

@@ -13,11 +13,11 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.graph.builder import GraphBuilder
-from invokeclone.shims.comfyui.nodes.images import SAVED
+from invokeclone.shims.comfyui.nodes.images import SAVE_ROLE
 from invokeclone.shims.comfyui.vocabulary import PREFIX
 
 NODE = f"{PREFIX}workflow"
-_OURS = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
+_GRAPH_ID = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,13 @@ class PromptRecord:
     def read(cls, text: str) -> Self | None:
         """Return what was kept; None for a text of somebody else's, as any client may give any name to a node."""
         try:
-            kept = TypeAdapter(cls).validate_json(text, strict=True)
+            prompt_record = TypeAdapter(cls).validate_json(text, strict=True)
         except ValidationError:
             return None
-        known = all(isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in kept.prompt.values())
-        return kept if known else None
+        is_valid = all(
+            isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in prompt_record.prompt.values()
+        )
+        return prompt_record if is_valid else None
 
     @property
     def ids(self) -> list[str]:
@@ -50,9 +52,9 @@ class PromptRecord:
         return str(self.prompt[node_id]["class_type"])
 
 
-def put(builder: GraphBuilder, kept: PromptRecord) -> None:
+def add_to_graph(builder: GraphBuilder, prompt_record: PromptRecord) -> None:
     """Keep the workflow in a graph."""
-    builder.node(NODE, "string", value=orjson.dumps(asdict(kept)).decode())
+    builder.node(NODE, "string", value=orjson.dumps(asdict(prompt_record)).decode())
 
 
 def of_session(session: Mapping[str, Any]) -> PromptRecord | None:
@@ -61,19 +63,19 @@ def of_session(session: Mapping[str, Any]) -> PromptRecord | None:
     return PromptRecord.read(str(node.get("value"))) if node else None
 
 
-def comfy_id(ids: list[str], ours: str) -> str | None:
+def comfy_id(ids: list[str], graph_id: str) -> str | None:
     """Return the id in the workflow of a node of ours; None when it stands for none."""
-    found = _OURS.fullmatch(ours)
-    return ids[int(found[1])] if found and int(found[1]) < len(ids) else None
+    match = _GRAPH_ID.fullmatch(graph_id)
+    return ids[int(match[1])] if match and int(match[1]) < len(ids) else None
 
 
-def is_saved(ours: str) -> bool:
+def is_saved(graph_id: str) -> bool:
     """Whether the picture of a node of ours is one of an output node's."""
-    found = _OURS.fullmatch(ours)
-    return found is not None and found[2] == SAVED
+    match = _GRAPH_ID.fullmatch(graph_id)
+    return match is not None and match[2] == SAVE_ROLE
 
 
-def number(ours: str) -> int:
+def image_index(graph_id: str) -> int:
     """Return which of an output node's pictures it is."""
-    found = _OURS.fullmatch(ours)
-    return int(found[3] or 0) if found else 0
+    match = _GRAPH_ID.fullmatch(graph_id)
+    return int(match[3] or 0) if match else 0

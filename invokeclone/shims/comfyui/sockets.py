@@ -37,17 +37,17 @@ from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import User
 
-CHECK_S = 30.0
+ACCESS_CHECK_INTERVAL_S = 30.0
 """How often it is looked whether those who listen still may."""
 BACKLOG = 2_000
 """Frames that wait for a client from which on it is left."""
 BACKLOG_OF_STEPS = 32
 """Frames that wait from which on steps and previews are left out."""
-LATE = 16
+MAX_RECENTLY_ENDED = 16
 """Prompts that are looked at when a client comes, for those that ended without it."""
-KEPT_IDS = 1_024
+MAX_CLOSED_IDS = 1_024
 """Prompts whose end was told, by id alone."""
-KEPT_PROMPTS = 64
+MAX_MISSED_PROMPTS = 64
 """Prompts that were deleted while their client was away, with what is known of them."""
 JPEG, PNG = 1, 2
 """Kinds of pictures in a frame."""
@@ -78,15 +78,15 @@ class Socket:
 
     def tell(self, kind: str, data: Mapping[str, Any]) -> None:
         """Offer a message."""
-        self.offer(_text(kind, data))
+        self.offer(_encode_message(kind, data))
 
 
-def _text(kind: str, data: Mapping[str, Any]) -> str:
+def _encode_message(kind: str, data: Mapping[str, Any]) -> str:
     return orjson.dumps({"type": kind, "data": data}).decode()
 
 
 @dataclass
-class Open:
+class OpenPrompt:
     """A prompt that has not ended, as far as is known."""
 
     prompt_id: str
@@ -104,10 +104,10 @@ class Open:
     """The output nodes whose pictures the client has been told of."""
 
 
-class PromptWatcher:
+class PromptObserver:
     """Follows the batch of a prompt for its client."""
 
-    def __init__(self, clients: "Clients", prompt: Open) -> None:
+    def __init__(self, clients: "Clients", prompt: OpenPrompt) -> None:
         self._clients = clients
         self._prompt = prompt
 
@@ -127,9 +127,9 @@ class Clients:
         self._resources = resources
         self._follower = follower
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
-        self._open: dict[str, Open] = {}
+        self._open: dict[str, OpenPrompt] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
-        self._missed: OrderedDict[str, Open] = OrderedDict()
+        self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was away."""
         self._remaining: dict[str, int] = {}
         follower.add_audience(self)
@@ -139,9 +139,9 @@ class Clients:
         """Whether any client has a connection."""
         return bool(self._sockets)
 
-    def _follow(self, prompt: Open) -> None:
+    def _follow(self, prompt: OpenPrompt) -> None:
         self._open[prompt.prompt_id] = prompt
-        self._follower.follow(prompt.prompt_id, PromptWatcher(self, prompt))
+        self._follower.follow(prompt.prompt_id, PromptObserver(self, prompt))
 
     @property
     def connected(self) -> int:
@@ -150,12 +150,12 @@ class Clients:
 
     # Prompts
 
-    def expect(self, prompt_id: str, user: User, kept: PromptRecord, ours: list[str]) -> None:
+    def expect(self, prompt_id: str, user: User, prompt_record: PromptRecord, graph_ids: list[str]) -> None:
         """Follow a prompt that is about to be enqueued; `ours` are the ids of its nodes in our graph."""
-        if kept.client_id is not None:
-            saved = Counter(record.comfy_id(kept.ids, node) for node in ours if record.is_saved(node))
-            expected = {node_id: count for node_id, count in saved.items() if node_id is not None}
-            self._follow(Open(prompt_id, user.user_id, kept.client_id, kept, expected))
+        if prompt_record.client_id is not None:
+            counts = Counter(record.comfy_id(prompt_record.ids, node) for node in graph_ids if record.is_saved(node))
+            image_counts = {node_id: count for node_id, count in counts.items() if node_id is not None}
+            self._follow(OpenPrompt(prompt_id, user.user_id, prompt_record.client_id, prompt_record, image_counts))
 
     def enqueued(self, prompt_id: str) -> None:
         """Note that a prompt is in the queue: from now on it has ended when it has no row."""
@@ -173,7 +173,7 @@ class Clients:
 
     # Events
 
-    def take(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
+    def take(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
         """Send the frames of an event of a prompt's item."""
         if issubclass(kind, InvocationEvent):
             self._begin(prompt)
@@ -181,51 +181,58 @@ class Clients:
         elif payload.get("status") == "in_progress":
             self._begin(prompt)
 
-    def _begin(self, prompt: Open) -> None:
+    def _begin(self, prompt: OpenPrompt) -> None:
         if not prompt.begun:
             prompt.begun = True
-            for message in history.started(prompt.prompt_id, timestamp()):
+            for message in history.start_messages(prompt.prompt_id, timestamp()):
                 self._tell(prompt, *message)
 
-    def _report(self, prompt: Open, kind: type[Event], payload: dict[str, Any]) -> None:
-        ours = payload["invocation_source_id"]
-        node_id = record.comfy_id(prompt.kept.ids, ours)
+    def _report(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
+        graph_id = payload["invocation_source_id"]
+        node_id = record.comfy_id(prompt.kept.ids, graph_id)
         if node_id is None:
             return
         if issubclass(kind, InvocationStartedEvent) and node_id != prompt.current:
             prompt.current = node_id
-            self._tell(prompt, "executing", _executing(prompt, node_id))
+            self._tell(prompt, "executing", _executing_data(prompt, node_id))
         elif issubclass(kind, InvocationProgressEvent):
             self._step(prompt, node_id, payload)
-        elif issubclass(kind, InvocationCompleteEvent) and record.is_saved(ours):
-            pictures = prompt.pictures[node_id]
-            pictures[record.number(ours)] = payload["result"]["image"]["image_name"]
-            if len(pictures) == prompt.expected.get(node_id):
-                images = [history.picture_of(prompt.kept, node_id, pictures[number]) for number in sorted(pictures)]
+        elif issubclass(kind, InvocationCompleteEvent) and record.is_saved(graph_id):
+            node_images = prompt.pictures[node_id]
+            node_images[record.image_index(graph_id)] = payload["result"]["image"]["image_name"]
+            if len(node_images) == prompt.expected.get(node_id):
+                images = [
+                    history.image_reference(prompt.kept, node_id, node_images[number]) for number in sorted(node_images)
+                ]
                 self._executed(prompt, node_id, {"images": images})
 
-    def _step(self, prompt: Open, node_id: str, payload: dict[str, Any]) -> None:
-        share = payload.get("percentage")
-        if share is not None:
-            most = payload["invocation"].get("steps") or 100
-            data = {"value": round(share * most), "max": most, "prompt_id": prompt.prompt_id, "node": node_id}
-            self._offer(prompt, _text("progress", data), is_step=True)
+    def _step(self, prompt: OpenPrompt, node_id: str, payload: dict[str, Any]) -> None:
+        fraction = payload.get("percentage")
+        if fraction is not None:
+            total_steps = payload["invocation"].get("steps") or 100
+            data = {
+                "value": round(fraction * total_steps),
+                "max": total_steps,
+                "prompt_id": prompt.prompt_id,
+                "node": node_id,
+            }
+            self._offer(prompt, _encode_message("progress", data), is_step=True)
         if image := payload.get("image"):
-            kind, _, packed = image["dataURL"].partition(";base64,")
+            kind, _, base64_data = image["dataURL"].partition(";base64,")
             head = struct.pack(">II", PREVIEW, PNG if kind.endswith("png") else JPEG)
-            self._offer(prompt, head + base64.b64decode(packed), is_step=True)
+            self._offer(prompt, head + base64.b64decode(base64_data), is_step=True)
 
-    def _executed(self, prompt: Open, node_id: str, output: Mapping[str, Any]) -> None:
+    def _executed(self, prompt: OpenPrompt, node_id: str, output: Mapping[str, Any]) -> None:
         prompt.shown.add(node_id)
         ids = {"node": node_id, "display_node": node_id, "prompt_id": prompt.prompt_id}
         self._tell(prompt, "executed", {**ids, "output": output})
 
     # Frames
 
-    def _tell(self, prompt: Open, kind: str, data: Mapping[str, Any]) -> None:
-        self._offer(prompt, _text(kind, data))
+    def _tell(self, prompt: OpenPrompt, kind: str, data: Mapping[str, Any]) -> None:
+        self._offer(prompt, _encode_message(kind, data))
 
-    def _offer(self, prompt: Open, frame: Frame, *, is_step: bool = False) -> None:
+    def _offer(self, prompt: OpenPrompt, frame: Frame, *, is_step: bool = False) -> None:
         for socket in self._of(prompt.user_id, prompt.client_id):
             socket.offer(frame, is_step=is_step)
 
@@ -234,7 +241,7 @@ class Clients:
 
     # The rows
 
-    async def settle(self, connection: AsyncConnection, prompt: Open, item: Item | None) -> None:
+    async def settle(self, connection: AsyncConnection, prompt: OpenPrompt, item: Item | None) -> None:
         """Close a prompt that has ended or is gone."""
         if not prompt.enqueued:
             return
@@ -245,7 +252,7 @@ class Clients:
             if prompt.prompt_id in entries:
                 self._end(prompt, item, entries[prompt.prompt_id])
 
-    def _gone(self, prompt: Open) -> None:
+    def _gone(self, prompt: OpenPrompt) -> None:
         """Close a prompt that was deleted."""
         node = prompt.current
         data: dict[str, Any] = {
@@ -258,9 +265,9 @@ class Clients:
         self._tell(prompt, "execution_interrupted", data)
         self._close(prompt)
         if prompt.prompt_id not in self._closed:
-            _remember(self._missed, prompt.prompt_id, prompt, KEPT_PROMPTS)
+            _add_bounded(self._missed, prompt.prompt_id, prompt, MAX_MISSED_PROMPTS)
 
-    def _end(self, prompt: Open, item: Item, entry: Mapping[str, Any]) -> None:
+    def _end(self, prompt: OpenPrompt, item: Item, entry: Mapping[str, Any]) -> None:
         if item.started_at:
             self._begin(prompt)
         for node_id, output in entry["outputs"].items():
@@ -269,12 +276,12 @@ class Clients:
         self._tell(prompt, *entry["status"]["messages"][-1])
         self._close(prompt)
 
-    def _close(self, prompt: Open) -> None:
+    def _close(self, prompt: OpenPrompt) -> None:
         """Tell that a prompt has ended: what clients wait for."""
         self._unfollow(prompt.prompt_id)
-        self._tell(prompt, "executing", _executing(prompt, None))
+        self._tell(prompt, "executing", _executing_data(prompt, None))
         if self._of(prompt.user_id, prompt.client_id):
-            _remember(self._closed, prompt.prompt_id, None, KEPT_IDS)
+            _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
 
     async def look(self, connection: AsyncConnection) -> None:
         """Tell all who listen how many of their prompts wait, where the number has changed."""
@@ -289,20 +296,20 @@ class Clients:
     # Connections
 
     async def serve(
-        self, websocket: WebSocket, user: User, client_id: str, still_may: Callable[[], Awaitable[object]]
+        self, websocket: WebSocket, user: User, client_id: str, check_access: Callable[[], Awaitable[object]]
     ) -> None:
         """Accept a connection and serve it to its end. Raises TooManySockets before that.
 
         `still_may` raises an InvokeCloneError when the client may no longer listen.
         """
-        most = self._resources.settings.limits.comfyui_sockets
-        if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= most:
-            raise TooManySockets(f"you have {most} connections open already (setting limits.comfyui_sockets)")
+        limit = self._resources.settings.limits.comfyui_sockets
+        if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= limit:
+            raise TooManySockets(f"you have {limit} connections open already (setting limits.comfyui_sockets)")
         await websocket.accept()
         socket = Socket()
-        work = [
-            asyncio.create_task(_sending(websocket, socket)),
-            asyncio.create_task(_checking(websocket, still_may)),
+        tasks = [
+            asyncio.create_task(_send_frames(websocket, socket)),
+            asyncio.create_task(_check_access(websocket, check_access)),
         ]
         try:
             await self._greet(socket, user, client_id)
@@ -310,9 +317,9 @@ class Clients:
                 pass
         finally:
             self._leave(socket, user, client_id)
-            for task in work:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _greet(self, socket: Socket, user: User, client_id: str) -> None:
         """Tell a new client of the queue, and of prompts of its own that run or have ended without it."""
@@ -323,26 +330,26 @@ class Clients:
         self._remaining.setdefault(user.user_id, remaining)
         async with self._resources.database.read() as connection:
             active = await store.list_items(connection, user, statuses=ACTIVE)
-            ended = await store.list_items(connection, user, statuses=TERMINAL, newest=LATE)
-            items = [item for item in (*active, *ended) if item.batch_id not in self._closed]
-            kept = await store.records(connection, [item.item_id for item in items])
+            terminal = await store.list_items(connection, user, statuses=TERMINAL, newest=MAX_RECENTLY_ENDED)
+            items = [item for item in (*active, *terminal) if item.batch_id not in self._closed]
+            records = await store.records(connection, [item.item_id for item in items])
         for item in items:
-            if item.item_id in kept:
-                self._pick_up(socket, item, kept[item.item_id], client_id)
+            if item.item_id in records:
+                self._pick_up(socket, item, records[item.item_id], client_id)
         for prompt in [*self._missed.values()]:
             if (prompt.user_id, prompt.client_id) == (user.user_id, client_id):
                 self._follow(self._missed.pop(prompt.prompt_id))
         self._follower.look_soon()
 
-    def _pick_up(self, socket: Socket, item: Item, kept: PromptRecord, client_id: str) -> None:
+    def _pick_up(self, socket: Socket, item: Item, prompt_record: PromptRecord, client_id: str) -> None:
         """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
-        if kept.client_id != client_id:
+        if prompt_record.client_id != client_id:
             return
-        known = self._open.get(item.batch_id)
-        if known is None and item.batch_id not in self._closed:
-            self._follow(Open(item.batch_id, item.user_id, client_id, kept, {}, enqueued=True))
-        elif known is not None and known.current is not None:
-            socket.tell("executing", _executing(known, known.current))
+        open_prompt = self._open.get(item.batch_id)
+        if open_prompt is None and item.batch_id not in self._closed:
+            self._follow(OpenPrompt(item.batch_id, item.user_id, client_id, prompt_record, {}, enqueued=True))
+        elif open_prompt is not None and open_prompt.current is not None:
+            socket.tell("executing", _executing_data(open_prompt, open_prompt.current))
 
     def _leave(self, socket: Socket, user: User, client_id: str) -> None:
         sockets = self._sockets[user.user_id, client_id]
@@ -351,16 +358,16 @@ class Clients:
             del self._sockets[user.user_id, client_id]
 
 
-def _remember(kept: OrderedDict[str, Any], name: str, value: Any, most: int) -> None:
+def _add_bounded(entries: OrderedDict[str, Any], name: str, value: Any, limit: int) -> None:
     """Keep the newest of many."""
-    kept[name] = value
-    while len(kept) > most:
-        kept.popitem(last=False)
+    entries[name] = value
+    while len(entries) > limit:
+        entries.popitem(last=False)
 
 
-def _executing(prompt: Open, node_id: str | None) -> dict[str, Any]:
-    shown = {} if node_id is None else {"display_node": node_id}
-    return {"node": node_id, **shown, "prompt_id": prompt.prompt_id}
+def _executing_data(prompt: OpenPrompt, node_id: str | None) -> dict[str, Any]:
+    display = {} if node_id is None else {"display_node": node_id}
+    return {"node": node_id, **display, "prompt_id": prompt.prompt_id}
 
 
 def _status(remaining: int, client_id: str | None) -> dict[str, Any]:
@@ -368,7 +375,7 @@ def _status(remaining: int, client_id: str | None) -> dict[str, Any]:
     return {"status": {"exec_info": {"queue_remaining": remaining}}, **sid}
 
 
-async def _sending(websocket: WebSocket, socket: Socket) -> None:
+async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
     """Send what waits, until the connection is gone or its client doesn't read."""
     with contextlib.suppress(RuntimeError, OSError):  # it was closed in the meantime
         while (frame := await socket.waiting.get()) is not None:
@@ -379,12 +386,12 @@ async def _sending(websocket: WebSocket, socket: Socket) -> None:
         await websocket.close(1013)
 
 
-async def _checking(websocket: WebSocket, still_may: Callable[[], Awaitable[object]]) -> None:
+async def _check_access(websocket: WebSocket, check_access: Callable[[], Awaitable[object]]) -> None:
     """Close the connection once its client may no longer listen."""
     while True:
-        await asyncio.sleep(CHECK_S)
+        await asyncio.sleep(ACCESS_CHECK_INTERVAL_S)
         try:
-            await still_may()
+            await check_access()
         except InvokeCloneError:
             with contextlib.suppress(RuntimeError, OSError):
                 await websocket.close(1008)

@@ -6,19 +6,19 @@ import orjson
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.queue.rows import RECORD, Item, columns, record
+from invokeclone.queue.rows import RECORD, Item, columns, to_item
 from invokeclone.queue.schemas import ACTIVE, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
-from invokeclone.queue.sessions import STORED, whole
+from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.shims.comfyui.record import PromptRecord, of_session
 from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
 
-MOST = 1000
+MAX_ROWS = 1000
 """Rows that one request reads."""
 
 
-def _own(user_id: str) -> list[ColumnElement[bool]]:
+def _owner_filter(user_id: str) -> list[ColumnElement[bool]]:
     return [columns.queue_id == DEFAULT_QUEUE, columns.destination == NAME, columns.user_id == user_id]
 
 
@@ -28,38 +28,38 @@ async def list_items(
     *,
     statuses: Sequence[Status] | None = None,
     prompt_ids: Sequence[str] | None = None,
-    newest: int = MOST,
+    newest: int = MAX_ROWS,
 ) -> list[Item]:
     """Return the newest of the user's prompts, the oldest of them first."""
-    query = select(*RECORD).where(*_own(user.user_id))
+    query = select(*RECORD).where(*_owner_filter(user.user_id))
     if statuses is not None:
         query = query.where(columns.status.in_(statuses))
     if prompt_ids is not None:
         query = query.where(columns.batch_id.in_(prompt_ids))
     rows = await connection.execute(query.order_by(columns.item_id.desc()).limit(newest))
-    found: dict[str, Item] = {}
+    items_by_prompt: dict[str, Item] = {}
     for row in rows:
-        item = record(tuple(row))
-        found.setdefault(item.batch_id, item)
-    return list(found.values())[::-1]
+        item = to_item(tuple(row))
+        items_by_prompt.setdefault(item.batch_id, item)
+    return list(items_by_prompt.values())[::-1]
 
 
 async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
     """Return the JSON text of the sessions of items."""
     query = select(columns.item_id, *STORED).where(columns.item_id.in_(item_ids))
-    return {item_id: whole(*stored) for item_id, *stored in await connection.execute(query)}
+    return {item_id: assemble_session(*stored) for item_id, *stored in await connection.execute(query)}
 
 
 async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
     """Return the workflows of items, for those that have one."""
     texts = await sessions(connection, item_ids)
-    found = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
-    return {item_id: kept for item_id, kept in found.items() if kept is not None}
+    records_by_item = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
+    return {item_id: prompt_record for item_id, prompt_record in records_by_item.items() if prompt_record is not None}
 
 
 async def count_active(connection: AsyncConnection, user_id: str) -> int:
     """Return how many of a user's prompts have not ended."""
-    query = select(func.count()).where(*_own(user_id), columns.status.in_(ACTIVE))
+    query = select(func.count()).where(*_owner_filter(user_id), columns.status.in_(ACTIVE))
     return int(await connection.scalar(query) or 0)
 
 

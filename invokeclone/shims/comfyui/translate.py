@@ -13,7 +13,14 @@ from invokeclone.shims.comfyui.catalog import Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.vocabulary import PREFIX, BuildContext, NodeType
-from invokeclone.shims.comfyui.workflow import BadValue, Checked, NodeLink, WorkflowRefused, converted, refused_node
+from invokeclone.shims.comfyui.workflow import (
+    InvalidInputValue,
+    NodeLink,
+    ValidatedWorkflow,
+    WorkflowRejected,
+    convert_value,
+    node_rejection,
+)
 
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
@@ -22,45 +29,53 @@ GROWTH = 4
 
 
 def batch_of(
-    kept: PromptRecord, checked: Checked, catalog: Catalog, prompt_id: str, limits: Limits = DEFAULT_LIMITS
+    prompt_record: PromptRecord,
+    checked: ValidatedWorkflow,
+    catalog: Catalog,
+    prompt_id: str,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Batch:
     """Return the batch of a workflow: one item, whatever the number of pictures. Raises WorkflowRefused."""
-    builder = built(kept.prompt, checked, catalog, limits)
-    record.put(builder, kept)
+    builder = build_graph(prompt_record.prompt, checked, catalog, limits)
+    record.add_to_graph(builder, prompt_record)
     try:
         return Batch.model_validate(
             {"batch_id": prompt_id, "origin": NAME, "destination": NAME, "graph": builder.graph()}
         )
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]) for problem in error.errors()[:3])
-        raise WorkflowRefused("invalid_prompt", "The prompt cannot be run here", problems) from error
+        raise WorkflowRejected("invalid_prompt", "The prompt cannot be run here", problems) from error
 
 
-def built(prompt: dict[str, Any], checked: Checked, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> GraphBuilder:
+def build_graph(
+    prompt: dict[str, Any], checked: ValidatedWorkflow, catalog: Catalog, limits: Limits = DEFAULT_LIMITS
+) -> GraphBuilder:
     """Build the nodes' part of the graph, one after the other; raises WorkflowRefused."""
     builder = GraphBuilder(NAME)
     positions = {node_id: position for position, node_id in enumerate(prompt)}
-    made: dict[str, tuple[Any, ...]] = {}
+    outputs: dict[str, tuple[Any, ...]] = {}
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        place = BuildContext(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
+        context = BuildContext(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
         try:
-            inputs = {name: _value(name, value, kind, made, catalog) for name, value in checked.given[node_id].items()}
-            made[node_id] = kind.draw(place, **inputs)
-        except (CannotBuild, BadValue) as error:
-            raise refused_node(node_id, kind.name, str(error), checked.outputs) from error
+            inputs = {
+                name: _value(name, value, kind, outputs, catalog) for name, value in checked.given[node_id].items()
+            }
+            outputs[node_id] = kind.draw(context, **inputs)
+        except (CannotBuild, InvalidInputValue) as error:
+            raise node_rejection(node_id, kind.name, str(error), checked.outputs) from error
         if len(builder.nodes) > GROWTH * limits.comfyui_nodes:
-            raise WorkflowRefused(
+            raise WorkflowRejected(
                 "too_many_nodes",
                 f"The prompt needs more than {GROWTH * limits.comfyui_nodes} nodes here ({GROWTH} × setting limits.comfyui_nodes)",
             )
     return builder
 
 
-def _value(name: str, value: Any, kind: NodeType, made: dict[str, tuple[Any, ...]], catalog: Catalog) -> Any:
+def _value(name: str, value: Any, kind: NodeType, outputs: dict[str, tuple[Any, ...]], catalog: Catalog) -> Any:
     """Return what an input is given; a value that a link brings is looked at as one that is written down."""
     if not isinstance(value, NodeLink):
         return value
-    brought = made[value.source][value.slot]
+    linked_value = outputs[value.source][value.slot]
     declared = kind.inputs[name]
-    return brought if declared.is_link else converted(name, declared, brought, catalog)
+    return linked_value if declared.is_link else convert_value(name, declared, linked_value, catalog)

@@ -50,12 +50,12 @@ class Clip:
     parts: ModelParts | None = None
     """The model's parts with layers skipped."""
 
-    def skipping(self, place: BuildContext, count: int) -> Self:
+    def skipping(self, context: BuildContext, count: int) -> Self:
         """Return the text encoders without their last `count` layers, instead of what is skipped now."""
         model = self.model
         if not count:
             return type(self)(model)
-        return type(self)(model, count, model.recipe.skip_clip_layers(place.builder, model.parts, count))
+        return type(self)(model, count, model.recipe.skip_clip_layers(context.builder, model.parts, count))
 
     @property
     def encoders(self) -> ModelParts:
@@ -93,7 +93,7 @@ class Vae:
 
 
 @dataclass(frozen=True)
-class Text:
+class EncodedPrompt:
     """An encoded prompt."""
 
     conditioning: NodeOutput
@@ -110,14 +110,14 @@ class Text:
 class EncodedPrompts:
     """Encoded prompts, put behind each other."""
 
-    texts: tuple[Text, ...]
+    texts: tuple[EncodedPrompt, ...]
     controls: tuple[AppliedControl, ...] = ()
     """What steers the sampling with them."""
 
     def followed_by(self, other: Self) -> Self:
         """Return these prompts and then those of `other`; a control of both is there once."""
-        more = tuple(control for control in other.controls if control not in self.controls)
-        return type(self)(self.texts + other.texts, self.controls + more)
+        new_controls = tuple(control for control in other.controls if control not in self.controls)
+        return type(self)(self.texts + other.texts, self.controls + new_controls)
 
     @property
     def prompt(self) -> str:
@@ -138,11 +138,11 @@ class Mask:
         """Return the mask with the other meaning, which costs nothing."""
         return replace(self, white_changes=not self.white_changes)
 
-    def drawn(self, place: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
+    def drawn(self, context: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
         """Return the image whose white means what is asked for."""
         if self.white_changes is white_changes:
             return self.image
-        return place.output(role, "tomask", "image", image=self.image, invert=True)
+        return context.output(role, "tomask", "image", image=self.image, invert=True)
 
 
 @dataclass(frozen=True)
@@ -179,20 +179,20 @@ class Latents:
     """Where something changes."""
     metadata: tuple[NodeOutput | None, ...] = ()
 
-    def filled(self, what: str) -> tuple[NodeOutput, ...]:
+    def filled(self, operation: str) -> tuple[NodeOutput, ...]:
         """Return the nodes; raises CannotBuild when the latents are empty."""
         if not self.nodes:
-            raise CannotBuild(f"{what}: the latents are empty, a sampler or an encoder must come before")
+            raise CannotBuild(f"{operation}: the latents are empty, a sampler or an encoder must come before")
         return self.nodes
 
-    def size(self, what: str) -> tuple[int, int]:
+    def size(self, operation: str) -> tuple[int, int]:
         """Return the size in pixels; raises CannotBuild while only the model knows it."""
         if self.width is None or self.height is None:
-            raise CannotBuild(f"{what}: the size of the latents is left open")
+            raise CannotBuild(f"{operation}: the size of the latents is left open")
         return self.width, self.height
 
 
-def few(count: int) -> int:
+def check_image_count(count: int) -> int:
     """Return how many pictures a link will carry; raises CannotBuild when they are too many."""
     if count > MAX_IMAGES:
         raise CannotBuild(f"{count} pictures at once are too many: at most {MAX_IMAGES}")

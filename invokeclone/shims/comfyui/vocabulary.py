@@ -51,7 +51,7 @@ class NodeInput:
 
     def published(self, catalog: Catalog) -> list[Any]:
         """Return the input as /object_info tells it."""
-        facts = {
+        all_options = {
             "default": self.default,
             "min": self.least,
             "max": self.most,
@@ -60,19 +60,21 @@ class NodeInput:
             "image_upload": True if self.listed == "images" else None,
             "tooltip": self.tooltip,
         }
-        told = {name: value for name, value in facts.items() if value is not None}
+        options = {name: value for name, value in all_options.items() if value is not None}
         kind: Any = self.names(catalog) if self.type == "COMBO" else self.type
-        return [kind, told] if told else [kind]
+        return [kind, options] if options else [kind]
 
 
-def integer(default: int, least: int, most: int, *, step: int = 1, from_model: bool = False) -> NodeInput:
+def integer(default: int, minimum: int, maximum: int, *, step: int = 1, from_model: bool = False) -> NodeInput:
     """Return an input for a whole number."""
-    return NodeInput("INT", default, least, most, step, from_model=from_model)
+    return NodeInput("INT", default, minimum, maximum, step, from_model=from_model)
 
 
-def number(default: float, least: float, most: float, *, step: float = 0.01, from_model: bool = False) -> NodeInput:
+def number(
+    default: float, minimum: float, maximum: float, *, step: float = 0.01, from_model: bool = False
+) -> NodeInput:
     """Return an input for a number."""
-    return NodeInput("FLOAT", default, least, most, step, from_model=from_model)
+    return NodeInput("FLOAT", default, minimum, maximum, step, from_model=from_model)
 
 
 def choice(*choices: str, default: str | None = None, from_model: bool = False) -> NodeInput:
@@ -80,7 +82,7 @@ def choice(*choices: str, default: str | None = None, from_model: bool = False) 
     return NodeInput("COMBO", default or choices[0], choices=choices, from_model=from_model)
 
 
-def listed(name: str, *, open_list: bool = False) -> NodeInput:
+def list_choice(name: str, *, open_list: bool = False) -> NodeInput:
     """Return an input for a name of a list of the catalog; a null is the first of them."""
     return NodeInput("COMBO", listed=name, open_list=open_list)
 
@@ -140,14 +142,16 @@ class NodeType:
 
     def published(self, catalog: Catalog) -> dict[str, Any]:
         """Return the node as /object_info tells it."""
-        told: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
-        for name, one in self.inputs.items():
-            told["optional" if one.optional else "required"][name] = one.published(catalog)
+        groups: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
+        for name, node_input in self.inputs.items():
+            groups["optional" if node_input.optional else "required"][name] = node_input.published(catalog)
         hidden = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"} if self.saves else {}
-        shown = {"required": told["required"]} | ({"optional": told["optional"]} if told["optional"] else {})
-        order = {side: list(inputs) for side, inputs in shown.items()}
+        input_groups = {"required": groups["required"]} | (
+            {"optional": groups["optional"]} if groups["optional"] else {}
+        )
+        order = {group: list(inputs) for group, inputs in input_groups.items()}
         return {
-            "input": shown | ({"hidden": hidden} if hidden else {}),
+            "input": input_groups | ({"hidden": hidden} if hidden else {}),
             "input_order": order | ({"hidden": list(hidden)} if hidden else {}),
             "output": list(self.outputs),
             "output_is_list": [False] * len(self.outputs),
@@ -162,7 +166,7 @@ class NodeType:
 
 
 @dataclass
-class Vocabulary:
+class NodeRegistry:
     """The node types by name; modules of `nodes/` add theirs with `node`."""
 
     types: dict[str, NodeType] = field(default_factory=dict)
@@ -178,23 +182,23 @@ class Vocabulary:
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register the decorated function; an output is its type, or type and name."""
 
-        def register(draw: Callable[..., Any]) -> Callable[..., Any]:
-            pairs = [(one, one) if isinstance(one, str) else one for one in outputs]
+        def register(build: Callable[..., Any]) -> Callable[..., Any]:
+            pairs = [(output, output) if isinstance(output, str) else output for output in outputs]
             self.types[name] = NodeType(
                 name,
                 title,
                 category,
-                (draw.__doc__ or "").strip(),
+                (build.__doc__ or "").strip(),
                 inputs,
                 tuple(kind for kind, _ in pairs),
                 tuple(label for _, label in pairs),
-                draw,
+                build,
                 saves,
             )
-            return draw
+            return build
 
         return register
 
 
-vocabulary = Vocabulary()
-node = vocabulary.node
+registry = NodeRegistry()
+node = registry.node

@@ -16,15 +16,15 @@ from invokeclone.shims.comfyui.vocabulary import NodeInput, NodeType
 
 IGNORED = frozenset({"Note", "MarkdownNote", "PrimitiveNode"})
 """Nodes of the editor that do nothing."""
-LONGEST = 200
+MAX_ECHO_LENGTH = 200
 """Signs of a refused value that are repeated in the answer."""
-SHOWN = 20
+MAX_ECHO_CHOICES = 20
 """Choices that are repeated in the answer."""
 
 Workflow = Mapping[str, Any]
 
 
-class WorkflowRefused(Exception):
+class WorkflowRejected(Exception):
     """The workflow cannot run; holds ComfyUI's answer."""
 
     def __init__(
@@ -46,7 +46,7 @@ class NodeLink:
 
 
 @dataclass
-class Checked:
+class ValidatedWorkflow:
     """What will run."""
 
     order: list[str]
@@ -59,7 +59,7 @@ class Checked:
     """What is wrong with other nodes, whose outputs are left out."""
 
 
-class BadValue(Exception):
+class InvalidInputValue(Exception):
     """A value is not what an input takes."""
 
     def __init__(self, kind: str, message: str, details: str) -> None:
@@ -68,84 +68,90 @@ class BadValue(Exception):
         self.message = message
 
 
-def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> Checked:
+def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> ValidatedWorkflow:
     """Return what of a workflow will run; raises WorkflowRefused."""
     types = _types(prompt, limits.comfyui_nodes)
     outputs = [node_id for node_id, kind in types.items() if kind.saves]
     if not outputs:
-        raise WorkflowRefused("prompt_no_outputs", "Prompt has no outputs")
-    given: dict[str, dict[str, Any]] = {}
+        raise WorkflowRejected("prompt_no_outputs", "Prompt has no outputs")
+    inputs: dict[str, dict[str, Any]] = {}
     errors: dict[str, list[dict[str, Any]]] = {}
     order = _order(prompt, types, outputs)
     for node_id in order:
-        given[node_id], errors[node_id] = _inputs(prompt, types, node_id, catalog)
-    needs = {output: _needs(output, given) for output in outputs}
-    good = [output for output in outputs if not any(errors[node_id] for node_id in needs[output])]
+        inputs[node_id], errors[node_id] = _inputs(prompt, types, node_id, catalog)
+    dependencies = {output: _dependencies(output, inputs) for output in outputs}
+    valid_outputs = [output for output in outputs if not any(errors[node_id] for node_id in dependencies[output])]
     node_errors = {
         node_id: {
-            "errors": found,
-            "dependent_outputs": [output for output in outputs if node_id in needs[output]],
+            "errors": problems,
+            "dependent_outputs": [output for output in outputs if node_id in dependencies[output]],
             "class_type": types[node_id].name,
         }
-        for node_id, found in errors.items()
-        if found
+        for node_id, problems in errors.items()
+        if problems
     }
-    if not good:
-        told = [f"{one['message']}: {one['details']}" for found in errors.values() for one in found]
-        raise WorkflowRefused(
-            "prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(told), node_errors
+    if not valid_outputs:
+        messages = [
+            f"{problem['message']}: {problem['details']}" for problems in errors.values() for problem in problems
+        ]
+        raise WorkflowRejected(
+            "prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(messages), node_errors
         )
-    wanted = set().union(*(needs[output] for output in good))
-    return Checked([node_id for node_id in order if node_id in wanted], good, given, node_errors)
+    needed_nodes = set().union(*(dependencies[output] for output in valid_outputs))
+    return ValidatedWorkflow(
+        [node_id for node_id in order if node_id in needed_nodes], valid_outputs, inputs, node_errors
+    )
 
 
-def refused_node(node_id: str, kind: str, message: str, outputs: list[str]) -> WorkflowRefused:
+def node_rejection(node_id: str, kind: str, message: str, outputs: list[str]) -> WorkflowRejected:
     """Return the refusal of a whole workflow for what one node cannot do."""
     error = _error("custom_validation_failed", "Custom validation failed for node", message)
     node_errors = {node_id: {"errors": [error], "dependent_outputs": outputs, "class_type": kind}}
     details = f"{error['message']}: {message}"
-    return WorkflowRefused("prompt_outputs_failed_validation", "Prompt outputs failed validation", details, node_errors)
+    return WorkflowRejected(
+        "prompt_outputs_failed_validation", "Prompt outputs failed validation", details, node_errors
+    )
 
 
 # The whole
 
 
-def _types(prompt: Any, most: int) -> dict[str, NodeType]:
+def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
     if not isinstance(prompt, Mapping):
-        raise WorkflowRefused("invalid_prompt", "The prompt must be an object of nodes by their ids")
-    if len(prompt) > most:
-        raise WorkflowRefused(
-            "too_many_nodes", f"The prompt has {len(prompt)} nodes, more than {most} (setting limits.comfyui_nodes)"
+        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by their ids")
+    if len(prompt) > limit:
+        raise WorkflowRejected(
+            "too_many_nodes", f"The prompt has {len(prompt)} nodes, more than {limit} (setting limits.comfyui_nodes)"
         )
-    found = {}
-    for node_id, given in prompt.items():
-        name = given.get("class_type") if isinstance(given, Mapping) else None
+    node_types = {}
+    for node_id, node in prompt.items():
+        name = node.get("class_type") if isinstance(node, Mapping) else None
         if not isinstance(name, str):
-            raise WorkflowRefused("missing_node_type", f"Node '{node_id}' has no class_type.", f"Node ID '#{node_id}'")
+            raise WorkflowRejected("missing_node_type", f"Node '{node_id}' has no class_type.", f"Node ID '#{node_id}'")
         if name in IGNORED:
             continue
         if name not in TYPES:
-            raise WorkflowRefused(
+            raise WorkflowRejected(
                 "missing_node_type",
                 f"Cannot execute because node {name} does not exist.",
                 f"Node ID '#{node_id}'",
                 node_id=node_id,
                 class_type=name,
             )
-        found[node_id] = TYPES[name]
-    return found
+        node_types[node_id] = TYPES[name]
+    return node_types
 
 
 def _links(prompt: Workflow, types: Mapping[str, NodeType], node_id: str) -> Iterator[str]:
     """Yield the ids of the nodes that a node's declared inputs lead to, as far as there are such nodes."""
-    inputs = _raw(prompt, node_id)
+    inputs = _raw_inputs(prompt, node_id)
     for name in types[node_id].inputs:
         link = _link(inputs.get(name))
         if link and link.source in types:
             yield link.source
 
 
-def _raw(prompt: Workflow, node_id: str) -> Mapping[str, Any]:
+def _raw_inputs(prompt: Workflow, node_id: str) -> Mapping[str, Any]:
     inputs = prompt[node_id].get("inputs")
     return inputs if isinstance(inputs, Mapping) else {}
 
@@ -162,37 +168,37 @@ def _link(value: Any) -> NodeLink | None:
 
 def _order(prompt: Workflow, types: Mapping[str, NodeType], outputs: list[str]) -> list[str]:
     """Return the nodes that the outputs need, sources first; raises WorkflowRefused for a cycle."""
-    done: dict[str, None] = {}
+    ordered: dict[str, None] = {}
     path: dict[str, Iterator[str]] = {}
     for output in outputs:
-        if output not in done:
+        if output not in ordered:
             path[output] = _links(prompt, types, output)
         while path:
             node_id = next(reversed(path))
             source = next(path[node_id], None)
             if source is None:
-                done[node_id] = None
+                ordered[node_id] = None
                 del path[node_id]
             elif source in path:
-                around = [*list(path)[list(path).index(source) :], source]
-                raise WorkflowRefused(
-                    "dependency_cycle", "Dependency cycle detected", " <- ".join(around), cycle_nodes=around[:-1]
+                cycle = [*list(path)[list(path).index(source) :], source]
+                raise WorkflowRejected(
+                    "dependency_cycle", "Dependency cycle detected", " <- ".join(cycle), cycle_nodes=cycle[:-1]
                 )
-            elif source not in done:
+            elif source not in ordered:
                 path[source] = _links(prompt, types, source)
-    return list(done)
+    return list(ordered)
 
 
-def _needs(output: str, given: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _dependencies(output: str, inputs: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Return the nodes that an output needs, itself too."""
-    found: set[str] = set()
-    waiting = [output]
-    while waiting:
-        node_id = waiting.pop()
-        if node_id not in found:
-            found.add(node_id)
-            waiting += [value.source for value in given[node_id].values() if isinstance(value, NodeLink)]
-    return found
+    nodes: set[str] = set()
+    pending = [output]
+    while pending:
+        node_id = pending.pop()
+        if node_id not in nodes:
+            nodes.add(node_id)
+            pending += [value.source for value in inputs[node_id].values() if isinstance(value, NodeLink)]
+    return nodes
 
 
 # One node
@@ -202,30 +208,30 @@ def _inputs(
     prompt: Workflow, types: Mapping[str, NodeType], node_id: str, catalog: Catalog
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the inputs of a node, and what is wrong with them."""
-    raw = _raw(prompt, node_id)
-    given: dict[str, Any] = {}
+    raw = _raw_inputs(prompt, node_id)
+    inputs: dict[str, Any] = {}
     errors = []
     for name, declared in types[node_id].inputs.items():
         try:
-            given[name] = _input(name, declared, raw, types, catalog)
-        except BadValue as bad:
+            inputs[name] = _input(name, declared, raw, types, catalog)
+        except InvalidInputValue as bad:
             extra = {"input_name": name, "input_config": declared.published(catalog)}
             if name in raw:
-                extra["received_value"] = _shown(raw[name])
+                extra["received_value"] = _shorten(raw[name])
             errors.append(_error(bad.kind, bad.message, str(bad), extra))
             link = _link(raw.get(name))
             if link and link.source in types:  # what is behind it is needed all the same, and may be wrong too
-                given[name] = link
-    return given, errors
+                inputs[name] = link
+    return inputs, errors
 
 
 def _error(kind: str, message: str, details: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"type": kind, "message": message, "details": details, "extra_info": dict(extra or {})}
 
 
-def _shown(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     text = str(value)
-    return value if isinstance(value, int | float | bool) and len(text) <= LONGEST else text[:LONGEST]
+    return value if isinstance(value, int | float | bool) and len(text) <= MAX_ECHO_LENGTH else text[:MAX_ECHO_LENGTH]
 
 
 def _input(
@@ -233,29 +239,29 @@ def _input(
 ) -> Any:
     value = raw.get(name)
     if isinstance(value, list):
-        return _linked(name, declared, value, types)
+        return _resolve_link(name, declared, value, types)
     if value is None:
-        return _left_out(name, declared, catalog, is_null=name in raw)
+        return _default_value(name, declared, catalog, is_null=name in raw)
     if declared.is_link:
-        raise BadValue(
+        raise InvalidInputValue(
             "bad_linked_input",
             "Bad linked input, must be a length-2 list of [node_id, slot_index]",
-            f"{name}, received_value({_shown(value)})",
+            f"{name}, received_value({_shorten(value)})",
         )
-    return converted(name, declared, value, catalog)
+    return convert_value(name, declared, value, catalog)
 
 
-def _linked(name: str, declared: NodeInput, value: list[Any], types: Mapping[str, NodeType]) -> NodeLink:
+def _resolve_link(name: str, declared: NodeInput, value: list[Any], types: Mapping[str, NodeType]) -> NodeLink:
     link = _link(value)
     if link is None or link.source not in types or link.slot >= len(types[link.source].outputs):
-        raise BadValue(
+        raise InvalidInputValue(
             "bad_linked_input",
             "Bad linked input, must be a length-2 list of [node_id, slot_index]",
-            f"{name}, received_value({_shown(value)})",
+            f"{name}, received_value({_shorten(value)})",
         )
     received = types[link.source].outputs[link.slot]
     if received != declared.type and (received, declared.type) != ("INT", "FLOAT"):
-        raise BadValue(
+        raise InvalidInputValue(
             "return_type_mismatch",
             "Return type mismatch between linked nodes",
             f"{name}, received_type({received}) mismatch input_type({declared.type})",
@@ -263,7 +269,7 @@ def _linked(name: str, declared: NodeInput, value: list[Any], types: Mapping[str
     return link
 
 
-def _left_out(name: str, declared: NodeInput, catalog: Catalog, *, is_null: bool) -> Any:
+def _default_value(name: str, declared: NodeInput, catalog: Catalog, *, is_null: bool) -> Any:
     """Return what a missing input means; a null means the default, or the model's own setting."""
     if declared.optional or (is_null and declared.from_model):
         return declared.default if declared.optional else None
@@ -272,29 +278,33 @@ def _left_out(name: str, declared: NodeInput, catalog: Catalog, *, is_null: bool
         default = names[0] if names else declared.default
         if default is not None:
             return default
-    raise BadValue("required_input_missing", "Required input is missing", name)
+    raise InvalidInputValue("required_input_missing", "Required input is missing", name)
 
 
-def converted(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> Any:
+def convert_value(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> Any:
     """Return a value of an input's type; raises BadValue."""
     if declared.type == "COMBO":
-        return _chosen(name, declared, value, catalog)
+        return _convert_choice(name, declared, value, catalog)
     try:
-        made = _CONVERSIONS[declared.type](value)
+        result = _CONVERSIONS[declared.type](value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadValue(
+        raise InvalidInputValue(
             "invalid_input_type",
             f"Failed to convert an input value to a {declared.type} value",
-            f"{name}, {_shown(value)}, {_shown(error)}",
+            f"{name}, {_shorten(value)}, {_shorten(error)}",
         ) from error
-    if declared.least is not None and made < declared.least:
-        raise BadValue("value_smaller_than_min", f"Value {_shown(made)} smaller than min of {declared.least}", name)
-    if declared.most is not None and made > declared.most:
-        raise BadValue("value_bigger_than_max", f"Value {_shown(made)} bigger than max of {declared.most}", name)
-    return made
+    if declared.least is not None and result < declared.least:
+        raise InvalidInputValue(
+            "value_smaller_than_min", f"Value {_shorten(result)} smaller than min of {declared.least}", name
+        )
+    if declared.most is not None and result > declared.most:
+        raise InvalidInputValue(
+            "value_bigger_than_max", f"Value {_shorten(result)} bigger than max of {declared.most}", name
+        )
+    return result
 
 
-def _chosen(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> str:
+def _convert_choice(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> str:
     names = declared.names(catalog)
     is_known = isinstance(value, str) and (
         value in names
@@ -302,22 +312,24 @@ def _chosen(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> str
         or (declared.listed is not None and catalog.model(declared.listed, value) is not None)
     )
     if not is_known:
-        offered = str(names[:SHOWN]) if len(names) <= SHOWN else f"(list of length {len(names)})"
-        raise BadValue("value_not_in_list", "Value not in list", f"{name}: '{_shown(value)}' not in {offered}")
+        offered = str(names[:MAX_ECHO_CHOICES]) if len(names) <= MAX_ECHO_CHOICES else f"(list of length {len(names)})"
+        raise InvalidInputValue(
+            "value_not_in_list", "Value not in list", f"{name}: '{_shorten(value)}' not in {offered}"
+        )
     return str(value)
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, str) and len(value) > LONGEST:
+    if isinstance(value, str) and len(value) > MAX_ECHO_LENGTH:
         raise ValueError("too long for a number")
     return int(value)
 
 
 def _float(value: Any) -> float:
-    made = float(value)
-    if not math.isfinite(made):
+    result = float(value)
+    if not math.isfinite(result):
         raise ValueError("not a finite number")
-    return made
+    return result
 
 
 def _string(value: Any) -> str:

@@ -12,17 +12,25 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
 from invokeclone.shims import init_images, pictures, usage
-from invokeclone.shims.dialect import Problem, Refused, check_images, check_prompt, json_answer, read_json, router
+from invokeclone.shims.dialect import (
+    Problem,
+    RequestRejected,
+    check_images,
+    check_prompt,
+    json_response,
+    read_json,
+    router,
+)
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
-from invokeclone.shims.runs import runs_of, unless_gone
+from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
 ORIGIN = "gemini"
 EDIT_STRENGTH = 0.75
-_NO_MODEL = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
+_GOOGLE_MODELS = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
 """Google's own models, which clients send without asking: they mean the default model."""
-_STATES = {
+_STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -38,11 +46,11 @@ def render(problem: Problem) -> Response:
     """Return an error in Google's form."""
     status = problem.common_status
     message = problem.message if problem.param is None else f"{problem.message} ({problem.param})"
-    content = {"code": status, "message": message, "status": _STATES.get(status, "INTERNAL")}
-    return json_answer({"error": content}, status, problem.headers)
+    content = {"code": status, "message": message, "status": _STATUS_NAMES.get(status, "INTERNAL")}
+    return json_response({"error": content}, status, problem.headers)
 
 
-class NotFoundHere(Refused):
+class ResourceNotFound(RequestRejected):
     """There is no such model or method."""
 
     status = 404
@@ -50,15 +58,15 @@ class NotFoundHere(Refused):
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
     """List the models that can make pictures."""
-    return json_answer({"models": [_model(config) for config in await generation.generation_models(connection)]})
+    return json_response({"models": [_model(config) for config in await generation.generation_models(connection)]})
 
 
 async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
     """Get a model by its name or key."""
     try:
-        return json_answer(_model(await generation.find_model(connection, name)))
+        return json_response(_model(await generation.find_model(connection, name)))
     except generation.ModelNotFound as error:
-        raise NotFoundHere(str(error)) from error
+        raise ResourceNotFound(str(error)) from error
 
 
 def _model(config: ModelConfig) -> dict[str, object]:
@@ -68,15 +76,15 @@ def _model(config: ModelConfig) -> dict[str, object]:
 
 async def predict(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
     """Make pictures of a prompt."""
-    asked = await read_json(request, Predict, with_images=True)
-    if asked.instances.image is not None:
-        raise Refused("pictures are edited by generateContent", "instances.image")
-    parameters, limits = asked.parameters, needs.settings.limits
+    body = await read_json(request, Predict, with_images=True)
+    if body.instances.image is not None:
+        raise RequestRejected("pictures are edited by generateContent", "instances.image")
+    parameters, limits = body.parameters, needs.settings.limits
     check_images(parameters.sample_count, limits, "parameters.sampleCount")
-    check_prompt(asked.instances.prompt, limits, "instances.prompt")
+    check_prompt(body.instances.prompt, limits, "instances.prompt")
     check_prompt(parameters.negative_prompt, limits, "parameters.negativePrompt")
     generation_request = GenerationRequest(
-        prompt=Prompt.plain(asked.instances.prompt),
+        prompt=Prompt.plain(body.instances.prompt),
         negative_prompt=Prompt.plain(parameters.negative_prompt),
         count=parameters.sample_count,
         seed=parameters.seed,
@@ -85,21 +93,25 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
     resolved = await _resolve(needs, model, generation_request, parameters.aspect_ratio)
     names = await _run(request, caller, resolved)
     options = parameters.output_options
-    files = [await pictures.packed(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names]
-    predictions = [{"mimeType": options.mime_type, "bytesBase64Encoded": pictures.base64_of(file)} for file in files]
-    return json_answer({"predictions": predictions})
+    files = [
+        await pictures.read_image_file(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names
+    ]
+    predictions = [
+        {"mimeType": options.mime_type, "bytesBase64Encoded": pictures.encode_base64(file)} for file in files
+    ]
+    return json_response({"predictions": predictions})
 
 
 async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
     """Make pictures of what the user says last, beginning with the picture that is in it, if there is one."""
-    asked = await read_json(request, GenerateContent, with_images=True)
-    config = asked.generation_config
+    body = await read_json(request, GenerateContent, with_images=True)
+    config = body.generation_config
     limits = needs.settings.limits
     check_images(config.candidate_count, limits, "generationConfig.candidateCount")
-    check_prompt(prompt := asked.prompt, limits, "contents")
-    data = asked.picture(limits)
-    image = await pictures.opened(needs, data, "contents") if data is not None else None
-    width, height = init_images.within_edit_limit(image.size) if image else (None, None)
+    check_prompt(prompt := body.prompt, limits, "contents")
+    data = body.picture(limits)
+    image = await pictures.decode_image(needs, data, "contents") if data is not None else None
+    width, height = init_images.limit_edit_size(image.size) if image else (None, None)
     generation_request = GenerationRequest(
         prompt=Prompt.plain(prompt),
         count=config.candidate_count,
@@ -110,10 +122,10 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     )
     resolved = await _resolve(needs, model, generation_request, config.image_config.aspect_ratio)
     if image is not None:
-        resolved = await init_images.begin_with(needs, caller, resolved, image, EDIT_STRENGTH)
+        resolved = await init_images.with_init_image(needs, caller, resolved, image, EDIT_STRENGTH)
     names = await _run(request, caller, resolved)
-    files = [pictures.base64_of(await pictures.packed(needs, name)) for name in names]
-    answers = [
+    files = [pictures.encode_base64(await pictures.read_image_file(needs, name)) for name in names]
+    candidates = [
         {
             "content": {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": file}}]},
             "finishReason": "STOP",
@@ -121,9 +133,9 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
         }
         for index, file in enumerate(files)
     ]
-    return json_answer(
+    return json_response(
         {
-            "candidates": answers,
+            "candidates": candidates,
             "usageMetadata": _usage(resolved, prompt, len(files)),
             "modelVersion": resolved.config.name,
         }
@@ -134,46 +146,52 @@ async def _resolve(
     resources: Resources, model: str, generation_request: GenerationRequest, aspect: Aspect | None
 ) -> ResolvedRequest:
     """Resolve what is left open; proportions are brought to as many pixels as would be made without them."""
-    name = None if _NO_MODEL.match(model) else model
+    name = None if _GOOGLE_MODELS.match(model) else model
     async with resources.database.read() as connection:
         try:
             config = await generation.find_model(connection, name)
         except generation.ModelNotFound as error:
-            raise NotFoundHere(f"models/{model} is not found") from error
+            raise ResourceNotFound(f"models/{model} is not found") from error
         resolved = await generation.resolve(connection, generation_request, config)
         if aspect is None:
             return resolved
-        across, down = ASPECTS[aspect]
-        unit = math.sqrt(resolved.settings.width * resolved.settings.height / (across * down))
-        sides = {"width": round(across * unit), "height": round(down * unit)}
-        return await generation.resolve(connection, generation_request.model_copy(update=sides), config)
+        ratio_width, ratio_height = ASPECTS[aspect]
+        unit = math.sqrt(resolved.settings.width * resolved.settings.height / (ratio_width * ratio_height))
+        size = {"width": round(ratio_width * unit), "height": round(ratio_height * unit)}
+        return await generation.resolve(connection, generation_request.model_copy(update=size), config)
 
 
 async def _run(request: Request, user: User, resolved: ResolvedRequest) -> list[str]:
     async with runs_of(request).running(resolved.batch(origin=ORIGIN), user) as run:
-        return await unless_gone(request, run.pictures())
+        return await run_until_disconnect(request, run.pictures())
 
 
 def _usage(resolved: ResolvedRequest, prompt: str, count: int) -> dict[str, int]:
-    said = usage.of_text(prompt)
-    made = count * usage.of_picture(resolved.settings.width, resolved.settings.height)
-    return {"promptTokenCount": said, "candidatesTokenCount": made, "totalTokenCount": said + made}
+    prompt_tokens = usage.text_tokens(prompt)
+    image_tokens = count * usage.image_tokens(resolved.settings.width, resolved.settings.height)
+    return {
+        "promptTokenCount": prompt_tokens,
+        "candidatesTokenCount": image_tokens,
+        "totalTokenCount": prompt_tokens + image_tokens,
+    }
 
 
-async def unknown(_caller: Caller, request: Request) -> Response:
+async def reject_unknown_path(_caller: Caller, request: Request) -> Response:
     """Refuse any other method in this dialect's words."""
-    raise NotFoundHere(f"there is no {request.method} {request.url.path}")
+    raise ResourceNotFound(f"there is no {request.method} {request.url.path}")
 
 
-def _router() -> APIRouter:
-    made = router(render)
+def _build_router() -> APIRouter:
+    api_router = router(render)
     for prefix in ("/v1beta", "/v1"):
-        made.add_api_route(f"{prefix}/models/{{model:path}}:predict", predict, methods=["POST"])
-        made.add_api_route(f"{prefix}/models/{{model:path}}:generateContent", generate_content, methods=["POST"])
-    made.add_api_route("/v1beta/models", list_models, methods=["GET"])
-    made.add_api_route("/v1beta/models/{name:path}", get_model, methods=["GET"])
-    made.add_api_route("/v1beta/{path:path}", unknown, methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
-    return made
+        api_router.add_api_route(f"{prefix}/models/{{model:path}}:predict", predict, methods=["POST"])
+        api_router.add_api_route(f"{prefix}/models/{{model:path}}:generateContent", generate_content, methods=["POST"])
+    api_router.add_api_route("/v1beta/models", list_models, methods=["GET"])
+    api_router.add_api_route("/v1beta/models/{name:path}", get_model, methods=["GET"])
+    api_router.add_api_route(
+        "/v1beta/{path:path}", reject_unknown_path, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]
+    )
+    return api_router
 
 
-ROUTER = _router()
+ROUTER = _build_router()

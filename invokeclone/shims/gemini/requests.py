@@ -7,8 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from invokeclone.kit.config.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
-from invokeclone.shims.dialect import Refused
-from invokeclone.shims.pictures import Format, unpacked
+from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.pictures import Format, decode_base64
 
 ASPECTS = {
     "1:1": (1, 1),
@@ -29,7 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
-class Part(BaseModel):
+class CamelCaseModel(BaseModel):
     """A member of a request; what nobody knows is left alone."""
 
     model_config = ConfigDict(
@@ -37,26 +37,26 @@ class Part(BaseModel):
     )
 
 
-def _snake_case(value: Any) -> Any:
+def _to_snake_case(value: Any) -> Any:
     """Return LoRAs with their members' names in snake_case."""
     if not isinstance(value, list):
         return value
     names = {"textWeight": "text_weight"}
-    return [{names.get(k, k): v for k, v in one.items()} if isinstance(one, dict) else one for one in value]
+    return [{names.get(k, k): v for k, v in item.items()} if isinstance(item, dict) else item for item in value]
 
 
-LoRAs = Annotated[list[LoRAChoice], BeforeValidator(_snake_case)]
+LoRAs = Annotated[list[LoRAChoice], BeforeValidator(_to_snake_case)]
 """LoRAs to apply, which Google's API does not have."""
 
 
-class OutputOptions(Part):
+class OutputOptions(CamelCaseModel):
     """The form of the files."""
 
     mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"
     compression_quality: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
-class Parameters(Part):
+class Parameters(CamelCaseModel):
     """How pictures are made by `:predict`."""
 
     sample_count: Count = 1
@@ -67,7 +67,7 @@ class Parameters(Part):
     loras: LoRAs = []
 
 
-class Instance(Part):
+class Instance(CamelCaseModel):
     """What to draw."""
 
     prompt: Annotated[str, Field(min_length=1)]
@@ -75,25 +75,25 @@ class Instance(Part):
     """A picture to begin with, which Imagen's editing models take; it is refused."""
 
 
-def _one(value: Any) -> Any:
+def _single_instance(value: Any) -> Any:
     """Return the one instance: Google's API takes a list, Open WebUI sends an object."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-class Predict(Part):
+class Predict(CamelCaseModel):
     """Pictures of a prompt."""
 
-    instances: Annotated[Instance, BeforeValidator(_one)]
+    instances: Annotated[Instance, BeforeValidator(_single_instance)]
     parameters: Parameters = Parameters()
 
 
-class Blob(Part):
+class Blob(CamelCaseModel):
     """A picture in base64; what its `mimeType` says is not believed."""
 
     data: str
 
 
-class ContentPart(Part):
+class ContentPart(CamelCaseModel):
     """A text or a picture."""
 
     text: str | None = None
@@ -101,20 +101,20 @@ class ContentPart(Part):
     file_data: Any = None
 
 
-class Content(Part):
+class Content(CamelCaseModel):
     """What one side says."""
 
     role: str | None = None
     parts: list[ContentPart] = Field(default=[], max_length=256)
 
 
-class ImageConfig(Part):
+class ImageConfig(CamelCaseModel):
     """The proportions of the picture."""
 
     aspect_ratio: Aspect | None = None
 
 
-class GenerationConfig(Part):
+class GenerationConfig(CamelCaseModel):
     """How an answer is made by `:generateContent`."""
 
     candidate_count: Count = 1
@@ -123,38 +123,38 @@ class GenerationConfig(Part):
     loras: LoRAs = []
 
 
-def _contents(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """Return a list of contents, of which there may be one alone."""
     return [value] if isinstance(value, dict) else value
 
 
-class GenerateContent(Part):
+class GenerateContent(CamelCaseModel):
     """Pictures of the last thing that the user says; a system instruction is for language models and has no say."""
 
-    contents: Annotated[list[Content], BeforeValidator(_contents), Field(min_length=1, max_length=256)]
+    contents: Annotated[list[Content], BeforeValidator(_as_list), Field(min_length=1, max_length=256)]
     generation_config: GenerationConfig = GenerationConfig()
 
     @property
     def last(self) -> Content:
         """What the user said last."""
-        said = [content for content in self.contents if content.role != "model"]
-        if not said:
-            raise Refused("there is nothing that a user says", "contents")
-        return said[-1]
+        user_contents = [content for content in self.contents if content.role != "model"]
+        if not user_contents:
+            raise RequestRejected("there is nothing that a user says", "contents")
+        return user_contents[-1]
 
     @property
     def prompt(self) -> str:
         """The texts of it, together."""
         text = "\n".join(part.text for part in self.last.parts if part.text)
         if not text.strip():
-            raise Refused("there must be a text", "contents")
+            raise RequestRejected("there must be a text", "contents")
         return text
 
     def picture(self, limits: Limits) -> bytes | None:
         """Return the image in it. Raises Refused for several, and for files that are only named."""
         if any(part.file_data for part in self.last.parts):
-            raise Refused("files must be sent along as inlineData; addresses are not fetched", "contents")
-        sent = [part.inline_data for part in self.last.parts if part.inline_data]
-        if len(sent) > 1:
-            raise Refused("the models here edit one picture at a time", "contents")
-        return unpacked(sent[0].data, "contents", limits) if sent else None
+            raise RequestRejected("files must be sent along as inlineData; addresses are not fetched", "contents")
+        blobs = [part.inline_data for part in self.last.parts if part.inline_data]
+        if len(blobs) > 1:
+            raise RequestRejected("the models here edit one picture at a time", "contents")
+        return decode_base64(blobs[0].data, "contents", limits) if blobs else None

@@ -20,7 +20,7 @@ Kind = Literal["image_generation", "image_edit"]
 
 
 @dataclass(frozen=True)
-class Form:
+class ResponseOptions:
     """What the pictures are answered as."""
 
     kind: Kind
@@ -37,79 +37,81 @@ class Form:
     @property
     def about(self) -> dict[str, Any]:
         """What is said of every picture."""
-        known = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
+        qualities = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
         return {
             "size": f"{self.width}x{self.height}",
-            "quality": known.get(self.quality, "medium"),
+            "quality": qualities.get(self.quality, "medium"),
             "background": "opaque",
             "output_format": self.format,
         }
 
     def usage(self, count: int) -> dict[str, Any]:
         """Return token counts for `count` pictures."""
-        patches = usage.of_picture(self.width, self.height)
-        text = usage.of_text(self.prompt)
-        sent = patches * self.inputs
-        made = patches * count
+        tokens_per_image = usage.image_tokens(self.width, self.height)
+        prompt_tokens = usage.text_tokens(self.prompt)
+        input_image_tokens = tokens_per_image * self.inputs
+        output_tokens = tokens_per_image * count
         return {
-            "input_tokens": text + sent,
-            "input_tokens_details": {"text_tokens": text, "image_tokens": sent},
-            "output_tokens": made,
-            "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
-            "total_tokens": text + sent + made,
+            "input_tokens": prompt_tokens + input_image_tokens,
+            "input_tokens_details": {"text_tokens": prompt_tokens, "image_tokens": input_image_tokens},
+            "output_tokens": output_tokens,
+            "output_tokens_details": {"text_tokens": 0, "image_tokens": output_tokens},
+            "total_tokens": prompt_tokens + input_image_tokens + output_tokens,
         }
 
 
-async def whole(resources: Resources, form: Form, names: list[str], links: list[str] | None) -> dict[str, Any]:
+async def complete_response(
+    resources: Resources, options: ResponseOptions, names: list[str], links: list[str] | None
+) -> dict[str, Any]:
     """Return every picture in one object: as addresses where there are `links`, else in base64."""
     if links is not None:
         data = [{"url": link} for link in links]
     else:
-        files = [await pictures.packed(resources, name, form.format, form.compression) for name in names]
-        data = [{"b64_json": pictures.base64_of(file)} for file in files]
-    return {"created": form.made, "data": data, **form.about, "usage": form.usage(len(names))}
+        files = [await pictures.read_image_file(resources, name, options.format, options.compression) for name in names]
+        data = [{"b64_json": pictures.encode_base64(file)} for file in files]
+    return {"created": options.made, "data": data, **options.about, "usage": options.usage(len(names))}
 
 
-async def streamed(runs: Runs, run: Run, form: Form, partial: int) -> AsyncIterator[bytes]:
+async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial: int) -> AsyncIterator[bytes]:
     """Yield events as pictures come: up to `partial` previews each, then the picture; an error ends the stream as one.
 
     Whoever stops reading cancels what has not ended.
     """
-    finishing = asyncio.ensure_future(run.pictures())
-    seen: dict[int, int] = {}
+    run_task = asyncio.ensure_future(run.pictures())
+    preview_counts: dict[int, int] = {}
     try:
-        while not finishing.done():
-            stepping = asyncio.ensure_future(run.steps.get())
-            await asyncio.wait({stepping, finishing}, return_when=asyncio.FIRST_COMPLETED)
-            if not stepping.done():
-                stepping.cancel()
+        while not run_task.done():
+            step_task = asyncio.ensure_future(run.steps.get())
+            await asyncio.wait({step_task, run_task}, return_when=asyncio.FIRST_COMPLETED)
+            if not step_task.done():
+                step_task.cancel()
                 break
-            step = stepping.result()
-            index = seen.get(step.item_id, 0)
+            step = step_task.result()
+            index = preview_counts.get(step.item_id, 0)
             if step.preview and index < partial and (step.share or 0.0) >= (index + 1) / (partial + 1):
-                seen[step.item_id] = index + 1
-                data = await pictures.enlarged_preview(step.preview, (form.width, form.height), form.format)
-                yield _event(form, "partial_image", data, partial_image_index=index)
-        for name in await finishing:
-            data = await pictures.packed(runs.resources, name, form.format, form.compression)
-            yield _event(form, "completed", data, usage=form.usage(1))
+                preview_counts[step.item_id] = index + 1
+                data = await pictures.resize_preview(step.preview, (options.width, options.height), options.format)
+                yield _event(options, "partial_image", data, partial_image_index=index)
+        for name in await run_task:
+            data = await pictures.read_image_file(runs.resources, name, options.format, options.compression)
+            yield _event(options, "completed", data, usage=options.usage(1))
     except Exception as error:  # noqa: BLE001  (the status is long sent: the stream itself says what went wrong)
         yield b"event: error\ndata: " + orjson.dumps(errors.body(problem_of(error))) + b"\n\n"
     finally:
         runs.close(run)
-        if not finishing.done():
-            finishing.cancel()
+        if not run_task.done():
+            run_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await runs.leave(run)
 
 
-def _event(form: Form, name: str, data: bytes, **more: Any) -> bytes:
-    kind = f"{form.kind}.{name}"
+def _event(options: ResponseOptions, name: str, data: bytes, **extra: Any) -> bytes:
+    kind = f"{options.kind}.{name}"
     content = {
         "type": kind,
-        "b64_json": pictures.base64_of(data),
+        "b64_json": pictures.encode_base64(data),
         "created_at": int(time.time()),
-        **form.about,
-        **more,
+        **options.about,
+        **extra,
     }
     return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps(content) + b"\n\n"

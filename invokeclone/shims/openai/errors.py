@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import Response
 
-from invokeclone.shims.dialect import Problem, json_answer
+from invokeclone.shims.dialect import Problem, json_response
 
-_SERVER = 500
+_SERVER_ERROR = 500
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -15,19 +15,19 @@ def render(problem: Problem) -> Response:
     """Return the answer. A failed request is not to be repeated: a render takes long, and would fail again."""
     status = problem.common_status
     headers = dict(problem.headers)
-    if status >= _SERVER:
+    if status >= _SERVER_ERROR:
         headers["x-should-retry"] = "false"
-    return json_answer(body(problem, status), status, headers)
+    return json_response(body(problem, status), status, headers)
 
 
 def body(problem: Problem, status: int | None = None) -> dict[str, Any]:
     """Return the error as an object, which also ends a stream."""
     status = problem.status if status is None else status
-    usual = "server_error" if status >= _SERVER else "invalid_request_error"
+    default_type = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
     return {
         "error": {
             "message": problem.message,
-            "type": _TYPES.get(status, usual),
+            "type": _TYPES.get(status, default_type),
             "param": problem.param,
             "code": problem.code or _CODES.get(status),
         }

@@ -14,7 +14,7 @@ _ALGORITHM = "HS256"
 _USE = "picture"
 
 
-class LinkOver(NotFound):
+class LinkExpired(NotFound):
     """The address was never given out, or its hour is over."""
 
     def __init__(self) -> None:
@@ -27,10 +27,11 @@ async def make(request: Request, resources: Resources, names: list[str], format:
 
     async with resources.database.write() as connection:
         secret = await store.secret(connection)
-    end = int(time.time()) + LIFETIME_S
+    expires_at = int(time.time()) + LIFETIME_S
     base = str(request.base_url).rstrip("/")
     tokens = [
-        jwt.encode({"use": _USE, "image": name, "format": format, "exp": end}, secret, _ALGORITHM) for name in names
+        jwt.encode({"use": _USE, "image": name, "format": format, "exp": expires_at}, secret, _ALGORITHM)
+        for name in names
     ]
     return [f"{base}/v1/images/files/{token}" for token in tokens]
 
@@ -40,13 +41,13 @@ async def read(resources: Resources, token: str) -> tuple[str, Format]:
     import jwt
 
     async with resources.database.read() as connection:
-        secret = await signin.known_secret(connection)
+        secret = await signin.read_secret(connection)
     if secret is None:
-        raise LinkOver
+        raise LinkExpired
     try:
         content = jwt.decode(token, secret, algorithms=[_ALGORITHM], options={"require": ["use", "image", "exp"]})
     except (jwt.InvalidTokenError, UnicodeError) as error:
-        raise LinkOver from error
+        raise LinkExpired from error
     if content["use"] != _USE or content.get("format") not in MIME:
-        raise LinkOver
+        raise LinkExpired
     return str(content["image"]), content["format"]

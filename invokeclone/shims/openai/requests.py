@@ -15,36 +15,36 @@ from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
 from invokeclone.queue.generation import SEEDS, LoRAChoice
-from invokeclone.shims.dialect import Refused
+from invokeclone.shims.dialect import RequestRejected
 from invokeclone.shims.pictures import Format, check_size
 
-MOST_IMAGES = 16
+MAX_EDIT_IMAGES = 16
 """Images that OpenAI's own API takes to edit."""
 NO_MODEL = re.compile(r"(dall-e|gpt-image|chatgpt-image|gpt-)", re.IGNORECASE)
 """Names of OpenAI's own models, which many clients send without asking anybody: they mean the default model."""
 _SIZE = re.compile(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})")
 
 Quality = Literal["auto", "low", "medium", "high", "standard", "hd", "xhigh", "max"]
-STEPS: dict[Quality, float] = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 2.5}
+STEP_FACTORS: dict[Quality, float] = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 2.5}
 """How many steps a quality takes, in those that the model's settings state; the others take just these."""
-SCALE = {"vivid": 1.2, "natural": 0.8}
+STYLE_GUIDANCE = {"vivid": 1.2, "natural": 0.8}
 """How strongly a style follows the prompt, in the guidance scale that the model's settings state."""
 
 
-def _blank(value: Any) -> Any:
+def _blank_to_none(value: Any) -> Any:
     """Take an empty text for nothing: forms send one for what is left open."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Blank = BeforeValidator(_blank)
+Blank = BeforeValidator(_blank_to_none)
 
 
-def model_meant(name: str | None) -> str | None:
+def model_name_of(name: str | None) -> str | None:
     """Return the model that a name means; None: the default."""
     return None if name is None or NO_MODEL.match(name) else name
 
 
-class Common(BaseModel):
+class CommonParameters(BaseModel):
     """What all three routes take."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
@@ -75,11 +75,11 @@ class Common(BaseModel):
     @property
     def sides(self) -> tuple[int, int] | None:
         """Width and height in pixels; None: resolved here."""
-        found = _SIZE.fullmatch(self.size) if self.size else None
-        return (int(found[1]), int(found[2])) if found else None
+        match = _SIZE.fullmatch(self.size) if self.size else None
+        return (int(match[1]), int(match[2])) if match else None
 
 
-class Prompted(Common):
+class PromptParameters(CommonParameters):
     """What the two routes with a prompt take."""
 
     prompt: str = Field(min_length=1)
@@ -105,46 +105,46 @@ class Prompted(Common):
     @property
     def factor(self) -> float:
         """How many of the usual steps the quality takes."""
-        return STEPS.get(self.quality, 1.0)
+        return STEP_FACTORS.get(self.quality, 1.0)
 
 
-class Generation(Prompted):
+class Generation(PromptParameters):
     """Pictures of a prompt."""
 
     style: Annotated[Literal["vivid", "natural"] | None, Blank] = None
 
 
-class Edit(Prompted):
+class Edit(PromptParameters):
     """Pictures of a prompt and a picture."""
 
     input_fidelity: Annotated[Literal["high", "low"] | None, Blank] = None
 
 
-class VariationRequest(Common):
+class VariationRequest(CommonParameters):
     """Pictures like a picture."""
 
 
-async def uploads(form: FormData, limits: Limits, *names: str) -> list[bytes]:
+async def read_uploads(form: FormData, limits: Limits, *names: str) -> list[bytes]:
     """Return the files of a form under these names. Raises Refused for text in their place, and for too many or too large ones."""
     parts = [part for name in names for part in form.getlist(name)]
-    if len(parts) > MOST_IMAGES:
-        raise Refused(f"at most {MOST_IMAGES} pictures", names[0])
-    found = []
+    if len(parts) > MAX_EDIT_IMAGES:
+        raise RequestRejected(f"at most {MAX_EDIT_IMAGES} pictures", names[0])
+    contents = []
     for part in parts:
         if not isinstance(part, UploadFile):
-            raise Refused("must be a file", names[0])
+            raise RequestRejected("must be a file", names[0])
         check_size(part.size or 0, names[0], limits)
-        found.append(await part.read())
-    return found
+        contents.append(await part.read())
+    return contents
 
 
-def fields(form: FormData, limits: Limits) -> dict[str, Any]:
+def form_fields(form: FormData, limits: Limits) -> dict[str, Any]:
     """Return a form's fields that are not files; `loras` is JSON. Raises Refused, NotStorable, TooLarge."""
-    found: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-    loras = found.pop("loras", "").strip()
+    values: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+    loras = values.pop("loras", "").strip()
     if not loras:
-        return found
+        return values
     try:
-        return found | {"loras": decode_text(loras, limits)}
+        return values | {"loras": decode_text(loras, limits)}
     except json.JSONDecodeError as error:
-        raise Refused("must be JSON: a list of objects with `model` and `weight`", "loras") from error
+        raise RequestRejected("must be JSON: a list of objects with `model` and `weight`", "loras") from error

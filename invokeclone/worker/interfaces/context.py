@@ -98,7 +98,7 @@ class Config:
 
     def open_text(self, path: str) -> AbstractContextManager[TextIO]:
         """Open a text file that the item's user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
-        return user_files.opened_text(self.get(), path, is_admin=self._session.user.is_admin)
+        return user_files.open_text(self.get(), path, is_admin=self._session.user.is_admin)
 
 
 _LOGGER = Logger()

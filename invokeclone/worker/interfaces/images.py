@@ -15,7 +15,7 @@ from invokeclone.graph.vocabulary.fields import MetadataField
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
-from invokeclone.kit.files.image_files import open_own
+from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 
@@ -95,6 +95,6 @@ class WorkerImages:
 
     @staticmethod
     def _open(path: Path) -> "Image":
-        with open_own(path) as image:
+        with open_stored_image(path) as image:
             image.load()
             return image.copy()

@@ -53,10 +53,10 @@ class Models:
 
         Raises UnknownModelException, NoLoader, ModelFilesMissing, or what is wrong with the files.
         """
-        known = self._known(identifier)
+        record = self._known(identifier)
         if submodel_type is None and not isinstance(identifier, str):
             submodel_type = identifier.submodel_type
-        return self._load(known, submodel_type)
+        return self._load(record, submodel_type)
 
     def load_by_attrs(
         self,
@@ -66,12 +66,12 @@ class Models:
         submodel_type: SubModelType | None = None,
     ) -> Any:
         """Return the LoadedModel of the one model with these attributes; raises UnknownModelException, AmbiguousModel."""
-        found = self.search_by_attrs(name, base, type)
-        if not found:
+        configs = self.search_by_attrs(name, base, type)
+        if not configs:
             raise UnknownModelException(f"no model is named {name} with base {base} and type {type}")
-        if len(found) > 1:
-            raise AmbiguousModel(f"{len(found)} models are named {name} with base {base} and type {type}")
-        return self._load(self._keep(found[0]), submodel_type)
+        if len(configs) > 1:
+            raise AmbiguousModel(f"{len(configs)} models are named {name} with base {base} and type {type}")
+        return self._load(self._keep(configs[0]), submodel_type)
 
     def get_config(self, identifier: str | ModelIdentifierField) -> ModelConfig:
         """Return the record; raises UnknownModelException."""
@@ -123,18 +123,18 @@ class Models:
         """Do the same with what `download_and_cache_model` returns."""
         return self.load_local_model(self.download_and_cache_model(source), loader)
 
-    def _load(self, known: CachedRecord, submodel_type: SubModelType | None) -> Any:
+    def _load(self, record: CachedRecord, submodel_type: SubModelType | None) -> Any:
         part = f" ({submodel_type.value})" if submodel_type else ""
-        self._progress.signal_progress(f"Loading model {known.config.name}{part}")
-        self._tell("model_load_started", known, submodel_type)
-        loaded = self._tools.engine.load(known.config, self.get_absolute_path(known.config), submodel_type)
-        self._tell("model_load_complete", known, submodel_type)
+        self._progress.signal_progress(f"Loading model {record.config.name}{part}")
+        self._tell("model_load_started", record, submodel_type)
+        loaded = self._tools.engine.load(record.config, self.get_absolute_path(record.config), submodel_type)
+        self._tell("model_load_complete", record, submodel_type)
         return loaded
 
-    def _tell(self, name: str, known: CachedRecord, submodel_type: SubModelType | None) -> None:
+    def _tell(self, name: str, record: CachedRecord, submodel_type: SubModelType | None) -> None:
         payload = {
             "timestamp": timestamp(),
-            "config": orjson.Fragment(known.json),
+            "config": orjson.Fragment(record.json),
             "submodel_type": submodel_type.value if submodel_type else None,
             "user_id": self._session.item.user_id,
         }
@@ -144,13 +144,13 @@ class Models:
         key = identifier if isinstance(identifier, str) else identifier.key
         if key not in self._session.models:
             self._keep(self._tools.wait(self._read(key)))
-        known: CachedRecord = self._session.models[key]
-        return known
+        record: CachedRecord = self._session.models[key]
+        return record
 
     def _keep(self, config: ModelConfig) -> CachedRecord:
-        known = CachedRecord(config, config.model_dump_json().encode())
-        self._session.models[config.key] = known
-        return known
+        record = CachedRecord(config, config.model_dump_json().encode())
+        self._session.models[config.key] = record
+        return record
 
     async def _read(self, key: str) -> ModelConfig:
         async with self._tools.resources.database.read() as connection:

@@ -49,11 +49,11 @@ class NodeProgress:
         Raises CanceledException when the item was canceled.
         """
         self._check()
-        picture = None
+        progress_image = None
         if image is not None:
             width, height = image_size or image.size
-            picture = {"width": width, "height": height, "dataURL": data_url(image)}
-        self._events.progress(message, percentage, picture)
+            progress_image = {"width": width, "height": height, "dataURL": data_url(image)}
+        self._events.progress(message, percentage, progress_image)
 
     def sd_step_callback(self, intermediate_state: PipelineIntermediateState, base_model: BaseModelType) -> None:
         """Send a denoise step with its preview; raises CanceledException when the item was canceled."""
@@ -72,7 +72,7 @@ class NodeProgress:
         sample = state.latents if state.predicted_original is None else state.predicted_original
         image, factor = self._preview(sample, base)
         size = (image.width * factor, image.height * factor)
-        self.signal_progress("Denoising", share(state), image, size)
+        self.signal_progress("Denoising", progress_fraction(state), image, size)
 
     def _check(self) -> None:
         """Raise CanceledException when the item was canceled, also in threads that the node has started."""
@@ -81,7 +81,7 @@ class NodeProgress:
             raise CanceledException("the queue item was canceled")
 
 
-def share(state: PipelineIntermediateState) -> float:
+def progress_fraction(state: PipelineIntermediateState) -> float:
     """Return how much of the denoise loop is done, 0 to 1; solvers of second order call twice a step."""
     step, total = state.step, state.total_steps
     if state.order == 2:  # noqa: PLR2004  (the order itself)

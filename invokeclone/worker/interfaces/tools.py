@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from invokeclone.graph.checkpoints import LOOK_EVERY_S, checkpoint
+from invokeclone.graph.checkpoints import POLL_INTERVAL_S, checkpoint
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit import log
@@ -64,7 +64,7 @@ class Tools:
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         while True:
             with contextlib.suppress(TimeoutError):
-                return future.result(LOOK_EVERY_S)
+                return future.result(POLL_INTERVAL_S)
             if future.done():
                 return future.result()
             if canceled():

@@ -21,7 +21,7 @@ def test_prompts_without_language_are_encoded_as_by_compel(penultimate: bool, cl
     for prompt in ("", "a cat", "A Cat, sitting on a mat. It's 7 o'clock!"):
         with torch.inference_mode():
             short = encode.encode_prompt(*clip, prompt, CPU, penultimate=penultimate)
-            by_compel = encode._weighted(*clip, prompt, CPU, penultimate=penultimate)
+            by_compel = encode._encode_weighted(*clip, prompt, CPU, penultimate=penultimate)
         assert short.shape == (1, 77, 32)
         assert torch.allclose(short, by_compel, atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_skipped_layers(clip: tuple[Any, Any], count: int):
         tokens = tokenizer("a cat", padding="max_length", return_tensors="pt")["input_ids"]
         states = encoder(tokens, output_hidden_states=True).hidden_states
         expected = encoder.final_layer_norm(states[-1 - min(count, 2)])  # one of the three layers always stays
-    with encode.skipped_layers(encoder, count):
+    with encode.skip_layers(encoder, count):
         assert torch.allclose(encode.encode_prompt(*clip, "a cat", CPU), expected, atol=1e-5)
     assert encoder.encoder.layers is layers
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from invokeclone.components.clip.encode import encode_prompt, pooled_embedding
-from invokeclone.components.clip.textual_inversion import extended, load_textual_inversion
+from invokeclone.components.clip.encode import encode_pooled, encode_prompt
+from invokeclone.components.clip.textual_inversion import load_textual_inversion, with_inversions
 from tests.tiny_models import noise_of
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def by_hand(tokenizer: Any, text_encoder: Any, *pieces: str | torch.Tensor) -> t
 
 def encode(tokenizer: Any, text_encoder: Any, prompt: str, **inversions: torch.Tensor) -> torch.Tensor:
     triggers = {f"<{name}>": vectors for name, vectors in inversions.items()}
-    with extended(tokenizer, text_encoder, triggers) as own:
+    with with_inversions(tokenizer, text_encoder, triggers) as own:
         return encode_prompt(own, text_encoder, prompt, CPU)
 
 
@@ -80,8 +80,8 @@ class TestPrompts:
 
         config = CLIPTextConfig(**{**text_encoder.config.to_dict(), "num_hidden_layers": 1})
         encoder = CLIPTextModelWithProjection(config).eval()
-        with extended(tokenizer, encoder, {"<art>": THREE}) as own:
-            pooled = pooled_embedding(own, encoder, "a <art> fox", CPU)
+        with with_inversions(tokenizer, encoder, {"<art>": THREE}) as own:
+            pooled = encode_pooled(own, encoder, "a <art> fox", CPU)
         states = by_hand(tokenizer, encoder.text_model, "a", THREE, "fox")
         end = 1 + 1 + 3 + len(tokenizer("fox")["input_ids"][1:-1])
         with torch.inference_mode():
@@ -90,7 +90,7 @@ class TestPrompts:
     def test_everything_is_as_before_afterwards(self, tokenizer: Any, text_encoder: Any):
         weight = text_encoder.get_input_embeddings().weight
         address, values, size = weight.data_ptr(), weight.clone(), len(tokenizer)
-        with pytest.raises(KeyError), extended(tokenizer, text_encoder, {"<art>": THREE}):
+        with pytest.raises(KeyError), with_inversions(tokenizer, text_encoder, {"<art>": THREE}):
             assert len(weight) == size + 3
             raise KeyError
         assert text_encoder.get_input_embeddings().weight is weight
@@ -101,19 +101,19 @@ class TestPrompts:
         assert torch.allclose(before, by_hand(tokenizer, text_encoder, "a <art> fox"), atol=1e-5), "plain text again"
 
     def test_without_any_the_tokenizer_is_the_same(self, tokenizer: Any, text_encoder: Any):
-        with extended(tokenizer, text_encoder, {}) as own:
+        with with_inversions(tokenizer, text_encoder, {}) as own:
             assert own is tokenizer
 
     def test_another_width(self, tokenizer: Any, text_encoder: Any):
         with (
             pytest.raises(ValueError, match="<art> has vectors of width 768, the text encoder's have 32"),
-            extended(tokenizer, text_encoder, {"<art>": torch.ones(1, 768)}),
+            with_inversions(tokenizer, text_encoder, {"<art>": torch.ones(1, 768)}),
         ):
             pytest.fail("it is applied")
 
     def test_vectors_take_the_encoders_number_format(self, tokenizer: Any, text_encoder: Any):
         half = copy.deepcopy(text_encoder).half()
-        with extended(tokenizer, half, {"<art>": ONE}):
+        with with_inversions(tokenizer, half, {"<art>": ONE}):
             weight = half.get_input_embeddings().weight
             assert torch.equal(weight[-1], ONE[0].half())
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from invokeclone.components.control.resize import heuristic_resize, interpolate, thinned
+from invokeclone.components.control.resize import heuristic_resize, interpolate, thin_lines
 
 NUMBERS = (np.arange(24).reshape(4, 6) ** 2 * 3 % 251).astype(np.uint8)
 INTERPOLATED = [
@@ -40,13 +40,13 @@ def test_thinning_is_that_of_opencv() -> None:
     lines[2:6, 1:17] = lines[2:13, 8:12] = lines[10:12, 3:6] = True
     expected = np.zeros_like(lines)
     expected[3, 3:15] = expected[4:11, 9] = expected[10, 4] = True
-    assert np.array_equal(thinned(lines), expected)
+    assert np.array_equal(thin_lines(lines), expected)
 
 
 def test_pixels_at_the_border_are_not_thinned() -> None:
     lines = np.zeros((9, 9), dtype=bool)
     lines[:3] = True
-    assert thinned(lines)[0].all()
+    assert thin_lines(lines)[0].all()
 
 
 def test_a_line_is_one_pixel_wide_in_any_size() -> None:

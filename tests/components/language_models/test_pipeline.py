@@ -42,7 +42,7 @@ def describer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
 
 
 def written(writer: tuple[Any, Any], seed: int, told: Any = lambda _count: None, max_tokens: int = 8) -> str:
-    return pipeline.write(*writer, "a cat", "be short", max_tokens=max_tokens, seed=seed, device=CPU, told=told)
+    return pipeline.write(*writer, "a cat", "be short", max_tokens=max_tokens, seed=seed, device=CPU, on_tokens=told)
 
 
 def test_the_same_seed_writes_the_same(writer: tuple[Any, Any]) -> None:
@@ -83,11 +83,11 @@ def test_an_image_is_described_as_by_the_model_itself(describer: tuple[Any, Any,
     """The model's own way has tokens for the picture in the prompt; where these go and how many they are must agree."""
     model, tokenizer, processor = describer
     image = Image.linear_gradient("L").resize(size).convert("RGB")
-    ours = pipeline.describe(model, tokenizer, processor, image, "say", device=CPU, told=lambda _count: None)
+    ours = pipeline.describe(model, tokenizer, processor, image, "say", device=CPU, on_tokens=lambda _count: None)
 
     inputs = processor(images=[image], return_tensors="pt")
-    places = torch.full((1, pipeline.see(model, processor, image, CPU).shape[0]), model.config.image_token_id)
-    before, after = (pipeline._tokens(tokenizer, text, CPU) for text in pipeline._around_the_picture(tokenizer, "say"))
+    places = torch.full((1, pipeline.encode_image(model, processor, image, CPU).shape[0]), model.config.image_token_id)
+    before, after = (pipeline._tokens(tokenizer, text, CPU) for text in pipeline._text_around_image(tokenizer, "say"))
     tokens = torch.cat([before, places, after], dim=1)
     theirs = model.generate(
         input_ids=tokens,

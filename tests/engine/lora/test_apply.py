@@ -11,7 +11,7 @@ from torch import nn
 from invokeclone.engine import placement
 from invokeclone.engine.devices import DeviceMemory
 from invokeclone.engine.lora import apply
-from invokeclone.engine.lora.apply import LoRAPatch, applied
+from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.engine.lora.layers import LayerChange, read_layer
 from invokeclone.engine.patches import seamless
 
@@ -112,17 +112,17 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 class TestEitherWay:
     @pytest.mark.parametrize("weight", [0.5, -0.3, 1.0])
     def test_every_type_of_layer(self, model: nn.Module, weight: float):
-        with applied(model, [lora(weight)], CPU):
+        with apply_loras(model, [lora(weight)], CPU):
             assert close(run(model), run(merged(weight)))
             assert not close(run(model), run(merged(0)))
 
     def test_nothing_to_do(self, model: nn.Module):
         before = run(model)
-        with applied(model, [lora(0.0)], CPU), applied(model, [], CPU):
+        with apply_loras(model, [lora(0.0)], CPU), apply_loras(model, [], CPU):
             assert torch.equal(run(model), before)
 
     def test_several(self, model: nn.Module):
-        with applied(model, [lora(0.5), lora(0.25), lora(-0.5, block_to_q=CHANGES["block_to_q"])], CPU):
+        with apply_loras(model, [lora(0.5), lora(0.25), lora(-0.5, block_to_q=CHANGES["block_to_q"])], CPU):
             result = run(model)
         expected = merged(0.75, {name: change for name, change in CHANGES.items() if name != "block_to_q"})
         layer: Any = expected.get_submodule("block.to_q")
@@ -130,13 +130,13 @@ class TestEitherWay:
         assert close(result, run(expected))
 
     def test_nested(self, model: nn.Module):
-        with applied(model, [lora(0.5)], CPU):
-            with applied(model, [lora(0.25)], CPU):
+        with apply_loras(model, [lora(0.5)], CPU):
+            with apply_loras(model, [lora(0.25)], CPU):
                 assert close(run(model), run(merged(0.75)))
             assert close(run(model), run(merged(0.5)))
 
     def test_after_an_error(self, model: nn.Module):
-        with pytest.raises(KeyError), applied(model, [lora()], CPU):
+        with pytest.raises(KeyError), apply_loras(model, [lora()], CPU):
             raise KeyError
 
     def test_an_error_half_way(self, model: nn.Module, monkeypatch: pytest.MonkeyPatch):
@@ -144,12 +144,12 @@ class TestEitherWay:
             raise RuntimeError("out of luck")
 
         monkeypatch.setattr(type(CHANGES["block_to_k"]), "weight_delta", fails)
-        with pytest.raises(RuntimeError, match="out of luck"), applied(model, [lora()], CPU):
+        with pytest.raises(RuntimeError, match="out of luck"), apply_loras(model, [lora()], CPU):
             pytest.fail("it is applied")
 
     @pytest.mark.parametrize("outer", ["seamless", "lora"])
     def test_with_padding_that_wraps_around(self, model: nn.Module, outer: str):
-        contexts = [lambda: seamless(model, ["x", "y"]), lambda: applied(model, [lora()], CPU)]
+        contexts = [lambda: seamless(model, ["x", "y"]), lambda: apply_loras(model, [lora()], CPU)]
         first, second = contexts if outer == "seamless" else reversed(contexts)
         expected = merged(0.5)
         with seamless(expected, ["x", "y"]):
@@ -168,32 +168,32 @@ class TestEitherWay:
             "block_to_q": CHANGES["block_to_q"],
             "block_to_k": CHANGES["conv_in"],
         }
-        with applied(model, [lora(**others)], CPU):
+        with apply_loras(model, [lora(**others)], CPU):
             assert close(run(model), run(merged(0.5, {"block_to_q": CHANGES["block_to_q"]})))
         assert warnings == ["LoRA style: 2 layers do not fit and are left out, as block_to_v"]
 
     def test_nothing_fits(self, model: nn.Module):
         with (
             pytest.raises(ValueError, match=r"LoRA style fits no layer of this model.*another base.*block_to_v"),
-            applied(model, [lora(block_to_v=CHANGES["block_to_q"])], CPU),
+            apply_loras(model, [lora(block_to_v=CHANGES["block_to_q"])], CPU),
         ):
             pytest.fail("it is applied")
 
     def test_a_bias_that_the_layer_does_not_have(self, model: nn.Module):
         with (
             pytest.raises(ValueError, match="fits no layer"),
-            applied(model, [lora(block_to_k=read_layer({"diff_b": drawn(6)}))], CPU),
+            apply_loras(model, [lora(block_to_k=read_layer({"diff_b": drawn(6)}))], CPU),
         ):
             pytest.fail("it is applied")
 
     def test_a_prefix_that_the_model_does_not_have(self, model: nn.Module):
-        with applied(model, [lora(top_block_to_q=CHANGES["block_to_q"])], CPU, optional_prefix="top_"):
+        with apply_loras(model, [lora(top_block_to_q=CHANGES["block_to_q"])], CPU, optional_prefix="top_"):
             assert close(run(model), run(merged(0.5, {"block_to_q": CHANGES["block_to_q"]})))
 
 
 class TestOnTheCPU:
     def test_changes_start_from_the_original_weight(self, model: nn.Module):
-        with applied(model, [lora(1.0, block_to_q=CHANGES["block_to_q"]), lora(1.0, block_to_q=DORA)], CPU):
+        with apply_loras(model, [lora(1.0, block_to_q=CHANGES["block_to_q"]), lora(1.0, block_to_q=DORA)], CPU):
             result = run(model)
         expected = Model()
         layer: Any = expected.get_submodule("block.to_q")
@@ -204,7 +204,7 @@ class TestOnTheCPU:
     def test_linear_weights_are_not_touched(self, model: nn.Module):
         layer: Any = model.get_submodule("block.to_q")
         address = layer.weight.data_ptr()
-        with applied(model, [lora()], CPU):
+        with apply_loras(model, [lora()], CPU):
             assert layer.weight.data_ptr() == address
 
 
@@ -214,7 +214,7 @@ class TestOnADevice:
         monkeypatch.setattr(apply, "_is_on_device", lambda _weight: True)
 
     def test_changes_start_from_the_one_before(self, model: nn.Module):
-        with applied(model, [lora(1.0, block_to_q=CHANGES["block_to_q"]), lora(1.0, block_to_q=DORA)], CPU):
+        with apply_loras(model, [lora(1.0, block_to_q=CHANGES["block_to_q"]), lora(1.0, block_to_q=DORA)], CPU):
             result = run(model)
         expected = Model()
         layer: Any = expected.get_submodule("block.to_q")
@@ -226,7 +226,7 @@ class TestOnADevice:
         model = Model().half()
         layer: Any = model.get_submodule("block.to_q")
         change, weight = CHANGES["block_to_q"], layer.weight.detach().clone()
-        with applied(model, [lora(0.3, block_to_q=change)], CPU):
+        with apply_loras(model, [lora(0.3, block_to_q=change)], CPU):
             expected = weight + (change.weight_delta(weight.float()) * 0.3).half()
             assert torch.equal(layer.weight, expected)
             assert layer.weight.dtype == torch.float16
@@ -240,7 +240,7 @@ class TestOnADevice:
             monkeypatch.setattr(apply._Patcher, "_merge", _out_of_memory)
         layers = {name: CHANGES[name] for name in ("block_to_q", "block_to_k", "conv_in")}
         addresses = [parameter.data_ptr() for parameter in model.parameters()]
-        with applied(model, [lora(**layers)], CPU):
+        with apply_loras(model, [lora(**layers)], CPU):
             assert close(run(model), run(merged(0.5, layers)))
             assert [parameter.data_ptr() for parameter in model.parameters()] == addresses
 
@@ -278,7 +278,7 @@ def test_weights_that_are_stored_in_a_compact_format(kind: str):
         if (bias := change.bias_delta()) is not None:
             other.bias.data += 0.5 * bias
     stored = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with applied(model, [lora(**layers)], CPU):
+    with apply_loras(model, [lora(**layers)], CPU):
         assert close(run(model), run(expected))
         assert model.get_submodule("conv_in").weight.dtype == compact
     assert all(torch.equal(stored[name].float(), tensor.float()) for name, tensor in model.state_dict().items())
@@ -300,7 +300,7 @@ def test_weights_that_are_streamed_to_the_device(model: nn.Module, budget: int):
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     placed.enter(budget)
     assert not placed.complete
-    with applied(model, [lora()], CPU):
+    with apply_loras(model, [lora()], CPU):
         assert close(run(model), run(merged(0.5)))
     assert not close(run(model), run(merged(0.5)))
     placed.leave()

@@ -16,7 +16,7 @@ from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.config.settings import Settings
-from invokeclone.models.files.on_disk import header
+from invokeclone.models.files.on_disk import read_header
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.requests import Requests
 from tests.tiny_checkpoints import clip_weights, open_clip_weights, same_weights, unet_weights, vae_weights
@@ -172,6 +172,6 @@ def test_the_server_reads_the_names_and_shapes_of_torch_files_as_torch_does(tmp_
     weights = {"a.weight": torch.zeros(3, 4, dtype=torch.float16), "b": torch.nn.Parameter(torch.zeros(2))}
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": weights, "global_step": 7}, path, _use_new_zipfile_serialization=zipped)
-    tensors, notes = header(path)
+    tensors, notes = read_header(path)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {"a.weight": (3, 4), "b": (2,)}
     assert (tensors["a.weight"].dtype, tensors["b"].dtype, notes) == ("F16", "F32", {"global_step": "7"})

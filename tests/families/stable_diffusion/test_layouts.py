@@ -24,7 +24,7 @@ from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.sizes import unet_config
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.identify import identify
 from tests.families.stable_diffusion.layouts import KINDS, Kind, Weights, make_parts, original_weights, output_of
 from tests.tiny_checkpoints import same_weights, vae_weights
@@ -70,7 +70,7 @@ def load(model_cache: ModelCache) -> Load:
 
 @functools.cache
 def record(path: Path) -> Any:
-    return identify(OnDisk(path), FACTS | {"key": path.name}, {}, allow_unknown=False)
+    return identify(ModelFiles(path), FACTS | {"key": path.name}, {}, allow_unknown=False)
 
 
 def saved(weights: Weights, path: Path) -> Path:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.components.clip.encode import encode_prompt, skipped_layers
+from invokeclone.components.clip.encode import encode_prompt, skip_layers
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.lora_keys import LAYOUT, diffusers_name
-from invokeclone.families.stable_diffusion.loras import applied_loras
+from invokeclone.families.stable_diffusion.loras import patch_loras
 from invokeclone.families.stable_diffusion.nodes.loras import (
     LoRACollectionLoader,
     LoRALoaderInvocation,
@@ -311,9 +311,9 @@ class TestRuns:
         made = context.conditioning.load(name).conditionings[0].embeds
         text_encoder = sd1_parts["text_encoder"]
         merged = merge(text_encoder, deltas(text_encoder, TEXT_LAYERS, 30), 0.1)
-        with skipped_layers(merged, skip):
+        with skip_layers(merged, skip):
             expected = encode_prompt(sd1_parts["tokenizer"], merged, "a cat", CPU)
-        with skipped_layers(text_encoder, skip):
+        with skip_layers(text_encoder, skip):
             plain = encode_prompt(sd1_parts["tokenizer"], text_encoder, "a cat", CPU)
         assert torch.allclose(made, expected, atol=1e-4)
         assert not torch.allclose(made, plain, atol=1e-2)
@@ -329,7 +329,7 @@ class TestRuns:
         lora = install(lora_te1={f"text_model.{name}": kinds for name, kinds in one.items()}, lora_te2=two)
         tokens, fields = torch.tensor([[512, 3, 4, 513]]), [LoRAField(lora=lora, weight=0.5)]
         for encoder, part, layers in ((first, "clip", one), (second, "clip2", two)):
-            with torch.inference_mode(), applied_loras(context, fields, encoder, part):
+            with torch.inference_mode(), patch_loras(context, fields, encoder, part):
                 made = encoder(tokens).last_hidden_state
             expected = merge(encoder, layers, 0.5)(tokens).last_hidden_state
             assert torch.allclose(made, expected, atol=1e-4)
@@ -349,12 +349,12 @@ class TestRuns:
         tokens = torch.tensor([[512, 3, 513]])
         with torch.inference_mode():
             plain = sd1_parts["text_encoder"](tokens)[0]
-            with applied_loras(context, [LoRAField(lora=lora, weight=1)], sd1_parts["text_encoder"], "clip"):
+            with patch_loras(context, [LoRAField(lora=lora, weight=1)], sd1_parts["text_encoder"], "clip"):
                 assert torch.equal(sd1_parts["text_encoder"](tokens)[0], plain)
 
     def test_weight_zero_is_not_even_loaded(
         self, context: FakeContext, lora: ModelIdentifierField, sd1_parts: dict[str, Any]
     ):
         Path(context.models.others["style"].path).unlink()
-        with applied_loras(context, [LoRAField(lora=lora, weight=0)], sd1_parts["unet"], "unet"):
+        with patch_loras(context, [LoRAField(lora=lora, weight=0)], sd1_parts["unet"], "unet"):
             assert context.models.cache.keys() == []

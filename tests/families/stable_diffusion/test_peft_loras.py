@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from invokeclone.engine.lora.apply import LoRAPatch, applied
+from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.engine.lora.files import load_lora
 from invokeclone.families.stable_diffusion.lora_keys import LAYOUT
 from scripts.make_peft_loras import FOLDER, hidden_state, prediction
@@ -22,7 +22,7 @@ LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 def computed(path: Path, model: Any, part: str) -> torch.Tensor:
     """Return what a UNet or text encoder computes with a LoRA."""
     lora = LoRAPatch("peft", load_lora(path, LAYOUT, torch.float32).parts[part], 1.0)
-    with applied(model, [lora], CPU, optional_prefix="text_model_"):
+    with apply_loras(model, [lora], CPU, optional_prefix="text_model_"):
         return prediction(model) if part == "unet" else hidden_state(model)
 
 

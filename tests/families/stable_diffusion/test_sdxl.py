@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.components.clip.encode import skipped_layers
+from invokeclone.components.clip.encode import skip_layers
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading import loaders
 from invokeclone.engine.schedules import discrete
@@ -136,7 +136,7 @@ def test_prompts_are_encoded_as_by_diffusers(skip: int, context: FakeContext, pa
             "a cat", "oil painting", do_classifier_free_guidance=False, clip_skip=skip or None
         )
     assert torch.allclose(made.embeds, embeds, atol=1e-5)
-    with torch.inference_mode(), skipped_layers(parts["text_encoder_2"], skip):  # there the pooled one skips as well
+    with torch.inference_mode(), skip_layers(parts["text_encoder_2"], skip):  # there the pooled one skips as well
         pooled = reference(parts).encode_prompt("a cat", "oil painting", do_classifier_free_guidance=False)[2]
     assert torch.allclose(made.pooled_embeds, pooled, atol=1e-5)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from invokeclone.components.clip.encode import encode_prompt, pooled_embedding
+from invokeclone.components.clip.encode import encode_pooled, encode_prompt
 from invokeclone.components.clip.fields import CLIPField
-from invokeclone.components.clip.textual_inversion import extended
+from invokeclone.components.clip.textual_inversion import with_inversions
 from invokeclone.families.stable_diffusion.nodes.sdxl import (
     SDXLCompelPromptInvocation,
     SDXLRefinerCompelPromptInvocation,
@@ -112,9 +112,9 @@ def expected(
         layer = getattr(encoder, "text_model", encoder).get_submodule(LAYER)
         original = layer.weight.data
         layer.weight.data = original + weight * matrices[name][0] @ matrices[name][1]
-        with extended(tokenizer, encoder, {"<art>": vectors}) as own:
+        with with_inversions(tokenizer, encoder, {"<art>": vectors}) as own:
             embeds.append(encode_prompt(own, encoder, prompt, CPU, penultimate=True))
-            pooled = pooled_embedding(own, encoder, prompt, CPU) if name == "text_encoder_2" else None
+            pooled = encode_pooled(own, encoder, prompt, CPU) if name == "text_encoder_2" else None
         layer.weight.data = original
     assert pooled is not None
     return torch.cat(embeds, dim=-1), pooled

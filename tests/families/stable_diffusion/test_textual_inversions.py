@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.clip.encode import encode_prompt
-from invokeclone.components.clip.textual_inversion import extended
+from invokeclone.components.clip.textual_inversion import with_inversions
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.nodes.prompts import CompelInvocation
 from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
@@ -50,7 +50,7 @@ class TestTriggers:
     ):
         made = compel(context, model, f"a {trigger} fox")
         tokenizer, text_encoder = sd1_parts["tokenizer"], sd1_parts["text_encoder"]
-        with extended(tokenizer, text_encoder, {"<art>": VECTORS}) as own:
+        with with_inversions(tokenizer, text_encoder, {"<art>": VECTORS}) as own:
             expected = encode_prompt(own, text_encoder, "a <art> fox", CPU)
         assert torch.allclose(made, expected, atol=1e-5)
         assert not torch.allclose(made, compel(context, model, "a fox"), atol=1e-2)

@@ -199,7 +199,8 @@ async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, in
     wanted = wanted.model_copy(update={"order_dir": order_dir, "starred_first": starred_first})
     for kinds in ((IMAGES,), (IMAGES, VIDEOS)):
         statements = [
-            ordered.listed(wanted, kinds, backwards=backwards).limit(100).offset(500) for backwards in (False, True)
+            ordered.select_ordered(wanted, kinds, backwards=backwards).limit(100).offset(500)
+            for backwards in (False, True)
         ]
         for statement in (*statements, store.all_names(wanted, kinds), store.all_names(wanted, kinds, with_kinds=True)):
             found = await plan(resources, statement)

@@ -37,9 +37,9 @@ def board(people: People) -> Make:
 def video(people: People, mp4: bytes, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Upload a video; what is in it does not matter here, so it is looked into once."""
     look = intake.inspect
-    seen: list[intake.Seen] = []
+    seen: list[intake.VideoInfo] = []
 
-    async def once(path) -> intake.Seen:
+    async def once(path) -> intake.VideoInfo:
         if not seen:
             seen.append(await look(path))
         return seen[0]

@@ -88,8 +88,8 @@ async def test_a_range(client: httpx.AsyncClient, upload, mp4: bytes, asked: str
 
 
 async def test_ranges_are_sent_in_parts(client: httpx.AsyncClient, upload, mp4: bytes, monkeypatch) -> None:
-    assert responses.PART == 1024 * 1024
-    monkeypatch.setattr(responses, "PART", 500)
+    assert responses.MAX_RANGE_SIZE == 1024 * 1024
+    monkeypatch.setattr(responses, "MAX_RANGE_SIZE", 500)
     url = f"/{(await upload())['video_url']}"
     found = b""
     while len(found) < len(mp4):

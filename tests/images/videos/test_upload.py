@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.errors import UploadCutOff
+from invokeclone.images.errors import UploadInterrupted
 from invokeclone.images.videos import api, intake, receive, service
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
@@ -98,7 +98,7 @@ async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, m
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(intake.sys, "executable", str(program))
-        monkeypatch.setattr(intake, "PATIENCE_S", 0.3 if "sleep" in script else 60)
+        monkeypatch.setattr(intake, "PROBE_TIMEOUT_S", 0.3 if "sleep" in script else 60)
         await upload(status=status)
         assert left(resources) == []
 
@@ -208,7 +208,7 @@ async def test_a_client_that_goes_away_leaves_nothing(resources: Resources, mp4:
     class Request:
         stream = staticmethod(cut_off)
 
-    with pytest.raises(UploadCutOff):
+    with pytest.raises(UploadInterrupted):
         await service.upload(
             resources,
             api._body(Request),

@@ -3,7 +3,7 @@
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
 
@@ -234,7 +234,7 @@ OTHERS = {
 
 
 def check(path, expected, fields):
-    config = identify(OnDisk(path), FACTS, {}, allow_unknown=False)
+    config = identify(ModelFiles(path), FACTS, {}, allow_unknown=False)
     assert type(config).__name__ == expected
     found = config.model_dump(mode="json")
     for name, value in fields.items():
@@ -321,7 +321,7 @@ def test_every_class_that_files_lead_to_is_tried_here():
 )
 def test_relatives_that_nothing_here_would_run_are_refused(make, name, shapes):
     with pytest.raises(InvalidModel, match="no model of a known kind"):
-        identify(OnDisk(make.header(f"{name}.safetensors", shapes)), FACTS, {}, allow_unknown=False)
+        identify(ModelFiles(make.header(f"{name}.safetensors", shapes)), FACTS, {}, allow_unknown=False)
 
 
 def test_a_text_encoder_of_a_whole_pipeline_is_not_taken_for_the_model(make):
@@ -331,4 +331,4 @@ def test_a_text_encoder_of_a_whole_pipeline_is_not_taken_for_the_model(make):
     make.json("a/text_encoder_2/model.safetensors.index.json", {"weight_map": {}})
     make.header("a/model.safetensors", {"x": (1,)})
     with pytest.raises(InvalidModel, match="no model of a known kind"):
-        identify(OnDisk(make.folder / "a"), FACTS, {}, allow_unknown=False)
+        identify(ModelFiles(make.folder / "a"), FACTS, {}, allow_unknown=False)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import OnDisk, header
+from invokeclone.models.files.on_disk import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 
 def test_header_of_a_whole_file(make):
-    found, _ = header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
+    found, _ = read_header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
     assert found == {"x": Tensor("F16", (2, 3)), "y": Tensor("F16", (4,))}
 
 
@@ -34,14 +34,14 @@ def test_what_is_no_safetensors_file(tmp_path, data, reason):
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
     with pytest.raises(InvalidModel, match=reason):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 def test_truncated_weights_are_noticed(make):
     path = make.checkpoint()
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(InvalidModel, match="cut off"):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 def test_truncated_weights_inside_a_folder_are_noticed(make):
@@ -49,38 +49,38 @@ def test_truncated_weights_inside_a_folder_are_noticed(make):
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     os.truncate(weights, weights.stat().st_size - 1)
     with pytest.raises(InvalidModel, match="diffusion_pytorch_model"):
-        OnDisk(folder).check()
+        ModelFiles(folder).check()
 
 
 def test_damaged_json_is_noticed(make):
     folder = make.pipeline()
     (folder / "model_index.json").write_text('{"_class_name": ')
     with pytest.raises(InvalidModel, match="not valid JSON"):
-        OnDisk(folder).check()
+        ModelFiles(folder).check()
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "model", "picture.png"])
 def test_other_files_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InvalidModel, match="is not a model file"):
-        OnDisk(tmp_path / name).check()
+        ModelFiles(tmp_path / name).check()
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.pt", "a.pth", "a.bin"])
 def test_pickles_are_refused_unread(tmp_path, name):
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(InvalidModel, match="pickle"):
-        OnDisk(tmp_path / name).check()
+        ModelFiles(tmp_path / name).check()
 
 
 def test_pickles_in_a_folder_are_refused_unless_there_are_safe_weights_beside_them(make):
     folder = make.pipeline()
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"x")
-    OnDisk(folder).check()
+    ModelFiles(folder).check()
     (folder / "vae").mkdir()
     (folder / "vae/diffusion_pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(InvalidModel, match="pickle"):
-        OnDisk(folder).check()
+        ModelFiles(folder).check()
 
 
 def test_folders_without_a_model_are_refused(tmp_path):
@@ -92,43 +92,43 @@ def test_folders_without_a_model_are_refused(tmp_path):
         (tmp_path / f"many/{number}.txt").touch()
     for name in ("empty", "deep", "many"):
         with pytest.raises(InvalidModel, match=r"folder without a model|more than 50"):
-            OnDisk(tmp_path / name).check()
+            ModelFiles(tmp_path / name).check()
 
 
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     for name in ("nothing.safetensors", "pipe.safetensors"):
         with pytest.raises(InvalidModel, match="no file or folder"):
-            OnDisk(tmp_path / name).check()
+            ModelFiles(tmp_path / name).check()
 
 
 def test_names_lose_the_endings_of_weights_only(tmp_path):
     (tmp_path / "v1.5").mkdir()
-    names = [OnDisk(tmp_path / name).name for name in ("v1.5.safetensors", "v1.5.gguf", "v1.5")]
+    names = [ModelFiles(tmp_path / name).name for name in ("v1.5.safetensors", "v1.5.gguf", "v1.5")]
     assert names == ["v1.5", "v1.5.gguf", "v1.5"]
 
 
 def test_class_name_comes_from_either_config(make):
-    assert OnDisk(make.pipeline()).class_name == "StableDiffusionPipeline"
+    assert ModelFiles(make.pipeline()).class_name == "StableDiffusionPipeline"
     make.json("clip/config.json", {"architectures": ["CLIPTextModel"]})
-    assert OnDisk(make.folder / "clip").class_name == "CLIPTextModel"
+    assert ModelFiles(make.folder / "clip").class_name == "CLIPTextModel"
     make.json("odd/config.json", ["list"])
-    assert OnDisk(make.folder / "odd").class_name is None
+    assert ModelFiles(make.folder / "odd").class_name is None
 
 
 def test_links_in_a_circle_end(make):
     folder = make.pipeline()
     (folder / "again").symlink_to(folder)
-    assert len(OnDisk(folder).files) == 4
+    assert len(ModelFiles(folder).files) == 4
 
 
 def test_size_is_that_of_all_files(make):
     folder = make.pipeline()
-    assert OnDisk(folder).size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert ModelFiles(folder).size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_metadata_is_no_tensor(tmp_path):
     text = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     path = Path(tmp_path / "a.safetensors")
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    assert header(path) == ({}, {"format": "pt"})
+    assert read_header(path) == ({}, {"format": "pt"})

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import gguf, pickles, unpickler
-from invokeclone.models.files.on_disk import OnDisk, header
+from invokeclone.models.files.on_disk import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 from invokeclone.models.identify.identify import identify
 from tests.models.conftest import Make, pickled
@@ -62,14 +62,14 @@ def read_or_refuse(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     tracemalloc.start()
     try:
-        header(path)
+        read_header(path)
     except InvalidModel:
         return
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < MAX_MEMORY
-    identify(OnDisk(path), FACTS, {}, allow_unknown=True)
+    identify(ModelFiles(path), FACTS, {}, allow_unknown=True)
 
 
 SHAPES = {
@@ -150,7 +150,7 @@ def test_offsets_and_shapes_must_describe_the_file(
     """Products are those of integers without end: 2^32 × 2^32 is not 0."""
     path = safetensors(tmp_path / "a.safetensors", json.dumps(entries), size)
     with pytest.raises(InvalidModel, match=reason):
-        header(path)
+        read_header(path)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_offsets_and_shapes_must_describe_the_file(
 )  # fmt: skip
 def test_headers_that_say_a_thing_twice_or_nothing_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidModel, match="damaged safetensors header"):
-        header(safetensors(tmp_path / "a.safetensors", text, 0))
+        read_header(safetensors(tmp_path / "a.safetensors", text, 0))
 
 
 def gguf_file(
@@ -199,12 +199,12 @@ def gguf_file(
 )
 def test_gguf_tensors_must_lie_in_the_file(tmp_path: Path, tensors: list[Any], size: int, reason: str) -> None:
     with pytest.raises(InvalidModel, match=reason):
-        header(gguf_file(tmp_path / "a.gguf", tensors, size))
+        read_header(gguf_file(tmp_path / "a.gguf", tensors, size))
 
 
 def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
     tensors = [("b", (256, 2), 12, 288), ("a", (256, 2), 12, 0), ("c", (3,), 0, 576)]
-    found, _ = header(gguf_file(tmp_path / "a.gguf", tensors, 588))
+    found, _ = read_header(gguf_file(tmp_path / "a.gguf", tensors, 588))
     assert {name: each.shape for name, each in found.items()} == {"a": (2, 256), "b": (2, 256), "c": (3,)}
 
 
@@ -212,20 +212,20 @@ def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
     ("kind", "name", "elements", "length"), [(9, "Q8_1", 32, 40), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18)]
 )
 def test_gguf_number_types_are_the_librarys(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
-    found, _ = header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
+    found, _ = read_header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
     assert found == {"x": Tensor(name, (elements,))}
     with pytest.raises(InvalidModel, match="cut off"):
-        header(gguf_file(tmp_path / "b.gguf", [("x", (elements,), kind, 0)], length - 1))
+        read_header(gguf_file(tmp_path / "b.gguf", [("x", (elements,), kind, 0)], length - 1))
 
 
 def test_gguf_counts_are_limited(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "a.gguf", [], 4096, count=gguf._MAX_TENSORS + 1)
     with pytest.raises(InvalidModel, match="more tensors"):
-        header(path)
+        read_header(path)
     lists = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**40)
     (tmp_path / "b.gguf").write_bytes(lists + bytes(4096))
     with pytest.raises(InvalidModel, match="more texts"):
-        header(tmp_path / "b.gguf")
+        read_header(tmp_path / "b.gguf")
 
 
 def plain(path: Path, program: bytes) -> Path:
@@ -277,7 +277,7 @@ SIZED = struct.pack("<Q", 2**40)
 def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason: str) -> None:
     for path in (plain(tmp_path / "a.pt", program), zipped(tmp_path / "b.pt", program)):
         with pytest.raises(InvalidModel, match=reason):
-            header(path)
+            read_header(path)
     assert unpickler.Unpickler._tensor.__defaults__ is None
     assert unpickler.PickledParameters() == {}
 
@@ -290,7 +290,7 @@ def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for program in (lists, framed):
         path = zipped(tmp_path / "a.pt", program, method=zipfile.ZIP_DEFLATED)
         with pytest.raises(InvalidModel, match="more instructions"):
-            header(path)
+            read_header(path)
 
 
 def test_mappings_that_hold_each_other_are_followed_in_bounded_steps(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_mappings_that_hold_each_other_are_followed_in_bounded_steps(tmp_path: P
     for level in range(4):
         program += b"0}(" + names.replace(b"h%c", b"h" + bytes([level])) + b"uq" + bytes([level + 1])
     with pytest.raises(InvalidModel, match="more tensors"):
-        header(zipped(tmp_path / "a.pt", program + b"."))
+        read_header(zipped(tmp_path / "a.pt", program + b"."))
 
 
 def number(value: int) -> bytes:
@@ -342,12 +342,12 @@ def test_tensors_must_lie_in_their_storage_and_it_in_the_file(
 ) -> None:
     program = view(shape, strides, offset, count)
     with pytest.raises(InvalidModel, match=r"storage|shape|cut off"):
-        pickles.content(zipped(tmp_path / "a.pt", program, bytes(stored)))
+        pickles.read_content(zipped(tmp_path / "a.pt", program, bytes(stored)))
 
 
 def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.pt", view((2, 2), (1, 2), 0, 4), b"12345678")
-    content = pickles.content(path)
+    content = pickles.read_content(path)
     extent = content.extents["0"]
     assert path.read_bytes()[extent.offset : extent.offset + extent.size] == b"12345678"
     assert (content.values["a"].shape, content.values["a"].strides) == ((2, 2), (1, 2))
@@ -356,10 +356,10 @@ def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
 def test_packed_tensors_and_long_lists_of_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zipped(tmp_path / "a.pt", view((4,), (1,), 0, 4), bytes(8), zipfile.ZIP_DEFLATED)
     with pytest.raises(InvalidModel, match="packed"):
-        pickles.content(path)
+        pickles.read_content(path)
     monkeypatch.setattr(pickles, "MAX_DIRECTORY_BYTES", 50)
     with pytest.raises(InvalidModel, match="longer list of files"):
-        pickles.content(path)
+        pickles.read_content(path)
 
 
 def test_another_byte_order_is_refused(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_another_byte_order_is_refused(tmp_path: Path) -> None:
         archive.writestr("archive/data/0", bytes(8))
         archive.writestr("archive/byteorder", "big")
     with pytest.raises(InvalidModel, match="byte order"):
-        pickles.content(path)
+        pickles.read_content(path)
 
 
 def test_objects_of_trainers_beside_the_tensors_are_left_out(tmp_path: Path) -> None:
@@ -377,9 +377,9 @@ def test_objects_of_trainers_beside_the_tensors_are_left_out(tmp_path: Path) -> 
     callback = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
     scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR}bc_codecs\nencode\n(X\x01\x00\x00\x00ctRtR"
     program = view((4,), (1,), 0, 4)[:-2] + pickled("callbacks", 1) + b"}" + callback + scalar + b"su."
-    content = pickles.content(zipped(tmp_path / "a.pt", program, bytes(8)))
+    content = pickles.read_content(zipped(tmp_path / "a.pt", program, bytes(8)))
     assert content.values["a"].shape == (4,)
-    assert header(tmp_path / "a.pt")[0] == {"a": Tensor("F16", (4,))}
+    assert read_header(tmp_path / "a.pt")[0] == {"a": Tensor("F16", (4,))}
 
 
 JSON_VALUES = st.recursive(
@@ -414,7 +414,7 @@ def test_folders_with_any_settings_are_identified_or_refused(tmp_path: Path, con
     folder = make.pipeline("model")
     make.json(f"model/{name}", config)
     with contextlib.suppress(InvalidModel):
-        identify(OnDisk(folder), FACTS, {}, allow_unknown=True)
+        identify(ModelFiles(folder), FACTS, {}, allow_unknown=True)
 
 
 def test_an_index_must_name_weights_of_its_own_folder(make: Make) -> None:
@@ -424,9 +424,9 @@ def test_an_index_must_name_weights_of_its_own_folder(make: Make) -> None:
         for index in ("diffusion_pytorch_model.safetensors.index.json", f"model.safetensors.index.fp{number}.json"):
             path = make.json(f"{folder.name}/{index}", {"weight_map": {"x": name}})
             with pytest.raises(InvalidModel, match="safetensors file of this folder"):
-                OnDisk(folder).check()
+                ModelFiles(folder).check()
             path.unlink()
-    OnDisk(folder).check()
+    ModelFiles(folder).check()
 
 
 def test_the_limits_leave_room_for_real_models() -> None:

@@ -7,12 +7,12 @@ import zipfile
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import OnDisk, header
+from invokeclone.models.files.on_disk import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 
 def test_gguf_declares_shapes_as_torch_has_them_and_texts(make):
-    tensors, notes = header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
+    tensors, notes = read_header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
     assert tensors == {"x.weight": Tensor("Q4_K", (3, 512))}
     assert notes == {"general.architecture": "flux"}
 
@@ -35,7 +35,7 @@ def test_damaged_gguf_is_refused(tmp_path, damage):
     path = tmp_path / "a.gguf"
     path.write_bytes(damage)
     with pytest.raises(InvalidModel, match="GGUF"):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 def test_a_gguf_file_that_is_cut_off_is_noticed(make):
@@ -43,13 +43,13 @@ def test_a_gguf_file_that_is_cut_off_is_noticed(make):
     with path.open("rb+") as file:
         file.truncate(200)
     with pytest.raises(InvalidModel, match="cut off"):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickles_declare_tensors_under_their_wrapper(make, zipped):
     content = {"state_dict": {"a": (2, 3), "b": {"c": (4,)}}, "epoch": 7, "name": "x"}
-    tensors, notes = header(make.pickle("a.ckpt", content, zipped=zipped))
+    tensors, notes = read_header(make.pickle("a.ckpt", content, zipped=zipped))
     assert tensors == {"a": Tensor("F16", (2, 3)), "b.c": Tensor("F16", (4,))}
     assert notes == {"epoch": "7", "name": "x"}
 
@@ -63,7 +63,7 @@ def test_a_pickle_that_names_a_function_is_refused_and_not_run(tmp_path):
         archive.writestr("archive/data.pkl", order)
     for path in (plain, zipped):
         with pytest.raises(InvalidModel, match=r"os\.system"):
-            OnDisk(path).check()
+            ModelFiles(path).check()
     assert not mark.exists()
 
 
@@ -78,7 +78,7 @@ def test_what_is_no_file_of_torch_is_refused(tmp_path, data):
     path = tmp_path / "a.bin"
     path.write_bytes(data)
     with pytest.raises(InvalidModel, match="pickle"):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 def test_a_zip_without_tensors_is_refused(tmp_path):
@@ -86,7 +86,7 @@ def test_a_zip_without_tensors_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "x")
     with pytest.raises(InvalidModel, match="without tensors"):
-        OnDisk(path).check()
+        ModelFiles(path).check()
 
 
 def test_mappings_nested_without_end_are_not_followed(make):
@@ -94,4 +94,4 @@ def test_mappings_nested_without_end_are_not_followed(make):
     level: dict = {"x": (1,)}
     for _ in range(12):
         level = {"a": level, "b": level}
-    assert header(make.pickle("a.pt", level))[0] == {}
+    assert read_header(make.pickle("a.pt", level))[0] == {}

@@ -4,14 +4,14 @@ import pytest
 
 from invokeclone.models.configs.model_config import Unknown_Config
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.identify import identify
 
 FACTS = {"key": "k", "hash": "h", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
 
 
 def record(path, *, allow_unknown=True, **stated):
-    return identify(OnDisk(path), FACTS, stated, allow_unknown=allow_unknown)
+    return identify(ModelFiles(path), FACTS, stated, allow_unknown=allow_unknown)
 
 
 def test_sd1_pipeline(make):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.identify import identify
 
 FACTS = {"key": "k", "hash": "h", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
@@ -11,7 +11,7 @@ FLAT = LAYER.replace(".", "_")
 
 
 def base_and_format(path):
-    config = identify(OnDisk(path), FACTS, {}, allow_unknown=True)
+    config = identify(ModelFiles(path), FACTS, {}, allow_unknown=True)
     return config.type, config.base, config.format
 
 

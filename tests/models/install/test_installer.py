@@ -281,7 +281,7 @@ async def test_stopping_leaves_waiting_jobs_alone(resources, make):
 
 
 async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
-    half = resources.settings.models_path / f"{placement._COPYING}k"
+    half = resources.settings.models_path / f"{placement._COPY_PREFIX}k"
     half.mkdir(parents=True)
     installer = Installer(resources)
     await installer.start()

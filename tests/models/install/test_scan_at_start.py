@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from invokeclone.models.install import scan
-from invokeclone.models.install.folders import FOLDER
+from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import store
 from invokeclone.server.app import create_app
@@ -15,7 +15,7 @@ from invokeclone.server.app import create_app
 async def found(resources, installer):
     async def run():
         before = len(installer.jobs())
-        await scan.add_found(resources, installer)
+        await scan.install_unregistered(resources, installer)
         jobs = installer.jobs()[before:]
         while not all(job.ended for job in jobs):
             await asyncio.sleep(0.005)
@@ -32,7 +32,7 @@ async def test_what_no_record_knows_is_installed_once(resources, installer, make
     assert (known.status, moved.status) == ("completed", "completed")
     make.checkpoint("mine/new.safetensors")
     make.pipeline("folder")
-    for place in (f"{FOLDER}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
+    for place in (f"{FOLDER_PREFIX}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
         make.checkpoint(place)
     (models / "notes.txt").write_text("x")
     assert await found() == {"mine/new.safetensors": "completed", "folder": "completed"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.models.records.matching import named
+from invokeclone.models.records.matching import find_by_name
 
 
 def record(key: str, name: str, path: str = "/some/where", base: str = "sd-1", digits: str = "") -> Any:
@@ -41,9 +41,9 @@ KNOWN = [
     ],
 )
 def test_keys_and_names_come_before_what_is_alike(name: str, base: str | None, key: str | None) -> None:
-    found = named(KNOWN, name, base)
+    found = find_by_name(KNOWN, name, base)
     assert (found.key if found else None) == key
 
 
 def test_a_model_of_another_base_is_named_where_there_is_no_other() -> None:
-    assert named(KNOWN, "face", "sdxl") is KNOWN[2]
+    assert find_by_name(KNOWN, "face", "sdxl") is KNOWN[2]

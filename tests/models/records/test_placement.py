@@ -22,10 +22,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_recorded_paths(models, tmp_path):
-    assert placement.recorded(models, models / "key/a b.safetensors") == "key/a b.safetensors"
-    assert placement.recorded(models, tmp_path / "x") == (tmp_path / "x").as_posix()
-    assert placement.absolute(models, "key/a") == models / "key/a"
-    assert placement.absolute(models, "/elsewhere/a") == Path("/elsewhere/a")
+    assert placement.to_record_path(models, models / "key/a b.safetensors") == "key/a b.safetensors"
+    assert placement.to_record_path(models, tmp_path / "x") == (tmp_path / "x").as_posix()
+    assert placement.to_absolute_path(models, "key/a") == models / "key/a"
+    assert placement.to_absolute_path(models, "/elsewhere/a") == Path("/elsewhere/a")
 
 
 def test_a_file_moves_into_its_folder(models, make):
@@ -108,7 +108,7 @@ def test_half_copies_are_swept(models):
     for half in (f".copying_{os.getpid()}_k", ".copying_99999999_k", ".copying_k", other, "keep"):
         (models / half).mkdir()
         (models / half / "x").touch()
-    placement.sweep(models)
+    placement.remove_abandoned_copies(models)
     assert names(models) == [other, f"{other}/x", "keep", "keep/x"]
 
 

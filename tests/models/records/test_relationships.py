@@ -75,9 +75,9 @@ async def test_relatives_can_be_handed_over(keys, resources):
     a, b, c = keys
     async with resources.database.write() as connection:
         await relationships.add(connection, (min(a, b), max(a, b)))
-        await relationships.hand_over(connection, a, c)
-        assert await relationships.related(connection, [b]) == [c]
-        assert await relationships.related(connection, [a]) == []
+        await relationships.transfer(connection, a, c)
+        assert await relationships.list_related(connection, [b]) == [c]
+        assert await relationships.list_related(connection, [a]) == []
 
 
 async def test_relatives_are_found_by_index(resources):

@@ -6,10 +6,10 @@ from invokeclone.models.identify import registry
 from invokeclone.models.install.jobs import HFModelSource, URLModelSource, parse_source
 from invokeclone.models.records import starters
 from invokeclone.models.records.schemas import ModelRecordChanges
-from invokeclone.models.records.starters import Installed
+from invokeclone.models.records.starters import InstalledModel
 from tests.models.conftest import ended
 
-ENTRIES = starters._list().models
+ENTRIES = starters._load_files().models
 IDS = {entry.id: entry for entry in ENTRIES}
 
 
@@ -18,7 +18,7 @@ def test_every_entry_names_a_place_and_a_kind_that_there_is(entry):
     source = parse_source(entry.source, inplace=False, access_token=None)
     assert isinstance(source, HFModelSource | URLModelSource)
     assert str(source) == entry.source, "a record that is installed from it would have another source"
-    kinds = [registry.fixed(config) for config in registry.config_classes()]
+    kinds = [registry.tag_fields(config) for config in registry.config_classes()]
     fitting = [kind for kind in kinds if (kind["type"], kind["base"]) == (entry.type, entry.base)]
     assert fitting
     assert entry.format in {None, *(kind["format"] for kind in fitting)}
@@ -31,13 +31,13 @@ def test_entries_are_told_apart_and_those_that_are_named_are_there():
     assert len({(entry.name, entry.base, entry.type) for entry in ENTRIES}) == len(ENTRIES)
     assert all(needed in IDS for entry in ENTRIES for needed in entry.needs)
     assert not any(IDS[needed].needs for entry in ENTRIES for needed in entry.needs), "dependencies aren't nested"
-    for bundle in starters._list().bundles.values():
+    for bundle in starters._load_files().bundles.values():
         assert bundle.models
         assert all(name in IDS for name in bundle.models)
 
 
 def test_nothing_is_installed_at_first():
-    answer = starters.starters([])
+    answer = starters.list_starters([])
     assert [model.name for model in answer.starter_models] == [entry.name for entry in ENTRIES]
     assert not any(model.is_installed for model in answer.starter_models)
     flux = next(model for model in answer.starter_models if model.name == "FLUX.1 schnell")
@@ -46,10 +46,10 @@ def test_nothing_is_installed_at_first():
 
 
 def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
-    by_source = Installed(IDS["t5"].source, "renamed", "any", "t5_encoder")
-    by_name = Installed("/somewhere", IDS["clip_l"].name, "any", "clip_embed")
-    other_kind = Installed("/elsewhere", IDS["flux_vae"].name, "flux", "main")
-    answer = starters.starters([by_source, by_name, other_kind])
+    by_source = InstalledModel(IDS["t5"].source, "renamed", "any", "t5_encoder")
+    by_name = InstalledModel("/somewhere", IDS["clip_l"].name, "any", "clip_embed")
+    other_kind = InstalledModel("/elsewhere", IDS["flux_vae"].name, "flux", "main")
+    answer = starters.list_starters([by_source, by_name, other_kind])
     found = {model.name: model for model in answer.starter_models}
     assert {name for name, model in found.items() if model.is_installed} == {IDS["t5"].name, IDS["clip_l"].name}
     assert [model.name for model in found["FLUX.1 schnell"].dependencies] == [IDS["flux_vae"].name]
@@ -59,8 +59,10 @@ def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
 
 def test_previous_names_count():
     entry = IDS["sd15"].model_copy(update={"previous_names": ["stable-diffusion-v1-5"]})
-    other = starters._list().model_copy(update={"models": [entry], "bundles": {}})
-    (model,) = starters.starters([Installed("x", "stable-diffusion-v1-5", "sd-1", "main")], other).starter_models
+    other = starters._load_files().model_copy(update={"models": [entry], "bundles": {}})
+    (model,) = starters.list_starters(
+        [InstalledModel("x", "stable-diffusion-v1-5", "sd-1", "main")], other
+    ).starter_models
     assert model.is_installed
 
 

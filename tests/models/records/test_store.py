@@ -67,9 +67,9 @@ async def test_every_order_both_ways(filled, order):
 
 async def test_first(filled):
     async with filled.read() as connection:
-        assert (await store.first(connection, name="beta")).key == "a"
+        assert (await store.find_first(connection, name="beta")).key == "a"
         with pytest.raises(UnknownModelException, match="no model with name nobody"):
-            await store.first(connection, name="nobody")
+            await store.find_first(connection, name="nobody")
 
 
 async def test_taken_paths_and_keys(filled):

@@ -49,7 +49,7 @@ class TestSpaces:
         assert np.allclose(colors.srgb_of(linear), many)
         assert np.allclose(colors.linear_of_oklab(colors.oklab_of(linear)), linear)
         assert np.allclose(colors.linear_of_cielab(colors.cielab_of(linear)), linear)
-        assert np.allclose(colors.straight(colors.polar(colors.oklab_of(linear))), colors.oklab_of(linear))
+        assert np.allclose(colors.cartesian(colors.polar(colors.oklab_of(linear))), colors.oklab_of(linear))
 
     @pytest.mark.parametrize("space", SPACES)
     def test_parts_there_and_back(self, many: np.ndarray, space: str) -> None:
@@ -80,8 +80,8 @@ class TestSpaces:
     @pytest.mark.parametrize("adapt", [0.0, 0.05, 5.0])
     def test_what_srgb_has_not_is_brought_back(self, adapt: float) -> None:
         wild = np.random.default_rng(1).random((30, 40, 3)) * [1, 0.5, 1]
-        held = colors.within(wild, adapt)
-        linear = colors.linear_of_oklab(colors.straight(held))
+        held = colors.clip_to_gamut(wild, adapt)
+        linear = colors.linear_of_oklab(colors.cartesian(held))
         assert linear.min() > -0.001
         assert linear.max() < 1.001
         assert np.array_equal(held[..., 2], wild[..., 2])
@@ -89,7 +89,7 @@ class TestSpaces:
         light = np.abs(held[..., 0] - wild[..., 0]).max()
         assert light < 1e-9 if adapt == 0 else light > 0.01
         own = lch(np.random.default_rng(2).random((9, 9, 3)))
-        assert np.allclose(colors.within(own, adapt), own)
+        assert np.allclose(colors.clip_to_gamut(own, adapt), own)
 
     def test_full_colors_look_lighter_than_they_measure(self) -> None:
         seen, measured = colors.achromatic_lightness(PURE)[0], blends.lightness(PURE)[0]

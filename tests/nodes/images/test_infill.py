@@ -122,12 +122,12 @@ class TestPatchMatch:
         hole = np.zeros((64, 96), dtype=bool)
         hole[20:44, 36:60] = True
         holed_colors = np.where(hole[..., None], np.uint8(0), whole)
-        made = patchmatch.filled(holed_colors, hole)
-        flowing = infill.flowing(holed_colors, (~hole).astype(np.float32))
+        made = patchmatch.fill_hole(holed_colors, hole)
+        flowing = infill.fill_smoothly(holed_colors, (~hole).astype(np.float32))
         error, gray = (np.abs(one[hole].astype(int) - whole[hole]).mean() for one in (made, flowing))
         assert error < 30 < gray
         assert np.array_equal(made[~hole], whole[~hole])
-        assert np.array_equal(patchmatch.filled(holed_colors, hole), made)
+        assert np.array_equal(patchmatch.fill_hole(holed_colors, hole), made)
 
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 200)])
     def test_any_size_and_any_hole(self, context: FakeContext, size: tuple[int, int]) -> None:

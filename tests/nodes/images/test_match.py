@@ -68,4 +68,4 @@ class TestMatch:
 
     def test_ranks(self) -> None:
         base = np.array([[0, 1], [2, 3]], dtype=np.uint8)
-        assert levels.matched(base, base * 50).tolist() == [[0, 50], [100, 150]]
+        assert levels.match_histogram(base, base * 50).tolist() == [[0, 50], [100, 150]]

@@ -123,7 +123,7 @@ def test_a_seam_goes_where_tiles_agree() -> None:
     before, after = np.zeros((10, 20, 3), dtype=np.float32), np.full((10, 20, 3), 100, dtype=np.float32)
     before[:, 14] = after[:, 14] = 50
     assert set(joins.path(np.abs(before - after).sum(axis=-1)).tolist()) == {14}
-    made = joins.joined(before, after, 0, seam=True)[..., 0]
+    made = joins.join(before, after, 0, seam=True)[..., 0]
     assert (made[:, :14] == 0).all()
     assert (made[:, 15:] == 100).all()
     slanted = np.ones((6, 9), dtype=np.float32)

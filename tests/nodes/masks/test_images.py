@@ -169,7 +169,7 @@ class TestEdges:
 @settings(deadline=None)
 def test_fading_only_darkens_what_is_white(data: bytes, size: int) -> None:
     mask = np.where(np.frombuffer(data, dtype=np.uint8).reshape(4, 6) > 127, 255, 0).astype(np.uint8)
-    faded = mask_pixels.faded(mask, 0, size)
+    faded = mask_pixels.fade_edges(mask, 0, size)
     assert ((faded == 0) == (mask == 0)).all() or size > 1
     assert (faded <= mask).all()
     assert not faded[mask == 0].any()

@@ -89,7 +89,7 @@ class ImageToLatentsInvocation(BaseInvocation):
             context.util.signal_progress("Running VAE encoder")
             pixels = image_to_tensor(image)
             if self.color_compensation == "SDXL" and vae_info.config.base == BaseModelType.StableDiffusionXL:
-                pixels = pipeline.compensated(pixels)
+                pixels = pipeline.compensate_colors(pixels)
             latents = pipeline.encode_image(
                 vae,
                 pixels,

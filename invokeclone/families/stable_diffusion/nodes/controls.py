@@ -159,7 +159,7 @@ def controlnets(
     controls = []
     for field in [fields] if isinstance(fields, ControlField) else fields or []:
         image = ControlImage(context.images.get_pil(field.image.image_name), field.resize_mode)
-        net = _entered(context, stack, field.control_model, base, ModelType.ControlNet)
+        net = _enter_model(context, stack, field.control_model, base, ModelType.ControlNet)
         _check_fits(field.control_model.name, net.config, unet.config)
         controls.append(
             ControlNet(
@@ -192,7 +192,7 @@ def t2i_adapters(
         image = context.images.get_pil(field.image.image_name).convert("RGB")
         controls.append(
             T2IAdapter(
-                _entered(context, stack, field.t2i_adapter_model, base, ModelType.T2IAdapter),
+                _enter_model(context, stack, field.t2i_adapter_model, base, ModelType.T2IAdapter),
                 base,
                 ControlImage(image, field.resize_mode),
                 field.weight,
@@ -203,7 +203,7 @@ def t2i_adapters(
     return controls
 
 
-def _entered(
+def _enter_model(
     context: InvocationContext, stack: ExitStack, model: ModelIdentifierField, base: BaseModelType, expected: ModelType
 ) -> Any:
     """Return a model on the device, where it stays as long as `stack`; raises ValueError for one of another type or base."""
@@ -219,13 +219,13 @@ def _entered(
     return stack.enter_context(context.models.load(model))
 
 
-def _check_fits(name: str, own: Any, unet: Any) -> None:
+def _check_fits(name: str, control_config: Any, unet: Any) -> None:
     """Raise ValueError for a ControlNet whose residuals would not have the sizes of the UNet's feature maps."""
     for size in ("block_out_channels", "layers_per_block", "cross_attention_dim"):
-        one, other = (getattr(config, size, None) for config in (own, unet))
-        if _plain(one) != _plain(other):
+        control_value, unet_value = (getattr(config, size, None) for config in (control_config, unet))
+        if _plain(control_value) != _plain(unet_value):
             message = (
-                f"The ControlNet {name} was made for another UNet ({size}: {one}, the main model has {other}): "
+                f"The ControlNet {name} was made for another UNet ({size}: {control_value}, the main model has {unet_value}): "
                 "choose a ControlNet that was made for this main model"
             )
             raise ValueError(message)

@@ -113,7 +113,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
         """Return the denoised latents, on the CPU."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
-        from invokeclone.families.stable_diffusion.loras import applied_loras
+        from invokeclone.families.stable_diffusion.loras import patch_loras
 
         unet_info = context.models.load(self.unet.unet)
         scheduler_info = context.models.load(self.unet.scheduler)
@@ -130,7 +130,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
             # 1. the UNet and what is put on it
             unet = stack.enter_context(unet_info)
             device = device_of(unet_info, unet)
-            stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
+            stack.enter_context(patch_loras(context, self.unet.loras, unet, "unet"))
             # 2. what steers it
             task.controls = self._controls(context, stack, base, unet)
             # 3. the loop

@@ -12,7 +12,7 @@ from invokeclone.components.control.fields import (
     check_steps,
     check_weights,
 )
-from invokeclone.components.control.image_encoders import find_image_encoder, recorded_name
+from invokeclone.components.control.image_encoders import encoder_name_of, find_image_encoder
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_type
@@ -101,7 +101,7 @@ class IPAdapterInvocation(BaseInvocation):
         """Find the image encoder and put all together."""
         check_type(context, self.ip_adapter_model, ModelType.IPAdapter)
         adapter = context.models.get_config(self.ip_adapter_model.key)
-        encoder = recorded_name(adapter) or self.clip_vision_model
+        encoder = encoder_name_of(adapter) or self.clip_vision_model
         return IPAdapterOutput(
             ip_adapter=IPAdapterField(
                 image=self.image,

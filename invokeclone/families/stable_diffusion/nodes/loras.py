@@ -60,7 +60,7 @@ class LoRACollectionLoader(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
         """Note the LoRAs on both."""
-        loras = _listed(self.loras)
+        loras = _as_list(self.loras)
         unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
         return LoRALoaderOutput(unet=unet, clip=clip)
 
@@ -113,7 +113,7 @@ class SDXLLoRACollectionLoader(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
         """Note the LoRAs on all three."""
-        loras = _listed(self.loras)
+        loras = _as_list(self.loras)
         return SDXLLoRALoaderOutput(
             unet=with_loras(context, self.unet, loras),
             clip=with_loras(context, self.clip, loras),
@@ -121,7 +121,7 @@ class SDXLLoRACollectionLoader(BaseInvocation):
         )
 
 
-def _listed(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
+def _as_list(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
     if loras is None:
         return []
     return loras if isinstance(loras, list) else [loras]
@@ -141,7 +141,7 @@ def with_loras(context: InvocationContext, target: Target | None, loras: Sequenc
     model = target.unet if isinstance(target, UNetField) else target.text_encoder
     applied = list(target.loras)
     for field in loras:
-        if any(one.lora.key == field.lora.key for one in applied):
+        if any(existing.lora.key == field.lora.key for existing in applied):
             message = f"the LoRA {field.lora.name} is applied twice: take one of the two out of the graph"
             raise LoRANotApplicable(message)
         _check_base(context, field.lora, model)
@@ -150,9 +150,7 @@ def with_loras(context: InvocationContext, target: Target | None, loras: Sequenc
 
 
 def _check_base(context: InvocationContext, lora: ModelIdentifierField, model: ModelIdentifierField) -> None:
-    own, other = context.models.get_config(lora).base, context.models.get_config(model).base
-    if own != other:
-        message = (
-            f"the LoRA {lora.name} is for {own} models, {model.name} is a {other} model: select one of the same base"
-        )
+    lora_base, model_base = context.models.get_config(lora).base, context.models.get_config(model).base
+    if lora_base != model_base:
+        message = f"the LoRA {lora.name} is for {lora_base} models, {model.name} is a {model_base} model: select one of the same base"
         raise LoRANotApplicable(message)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COHERENCE_MODES = Literal["Gaussian Blur", "Box Blur", "Staged"]
 
 
-def _masked_latents(
+def _encode_masked(
     context: InvocationContext, vae: VAEField, image: ImageField, keep: "torch.Tensor", *, tiled: bool, fp32: bool
 ) -> str:
     """Save the latents of an image whose changing part is gray; returns their name."""
@@ -53,7 +53,7 @@ class CreateDenoiseMaskInvocation(BaseInvocation):
         keep = mask_to_tensor(context.images.get_pil(self.mask.image_name, mode="L"))
         masked = None
         if self.image is not None:
-            masked = _masked_latents(context, self.vae, self.image, keep, tiled=self.tiled, fp32=self.fp32)
+            masked = _encode_masked(context, self.vae, self.image, keep, tiled=self.tiled, fp32=self.fp32)
         return DenoiseMaskOutput.build(context.tensors.save(keep), masked, gradient=False)
 
 
@@ -103,7 +103,7 @@ class CreateGradientMaskInvocation(BaseInvocation):
         area = context.images.save(masks.area_of_change(mask))
         masked = None
         if self.image is not None and self.vae is not None and self._is_inpainting_model(context):
-            masked = _masked_latents(context, self.vae, self.image, mask, tiled=self.tiled, fp32=self.fp32)
+            masked = _encode_masked(context, self.vae, self.image, mask, tiled=self.tiled, fp32=self.fp32)
         field = DenoiseMaskField(mask_name=context.tensors.save(mask), masked_latents_name=masked, gradient=True)
         return GradientMaskOutput(denoise_mask=field, expanded_mask_area=ImageField(image_name=area.image_name))
 

@@ -13,7 +13,7 @@ from invokeclone.families.stable_diffusion.fields import (
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
-from invokeclone.graph.invocations.metadata import recorded_loras, recorded_model, recorded_value
+from invokeclone.graph.invocations.metadata import get_metadata_loras, get_metadata_model, get_metadata_value
 from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
 from invokeclone.graph.vocabulary.fields import Input, InputField, OutputField, WithMetadata
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
@@ -47,8 +47,8 @@ def add_loras(loras: list[LoRAField], target: UNetField | CLIPField | None) -> N
     """Add LoRAs to a model part, but for those that it has."""
     if target is None:
         return
-    present = {one.lora.key for one in target.loras}
-    target.loras.extend(one.model_copy() for one in loras if one.lora.key not in present)
+    present = {lora.lora.key for lora in target.loras}
+    target.loras.extend(lora.model_copy() for lora in loras if lora.lora.key not in present)
 
 
 @invocation(
@@ -74,8 +74,8 @@ class MetadataToModelInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MetadataToModelOutput:
         """Give out the model and its parts."""
-        model = recorded_model(
-            context, recorded_value(self.metadata, self.label, self.custom_label, self.default_value)
+        model = get_metadata_model(
+            context, get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
         )
         return MetadataToModelOutput(
             model=model,
@@ -109,8 +109,8 @@ class MetadataToSDXLModelInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> MetadataToSDXLModelOutput:
         """Give out the model and its parts."""
-        model = recorded_model(
-            context, recorded_value(self.metadata, self.label, self.custom_label, self.default_value)
+        model = get_metadata_model(
+            context, get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
         )
         return MetadataToSDXLModelOutput(
             model=model,
@@ -145,7 +145,7 @@ class MetadataToLorasInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
         """Give out both with the LoRAs; one that is there already is not put on twice."""
-        loras = recorded_loras(context, self.metadata)
+        loras = get_metadata_loras(context, self.metadata)
         add_loras(loras, self.unet)
         add_loras(loras, self.clip)
         return LoRALoaderOutput(unet=self.unet, clip=self.clip)
@@ -174,7 +174,7 @@ class MetadataToSDXLLorasInvocation(BaseInvocation, WithMetadata):
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
         """Give out all with the LoRAs; one that is there already is not put on twice."""
-        loras = recorded_loras(context, self.metadata)
+        loras = get_metadata_loras(context, self.metadata)
         add_loras(loras, self.unet)
         add_loras(loras, self.clip)
         add_loras(loras, self.clip2)

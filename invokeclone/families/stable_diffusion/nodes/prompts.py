@@ -32,7 +32,7 @@ class CompelInvocation(BaseInvocation):
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
         from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo
-        from invokeclone.families.stable_diffusion.loras import applied_loras
+        from invokeclone.families.stable_diffusion.loras import patch_loras
         from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
 
         text_encoder_info = context.models.load(self.clip.text_encoder)
@@ -44,7 +44,7 @@ class CompelInvocation(BaseInvocation):
             device = device_of(text_encoder_info, text_encoder)
             base = text_encoder_info.config.base
             with (
-                applied_loras(context, self.clip.loras, text_encoder, "clip"),
+                patch_loras(context, self.clip.loras, text_encoder, "clip"),
                 with_embeddings(context, self.prompt, tokenizer, text_encoder, base) as extended,
             ):
                 embeds = pipeline.encode(extended, text_encoder, self.prompt, device, self.clip.skipped_layers)

@@ -120,7 +120,7 @@ class SDXLCompelPromptInvocation(BaseInvocation):
             *(self.crop_top, self.crop_left),
             *(self.target_height, self.target_width),
         )
-        return _saved(context, prompts.conditioning(texts, numbers), self.mask)
+        return _save_conditioning(context, prompts.conditioning(texts, numbers), self.mask)
 
 
 @invocation("sdxl_refiner_compel_prompt", title="Prompt - SDXL Refiner", tags=_TAGS, category="prompt", version="1.1.2")
@@ -143,7 +143,7 @@ class SDXLRefinerCompelPromptInvocation(BaseInvocation):
 
         text = _encode(context, self.clip2, self.style, None)
         numbers = (self.original_height, self.original_width, self.crop_top, self.crop_left, self.aesthetic_score)
-        return _saved(context, prompts.conditioning([text], numbers), None)
+        return _save_conditioning(context, prompts.conditioning([text], numbers), None)
 
 
 def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part | None") -> "EncodedText":
@@ -151,7 +151,7 @@ def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part 
     from invokeclone.components.clip.encode import tokenization
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion import prompts
-    from invokeclone.families.stable_diffusion.loras import applied_loras
+    from invokeclone.families.stable_diffusion.loras import patch_loras
     from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
 
     text_encoder_info, tokenizer_info = context.models.load(clip.text_encoder), context.models.load(clip.tokenizer)
@@ -165,13 +165,15 @@ def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part 
         device = device_of(text_encoder_info, text_encoder)
         base = text_encoder_info.config.base
         with (
-            applied_loras(context, clip.loras if part else [], text_encoder, part or "clip2"),
+            patch_loras(context, clip.loras if part else [], text_encoder, part or "clip2"),
             with_embeddings(context, text, tokenizer, text_encoder, base) as extended,
         ):
             return prompts.encode_text(extended, text_encoder, text, device, clip.skipped_layers, pooled=pooled)
 
 
-def _saved(context: InvocationContext, info: "SDXLConditioningInfo", mask: TensorField | None) -> ConditioningOutput:
+def _save_conditioning(
+    context: InvocationContext, info: "SDXLConditioningInfo", mask: TensorField | None
+) -> ConditioningOutput:
     from invokeclone.engine.conditioning import ConditioningFieldData
 
     name = context.conditioning.save(ConditioningFieldData(conditionings=[info]))

@@ -69,7 +69,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         """Denoise."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import multi_diffusion
-        from invokeclone.families.stable_diffusion.loras import applied_loras
+        from invokeclone.families.stable_diffusion.loras import patch_loras
 
         unet_info = context.models.load(self.unet.unet)
         base = unet_info.config.base
@@ -84,7 +84,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         with ExitStack() as stack:
             # 1. the UNet and what is put on it
             unet = stack.enter_context(unet_info)
-            stack.enter_context(applied_loras(context, self.unet.loras, unet, "unet"))
+            stack.enter_context(patch_loras(context, self.unet.loras, unet, "unet"))
             # 2. what steers it
             task.controls = controlnets(context, stack, self.control, base, unet)
             # 3. the loop

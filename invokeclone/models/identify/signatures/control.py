@@ -3,7 +3,7 @@
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import ControlAdapterDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 from invokeclone.models.identify.signatures import forms
 
@@ -47,7 +47,7 @@ _T2I_BASES = {
 _IP_PREFIXES = ("image_proj.", "ip_adapter.", "ip_adapter_proj_model.")
 
 
-def control_settings(model: OnDisk) -> ControlAdapterDefaultSettings:
+def control_settings(model: ModelFiles) -> ControlAdapterDefaultSettings:
     """Return the settings of a control model: the preprocessor that its name speaks of."""
     name = model.name.lower()
     return ControlAdapterDefaultSettings(preprocessor=next((full for word, full in _PROCESSORS if word in name), None))
@@ -70,14 +70,14 @@ def controlnet_rules(file: type[ModelConfig], folder: type[ModelConfig]) -> tupl
     )
 
 
-def _is_controlnet(model: OnDisk) -> None:
+def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix(*_PREFIXES), "it has no tensors of a ControlNet")
     require(not any(name in model.tensors for name in FLUX_NAMES), "it is for a transformer")
 
 
-def _base_of_controlnet(model: OnDisk) -> BaseModelType | None:
-    shape = next((found for name in _WIDTHS if (found := model.shape(name))), ())
+def _base_of_controlnet(model: ModelFiles) -> BaseModelType | None:
+    shape = next((candidate for name in _WIDTHS if (candidate := model.shape(name))), ())
     return _BASE_OF_WIDTH.get(shape[-1]) if shape else None
 
 
@@ -104,34 +104,34 @@ def ip_adapter_rules(folder: type[ModelConfig], file: type[ModelConfig]) -> tupl
     )
 
 
-def _ip_weights(model: OnDisk) -> OnDisk:
+def _ip_weights(model: ModelFiles) -> ModelFiles:
     return model.inside("ip_adapter.bin")
 
 
-def _is_ip_folder(model: OnDisk) -> None:
+def _is_ip_folder(model: ModelFiles) -> None:
     require(model.is_folder, "it is not a folder")
     require(_ip_weights(model).path.is_file(), "it has no ip_adapter.bin")
     require((model.path / "image_encoder.txt").is_file(), "it has no image_encoder.txt")
 
 
-def _image_encoder(model: OnDisk) -> str:
+def _image_encoder(model: ModelFiles) -> str:
     lines = (model.path / "image_encoder.txt").read_text("utf-8", "replace").split("\n")
     return lines[0].strip()
 
 
-def _is_ip_file(model: OnDisk) -> None:
+def _is_ip_file(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix(*_IP_PREFIXES), "it has no tensors of an IP adapter")
     require(not is_flux_ip_adapter(model), "it is for FLUX.1")
 
 
-def is_flux_ip_adapter(model: OnDisk) -> bool:
+def is_flux_ip_adapter(model: ModelFiles) -> bool:
     """Tell whether a file is an IP adapter of FLUX.1."""
     return model.has_prefix("ip_adapter_proj_model.") and any(
         ".processor.ip_adapter_double_stream" in n for n in model.tensors
     )
 
 
-def _base_of_ip(model: OnDisk) -> BaseModelType | None:
+def _base_of_ip(model: ModelFiles) -> BaseModelType | None:
     shape = model.shape("ip_adapter.1.to_k_ip.weight")
     return _BASE_OF_WIDTH.get(shape[-1]) if shape else None

@@ -2,12 +2,12 @@
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 _NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
 _MARKS = ("string_to_param", "emb_params", "clip_g")
-_FEW = 10
+_VECTOR_LIMIT = 10
 _BASE_OF_WIDTH = {
     768: BaseModelType.StableDiffusion1,
     1024: BaseModelType.StableDiffusion2,
@@ -23,28 +23,28 @@ def rules(file: type[ModelConfig], folder: type[ModelConfig]) -> tuple[Rule, Rul
     )
 
 
-def _weights(model: OnDisk) -> OnDisk:
+def _weights(model: ModelFiles) -> ModelFiles:
     return next((file for file in map(model.inside, _NAMES) if file.path.is_file()), model)
 
 
-def _is_folder(model: OnDisk) -> None:
+def _is_folder(model: ModelFiles) -> None:
     require(model.is_folder, "it is not a folder")
     require(_weights(model) is not model, "it has no learned_embeds")
 
 
-def _is_file(model: OnDisk) -> None:
+def _is_file(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
-    named = model.path.name in _NAMES or any(name.split(".")[0] in _MARKS for name in model.tensors)
-    require(named or _is_few_vectors(model), "it has no vectors for tokens")
+    has_known_name = model.path.name in _NAMES or any(name.split(".")[0] in _MARKS for name in model.tensors)
+    require(has_known_name or _has_few_vectors(model), "it has no vectors for tokens")
 
 
-def _is_few_vectors(model: OnDisk) -> bool:
+def _has_few_vectors(model: ModelFiles) -> bool:
     shapes = [tensor.shape for tensor in model.tensors.values()]
-    few = 0 < len(shapes) < _FEW
-    return few and all(len(shape) in {1, 2} and shape[-1] in _BASE_OF_WIDTH for shape in shapes)
+    is_small = 0 < len(shapes) < _VECTOR_LIMIT
+    return is_small and all(len(shape) in {1, 2} and shape[-1] in _BASE_OF_WIDTH for shape in shapes)
 
 
-def _base(model: OnDisk) -> BaseModelType | None:
+def _base(model: ModelFiles) -> BaseModelType | None:
     first = next(iter(model.tensors.values()), None)
     shape = model.shape("clip_g") or model.shape("emb_params") or (first.shape if first else ())
     return _BASE_OF_WIDTH.get(shape[-1]) if shape else None

@@ -2,7 +2,7 @@
 
 import re
 
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.signatures import forms
 from invokeclone.models.identify.signatures.loras import input_of, names_match
 
@@ -18,35 +18,35 @@ _FUSED = re.compile(r"to_qkv_mlp_proj|ff\.linear_in|ff_linear_in")
 _FIRST = r"(?:double_blocks[._]\d+[._]img_attn[._]qkv|transformer_blocks[._]\d+[._]attn[._]to_q)\b"
 
 
-def context_width(model: OnDisk) -> int:
+def context_width(model: ModelFiles) -> int:
     """Return the width of the text that a transformer's file takes; 0 when it can't be read."""
-    bare = model.bare(*forms.COMFY_PREFIXES)
-    found = bare.get("txt_in.weight") or bare.get("context_embedder.weight")
-    return found.shape[-1] if found and found.shape else 0
+    tensors = model.bare(*forms.COMFY_PREFIXES)
+    weight = tensors.get("txt_in.weight") or tensors.get("context_embedder.weight")
+    return weight.shape[-1] if weight and weight.shape else 0
 
 
-def is_flux2_transformer(model: OnDisk) -> bool:
+def is_flux2_transformer(model: ModelFiles) -> bool:
     """Tell whether a transformer's file is FLUX.2's."""
     first = model.bare(*forms.COMFY_PREFIXES).get("img_in.weight")
     return context_width(model) > _FLUX1_CONTEXT or bool(first and first.shape[-1] == _FLUX2_LATENTS)
 
 
-def is_flux_lora(model: OnDisk) -> bool:
+def is_flux_lora(model: ModelFiles) -> bool:
     """Tell whether a LoRA is for FLUX.1 or FLUX.2, by the names that any of the known trainers gives its layers."""
     return _blocks(model) or _diffusers_blocks(model)
 
 
-def lora_context(model: OnDisk) -> int | None:
+def lora_context(model: ModelFiles) -> int | None:
     """Return the width of the text that a LoRA was made for, if it changes that layer."""
     return input_of(model, r"(?:context_embedder|txt_in)\b")
 
 
-def lora_hidden(model: OnDisk) -> int | None:
+def lora_hidden(model: ModelFiles) -> int | None:
     """Return the width of the transformer that a LoRA was made for."""
     return input_of(model, _FIRST)
 
 
-def is_flux2_lora(model: OnDisk) -> bool:
+def is_flux2_lora(model: ModelFiles) -> bool:
     """Tell whether a LoRA for one of both is for FLUX.2."""
     fused = any(_FUSED.search(name) for name in model.tensors)
     return fused or lora_context(model) in CONTEXT_WIDTHS or lora_hidden(model) not in {None, _HIDDEN}

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import require
 
 V = TypeVar("V")
@@ -17,42 +17,42 @@ COMFY_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "net.")
 _NF4 = "quant_state.bitsandbytes__nf4"
 
 
-def is_folder_of(*classes: str) -> Callable[[OnDisk], None]:
+def is_folder_of(*classes: str) -> Callable[[ModelFiles], None]:
     """Return the test for a folder whose class is one of `classes`."""
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         require(model.is_folder, "it is not a folder")
         require(model.class_name in classes, f"its class is {model.class_name}")
 
     return recognises
 
 
-def is_pipeline_of(*classes: str, sdnq: bool = False) -> Callable[[OnDisk], None]:
+def is_pipeline_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], None]:
     """Return the same for main models, whose transformer is quantized by SDNQ or not as `sdnq` says."""
     is_of_class = is_folder_of(*classes)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         is_of_class(model)
         require(is_quantized_folder(model, "transformer") == sdnq, f"quantized by SDNQ: {not sdnq}")
 
     return recognises
 
 
-def is_file_stored_as(form: ModelFormat) -> Callable[[OnDisk], None]:
+def is_file_stored_as(form: ModelFormat) -> Callable[[ModelFiles], None]:
     """Return the test for a single file whose weights are stored as `form`."""
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(storage(model) == form, f"its weights are stored as {storage(model)}")
 
     return recognises
 
 
-def is_file_of(form: ModelFormat, check: Callable[[OnDisk], None]) -> Callable[[OnDisk], None]:
+def is_file_of(form: ModelFormat, check: Callable[[ModelFiles], None]) -> Callable[[ModelFiles], None]:
     """Return the test for a single file stored as `form` that passes `check` too."""
     is_stored = is_file_stored_as(form)
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         is_stored(model)
         check(model)
 
@@ -60,13 +60,13 @@ def is_file_of(form: ModelFormat, check: Callable[[OnDisk], None]) -> Callable[[
 
 
 def settings_of(
-    variant: Callable[[OnDisk], V], settings: Mapping[V, MainModelDefaultSettings]
-) -> Callable[[OnDisk], MainModelDefaultSettings | None]:
+    variant: Callable[[ModelFiles], V], settings: Mapping[V, MainModelDefaultSettings]
+) -> Callable[[ModelFiles], MainModelDefaultSettings | None]:
     """Return what finds a model's settings in a table by its variant."""
     return lambda model: settings.get(variant(model))
 
 
-def storage(model: OnDisk) -> ModelFormat:
+def storage(model: ModelFiles) -> ModelFormat:
     """Return how a single file's weights are stored."""
     if model.path.suffix.lower() == ".gguf":
         return ModelFormat.GGUFQuantized
@@ -75,23 +75,23 @@ def storage(model: OnDisk) -> ModelFormat:
     return ModelFormat.SDNQQuantized if _has_sdnq_scales(model) else ModelFormat.Checkpoint
 
 
-def _has_sdnq_scales(model: OnDisk) -> bool:
+def _has_sdnq_scales(model: ModelFiles) -> bool:
     stems = (name.removesuffix(".weight") for name in model.tensors if name.endswith(".weight"))
     return any(f"{stem}.scale" in model.tensors for stem in stems)
 
 
-def is_quantized_folder(model: OnDisk, part: str = "") -> bool:
+def is_quantized_folder(model: ModelFiles, part: str = "") -> bool:
     """Tell whether a folder, or its folder `part` if it has one, holds weights quantized by SDNQ."""
-    home = model.inside(part) if part and model.inside(part).is_folder else model
-    method = home.json("config.json").get("quantization_config")
-    if isinstance(method, dict) and "sdnq" in str(method.get("quant_method", "")).lower():
+    folder = model.inside(part) if part and model.inside(part).is_folder else model
+    quantization = folder.json("config.json").get("quantization_config")
+    if isinstance(quantization, dict) and "sdnq" in str(quantization.get("quant_method", "")).lower():
         return True
-    weights = (file for file in home.files if file.parent == home.path and file.suffix == ".safetensors")
+    weights = (file for file in folder.files if file.parent == folder.path and file.suffix == ".safetensors")
     first = next(weights, None)
-    return first is not None and _has_sdnq_scales(home.inside(first.name))
+    return first is not None and _has_sdnq_scales(folder.inside(first.name))
 
 
-def part_config(model: OnDisk, part: str) -> dict[str, Any]:
+def part_config(model: ModelFiles, part: str) -> dict[str, Any]:
     """Return the configuration of a pipeline's part, or of the folder itself when it is that part."""
     return model.json(f"{part}/config.json") or model.json("config.json")
 
@@ -101,12 +101,12 @@ def number(config: dict[str, Any], *names: str) -> int | None:
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
-def has_word(model: OnDisk, *words: str) -> bool:
+def has_word(model: ModelFiles, *words: str) -> bool:
     """Tell whether one of `words` stands alone in the name, between anything but letters and digits."""
     return bool(set(re.split(r"[^a-z0-9]+", model.name.lower())) & set(words))
 
 
-def repo_variant(model: OnDisk) -> ModelRepoVariant:
+def repo_variant(model: ModelFiles) -> ModelRepoVariant:
     """Return which variant of the weights a folder holds."""
     names = [file.name for file in model.files]
     if any(".fp16." in name for name in names):
@@ -123,13 +123,13 @@ def repo_variant(model: OnDisk) -> ModelRepoVariant:
 _PARTS = {"CLIPText": ModelType.CLIPEmbed, "T5Encoder": ModelType.T5Encoder, "Autoencoder": ModelType.VAE}
 
 
-def submodels(model: OnDisk) -> dict[SubModelType, dict[str, Any]] | None:
+def submodels(model: ModelFiles) -> dict[SubModelType, dict[str, Any]] | None:
     """Return the parts of a pipeline that hold weights, by the names of its model_index.json."""
-    found: dict[SubModelType, dict[str, Any]] = {}
+    definitions: dict[SubModelType, dict[str, Any]] = {}
     for name, value in model.json("model_index.json").items():
         if name in set(SubModelType) and isinstance(value, list) and value:
-            kind = next((kind for begin, kind in _PARTS.items() if str(value[-1]).startswith(begin)), None)
+            kind = next((kind for prefix, kind in _PARTS.items() if str(value[-1]).startswith(prefix)), None)
             kind = kind or (ModelType.Main if name.startswith("transformer") else None)
             if kind:
-                found[SubModelType(name)] = {"path_or_prefix": name, "model_type": kind}
-    return found or None
+                definitions[SubModelType(name)] = {"path_or_prefix": name, "model_type": kind}
+    return definitions or None

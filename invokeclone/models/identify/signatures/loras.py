@@ -7,7 +7,7 @@ from typing import TypeVar
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import LoraModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 WEIGHTS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
@@ -37,20 +37,20 @@ _DEEP = re.compile(
 _FIRST_LAYER = re.compile(r"lora_te(?P<number>[12]?)_text_model_encoder_layers_0_self_attn_q_proj")
 
 T = TypeVar("T")
-Recognise = Callable[[OnDisk], bool]
+TensorTest = Callable[[ModelFiles], bool]
 
 
-def is_lora(model: OnDisk) -> bool:
+def is_lora(model: ModelFiles) -> bool:
     """Tell whether a file's tensors are named as those of a LoRA."""
     return any(name.startswith(_PREFIXES) or name.endswith(_SUFFIXES) for name in model.tensors)
 
 
-def is_omi(model: OnDisk) -> bool:
+def is_omi(model: ModelFiles) -> bool:
     """Tell whether a file says that its tensors have the Open Model Initiative's names."""
     return "modelspec.sai_model_spec" in model.notes and model.notes.get("ot_branch", "").startswith("omi_format")
 
 
-def weights_of(model: OnDisk) -> OnDisk:
+def weights_of(model: ModelFiles) -> ModelFiles:
     """Return the file of a LoRA's folder, or the model itself."""
     if not model.is_folder:
         return model
@@ -59,38 +59,38 @@ def weights_of(model: OnDisk) -> OnDisk:
 
 def rule(
     config: type[ModelConfig],
-    recognises: Recognise,
-    base: Callable[[OnDisk], BaseModelType | None] | None = None,
-    **detects: Callable[[OnDisk], object],
+    recognizes: TensorTest,
+    base: Callable[[ModelFiles], BaseModelType | None] | None = None,
+    **detectors: Callable[[ModelFiles], object],
 ) -> Rule:
     """Return the rule for a file or folder, as the class's format says, whose tensors `recognises` knows."""
     folder = config.__name__.startswith("LoRA_Diffusers")
 
-    def check(model: OnDisk) -> None:
+    def check(model: ModelFiles) -> None:
         weights = weights_of(model)
         require(model.is_folder == folder, f"it is a folder: {model.is_folder}")
         require(not weights.is_folder, "it has no LoRA weights")
         require(is_lora(weights), "it has no tensors of a LoRA")
         require(not is_omi(weights), "it has the Open Model Initiative's names")
-        require(recognises(weights), "its tensors are of another architecture")
+        require(recognizes(weights), "its tensors are of another architecture")
 
-    found = {name: _of_weights(detect) for name, detect in detects.items()}
-    found.setdefault("default_settings", lambda _: LoraModelDefaultSettings())
-    return Rule(config=config, recognises=check, base=_of_weights(base) if base else None, detects=found)
+    weight_detectors = {name: _of_weights(detect) for name, detect in detectors.items()}
+    weight_detectors.setdefault("default_settings", lambda _: LoraModelDefaultSettings())
+    return Rule(config=config, recognises=check, base=_of_weights(base) if base else None, detects=weight_detectors)
 
 
-def _of_weights(detect: Callable[[OnDisk], T]) -> Callable[[OnDisk], T]:
+def _of_weights(detect: Callable[[ModelFiles], T]) -> Callable[[ModelFiles], T]:
     return lambda model: detect(weights_of(model))
 
 
 def omi_rule(config: type[ModelConfig]) -> Rule:
     """Return the rule for a file with the Open Model Initiative's names; it says itself what it is for."""
 
-    def check(model: OnDisk) -> None:
+    def check(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(is_omi(model), "it does not say that it has the Open Model Initiative's names")
 
-    def base(model: OnDisk) -> BaseModelType | None:
+    def base(model: ModelFiles) -> BaseModelType | None:
         return _OMI_BASES.get(model.notes.get("modelspec.architecture", "").lower().partition("/")[0])
 
     return Rule(
@@ -103,7 +103,7 @@ def stable_diffusion_rules(file: type[ModelConfig], folder: type[ModelConfig]) -
     return rule(file, is_for_unet, base_of_unet), rule(folder, is_for_unet, base_of_unet)
 
 
-def names_match(pattern: str) -> Recognise:
+def names_match(pattern: str) -> TensorTest:
     """Return the test for a file of which some name, without the prefixes that trainers put first, begins as `pattern`."""
     begins = re.compile(
         r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet__?|lora_transformer_|unet\.|net\.)*"
@@ -117,12 +117,12 @@ _is_for_transformer = names_match(
 )
 
 
-def is_for_unet(model: OnDisk) -> bool:
+def is_for_unet(model: ModelFiles) -> bool:
     """Tell whether nothing says that a LoRA is for another denoiser than a UNet."""
     return not _is_for_transformer(model)
 
 
-def base_of_unet(model: OnDisk) -> BaseModelType | None:
+def base_of_unet(model: ModelFiles) -> BaseModelType | None:
     """Return the architecture by the width of the text, or by the depth of the UNet."""
     width = next((width for name, width in inputs(model) if re.search(r"attn2[._](?:to_k|to_v|processor)", name)), None)
     if width is None:
@@ -132,12 +132,12 @@ def base_of_unet(model: OnDisk) -> BaseModelType | None:
     return _BASE_OF_WIDTH.get(width or 0)
 
 
-def _width_of_text_encoders(model: OnDisk) -> int | None:
+def _width_of_text_encoders(model: ModelFiles) -> int | None:
     widths = {match["number"]: width for name, width in inputs(model) if (match := _FIRST_LAYER.match(name))}
     return sum(widths.values()) or None
 
 
-def inputs(model: OnDisk) -> Iterator[tuple[str, int]]:
+def inputs(model: ModelFiles) -> Iterator[tuple[str, int]]:
     """Yield each changed layer's name (as the file has it) and the width of what goes into it."""
     for name, tensor in model.tensors.items():
         if name.endswith((*_DOWN, _PARTS_OF_LOHA)) and len(tensor.shape) > 1:
@@ -149,7 +149,7 @@ def inputs(model: OnDisk) -> Iterator[tuple[str, int]]:
                 yield name, tensor.shape[1] * second[1]
 
 
-def input_of(model: OnDisk, pattern: str) -> int | None:
+def input_of(model: ModelFiles, pattern: str) -> int | None:
     """Return the width of what goes into the first layer whose name holds `pattern`."""
-    wanted = re.compile(pattern)
-    return next((width for name, width in inputs(model) if wanted.search(name)), None)
+    regex = re.compile(pattern)
+    return next((width for name, width in inputs(model) if regex.search(name)), None)

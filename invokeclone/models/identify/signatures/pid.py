@@ -2,7 +2,7 @@
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, PiDDecoderVariantType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 _WIDTH = 512
@@ -21,14 +21,14 @@ _HINTS = {
 def rule(config: type[ModelConfig], base: BaseModelType) -> Rule:
     """Return the rule for PiD decoders of `base`."""
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(base in _bases(model), "it has no tensors of a PiD decoder for these latents")
 
     return Rule(config=config, recognises=recognises, base=_base, detects={"variant": _variant}, guesses=True)
 
 
-def _bases(model: OnDisk) -> tuple[BaseModelType, ...]:
+def _bases(model: ModelFiles) -> tuple[BaseModelType, ...]:
     shapes = [
         t.shape for name, t in model.tensors.items() if name.split("lq_proj.")[0] in {"", "net."} and "lq_proj." in name
     ]
@@ -36,12 +36,12 @@ def _bases(model: OnDisk) -> tuple[BaseModelType, ...]:
     return _BASES.get(next(latents, 0), ())
 
 
-def _base(model: OnDisk) -> BaseModelType | None:
+def _base(model: ModelFiles) -> BaseModelType | None:
     possible, name = _bases(model), model.name.lower()
     hinted = (base for hint, base in _HINTS.items() if hint in name and base in possible)
     return next(hinted, possible[0] if possible else None)
 
 
-def _variant(model: OnDisk) -> PiDDecoderVariantType:
+def _variant(model: ModelFiles) -> PiDDecoderVariantType:
     larger = "2kto4k" in model.name.lower().replace("_", "").replace("-", "")
     return PiDDecoderVariantType.Res2kTo4kSR4x if larger else PiDDecoderVariantType.Res2kSR4x

@@ -3,7 +3,7 @@
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 from invokeclone.models.identify.signatures import forms
 
@@ -44,10 +44,10 @@ def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: Base
     """Return the rules for a family's pipelines and checkpoints."""
     edge = EDGES.get(base)
 
-    def settings(_: OnDisk) -> MainModelDefaultSettings | None:
+    def settings(_: ModelFiles) -> MainModelDefaultSettings | None:
         return MainModelDefaultSettings(width=edge, height=edge) if edge else None
 
-    def prediction(model: OnDisk) -> SchedulerPredictionType:
+    def prediction(model: ModelFiles) -> SchedulerPredictionType:
         second = base == BaseModelType.StableDiffusion2 and model.notes.get("global_step") != _STEPS_OF_SD2_BASE
         velocity = second or _VELOCITY_MARK in model.tensors
         return SchedulerPredictionType.VPrediction if velocity else SchedulerPredictionType.Epsilon
@@ -77,40 +77,40 @@ def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: Base
     )
 
 
-def _is_pipeline(model: OnDisk) -> None:
+def _is_pipeline(model: ModelFiles) -> None:
     require(model.is_folder, "it is not a folder")
     require(model.json("model_index.json"), "it has no model_index.json")
     require(model.class_name in PIPELINES, f"its class is {model.class_name}")
 
 
-def _base_of_pipeline(model: OnDisk) -> BaseModelType | None:
+def _base_of_pipeline(model: ModelFiles) -> BaseModelType | None:
     return BASE_OF_WIDTH.get(forms.number(model.json("unet/config.json"), "cross_attention_dim") or 0)
 
 
-def _variant_of_pipeline(model: OnDisk) -> ModelVariantType:
+def _variant_of_pipeline(model: ModelFiles) -> ModelVariantType:
     channels = model.json("unet/config.json").get("in_channels", _LATENT_CHANNELS)
     require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")
     return VARIANT_OF_CHANNELS[channels]
 
 
-def _prediction_of_pipeline(model: OnDisk) -> SchedulerPredictionType:
-    stated = model.json("scheduler/scheduler_config.json").get("prediction_type", "epsilon")
-    require(stated in set(SchedulerPredictionType), f"its scheduler predicts {stated}")
-    return SchedulerPredictionType(stated)
+def _prediction_of_pipeline(model: ModelFiles) -> SchedulerPredictionType:
+    prediction_type = model.json("scheduler/scheduler_config.json").get("prediction_type", "epsilon")
+    require(prediction_type in set(SchedulerPredictionType), f"its scheduler predicts {prediction_type}")
+    return SchedulerPredictionType(prediction_type)
 
 
-def _is_checkpoint(model: OnDisk) -> None:
+def _is_checkpoint(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix(*PREFIXES), "it has no tensors of a Stable Diffusion checkpoint")
     require(model.has_prefix(f"{_UNET}."), "its denoiser is not a UNet")
 
 
-def _base_of_checkpoint(model: OnDisk) -> BaseModelType | None:
+def _base_of_checkpoint(model: ModelFiles) -> BaseModelType | None:
     shape = model.shape(_ATTENTION) or model.shape(_XL_ATTENTION)
     return BASE_OF_WIDTH.get(shape[-1]) if shape else None
 
 
-def _variant_of_checkpoint(model: OnDisk) -> ModelVariantType:
+def _variant_of_checkpoint(model: ModelFiles) -> ModelVariantType:
     first = model.shape(f"{_UNET}.0.0.weight")
     channels = first[1] if len(first) > 1 else None
     require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")

@@ -5,7 +5,7 @@ from typing import Any
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import OnDisk
+from invokeclone.models.files.on_disk import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 from invokeclone.models.identify.signatures import forms
 
@@ -18,32 +18,32 @@ _PLANE, _VOLUME = 4, 5
 
 
 def file_rule(
-    config: type[ModelConfig], base: BaseModelType, detects: Mapping[str, Callable[[OnDisk], Any]] | None = None
+    config: type[ModelConfig], base: BaseModelType, detectors: Mapping[str, Callable[[ModelFiles], Any]] | None = None
 ) -> Rule:
     """Return the rule for a single file of `base`; which of the architectures with such tensors it is, is guessed."""
 
-    def recognises(model: OnDisk) -> None:
+    def recognises(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(model.has_prefix(*_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
-        require(base in _bases(model), f"its decoder begins with a tensor of shape {_first(model)}")
+        require(base in _bases(model), f"its decoder begins with a tensor of shape {_first_decoder_shape(model)}")
 
-    return Rule(config=config, recognises=recognises, base=_base_of_file, detects=detects or {}, guesses=True)
+    return Rule(config=config, recognises=recognises, base=_base_of_file, detects=detectors or {}, guesses=True)
 
 
-def _first(model: OnDisk) -> tuple[int, ...]:
+def _first_decoder_shape(model: ModelFiles) -> tuple[int, ...]:
     return model.shape("decoder.conv_in.weight") or model.shape("decoder.conv1.weight")
 
 
-def latent_channels(model: OnDisk) -> int:
+def latent_channels(model: ModelFiles) -> int:
     """Return the channels of a file's latents."""
-    shape = _first(model)
+    shape = _first_decoder_shape(model)
     require(len(shape) > 1, "it has no decoder")
     return shape[1]
 
 
-def _bases(model: OnDisk) -> tuple[BaseModelType, ...]:
+def _bases(model: ModelFiles) -> tuple[BaseModelType, ...]:
     """Return the architectures that the tensors allow, likeliest first."""
-    shape = _first(model)
+    shape = _first_decoder_shape(model)
     channels = shape[1] if len(shape) > 1 else 0
     if model.has_prefix("bn.running_") or (len(shape) == _PLANE and channels == _FLUX2_CHANNELS):
         return (BaseModelType.Flux2,)
@@ -69,7 +69,7 @@ _HINTS = {
 }
 
 
-def _base_of_file(model: OnDisk) -> BaseModelType | None:
+def _base_of_file(model: ModelFiles) -> BaseModelType | None:
     possible, name = _bases(model), model.name.lower()
     hinted = (base for hint, base in _HINTS.items() if hint in name and base in possible)
     return next(hinted, possible[0] if possible else None)
@@ -86,13 +86,13 @@ def kl_rule(config: type[ModelConfig]) -> Rule:
     )
 
 
-def _is_kl_folder(model: OnDisk) -> None:
+def _is_kl_folder(model: ModelFiles) -> None:
     forms.is_folder_of("AutoencoderKL", "AutoencoderTiny")(model)
     channels = model.json("config.json").get("latent_channels", _SD_CHANNELS)
     require(channels == _SD_CHANNELS, f"its latents have {channels} channels")
 
 
-def _base_of_kl_folder(model: OnDisk) -> BaseModelType:
+def _base_of_kl_folder(model: ModelFiles) -> BaseModelType:
     config = model.json("config.json")
     sdxl = config.get("scaling_factor") == _SDXL_SCALING and config.get("sample_size") in _SDXL_EDGES
     if sdxl or model.name.lower().endswith("xl"):

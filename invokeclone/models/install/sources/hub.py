@@ -15,7 +15,7 @@ import orjson
 from pydantic import AnyHttpUrl
 
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.files.storage import remove_file, write_file
@@ -35,7 +35,7 @@ class NotARepository(BadRequest):
 class Hub:
     """One for a process's life, or for each question: it keeps nothing."""
 
-    def __init__(self, settings: Settings, web: Web, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, settings: Settings, web: WebClient, environment: Mapping[str, str] | None = None) -> None:
         """Ask through `web`; the environment says where the hub is, and where Hugging Face's own token lies."""
         self._environment = os.environ if environment is None else environment
         self._web = web
@@ -44,9 +44,9 @@ class Hub:
 
     def token(self) -> str | None:
         """Return the token to use: the one that was logged in with here, else Hugging Face's own. Blocking."""
-        own = _read(self._file)
+        stored_token = _read(self._file)
         environment = self._environment.get("HF_TOKEN") or self._environment.get("HUGGING_FACE_HUB_TOKEN")
-        return own or environment or _read(self._library_file())
+        return stored_token or environment or _read(self._library_file())
 
     async def token_for(self, url: str) -> str | None:
         """Return the token for an address: only the hub's own ones get any."""
@@ -151,12 +151,12 @@ def _is_valid(name: str) -> bool:
 
 def _checkpoints(files: list[RemoteModelFile], *, only_top: bool) -> list[AnyHttpUrl] | None:
     """Return the single-file models: in a repository of folders only those beside the folders."""
-    found = [
+    urls = [
         file.url
         for file in files
         if file.path.suffix.lower() in MODEL_FILES and not (only_top and len(file.path.parts) > 1)
     ]
-    return found or None
+    return urls or None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -24,11 +24,11 @@ class Gamut:
     def back(self, linear: Floats) -> Floats:
         """Return sRGB of linear RGB with all colors within sRGB."""
         lch = colors.polar(colors.oklab_of(linear))
-        return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.straight(self.held(lch)))), 0.0, 1.0)
+        return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.cartesian(self.held(lch)))), 0.0, 1.0)
 
     def held(self, lch: Floats) -> Floats:
         """Return Oklch with all colors within sRGB."""
-        return colors.within(lch, self.adapt, self.steps)
+        return colors.clip_to_gamut(lch, self.adapt, self.steps)
 
 
 def _oklch(srgb: Floats) -> Floats:
@@ -55,11 +55,15 @@ def parts_of(srgb: Floats, space: str) -> Floats:
 def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
     """Undo `parts_of`, with all colors within sRGB."""
     if space == "LCh (CIELab)":
-        return gamut.back(colors.linear_of_cielab(colors.straight(parts[..., ::-1])))
+        return gamut.back(colors.linear_of_cielab(colors.cartesian(parts[..., ::-1])))
     if space == "Oklch (Oklab)":
         return _srgb_of_oklch(gamut.held(parts[..., ::-1]))
-    most = colors.OVERFULL if space == "Okhsl" else 1.0
-    hue, fullness, light = parts[..., 0] % 1.0, np.clip(parts[..., 1], 0.0, most), np.clip(parts[..., 2], 0.0, 1.0)
+    max_saturation = colors.OVERFULL if space == "Okhsl" else 1.0
+    hue, fullness, light = (
+        parts[..., 0] % 1.0,
+        np.clip(parts[..., 1], 0.0, max_saturation),
+        np.clip(parts[..., 2], 0.0, 1.0),
+    )
     parts = np.stack([hue, fullness, light], axis=-1)
     match space:
         case "HSV (RGB)":
@@ -73,7 +77,7 @@ def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
 
 
 def _srgb_of_oklch(lch: Floats) -> Floats:
-    return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.straight(lch))), 0.0, 1.0)
+    return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.cartesian(lch))), 0.0, 1.0)
 
 
 def _screen(base: Floats, upper: Floats) -> Floats:
@@ -129,47 +133,47 @@ BY_PART = {"Hue": (0,), "Saturation": (1,), "Color": (0, 1), "Luminosity": (2,)}
 """Ways that take some of hue, fullness and lightness from the upper layer and the rest from the base."""
 
 
-def mixed(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -> Floats:
+def blend(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) -> Floats:
     """Return what is seen where both layers are opaque."""
-    if way == "Normal":
+    if mode == "Normal":
         return upper
-    if way.endswith("(EAL)"):
+    if mode.endswith("(EAL)"):
         lighter = colors.achromatic_lightness(upper) > colors.achromatic_lightness(base)
-        return np.where((lighter == way.startswith("Lighten"))[..., None], upper, base)
-    if way in BY_VALUE and space == "RGB":
-        return np.clip(BY_VALUE[way](base, upper), 0.0, 1.0)
-    if way in BY_VALUE and space == "Linear RGB":
-        found = BY_VALUE[way](colors.linear_of(base), colors.linear_of(upper))
-        return colors.srgb_of(np.clip(found, 0.0, 1.0))
+        return np.where((lighter == mode.startswith("Lighten"))[..., None], upper, base)
+    if mode in BY_VALUE and space == "RGB":
+        return np.clip(BY_VALUE[mode](base, upper), 0.0, 1.0)
+    if mode in BY_VALUE and space == "Linear RGB":
+        linear = BY_VALUE[mode](colors.linear_of(base), colors.linear_of(upper))
+        return colors.srgb_of(np.clip(linear, 0.0, 1.0))
     parts, other = parts_of(base, space).copy(), parts_of(upper, space)
-    if way in BY_PART:
-        for part in BY_PART[way]:
+    if mode in BY_PART:
+        for part in BY_PART[mode]:
             parts[..., part] = other[..., part]
     else:
         light, over = (np.clip(layer[..., 2], 0.0, 1.0) for layer in (parts, other))
-        parts[..., 2] = np.clip(BY_VALUE[way](light, over), 0.0, 1.0)
+        parts[..., 2] = np.clip(BY_VALUE[mode](light, over), 0.0, 1.0)
     return srgb_of_parts(parts, space, gamut)
 
 
-def laid_over(base: Floats, upper: Floats, way: str, space: str, gamut: Gamut) -> Floats:
+def composite(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) -> Floats:
     """Lay a layer over another one, both with their opacity as a fourth channel; returns four channels."""
     below, above = base[..., 3:], upper[..., 3:]
     whole = above + below * (1 - above)
-    both = mixed(base[..., :3], upper[..., :3], way, space, gamut)
-    layers = [upper[..., :3], both, base[..., :3]]
+    overlap = blend(base[..., :3], upper[..., :3], mode, space, gamut)
+    layers = [upper[..., :3], overlap, base[..., :3]]
     if space == "Linear RGB":
         layers = [colors.linear_of(layer) for layer in layers]
-    seen = above * (1 - below) * layers[0] + above * below * layers[1] + (1 - above) * below * layers[2]
-    seen /= np.maximum(whole, TINY)
+    result = above * (1 - below) * layers[0] + above * below * layers[1] + (1 - above) * below * layers[2]
+    result /= np.maximum(whole, TINY)
     if space == "Linear RGB":
-        seen = colors.srgb_of(seen)
-    return np.concatenate([seen, whole], axis=-1)
+        result = colors.srgb_of(result)
+    return np.concatenate([result, whole], axis=-1)
 
 
-def turned(srgb: Floats, turn: float, space: str, gamut: Gamut) -> Floats:
+def rotate_hue(srgb: Floats, fraction: float, space: str, gamut: Gamut) -> Floats:
     """Return colors with their hue turned, by a share of a whole turn."""
     parts = parts_of(srgb, space).copy()
-    parts[..., 0] = (parts[..., 0] + turn) % 1.0
+    parts[..., 0] = (parts[..., 0] + fraction) % 1.0
     return srgb_of_parts(parts, space, gamut)
 
 

@@ -39,8 +39,8 @@ TINY = 1e-12
 
 def _times(layers: Floats, matrix: Floats) -> Floats:
     """Return each pixel multiplied by a matrix."""
-    found: Floats = layers @ matrix.T
-    return found
+    product: Floats = layers @ matrix.T
+    return product
 
 
 def linear_of(srgb: Floats) -> Floats:
@@ -86,7 +86,7 @@ def polar(lab: Floats) -> Floats:
     return np.stack([lab[..., 0], np.hypot(a, b), np.arctan2(b, a) / (2 * np.pi) % 1.0], axis=-1)
 
 
-def straight(lch: Floats) -> Floats:
+def cartesian(lch: Floats) -> Floats:
     """Undo `polar`."""
     angle = lch[..., 2] * (2 * np.pi)
     return np.stack([lch[..., 0], lch[..., 1] * np.cos(angle), lch[..., 1] * np.sin(angle)], axis=-1)
@@ -142,11 +142,11 @@ def _cusps() -> tuple[Floats, Floats, Floats]:
     """
     corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], dtype=float)
     steps = np.linspace(0.0, 1.0, 2048, endpoint=False)[:, None] ** 2
-    edges = [one + (other - one) * steps for one, other in itertools.pairwise(corners)]
-    edges += [other + (one - other) * steps for one, other in itertools.pairwise(corners)]
-    found = polar(oklab_of(np.concatenate(edges)))
-    found = found[found[:, 2].argsort()]
-    return found[:, 2], found[:, 0], found[:, 1]
+    edges = [start + (end - start) * steps for start, end in itertools.pairwise(corners)]
+    edges += [end + (start - end) * steps for start, end in itertools.pairwise(corners)]
+    points = polar(oklab_of(np.concatenate(edges)))
+    points = points[points[:, 2].argsort()]
+    return points[:, 2], points[:, 0], points[:, 1]
 
 
 def cusp(hue: Floats) -> tuple[Floats, Floats]:
@@ -155,11 +155,11 @@ def cusp(hue: Floats) -> tuple[Floats, Floats]:
     return np.interp(hue, hues, light, period=1.0), np.interp(hue, hues, chroma, period=1.0)
 
 
-STEPS, FEW_STEPS = 12, 7
+STEPS, FAST_STEPS = 12, 7
 """How often a search halves what it looks through: to a ten-thousandth of the widest chroma, or to a three-hundredth."""
 
 
-def within(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
+def clip_to_gamut(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
     """Return Oklch with those colors that sRGB has not moved towards gray until it has them.
 
     The gray is that of the same lightness; the greater `adapt`, the more it lies towards the middle gray for full colors, which
@@ -167,7 +167,7 @@ def within(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
     """
     light = np.clip(lch[..., 0], 0.0, 1.0)
     whole = np.stack([light, np.maximum(lch[..., 1], 0.0), lch[..., 2]], axis=-1)
-    outside = ~_has(whole)
+    outside = ~_in_gamut(whole)
     if outside.any():
         light, chroma, hue = (whole[outside][..., i] for i in range(3))
         off = light - 0.5
@@ -176,8 +176,8 @@ def within(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
         low, high = np.zeros_like(light), np.ones_like(light)
         for _ in range(steps):
             middle = (low + high) / 2
-            fits = _has(np.stack([gray + (light - gray) * middle, chroma * middle, hue], axis=-1))
-            low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+            is_inside = _in_gamut(np.stack([gray + (light - gray) * middle, chroma * middle, hue], axis=-1))
+            low, high = np.where(is_inside, middle, low), np.where(is_inside, high, middle)
         whole[outside] = np.stack([gray + (light - gray) * low, chroma * low, hue], axis=-1)
     return whole
 
@@ -186,7 +186,7 @@ HUES, HEIGHTS = 1440, 128
 
 
 @cache
-def _bulges() -> Floats:
+def _bulge_table() -> Floats:
     """Return how far sRGB reaches beyond the straight line from the fullest color of a hue to white.
 
     Shaped (hues + 1, heights + 1): the first hue once more at the end, and heights from the fullest color to white.
@@ -197,26 +197,26 @@ def _bulges() -> Floats:
     low, high = np.zeros_like(line), 1.2 * line
     for _ in range(20):
         middle = (low + high) / 2
-        fits = _has(np.stack([light, middle, hue], axis=-1))
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+        is_inside = _in_gamut(np.stack([light, middle, hue], axis=-1))
+        low, high = np.where(is_inside, middle, low), np.where(is_inside, high, middle)
     shares = low / line
     shares[:, 0] = 1.0
     return np.concatenate([shares, shares[:, -1:]], axis=1)
 
 
-def fullest(light: Floats, hue: Floats) -> Floats:
+def max_chroma_of(light: Floats, hue: Floats) -> Floats:
     """Return the greatest chroma that sRGB has at a lightness and hue of Oklch, by a table.
 
     Below the fullest color of a hue it is proportional to the lightness; that is exact but for blue, where sRGB has a dent.
     """
     top, widest = cusp(hue)
     height = np.clip((light - top) / (1 - top), 0.0, 1.0)
-    bulge = ndimage.map_coordinates(_bulges(), [hue % 1.0 * HUES, height * HEIGHTS], order=1, mode="nearest")
+    bulge = ndimage.map_coordinates(_bulge_table(), [hue % 1.0 * HUES, height * HEIGHTS], order=1, mode="nearest")
     return np.where(light <= top, light * widest / top, widest * (1 - height) * bulge)
 
 
-def _has(lch: Floats) -> NDArray[np.bool_]:
-    linear = linear_of_oklab(straight(lch))
+def _in_gamut(lch: Floats) -> NDArray[np.bool_]:
+    linear = linear_of_oklab(cartesian(lch))
     return np.asarray(((linear >= -1e-4) & (linear <= 1 + 1e-4)).all(axis=-1), dtype=np.bool_)  # noqa: PLR2004 - rounding
 
 
@@ -240,16 +240,16 @@ def okhsv_of(lch: Floats) -> Floats:
     """Return Oklch as Okhsv: hue, saturation, value."""
     light, chroma, hue = (lch[..., i] for i in range(3))
     top, widest = cusp(hue)
-    s_most, t_most = widest / top, widest / (1 - top)
-    k = 1 - 0.5 / s_most
-    t = t_most / np.maximum(chroma + light * t_most, TINY)
+    s_max, t_max = widest / top, widest / (1 - top)
+    k = 1 - 0.5 / s_max
+    t = t_max / np.maximum(chroma + light * t_max, TINY)
     light_v, chroma_v = t * light, t * chroma
     light_vt = untoe(light_v)
     chroma_vt = chroma_v * light_vt / np.maximum(light_v, TINY)
     scale = _scale(light_vt, chroma_vt, hue)
-    seen = toe(light / scale)
-    value = seen / np.maximum(light_v, TINY)
-    saturation = (0.5 + t_most) * chroma_v / (t_most * 0.5 + t_most * k * chroma_v)
+    perceived_light = toe(light / scale)
+    value = perceived_light / np.maximum(light_v, TINY)
+    saturation = (0.5 + t_max) * chroma_v / (t_max * 0.5 + t_max * k * chroma_v)
     dark = light <= TINY
     return np.stack([hue, np.where(dark, 0.0, saturation), np.where(dark, 0.0, value)], axis=-1)
 
@@ -258,11 +258,11 @@ def oklch_of_okhsv(hsv: Floats) -> Floats:
     """Undo `okhsv_of`."""
     hue, saturation, value = (hsv[..., i] for i in range(3))
     top, widest = cusp(hue)
-    s_most, t_most = widest / top, widest / (1 - top)
-    k = 1 - 0.5 / s_most
-    part = 0.5 + t_most - t_most * k * saturation
+    s_max, t_max = widest / top, widest / (1 - top)
+    k = 1 - 0.5 / s_max
+    part = 0.5 + t_max - t_max * k * saturation
     light_v = 1 - saturation * 0.5 / part
-    chroma_v = saturation * t_most * 0.5 / part
+    chroma_v = saturation * t_max * 0.5 / part
     light_vt = untoe(light_v)
     chroma_vt = chroma_v * light_vt / np.maximum(light_v, TINY)
     scale = _scale(light_vt, chroma_vt, hue)
@@ -273,17 +273,17 @@ def oklch_of_okhsv(hsv: Floats) -> Floats:
 
 def _scale(light: Floats, chroma: Floats, hue: Floats) -> Floats:
     """Return by how much the top of Okhsv's cylinder is stretched so that it meets that of sRGB."""
-    linear = linear_of_oklab(straight(np.stack([light, chroma, hue], axis=-1)))
+    linear = linear_of_oklab(cartesian(np.stack([light, chroma, hue], axis=-1)))
     return np.asarray(np.cbrt(1 / np.maximum(linear.max(axis=-1), TINY)))
 
 
 def _chromas(light: Floats, hue: Floats) -> tuple[Floats, Floats, Floats]:
     """Return Okhsl's three chromas of a lightness and hue: near gray, in the middle, and the greatest."""
     top, widest = cusp(hue)
-    most = fullest(light, hue)
+    max_chroma = max_chroma_of(light, hue)
     angle = hue * (2 * np.pi)
     a, b = np.cos(angle), np.sin(angle)
-    k = most / np.maximum(np.minimum(light * widest / top, (1 - light) * widest / (1 - top)), TINY)
+    k = max_chroma / np.maximum(np.minimum(light * widest / top, (1 - light) * widest / (1 - top)), TINY)
     s_mid = 0.11516993 + 1 / (
         7.44778970
         + 4.15901240 * b
@@ -300,7 +300,7 @@ def _chromas(light: Floats, hue: Floats) -> tuple[Floats, Floats, Floats]:
     )
     left, right = light * 0.4, (1 - light) * 0.8
     gray = np.sqrt(1 / (1 / np.maximum(left, TINY) ** 2 + 1 / np.maximum(right, TINY) ** 2))
-    return gray, middle, most
+    return gray, middle, max_chroma
 
 
 MID, MID_INVERSE = 0.8, 1.25
@@ -311,12 +311,12 @@ OVERFULL = 1.2
 def okhsl_of(lch: Floats) -> Floats:
     """Return Oklch as Okhsl: hue, saturation, lightness."""
     light, chroma, hue = (lch[..., i] for i in range(3))
-    gray, middle, most = _chromas(light, hue)
+    gray, middle, max_chroma = _chromas(light, hue)
     k1 = MID * gray
     k2 = 1 - k1 / np.maximum(middle, TINY)
     inner = MID * chroma / np.maximum(k1 + k2 * chroma, TINY)
     k1 = (1 - MID) * (middle * MID_INVERSE) ** 2 / np.maximum(gray, TINY)
-    k2 = 1 - k1 / np.maximum(most - middle, TINY)
+    k2 = 1 - k1 / np.maximum(max_chroma - middle, TINY)
     outer = MID + (1 - MID) * (chroma - middle) / np.maximum(k1 + k2 * (chroma - middle), TINY)
     saturation = np.where(chroma < middle, inner, outer)
     end = (light <= 1e-6) | (light >= 1 - 1e-6)  # noqa: PLR2004 - black and white
@@ -325,23 +325,23 @@ def okhsl_of(lch: Floats) -> Floats:
 
 def oklch_of_okhsl(hsl: Floats) -> Floats:
     """Undo `okhsl_of`."""
-    hue, saturation, seen = (hsl[..., i] for i in range(3))
-    light = untoe(np.clip(seen, 0.0, 1.0))
-    gray, middle, most = _chromas(light, hue)
+    hue, saturation, perceived_light = (hsl[..., i] for i in range(3))
+    light = untoe(np.clip(perceived_light, 0.0, 1.0))
+    gray, middle, max_chroma = _chromas(light, hue)
     t = MID_INVERSE * saturation
     k1 = MID * gray
     inner = t * k1 / np.maximum(1 - (1 - k1 / np.maximum(middle, TINY)) * t, TINY)
     t = (saturation - MID) / (1 - MID)
     k1 = (1 - MID) * (middle * MID_INVERSE) ** 2 / np.maximum(gray, TINY)
-    outer = middle + t * k1 / np.maximum(1 - (1 - k1 / np.maximum(most - middle, TINY)) * t, TINY)
+    outer = middle + t * k1 / np.maximum(1 - (1 - k1 / np.maximum(max_chroma - middle, TINY)) * t, TINY)
     chroma = np.where(saturation < MID, inner, outer)
     end = (light <= 1e-6) | (light >= 1 - 1e-6)  # noqa: PLR2004 - black and white
     return np.stack([light, np.where(end, 0.0, chroma), hue], axis=-1)
 
 
-def bytes_as_srgb(picture: NDArray[np.uint8]) -> Floats:
+def bytes_as_srgb(pixels: NDArray[np.uint8]) -> Floats:
     """Return bytes as shares of 255."""
-    return picture.astype(np.float64) / 255
+    return pixels.astype(np.float64) / 255
 
 
 def srgb_as_bytes(srgb: Floats) -> NDArray[np.uint8]:

@@ -12,35 +12,35 @@ TANGENT_22 = 0.4142135623730951
 """Of 22.5°, up to which a slope counts as level."""
 TANGENT_67 = 2.414213562373095
 """Of 67.5°, from which a slope counts as upright."""
-AROUND = np.ones((3, 3), dtype=bool)
+NEIGHBORHOOD = np.ones((3, 3), dtype=bool)
 
 
-def canny(picture: Bytes, low: float, high: float) -> Bytes:
+def canny(pixels: Bytes, low: float, high: float) -> Bytes:
     """Return 255 on the edges of a gray (height, width) or colored (height, width, channels) picture, 0 elsewhere.
 
     A slope is the sum of both Sobel derivatives' sizes, in a colored picture of the channel with the steepest slope. It is an
     edge where it is the greatest across its own direction and above `high`, or above `low` and joined to one above `high`.
     """
     low, high = sorted((low, high))
-    across, down, slope = _slopes(picture)
+    across, down, slope = _slopes(pixels)
     ahead, behind = _neighbors(slope, across, down)
     candidates = (slope > low) & (slope > behind) & (slope >= ahead)
-    parts, count = ndimage.label(candidates, structure=AROUND)
+    parts, count = ndimage.label(candidates, structure=NEIGHBORHOOD)
     strong = np.zeros(count + 1, dtype=bool)
     strong[np.unique(parts[candidates & (slope > high)])] = True
     strong[0] = False
     return np.where(strong[parts], 255, 0).astype(np.uint8)
 
 
-def _slopes(picture: Bytes) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _slopes(pixels: Bytes) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return the derivatives to the right and downwards, and the sum of their sizes."""
-    layers = picture.astype(np.int32).reshape(*picture.shape[:2], -1)
+    layers = pixels.astype(np.int32).reshape(*pixels.shape[:2], -1)
     across = np.stack([ndimage.sobel(layers[..., i], axis=1, mode="nearest") for i in range(layers.shape[2])], axis=-1)
     down = np.stack([ndimage.sobel(layers[..., i], axis=0, mode="nearest") for i in range(layers.shape[2])], axis=-1)
     slope = np.abs(across) + np.abs(down)
     steepest = slope.argmax(axis=-1)[..., None]
-    chosen = (np.take_along_axis(layer, steepest, axis=-1)[..., 0] for layer in (across, down, slope))
-    return next(chosen), next(chosen), next(chosen)
+    steepest_values = (np.take_along_axis(layer, steepest, axis=-1)[..., 0] for layer in (across, down, slope))
+    return next(steepest_values), next(steepest_values), next(steepest_values)
 
 
 def _neighbors(slope: NDArray[Any], across: NDArray[Any], down: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

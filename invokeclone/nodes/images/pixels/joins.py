@@ -33,7 +33,7 @@ def path(difference: Floats) -> NDArray[np.intp]:
     return columns
 
 
-def joined(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
+def join(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
     """Return two pictures of the same place as one that goes from the left one to the right one over `blend` pixels."""
     height, width = before.shape[:2]
     blend = min(blend, width)
@@ -41,12 +41,12 @@ def joined(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
     if seam:
         middle = path(np.abs(before - after).sum(axis=-1)) + 0.5
     middle = np.clip(middle, blend / 2, width - blend / 2)[:, None]
-    place = np.arange(width)[None] + 0.5
-    share = (place > middle).astype(np.float32) if blend == 0 else np.clip((place - middle) / blend + 0.5, 0.0, 1.0)
+    columns = np.arange(width)[None] + 0.5
+    share = (columns > middle).astype(np.float32) if blend == 0 else np.clip((columns - middle) / blend + 0.5, 0.0, 1.0)
     return (before + (after - before) * share[..., None]).astype(np.float32)
 
 
-def row_of(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
+def join_row(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
     """Join pieces of one height from left to right; a gap between two stays 0."""
     pieces = sorted(pieces, key=lambda piece: piece.left)
     first, last = pieces[0], max(piece.left + piece.pixels.shape[1] for piece in pieces)
@@ -59,7 +59,7 @@ def row_of(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
         shared = min(filled, end)
         if start < shared:
             part = piece.pixels[:, : shared - start]
-            whole[:, start:shared] = joined(whole[:, start:shared], part, blend, seam=seam)
+            whole[:, start:shared] = join(whole[:, start:shared], part, blend, seam=seam)
         if shared < end:
             begin = max(start, shared)
             whole[:, begin:end] = piece.pixels[:, begin - start :]
@@ -67,12 +67,12 @@ def row_of(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
     return Piece(first.left, first.top, whole)
 
 
-def turned(piece: Piece) -> Piece:
+def transpose(piece: Piece) -> Piece:
     """Exchange rows and columns."""
     return Piece(piece.top, piece.left, np.ascontiguousarray(piece.pixels.swapaxes(0, 1)))
 
 
-def merged(pieces: list[Piece], blend: int, *, seam: bool) -> Floats:
+def merge(pieces: list[Piece], blend: int, *, seam: bool) -> Floats:
     """Return all pieces as one picture, from 0, 0 on: row by row, then the rows one under the other.
 
     Raises ValueError when pieces that begin at the same height are not equally high.
@@ -85,8 +85,8 @@ def merged(pieces: list[Piece], blend: int, *, seam: bool) -> Floats:
     width = max(piece.left + piece.pixels.shape[1] for piece in pieces)
     bands = []
     for row in rows.values():
-        band = row_of(row, blend, seam=seam)
+        band = join_row(row, blend, seam=seam)
         right = width - band.left - band.pixels.shape[1]
-        bands.append(turned(Piece(0, band.top, np.pad(band.pixels, ((0, 0), (band.left, right), (0, 0))))))
-    column = turned(row_of(bands, blend, seam=seam))
+        bands.append(transpose(Piece(0, band.top, np.pad(band.pixels, ((0, 0), (band.left, right), (0, 0))))))
+    column = transpose(join_row(bands, blend, seam=seam))
     return np.pad(column.pixels, ((column.top, 0), (0, 0), (0, 0)))

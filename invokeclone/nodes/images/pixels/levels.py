@@ -14,10 +14,10 @@ def ranks(channel: Bytes) -> tuple[NDArray[Any], NDArray[Any]]:
     return counts, (counts.cumsum() - counts / 2) / channel.size
 
 
-def matched(channel: Bytes, reference: Bytes) -> Bytes:
+def match_histogram(channel: Bytes, reference: Bytes) -> Bytes:
     """Return a channel with its values replaced by those of the same rank in the reference."""
-    _, wanted = ranks(channel)
-    counts, given = ranks(reference)
-    there = np.flatnonzero(counts)
-    table: Bytes = np.round(np.interp(wanted, given[there], there)).astype(np.uint8)
+    _, source_ranks = ranks(channel)
+    counts, reference_ranks = ranks(reference)
+    present_values = np.flatnonzero(counts)
+    table: Bytes = np.round(np.interp(source_ranks, reference_ranks[present_values], present_values)).astype(np.uint8)
     return table.take(channel)

@@ -12,7 +12,7 @@ EROSIONS = 3
 """How often a mask loses half a blur's width before it is blurred, so that what it changes stays wholly changed."""
 
 
-def faded(mask: Bytes, threshold: int, size: int) -> Bytes:
+def fade_edges(mask: Bytes, threshold: int, size: int) -> Bytes:
     """Return the mask (height, width) with a border of `size` pixels that rises from black to white in a cubic curve.
 
     What is not above `threshold` counts as black. A size of 0 changes nothing.
@@ -27,13 +27,13 @@ def faded(mask: Bytes, threshold: int, size: int) -> Bytes:
     return np.round(rising * 255.0).astype(np.uint8)
 
 
-def shrunk(mask: Bytes, size: int) -> Bytes:
+def erode(mask: Bytes, size: int) -> Bytes:
     """Return the mask with its white eroded three times by a square of `size` pixels."""
     reach = min(EROSIONS * (size // 2), max(mask.shape))
     return mask if reach == 0 else ndimage.minimum_filter(mask, size=2 * reach + 1, mode="nearest")
 
 
-def widened(mask: Bytes, times: int) -> Bytes:
+def dilate(mask: Bytes, times: int) -> Bytes:
     """Return the mask with its white dilated by a square of 3 pixels, so many times."""
     reach = min(times, max(mask.shape))
     return mask if reach <= 0 else ndimage.maximum_filter(mask, size=2 * reach + 1, mode="nearest")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from invokeclone.nodes.images.pixels.infill import flowing
+from invokeclone.nodes.images.pixels.infill import fill_smoothly
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -19,7 +19,7 @@ Indices = NDArray[np.intp]
 
 RADIUS = 2
 SIDE = 2 * RADIUS + 1
-SMALLEST = 24
+MIN_SIDE = 24
 """Pixels of the shorter side below which the image is not halved any more."""
 ROUNDS = 2
 """Rounds of propagation and random search for each search."""
@@ -35,32 +35,32 @@ class _Match(NamedTuple):
     cost: Floats
 
 
-def filled(colors: Bytes, hole: Flags, seed: int = 0) -> Bytes:
+def fill_hole(colors: Bytes, hole: Flags, seed: int = 0) -> Bytes:
     """Return colors (height, width, 3) with those in `hole` (height, width) made of patches of the rest.
 
     Where no whole patch is known, colors flow in from around.
     """
     if not hole.any() or hole.all():
         return colors
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     levels = [(colors.astype(np.float32), hole)]
-    while min(levels[-1][1].shape) >= 2 * SMALLEST:
-        levels.append(_halved(*levels[-1]))
+    while min(levels[-1][1].shape) >= 2 * MIN_SIDE:
+        levels.append(_downsample(*levels[-1]))
     image: Floats | None = None
-    for number, (known, missing) in enumerate(reversed(levels)):
-        ground = _flowing(known, missing) if image is None else _doubled(image, missing.shape)
-        image = np.where(missing[..., None], ground, known)
-        image = _completed(image, missing, COARSE_PASSES if number == 0 else FINE_PASSES, chance)
+    for number, (pixels, missing) in enumerate(reversed(levels)):
+        ground = _initial_fill(pixels, missing) if image is None else _upsample(image, missing.shape)
+        image = np.where(missing[..., None], ground, pixels)
+        image = _complete(image, missing, COARSE_PASSES if number == 0 else FINE_PASSES, rng)
     assert image is not None
     return np.where(hole[..., None], np.clip(np.rint(image), 0, 255).astype(np.uint8), colors)
 
 
-def _flowing(known: Floats, missing: Flags) -> Floats:
+def _initial_fill(pixels: Floats, missing: Flags) -> Floats:
     share = (~missing).astype(np.float32)
-    return flowing(np.clip(np.rint(known), 0, 255).astype(np.uint8), share).astype(np.float32)
+    return fill_smoothly(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), share).astype(np.float32)
 
 
-def _halved(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
+def _downsample(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
     """Join each four pixels into the mean of those that are known; a pixel is missing when none of its four is known."""
     height, width = (side // 2 * 2 for side in hole.shape)
     weight = (~hole[:height, :width]).astype(np.float32)
@@ -69,37 +69,37 @@ def _halved(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
     return blocks / np.maximum(total, 1)[..., None], total == 0
 
 
-def _doubled(image: Floats, shape: tuple[int, ...]) -> Floats:
+def _upsample(image: Floats, shape: tuple[int, ...]) -> Floats:
     rows = np.minimum(np.arange(shape[0]) // 2, image.shape[0] - 1)
     columns = np.minimum(np.arange(shape[1]) // 2, image.shape[1] - 1)
     doubled: Floats = image[rows][:, columns]
     return doubled
 
 
-def _near(flags: Flags) -> Flags:
+def _dilate(flags: Flags) -> Flags:
     """Return where a patch around a pixel holds a flag; over the edge there is none."""
     padded = np.pad(flags, RADIUS)
     height, width = flags.shape
-    found = np.zeros_like(flags)
+    result = np.zeros_like(flags)
     for row in range(SIDE):
         for column in range(SIDE):
-            found |= padded[row : row + height, column : column + width]
-    return found
+            result |= padded[row : row + height, column : column + width]
+    return result
 
 
-def _completed(image: Floats, hole: Flags, passes: int, chance: np.random.Generator) -> Floats:
+def _complete(image: Floats, hole: Flags, passes: int, rng: np.random.Generator) -> Floats:
     """Return the image with its hole searched and voted for `passes` times."""
-    sources = ~_near(hole)
+    sources = ~_dilate(hole)
     sources[:RADIUS] = sources[-RADIUS:] = False
     sources[:, :RADIUS] = sources[:, -RADIUS:] = False
     if not sources.any():
         return image
-    rows, columns = np.nonzero(_near(hole))
-    choice = chance.choice(np.flatnonzero(sources), len(rows))
+    rows, columns = np.nonzero(_dilate(hole))
+    choice = rng.choice(np.flatnonzero(sources), len(rows))
     match = _Match(choice // hole.shape[1], choice % hole.shape[1], np.full(len(rows), np.inf, dtype=np.float32))
     for _ in range(passes):
         search = _Search(image, sources, rows, columns)
-        match = search.improved(match, chance)
+        match = search.improved(match, rng)
         image = np.where(hole[..., None], search.voted(match), image)
     return image
 
@@ -122,7 +122,7 @@ class _Search:
         patches: Floats = self._flat[(rows * self._stride + columns)[:, None] + self._offsets]
         return patches
 
-    def improved(self, match: _Match, chance: np.random.Generator) -> _Match:
+    def improved(self, match: _Match, rng: np.random.Generator) -> _Match:
         """Return better matches: those of neighbors, moved along, and some at random around the present ones."""
         match = _Match(match.rows, match.columns, self._cost(match.rows, match.columns, np.arange(len(match.rows))))
         for _ in range(ROUNDS):
@@ -130,9 +130,9 @@ class _Search:
                 match = self._better(match, *self._of_neighbors(match, down, right))
             radius = max(self._height, self._width)
             while radius >= 1:
-                shift = chance.integers(-radius, radius + 1, size=(2, len(match.rows)))
-                everyone = np.arange(len(match.rows))
-                match = self._better(match, everyone, match.rows + shift[0], match.columns + shift[1])
+                shift = rng.integers(-radius, radius + 1, size=(2, len(match.rows)))
+                all_targets = np.arange(len(match.rows))
+                match = self._better(match, all_targets, match.rows + shift[0], match.columns + shift[1])
                 radius //= 2
         return match
 
@@ -141,24 +141,24 @@ class _Search:
         rows, columns = self._rows - down, self._columns - right
         inside = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
         number = np.where(inside, self._number[rows % self._height, columns % self._width], -1)
-        who = np.flatnonzero(number >= 0)
-        return who, match.rows[number[who]] + down, match.columns[number[who]] + right
+        targets = np.flatnonzero(number >= 0)
+        return targets, match.rows[number[targets]] + down, match.columns[number[targets]] + right
 
-    def _better(self, match: _Match, who: Indices, rows: Indices, columns: Indices) -> _Match:
+    def _better(self, match: _Match, targets: Indices, rows: Indices, columns: Indices) -> _Match:
         """Return the matches with the proposed ones of `who` where they may be and differ less."""
         usable = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
         usable[usable] = self._sources[rows[usable], columns[usable]]
-        who, rows, columns = who[usable], rows[usable], columns[usable]
-        cost = self._cost(rows, columns, who)
-        less = cost < match.cost[who]
-        made = _Match(match.rows.copy(), match.columns.copy(), match.cost.copy())
-        made.rows[who[less]] = rows[less]
-        made.columns[who[less]] = columns[less]
-        made.cost[who[less]] = cost[less]
-        return made
+        targets, rows, columns = targets[usable], rows[usable], columns[usable]
+        cost = self._cost(rows, columns, targets)
+        less = cost < match.cost[targets]
+        result = _Match(match.rows.copy(), match.columns.copy(), match.cost.copy())
+        result.rows[targets[less]] = rows[less]
+        result.columns[targets[less]] = columns[less]
+        result.cost[targets[less]] = cost[less]
+        return result
 
-    def _cost(self, rows: Indices, columns: Indices, who: Indices) -> Floats:
-        difference = self._patches(rows, columns) - self._targets[who]
+    def _cost(self, rows: Indices, columns: Indices, targets: Indices) -> Floats:
+        difference = self._patches(rows, columns) - self._targets[targets]
         cost: Floats = np.einsum("npc,npc->n", difference, difference)
         return cost
 

@@ -10,10 +10,10 @@ from scipy import ndimage
 Bytes = NDArray[np.uint8]
 
 
-def waves(shape: tuple[int, int], scale: int, chance: np.random.Generator) -> NDArray[Any]:
+def waves(shape: tuple[int, int], scale: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return smooth noise (height, width) from 0 to 1, with a point of chance about every `scale` pixels."""
     height, width = shape
-    points = chance.random((height // scale + 3, width // scale + 3)).astype(np.float32)
+    points = rng.random((height // scale + 3, width // scale + 3)).astype(np.float32)
     steps = min(scale, max(shape))
     smooth = Image.fromarray(points).resize(
         (points.shape[1] * steps, points.shape[0] * steps), Image.Resampling.BICUBIC
@@ -24,10 +24,10 @@ def waves(shape: tuple[int, int], scale: int, chance: np.random.Generator) -> ND
     return shares
 
 
-def shuffled(picture: Bytes, scale: int, chance: np.random.Generator) -> Bytes:
+def shuffle(pixels: Bytes, scale: int, rng: np.random.Generator) -> Bytes:
     """Return a picture (height, width, channels) of which each pixel comes from a place that two fields of waves tell."""
-    height, width = picture.shape[:2]
-    down, across = waves((height, width), scale, chance), waves((height, width), scale, chance)
-    places = np.stack([down * (height - 1), across * (width - 1)])
-    layers = [ndimage.map_coordinates(picture[..., i], places, order=1) for i in range(picture.shape[2])]
+    height, width = pixels.shape[:2]
+    down, across = waves((height, width), scale, rng), waves((height, width), scale, rng)
+    coordinates = np.stack([down * (height - 1), across * (width - 1)])
+    layers = [ndimage.map_coordinates(pixels[..., i], coordinates, order=1) for i in range(pixels.shape[2])]
     return np.stack(layers, axis=-1)

@@ -12,7 +12,7 @@ from invokeclone.shims.comfyui.nodes import (
     references,
     sampling,
 )
-from invokeclone.shims.comfyui.vocabulary import vocabulary
+from invokeclone.shims.comfyui.vocabulary import registry
 
 __all__ = [
     "TYPES",
@@ -28,5 +28,5 @@ __all__ = [
     "sampling",
 ]
 
-TYPES = vocabulary.types
+TYPES = registry.types
 """Every node type by name."""

@@ -2,32 +2,32 @@
 
 from typing import Any
 
-from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, link, list_choice, node, number
 
-_NO_LIST = listed("absent", open_list=True)
+_NO_LIST = list_choice("absent", open_list=True)
 """A list without names that takes any, so that the node itself says why it is refused."""
 
 
-def absent(
-    what: str, name: str, title: str, category: str, inputs: dict[str, NodeInput], *outputs: str | tuple[str, str]
+def register_unsupported(
+    feature: str, name: str, title: str, category: str, inputs: dict[str, NodeInput], *outputs: str | tuple[str, str]
 ) -> None:
     """Register a node that refuses to be drawn."""
 
     @node(name, title, category, inputs, *outputs)
-    def draw(place: BuildContext, **_given: Any) -> tuple[Any, ...]:
+    def draw(context: BuildContext, **_inputs: Any) -> tuple[Any, ...]:
         """Not available here yet."""
-        return place.refuse(f"{what} cannot be used here yet")
+        return context.refuse(f"{feature} cannot be used here yet")
 
 
-absent(
+register_unsupported(
     "Upscale models",
     "UpscaleModelLoader",
     "Load Upscale Model",
     "loaders",
-    {"model_name": listed("upscale_models")},
+    {"model_name": list_choice("upscale_models")},
     "UPSCALE_MODEL",
 )
-absent(
+register_unsupported(
     "Upscale models",
     "ImageUpscaleWithModel",
     "Upscale Image (using Model)",
@@ -35,8 +35,10 @@ absent(
     {"upscale_model": link("UPSCALE_MODEL"), "image": link("IMAGE")},
     "IMAGE",
 )
-absent("Style models", "StyleModelLoader", "Load Style Model", "loaders", {"style_model_name": _NO_LIST}, "STYLE_MODEL")
-absent(
+register_unsupported(
+    "Style models", "StyleModelLoader", "Load Style Model", "loaders", {"style_model_name": _NO_LIST}, "STYLE_MODEL"
+)
+register_unsupported(
     "Style models",
     "StyleModelApply",
     "Apply Style Model",
@@ -50,7 +52,7 @@ absent(
     },
     "CONDITIONING",
 )
-absent(
+register_unsupported(
     "Models that take image embeddings (unCLIP)",
     "unCLIPCheckpointLoader",
     "unCLIPCheckpointLoader",
@@ -61,7 +63,7 @@ absent(
     "VAE",
     "CLIP_VISION",
 )
-absent(
+register_unsupported(
     "Models that take image embeddings (unCLIP)",
     "unCLIPConditioning",
     "unCLIPConditioning",
@@ -74,7 +76,7 @@ absent(
     },
     "CONDITIONING",
 )
-absent(
+register_unsupported(
     "Image embeddings outside of IP-Adapters",
     "CLIPVisionEncode",
     "CLIP Vision Encode",
@@ -82,7 +84,7 @@ absent(
     {"clip_vision": link("CLIP_VISION"), "image": link("IMAGE"), "crop": choice("center", "none")},
     "CLIP_VISION_OUTPUT",
 )
-absent(
+register_unsupported(
     "Presets of IP-Adapters (load one with IPAdapterModelLoader instead)",
     "IPAdapterUnifiedLoader",
     "IPAdapter Unified Loader",

@@ -5,17 +5,23 @@ from dataclasses import replace
 from invokeclone.graph.recipes import AppliedControl
 from invokeclone.queue.generation import identifier
 from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Vae
-from invokeclone.shims.comfyui.vocabulary import BuildContext, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, link, list_choice, node, number
 
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
 MAX_STRENGTH = 2.0
 
 
-@node("ControlNetLoader", "Load ControlNet Model", "loaders", {"control_net_name": listed("controlnet")}, "CONTROL_NET")
-def load_controlnet(place: BuildContext, *, control_net_name: str) -> tuple[ControlNetValue]:
+@node(
+    "ControlNetLoader",
+    "Load ControlNet Model",
+    "loaders",
+    {"control_net_name": list_choice("controlnet")},
+    "CONTROL_NET",
+)
+def load_controlnet(context: BuildContext, *, control_net_name: str) -> tuple[ControlNetValue]:
     """Name a ControlNet or a T2I-Adapter."""
-    config = place.catalog.model("controlnet", control_net_name)
-    return (ControlNetValue(config or place.refuse(f"there is no ControlNet {control_net_name!r}")),)
+    config = context.catalog.model("controlnet", control_net_name)
+    return (ControlNetValue(config or context.refuse(f"there is no ControlNet {control_net_name!r}")),)
 
 
 @node(
@@ -26,7 +32,7 @@ def load_controlnet(place: BuildContext, *, control_net_name: str) -> tuple[Cont
     "CONDITIONING",
 )
 def apply(
-    place: BuildContext,
+    context: BuildContext,
     *,
     conditioning: EncodedPrompts,
     control_net: ControlNetValue,
@@ -34,7 +40,7 @@ def apply(
     strength: float,
 ) -> tuple[EncodedPrompts]:
     """Let an image steer what is sampled with a prompt."""
-    return (_controlled(place, conditioning, control_net, image, strength),)
+    return (_add_control(context, conditioning, control_net, image, strength),)
 
 
 @node(
@@ -52,8 +58,8 @@ def apply(
     "CONDITIONING",
     "CONDITIONING",
 )
-def apply_in_part(
-    place: BuildContext,
+def apply_advanced(
+    context: BuildContext,
     *,
     positive: EncodedPrompts,
     negative: EncodedPrompts,
@@ -67,12 +73,12 @@ def apply_in_part(
     """Let an image steer what is sampled with two prompts, in a part of the steps."""
     if start_percent >= end_percent:
         return positive, negative
-    controlled = _controlled(place, positive, control_net, image, strength, start_percent, end_percent)
+    controlled = _add_control(context, positive, control_net, image, strength, start_percent, end_percent)
     return controlled, replace(negative, controls=controlled.controls)
 
 
-def _controlled(
-    place: BuildContext,
+def _add_control(
+    context: BuildContext,
     conditioning: EncodedPrompts,
     control_net: ControlNetValue,
     image: ImageBatch,
@@ -83,12 +89,12 @@ def _controlled(
     if not strength:
         return conditioning
     if strength > MAX_STRENGTH:
-        place.refuse(f"a ControlNet's strength is at most {MAX_STRENGTH:g}, not {strength:g}")
+        context.refuse(f"a ControlNet's strength is at most {MAX_STRENGTH:g}, not {strength:g}")
     config = control_net.config
     for text in conditioning.texts:
         main = text.clip.model.config
-        place.require(main, "control")
+        context.require(main, "control")
         if main.base != config.base:
-            place.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
+            context.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
     control = AppliedControl(identifier(config), image.nodes[0], strength, begin, end)
     return replace(conditioning, controls=(*conditioning.controls, control))

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.queue.generation import MAX_SIDE, SizeOverLimits, within_limits
-from invokeclone.shims.comfyui.values import ImageBatch, Mask, few
+from invokeclone.queue.generation import MAX_SIDE, SizeOverLimits, is_within_limits
+from invokeclone.shims.comfyui.values import ImageBatch, Mask, check_image_count
 from invokeclone.shims.comfyui.vocabulary import (
     MAX_IMAGES,
     BuildContext,
@@ -13,7 +13,7 @@ from invokeclone.shims.comfyui.vocabulary import (
     choice,
     integer,
     link,
-    listed,
+    list_choice,
     node,
     number,
 )
@@ -27,51 +27,51 @@ METHODS = {
 }
 """ComfyUI's ways of resizing pictures, and ours."""
 IMAGE = link("IMAGE")
-PICTURE = listed("images", open_list=True)
+IMAGE_FILE = list_choice("images", open_list=True)
 GRAY = {"r": 127, "g": 127, "b": 127, "a": 255}
 MEGAPIXEL = 1024 * 1024
 
 
-def plain_name(name: str) -> str:
+def strip_folder(name: str) -> str:
     """Return a picture's name without the folder that ComfyUI's clients may write behind it: `a.png [input]`."""
     for folder in ("input", "output", "temp"):
         name = name.removesuffix(f" [{folder}]")
     return name
 
 
-def loaded(place: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
+def find_image(context: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
     """Return a picture of the user's as a field of ours, and its size; refuses one that is not there."""
-    known = place.catalog.pictures.get(plain_name(name))
-    if known is None:
-        place.refuse(f"Invalid image file: {name}")
-    return {"image_name": plain_name(name)}, known.width, known.height
+    loadable_image = context.catalog.pictures.get(strip_folder(name))
+    if loadable_image is None:
+        context.refuse(f"Invalid image file: {name}")
+    return {"image_name": strip_folder(name)}, loadable_image.width, loadable_image.height
 
 
-def sized(place: BuildContext, width: int, height: int) -> tuple[int, int]:
+def check_image_size(context: BuildContext, width: int, height: int) -> tuple[int, int]:
     """Return a size of pictures; refuses one that is too large or nothing."""
     if min(width, height) < 1:
-        place.refuse(f"nothing is left of the picture: {width}x{height}")
-    if not within_limits(width, height):
-        place.refuse(str(SizeOverLimits(width, height)))
+        context.refuse(f"nothing is left of the picture: {width}x{height}")
+    if not is_within_limits(width, height):
+        context.refuse(str(SizeOverLimits(width, height)))
     return width, height
 
 
-def each(
-    place: BuildContext, images: ImageBatch, role: str, node_type: str, **inputs: object
+def map_images(
+    context: BuildContext, images: ImageBatch, role: str, node_type: str, **inputs: object
 ) -> tuple[NodeOutput, ...]:
     """Draw a node of ours for each of the pictures."""
     return tuple(
-        place.output(f"{role}{index}", node_type, "image", image=source, **inputs)
+        context.output(f"{role}{index}", node_type, "image", image=source, **inputs)
         for index, source in enumerate(images.nodes)
     )
 
 
-@node("LoadImage", "Load Image", "image", {"image": PICTURE}, "IMAGE", "MASK")
-def load(place: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
+@node("LoadImage", "Load Image", "image", {"image": IMAGE_FILE}, "IMAGE", "MASK")
+def load(context: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
     """Load a picture; the mask is white where it is transparent."""
-    field, width, height = loaded(place, image)
-    rgb = place.output("image", "img_conv", "image", image=field, mode="RGB")
-    alpha = place.output("alpha", "img_chan", "image", image=field, channel="A")
+    field, width, height = find_image(context, image)
+    rgb = context.output("image", "img_conv", "image", image=field, mode="RGB")
+    alpha = context.output("alpha", "img_chan", "image", image=field, channel="A")
     return ImageBatch((rgb,), width, height), Mask(alpha, width, height, white_changes=False)
 
 
@@ -87,12 +87,12 @@ def load(place: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
     },
     "IMAGE",
 )
-def empty(place: BuildContext, *, width: int, height: int, batch_size: int, color: int) -> tuple[ImageBatch]:
+def empty(context: BuildContext, *, width: int, height: int, batch_size: int, color: int) -> tuple[ImageBatch]:
     """Make pictures of one color, whose number is 0xRRGGBB."""
-    sized(place, width, height)
+    check_image_size(context, width, height)
     red, green, blue = color >> 16, color >> 8 & 255, color & 255
     rgba = {"r": red, "g": green, "b": blue, "a": 255}
-    blank = place.output("blank", "blank_image", "image", width=width, height=height, color=rgba)
+    blank = context.output("blank", "blank_image", "image", width=width, height=height, color=rgba)
     return (ImageBatch((blank,) * batch_size, width, height),)
 
 
@@ -113,7 +113,7 @@ def empty(place: BuildContext, *, width: int, height: int, batch_size: int, colo
     "IMAGE",
 )
 def scale(
-    place: BuildContext, *, image: ImageBatch, upscale_method: str, width: int, height: int, crop: str
+    context: BuildContext, *, image: ImageBatch, upscale_method: str, width: int, height: int, crop: str
 ) -> tuple[ImageBatch]:
     """Bring pictures to a size; a side of 0 follows from the other one."""
     if not width and not height:
@@ -121,27 +121,33 @@ def scale(
     width = width or max(1, round(image.width * height / image.height))
     height = height or max(1, round(image.height * width / image.width))
     if crop == "center":
-        image = _centered(place, image, width / height)
-    return (_resized(place, image, upscale_method, width, height),)
+        image = _crop_to_aspect(context, image, width / height)
+    return (_resize(context, image, upscale_method, width, height),)
 
 
-def _centered(place: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
+def _crop_to_aspect(context: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
     """Cut pictures to the proportions of the size that they will have."""
     width, height = min(image.width, round(image.height * aspect)), min(image.height, round(image.width / aspect))
     if (width, height) == (image.width, image.height):
         return image
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    return _cut(place, image, left, top, max(1, width), max(1, height))
+    return _crop_images(context, image, left, top, max(1, width), max(1, height))
 
 
-def _cut(place: BuildContext, image: ImageBatch, left: int, top: int, width: int, height: int) -> ImageBatch:
-    cut = replace(image, nodes=each(place, image, "cut", "img_crop", x=left, y=top, width=width, height=height))
-    return replace(cut, nodes=each(place, cut, "opaque", "img_conv", mode="RGB"), width=width, height=height)
+def _crop_images(context: BuildContext, image: ImageBatch, left: int, top: int, width: int, height: int) -> ImageBatch:
+    cropped = replace(
+        image, nodes=map_images(context, image, "cut", "img_crop", x=left, y=top, width=width, height=height)
+    )
+    return replace(
+        cropped, nodes=map_images(context, cropped, "opaque", "img_conv", mode="RGB"), width=width, height=height
+    )
 
 
-def _resized(place: BuildContext, image: ImageBatch, method: str, width: int, height: int) -> ImageBatch:
-    sized(place, width, height)
-    nodes = each(place, image, "resize", "img_resize", width=width, height=height, resample_mode=METHODS[method])
+def _resize(context: BuildContext, image: ImageBatch, method: str, width: int, height: int) -> ImageBatch:
+    check_image_size(context, width, height)
+    nodes = map_images(
+        context, image, "resize", "img_resize", width=width, height=height, resample_mode=METHODS[method]
+    )
     return replace(image, nodes=nodes, width=width, height=height)
 
 
@@ -152,9 +158,9 @@ def _resized(place: BuildContext, image: ImageBatch, method: str, width: int, he
     {"image": IMAGE, "upscale_method": choice(*METHODS), "scale_by": number(1.0, 0.01, 8.0)},
     "IMAGE",
 )
-def scale_by(place: BuildContext, *, image: ImageBatch, upscale_method: str, scale_by: float) -> tuple[ImageBatch]:
+def scale_by(context: BuildContext, *, image: ImageBatch, upscale_method: str, scale_by: float) -> tuple[ImageBatch]:
     """Multiply the size of pictures."""
-    return (_resized(place, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
+    return (_resize(context, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
 
 
 @node(
@@ -165,12 +171,12 @@ def scale_by(place: BuildContext, *, image: ImageBatch, upscale_method: str, sca
     "IMAGE",
 )
 def scale_to_total(
-    place: BuildContext, *, image: ImageBatch, upscale_method: str, megapixels: float
+    context: BuildContext, *, image: ImageBatch, upscale_method: str, megapixels: float
 ) -> tuple[ImageBatch]:
     """Bring pictures to an area and keep their proportions."""
     factor = math.sqrt(megapixels * MEGAPIXEL / (image.width * image.height))
     width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
-    return (_resized(place, image, upscale_method, width, height),)
+    return (_resize(context, image, upscale_method, width, height),)
 
 
 @node(
@@ -186,10 +192,10 @@ def scale_to_total(
     },
     "IMAGE",
 )
-def crop(place: BuildContext, *, image: ImageBatch, width: int, height: int, x: int, y: int) -> tuple[ImageBatch]:
+def crop(context: BuildContext, *, image: ImageBatch, width: int, height: int, x: int, y: int) -> tuple[ImageBatch]:
     """Cut a rectangle out of pictures; what of it lies outside is left out."""
     left, top = min(x, image.width - 1), min(y, image.height - 1)
-    return (_cut(place, image, left, top, min(width, image.width - left), min(height, image.height - top)),)
+    return (_crop_images(context, image, left, top, min(width, image.width - left), min(height, image.height - top)),)
 
 
 @node(
@@ -205,27 +211,31 @@ def crop(place: BuildContext, *, image: ImageBatch, width: int, height: int, x: 
     "MASK",
 )
 def pad(
-    place: BuildContext, *, image: ImageBatch, left: int, top: int, right: int, bottom: int, feathering: int
+    context: BuildContext, *, image: ImageBatch, left: int, top: int, right: int, bottom: int, feathering: int
 ) -> tuple[ImageBatch, Mask]:
     """Add gray at the sides; the mask is white there, and fades into the picture."""
-    width, height = sized(place, image.width + left + right, image.height + top + bottom)
+    width, height = check_image_size(context, image.width + left + right, image.height + top + bottom)
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
-    padded = replace(image, nodes=each(place, image, "pad", "img_pad_crop", **sides), width=width, height=height)
-    filled = each(place, padded, "fill", "infill_rgba", color=GRAY)
-    opaque = each(place, replace(padded, nodes=filled), "opaque", "img_conv", mode="RGB")
-    kept = place.output("kept", "tomask", "image", image=padded.nodes[0])
+    padded = replace(
+        image, nodes=map_images(context, image, "pad", "img_pad_crop", **sides), width=width, height=height
+    )
+    filled_nodes = map_images(context, padded, "fill", "infill_rgba", color=GRAY)
+    opaque = map_images(context, replace(padded, nodes=filled_nodes), "opaque", "img_conv", mode="RGB")
+    keep_mask = context.output("kept", "tomask", "image", image=padded.nodes[0])
     if feathering:
-        kept = place.output("fade", "expand_mask_with_fade", "image", mask=kept, threshold=0, fade_size_px=feathering)
-    return replace(padded, nodes=opaque), Mask(kept, width, height, white_changes=False)
+        keep_mask = context.output(
+            "fade", "expand_mask_with_fade", "image", mask=keep_mask, threshold=0, fade_size_px=feathering
+        )
+    return replace(padded, nodes=opaque), Mask(keep_mask, width, height, white_changes=False)
 
 
 # Colors, numbers
 
 
 @node("ImageInvert", "Invert Image", "image", {"image": IMAGE}, "IMAGE")
-def invert(place: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
+def invert(context: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
     """Turn every color into its opposite."""
-    return (replace(image, nodes=each(place, image, "invert", "invokeai_img_enhance", invert=True)),)
+    return (replace(image, nodes=map_images(context, image, "invert", "invokeai_img_enhance", invert=True)),)
 
 
 @node(
@@ -235,9 +245,9 @@ def invert(place: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
     {"image": IMAGE, "amount": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
-def repeat(place: BuildContext, *, image: ImageBatch, amount: int) -> tuple[ImageBatch]:  # noqa: ARG001
+def repeat(context: BuildContext, *, image: ImageBatch, amount: int) -> tuple[ImageBatch]:  # noqa: ARG001
     """Have the same pictures several times."""
-    few(len(image.nodes) * amount)
+    check_image_count(len(image.nodes) * amount)
     return (replace(image, nodes=image.nodes * amount, metadata=image.metadata * amount),)
 
 
@@ -248,22 +258,24 @@ def repeat(place: BuildContext, *, image: ImageBatch, amount: int) -> tuple[Imag
     {"image": IMAGE, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "IMAGE",
 )
-def from_batch(place: BuildContext, *, image: ImageBatch, batch_index: int, length: int) -> tuple[ImageBatch]:  # noqa: ARG001
+def from_batch(context: BuildContext, *, image: ImageBatch, batch_index: int, length: int) -> tuple[ImageBatch]:  # noqa: ARG001
     """Take some of several pictures; what would lie behind the last one is left out, and one is always taken."""
     first = min(batch_index, len(image.nodes) - 1)
-    taken = slice(first, first + length)
-    return (replace(image, nodes=image.nodes[taken], metadata=image.metadata[taken]),)
+    selection = slice(first, first + length)
+    return (replace(image, nodes=image.nodes[selection], metadata=image.metadata[selection]),)
 
 
 @node("ImageBatch", "Batch Images", "image", {"image1": IMAGE, "image2": IMAGE}, "IMAGE")
-def batch(place: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> tuple[ImageBatch]:
+def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> tuple[ImageBatch]:
     """Put pictures behind others; they are brought to the size of the first."""
-    few(len(image1.nodes) + len(image2.nodes))
+    check_image_count(len(image1.nodes) + len(image2.nodes))
     if (image2.width, image2.height) != (image1.width, image1.height):
-        image2 = _centered(place, image2, image1.width / image1.height)
-        image2 = _resized(place, image2, "bilinear", image1.width, image1.height)
+        image2 = _crop_to_aspect(context, image2, image1.width / image1.height)
+        image2 = _resize(context, image2, "bilinear", image1.width, image1.height)
     pairs = image1.made + image2.made
-    return (replace(image1, nodes=tuple(image for image, _ in pairs), metadata=tuple(one for _, one in pairs)),)
+    return (
+        replace(image1, nodes=tuple(image for image, _ in pairs), metadata=tuple(metadata for _, metadata in pairs)),
+    )
 
 
 # The end
@@ -276,22 +288,22 @@ def batch(place: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> tup
     {"images": IMAGE, "filename_prefix": NodeInput("STRING", "ComfyUI", tooltip="Names of pictures are chosen here.")},
     saves=True,
 )
-def save(place: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
+def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
     """Keep pictures in the gallery."""
     for index, (image, metadata) in enumerate(images.made):
-        saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)
-        place.builder.result(saved, None)
+        saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
+        context.builder.result(saved, None)
     return ()
 
 
 @node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
-def preview(place: BuildContext, *, images: ImageBatch) -> tuple[()]:
+def preview(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
     """Show pictures without keeping them in the gallery."""
     for index, (image, metadata) in enumerate(images.made):
-        saved = place.add(f"{SAVED}{index}", "save_image", image=image, metadata=metadata)
-        place.builder.nodes[saved]["use_cache"] = False
+        saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
+        context.builder.nodes[saved]["use_cache"] = False
     return ()
 
 
-SAVED = "save"
+SAVE_ROLE = "save"
 """The role of the nodes of ours whose pictures are an output node's."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from invokeclone.graph.recipes import CannotBuild
 from invokeclone.queue.generation import MAX_SIDE, MIN_SIDE, InvalidGeneration, fit_size
-from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, few
+from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, check_image_count
 from invokeclone.shims.comfyui.vocabulary import (
     MAX_IMAGES,
     BuildContext,
@@ -27,7 +27,7 @@ METHODS = {
 SAMPLES = link("LATENT")
 
 
-def fitting(width: int, height: int, grid: int = GRID) -> tuple[int, int]:
+def fit_latent_size(width: int, height: int, grid: int = GRID) -> tuple[int, int]:
     """Return the size on the grid; raises CannotBuild for one over the limits."""
     try:
         return fit_size(width, height, grid)
@@ -42,7 +42,7 @@ EMPTY = {"width": SIDE, "height": SIDE, "batch_size": integer(1, 1, MAX_IMAGES)}
 @node("EmptySD3LatentImage", "EmptySD3LatentImage", "latent/sd3", EMPTY, "LATENT")
 @node("EmptyLatentImage", "Empty Latent Image", "latent", EMPTY, "LATENT")
 def empty(
-    place: BuildContext,  # noqa: ARG001
+    context: BuildContext,  # noqa: ARG001
     *,
     width: int | None,
     height: int | None,
@@ -50,7 +50,7 @@ def empty(
 ) -> tuple[Latents]:
     """Begin with nothing; the sampler's model determines the channels, and a size that is left open."""
     if width is not None and height is not None:
-        fitting(width, height)  # refuses what is too large
+        fit_latent_size(width, height)  # refuses what is too large
     return (Latents(count=batch_size, width=width, height=height),)
 
 
@@ -58,9 +58,9 @@ def empty(
 
 
 @node("VAEDecode", "VAE Decode", "latent", {"samples": SAMPLES, "vae": link("VAE")}, "IMAGE")
-def decode(place: BuildContext, *, samples: Latents, vae: Vae) -> tuple[ImageBatch]:
+def decode(context: BuildContext, *, samples: Latents, vae: Vae) -> tuple[ImageBatch]:
     """Decode latents into images."""
-    return (_decoded(place, samples, vae),)
+    return (_decode_images(context, samples, vae),)
 
 
 @node(
@@ -78,7 +78,7 @@ def decode(place: BuildContext, *, samples: Latents, vae: Vae) -> tuple[ImageBat
     "IMAGE",
 )
 def decode_tiled(
-    place: BuildContext,
+    context: BuildContext,
     *,
     samples: Latents,
     vae: Vae,
@@ -88,27 +88,27 @@ def decode_tiled(
     temporal_overlap: int,  # noqa: ARG001  (of videos)
 ) -> tuple[ImageBatch]:
     """Decode latents tile by tile, which needs less memory. How far tiles overlap is the decoder's own affair."""
-    return (_decoded(place, samples, vae, tile_size // GRID * GRID),)
+    return (_decode_images(context, samples, vae, tile_size // GRID * GRID),)
 
 
-def _decoded(place: BuildContext, samples: Latents, vae: Vae, tile: int | None = None) -> ImageBatch:
+def _decode_images(context: BuildContext, samples: Latents, vae: Vae, tile: int | None = None) -> ImageBatch:
     images = tuple(
-        vae.recipe.decode(place.builder, f"image{index}", source, vae.vae, tile)
+        vae.recipe.decode(context.builder, f"image{index}", source, vae.vae, tile)
         for index, source in enumerate(samples.filled("decoding"))
     )
     return ImageBatch(images, *samples.size("decoding"), samples.metadata)
 
 
 @node("VAEEncode", "VAE Encode", "latent", {"pixels": link("IMAGE"), "vae": link("VAE")}, "LATENT")
-def encode(place: BuildContext, *, pixels: ImageBatch, vae: Vae) -> tuple[Latents]:
+def encode(context: BuildContext, *, pixels: ImageBatch, vae: Vae) -> tuple[Latents]:
     """Encode images into latents."""
-    return (_encoded(place, pixels, vae),)
+    return (_encode_images(context, pixels, vae),)
 
 
-def _encoded(place: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
-    fitting(pixels.width, pixels.height)  # refuses what is too large
+def _encode_images(context: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
+    fit_latent_size(pixels.width, pixels.height)  # refuses what is too large
     latents = tuple(
-        vae.recipe.encode_image(place.builder, f"latents{index}", image, vae.vae)
+        vae.recipe.encode_image(context.builder, f"latents{index}", image, vae.vae)
         for index, image in enumerate(pixels.nodes)
     )
     width, height = (max(GRID, side // GRID * GRID) for side in (pixels.width, pixels.height))
@@ -124,15 +124,15 @@ def _encoded(place: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
     "LATENT",
 )
 def encode_for_inpaint(
-    place: BuildContext, *, pixels: ImageBatch, vae: Vae, mask: Mask, grow_mask_by: int
+    context: BuildContext, *, pixels: ImageBatch, vae: Vae, mask: Mask, grow_mask_by: int
 ) -> tuple[Latents]:
     """Encode an image of which only a part will change; the part reaches out by some pixels, fading."""
     if grow_mask_by:
-        keep = mask.drawn(place, "keep", white_changes=False)
+        keep_mask = mask.drawn(context, "keep", white_changes=False)
         fade = {"threshold": 127, "fade_size_px": grow_mask_by}
-        grown = place.output("grow", "expand_mask_with_fade", "image", mask=keep, **fade)
+        grown = context.output("grow", "expand_mask_with_fade", "image", mask=keep_mask, **fade)
         mask = replace(mask, image=grown, white_changes=False)
-    return (replace(_encoded(place, pixels, vae), mask=mask),)
+    return (replace(_encode_images(context, pixels, vae), mask=mask),)
 
 
 @node(
@@ -142,7 +142,7 @@ def encode_for_inpaint(
     {"samples": SAMPLES, "mask": link("MASK")},
     "LATENT",
 )
-def set_noise_mask(place: BuildContext, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
+def set_noise_mask(context: BuildContext, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
     """Let only a part of the latents change."""
     samples.filled("masking")
     return (replace(samples, mask=mask),)
@@ -165,7 +165,7 @@ def set_noise_mask(place: BuildContext, *, samples: Latents, mask: Mask) -> tupl
     "LATENT",
 )
 def upscale(
-    place: BuildContext,
+    context: BuildContext,
     *,
     samples: Latents,
     upscale_method: str,
@@ -179,7 +179,7 @@ def upscale(
         return (samples,)
     width = width or round(old_width * height / old_height)
     height = height or round(old_height * width / old_width)
-    return (_resized(place, samples, upscale_method, width, height),)
+    return (_resize(context, samples, upscale_method, width, height),)
 
 
 @node(
@@ -189,17 +189,17 @@ def upscale(
     {"samples": SAMPLES, "upscale_method": choice(*METHODS), "scale_by": number(1.5, 0.01, 8.0)},
     "LATENT",
 )
-def upscale_by(place: BuildContext, *, samples: Latents, upscale_method: str, scale_by: float) -> tuple[Latents]:
+def upscale_by(context: BuildContext, *, samples: Latents, upscale_method: str, scale_by: float) -> tuple[Latents]:
     """Multiply the size of latents."""
     width, height = (round(side * scale_by) for side in samples.size("resizing"))
-    return (_resized(place, samples, upscale_method, width, height),)
+    return (_resize(context, samples, upscale_method, width, height),)
 
 
-def _resized(place: BuildContext, samples: Latents, method: str, width: int, height: int) -> Latents:
-    width, height = fitting(width, height)
+def _resize(context: BuildContext, samples: Latents, method: str, width: int, height: int) -> Latents:
+    width, height = fit_latent_size(width, height)
     size = {"width": width, "height": height, "mode": METHODS[method]}
     nodes = tuple(
-        place.output(f"resize{index}", "lresize", "latents", latents=source, **size)
+        context.output(f"resize{index}", "lresize", "latents", latents=source, **size)
         for index, source in enumerate(samples.nodes)
     )
     return replace(samples, nodes=nodes, width=width, height=height, image=None)
@@ -215,12 +215,12 @@ def _resized(place: BuildContext, samples: Latents, method: str, width: int, hei
     {"samples": SAMPLES, "amount": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
-def repeat(place: BuildContext, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
+def repeat(context: BuildContext, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
     """Have the same latents several times."""
     repeated = replace(
         samples, nodes=samples.nodes * amount, count=samples.count * amount, metadata=samples.metadata * amount
     )
-    few(repeated.count)
+    check_image_count(repeated.count)
     return (repeated,)
 
 
@@ -231,9 +231,9 @@ def repeat(place: BuildContext, *, samples: Latents, amount: int) -> tuple[Laten
     {"samples": SAMPLES, "batch_index": integer(0, 0, MAX_IMAGES - 1), "length": integer(1, 1, MAX_IMAGES)},
     "LATENT",
 )
-def from_batch(place: BuildContext, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001
+def from_batch(context: BuildContext, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001
     """Take some of several latents; what would lie behind the last one is left out, and one is always taken."""
     first = min(batch_index, samples.count - 1)
-    taken = slice(first, first + length)
-    count = len(range(samples.count)[taken])
-    return (replace(samples, nodes=samples.nodes[taken], count=count, metadata=samples.metadata[taken]),)
+    selection = slice(first, first + length)
+    count = len(range(samples.count)[selection])
+    return (replace(samples, nodes=samples.nodes[selection], count=count, metadata=samples.metadata[selection]),)

@@ -5,25 +5,25 @@ from dataclasses import replace
 from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, merged_loras
+from invokeclone.graph.recipes import AppliedLoRA, merge_loras
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import identifier, recipe_for
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
-from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, list_choice, node, number
 
 STRENGTH = number(1.0, -100.0, 100.0)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
 """A null means as strongly as on the denoiser."""
 
 
-def _named(place: BuildContext, names: str, name: str) -> ModelConfig:
-    return place.catalog.model(names, name) or place.refuse(f"there is no model {name!r}")
+def _find_config(context: BuildContext, list_name: str, name: str) -> ModelConfig:
+    return context.catalog.model(list_name, name) or context.refuse(f"there is no model {name!r}")
 
 
-def _main(place: BuildContext, name: str) -> Model:
-    config = _named(place, "checkpoints", name)
+def _load_main_model(context: BuildContext, name: str) -> Model:
+    config = _find_config(context, "checkpoints", name)
     recipe = recipe_for(config)
-    return Model(recipe.load_model(place.builder, identifier(config)), config, recipe)
+    return Model(recipe.load_model(context.builder, identifier(config)), config, recipe)
 
 
 def _vae_of(model: Model) -> Vae:
@@ -34,14 +34,14 @@ def _vae_of(model: Model) -> Vae:
     "CheckpointLoaderSimple",
     "Load Checkpoint",
     "loaders",
-    {"ckpt_name": listed("checkpoints")},
+    {"ckpt_name": list_choice("checkpoints")},
     "MODEL",
     "CLIP",
     "VAE",
 )
-def load_checkpoint(place: BuildContext, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
+def load_checkpoint(context: BuildContext, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
     """Load a main model: what denoises, its text encoders and its VAE."""
-    model = _main(place, ckpt_name)
+    model = _load_main_model(context, ckpt_name)
     return model, Clip(model), _vae_of(model)
 
 
@@ -50,26 +50,26 @@ def load_checkpoint(place: BuildContext, *, ckpt_name: str) -> tuple[Model, Clip
     "Load Diffusion Model",
     "advanced/loaders",
     {
-        "unet_name": listed("checkpoints"),
+        "unet_name": list_choice("checkpoints"),
         "weight_dtype": choice("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"),
     },
     "MODEL",
 )
-def load_unet(place: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
+def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
     """Load what denoises, of a main model. Its precision is as the settings state."""
-    return (_main(place, unet_name),)
+    return (_load_main_model(context, unet_name),)
 
 
 @node(
     "CLIPLoader",
     "Load CLIP",
     "advanced/loaders",
-    {"clip_name": listed("checkpoints"), "type": choice("stable_diffusion")},
+    {"clip_name": list_choice("checkpoints"), "type": choice("stable_diffusion")},
     "CLIP",
 )
-def load_clip(place: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
+def load_clip(context: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
     """Load the text encoders of a main model."""
-    return (Clip(_main(place, clip_name)),)
+    return (Clip(_load_main_model(context, clip_name)),)
 
 
 @node(
@@ -79,7 +79,7 @@ def load_clip(place: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:
     {
         "model": link("MODEL"),
         "clip": link("CLIP"),
-        "lora_name": listed("loras"),
+        "lora_name": list_choice("loras"),
         "strength_model": STRENGTH,
         "strength_clip": CLIP_STRENGTH,
     },
@@ -87,32 +87,38 @@ def load_clip(place: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:
     "CLIP",
 )
 def load_lora(
-    place: BuildContext, *, model: Model, clip: Clip, lora_name: str, strength_model: float, strength_clip: float | None
+    context: BuildContext,
+    *,
+    model: Model,
+    clip: Clip,
+    lora_name: str,
+    strength_model: float,
+    strength_clip: float | None,
 ) -> tuple[Model, Clip]:
     """Apply a LoRA to what denoises and to the text encoders. The weights of one that is there already are added up."""
-    lora = _lora(place, model, lora_name)
+    lora = _lora_identifier(context, model, lora_name)
     text_strength = strength_model if strength_clip is None else strength_clip
     encoding = clip.model
     of_model, of_text = [*model.loras], [*encoding.loras]
-    denoisers = merged_loras([*of_model, AppliedLoRA(lora, strength_model)])
-    encoders = merged_loras([*of_text, AppliedLoRA(lora, text_strength)])
+    denoisers = merge_loras([*of_model, AppliedLoRA(lora, strength_model)])
+    encoders = merge_loras([*of_text, AppliedLoRA(lora, text_strength)])
     if (len(denoisers), len(encoders)) == (len(of_model) + 1, len(of_text) + 1):
-        together = replace(model.parts, text_encoders=encoding.parts.text_encoders)
+        base_parts = replace(model.parts, text_encoders=encoding.parts.text_encoders)
         applied = [AppliedLoRA(lora, strength_model, text_strength)]
     else:
-        together = replace(model.bare_parts, text_encoders=encoding.bare_parts.text_encoders)
-        applied = _joined(denoisers, encoders)
-    parts = model.recipe.apply_loras(place.builder, "lora", together, applied)
+        base_parts = replace(model.bare_parts, text_encoders=encoding.bare_parts.text_encoders)
+        applied = _combine_loras(denoisers, encoders)
+    parts = model.recipe.apply_loras(context.builder, "lora", base_parts, applied)
     patched = replace(encoding.parts, text_encoders=parts.text_encoders)
     return (
         _with_denoiser(model, parts.denoiser, denoisers),
         Clip(replace(encoding, parts=patched, bare=encoding.bare_parts, loras=tuple(encoders))).skipping(
-            place, clip.skipped
+            context, clip.skipped
         ),
     )
 
 
-def _joined(denoisers: Sequence[AppliedLoRA], encoders: Sequence[AppliedLoRA]) -> list[AppliedLoRA]:
+def _combine_loras(denoisers: Sequence[AppliedLoRA], encoders: Sequence[AppliedLoRA]) -> list[AppliedLoRA]:
     """Return the LoRAs of both sides, each with the weight that it has on either."""
     sides = [{lora.model["key"]: lora.weight for lora in side} for side in (denoisers, encoders)]
     models = {lora.model["key"]: lora.model for lora in (*denoisers, *encoders)}
@@ -128,33 +134,35 @@ def _with_denoiser(model: Model, denoiser: NodeOutput, loras: Sequence[AppliedLo
     "LoraLoaderModelOnly",
     "LoraLoaderModelOnly",
     "loaders",
-    {"model": link("MODEL"), "lora_name": listed("loras"), "strength_model": STRENGTH},
+    {"model": link("MODEL"), "lora_name": list_choice("loras"), "strength_model": STRENGTH},
     "MODEL",
 )
-def load_lora_model_only(place: BuildContext, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
+def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
     """Apply a LoRA to what denoises. The weights of one that is there already are added up."""
-    lora = AppliedLoRA(_lora(place, model, lora_name), strength_model)
-    merged = merged_loras([*model.loras, lora])
+    lora = AppliedLoRA(_lora_identifier(context, model, lora_name), strength_model)
+    merged = merge_loras([*model.loras, lora])
     is_new = len(merged) > len(model.loras)
     parts = replace(model.parts if is_new else model.bare_parts, text_encoders={})
-    parts = model.recipe.apply_loras(place.builder, "lora", parts, [lora] if is_new else merged)
+    parts = model.recipe.apply_loras(context.builder, "lora", parts, [lora] if is_new else merged)
     return (_with_denoiser(model, parts.denoiser, merged),)
 
 
-def _lora(place: BuildContext, model: Model, name: str) -> Mapping[str, Any]:
+def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[str, Any]:
     """Return what names a LoRA in a graph; refuses one that does not fit the model."""
-    place.require(model.config, "lora")
-    config = _named(place, "loras", name)
+    context.require(model.config, "lora")
+    config = _find_config(context, "loras", name)
     if config.base != model.config.base:
-        place.refuse(f"the LoRA {config.name} is for {config.base} models, {model.config.name} is {model.config.base}")
+        context.refuse(
+            f"the LoRA {config.name} is for {config.base} models, {model.config.name} is {model.config.base}"
+        )
     return identifier(config)
 
 
-@node("VAELoader", "Load VAE", "loaders", {"vae_name": listed("vae")}, "VAE")
-def load_vae(place: BuildContext, *, vae_name: str) -> tuple[Vae]:
+@node("VAELoader", "Load VAE", "loaders", {"vae_name": list_choice("vae")}, "VAE")
+def load_vae(context: BuildContext, *, vae_name: str) -> tuple[Vae]:
     """Load a VAE, or that of a main model."""
-    config = _named(place, "vae", vae_name)
+    config = _find_config(context, "vae", vae_name)
     if config.type == "main":
-        return (_vae_of(_main(place, vae_name)),)
-    loader = place.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))
+        return (_vae_of(_load_main_model(context, vae_name)),)
+    loader = context.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))
     return (Vae(loader, recipe_for(config)),)

@@ -1,7 +1,7 @@
 """Nodes of masks: white is what changes."""
 
 from invokeclone.queue.generation import MAX_SIDE
-from invokeclone.shims.comfyui.nodes.images import IMAGE, PICTURE, loaded, sized
+from invokeclone.shims.comfyui.nodes.images import IMAGE, IMAGE_FILE, check_image_size, find_image
 from invokeclone.shims.comfyui.values import ImageBatch, Mask
 from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, integer, link, node, number
 
@@ -12,28 +12,28 @@ CHANNELS = ("red", "green", "blue", "alpha")
     "LoadImageMask",
     "Load Image (as Mask)",
     "mask",
-    {"image": PICTURE, "channel": choice("alpha", *CHANNELS[:3])},
+    {"image": IMAGE_FILE, "channel": choice("alpha", *CHANNELS[:3])},
     "MASK",
 )
-def load(place: BuildContext, *, image: str, channel: str) -> tuple[Mask]:
+def load(context: BuildContext, *, image: str, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask; of alpha, what is transparent is white."""
-    field, width, height = loaded(place, image)
-    taken = place.output("channel", "img_chan", "image", image=field, channel=channel[0].upper())
-    return (Mask(taken, width, height, white_changes=channel != "alpha"),)
+    field, width, height = find_image(context, image)
+    channel_image = context.output("channel", "img_chan", "image", image=field, channel=channel[0].upper())
+    return (Mask(channel_image, width, height, white_changes=channel != "alpha"),)
 
 
 @node("ImageToMask", "Convert Image to Mask", "mask", {"image": IMAGE, "channel": choice(*CHANNELS)}, "MASK")
-def to_mask(place: BuildContext, *, image: ImageBatch, channel: str) -> tuple[Mask]:
+def to_mask(context: BuildContext, *, image: ImageBatch, channel: str) -> tuple[Mask]:
     """Take a channel of a picture as a mask."""
-    taken = place.output("channel", "img_chan", "image", image=image.nodes[0], channel=channel[0].upper())
-    return (Mask(taken, image.width, image.height),)
+    channel_image = context.output("channel", "img_chan", "image", image=image.nodes[0], channel=channel[0].upper())
+    return (Mask(channel_image, image.width, image.height),)
 
 
 @node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
-def to_image(place: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
+def to_image(context: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
     """Show a mask as a picture."""
-    gray = mask.drawn(place, "gray", white_changes=True)
-    image = place.output("image", "img_conv", "image", image=gray, mode="RGB")
+    gray = mask.drawn(context, "gray", white_changes=True)
+    image = context.output("image", "img_conv", "image", image=gray, mode="RGB")
     return (ImageBatch((image,), mask.width, mask.height),)
 
 
@@ -48,16 +48,16 @@ def to_image(place: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
     },
     "MASK",
 )
-def solid(place: BuildContext, *, value: float, width: int, height: int) -> tuple[Mask]:
+def solid(context: BuildContext, *, value: float, width: int, height: int) -> tuple[Mask]:
     """Make a mask of one gray."""
-    sized(place, width, height)
+    check_image_size(context, width, height)
     gray = round(value * 255)
     color = {"r": gray, "g": gray, "b": gray, "a": 255}
-    blank = place.output("blank", "blank_image", "image", width=width, height=height, color=color)
+    blank = context.output("blank", "blank_image", "image", width=width, height=height, color=color)
     return (Mask(blank, width, height),)
 
 
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")
-def invert(place: BuildContext, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
+def invert(context: BuildContext, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
     """Let change what stayed, and stay what changed."""
     return (mask.inverted(),)

@@ -4,20 +4,20 @@ from typing import Any
 
 from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, node
 
-FAR = 2**63 - 1
+INT64_MAX = 2**63 - 1
 
 
-def value_node(name: str, title: str, given: NodeInput) -> None:
+def register_value_node(name: str, title: str, node_input: NodeInput) -> None:
     """Register a node whose output is its value."""
 
-    @node(name, title, "utils/primitive", {"value": given}, given.type)
-    def draw(place: BuildContext, *, value: Any) -> tuple[Any]:  # noqa: ARG001
+    @node(name, title, "utils/primitive", {"value": node_input}, node_input.type)
+    def draw(context: BuildContext, *, value: Any) -> tuple[Any]:  # noqa: ARG001
         """Give out a value."""
         return (value,)
 
 
-value_node("PrimitiveInt", "Int", NodeInput("INT", 0, -FAR, FAR))
-value_node("PrimitiveFloat", "Float", NodeInput("FLOAT", 0.0, -float(FAR), float(FAR)))
-value_node("PrimitiveString", "String", NodeInput("STRING", ""))
-value_node("PrimitiveStringMultiline", "String (Multiline)", NodeInput("STRING", "", multiline=True))
-value_node("PrimitiveBoolean", "Boolean", NodeInput("BOOLEAN", default=False))
+register_value_node("PrimitiveInt", "Int", NodeInput("INT", 0, -INT64_MAX, INT64_MAX))
+register_value_node("PrimitiveFloat", "Float", NodeInput("FLOAT", 0.0, -float(INT64_MAX), float(INT64_MAX)))
+register_value_node("PrimitiveString", "String", NodeInput("STRING", ""))
+register_value_node("PrimitiveStringMultiline", "String (Multiline)", NodeInput("STRING", "", multiline=True))
+register_value_node("PrimitiveBoolean", "Boolean", NodeInput("BOOLEAN", default=False))

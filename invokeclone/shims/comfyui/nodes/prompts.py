@@ -7,7 +7,7 @@ from invokeclone.graph.recipes import PromptDetails
 from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims import embeddings
 from invokeclone.shims.comfyui.language import parse
-from invokeclone.shims.comfyui.values import Clip, EncodedPrompts, Mask, Text
+from invokeclone.shims.comfyui.values import Clip, EncodedPrompt, EncodedPrompts, Mask
 from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 CONDITIONING = link("CONDITIONING")
@@ -23,19 +23,19 @@ OFFSET = integer(0, 0, MAX_SIDE)
     {"text": TEXT, "clip": link("CLIP")},
     "CONDITIONING",
 )
-def encode(place: BuildContext, *, text: str, clip: Clip) -> tuple[EncodedPrompts]:
+def encode(context: BuildContext, *, text: str, clip: Clip) -> tuple[EncodedPrompts]:
     """Encode a prompt; `(word:1.2)` weighs a word, `embedding:name` is a textual inversion."""
-    written = _written(place, text, clip)
-    encoded = clip.model.recipe.encode_prompt(place.builder, "prompt", clip.encoders, written)
-    return (EncodedPrompts((Text(encoded, written, clip),)),)
+    prompt_text = _translate_prompt(context, text, clip)
+    encoded = clip.model.recipe.encode_prompt(context.builder, "prompt", clip.encoders, prompt_text)
+    return (EncodedPrompts((EncodedPrompt(encoded, prompt_text, clip),)),)
 
 
-def _written(place: BuildContext, text: str, clip: Clip) -> str:
+def _translate_prompt(context: BuildContext, text: str, clip: Clip) -> str:
     """Return a text in the prompt language of the model that encodes it."""
-    if len(text) > (most := place.limits.prompt_characters):
-        place.refuse(f"the prompt has {len(text)} characters, more than {most} (setting limits.prompt_characters)")
-    known = embeddings.triggers(place.catalog.embeddings, str(clip.model.config.base))
-    return clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.by_prefix(text, known))))
+    if len(text) > (limit := context.limits.prompt_characters):
+        context.refuse(f"the prompt has {len(text)} characters, more than {limit} (setting limits.prompt_characters)")
+    trigger_map = embeddings.triggers(context.catalog.embeddings, str(clip.model.config.base))
+    return clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.replace_prefixed(text, trigger_map))))
 
 
 @node(
@@ -56,7 +56,7 @@ def _written(place: BuildContext, text: str, clip: Clip) -> str:
     "CONDITIONING",
 )
 def encode_sdxl(
-    place: BuildContext,
+    context: BuildContext,
     *,
     clip: Clip,
     width: int,
@@ -70,12 +70,12 @@ def encode_sdxl(
 ) -> tuple[EncodedPrompts]:
     """Encode a prompt for each text encoder of SDXL, with the sizes of the image that it is to imagine."""
     details = PromptDetails(
-        second_text=_written(place, text_g, clip),
+        second_text=_translate_prompt(context, text_g, clip),
         original_size=(width, height),
         crop=(crop_w, crop_h),
         target_size=(target_width, target_height),
     )
-    return (_detailed(place, clip, text_l, details),)
+    return (_encode_with_details(context, clip, text_l, details),)
 
 
 @node(
@@ -92,17 +92,17 @@ def encode_sdxl(
     "CONDITIONING",
 )
 def encode_refiner(
-    place: BuildContext, *, ascore: float, width: int, height: int, text: str, clip: Clip
+    context: BuildContext, *, ascore: float, width: int, height: int, text: str, clip: Clip
 ) -> tuple[EncodedPrompts]:
     """Encode a prompt for SDXL's refiner, with how beautiful the image is to be."""
     details = PromptDetails(original_size=(width, height), aesthetic_score=ascore)
-    return (_detailed(place, clip, text, details),)
+    return (_encode_with_details(context, clip, text, details),)
 
 
-def _detailed(place: BuildContext, clip: Clip, text: str, details: PromptDetails) -> EncodedPrompts:
-    written = _written(place, text, clip)
-    encoded = clip.model.recipe.encode_detailed_prompt(place.builder, "prompt", clip.encoders, written, details)
-    return EncodedPrompts((Text(encoded, written, clip, details=details),))
+def _encode_with_details(context: BuildContext, clip: Clip, text: str, details: PromptDetails) -> EncodedPrompts:
+    prompt_text = _translate_prompt(context, text, clip)
+    encoded = clip.model.recipe.encode_detailed_prompt(context.builder, "prompt", clip.encoders, prompt_text, details)
+    return EncodedPrompts((EncodedPrompt(encoded, prompt_text, clip, details=details),))
 
 
 @node(
@@ -112,12 +112,12 @@ def _detailed(place: BuildContext, clip: Clip, text: str, details: PromptDetails
     {"clip": link("CLIP"), "stop_at_clip_layer": integer(-1, -24, -1)},
     "CLIP",
 )
-def set_last_layer(place: BuildContext, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
+def set_last_layer(context: BuildContext, *, clip: Clip, stop_at_clip_layer: int) -> tuple[Clip]:
     """Stop at a layer of the text encoder, counted from the last one, which is -1."""
     skipped = -1 - stop_at_clip_layer
     if skipped:
-        place.require(clip.model.config, "clip_skip")
-    return (clip.skipping(place, skipped),)
+        context.require(clip.model.config, "clip_skip")
+    return (clip.skipping(context, skipped),)
 
 
 @node(
@@ -128,7 +128,7 @@ def set_last_layer(place: BuildContext, *, clip: Clip, stop_at_clip_layer: int) 
     "CONDITIONING",
 )
 def combine(
-    _place: BuildContext, *, conditioning_1: EncodedPrompts, conditioning_2: EncodedPrompts
+    _context: BuildContext, *, conditioning_1: EncodedPrompts, conditioning_2: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
     """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
     return (conditioning_1.followed_by(conditioning_2),)
@@ -142,7 +142,7 @@ def combine(
     "CONDITIONING",
 )
 def concat(
-    _place: BuildContext, *, conditioning_to: EncodedPrompts, conditioning_from: EncodedPrompts
+    _context: BuildContext, *, conditioning_to: EncodedPrompts, conditioning_from: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
     """Put one prompt behind the other."""
     return (conditioning_to.followed_by(conditioning_from),)
@@ -161,7 +161,7 @@ def concat(
     "CONDITIONING",
 )
 def set_mask(
-    place: BuildContext,
+    context: BuildContext,
     *,
     conditioning: EncodedPrompts,
     mask: Mask,
@@ -170,20 +170,20 @@ def set_mask(
 ) -> tuple[EncodedPrompts]:
     """Let prompts hold where a mask is white."""
     if strength != 1.0:
-        place.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")
+        context.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")
     if any(text.masked for text in conditioning.texts):
-        place.refuse("a prompt that has a mask already cannot get another one")
-    region = place.output(
-        "tensor", "image_mask_to_tensor", "mask", image=mask.drawn(place, "region", white_changes=True)
+        context.refuse("a prompt that has a mask already cannot get another one")
+    region = context.output(
+        "tensor", "image_mask_to_tensor", "mask", image=mask.drawn(context, "region", white_changes=True)
     )
     texts = []
     for index, text in enumerate(conditioning.texts):
         recipe = text.clip.model.recipe
-        place.require(text.clip.model.config, "regional_prompts")
+        context.require(text.clip.model.config, "regional_prompts")
         role, encoders = f"prompt{index}", text.clip.encoders
         if text.details == PromptDetails():
-            encoded = recipe.encode_prompt(place.builder, role, encoders, text.text, region)
+            encoded = recipe.encode_prompt(context.builder, role, encoders, text.text, region)
         else:
-            encoded = recipe.encode_detailed_prompt(place.builder, role, encoders, text.text, text.details, region)
+            encoded = recipe.encode_detailed_prompt(context.builder, role, encoders, text.text, text.details, region)
         texts.append(replace(text, conditioning=encoded, masked=True))
     return (replace(conditioning, texts=tuple(texts)),)

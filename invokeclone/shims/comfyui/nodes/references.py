@@ -6,7 +6,7 @@ from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod
 from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder
 from invokeclone.shims.comfyui.values import ImageBatch, ImageEncoderValue, IPAdapterValue, Mask, Model
-from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, listed, node, number
+from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, list_choice, node, number
 
 CATEGORY = "ipadapter"
 MAX_WEIGHT = 2.0
@@ -24,18 +24,24 @@ RANGE = {"start_at": number(0.0, 0.0, 1.0, step=0.001), "end_at": number(1.0, 0.
 MASK = link("MASK", optional=True)
 
 
-@node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": listed("clip_vision")}, "CLIP_VISION")
-def load_image_encoder(place: BuildContext, *, clip_name: str) -> tuple[ImageEncoderValue]:
+@node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": list_choice("clip_vision")}, "CLIP_VISION")
+def load_image_encoder(context: BuildContext, *, clip_name: str) -> tuple[ImageEncoderValue]:
     """Name a CLIP vision model."""
-    config = place.catalog.model("clip_vision", clip_name)
-    return (ImageEncoderValue(config or place.refuse(f"there is no CLIP vision model {clip_name!r}")),)
+    config = context.catalog.model("clip_vision", clip_name)
+    return (ImageEncoderValue(config or context.refuse(f"there is no CLIP vision model {clip_name!r}")),)
 
 
-@node("IPAdapterModelLoader", "IPAdapter Model Loader", CATEGORY, {"ipadapter_file": listed("ipadapter")}, "IPADAPTER")
-def load(place: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
+@node(
+    "IPAdapterModelLoader",
+    "IPAdapter Model Loader",
+    CATEGORY,
+    {"ipadapter_file": list_choice("ipadapter")},
+    "IPADAPTER",
+)
+def load(context: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
     """Name an IP-Adapter."""
-    config = place.catalog.model("ipadapter", ipadapter_file)
-    return (IPAdapterValue(config or place.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
+    config = context.catalog.model("ipadapter", ipadapter_file)
+    return (IPAdapterValue(config or context.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
 
 
 @node(
@@ -52,7 +58,7 @@ def load(place: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
     "MODEL",
 )
 def apply(
-    place: BuildContext,
+    context: BuildContext,
     *,
     model: Model,
     ipadapter: IPAdapterValue,
@@ -64,9 +70,11 @@ def apply(
     attn_mask: Mask | None = None,
 ) -> tuple[Model]:
     """Let an image be a prompt of all that is sampled with the model."""
-    reference = _reference(place, ipadapter, None, image, attn_mask)
+    reference = _reference(context, ipadapter, None, image, attn_mask)
     method = SIMPLE_METHODS[weight_type]
-    return (_applied(place, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),)
+    return (
+        _add_reference(context, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),
+    )
 
 
 @node(
@@ -86,8 +94,8 @@ def apply(
     },
     "MODEL",
 )
-def apply_in_part(
-    place: BuildContext,
+def apply_advanced(
+    context: BuildContext,
     *,
     model: Model,
     ipadapter: IPAdapterValue,
@@ -104,39 +112,41 @@ def apply_in_part(
 ) -> tuple[Model]:
     """Let an image be a prompt, encoded by a CLIP vision model, of some layers and steps."""
     if image_negative is not None:
-        place.refuse("negative images are not supported")
-    reference = _reference(place, ipadapter, clip_vision, image, attn_mask)
+        context.refuse("negative images are not supported")
+    reference = _reference(context, ipadapter, clip_vision, image, attn_mask)
     method = METHODS[weight_type]
-    return (_applied(place, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),)
+    return (
+        _add_reference(context, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),
+    )
 
 
 def _reference(
-    place: BuildContext,
+    context: BuildContext,
     adapter: IPAdapterValue,
     encoder: ImageEncoderValue | None,
     image: ImageBatch,
     mask: Mask | None,
 ) -> ReferenceImage:
     if len(image.nodes) > 1:
-        place.refuse("an IP-Adapter takes one image here: put a node of its own behind it for each of them")
-    stated = None if encoder is None else image_encoders.known_name(encoder.config.name)
-    if encoder is not None and stated is None:
-        place.refuse(f"{encoder.config.name} is not an image encoder of IP-Adapters that is known by this name")
+        context.refuse("an IP-Adapter takes one image here: put a node of its own behind it for each of them")
+    encoder_name = None if encoder is None else image_encoders.node_name_of(encoder.config.name)
+    if encoder is not None and encoder_name is None:
+        context.refuse(f"{encoder.config.name} is not an image encoder of IP-Adapters that is known by this name")
     try:
-        name = image_encoder(place.catalog.image_encoders, adapter.config, stated)
+        name = image_encoder(context.catalog.image_encoders, adapter.config, encoder_name)
     except ExtraModelNotInstalled as error:
-        place.refuse(str(error))
-    region = mask.drawn(place, "region", white_changes=True) if mask else None
+        context.refuse(str(error))
+    region = mask.drawn(context, "region", white_changes=True) if mask else None
     return ReferenceImage(identifier(adapter.config), image.nodes[0], name, mask=region)
 
 
-def _applied(place: BuildContext, model: Model, reference: ReferenceImage) -> Model:
-    place.require(model.config, "reference_images")
+def _add_reference(context: BuildContext, model: Model, reference: ReferenceImage) -> Model:
+    context.require(model.config, "reference_images")
     if reference.model["base"] != model.config.base:
         name, base = reference.model["name"], reference.model["base"]
-        place.refuse(f"{name} is for {base} models, {model.config.name} is {model.config.base}")
+        context.refuse(f"{name} is for {base} models, {model.config.name} is {model.config.base}")
     if reference.weight > MAX_WEIGHT:
-        place.refuse(f"an IP-Adapter's weight is at most {MAX_WEIGHT:g}, not {reference.weight:g}")
+        context.refuse(f"an IP-Adapter's weight is at most {MAX_WEIGHT:g}, not {reference.weight:g}")
     if not reference.weight or reference.begin >= reference.end:
         return model
     return replace(model, references=(*model.references, reference))

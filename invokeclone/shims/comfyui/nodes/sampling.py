@@ -12,11 +12,11 @@ from invokeclone.queue.generation import (
     default_of,
     identifier,
     is_refiner,
-    supported_scheduler,
+    resolve_scheduler,
 )
-from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fitting
+from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fit_latent_size
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.values import EncodedPrompts, Latents, Model, Text
+from invokeclone.shims.comfyui.values import EncodedPrompt, EncodedPrompts, Latents, Model
 from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 MAX_STEPS = 1000
@@ -28,13 +28,13 @@ SCHEDULE = choice(*SCHEDULES, from_model=True)
 SWITCH = ("enable", "disable")
 
 
-def folded(seed: int) -> int:
+def fold_seed(seed: int) -> int:
     """Return a seed of 64 bits in 32; small ones stay as they are."""
     return (seed ^ (seed >> 32)) % SEEDS
 
 
 @dataclass(frozen=True)
-class Task:
+class SamplingTask:
     """What a sampler does; nothing is left open but the size."""
 
     model: Model
@@ -71,7 +71,7 @@ class Task:
     "LATENT",
 )
 def sample(
-    place: BuildContext,
+    context: BuildContext,
     *,
     model: Model,
     seed: int,
@@ -85,21 +85,21 @@ def sample(
     denoise: float,
 ) -> tuple[Latents]:
     """Denoise latents. With `denoise` below 1 all steps go to the last part of a longer schedule."""
-    wanted = _steps(model, steps)
+    step_count = _steps(model, steps)
     if not denoise:
         latent_image.filled("denoising by 0")
         return (latent_image,)
-    task = Task(
+    task = SamplingTask(
         model,
         positive,
         negative,
         seed,
-        int(min(MAX_STEPS, wanted / denoise)),
+        int(min(MAX_STEPS, step_count / denoise)),
         _cfg(model, cfg),
         _scheduler(model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
     )
-    return (_sampled(place, task, latent_image),)
+    return (_denoise(context, task, latent_image),)
 
 
 @node(
@@ -124,7 +124,7 @@ def sample(
     "LATENT",
 )
 def sample_advanced(
-    place: BuildContext,
+    context: BuildContext,
     *,
     model: Model,
     add_noise: str,
@@ -147,12 +147,12 @@ def sample_advanced(
         latent_image.filled("sampling no step")
         return (latent_image,)
     if end < total and return_with_leftover_noise == "disable":
-        place.refuse(
+        context.refuse(
             f"return_with_leftover_noise: what ends at step {end} of {total} can only be returned with its noise"
         )
     if add_noise == "disable":
         latent_image.filled("sampling without new noise")
-    task = Task(
+    task = SamplingTask(
         model,
         positive,
         negative,
@@ -164,7 +164,7 @@ def sample_advanced(
         end=round(end / total, 6),
         noisy=add_noise == "enable",
     )
-    return (_sampled(place, task, latent_image),)
+    return (_denoise(context, task, latent_image),)
 
 
 def _steps(model: Model, steps: int | None) -> int:
@@ -177,19 +177,19 @@ def _cfg(model: Model, cfg: float | None) -> float:
 
 def _scheduler(model: Model, sampler: str | None, schedule: str | None) -> str:
     if sampler is None:
-        return supported_scheduler(model.config, str(default_of(model.config, "scheduler")))
-    return supported_scheduler(model.config, scheduler_for(sampler, schedule or "normal"))
+        return resolve_scheduler(model.config, str(default_of(model.config, "scheduler")))
+    return resolve_scheduler(model.config, scheduler_for(sampler, schedule or "normal"))
 
 
-def _sampled(place: BuildContext, task: Task, latents: Latents) -> Latents:
+def _denoise(context: BuildContext, task: SamplingTask, latents: Latents) -> Latents:
     model, config = task.model, task.model.config
-    _check(place, task, latents)
+    _check(context, task, latents)
     width, height = _size(config, latents)
-    mask = _mask(place, task, latents)
-    positive, negative = _prompts(place, task)
-    made, metadata = [], []
+    mask = _mask(context, task, latents)
+    positive, negative = _prompts(context, task)
+    nodes, metadata = [], []
     for index in range(latents.count):
-        seed = (folded(task.seed) + index) % SEEDS
+        seed = (fold_seed(task.seed) + index) % SEEDS
         source = latents.nodes[index] if latents.nodes else None
         run = DenoiseRun(
             positive,
@@ -208,28 +208,28 @@ def _sampled(place: BuildContext, task: Task, latents: Latents) -> Latents:
             controls=task.positive.controls,
             references=model.references,
         )
-        made.append(model.recipe.denoise(place.builder, f"denoise{index}", model.parts, run))
-        metadata.append(_metadata(place, index, task, seed, latents, (width, height)))
-    return replace(latents, nodes=tuple(made), width=width, height=height, metadata=tuple(metadata))
+        nodes.append(model.recipe.denoise(context.builder, f"denoise{index}", model.parts, run))
+        metadata.append(_metadata(context, index, task, seed, latents, (width, height)))
+    return replace(latents, nodes=tuple(nodes), width=width, height=height, metadata=tuple(metadata))
 
 
-def _check(place: BuildContext, task: Task, latents: Latents) -> None:
+def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
     """Refuse what the model's family cannot do, and prompts that another family's encoder has encoded."""
     config = task.model.config
     if latents.nodes and task.start and task.noisy:
-        place.require(config, "image_to_image")
+        context.require(config, "image_to_image")
     if latents.mask is not None:
-        place.require(config, "inpaint")
+        context.require(config, "inpaint")
     if task.positive.controls:
-        place.require(config, "control")
+        context.require(config, "control")
     if task.model.references:
-        place.require(config, "reference_images")
+        context.require(config, "reference_images")
     if task.end < 1.0 or not task.noisy:
-        place.require(config, "partial_denoise")
+        context.require(config, "partial_denoise")
     for text in (*task.positive.texts, *task.negative.texts):
         other = text.clip.model.config
         if other.base != config.base:
-            place.refuse(
+            context.refuse(
                 f"{config.name} ({config.base}) does not take prompts that {other.name} ({other.base}) encodes"
             )
 
@@ -237,50 +237,52 @@ def _check(place: BuildContext, task: Task, latents: Latents) -> None:
 def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:
     width = int(default_of(config, "width")) if latents.width is None else latents.width
     height = int(default_of(config, "height")) if latents.height is None else latents.height
-    return (width, height) if latents.nodes else fitting(width, height, architecture_of(config).grid)
+    return (width, height) if latents.nodes else fit_latent_size(width, height, architecture_of(config).grid)
 
 
-def _prompts(place: BuildContext, task: Task) -> tuple[NodeOutput, NodeOutput]:
+def _prompts(context: BuildContext, task: SamplingTask) -> tuple[NodeOutput, NodeOutput]:
     recipe = task.model.recipe
-    negative = [_negative(place, index, text) for index, text in enumerate(task.negative.texts)]
+    negative = [_negative(context, index, text) for index, text in enumerate(task.negative.texts)]
     return (
-        recipe.combine_prompts(place.builder, "positive", [text.conditioning for text in task.positive.texts]),
-        recipe.combine_prompts(place.builder, "negative", negative),
+        recipe.combine_prompts(context.builder, "positive", [text.conditioning for text in task.positive.texts]),
+        recipe.combine_prompts(context.builder, "negative", negative),
     )
 
 
-def _negative(place: BuildContext, index: int, text: Text) -> NodeOutput:
+def _negative(context: BuildContext, index: int, text: EncodedPrompt) -> NodeOutput:
     """Return a negative prompt as it is encoded; where models are told an aesthetic score, with the one of negatives."""
     recipe = text.clip.model.recipe
     if recipe.aesthetic_scores is None or text.details.aesthetic_score is not None:
         return text.conditioning
     details = replace(text.details, aesthetic_score=recipe.aesthetic_scores[1])
     encoders = text.clip.encoders
-    return recipe.encode_detailed_prompt(place.builder, f"negative_score{index}", encoders, text.text, details)
+    return recipe.encode_detailed_prompt(context.builder, f"negative_score{index}", encoders, text.text, details)
 
 
-def _mask(place: BuildContext, task: Task, latents: Latents) -> NodeOutput | None:
+def _mask(context: BuildContext, task: SamplingTask, latents: Latents) -> NodeOutput | None:
     if latents.mask is None:
         return None
-    keep = latents.mask.drawn(place, "keep", white_changes=False)
+    keep_mask = latents.mask.drawn(context, "keep", white_changes=False)
     vae = latents.vae.vae if latents.vae else task.model.parts.vae
-    return task.model.recipe.denoise_mask(place.builder, "mask", keep, latents.image, vae)
+    return task.model.recipe.denoise_mask(context.builder, "mask", keep_mask, latents.image, vae)
 
 
 def _metadata(
-    place: BuildContext, index: int, task: Task, seed: int, latents: Latents, size: tuple[int, int]
+    context: BuildContext, index: int, task: SamplingTask, seed: int, latents: Latents, size: tuple[int, int]
 ) -> NodeOutput:
     """Record how latents are made; what a refiner does to another model's is added to what that one's says."""
     first = latents.metadata[index] if latents.metadata else None
     if first is not None and not task.noisy and is_refiner(task.model.config):
-        own = {"id", "type", "is_intermediate", "use_cache"}
-        recorded = {name: value for name, value in place.builder.nodes[first.node_id].items() if name not in own}
-        return place.output(f"metadata{index}", "core_metadata", "metadata", **recorded | _recorded_refiner(task))
+        node_fields = {"id", "type", "is_intermediate", "use_cache"}
+        first_fields = {
+            name: value for name, value in context.builder.nodes[first.node_id].items() if name not in node_fields
+        }
+        return context.output(f"metadata{index}", "core_metadata", "metadata", **first_fields | _refiner_metadata(task))
     mode, prefix = (
         "inpaint" if latents.mask else "img2img" if latents.nodes else "txt2img",
         task.model.recipe.metadata_mode,
     )
-    return place.output(
+    return context.output(
         f"metadata{index}",
         "core_metadata",
         "metadata",
@@ -301,9 +303,11 @@ def _metadata(
     )
 
 
-def _recorded_refiner(task: Task) -> dict[str, Any]:
-    usual = task.model.recipe.aesthetic_scores or (None, None)
-    scores = [_score(side, default) for side, default in zip((task.positive, task.negative), usual, strict=True)]
+def _refiner_metadata(task: SamplingTask) -> dict[str, Any]:
+    default_scores = task.model.recipe.aesthetic_scores or (None, None)
+    scores = [
+        _score(side, default) for side, default in zip((task.positive, task.negative), default_scores, strict=True)
+    ]
     return {
         "refiner_model": dict(identifier(task.model.config)),
         "refiner_steps": task.steps,
@@ -317,5 +321,5 @@ def _recorded_refiner(task: Task) -> dict[str, Any]:
 
 def _score(side: EncodedPrompts, default: float | None) -> float | None:
     """Return the first aesthetic score that prompts state."""
-    stated = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
-    return stated[0] if stated else default
+    scores = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
+    return scores[0] if scores else default

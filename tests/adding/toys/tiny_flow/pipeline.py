@@ -9,7 +9,7 @@ from invokeclone.engine import denoise, latents
 from invokeclone.engine.conditioning import ConditioningTensors
 from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.masks import change_mask
-from invokeclone.engine.schedules.flow import clipped, even_levels, flow_schedule, shifted
+from invokeclone.engine.schedules.flow import clip_levels, even_levels, flow_schedule, shift_levels
 
 SHIFT = 3.0
 
@@ -44,7 +44,7 @@ def run(
     keep: torch.Tensor | None = None,
 ) -> torch.Tensor:
     # 1. the schedule, and what it begins with
-    schedule = flow_schedule(clipped(shifted(even_levels(steps), SHIFT), start, 1.0), device)
+    schedule = flow_schedule(clip_levels(shift_levels(even_levels(steps), SHIFT), start, 1.0), device)
     noise = latents.noise(seed, shape, torch.device("cpu")).to(device)
     begun = schedule.start(original, noise)
     mask = None

@@ -40,9 +40,9 @@ class Stage:
 
     async def begin(self) -> None:
         """Start an installer as a server has it."""
-        self.downloads = DownloadQueue(self.resources.settings, self.resources.events, first_wait=0.001)
+        self.downloads = DownloadQueue(self.resources.settings, self.resources.events, initial_retry_delay=0.001)
         self.web.watched = self.downloads
-        self.installer = Installer(self.resources, self.downloads, lasting=True)
+        self.installer = Installer(self.resources, self.downloads, persistent=True)
         self.started = False
         await self.installer.start()
         self.started = True
@@ -135,8 +135,8 @@ class Stage:
         unfinished = [job for job in self.installer.jobs() if job.status in resting and job.source.type != "local"]
         assert len(entries) <= len(unfinished), entries
         names = {path.name for path in models.iterdir()} if models.exists() else set()
-        assert {name for name in names if name.startswith(folders.FOLDER)} <= {entry.folder for entry in entries}
-        others = {name for name in names if not name.startswith(folders.FOLDER)}
+        assert {name for name in names if name.startswith(folders.FOLDER_PREFIX)} <= {entry.folder for entry in entries}
+        others = {name for name in names if not name.startswith(folders.FOLDER_PREFIX)}
         assert others == {Path(path).parts[0] for path in recorded if not Path(path).is_absolute()}
         for path in (models / path for path in recorded):
             files = {name: path / name for name in self.pipeline} if path.is_dir() else {"": path}
@@ -145,7 +145,7 @@ class Stage:
             origins = await store.sources(connection)
         for source in self.sources:
             assert source.exists() != (str(source) in origins), source
-        left = [path for path in strays(self.resources.settings.root) if folders.FOLDER not in path]
+        left = [path for path in strays(self.resources.settings.root) if folders.FOLDER_PREFIX not in path]
         assert left == [], left
 
 

@@ -62,7 +62,7 @@ def inside(resources):
 
 async def settled(resources):
     """Wait until nothing is left of ended installations."""
-    await until(lambda: not any(name.startswith(folders.FOLDER) for name in inside(resources)))
+    await until(lambda: not any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources)))
     for _ in range(100):
         if not await noted(resources):
             return
@@ -286,7 +286,7 @@ async def test_cancel_while_it_downloads(resources, installer, events, fake_web,
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
     assert len(await noted(resources)) == 1
-    assert any(name.startswith(folders.FOLDER) for name in inside(resources))
+    assert any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources))
     await installer.cancel(job.id)
     assert job.status == "cancelled"
     await settled(resources)
@@ -352,8 +352,8 @@ class Restart:
         self.running = []
 
     async def begin(self):
-        downloads = DownloadQueue(self.resources.settings, self.events, first_wait=0.01)
-        installer = Installer(self.resources, downloads, lasting=True)
+        downloads = DownloadQueue(self.resources.settings, self.events, initial_retry_delay=0.01)
+        installer = Installer(self.resources, downloads, persistent=True)
         await installer.start()
         self.running.append((installer, downloads))
         return installer
@@ -462,7 +462,7 @@ async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make)
         local = LocalModelSource(path=str(path)).model_dump_json()
         async with resources.database.write() as connection:
             await journal.save(
-                connection, journal.InstallEntry(f"{folders.FOLDER}{path.stem}{key[0]}", key, local, "{}")
+                connection, journal.InstallEntry(f"{folders.FOLDER_PREFIX}{path.stem}{key[0]}", key, local, "{}")
             )
     (models / "moved").mkdir(parents=True)
     source.rename(models / "moved/a.safetensors")
@@ -539,7 +539,7 @@ async def test_a_row_that_cannot_be_removed_is_removed_at_the_end(
 
 
 async def test_a_models_folder_that_cannot_be_checked_stops_no_installation(restart, fake_web, checkpoint, monkeypatch):
-    monkeypatch.setattr(service, "missing", refuse)
+    monkeypatch.setattr(service, "list_missing", refuse)
     fake_web.page("/m.safetensors", checkpoint)
     job = await (await restart.begin()).add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     assert (await done(job)).status == "completed"
@@ -551,11 +551,11 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
     assert job.status == "completed"
     await settled(resources)
     await restart.end()
-    folder = resources.settings.models_path / f"{folders.FOLDER}1_x"
+    folder = resources.settings.models_path / f"{folders.FOLDER_PREFIX}1_x"
     folder.mkdir()
     async with resources.database.write() as connection:
         await journal.save(connection, journal.InstallEntry(folder.name, "k", job.source.model_dump_json(), "{}"))
-    orphan = resources.settings.models_path / f"{folders.FOLDER}999999999_y"
+    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_y"
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []

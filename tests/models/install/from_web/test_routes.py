@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.downloads.web import Web
+from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.install.sources.hub import TOKEN_FILE, Hub, is_repository
 from invokeclone.users.current import User, current_user
@@ -117,7 +117,7 @@ async def test_badly_asked_downloads(client):
 
 async def test_private_addresses_are_refused(client, resources, fake_web, settings):
     """The job says so: as everything else that goes wrong with a download."""
-    client._transport.app.services.get(DownloadQueue).web = Web(Settings(root=settings.root))
+    client._transport.app.services.get(DownloadQueue).web = WebClient(Settings(root=settings.root))
     fake_web.page("/a.bin", b"data")
     job = (await client.post(f"{QUEUE}/i/", json={"source": f"{fake_web.url}/a.bin", "dest": "x"})).json()
     job = await ended(client, job["id"])
@@ -279,7 +279,7 @@ def test_whose_token_is_used(settings, tmp_path):
     library.write_text("library\n")
     settings.root.mkdir()
     where = {"HF_HOME": str(tmp_path / "hf")}
-    web = Web(settings)
+    web = WebClient(settings)
     assert Hub(settings, web, where).token() == "library"
     assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "environment"
     assert Hub(settings, web, where | {"HUGGING_FACE_HUB_TOKEN": "older"}).token() == "older"

@@ -23,7 +23,7 @@ def job(folder: Any) -> Installation:
 async def test_every_transition_is_reached(
     resources: Any, fake_web: Any, make: Any, fake_hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(installation, "PROGRESS_S", 0)
+    monkeypatch.setattr(installation, "PROGRESS_INTERVAL_S", 0)
     made: set[Any] = set()
     apply = states.apply
 
