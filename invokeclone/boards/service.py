@@ -45,7 +45,7 @@ async def delete(resources: Resources, user: User, board_id: str, *, include_ima
         await store.delete_board(connection, board_id)
     for kind, items in deleted_by_kind:
         await images_service.clean_up_deleted(resources, items, kind)
-    images, videos = ([item.place.name for item in items] for _, items in deleted_by_kind)
+    images, videos = ([item.location.name for item in items] for _, items in deleted_by_kind)
     return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=images, deleted_videos=videos)
 
 
@@ -79,7 +79,7 @@ async def _move(
     connection: AsyncConnection, kind: MediaKind, allowed: access.Allowed, board_id: str | None
 ) -> BoardMove:
     change = BulkChange(await images_store.move_to_board(connection, allowed.names, board_id, kind))
-    affected = sorted({board_id or NO_BOARD, *change.boards}) if change.done else []
+    affected = sorted({board_id or NO_BOARD, *change.boards}) if change.items else []
     return BoardMove(affected, change.names, allowed.refused)
 
 
@@ -88,5 +88,5 @@ def single(result: BoardMove, name: str, kind: MediaKind = IMAGES) -> BoardMove:
     if result.refused:
         raise ImageNotYours(name)
     if not result.names:
-        raise kind.missing(name)
+        raise kind.not_found_error(name)
     return result

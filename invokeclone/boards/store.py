@@ -61,7 +61,7 @@ def _count_videos() -> ScalarSelect[Any]:
 
 def _cover(kind: MediaKind) -> ScalarSelect[Any]:
     """Return the select of the first thing that a board shows of a kind, as JSON: what it is ordered by, and its name."""
-    ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tie)
+    ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tiebreaker)
     first = select(func.json_array(*ordered, kind.name)).where(*_item_conditions(kind))
     return first.order_by(*[key.desc() for key in ordered]).limit(1).correlate(boards).scalar_subquery()
 

@@ -27,20 +27,22 @@ def _newest(kind: MediaKind, starred: str, *, by_owner: bool) -> ScalarSelect[An
     """Return the select of a day's newest thing of a kind, as JSON: its time, what decides among equal ones, its name."""
     created_at = kind.table.c.created_at
     day = day_counts.c.created_date
-    statement = select(func.json_array(created_at, kind.tie, kind.name)).where(
+    statement = select(func.json_array(created_at, kind.tiebreaker, kind.name)).where(
         kind.table.c.is_intermediate == literal_column("0"),
         kind.table.c.starred == literal_column(starred),
         created_at.between(day.concat(" "), day.concat("!")),
     )
     if by_owner:
-        statement = statement.where(kind.user_id == bindparam("owner"), kind.owned)
-    return statement.order_by(created_at.desc(), kind.tie.desc()).limit(1).correlate(day_counts).scalar_subquery()
+        statement = statement.where(kind.user_id == bindparam("owner"), kind.is_user_owned)
+    return (
+        statement.order_by(created_at.desc(), kind.tiebreaker.desc()).limit(1).correlate(day_counts).scalar_subquery()
+    )
 
 
 @lru_cache(maxsize=2)
 def by_date(*, by_owner: bool) -> Select[Any]:
     """Return the statement that lists the days, the newest first: everybody's things, or those of the user `owner`."""
-    images, videos = (day_counts.c.kind == kind.word for kind in (IMAGES, VIDEOS))
+    images, videos = (day_counts.c.kind == kind.type_name for kind in (IMAGES, VIDEOS))
     general = day_counts.c.category == ImageCategory.GENERAL.value
     covers = [
         _newest(kind, starred, by_owner=by_owner).label(f"newest_{index}")

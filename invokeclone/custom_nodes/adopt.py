@@ -124,7 +124,7 @@ class _Adoption:
             base = BaseModel
         schema = description["schema"]
 
-        class AsToldBase(base):  # type: ignore[misc, valid-type]
+        class FixedSchemaBase(base):  # type: ignore[misc, valid-type]
             model_config = ConfigDict(extra="allow", protected_namespaces=())
 
             @classmethod
@@ -133,7 +133,7 @@ class _Adoption:
             ) -> JsonSchemaValue:
                 return dict(schema)
 
-        return create_model(description["name"], __base__=AsToldBase, __module__=self._pack)
+        return create_model(description["name"], __base__=FixedSchemaBase, __module__=self._pack)
 
 
 class _SchemaOnly(BaseInvocation):

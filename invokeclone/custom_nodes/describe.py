@@ -132,14 +132,14 @@ def _schema(model: type[BaseModel]) -> Description:
     schema = model.model_json_schema(mode="serialization")
     shared = schema.pop("$defs", {})
 
-    def written_out(value: Any, depth: int) -> Any:
+    def inline(value: Any, depth: int) -> Any:
         if depth > _MAX_DEPTH:
             return {}
         if isinstance(value, dict):
             if "$ref" in value:
-                return written_out(shared.get(str(value["$ref"]).rpartition("/")[2], {}), depth + 1)
-            return {key: written_out(inner, depth + 1) for key, inner in value.items()}
-        return [written_out(inner, depth + 1) for inner in value] if isinstance(value, list) else value
+                return inline(shared.get(str(value["$ref"]).rpartition("/")[2], {}), depth + 1)
+            return {key: inline(inner, depth + 1) for key, inner in value.items()}
+        return [inline(inner, depth + 1) for inner in value] if isinstance(value, list) else value
 
-    result: Description = written_out(schema, 0)
+    result: Description = inline(schema, 0)
     return result

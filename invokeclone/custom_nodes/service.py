@@ -42,9 +42,9 @@ class Packs:
         self._resources = resources
         self._changed = changed
         self._command = command
-        self._patience = timeout_s
+        self._timeout_s = timeout_s
         self._types: dict[str, list[str]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def folder(self) -> Path:
@@ -58,7 +58,7 @@ class Packs:
 
     async def start(self) -> None:
         """Take over what the folder holds."""
-        async with self._one_at_a_time:
+        async with self._lock:
             await self._read_all()
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ class Packs:
 
     async def reload(self) -> str:
         """Take over anew what the folder holds; return what came of it, in words."""
-        async with self._one_at_a_time:
+        async with self._lock:
             problems = await self._read_all()
         summary = f"{len(self._types)} node packs with {sum(map(len, self._types.values()))} nodes are loaded"
         return summary + "".join(f"; {name} is not: {reason}" for name, reason in problems.items())
@@ -90,7 +90,7 @@ class Packs:
         name = naming.name_of(source)
         if not naming.is_valid(name):
             return _failure(name, "no pack can have this name")
-        async with self._one_at_a_time:
+        async with self._lock:
             if await in_thread(lambda: (self.folder / name).exists() or (self.folder / name).is_symlink()):
                 return _failure(name, f"there is a pack {name} already; remove it first")
             part = self.folder / f".installing-{uuid4().hex[:8]}"
@@ -132,7 +132,7 @@ class Packs:
 
     async def uninstall(self, name: str) -> UninstallNodePackResponse:
         """Remove a pack, its nodes and its workflows. Queue items that hold its nodes stay readable."""
-        async with self._one_at_a_time:
+        async with self._lock:
             if name not in await in_thread(naming.find_packs, self.folder):
                 return UninstallNodePackResponse(name=name, success=False, message=f"there is no pack {name!r}")
             try:
@@ -186,7 +186,7 @@ class Packs:
         return naming.find_packs(self.folder)
 
     async def _inspect(self, folder: Path, names: Sequence[str]) -> dict[str, inspection.Inspection]:
-        return await inspection.inspect(folder, names, timeout_s=self._patience, command=self._command)
+        return await inspection.inspect(folder, names, timeout_s=self._timeout_s, command=self._command)
 
 
 def dependencies(folder: Path) -> str | None:

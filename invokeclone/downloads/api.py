@@ -39,7 +39,7 @@ async def download(
     access_token: Annotated[str | None, Body(description="Bearer token for the address")] = None,
 ) -> DownloadJob:
     """Begin a download. It may only go into the download cache, or into the models folder where no model lies."""
-    path, file = await downloads.destination(dest)
+    path, file = await downloads.resolve_destination(dest)
     return downloads.add(DownloadRequest(source=source, dest=path, file=file, priority=priority, token=access_token))
 
 

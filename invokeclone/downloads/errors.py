@@ -45,4 +45,4 @@ class TransientError(InvokeCloneError):
     def __init__(self, text: str, retry_after: float | None = None) -> None:
         """Say what went wrong, and when the other side wants to be asked again."""
         super().__init__(text)
-        self.after = retry_after
+        self.retry_after = retry_after

@@ -45,7 +45,7 @@ class _Tunnels:
 
     def __init__(self, web: WebClient, password: str, limit: int) -> None:
         self.gateway = Gateway("")
-        self._web, self._left = web, limit
+        self._web, self._remaining_bytes = web, limit
         self._password = b"basic " + b64encode(f"git:{password}".encode())
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -76,7 +76,7 @@ class _Tunnels:
         if match is None or not 0 < int(match["port"]) < 2**16:
             await _respond(writer, "405 Method Not Allowed", "Only https goes through here.")
             return
-        if not self._is_known(header):
+        if not self._is_authorized(header):
             await _respond(writer, "407 Proxy Authentication Required", "")
             return
         host = (match["v6"] or match["name"]).decode("ascii", "replace")
@@ -88,16 +88,16 @@ class _Tunnels:
             return
         try:
             await _respond(writer, "200 Connection established", None)
-            await self._exchange(((reader, remote_writer), (remote_reader, writer)))
+            await self._relay(((reader, remote_writer), (remote_reader, writer)))
         finally:
             remote_writer.close()
 
-    def _is_known(self, header: bytes) -> bool:
+    def _is_authorized(self, header: bytes) -> bool:
         lines = (line.partition(b":") for line in header.split(b"\r\n"))
         credentials = [value.strip() for name, _, value in lines if name.lower() == b"proxy-authorization"]
         return any(value[:6].lower() + value[6:] == self._password for value in credentials)
 
-    async def _exchange(self, directions: tuple[tuple[asyncio.StreamReader, asyncio.StreamWriter], ...]) -> None:
+    async def _relay(self, directions: tuple[tuple[asyncio.StreamReader, asyncio.StreamWriter], ...]) -> None:
         """Copy both ways until one side ends, or all bytes are spent."""
         tasks = [asyncio.ensure_future(self._copy(*direction)) for direction in directions]
         try:
@@ -109,8 +109,8 @@ class _Tunnels:
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK_BYTES):
-            self._left -= len(data)
-            if self._left < 0:
+            self._remaining_bytes -= len(data)
+            if self._remaining_bytes < 0:
                 self.gateway.refusals.append("it is larger than anything that is fetched this way")
                 return
             writer.write(data)

@@ -36,11 +36,11 @@ class SourceState:
         return strong or self.last_modified
 
     @property
-    def marked(self) -> bool:
+    def is_identifiable(self) -> bool:
         """Whether the state can be told from another."""
         return bool(self.etag or self.last_modified)
 
-    def same_state(self, other: "SourceState") -> bool:
+    def is_same_state(self, other: "SourceState") -> bool:
         """Tell whether the other note is surely of the same state."""
         if self.etag or other.etag:
             return self.etag == other.etag
@@ -54,16 +54,16 @@ class PartialFile:
         """Become the file `target` once whole, with this checksum if one is known."""
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
-        self._note = target.with_name(f"{target.name}.part.json")
+        self._state_path = target.with_name(f"{target.name}.part.json")
         self.sha256 = sha256
         self._hash: Any = None
         self._file: IO[bytes] | None = None
         self.complete = False
 
-    def found(self) -> tuple[int, SourceState | None]:
+    def load_state(self) -> tuple[int, SourceState | None]:
         """Return how many bytes an earlier attempt left, and the note of what they are; (0, None) without any."""
         try:
-            state = SourceState(**json.loads(self._note.read_bytes()))
+            state = SourceState(**json.loads(self._state_path.read_bytes()))
             size = self.path.stat().st_size
         except (OSError, ValueError, TypeError):
             return 0, None
@@ -82,7 +82,7 @@ class PartialFile:
             while chunk := self._file.read(_CHUNK):
                 self._hash.update(chunk)
         self._file.seek(offset)
-        write_file(self._note, json.dumps(asdict(state)).encode())
+        write_file(self._state_path, json.dumps(asdict(state)).encode())
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
@@ -104,7 +104,7 @@ class PartialFile:
             raise DestinationTaken(f"there is a file already: {self.target}")
         self.path.rename(self.target)
         self.complete = True
-        self._note.unlink(missing_ok=True)
+        self._state_path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the file; what is written stays for a later attempt."""
@@ -117,7 +117,7 @@ class PartialFile:
         """Remove what is here of it."""
         self.close()
         self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        self._state_path.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, required_bytes: int) -> None:

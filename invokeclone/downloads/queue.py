@@ -65,14 +65,14 @@ class _Entry:
     sha256: str | None
     watch: Watcher | None
     task: asyncio.Task[None] | None = None
-    begun: asyncio.Task[None] | None = None
+    started_task: asyncio.Task[None] | None = None
     """The task, once it has begun: before that it isn't cancelled, but finds out by itself that it isn't wanted."""
-    whole: bool = False
+    ended_complete: bool = False
     """Whether the file got its name just when the job was cancelled."""
-    announced: bool = False
+    start_event_emitted: bool = False
     """Whether the event of its start was emitted."""
     pruned: bool = False
-    due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
+    progress_due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
 
 
 class DownloadQueue:
@@ -96,8 +96,8 @@ class DownloadQueue:
         self._reserved = reserved
         self.web = WebClient(settings, initial_retry_delay)
         self._events = events
-        self._at_once = max_concurrent
-        self._first_wait = initial_retry_delay
+        self._max_concurrent = max_concurrent
+        self._initial_retry_delay = initial_retry_delay
         self._entries: dict[int, _Entry] = {}
         self._waiting: list[tuple[int, int]] = []
         self._next = 0
@@ -109,11 +109,11 @@ class DownloadQueue:
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
         for entry in self._entries.values():
             if entry.job.status is DownloadJobStatus.RUNNING:
-                self._halt(entry)
+                self._cancel_task(entry)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.web.close()
 
-    async def destination(self, text: str) -> tuple[Path, Path | None]:
+    async def resolve_destination(self, text: str) -> tuple[Path, Path | None]:
         """Return the folder or file that a client's `text` means, and the file once more if it is one.
 
         Raises DestinationRefused, DestinationTaken.
@@ -159,11 +159,13 @@ class DownloadQueue:
         if entry.job.ended:
             return
         entry.job.job_ended = now()
-        self._halt(entry)
+        self._cancel_task(entry)
         self._change(entry, DownloadJobStatus.CANCELLED)
-        entry.task = asyncio.create_task(self._clear(entry, entry.task), name=f"download {entry.job.id}: removal")
+        entry.task = asyncio.create_task(
+            self._remove_files(entry, entry.task), name=f"download {entry.job.id}: removal"
+        )
         self._events.emit(DownloadCancelledEvent(source=str(entry.job.source)))
-        self._fill()
+        self._start_jobs()
 
     def cancel_all(self) -> None:
         """Cancel every job that hasn't ended."""
@@ -174,10 +176,10 @@ class DownloadQueue:
         """Hold a job that waits or runs; what is here of its file stays. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.job.status in {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}:
-            self._halt(entry)
+            self._cancel_task(entry)
             self._change(entry, DownloadJobStatus.PAUSED)
             self._events.emit(DownloadPausedEvent(source=str(entry.job.source)))
-            self._fill()
+            self._start_jobs()
 
     def resume(self, number: int) -> None:
         """Let a paused or failed job go on from where it was. Raises UnknownDownload."""
@@ -196,15 +198,15 @@ class DownloadQueue:
         if entry.job.status in {DownloadJobStatus.COMPLETED, DownloadJobStatus.CANCELLED}:
             return
         entry.job.status = DownloadJobStatus.PAUSED
-        self._halt(entry)
-        await self.settled([number])
+        self._cancel_task(entry)
+        await self.wait_until_stopped([number])
         if entry.job.status is not DownloadJobStatus.PAUSED:
             return
         await self._drop(entry)
         entry.job.bytes = 0
         self._queue(entry)
 
-    async def settled(self, numbers: Iterable[int]) -> None:
+    async def wait_until_stopped(self, numbers: Iterable[int]) -> None:
         """Wait until jobs that were cancelled or paused have let go of their files."""
         entries = [self._entries[number] for number in numbers if number in self._entries]
         tasks = [entry.task for entry in entries if entry.task and entry.job.status is not DownloadJobStatus.RUNNING]
@@ -238,33 +240,33 @@ class DownloadQueue:
         job.error = job.error_type = job.job_ended = None
         job.status = DownloadJobStatus.WAITING
         heapq.heappush(self._waiting, (job.priority, job.id))
-        self._fill()
+        self._start_jobs()
 
-    def _fill(self) -> None:
+    def _start_jobs(self) -> None:
         """Start the most urgent jobs as long as there is room."""
         running = sum(entry.job.status is DownloadJobStatus.RUNNING for entry in self._entries.values())
-        while running < self._at_once and self._waiting and not self._stopping:
+        while running < self._max_concurrent and self._waiting and not self._stopping:
             entry = self._entries.get(heapq.heappop(self._waiting)[1])
             if entry is not None and entry.job.status is DownloadJobStatus.WAITING:
                 running += 1
                 entry.job.status = DownloadJobStatus.RUNNING
                 entry.job.job_started = entry.job.job_started or now()
-                entry.task = asyncio.create_task(self._work(entry, entry.task), name=f"download {entry.job.id}")
+                entry.task = asyncio.create_task(self._run_job(entry, entry.task), name=f"download {entry.job.id}")
 
-    def _halt(self, entry: _Entry) -> None:
-        if entry.task is not None and entry.task is entry.begun:
+    def _cancel_task(self, entry: _Entry) -> None:
+        if entry.task is not None and entry.task is entry.started_task:
             entry.task.cancel()
 
-    async def _work(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
+    async def _run_job(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
         """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
-        entry.begun = task = asyncio.current_task()
+        entry.started_task = task = asyncio.current_task()
         transfer = Transfer(
             self.web,
             entry.job,
             sha256=entry.sha256,
             claim=lambda path: self._claim(entry, path),
             progress=lambda: self._progress(entry),
-            initial_retry_delay=self._first_wait,
+            initial_retry_delay=self._initial_retry_delay,
         )
         try:
             if previous_task is not None:
@@ -274,34 +276,34 @@ class DownloadQueue:
                     await transfer.run()
                 self._complete(entry)
             else:
-                self._halted(entry, transfer)
+                self._finish_interrupted(entry, transfer)
         except asyncio.CancelledError:
-            self._halted(entry, transfer)
+            self._finish_interrupted(entry, transfer)
         except Exception as error:  # noqa: BLE001  (the queue's edge: one job's failure must not end the others)
             if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING:
                 self._fail(entry, error)
             else:
-                self._halted(entry, transfer)
+                self._finish_interrupted(entry, transfer)
         finally:
             if entry.task is task:
                 entry.task = None
-            self._fill()
+            self._start_jobs()
 
-    def _halted(self, entry: _Entry, transfer: Transfer) -> None:
+    def _finish_interrupted(self, entry: _Entry, transfer: Transfer) -> None:
         """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
-        is_complete = transfer.part is not None and transfer.part.complete
+        is_complete = transfer.partial_file is not None and transfer.partial_file.complete
         if entry.job.status is DownloadJobStatus.CANCELLED:
-            entry.whole = is_complete
+            entry.ended_complete = is_complete
         elif is_complete:
             self._complete(entry)
         elif self._stopping:
             entry.job.status = DownloadJobStatus.WAITING
 
-    async def _clear(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
+    async def _remove_files(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
         """Remove what is here of the file of a cancelled job, once the work on it has ended."""
         if previous_task is not None:
             await wait_until_done(previous_task)
-        if entry.whole and entry.job.download_path is not None:
+        if entry.ended_complete and entry.job.download_path is not None:
             await run_to_completion(entry.job.download_path.unlink, True)
         await self._drop(entry)
         if entry.task is asyncio.current_task():
@@ -321,10 +323,10 @@ class DownloadQueue:
         job = entry.job
         if job.status is not DownloadJobStatus.RUNNING:  # it was ended, and what came before that is being written
             return
-        if not entry.announced:
-            entry.announced = True
+        if not entry.start_event_emitted:
+            entry.start_event_emitted = True
             self._events.emit(DownloadStartedEvent(source=str(job.source), download_path=str(job.download_path)))
-        elif entry.due():
+        elif entry.progress_due():
             self._events.emit(
                 DownloadProgressEvent(
                     source=str(job.source),

@@ -55,9 +55,9 @@ class Transfer:
         self._sha256 = sha256
         self._claim = claim
         self._progress = progress
-        self._first_wait = initial_retry_delay
-        self._resumed = self._mended = False
-        self.part: PartialFile | None = None
+        self._initial_retry_delay = initial_retry_delay
+        self._resumed = self._restarted = False
+        self.partial_file: PartialFile | None = None
 
     async def run(self) -> None:
         """Fetch the file. Raises the errors of this room, or OSError."""
@@ -74,25 +74,25 @@ class Transfer:
                 previous_bytes = self._job.bytes
                 if failures >= MAX_TRIES:
                     raise DownloadFailed(f"{error} (given up after {failures} tries)") from error
-                delay = min(error.after or self._first_wait * 2 ** (failures - 1), MAX_RETRY_DELAY_S)
+                delay = min(error.retry_after or self._initial_retry_delay * 2 ** (failures - 1), MAX_RETRY_DELAY_S)
                 _log.info("%s: %s; again in %.1f s", without_query(str(self._job.source)), error, delay)
                 await asyncio.sleep(delay)
             except ChecksumMismatch:
                 await self._drop()
-                if not self._resumed or self._mended:
+                if not self._resumed or self._restarted:
                     raise
-                self._mended = True
-                self._anew("the parts did not fit together")
+                self._restarted = True
+                self._reset_progress("the parts did not fit together")
             finally:
-                if self.part is not None:
-                    await run_to_completion(self.part.close)
+                if self.partial_file is not None:
+                    await run_to_completion(self.partial_file.close)
 
     async def _attempt(self) -> bool:
         """Ask once, from where the last attempt ended; return False if it must be asked again, in another way."""
         job, url = self._job, self._job.canonical_url or str(self._job.source)
-        size, state = await self._found(url)
+        size, state = await self._load_partial(url)
         if state is not None and size == state.total:
-            await self._finish_found(size, state)
+            await self._finish_partial(size, state)
             return True
         headers = {"Range": f"bytes={size}-"} if state is not None else {}
         if state is not None and state.validator:
@@ -101,87 +101,87 @@ class Transfer:
         async with self._web.get(url, token=job.access_token, headers=headers, hops=hops) as response:
             check_status(response)
             self._learn_checksum(hops)
-            if self.part is None:
-                await self._name(response)
-                if (await self._found(url))[0]:
+            if self.partial_file is None:
+                await self._resolve_path(response)
+                if (await self._load_partial(url))[0]:
                     return False
-            offset = self._kept(response, size, state, url)
+            offset = self._resume_offset(response, size, state, url)
             if offset is None:
                 await self._drop()
                 return False
             await self._receive(response, offset, url)
         return True
 
-    async def _finish_found(self, size: int, state: SourceState) -> None:
+    async def _finish_partial(self, size: int, state: SourceState) -> None:
         """Finish a file whose last byte had come when something broke."""
-        assert self.part is not None
+        assert self.partial_file is not None
         self._resumed = True
-        await run_to_completion(self.part.open, state, size)
+        await run_to_completion(self.partial_file.open, state, size)
         self._job.bytes = self._job.total_bytes = size
-        await run_to_completion(self.part.finish)
+        await run_to_completion(self.partial_file.finish)
 
     async def _drop(self) -> None:
-        if self.part is not None:
-            await run_to_completion(self.part.drop)
+        if self.partial_file is not None:
+            await run_to_completion(self.partial_file.drop)
 
-    async def _found(self, url: str) -> tuple[int, SourceState | None]:
+    async def _load_partial(self, url: str) -> tuple[int, SourceState | None]:
         """Return what is here already of this very address; a part of another one is worth nothing."""
-        if self.part is None and self._job.download_path is not None:
+        if self.partial_file is None and self._job.download_path is not None:
             self._claim(self._job.download_path)
-            self.part = PartialFile(self._job.download_path, self._sha256)
-        if self.part is None:
+            self.partial_file = PartialFile(self._job.download_path, self._sha256)
+        if self.partial_file is None:
             return 0, None
-        size, state = await in_thread(self.part.found)
-        usable = state is not None and state.url == url and (state.marked or self._sha256 is not None)
+        size, state = await in_thread(self.partial_file.load_state)
+        usable = state is not None and state.url == url and (state.is_identifiable or self._sha256 is not None)
         return (size, state) if usable else (0, None)
 
-    async def _name(self, response: "ClientResponse") -> None:
+    async def _resolve_path(self, response: "ClientResponse") -> None:
         """Find out what file the job writes, as it only named a folder."""
         name = names.file_name(response.headers.get("Content-Disposition"), str(self._job.source))
         path = self._job.dest / name
         self._claim(path)
         self._job.download_path = path
-        self.part = PartialFile(path, self._sha256)
+        self.partial_file = PartialFile(path, self._sha256)
 
     def _learn_checksum(self, hops: list[Mapping[str, str]]) -> None:
         """Take the checksum that Hugging Face tells when it redirects to its storage, if none is known."""
         matches = [_LINKED_CHECKSUM.fullmatch(headers.get("X-Linked-ETag", "")) for headers in hops]
         self._sha256 = self._sha256 or next((match[1] for match in matches if match), None)
-        if self.part is not None:
-            self.part.sha256 = self._sha256
+        if self.partial_file is not None:
+            self.partial_file.sha256 = self._sha256
 
-    def _kept(self, response: "ClientResponse", size: int, state: SourceState | None, url: str) -> int | None:
+    def _resume_offset(self, response: "ClientResponse", size: int, state: SourceState | None, url: str) -> int | None:
         """Return how many bytes to keep of those that are here; None: none, and ask anew, as this answer is a part."""
         if response.status == 200:  # noqa: PLR2004  (the whole file)
             if size:
-                self._anew("the file has changed since, or the other side sends no parts")
+                self._reset_progress("the file has changed since, or the other side sends no parts")
             return 0
         content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        current_state = self._noted(response, url)
+        current_state = self._source_state(response, url)
         is_unchanged = state is not None and (
-            state.same_state(current_state) or not (state.marked or current_state.marked)
+            state.is_same_state(current_state) or not (state.is_identifiable or current_state.is_identifiable)
         )
         if response.status == 206 and content_range and int(content_range[1]) == size and is_unchanged:  # noqa: PLR2004  (a part)
             self._resumed = True
             return size
-        self._anew("the file has changed since")
+        self._reset_progress("the file has changed since")
         return None
 
     async def _receive(self, response: "ClientResponse", offset: int, url: str) -> None:
-        assert self.part is not None
+        assert self.partial_file is not None
         job = self._job
         self._describe(response, offset)
         self._check_kind(response)
         if job.total_bytes:
-            await in_thread(check_space, self.part.path.parent, job.total_bytes - offset)
-        await run_to_completion(self.part.open, self._noted(response, url), offset)
+            await in_thread(check_space, self.partial_file.path.parent, job.total_bytes - offset)
+        await run_to_completion(self.partial_file.open, self._source_state(response, url), offset)
         job.bytes = offset
         self._progress()
         await self._copy(response, first=offset == 0)
         if job.total_bytes and job.bytes != job.total_bytes:
             raise ChecksumMismatch(f"{job.bytes} bytes came, and not {job.total_bytes}")
         job.total_bytes = job.bytes
-        await run_to_completion(self.part.finish)
+        await run_to_completion(self.partial_file.finish)
 
     async def _copy(self, response: "ClientResponse", *, first: bool) -> None:
         """Write what comes, in large pieces; what came before a break is written too."""
@@ -203,11 +203,11 @@ class Transfer:
         if first and _HTML_START.match(buffer):
             buffer.clear()
             raise NotAModelFile(f"{without_query(str(self._job.source))} is a web page, not a model file")
-        assert self.part is not None
+        assert self.partial_file is not None
         data = bytes(buffer)
         buffer.clear()
         if data:
-            await run_to_completion(self.part.write, data)
+            await run_to_completion(self.partial_file.write, data)
             self._job.bytes += len(data)
             self._progress()
         return first and not data
@@ -226,20 +226,20 @@ class Transfer:
         job.total_bytes = total or expected or 0
 
     def _check_kind(self, response: "ClientResponse") -> None:
-        assert self.part is not None
+        assert self.partial_file is not None
         is_html = response.content_type in {"text/html", "application/xhtml+xml"}
-        if is_html and self.part.target.suffix.lower() not in {".html", ".htm"}:
+        if is_html and self.partial_file.target.suffix.lower() not in {".html", ".htm"}:
             raise NotAModelFile(f"{without_query(str(self._job.source))} is a web page, not a model file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadFailed(
                 f"{without_query(str(self._job.source))} comes packed although it was asked for as it is"
             )
 
-    def _anew(self, reason: str) -> None:
+    def _reset_progress(self, reason: str) -> None:
         self._job.resume_from_scratch, self._job.resume_message = True, f"began anew: {reason}"
         self._job.bytes = 0
 
-    def _noted(self, response: "ClientResponse", url: str) -> SourceState:
+    def _source_state(self, response: "ClientResponse", url: str) -> SourceState:
         marks = response.headers.get("ETag"), response.headers.get("Last-Modified")
         return SourceState(url, *marks, total=self._job.total_bytes or None)
 

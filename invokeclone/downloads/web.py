@@ -54,8 +54,8 @@ class WebClient:
 
         `first_wait` is the pause before a failed question is asked again.
         """
-        self._first_wait = initial_retry_delay
-        self._private = settings.allow_private_download_urls
+        self._initial_retry_delay = initial_retry_delay
+        self._allow_private = settings.allow_private_download_urls
         self._proxy = settings.download_proxy
         self._tokens = settings.remote_api_tokens or []
         self._session: ClientSession | None = None
@@ -106,7 +106,9 @@ class WebClient:
             except TransientError as error:
                 if failures == tries:
                     raise DownloadFailed(str(error)) from error
-                await asyncio.sleep(min(error.after or self._first_wait * failures, MAX_JSON_RETRY_DELAY_S))
+                await asyncio.sleep(
+                    min(error.retry_after or self._initial_retry_delay * failures, MAX_JSON_RETRY_DELAY_S)
+                )
             else:
                 break
         try:
@@ -134,7 +136,7 @@ class WebClient:
     async def _follow(
         self, address: str, token: str | None, headers: dict[str, str], hops: list[Mapping[str, str]]
     ) -> "ClientResponse":
-        session = await self._opened()
+        session = await self._open_session()
         from yarl import URL
 
         if token and not _TOKEN.match(token):
@@ -155,7 +157,7 @@ class WebClient:
             url = _redirect_url(url, location)
         raise DownloadFailed(f"{original_url.host} redirects without end")
 
-    async def _opened(self) -> "ClientSession":
+    async def _open_session(self) -> "ClientSession":
         if self._session is None:
             await in_thread(importlib.import_module, "aiohttp")
         if self._session is None:  # whoever waited longer for the import finds it open
@@ -175,7 +177,7 @@ class WebClient:
         """Return what makes connections; the operator's own proxy may have any address."""
         import aiohttp
 
-        if self._private or self._proxy:
+        if self._allow_private or self._proxy:
             return aiohttp.TCPConnector()
         from aiohttp.resolver import ThreadedResolver
 
@@ -201,7 +203,7 @@ class WebClient:
 
     async def _check_host(self, host: str) -> None:
         """Refuse a host that is private by its address or name, unless the settings allow such."""
-        if self._private:
+        if self._allow_private:
             return
         literal = addresses.is_address(host)
         if (literal and not addresses.is_public(host)) or (not literal and addresses.is_local_name(host)):
@@ -221,7 +223,9 @@ class WebClient:
                     return await _connect_via_proxy(self._proxy, host, port)
                 address_infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 allowed_addresses = [
-                    str(info[4][0]) for info in address_infos if self._private or addresses.is_public(str(info[4][0]))
+                    str(info[4][0])
+                    for info in address_infos
+                    if self._allow_private or addresses.is_public(str(info[4][0]))
                 ]
                 if not allowed_addresses:
                     raise AddressRefused(_refusal(host))

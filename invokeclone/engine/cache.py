@@ -100,7 +100,7 @@ class ModelCache:
             if entry is None:
                 self.stats.misses += 1
                 self._misses += 1
-                with self._watched(f"loading {key}"):
+                with self._log_memory(f"loading {key}"):
                     entry = self._load(key, load, size)
             else:
                 self.stats.hits += 1
@@ -112,7 +112,7 @@ class ModelCache:
             return entry
 
     @contextmanager
-    def locked(self, entry: CacheEntry, working_memory: int | None = None) -> Iterator[Any]:
+    def hold(self, entry: CacheEntry, working_memory: int | None = None) -> Iterator[Any]:
         """Hold the model on the device; `working_memory` is what the caller needs beside it, in bytes, if more than usual.
 
         Raises torch.OutOfMemoryError when it does not fit even with every other model moved out.
@@ -129,8 +129,8 @@ class ModelCache:
             entry.locks += 1
             try:
                 if entry.placement is not None and not entry.placement.complete:
-                    with self._watched(f"moving {entry.key} to {self.device}"):
-                        self._bring(entry, entry.placement, max(self._working, working_memory or 0))
+                    with self._log_memory(f"moving {entry.key} to {self.device}"):
+                        self._move_to_device(entry, entry.placement, max(self._working, working_memory or 0))
             except BaseException:
                 entry.locks -= 1
                 raise
@@ -199,26 +199,26 @@ class ModelCache:
         return sum(entry.on_device for entry in self._entries.values())
 
     @contextmanager
-    def _watched(self, operation: str) -> Iterator[None]:
+    def _log_memory(self, operation: str) -> Iterator[None]:
         """Log what the process held before and after, if the settings want it."""
         if not self.settings.log_memory_usage:
             yield
             return
-        before = self._held()
+        before = self._process_memory()
         try:
             yield
         finally:
-            pairs = zip(self._held().items(), before.values(), strict=True)
+            pairs = zip(self._process_memory().items(), before.values(), strict=True)
             summary = ", ".join(f"{name} {old / GB:.2f} -> {new / GB:.2f} GB" for (name, new), old in pairs)
             logger.info("%s: %s", operation, summary)
 
-    def _held(self) -> dict[str, int]:
+    def _process_memory(self) -> dict[str, int]:
         """Return the bytes that the process holds in RAM, and in VRAM where that is another memory."""
         ram = {"RAM": int(psutil.Process().memory_info().rss)}
-        return ram | {"VRAM": self.memory.used()} if self.memory.separate else ram
+        return ram | {"VRAM": self.memory.in_use()} if self.memory.separate else ram
 
     def _load(self, key: str, load: Callable[[], Any], size: int) -> CacheEntry:
-        self._make_room(size)
+        self._free_ram(size)
         try:
             model = load()
         except Exception as error:
@@ -230,11 +230,11 @@ class ModelCache:
         entry = CacheEntry(key, model, size_of(model))
         if isinstance(model, nn.Module) and self.memory.separate:
             entry.placement = Placement(model, self.memory, keep_ram_copy=self.settings.keep_ram_copy_of_weights)
-        self._make_room(entry.in_ram)
+        self._free_ram(entry.in_ram)
         self._entries[key] = entry
         return entry
 
-    def _make_room(self, needed: int) -> None:
+    def _free_ram(self, needed: int) -> None:
         """Drop the least recently used models that nobody uses until `needed` bytes fit into RAM, or none is left."""
         for entry in list(self._entries.values()):
             if self.ram_used + needed <= self.ram_limit:
@@ -242,10 +242,10 @@ class ModelCache:
             if not entry.locks and entry.in_ram:
                 self._forget(entry)
 
-    def _bring(self, entry: CacheEntry, placement: Placement, working_memory: int) -> None:
+    def _move_to_device(self, entry: CacheEntry, placement: Placement, working_memory: int) -> None:
         missing = placement.size - placement.on_device
-        self._offload(missing - self._room(working_memory))
-        headroom = self._room(working_memory)
+        self._offload(missing - self._device_headroom(working_memory))
+        headroom = self._device_headroom(working_memory)
         budget = (
             None
             if missing <= headroom or not self.settings.enable_partial_loading
@@ -260,9 +260,9 @@ class ModelCache:
             self._offload(self.device_used)
             self.memory.empty()
             partly = self.settings.enable_partial_loading
-            placement.enter(max(self._room(working_memory), 0) if partly else None)
+            placement.enter(max(self._device_headroom(working_memory), 0) if partly else None)
 
-    def _room(self, working_memory: int) -> int:
+    def _device_headroom(self, working_memory: int) -> int:
         """Return how many more bytes of models may come to the device."""
         if self.settings.max_cache_vram_gb is not None:
             return int(self.settings.max_cache_vram_gb * GB) - working_memory - self.device_used

@@ -19,7 +19,7 @@ class ConditioningTensors:
         }
         return replace(self, **moved)
 
-    def followed_by(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """Return one conditioning with these rows and then those of `other`; the tensors must agree in all but the rows."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: torch.cat([value, getattr(other, name)]) for name, value in tensors.items()})

@@ -181,7 +181,7 @@ class DeviceMemory:
             return int(torch.mps.recommended_max_memory())
         return int(psutil.virtual_memory().total)
 
-    def used(self) -> int:
+    def in_use(self) -> int:
         """Return how much this process has in tensors there."""
         if self.device.type == "cuda":
             return int(torch.cuda.memory_allocated(self.device))
@@ -197,14 +197,14 @@ class DeviceMemory:
             unused, _ = torch.cuda.mem_get_info(self.device)
             return int(unused + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device))
         if self.device.type in ("xpu", "mps"):
-            return max(0, self.total() - self.used())
+            return max(0, self.total() - self.in_use())
         return int(psutil.virtual_memory().available)
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device; raises torch.OutOfMemoryError when it does not fit."""
         return tensor.to(self.device)
 
-    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor in RAM."""
         return tensor.to("cpu")
 

@@ -9,7 +9,7 @@ import torch
 class DenoiserConditioning(Protocol):
     """What a denoiser is conditioned on; has a row for each row of the latents."""
 
-    def followed_by(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """Return one conditioning with these rows and then those of `other`."""
 
 
@@ -34,7 +34,7 @@ def classifier_free_guidance(
     row towards the positive prediction's (arXiv 2305.08891, 3.4). `sequential` calls the denoiser twice instead of with
     twice the batch, which needs less memory.
     """
-    joint = None if negative is None or sequential else negative.followed_by(positive)
+    joint = None if negative is None or sequential else negative.concat(positive)
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
         strength = scale_at(scale, step)

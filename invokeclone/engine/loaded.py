@@ -46,7 +46,7 @@ class CachedModelWithoutConfig:
 
         The state dict's tensors are the model's own: read them, never change them.
         """
-        with self._cache.locked(self._entry, working_mem_bytes) as model:
+        with self._cache.hold(self._entry, working_mem_bytes) as model:
             yield (model.state_dict() if isinstance(model, nn.Module) else None, model)
 
 

@@ -72,7 +72,7 @@ class Placement:
         """Take over `model`, whose weights are in RAM; with `keep_ram_copy` they stay there too, so that leaving is free."""
         self.model = model
         self._memory = memory
-        self._keep = keep_ram_copy
+        self._keep_ram_copy = keep_ram_copy
         units: dict[int, PlacementUnit] = {}
         for unit in _units(model):  # a module that two parents share is one unit
             units.setdefault(id(unit.module), unit)
@@ -87,7 +87,7 @@ class Placement:
     @property
     def in_ram(self) -> int:
         """Bytes that lie in RAM."""
-        return self.size if self._keep else self.size - self.on_device
+        return self.size if self._keep_ram_copy else self.size - self.on_device
 
     @property
     def complete(self) -> bool:
@@ -109,7 +109,7 @@ class Placement:
                 if unit.size <= left or budget is None:
                     left -= unit.size
                     self._unhook(unit)
-                    self._bring(unit)
+                    self._move_to_device(unit)
                 elif not unit.hooks:
                     self._hook(unit)
         except BaseException:
@@ -123,7 +123,7 @@ class Placement:
             if unit.on_device:
                 with torch.inference_mode(mode=False):
                     for tensor, copy in zip(unit.tensors, unit.in_ram, strict=True):
-                        tensor.data = self._memory.take(tensor.data) if copy is None else copy
+                        tensor.data = self._memory.to_ram(tensor.data) if copy is None else copy
                 unit.in_ram = []
 
     def abandon(self) -> None:
@@ -132,12 +132,12 @@ class Placement:
             self._unhook(unit)
             unit.in_ram = []
 
-    def _bring(self, unit: PlacementUnit) -> None:
+    def _move_to_device(self, unit: PlacementUnit) -> None:
         with torch.inference_mode(mode=False):
             for tensor in unit.tensors:
                 original = tensor.data
-                tensor.data = self._memory.put(original)
-                unit.in_ram.append(original if self._keep else None)
+                tensor.data = self._memory.to_device(original)
+                unit.in_ram.append(original if self._keep_ram_copy else None)
 
     def _hook(self, unit: PlacementUnit) -> None:
         """Let the unit fetch its weights whenever it computes, and drop them again."""
@@ -147,7 +147,7 @@ class Placement:
             with torch.inference_mode(mode=False):
                 for tensor in unit.tensors:
                     original = tensor.data
-                    tensor.data = self._memory.put(original)
+                    tensor.data = self._memory.to_device(original)
                     waiting.append(original)
 
         def drop(_module: nn.Module, _inputs: Any, _output: Any) -> None:

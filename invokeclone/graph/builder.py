@@ -21,7 +21,7 @@ class GraphBuilder:
     edges: list[dict[str, dict[str, str]]] = field(default_factory=list)
     scope: str = ""
 
-    def scoped(self, scope: str) -> "GraphBuilder":
+    def with_scope(self, scope: str) -> "GraphBuilder":
         """Return a builder of the same graph that puts `scope` in front of ids."""
         return GraphBuilder(self.graph_id, self.nodes, self.edges, scope)
 

@@ -27,7 +27,7 @@ class _Running(threading.local):
     """The cancel flag of the node that a thread runs, and what is called when the flag is noticed."""
 
     canceled: threading.Event | None = None
-    noticed: Callable[[], None] | None = None
+    on_cancel: Callable[[], None] | None = None
 
 
 _running = _Running()
@@ -36,12 +36,12 @@ _running = _Running()
 @contextlib.contextmanager
 def watch_cancellation(canceled: threading.Event, on_cancel: Callable[[], None] | None = None) -> Iterator[None]:
     """Have this thread's checkpoints look at `canceled` inside the block; `noticed` is called before each raise."""
-    previous = _running.canceled, _running.noticed
-    _running.canceled, _running.noticed = canceled, on_cancel
+    previous = _running.canceled, _running.on_cancel
+    _running.canceled, _running.on_cancel = canceled, on_cancel
     try:
         yield
     finally:
-        _running.canceled, _running.noticed = previous
+        _running.canceled, _running.on_cancel = previous
 
 
 @contextlib.contextmanager
@@ -58,6 +58,6 @@ def acquire_lock(lock: Lock) -> Iterator[None]:
 def checkpoint() -> None:
     """Raise CanceledException when the queue item whose node this thread runs has been canceled."""
     if _running.canceled is not None and _running.canceled.is_set():
-        if _running.noticed is not None:
-            _running.noticed()
+        if _running.on_cancel is not None:
+            _running.on_cancel()
         raise CanceledException("the queue item was canceled")

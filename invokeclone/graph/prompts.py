@@ -27,7 +27,7 @@ class Prompt:
         return cls(((PromptSegment(text),),))
 
     @classmethod
-    def weighted(cls, segments: Iterable[PromptSegment]) -> "Prompt":
+    def from_segments(cls, segments: Iterable[PromptSegment]) -> "Prompt":
         """Return a prompt of one chunk."""
         return cls((tuple(segments),))
 

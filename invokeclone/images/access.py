@@ -65,7 +65,7 @@ async def _require(source: Source, user: User, kind: MediaKind, name: str, condi
 
 @cache
 def _foreign(kind: MediaKind, condition: Condition) -> PreparedStatement:
-    return PreparedStatement(select(kind.name).where(kind.named, ~condition(kind, parameter("user_id"))))
+    return PreparedStatement(select(kind.name).where(kind.has_name, ~condition(kind, parameter("user_id"))))
 
 
 async def readable(source: Source, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:

@@ -20,24 +20,24 @@ from invokeclone.tables import image_counts, images, videos
 class MediaKind:
     """A kind of things that have an owner, are listed in galleries and may be on a board."""
 
-    word: str
+    type_name: str
     """What its columns and addresses begin with."""
 
     table: Table
-    missing: Callable[[str], NotFound]
-    unchanged: Callable[[str], BadRequest]
-    tie: ColumnElement[str]
+    not_found_error: Callable[[str], NotFound]
+    not_updated_error: Callable[[str], BadRequest]
+    tiebreaker: ColumnElement[str]
     """What decides between things of one moment: the name, or what sorts as the name does and after all other kinds."""
 
-    more: tuple[str, ...] = ()
+    extra_columns: tuple[str, ...] = ()
     """The columns that clients read of this kind only."""
 
     def __str__(self) -> str:
-        return self.word
+        return self.type_name
 
     def column(self, name: str) -> ColumnElement[Any]:
         """Return the column that is named after the kind."""
-        return self.table.c[f"{self.word}_{name}"]
+        return self.table.c[f"{self.type_name}_{name}"]
 
     @cached_property
     def name(self) -> ColumnElement[str]:
@@ -70,25 +70,25 @@ class MediaKind:
         return self.table.c.board_id
 
     @cached_property
-    def owned(self) -> ColumnElement[bool]:
+    def is_user_owned(self) -> ColumnElement[bool]:
         """True of what a signed-in user owns: it lets a list of one user's own read the indexes that hold nothing else."""
         return self.user_id != literal_column("'system'")
 
     @cached_property
-    def read(self) -> tuple[str, ...]:
+    def dto_columns(self) -> tuple[str, ...]:
         """The columns that clients read."""
-        prefixed = tuple(f"{self.word}_{name}" for name in ("name", "origin", "category", "subfolder"))
-        return (*prefixed, *_DTO_COLUMNS, *self.more)
+        prefixed = tuple(f"{self.type_name}_{name}" for name in ("name", "origin", "category", "subfolder"))
+        return (*prefixed, *_DTO_COLUMNS, *self.extra_columns)
 
     @cached_property
     def record(self) -> Select[Any]:
         """The select of what clients read."""
-        return select(*[self.table.c[name] for name in self.read])
+        return select(*[self.table.c[name] for name in self.dto_columns])
 
     @cached_property
-    def place(self) -> Select[Any]:
+    def location(self) -> Select[Any]:
         """The select of what says where the files lie."""
-        return select(*self.touched[:2])
+        return select(*self.change_columns[:2])
 
     @cached_property
     def metadata(self) -> Select[Any]:
@@ -96,26 +96,26 @@ class MediaKind:
         return select(self.table.c.metadata)
 
     @cached_property
-    def touched(self) -> tuple[ColumnElement[Any], ...]:
+    def change_columns(self) -> tuple[ColumnElement[Any], ...]:
         """What a bulk change tells of a thing: name, subfolder, board."""
         return self.name, self.subfolder, self.board_id
 
     @cached_property
-    def named(self) -> ColumnElement[bool]:
+    def has_name(self) -> ColumnElement[bool]:
         """The condition that the name is the parameter `name`."""
         return self.name == bindparam("name", required=False)
 
     def url(self, name: str, part: str = "full") -> str:
         """Return where the file (or its `thumbnail`) is served, relative to the server's address."""
-        return f"api/v1/{self.word}s/i/{quote(name, safe='')}/{part}"
+        return f"api/v1/{self.type_name}s/i/{quote(name, safe='')}/{part}"
 
     def fields(self, row: Any) -> dict[str, Any]:
         """Return what a client reads of a row of `record`."""
-        fields: dict[str, Any] = dict(zip(self.read, row, strict=True))
+        fields: dict[str, Any] = dict(zip(self.dto_columns, row, strict=True))
         for flag in _FLAGS:
             fields[flag] = bool(fields[flag])
         name = row[0]
-        fields[f"{self.word}_url"] = self.url(name)
+        fields[f"{self.type_name}_url"] = self.url(name)
         fields["thumbnail_url"] = self.url(name, "thumbnail")
         fields["deleted_at"] = None
         return fields

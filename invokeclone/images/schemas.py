@@ -195,25 +195,25 @@ class ImageLocation(NamedTuple):
 class AffectedItem(NamedTuple):
     """An image that a bulk change reached, and the board it is (or was) on."""
 
-    place: ImageLocation
+    location: ImageLocation
     board_id: str | None
 
 
 class BulkChange(NamedTuple):
     """What a bulk change reached, and the names of the images that were another user's to change."""
 
-    done: list[AffectedItem]
+    items: list[AffectedItem]
     refused: list[str] = []  # noqa: RUF012  (never changed)
 
     @property
     def names(self) -> list[str]:
         """The names of what it reached."""
-        return [item.place.name for item in self.done]
+        return [item.location.name for item in self.items]
 
     @property
     def boards(self) -> list[str]:
         """The boards of what it reached."""
-        return boards_of(self.done)
+        return boards_of(self.items)
 
 
 def boards_of(items: list[AffectedItem]) -> list[str]:

@@ -133,11 +133,11 @@ async def save(
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
     texts = embedded.texts(metadata, workflow, graph)
 
-    def keep() -> None:
+    def write_files() -> None:
         packed = png.encode(image, settings.pil_compress_level, texts)
         files.write(settings, location, packed, files.thumbnail(image))
 
-    await off_loop(keep, image_work_limiter())
+    await off_loop(write_files, image_work_limiter())
     fields = await create_record(
         resources,
         NewImage(
@@ -240,10 +240,10 @@ async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: Med
     Raises what the kind says when there is none of this name, and ImageNotYours: to whoever is no admin also when there is none.
     """
     change = await delete_many(resources, [name], user, kind)
-    if change.refused or (not change.done and not user.is_admin):
+    if change.refused or (not change.items and not user.is_admin):
         raise ImageNotYours(name)
-    if not change.done:
-        raise kind.missing(name)
+    if not change.items:
+        raise kind.not_found_error(name)
     return change
 
 
@@ -298,8 +298,8 @@ async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind
     """Tell of records that are deleted, and remove their files."""
     if not items:
         return
-    resources.events.emit(ImagesDeletedEvent(image_names=[item.place.name for item in items]))
+    resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
-        failed = await in_thread(files.remove, resources.settings, [item.place for item in items], kind)
+        failed = await in_thread(files.remove, resources.settings, [item.location for item in items], kind)
     for location in failed:
         _log.warning("the files of the deleted %s %s could not be removed", kind, location.name)

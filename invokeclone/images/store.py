@@ -110,10 +110,10 @@ async def metadata_json(source: Source, name: str, kind: MediaKind = IMAGES) -> 
 
 
 def _prepare_by_name(part: Callable[[MediaKind], Select[Any]]) -> dict[MediaKind, PreparedStatement]:
-    return {kind: PreparedStatement(part(kind).where(kind.named)) for kind in (IMAGES, VIDEOS)}
+    return {kind: PreparedStatement(part(kind).where(kind.has_name)) for kind in (IMAGES, VIDEOS)}
 
 
-_RECORD, _LOCATION = _prepare_by_name(lambda kind: kind.record), _prepare_by_name(lambda kind: kind.place)
+_RECORD, _LOCATION = _prepare_by_name(lambda kind: kind.record), _prepare_by_name(lambda kind: kind.location)
 _METADATA = _prepare_by_name(lambda kind: kind.metadata)
 
 
@@ -122,7 +122,7 @@ async def _fetch_one(
 ) -> tuple[Any, ...]:
     row = await statements[kind].first(source, name=name)
     if row is None:
-        raise kind.missing(name)
+        raise kind.not_found_error(name)
     return row
 
 
@@ -158,7 +158,7 @@ def _order(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any
     """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
     newest_first = late.newest_first(image_filter, backwards=False)
     by_time: list[ColumnElement[Any]] = [
-        key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tie)
+        key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tiebreaker)
     ]
     return [kind.table.c.starred.desc(), *by_time] if image_filter.starred_first else by_time
 
@@ -260,7 +260,7 @@ async def count_starred(source: Source, image_filter: ImageFilter, kinds: Sequen
 
 async def by_names_json(source: Source, names: Sequence[str], kind: MediaKind = IMAGES) -> bytes:
     """Return the records of `names` in that order as JSON; those that do not exist are left out."""
-    records = {record[kind.read[0]]: record for record in await by_names(source, kind, names)}
+    records = {record[kind.dto_columns[0]]: record for record in await by_names(source, kind, names)}
     return orjson.dumps([records[name] for name in names if name in records])
 
 
@@ -293,7 +293,7 @@ async def change(connection: AsyncConnection, kind: MediaKind, name: str, change
     )
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
-        raise kind.unchanged(name)
+        raise kind.not_updated_error(name)
     return kind.fields(row)
 
 
@@ -302,20 +302,22 @@ async def set_starred(
 ) -> list[AffectedItem]:
     """Star or unstar those of `names` that exist, and return them."""
     statement = update(kind.table).where(kind.name.in_(_NAME_LIST)).values(starred=starred, updated_at=now())
-    return _to_affected_items((await connection.execute(statement.returning(*kind.touched), _names(names))).all())
+    return _to_affected_items(
+        (await connection.execute(statement.returning(*kind.change_columns), _names(names))).all()
+    )
 
 
 async def delete_named(
     connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
     """Delete the records of `names` that exist, and return what they were."""
-    statement = delete(kind.table).where(kind.name.in_(_NAME_LIST)).returning(*kind.touched)
+    statement = delete(kind.table).where(kind.name.in_(_NAME_LIST)).returning(*kind.change_columns)
     return _to_affected_items((await connection.execute(statement, _names(names))).all())
 
 
 async def delete_intermediates(connection: AsyncConnection) -> list[AffectedItem]:
     """Delete the records of all intermediate images, and return what they were."""
-    statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.touched)  # noqa: E712
+    statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.change_columns)  # noqa: E712
     return _to_affected_items((await connection.execute(statement)).all())
 
 
@@ -323,7 +325,7 @@ async def delete_on_board(
     connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
     """Delete the records of all images (or of a user's) on a board (None: on no board), and return what they were."""
-    statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.touched)
+    statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.change_columns)
     if owner is not None:
         statement = statement.where(kind.user_id == owner)
     return _to_affected_items((await connection.execute(statement)).all())
@@ -336,7 +338,7 @@ async def count_intermediates(source: Source, owner: str | None = None) -> int:
 
 @cache
 def _before_move(kind: MediaKind) -> PreparedStatement:
-    return PreparedStatement(select(*kind.touched).where(kind.name.in_(_NAME_LIST)))
+    return PreparedStatement(select(*kind.change_columns).where(kind.name.in_(_NAME_LIST)))
 
 
 @cache

@@ -38,7 +38,7 @@ class Event(BaseModel):
         if "name" in cls.__dict__ and cls.name:
             EVENTS[cls.name] = cls
 
-    def redacted(self) -> "Event | None":
+    def redact(self) -> "Event | None":
         """Return the copy that users may read whom the event does not belong to; None: they hear nothing."""
         return None
 

@@ -50,7 +50,7 @@ class MetricValues:
         series[0] += value
         series[1 + bisect_left(metric.buckets, value)] += 1
 
-    def observed(self, metric: Metric, *labels: str, total: float, count: int) -> None:
+    def observe_many(self, metric: Metric, *labels: str, total: float, count: int) -> None:
         """Count several observations, whose sum is `total`, in a summary."""
         series = self._of(metric, labels)
         series[0] += total

@@ -49,7 +49,7 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
 
     Raises NothingToConvert, NotConvertible, ModelBusy, and Unavailable without a worker; then nothing has changed.
     """
-    with guard.holding(key):
+    with guard.lock(key):
         old = await _load_convertible(resources, key)
         models = resources.settings.models_path
         path, target_key = placement.to_absolute_path(models, old.path), new_key()
@@ -99,5 +99,5 @@ async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -
 def _registration_request(old: ModelConfig, target: Path, key: str) -> RegistrationRequest:
     fields: dict[str, Any] = old.model_dump(include=_COPIED_FIELDS, exclude_none=True)
     return RegistrationRequest(
-        path=target, source=old.source, source_type=old.source_type, stated=fields | {"key": key}
+        path=target, source=old.source, source_type=old.source_type, overrides=fields | {"key": key}
     )

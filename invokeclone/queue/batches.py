@@ -177,7 +177,7 @@ class Batch(BaseModel):
         except SizeOverLimit as error:
             raise Unprocessable(str(error)) from error
 
-    def check_room(self, limits: Limits, capacity: int) -> None:
+    def check_capacity(self, limits: Limits, capacity: int) -> None:
         """Raise TooLarge for the sessions of the items that `room` items leave space for."""
         count = min(self.requested, capacity)
         if count * self._session_bytes > limits.batch_mib * MIB:
@@ -340,7 +340,7 @@ def _graph_json(graph: dict[str, Any]) -> str:
 
 def _template(batch: Batch) -> str:
     """Write the batch's graph without nulls, with a place for each datum. ValueError for a number JSON has no word for."""
-    graph = batch.graph.dumped()
+    graph = batch.graph.to_json_dict()
     mark = f"@{uuid.uuid4()}@"
     for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):
         graph["nodes"][datum.node_path][datum.field_name] = f"{mark}{number}{mark}"

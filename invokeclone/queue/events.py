@@ -81,7 +81,7 @@ class QueueItemStatusChangedEvent(QueueItemEvent):
             session_id=item.session_id,
         )
 
-    def redacted(self) -> Self:
+    def redact(self) -> Self:
         """Leave the item's number, its status and its times."""
         hidden_words = {"origin": None, "destination": None}
         batch = self.batch_status.model_copy(update={"batch_id": REDACTED, **hidden_words})
@@ -104,7 +104,7 @@ class BatchEnqueuedEvent(QueueEvent):
     origin: str | None = None
     user_id: str = "system"
 
-    def redacted(self) -> Self:
+    def redact(self) -> Self:
         """Leave the counts."""
         return self.model_copy(update={"user_id": REDACTED, "batch_id": REDACTED, "origin": None})
 
@@ -133,7 +133,7 @@ class QueueItemsRetriedEvent(QueueEvent):
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, retried_item_ids=ids, user_ids=list(owned), retried_item_ids_by_user=owned)
 
-    def redacted(self) -> Self:
+    def redact(self) -> Self:
         """Leave that something was repeated."""
         return self.model_copy(update={"retried_item_ids": [], "user_ids": [], "retried_item_ids_by_user": {}})
 
@@ -163,7 +163,7 @@ class QueueItemsCanceledEvent(QueueEvent):
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, canceled_item_ids=ids, user_ids=list(owned), canceled_item_ids_by_user=owned)
 
-    def redacted(self) -> Self:
+    def redact(self) -> Self:
         """Leave that something was canceled."""
         return self.model_copy(update={"canceled_item_ids": [], "user_ids": [], "canceled_item_ids_by_user": {}})
 
@@ -184,7 +184,7 @@ class QueueClearedEvent(QueueEvent):
 
     user_id: str | None = None
 
-    def redacted(self) -> Self:
+    def redact(self) -> Self:
         """Leave that it was emptied of somebody's items."""
         return self.model_copy(update={"user_id": None if self.user_id is None else REDACTED})
 

@@ -78,7 +78,7 @@ async def enqueue(
     async def add(connection: Changes) -> tuple[int, int, list[int]]:
         pending, highest = await store.count_pending(connection, queue_id)
         capacity = resources.settings.max_queue_size - pending
-        batch.check_room(limits, max(capacity, 0))
+        batch.check_capacity(limits, max(capacity, 0))
         priority = highest + 1 if prepend else 0
         item_ids = await store.add(
             connection,

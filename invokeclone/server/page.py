@@ -81,4 +81,4 @@ def install(app: FastAPI, root: Path) -> None:
 
     app.add_route("/", index, include_in_schema=False)
     app.add_route("/page/{name}", part, include_in_schema=False)
-    app.router.default = official.otherwise(app.router.default)
+    app.router.default = official.with_fallback(app.router.default)

@@ -19,14 +19,14 @@ _log = log.get("server.sockets")
 class _Session:
     user_id: str
     token_epoch: int
-    strikes: int = 0
+    failed_checks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AccessDecision:
     """What is to become of a socket: whether it may stay, and whether it hears what admins hear."""
 
-    stays: bool
+    may_stay: bool
     is_admin: bool
 
 
@@ -36,7 +36,7 @@ class SocketSessions:
     def __init__(self, database: Database) -> None:
         """Start with none; accounts are read from `database`."""
         self._database = database
-        self._people: dict[str, _Session] = {}
+        self._sessions: dict[str, _Session] = {}
 
     async def admit(self, sid: str, environ: dict[str, Any], auth: object) -> SignIn | None:
         """Return who opens a socket, by the token that is sent along or in the header; None: it may not be opened."""
@@ -48,20 +48,20 @@ class SocketSessions:
             _log.warning("cannot read who opens a socket: %s", error)
             return None
         if sign_in:
-            self._people[sid] = _Session(sign_in.user_id, sign_in.token_epoch)
+            self._sessions[sid] = _Session(sign_in.user_id, sign_in.token_epoch)
         return sign_in
 
     def forget(self, sid: str) -> None:
         """Take a socket off the list that was closed."""
-        self._people.pop(sid, None)
+        self._sessions.pop(sid, None)
 
     async def check(self, user_id: str | None = None) -> dict[str, AccessDecision | None]:
         """Return the verdict on every socket, or on those of one user; None: nothing changes for now."""
-        sessions = {sid: session for sid, session in self._people.items() if user_id in (None, session.user_id)}
-        statuses = await self._standings({session.user_id for session in sessions.values()})
+        sessions = {sid: session for sid, session in self._sessions.items() if user_id in (None, session.user_id)}
+        statuses = await self._account_statuses({session.user_id for session in sessions.values()})
         return {sid: _decide(session, statuses) for sid, session in sessions.items()}
 
-    async def _standings(self, user_ids: Iterable[str]) -> dict[str, AccountStatus | None]:
+    async def _account_statuses(self, user_ids: Iterable[str]) -> dict[str, AccountStatus | None]:
         """Return what can be read of the accounts; those that can't be read are not in it."""
         statuses = {}
         for user_id in user_ids:
@@ -74,9 +74,9 @@ class SocketSessions:
 
 def _decide(session: _Session, statuses: dict[str, AccountStatus | None]) -> AccessDecision | None:
     if session.user_id not in statuses:
-        session.strikes += 1
-        return AccessDecision(stays=True, is_admin=False) if session.strikes >= FAILED_CHECKS_LIMIT else None
-    session.strikes = 0
+        session.failed_checks += 1
+        return AccessDecision(may_stay=True, is_admin=False) if session.failed_checks >= FAILED_CHECKS_LIMIT else None
+    session.failed_checks = 0
     status = statuses[session.user_id]
     may_stay = status is not None and status.is_active and status.token_epoch == session.token_epoch
     return AccessDecision(may_stay, is_admin=bool(may_stay and status and status.is_admin))

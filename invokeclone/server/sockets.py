@@ -144,7 +144,7 @@ class Sockets:
 
         In multi-user mode the accounts of those who connect are read from `database`.
         """
-        self._people = SocketSessions(database) if settings.multiuser else None
+        self._sessions = SocketSessions(database) if settings.multiuser else None
         self._limits = settings.limits
         self._server = _Server(
             async_mode="asgi",
@@ -157,10 +157,10 @@ class Sockets:
         self._server.on("connect", self._connect)
         self._server.on("disconnect", self._disconnect)
         for name, field, room in (("queue", "queue_id", queue_room), ("bulk_download", "bulk_download_id", bulk_room)):
-            self._server.on(f"subscribe_{name}", self._entering(field, room))
-            self._server.on(f"unsubscribe_{name}", self._leaving(field, room))
+            self._server.on(f"subscribe_{name}", self._subscriber(field, room))
+            self._server.on(f"unsubscribe_{name}", self._unsubscriber(field, room))
         self.app = socketio.ASGIApp(self._server, socketio_path=PATH)
-        self._waiting: asyncio.Queue[tuple[type[Event], dict[str, Any]]] = asyncio.Queue()
+        self._event_queue: asyncio.Queue[tuple[type[Event], dict[str, Any]]] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._refused: set[asyncio.Task[None]] = set()
 
@@ -171,10 +171,10 @@ class Sockets:
 
     def listen(self, bus: Bus) -> None:
         """Forward what `bus` tells from now on."""
-        bus.subscribe(self._queue_up)
+        bus.subscribe(self._enqueue)
         self._tasks.append(asyncio.create_task(self._send_all(), name="socket events"))
-        if self._people is not None:
-            self._tasks.append(asyncio.create_task(self._check_all(self._people), name="socket checks"))
+        if self._sessions is not None:
+            self._tasks.append(asyncio.create_task(self._check_all(self._sessions), name="socket checks"))
 
     async def close(self) -> None:
         """Stop forwarding and close every socket; a second call does nothing."""
@@ -189,27 +189,27 @@ class Sockets:
             await client.close(wait=False)  # waiting would last as long as a client that is gone doesn't read
         await self._server.shutdown()
 
-    def _queue_up(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        if self._waiting.qsize() > BACKLOG_LIMIT and kind.name.endswith("_progress"):
+    def _enqueue(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        if self._event_queue.qsize() > BACKLOG_LIMIT and kind.name.endswith("_progress"):
             return
-        self._waiting.put_nowait((kind, payload))
+        self._event_queue.put_nowait((kind, payload))
 
     async def _send_all(self) -> None:
         while True:
-            kind, payload = await self._waiting.get()
+            kind, payload = await self._event_queue.get()
             try:
                 await self._send(kind, payload)
             except Exception:  # noqa: BLE001  (the event forwarder outlives every event)
                 _log.exception("could not send %s", kind.name)
 
     async def _send(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        if self._people is not None and kind is UserAccessChangedEvent:
-            await self._check(self._people, payload["user_id"])
+        if self._sessions is not None and kind is UserAccessChangedEvent:
+            await self._check(self._sessions, payload["user_id"])
             return
         rooms = rooms_for(kind, payload)
         if not rooms:
             return
-        if self._people is not None and kind.audience == "queue":
+        if self._sessions is not None and kind.audience == "queue":
             await self._send_copies(kind, payload, rooms)
         else:
             await self._server.emit(kind.name, payload, room=rooms)
@@ -223,7 +223,7 @@ class Sockets:
         shares = event.shares()
         copies: list[tuple[list[str], dict[str, Any]]] = [([ADMIN] if shares else rooms, payload)]
         copies += [([user_room(user)], share.model_dump(mode="json")) for user, share in shares.items()]
-        if (redacted := event.redacted()) is not None:
+        if (redacted := event.redact()) is not None:
             copies.append(([queue_room(payload["queue_id"])], redacted.model_dump(mode="json")))
         notified_sids: list[str] = []
         for target_rooms, copy in copies:
@@ -236,10 +236,10 @@ class Sockets:
         user_id, is_admin = SYSTEM.user_id, True
         if len(self._server.eio.sockets) > self._limits.sockets:
             raise Refused(f"there are {self._limits.sockets} sockets already (setting limits.sockets)")
-        if self._people is not None:
-            sign_in = await self._people.admit(sid, environ, auth)
+        if self._sessions is not None:
+            sign_in = await self._sessions.admit(sid, environ, auth)
             if sign_in is None:
-                task = asyncio.create_task(self._show_out(self._server.manager.eio_sid_from_sid(sid, "/")))
+                task = asyncio.create_task(self._disconnect_refused(self._server.manager.eio_sid_from_sid(sid, "/")))
                 self._refused.add(task)
                 task.add_done_callback(self._refused.discard)
                 raise Refused("Sign in first: the token is missing, invalid or no longer valid")
@@ -249,14 +249,14 @@ class Sockets:
         if is_admin:
             await self._server.enter_room(sid, ADMIN)
 
-    async def _show_out(self, transport: str) -> None:
+    async def _disconnect_refused(self, transport: str) -> None:
         """Close the connection of one who was refused and hasn't gone: nobody without a token keeps one open."""
         await asyncio.sleep(REFUSED_S)
         await self._server.eio.disconnect(transport)
 
     async def _disconnect(self, sid: str, *_reason: object) -> None:
-        if self._people is not None:
-            self._people.forget(sid)
+        if self._sessions is not None:
+            self._sessions.forget(sid)
 
     async def _check_all(self, sessions: SocketSessions) -> None:
         while True:
@@ -277,14 +277,14 @@ class Sockets:
     async def _apply(self, sid: str, decision: AccessDecision | None) -> None:
         if decision is None:
             return
-        if not decision.stays:
+        if not decision.may_stay:
             await self._server.disconnect(sid)
         elif decision.is_admin:
             await self._server.enter_room(sid, ADMIN)
         else:
             await self._server.leave_room(sid, ADMIN)
 
-    def _entering(self, field: str, room: Any) -> Any:
+    def _subscriber(self, field: str, room: Any) -> Any:
         async def enter(sid: str, data: object = None) -> None:
             name = _name(data, field)
             if name and len(self._server.rooms(sid)) < self._limits.socket_rooms:
@@ -292,7 +292,7 @@ class Sockets:
 
         return enter
 
-    def _leaving(self, field: str, room: Any) -> Any:
+    def _unsubscriber(self, field: str, room: Any) -> Any:
         async def leave(sid: str, data: object = None) -> None:
             name = _name(data, field)
             if name:

@@ -116,7 +116,7 @@ class WebUI:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._seen: tuple[int, int] | None = None
+        self._stamp: tuple[int, int] | None = None
         self._bundle: Bundle | None = None
 
     def bundle(self) -> Bundle | None:
@@ -125,12 +125,12 @@ class WebUI:
             status = (folder(self._root) / ACTIVE).stat()
             stamp = (status.st_mtime_ns, status.st_ino)
         except OSError:
-            self._seen = self._bundle = None
+            self._stamp = self._bundle = None
             return None
-        if stamp != self._seen:
+        if stamp != self._stamp:
             version = active_version(self._root)
             self._bundle = None if version is None else Bundle(directory=folder(self._root) / version)
-            self._seen = stamp
+            self._stamp = stamp
         return self._bundle
 
     async def index(self, request: Request) -> Response | None:
@@ -138,7 +138,7 @@ class WebUI:
         bundle = self.bundle()
         return None if bundle is None else await bundle.get_response(INDEX, request.scope)
 
-    def otherwise(self, not_found: ASGIApp) -> ASGIApp:
+    def with_fallback(self, not_found: ASGIApp) -> ASGIApp:
         """Return the application for addresses that no route knows: the bundle's files and pages, else `not_found`."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:

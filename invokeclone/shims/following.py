@@ -35,11 +35,11 @@ _log = log.get("shims")
 class BatchObserver(Protocol):
     """Follows one batch."""
 
-    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+    def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Take an event of an item of the batch, on the event loop."""
         ...
 
-    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         """See the items of the batch as they are now, oldest first; none are left when it was deleted."""
         ...
 
@@ -52,7 +52,7 @@ class QueueObserver(Protocol):
         """Whether anybody is there to be told."""
         ...
 
-    async def look(self, connection: AsyncConnection) -> None:
+    async def refresh(self, connection: AsyncConnection) -> None:
         """See the queue as it is now."""
         ...
 
@@ -63,26 +63,26 @@ class BatchFollower:
     def __init__(self, resources: Resources, bus: Bus) -> None:
         """Subscribe to the events of `bus`."""
         self._resources = resources
-        self._watchers: dict[str, BatchObserver] = {}
-        self._audiences: list[QueueObserver] = []
+        self._batch_observers: dict[str, BatchObserver] = {}
+        self._queue_observers: list[QueueObserver] = []
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
-        bus.subscribe(self._hear)
+        bus.subscribe(self._on_event)
 
     def follow(self, batch_id: str, observer: BatchObserver) -> None:
         """Have `watcher` take the batch's events and see its rows until `leave`."""
-        self._watchers[batch_id] = observer
+        self._batch_observers[batch_id] = observer
 
-    def leave(self, batch_id: str) -> None:
+    def unfollow(self, batch_id: str) -> None:
         """Follow a batch no more."""
-        self._watchers.pop(batch_id, None)
+        self._batch_observers.pop(batch_id, None)
 
-    def add_audience(self, observer: QueueObserver) -> None:
+    def add_queue_observer(self, observer: QueueObserver) -> None:
         """Have `audience` look whenever rows are read, while it listens."""
-        self._audiences.append(observer)
+        self._queue_observers.append(observer)
 
-    def look_soon(self) -> None:
+    def request_refresh(self) -> None:
         """Have the rows read."""
         self._changed.set()
         if self._task is None or self._task.done():
@@ -96,22 +96,25 @@ class BatchFollower:
             await asyncio.wait([self._task])
 
     @property
-    def _listening(self) -> list[QueueObserver]:
-        return [observer for observer in self._audiences if observer.is_listening]
+    def _active_observers(self) -> list[QueueObserver]:
+        return [observer for observer in self._queue_observers if observer.is_listening]
 
     @property
     def _is_needed(self) -> bool:
-        return not self._stopped and bool(self._watchers or self._listening)
+        return not self._stopped and bool(self._batch_observers or self._active_observers)
 
-    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+    def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         if not issubclass(kind, QueueEvent) or not self._is_needed:
             return
-        if issubclass(kind, QueueItemEvent) and (observer := self._watchers.get(payload["batch_id"])) is not None:
-            observer.take(kind, payload)
+        if (
+            issubclass(kind, QueueItemEvent)
+            and (observer := self._batch_observers.get(payload["batch_id"])) is not None
+        ):
+            observer.handle_event(kind, payload)
         if issubclass(kind, InvocationEvent):
             return
-        if _may_end(kind, payload) or self._listening:
-            self.look_soon()
+        if _may_end(kind, payload) or self._active_observers:
+            self.request_refresh()
 
     async def _watch(self) -> None:
         while self._is_needed:
@@ -120,24 +123,24 @@ class BatchFollower:
             self._changed.clear()
             try:
                 async with self._resources.database.read() as connection:
-                    await self._look(connection)
+                    await self._refresh(connection)
             except Exception:  # noqa: BLE001  (the next look comes whatever happened to this one)
                 _log.exception("the rows of batches that clients wait for cannot be read")
 
-    async def _look(self, connection: AsyncConnection) -> None:
-        observers = dict(self._watchers)
+    async def _refresh(self, connection: AsyncConnection) -> None:
+        observers = dict(self._batch_observers)
         items: defaultdict[str, list[Item]] = defaultdict(list)
         if observers:
             for item in await store.list_of_batches(connection, observers):
                 items[item.batch_id].append(item)
         for batch_id, observer in observers.items():
-            if self._watchers.get(batch_id) is observer:
-                await self._guarded(observer.look(connection, items[batch_id]))
-        for queue_observer in self._listening:
-            await self._guarded(queue_observer.look(connection))
+            if self._batch_observers.get(batch_id) is observer:
+                await self._log_failure(observer.refresh(connection, items[batch_id]))
+        for queue_observer in self._active_observers:
+            await self._log_failure(queue_observer.refresh(connection))
 
     @staticmethod
-    async def _guarded(refresh: Any) -> None:
+    async def _log_failure(refresh: Any) -> None:
         try:
             await refresh
         except Exception:  # noqa: BLE001  (one client's trouble is not the others')

@@ -70,7 +70,7 @@ class RunProgress:
     item_id: int
     node: str
     message: str
-    share: float | None
+    fraction: float | None
     """0..1 of the node; None when nobody can tell."""
     preview: str | None
     """A small picture as a data URL."""
@@ -81,13 +81,13 @@ class ItemResult:
     """An item at its end, and the pictures that its nodes made."""
 
     item: Item
-    pictures: dict[str, list[str]]
+    images: dict[str, list[str]]
     """Names of the images that are not intermediate, by the node's id in the graph."""
 
     @property
-    def names(self) -> list[str]:
+    def image_names(self) -> list[str]:
         """Return all names."""
-        return [name for names in self.pictures.values() for name in names]
+        return [name for names in self.images.values() for name in names]
 
     def require_success(self) -> None:
         """Raise RunFailed, with the reason, if the item failed."""
@@ -105,90 +105,90 @@ class Run:
     item_ids: list[int] = field(default_factory=list)
     """In the order of the batch."""
     queue_id: str = service.DEFAULT_QUEUE
-    steps: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
+    progress_events: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
     latest: RunProgress | None = None
-    done: int = 0
+    ended_count: int = 0
     """How many of the items have ended."""
-    _waiting: list[int] = field(default_factory=list)
+    _pending: list[int] = field(default_factory=list)
     """Items that had not ended at the last look, and those behind them."""
-    _ends: list[ItemResult] = field(default_factory=list)
+    _results: list[ItemResult] = field(default_factory=list)
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def begin(self, item_ids: Iterable[int]) -> None:
+    def set_items(self, item_ids: Iterable[int]) -> None:
         """Note the items once they are in the queue."""
         self.item_ids = sorted(item_ids)
-        self._waiting = list(self.item_ids)
+        self._pending = list(self.item_ids)
 
     @property
-    def share(self) -> float:
+    def progress(self) -> float:
         """How much is done, 0..1."""
-        if not self.item_ids or self.done >= len(self.item_ids):
+        if not self.item_ids or self.ended_count >= len(self.item_ids):
             return 1.0
-        current = self.latest.share or 0.0 if self.latest else 0.0
-        return min(1.0, (self.done + current) / len(self.item_ids))
+        current = self.latest.fraction or 0.0 if self.latest else 0.0
+        return min(1.0, (self.ended_count + current) / len(self.item_ids))
 
-    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+    def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Take an event of an item of the batch."""
         if issubclass(kind, InvocationProgressEvent):
-            self._step(payload)
+            self._record_progress(payload)
         elif payload.get("status") in TERMINAL:
             self.latest = None
 
-    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         """Note the items that have ended; one without a row was deleted."""
         rows = {item.item_id: item for item in items}
         ended_ids = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
-        self.done = len(ended_ids)
+        self.ended_count = len(ended_ids)
         try:
-            while self._waiting and self._waiting[0] in ended_ids:
-                if (row := rows.get(self._waiting[0])) is not None:
-                    self._ends.append(ItemResult(row, await image_names_by_node(connection, row)))
-                del self._waiting[0]
+            while self._pending and self._pending[0] in ended_ids:
+                if (row := rows.get(self._pending[0])) is not None:
+                    self._results.append(ItemResult(row, await image_names_by_node(connection, row)))
+                del self._pending[0]
         except Exception as error:  # noqa: BLE001  (raised to whoever waits)
             self._error = error
         self._changed.set()
 
-    def _step(self, payload: dict[str, Any]) -> None:
+    def _record_progress(self, payload: dict[str, Any]) -> None:
         image = payload.get("image")
         self.latest = RunProgress(
             item_id=payload["item_id"],
             node=payload["invocation_source_id"],
             message=payload["message"],
-            share=payload.get("percentage"),
+            fraction=payload.get("percentage"),
             preview=image["dataURL"] if image else None,
         )
-        if self.steps.full():
-            self.steps.get_nowait()
-        self.steps.put_nowait(self.latest)
+        if self.progress_events.full():
+            self.progress_events.get_nowait()
+        self.progress_events.put_nowait(self.latest)
 
-    async def ends(self) -> AsyncIterator[ItemResult]:
+    async def results(self) -> AsyncIterator[ItemResult]:
         """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
         position = 0
         while True:
             self._changed.clear()
-            while position < len(self._ends):
-                yield self._ends[position]
+            while position < len(self._results):
+                yield self._results[position]
                 position += 1
             if self._error is not None:
                 raise self._error
-            if not self._waiting:
+            if not self._pending:
                 return
             await self._changed.wait()
 
-    async def pictures(self) -> list[str]:
+    async def image_names(self) -> list[str]:
         """Wait for the end of all; return the names of the pictures, in the order of the batch.
 
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
         """
         names = []
         result_count = 0
-        async for result in self.ends():
+        async for result in self.results():
             result_count += 1
             result.require_success()
             if result.item.status == "canceled":
                 raise RunCanceled
-            names += result.names
+            names += result.image_names
         if result_count < len(self.item_ids):
             raise RunCanceled
         return names
@@ -226,22 +226,22 @@ class Runs:
     def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self.resources = resources
         self._follower = follower
-        self._open: dict[str, Run] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._runs: dict[str, Run] = {}
+        self._cancellations: set[asyncio.Task[None]] = set()
 
-    def of(self, user: User) -> list[Run]:
+    def for_user(self, user: User) -> list[Run]:
         """Return the user's runs that are still waited for, the oldest first."""
-        return [run for run in self._open.values() if run.user.user_id == user.user_id]
+        return [run for run in self._runs.values() if run.user.user_id == user.user_id]
 
     async def enqueue(self, batch: Batch, user: User) -> Run:
         """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
-        run = self._open[batch.batch_id] = Run(self.resources, user, batch.batch_id)
+        run = self._runs[batch.batch_id] = Run(self.resources, user, batch.batch_id)
         self._follower.follow(batch.batch_id, run)
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self.close, run)
             result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
-            run.begin(result.item_ids)
-            self._follower.look_soon()
+            run.set_items(result.item_ids)
+            self._follower.request_refresh()
             if result.enqueued < result.requested:
                 await run.cancel()
                 raise QueueFull
@@ -250,14 +250,14 @@ class Runs:
 
     def close(self, run: Run) -> None:
         """Listen no more."""
-        self._open.pop(run.batch_id, None)
-        self._follower.leave(run.batch_id)
+        self._runs.pop(run.batch_id, None)
+        self._follower.unfollow(run.batch_id)
 
-    async def leave(self, run: Run) -> None:
+    async def cancel(self, run: Run) -> None:
         """Cancel what has not ended, even when whoever asks is being cancelled too."""
         task = asyncio.create_task(run.cancel())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._cancellations.add(task)
+        task.add_done_callback(self._cancellations.discard)
         await asyncio.shield(task)
 
     @contextlib.asynccontextmanager
@@ -267,7 +267,7 @@ class Runs:
         try:
             yield run
         except BaseException:
-            await self.leave(run)
+            await self.cancel(run)
             raise
         finally:
             self.close(run)

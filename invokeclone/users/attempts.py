@@ -50,7 +50,7 @@ class Attempts:
         while len(self._failures) > MAX_KEYS:
             self._failures.popitem(last=False)
 
-    def succeeded(self, address: str, email: str) -> None:
+    def record_success(self, address: str, email: str) -> None:
         """Forget the failures of this e-mail from this address, and take the last attempt back from the other counts."""
         pair, *other_keys = self._keys(address, email)
         self._failures.pop(pair, None)

@@ -135,7 +135,7 @@ async def log_in(resources: Resources, client: LoginClient, request: LoginReques
     is_match = await passwords.matches(request.password, account.password_hash if account else None)
     if account is None or not is_match:
         raise WrongCredentials
-    client.attempts.succeeded(client.address, request.email)
+    client.attempts.record_success(client.address, request.email)
     if not account.user.is_active:
         raise AccountDisabled
     new_hash = await passwords.hash_password(request.password) if passwords.is_outdated(account.password_hash) else None
@@ -201,7 +201,7 @@ async def _profile_hashes(
         current_hash = await store.get_hash(connection, sign_in.user_id)
     if not await passwords.matches(changes.current_password or "", current_hash) or current_hash is None:
         raise WrongPassword
-    client.attempts.succeeded(client.address, sign_in.email)
+    client.attempts.record_success(client.address, sign_in.email)
     return current_hash, await _new_hash(resources, changes.new_password or "")
 
 

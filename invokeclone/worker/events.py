@@ -68,7 +68,7 @@ class NodeEvents:
         self._item = item
         self._node = {"invocation": orjson.Fragment(node_json), "invocation_source_id": source_id}
 
-    def started(self) -> None:
+    def start(self) -> None:
         """Tell that its inputs are there and it runs now."""
         self._item.channel.event("invocation_started", self._payload({}))
 

@@ -31,13 +31,13 @@ class Language:
     def __init__(self, tools: Tools) -> None:
         """Work with `tools`."""
         self._tools = tools
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def write(self, body: dict[str, Any]) -> dict[str, str | None]:
         """Return `text`, or why there is none as `error`."""
         async with self._tools.resources.database.read() as connection:
             config = await store.get(connection, str(body["model_key"]))
-        async with self._one_at_a_time:
+        async with self._lock:
             try:
                 return {"text": await in_thread(self._write, config, body), "error": None}
             except Exception as error:  # noqa: BLE001  (whatever a model's files or its memory lead to is the answer)
@@ -45,7 +45,7 @@ class Language:
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}
 
     def _write(self, config: Any, body: dict[str, Any]) -> str:
-        report = self._teller(body)
+        report = self._progress_reporter(body)
         report("loading_model", f"Loading {config.name}", None, None)
         path = (self._tools.resources.settings.models_path / config.path).absolute()
         load = self._tools.engine.load
@@ -74,11 +74,11 @@ class Language:
                 )
                 return description
 
-    def _teller(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
+    def _progress_reporter(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
         """Return what tells the user of progress; nothing is told of a task without an id."""
         task_id, user_id = body.get("task_id"), body.get("user_id") or "system"
 
-        def tell(phase: str, message: str, count: int | None, total: int | None) -> None:
+        def report(phase: str, message: str, count: int | None, total: int | None) -> None:
             if task_id is None:
                 return
             share = min(count / total, 1.0) if count is not None and total else None
@@ -95,19 +95,19 @@ class Language:
             )
             self._tools.loop.call_soon_threadsafe(self._tools.resources.events.emit, event)
 
-        return tell
+        return report
 
 
 def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
     """Return `told`, called no more often than makes sense."""
     last = [0.0]
 
-    def tell(count: int) -> None:
+    def call(count: int) -> None:
         if time.monotonic() - last[0] >= PROGRESS_INTERVAL_S:
             last[0] = time.monotonic()
             callback(count)
 
-    return tell
+    return call
 
 
 def _read_image(path: Path) -> Any:

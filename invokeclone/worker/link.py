@@ -143,7 +143,7 @@ class ServerLink:
 
     def ready(self, device: str, devices: list[dict[str, str]] | None) -> None:
         """Tell that items are claimed for `device`; `devices` are all there are, None while that isn't known."""
-        self._say({"kind": "ready", "pid": os.getpid(), "device": device, "devices": devices})
+        self._send({"kind": "ready", "pid": os.getpid(), "device": device, "devices": devices})
 
     def heartbeat(self, item_id: int | None) -> None:
         """Tell that the event loop turns, and which item is being run."""
@@ -154,19 +154,19 @@ class ServerLink:
             except Exception:  # noqa: BLE001  (a worker without heartbeats would be taken for a hung one)
                 self.measure = None
                 _log.exception("what this worker counts can't be measured: its heartbeats go on without metrics")
-        self._say(message)
+        self._send(message)
 
     def stopping(self, item_id: int) -> None:
         """Tell that the node of a canceled item has reached a checkpoint and is being left."""
-        self._say({"kind": "stopping", "item_id": item_id})
+        self._send({"kind": "stopping", "item_id": item_id})
 
     def reply(self, request_id: int, body: Any = None, error: str | None = None) -> None:
         """Answer request `request_id` with `body` or the text of an error."""
-        self._say({"kind": "reply", "id": request_id, "body": body, "error": error})
+        self._send({"kind": "reply", "id": request_id, "body": body, "error": error})
 
-    def stopped(self, reason: str) -> None:
+    def report_stop(self, reason: str) -> None:
         """Tell that this process ends by itself, and why."""
-        self._say({"kind": "stopped", "reason": reason})
+        self._send({"kind": "stopped", "reason": reason})
 
     def emit(self, event: Event) -> None:
         """Pass on an event of any room."""
@@ -176,5 +176,5 @@ class ServerLink:
         """Pass on an event whose payload is JSON already."""
         self._writer.send(b'{"kind":"event","name":"%b","data":%b}' % (name.encode(), data), droppable=droppable)
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         self._writer.send(orjson.dumps(message))

@@ -60,7 +60,7 @@ class Queue(Protocol):
         """Write session and status and tell whether the status is ours; one that is terminal already stays as it is."""
         ...
 
-    async def wanted(self, item: ClaimedItem) -> bool:
+    async def is_running(self, item: ClaimedItem) -> bool:
         """Tell whether the item's row still says that it is being run; false when it ended otherwise or is gone."""
         ...
 
@@ -98,7 +98,7 @@ class Loop:
         """Take items of `queue` and run them with `runner`."""
         self._queue = queue
         self._runner = runner
-        self._pulse = heartbeat_sink
+        self._heartbeat_sink = heartbeat_sink
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._current: _Current | None = None
@@ -140,19 +140,19 @@ class Loop:
 
     async def run(self) -> None:
         """Turn until stopped."""
-        heartbeat_task = asyncio.create_task(self._beat(), name="heartbeat")
+        heartbeat_task = asyncio.create_task(self._send_heartbeats(), name="heartbeat")
         try:
             while not self._stopping.is_set():
                 try:
-                    await self._turn()
+                    await self._run_next()
                 except Exception:  # noqa: BLE001  (the loop outlives everything but its end)
                     _log.exception("the worker's loop stumbled")
-                    await self._rest(PAUSE_AFTER_ERROR_S)
+                    await self._pause(PAUSE_AFTER_ERROR_S)
         finally:
             heartbeat_task.cancel()
             self._thread.shutdown(wait=False)
 
-    async def _turn(self) -> None:
+    async def _run_next(self) -> None:
         self._wake.clear()
         item = await self._queue.claim()
         if item is None:
@@ -181,7 +181,7 @@ class Loop:
         finally:
             self._current = None
             if current.canceled.is_set():
-                self._pulse.heartbeat(None)  # at once: the server ends a worker that does not stop in time
+                self._heartbeat_sink.heartbeat(None)  # at once: the server ends a worker that does not stop in time
 
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
         """Write how the item ended, however long the database refuses, then tell.
@@ -189,17 +189,17 @@ class Loop:
         What can't be written at all (a session that is no text, say) must not leave the item running forever.
         """
         try:
-            is_settled = await self._insist(item, outcome)
+            is_settled = await self._finish_with_retries(item, outcome)
         except Exception as error:  # noqa: BLE001  (the item fails with what was wrong with its end)
             _log.exception("the end of item %s can't be written", item.item_id)
             outcome = Outcome("failed", None, describe(error), broken=True)
-            is_settled = await self._insist(item, outcome)
+            is_settled = await self._finish_with_retries(item, outcome)
         if is_settled and outcome.announce:
             outcome.announce()
         if outcome.broken:
-            await self._rest(PAUSE_AFTER_ERROR_S)
+            await self._pause(PAUSE_AFTER_ERROR_S)
 
-    async def _insist(self, item: ClaimedItem, outcome: Outcome) -> bool:
+    async def _finish_with_retries(self, item: ClaimedItem, outcome: Outcome) -> bool:
         tries = 0
         while True:
             try:
@@ -210,9 +210,9 @@ class Loop:
                 wait = RETRY_S[min(tries, len(RETRY_S) - 1)]
                 tries += 1
                 _log.warning("the end of item %s isn't written yet, again in %s s: %s", item.item_id, wait, error)
-                await self._rest(wait)
+                await self._pause(wait)
 
-    async def _rest(self, seconds: float) -> None:
+    async def _pause(self, seconds: float) -> None:
         """Wait, but not past the stop."""
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, RETRY_S[0]))
@@ -220,16 +220,16 @@ class Loop:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         """Tell that we live; and look whether the running item's row still wants it run, should a cancel get lost."""
         while True:
-            self._pulse.heartbeat(self.item_id)
+            self._heartbeat_sink.heartbeat(self.item_id)
             await asyncio.sleep(HEARTBEAT_S)
             current = self._current
             if current is None or current.canceled.is_set():
                 continue
             with contextlib.suppress(*TRANSIENT_ERRORS):
-                if not await self._queue.wanted(current.item):
+                if not await self._queue.is_running(current.item):
                     self._interrupt(current)
 
 

@@ -32,7 +32,9 @@ class Measurement:
         with self._lock:
             for node_type, line in session.stats.lines.items():
                 if ran := line.calls - line.cached:
-                    self._numbers.observed(metrics.NODE_SECONDS, self._device, node_type, total=line.seconds, count=ran)
+                    self._numbers.observe_many(
+                        metrics.NODE_SECONDS, self._device, node_type, total=line.seconds, count=ran
+                    )
             if status != "waiting":
                 base = main_base(session)
                 self._numbers.observe(metrics.ITEM_SECONDS, self._device, status, base, value=session.stats.elapsed)

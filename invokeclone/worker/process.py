@@ -65,7 +65,7 @@ class DatabaseQueue:
         )
         return finished is not None
 
-    async def wanted(self, item: ClaimedItem) -> bool:
+    async def is_running(self, item: ClaimedItem) -> bool:
         """Tell whether the row says that the item is being run."""
         return await service.is_running(self._resources, item.item_id)
 
@@ -105,18 +105,18 @@ class Process:
     async def run(self) -> None:
         """Serve until there is a reason to end."""
         self._events.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
-        self._reader.start(self._hear, self._gone)
-        self._tools.engine.warm_up(self._tell_devices)
+        self._reader.start(self._on_message, self._on_link_closed)
+        self._tools.engine.warm_up(self._report_devices)
         self._start(self._expire_models())
         self._link.ready(self._device, [{"device": "cpu", "name": "CPU"}] if self._device == "cpu" else None)
         await self._loop.run()
-        self._link.stopped(self._reason or "end")
+        self._link.report_stop(self._reason or "end")
         self._tools.tensors.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._database.close(), GRACE_S)
         self._writer.close(GRACE_S)
 
-    def _tell_devices(self) -> None:
+    def _report_devices(self) -> None:
         """Say again that we are ready, now with every device there is (in the warm-up thread)."""
         with contextlib.suppress(ImportError, RuntimeError):
             self._link.ready(self._device, describe_devices())
@@ -128,12 +128,12 @@ class Process:
             if self._tools.engine.may_expire and self._loop.item_id is None:
                 await in_thread(self._tools.engine.expire)
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         """Take a message in the reading thread and deal with it on the loop."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._events.call_soon_threadsafe(self._handle, message)
 
-    def _gone(self) -> None:
+    def _on_link_closed(self) -> None:
         """Start the clock right here, as the loop may be busy: the server closed the link."""
         _exit_after(GRACE_S)
         with contextlib.suppress(RuntimeError):

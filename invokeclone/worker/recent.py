@@ -20,17 +20,17 @@ class RecentImages:
     def __init__(self, budget: int) -> None:
         """Keep at most `budget` bytes of pixels."""
         self._budget = budget
-        self._kept: collections.OrderedDict[str, Image] = collections.OrderedDict()
+        self._images: collections.OrderedDict[str, Image] = collections.OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
     def get(self, name: str) -> "Image | None":
         """Return a copy of the picture, if it is here."""
         with self._lock:
-            image = self._kept.get(name)
+            image = self._images.get(name)
             if image is None:
                 return None
-            self._kept.move_to_end(name)
+            self._images.move_to_end(name)
         return image.copy()
 
     def keep(self, name: str, image: "Image") -> None:
@@ -42,10 +42,10 @@ class RecentImages:
         image_copy.info = {}
         with self._lock:
             self._drop(name)
-            self._kept[name] = image_copy
+            self._images[name] = image_copy
             self._size += size
             while self._size > self._budget:
-                self._drop(next(iter(self._kept)))
+                self._drop(next(iter(self._images)))
 
     def forget(self, names: Iterable[str]) -> None:
         """Drop pictures whose files are gone."""
@@ -54,7 +54,7 @@ class RecentImages:
                 self._drop(name)
 
     def _drop(self, name: str) -> None:
-        image = self._kept.pop(name, None)
+        image = self._images.pop(name, None)
         if image is not None:
             self._size -= _bytes(image)
 

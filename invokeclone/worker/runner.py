@@ -70,7 +70,7 @@ class SessionRunner:
         self._tools.engine.new_stats()
         run = _Run(Session(self._tools, item, state, canceled), self._make_context, self._stopping)
         try:
-            with self._profiled(item):
+            with self._profiler(item):
                 outcome = run.to_end()
         finally:
             self._tools.engine.unwatch_modules()
@@ -95,7 +95,7 @@ class SessionRunner:
             figures = {"status": status, "seconds": round(session.stats.elapsed, 3)}
             _log.info("%s", session.stats.block(session.state.id, self._tools.engine.stats()), extra=figures)
 
-    def _profiled(self, item: ClaimedItem) -> Any:
+    def _profiler(self, item: ClaimedItem) -> Any:
         settings = self._tools.resources.settings
         if not settings.profile_graphs:
             return nullcontext()
@@ -112,7 +112,7 @@ class _Run:
         self._reported = False
         self._state = session.state
         self._tools = session.tools
-        self._most_nodes = session.tools.resources.settings.limits.session_nodes
+        self._max_nodes = session.tools.resources.settings.limits.session_nodes
         self._make_context = make_context
         self._events = ItemEvents(session.tools.channel, session.item, session.tools.device)
 
@@ -122,7 +122,7 @@ class _Run:
             return self._nodes()
         except Exception as error:  # noqa: BLE001  (wrong with the machinery, not with a node; keeps the session)
             _log.exception("the session of item %s broke", self.session.item.item_id)
-            return Outcome("failed", self._saved(), describe(error), broken=True)
+            return Outcome("failed", self._session_json(), describe(error), broken=True)
 
     def _nodes(self) -> Outcome:
         while not self.session.canceled.is_set() and self.session.owner_may_run():
@@ -131,9 +131,9 @@ class _Run:
             except NodeInputError as error:
                 return self._fail(error.node, self._events_of(error.node), error)
             if node is None:
-                return self._done()
-            if len(self._state.execution_graph.nodes) > self._most_nodes:
-                message = f"iterations make more than {self._most_nodes} nodes (setting limits.session_nodes)"
+                return self._complete()
+            if len(self._state.execution_graph.nodes) > self._max_nodes:
+                message = f"iterations make more than {self._max_nodes} nodes (setting limits.session_nodes)"
                 return self._fail(node, self._events_of(node), OutputOverLimit(message))
             try:
                 failed = self._run_node(node)
@@ -141,7 +141,7 @@ class _Run:
                 break
             if failed:
                 return failed
-        return Outcome("canceled", self._saved())
+        return Outcome("canceled", self._session_json())
 
     def _caller(self) -> CallingItem:
         session, tools = self.session, self.session.tools
@@ -154,17 +154,17 @@ class _Run:
             functools.partial(tools.wait_unless, session.canceled.is_set),
         )
 
-    def _done(self) -> Outcome:
+    def _complete(self) -> Outcome:
         if not self._state.is_complete():
             _log.warning("session %s has nothing left to run and is not complete", self._state.id)
-        return Outcome("completed", self._saved())
+        return Outcome("completed", self._session_json())
 
     def _run_node(self, node: BaseInvocation) -> Outcome | None:
         """Run one node with its events; None when all went well."""
         source_id = self._state.prepared_source_mapping[node.id]
         node_json = node.model_dump_json().encode()
         events = self._events.node(source_id, node_json)
-        events.started()
+        events.start()
         began, vram = time.perf_counter(), vram_in_use()
         try:
             with log.fields(action="run_node"), watch_cancellation(self.session.canceled, self._report_stopping):
@@ -231,9 +231,9 @@ class _Run:
         def announce() -> None:
             events.error(*failure)
 
-        return Outcome("failed", self._saved(), failure, announce)
+        return Outcome("failed", self._session_json(), failure, announce)
 
-    def _saved(self) -> str:
+    def _session_json(self) -> str:
         return self._state.rest_json()
 
 

@@ -49,7 +49,7 @@ class TensorStore:
         """Keep `budget` bytes of tensors in memory and the others as files in `folder`, which is ours alone."""
         self._folder = folder
         self._budget = budget
-        self._kept: collections.OrderedDict[str, _Entry] = collections.OrderedDict()
+        self._entries: collections.OrderedDict[str, _Entry] = collections.OrderedDict()
         self._in_memory = 0
         self._lock = threading.RLock()
 
@@ -60,18 +60,18 @@ class TensorStore:
         stored_value = _map_tensors(value, lambda tensor: _copy_to_cpu(tensor, tensors))
         entry = _Entry(stored_value, sum(tensor.nbytes for tensor in tensors))
         with self._lock:
-            self._kept[name] = entry
+            self._entries[name] = entry
             self._in_memory += entry.size
-            self._make_room()
+            self._spill_excess()
         return name
 
     def load(self, name: str) -> Any:
         """Return a copy of the object kept under `name`; raises StoredObjectNotFound."""
         with self._lock:
-            entry = self._kept.get(name)
+            entry = self._entries.get(name)
             if entry is None:
                 raise StoredObjectNotFound(f"{name} is not kept by this worker; run the node that makes it again")
-            self._kept.move_to_end(name)
+            self._entries.move_to_end(name)
             if entry.on_disk:
                 tensors = self._read(name)
                 return _map_slots(entry.value, tensors)
@@ -80,9 +80,9 @@ class TensorStore:
     def keep_only(self, is_needed: Callable[[str], bool]) -> int:
         """Drop every object whose name `wanted` denies; returns how many went."""
         with self._lock:
-            unneeded = [name for name in self._kept if not is_needed(name)]
+            unneeded = [name for name in self._entries if not is_needed(name)]
             for name in unneeded:
-                entry = self._kept.pop(name)
+                entry = self._entries.pop(name)
                 if entry.on_disk:
                     remove_file(self._path(name))
                 else:
@@ -92,7 +92,7 @@ class TensorStore:
     def close(self) -> None:
         """Drop everything, the folder too."""
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
             self._in_memory = 0
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -103,13 +103,13 @@ class TensorStore:
 
     def __len__(self) -> int:
         """How many objects are kept, in memory or on disk."""
-        return len(self._kept)
+        return len(self._entries)
 
-    def _make_room(self) -> None:
+    def _spill_excess(self) -> None:
         """Write the least recently used objects to disk until the rest fits; the newest always stays in memory."""
         if self._in_memory <= self._budget:
             return
-        for name, entry in list(self._kept.items())[:-1]:
+        for name, entry in list(self._entries.items())[:-1]:
             if self._in_memory <= self._budget:
                 return
             if not entry.on_disk and entry.size and not self._spill(name, entry):
@@ -120,11 +120,11 @@ class TensorStore:
 
         tensors: list[Any] = []
 
-        def take_out(tensor: Any) -> _Slot:
+        def replace_by_slot(tensor: Any) -> _Slot:
             tensors.append(tensor)
             return _Slot(len(tensors) - 1)
 
-        value = _map_tensors(entry.value, take_out)
+        value = _map_tensors(entry.value, replace_by_slot)
         try:
             make_folder(self._folder)
             save_file({str(index): tensor.contiguous() for index, tensor in enumerate(tensors)}, self._path(name))

@@ -76,7 +76,7 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
     listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
     exposed_fields = set(conversion.find_exposed_inputs(workflow.form, listed))
     batch_values = _batches(editor_graph, exposed_fields, capacity)
-    filled = {edge.target for node_id in batch_values for edge in editor_graph.out_of(node_id)}
+    filled = {edge.target for node_id in batch_values for edge in editor_graph.edges_from(node_id)}
     _check_graph(conversion.graph(editor_graph, batch_values, {}), exposed_fields | filled)
 
 
@@ -101,7 +101,7 @@ def _check_nodes(editor_graph: EditorGraph) -> None:
 
 def _check_generator(editor_graph: EditorGraph, node_id: str) -> None:
     """Raise NotCallable unless all that a generator makes goes into batches."""
-    for edge in editor_graph.out_of(node_id):
+    for edge in editor_graph.edges_from(node_id):
         target = editor_graph.nodes.get(edge.target[0])
         if target is None or conversion.BATCHES.get(target.type) != edge.target[1]:
             raise IncompatibleWorkflow(
@@ -114,9 +114,9 @@ def _batches(editor_graph: EditorGraph, exposed_fields: set[FieldRef], capacity:
     sizes: defaultdict[str, list[int]] = defaultdict(list)
     batch_values: dict[str, JsonValue] = {}
     for node_id, node in editor_graph.nodes.items():
-        if node.type not in conversion.BATCHES or not editor_graph.out_of(node_id):
+        if node.type not in conversion.BATCHES or not editor_graph.edges_from(node_id):
             continue
-        if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in editor_graph.out_of(node_id)):
+        if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in editor_graph.edges_from(node_id)):
             raise IncompatibleWorkflow(
                 Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used"
             )
@@ -137,7 +137,7 @@ def _batch(editor_graph: EditorGraph, node_id: str, exposed_fields: set[FieldRef
     """Return how many values a batch node has, and one of them."""
     node = editor_graph.nodes[node_id]
     target = node_id, conversion.BATCHES[node.type]
-    sources = editor_graph.into(target)
+    sources = editor_graph.sources_of(target)
     if sources:
         return _generator_batch(editor_graph, sources[-1], target)
     values = node.values().get(target[1])

@@ -77,11 +77,11 @@ class EditorGraph:
         """Return the ids of the nodes of a type."""
         return [node_id for node_id, node in self.nodes.items() if node.type == node_type]
 
-    def into(self, target: FieldRef) -> list[FieldRef]:
+    def sources_of(self, target: FieldRef) -> list[FieldRef]:
         """Return where the edges into an input come from."""
         return [edge.source for edge in self.edges if edge.target == target]
 
-    def out_of(self, node_id: str) -> list[WorkflowEdge]:
+    def edges_from(self, node_id: str) -> list[WorkflowEdge]:
         """Return the edges out of a node."""
         return [edge for edge in self.edges if edge.source[0] == node_id]
 

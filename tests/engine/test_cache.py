@@ -89,7 +89,7 @@ def test_a_model_is_loaded_once_and_counted():
     assert cache.new_stats().hits == 0
     assert cache.stats.in_cache == 1
     assert cache.usage() == (1, 1, first.size, 0)  # of the process: a session does not reset them
-    with cache.locked(first):
+    with cache.hold(first):
         assert cache.usage() == (1, 1, first.in_ram, first.size)
 
 
@@ -100,7 +100,7 @@ def test_the_least_recently_used_goes_first_and_never_one_in_use():
     cache.get("a", lambda: pytest.fail("a was dropped"))
     cache.get("d", lambda: model(1))
     assert cache.keys() == ["c", "a", "d"]
-    with cache.locked(a):
+    with cache.hold(a):
         cache.get("e", lambda: model(3))
         assert cache.keys() == ["a", "e"]
     assert cache.stats.cleared == 3
@@ -111,7 +111,7 @@ def test_on_the_cpu_nothing_is_moved():
     own = model(1)
     weights = [parameter.data_ptr() for parameter in own.parameters()]
     entry = cache.get("a", lambda: own)
-    with cache.locked(entry) as held:
+    with cache.hold(entry) as held:
         assert held is own
         assert entry.placement is None
         assert [parameter.data_ptr() for parameter in own.parameters()] == weights
@@ -122,13 +122,13 @@ def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed(
     small, middle, big = (
         cache.get(name, lambda size=size: model(size)) for name, size in (("s", 1), ("m", 2), ("b", 3))
     )
-    with cache.locked(small), cache.locked(middle):
+    with cache.hold(small), cache.hold(middle):
         assert memory.taken == small.size + middle.size
-    with cache.locked(big):  # 2 MB are free: the smallest goes, and that is enough
+    with cache.hold(big):  # 2 MB are free: the smallest goes, and that is enough
         assert small.on_device == 0
         assert middle.on_device == middle.size
         assert big.on_device == big.size
-    with cache.locked(small), cache.locked(big):
+    with cache.hold(small), cache.hold(big):
         assert middle.on_device == 0
     assert memory.taken == cache.device_used
 
@@ -139,7 +139,7 @@ def test_results_are_the_same_wherever_the_weights_are():
     inputs = torch.ones(2, 4)
     expected = own(inputs)
     entry = cache.get("a", lambda: own)
-    with torch.inference_mode(), cache.locked(entry):
+    with torch.inference_mode(), cache.hold(entry):
         assert torch.equal(own(inputs), expected)
     assert entry.placement
     entry.placement.leave()
@@ -153,7 +153,7 @@ def test_without_a_ram_copy_the_weights_are_in_one_place():
     own = model(2)
     entry = cache.get("a", lambda: own)
     expected = own[0].weight.clone()
-    with cache.locked(entry):
+    with cache.hold(entry):
         assert cache.ram_used == 0
         assert memory.taken == entry.size
     assert entry.placement
@@ -171,13 +171,13 @@ def test_what_does_not_fit_is_streamed():
     most = []
     own[3].register_forward_pre_hook(lambda *_: most.append(memory.taken))
     cache._working = MB  # a layer must fit beside what stays
-    with torch.inference_mode(), cache.locked(entry):
+    with torch.inference_mode(), cache.hold(entry):
         assert 0 < entry.on_device < entry.size
         assert torch.equal(own(inputs), expected)
         assert memory.taken == entry.on_device
     assert most[0] <= memory.capacity
     memory.capacity = 10 * MB
-    with cache.locked(entry):
+    with cache.hold(entry):
         assert entry.on_device == entry.size
     assert not own[3]._forward_hooks
 
@@ -196,9 +196,9 @@ def test_an_error_while_streaming_leaves_the_weights_in_ram():
 def test_running_out_of_memory_moves_the_others_out_and_tries_again():
     cache, memory = cache_of(5, enable_partial_loading=False, max_cache_vram_gb=1)  # the limit promises too much
     first, second = cache.get("a", lambda: model(3)), cache.get("b", lambda: model(3))
-    with cache.locked(first):
+    with cache.hold(first):
         pass
-    with cache.locked(second):
+    with cache.hold(second):
         assert first.on_device == 0
         assert second.on_device == second.size
     assert memory.emptied
@@ -207,7 +207,7 @@ def test_running_out_of_memory_moves_the_others_out_and_tries_again():
 def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
     cache, memory = cache_of(2, enable_partial_loading=False)
     entry = cache.get("a", lambda: model(3))
-    with pytest.raises(torch.OutOfMemoryError), cache.locked(entry):
+    with pytest.raises(torch.OutOfMemoryError), cache.hold(entry):
         pass
     assert entry.locks == 0
     assert entry.on_device == 0
@@ -216,7 +216,7 @@ def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
 
 def test_out_of_memory_in_the_loader_is_tried_once_more():
     cache, _ = cache_of(5)
-    with cache.locked(cache.get("a", lambda: model(1))):
+    with cache.hold(cache.get("a", lambda: model(1))):
         pass
     tries = []
 
@@ -234,7 +234,7 @@ def test_out_of_memory_in_the_loader_is_tried_once_more():
 def test_a_changed_model_is_dropped_with_its_parts():
     cache, memory = cache_of(10)
     for key in ("a:unet", "a:vae", "ab"):
-        with cache.locked(cache.get(key, lambda: model(1))):
+        with cache.hold(cache.get(key, lambda: model(1))):
             pass
     assert cache.drop("a") == 2
     assert cache.keys() == ["ab"]
@@ -245,7 +245,7 @@ def test_clearing_spares_what_is_in_use():
     cache, _ = cache_of(10)
     used = cache.get("a", lambda: model(1))
     cache.get("b", lambda: model(1))
-    with cache.locked(used):
+    with cache.hold(used):
         assert cache.clear() == 1
         assert cache.keys() == ["a"]
     assert cache.clear() == 1
@@ -256,7 +256,7 @@ def test_everything_goes_after_a_long_rest():
     cache = ModelCache(Settings(model_cache_keep_alive_min=1), "cpu", clock=clock)
     entry = cache.get("a", lambda: model(1))
     clock.now = 50
-    with cache.locked(entry):
+    with cache.hold(entry):
         clock.now = 500
         assert cache.expire() == 0
     clock.now = 530
@@ -276,7 +276,7 @@ def test_limits_come_from_the_settings_or_the_machine():
 def test_a_device_has_a_cache_of_named_models_only():
     cache, _ = cache_of(10)
     entry = cache.get("a:tokenizer", object)
-    with cache.locked(entry):
+    with cache.hold(entry):
         assert entry.size == 0
         assert entry.placement is None
 
@@ -285,7 +285,7 @@ def test_a_device_has_a_cache_of_named_models_only():
 def test_memory_is_logged_at_each_load_and_move_where_the_setting_says_so(wanted, logged):
     cache, _ = cache_of(100, log_memory_usage=wanted)
     for _ in range(2):
-        with cache.locked(cache.get("a:unet", lambda: model(20))):
+        with cache.hold(cache.get("a:unet", lambda: model(20))):
             pass
     said = [record.getMessage() for record in logged if "RAM" in record.getMessage()]
     assert len(said) == (2 if wanted else 0)

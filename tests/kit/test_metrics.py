@@ -22,7 +22,7 @@ def some() -> MetricValues:
     for seconds in (0.5, 1, 1.5, 11):
         numbers.observe(TIMES, "x", value=seconds)
     numbers.observe(SUMS, "x", value=3)
-    numbers.observed(SUMS, "x", total=4, count=2)
+    numbers.observe_many(SUMS, "x", total=4, count=2)
     return numbers
 
 

@@ -156,9 +156,9 @@ async def test_counters_do_not_go_down_when_a_worker_begins_anew() -> None:
     scrapes = []
     for message in (beat(2, 10), beat(3, 20), None, beat(1, 5), None):
         if message is None:
-            worker.lost("it died")
+            worker.mark_lost("it died")
         else:
-            worker.beats(message)
+            worker.on_heartbeat(message)
         scrapes.append(of(worker))
     labels = {"device": "cpu", "status": "completed", "base": "sd-1"}
     name = "invokeclone_item_duration_seconds"
@@ -172,7 +172,7 @@ async def test_counters_do_not_go_down_when_a_worker_begins_anew() -> None:
 async def test_two_workers_of_one_device_are_one_series() -> None:
     workers = [Worker("cpu"), Worker("cpu")]
     for worker in workers:
-        worker.beats(beat(2, 10))
+        worker.on_heartbeat(beat(2, 10))
     assert of(*workers).get("invokeclone_node_cache_hits_total", device="cpu") == 4
 
 

@@ -34,7 +34,7 @@ async def test_rooms_up_to_their_number(sockets: Sockets, monkeypatch: pytest.Mo
         rooms.append(room)
 
     monkeypatch.setattr(sockets, "_server", SimpleNamespace(rooms=lambda _sid: rooms, enter_room=enter))
-    subscribe: Any = sockets._entering("queue_id", queue_room)
+    subscribe: Any = sockets._subscriber("queue_id", queue_room)
     for name in "abcd":
         await subscribe("s", {"queue_id": name})
     assert rooms == ["own", "queue:a", "queue:b"], "limits.socket_rooms is 3"

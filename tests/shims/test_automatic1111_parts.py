@@ -54,7 +54,7 @@ from tests.shims.conftest import png, red_circle_on_white
 )
 def test_samplers_by_their_names_over_there(name: str, schedule: str | None, scheduler: str, label: str) -> None:
     found = samplers.resolve_sampling(name, schedule)
-    assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, None)
+    assert (found.scheduler, found.schedule, found.unavailable_schedule) == (scheduler, label, None)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_is_not_to_be_had_becomes_the_nearest_and_is_told(
     name: str, schedule: str | None, scheduler: str, label: str, asked: str
 ) -> None:
     found = samplers.resolve_sampling(name, schedule)
-    assert (found.scheduler, found.schedule, found.instead_of) == (scheduler, label, asked)
+    assert (found.scheduler, found.schedule, found.unavailable_schedule) == (scheduler, label, asked)
 
 
 def test_without_a_name_the_model_s_sampler_is_used() -> None:
@@ -167,10 +167,10 @@ def asked(**fields: Any) -> ImageToImage:
 def test_white_is_repainted_and_the_rest_stays() -> None:
     whole = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 3}
     ready = inpainting.arrange(red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole), (128, 128))
-    assert (ready.feather, ready.whole) == (3, None)
+    assert (ready.feather, ready.full_image) == (3, None)
     assert ready.mask.getpixel((64, 64)) == 0
     assert ready.mask.getpixel((5, 5)) == 255
-    assert ready.picture.tobytes() == red_circle_on_white().tobytes()
+    assert ready.image.tobytes() == red_circle_on_white().tobytes()
     inverted = inpainting.arrange(
         red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole, inpainting_mask_invert=1), (128, 128)
     )
@@ -192,12 +192,12 @@ def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
     ready = inpainting.arrange(
         image, mask_of((100, 120, 140, 140), (256, 256)), asked(mask_blur=0, inpaint_full_res_padding=10), (128, 128)
     )
-    assert ready.place == (90, 100, 150, 160)  # 60×40 with its padding, widened to a square
-    assert ready.whole.tobytes() == image.tobytes()
-    assert ready.picture.size == ready.mask.size == (128, 128)
-    assert ready.place_mask.size == (60, 60)
-    assert ready.place_mask.getpixel((30, 30)) == 0
-    assert ready.place_mask.getpixel((2, 2)) == 255
+    assert ready.box == (90, 100, 150, 160)  # 60×40 with its padding, widened to a square
+    assert ready.full_image.tobytes() == image.tobytes()
+    assert ready.image.size == ready.mask.size == (128, 128)
+    assert ready.box_mask.size == (60, 60)
+    assert ready.box_mask.getpixel((30, 30)) == 0
+    assert ready.box_mask.getpixel((2, 2)) == 255
 
 
 def test_regions_stay_inside_the_picture() -> None:
@@ -208,9 +208,9 @@ def test_regions_stay_inside_the_picture() -> None:
 
 def test_an_empty_mask_repaints_nothing() -> None:
     ready = inpainting.arrange(red_circle_on_white(), mask_of((0, 0, 0, 0)), asked(), (128, 128))
-    assert ready.whole is None
+    assert ready.full_image is None
     assert ready.mask.getextrema() == (255, 255)
-    assert ready.picture.tobytes() == red_circle_on_white().tobytes()
+    assert ready.image.tobytes() == red_circle_on_white().tobytes()
 
 
 def test_holes_take_the_colors_around_them() -> None:
@@ -237,8 +237,8 @@ def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
     image = Image.new("RGB", (256, 128), "white")
     image.paste("red", (0, 0, 40, 128))
     ready = inpainting.arrange(image, None, ImageToImage(resize_mode=mode), (128, 128))
-    assert ready.picture.size == (128, 128)
-    assert ready.picture.getpixel((3, 64)) == {"red": (255, 0, 0), "white": (255, 255, 255)}[left]
+    assert ready.image.size == (128, 128)
+    assert ready.image.getpixel((3, 64)) == {"red": (255, 0, 0), "white": (255, 255, 255)}[left]
 
 
 # Enlarging

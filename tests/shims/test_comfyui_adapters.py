@@ -287,7 +287,7 @@ def test_what_sdxl_is_told_makes_no_sense_elsewhere() -> None:
 
 def test_lists_hold_the_models() -> None:
     def names(kind: str, field: str) -> Any:
-        return TYPES[kind].published(LIBRARY)["input"]["required"][field][0]
+        return TYPES[kind].describe(LIBRARY)["input"]["required"][field][0]
 
     assert names("IPAdapterModelLoader", "ipadapter_file") == ["ip-adapter_sd15", "ip-adapter_sdxl", "folder"]
     assert names("CLIPVisionLoader", "clip_name") == [ENCODER, "someone's encoder"]

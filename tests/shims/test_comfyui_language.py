@@ -10,7 +10,7 @@ from invokeclone.shims.comfyui.language import MAX_DEPTH, parse
 
 def compel(prompt: str) -> str:
     """Return a prompt of ComfyUI's in compel's language."""
-    return prompt_language.write(Prompt.weighted(parse(prompt)))
+    return prompt_language.write(Prompt.from_segments(parse(prompt)))
 
 
 @pytest.mark.parametrize(

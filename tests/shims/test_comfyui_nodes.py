@@ -73,7 +73,7 @@ CATALOG = Catalog(
         Config("depth", "t2i_adapter"),
         Config("xl edges", "controlnet", base=BaseModelType.StableDiffusionXL),
     ),
-    pictures={"a.png": LoadableImage(100, 60), "big.png": LoadableImage(8000, 2000)},
+    loadable_images={"a.png": LoadableImage(100, 60), "big.png": LoadableImage(8000, 2000)},
 )
 
 
@@ -606,25 +606,25 @@ def test_models_that_cannot_be_used_are_not_in_their_lists(
     (error,) = body["node_errors"]["20"]["errors"]
     assert error["type"] == "value_not_in_list"
     assert error["details"] == f"{listed}: 'a.safetensors' not in []"
-    assert TYPES[workflow["20"]["class_type"]].published(CATALOG)["input"]["required"][listed][0] == []
+    assert TYPES[workflow["20"]["class_type"]].describe(CATALOG)["input"]["required"][listed][0] == []
     kind, inputs = next(iter(added.values()))
     with pytest.raises(CannotBuild, match="cannot be used here yet"):
-        TYPES[kind].draw(BuildContext(GraphBuilder("x"), CATALOG), **inputs)
+        TYPES[kind].build(BuildContext(GraphBuilder("x"), CATALOG), **inputs)
 
 
 def test_every_node_is_published_in_full() -> None:
     for name, kind in TYPES.items():
-        told = kind.published(CATALOG)
+        told = kind.describe(CATALOG)
         assert told["name"] == name
         assert told["display_name"]
         assert told["description"], name
         assert len(told["output"]) == len(told["output_name"]) == len(told["output_is_list"])
         assert told["input_order"]["required"] == list(told["input"]["required"])
         assert told["output_node"] is (name in ("SaveImage", "PreviewImage"))
-    required = TYPES["KSampler"].published(CATALOG)["input"]["required"]
+    required = TYPES["KSampler"].describe(CATALOG)["input"]["required"]
     assert required["seed"] == ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}]
     assert "dpmpp_2m" in required["sampler_name"][0]
-    assert TYPES["UNETLoader"].published(CATALOG)["input"]["required"]["unet_name"][0] == ["Embedded Tiny", "Other"]
+    assert TYPES["UNETLoader"].describe(CATALOG)["input"]["required"]["unet_name"][0] == ["Embedded Tiny", "Other"]
 
 
 def test_the_workflow_is_kept_with_the_item() -> None:

@@ -221,18 +221,18 @@ def test_both_errors_of_a_chain_are_told() -> None:
 def test_values_are_brought_to_their_types() -> None:
     workflow = with_inputs(text_to_image(), "3", steps="20", cfg=8, seed=3.0, denoise="0.5")
     with_inputs(workflow, "6", text=5)
-    given = check(workflow, CATALOG).given
+    given = check(workflow, CATALOG).inputs
     assert given["3"] | {"steps": 20, "cfg": 8.0, "seed": 3, "denoise": 0.5} == given["3"]
     assert given["6"]["text"] == "5"
     assert given["3"]["model"] == NodeLink("4", 0)
-    assert "extra" not in check(with_inputs(text_to_image(), "3", extra=[["9"]]), CATALOG).given["3"]
+    assert "extra" not in check(with_inputs(text_to_image(), "3", extra=[["9"]]), CATALOG).inputs["3"]
 
 
 @pytest.mark.parametrize("value", [float("inf"), 10**400, "9" * 10_000, True, [], {}])
 def test_strange_numbers(value: Any) -> None:
     workflow = with_inputs(text_to_image(), "3", steps=value)
     if value is True:
-        assert check(workflow, CATALOG).given["3"]["steps"] == 1
+        assert check(workflow, CATALOG).inputs["3"]["steps"] == 1
     else:
         (error,) = refusal(workflow)["node_errors"]["3"]["errors"]
         assert len(str(error)) < 2000

@@ -208,11 +208,11 @@ async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyP
 async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end() -> None:
     socket = sockets.Socket()
     for number in range(100):
-        socket.offer(f"step {number}", is_step=True)
-    assert socket.waiting.qsize() == sockets.BACKLOG_OF_STEPS
+        socket.enqueue(f"step {number}", is_step=True)
+    assert socket.frames.qsize() == sockets.BACKLOG_OF_STEPS
     for number in range(2 * sockets.BACKLOG):
-        socket.tell("executed", {"node": number})
-    assert socket.waiting.qsize() == sockets.BACKLOG + 1
+        socket.enqueue_message("executed", {"node": number})
+    assert socket.frames.qsize() == sockets.BACKLOG + 1
     ear = Ear()
     await sockets._send_frames(ear, socket)  # type: ignore[arg-type]
     assert len(ear.sent) == sockets.BACKLOG

@@ -100,7 +100,7 @@ async def test_nothing_is_read_once_nobody_follows(follower: BatchFollower, reso
     watcher = Recorder()
     follower.follow("a", watcher)
     await enqueue(resources, "a")
-    follower.leave("a")
+    follower.unfollow("a")
     await finish(resources)
     await asyncio.sleep(0.02)
     assert (watcher.events, watcher.looks) == ([], [])
@@ -111,7 +111,7 @@ async def test_one_that_fails_keeps_nobody_from_looking(
     follower: BatchFollower, resources: Resources, logged: Any
 ) -> None:
     broken, audience, watcher = Recorder(RuntimeError("gone")), Recorder(), Recorder()
-    follower.add_audience(audience)
+    follower.add_queue_observer(audience)
     follower.follow("a", broken)
     follower.follow("b", watcher)
     await enqueue(resources, "a")

@@ -55,20 +55,20 @@ async def finish(resources: Resources, status: Any = "completed", **more: Any) -
 
 async def test_it_waits_for_all_items(runs: Runs, resources: Resources) -> None:
     async with runs.running(batch(2), SYSTEM) as run:
-        waiting = asyncio.ensure_future(run.pictures())
+        waiting = asyncio.ensure_future(run.image_names())
         await finish(resources)
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        assert run.share == 0.5
+        assert run.progress == 0.5
         await finish(resources)
         assert await waiting == []
-    assert runs.of(SYSTEM) == []
+    assert runs.for_user(SYSTEM) == []
 
 
 async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, resources: Resources) -> None:
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)
-        assert await run.pictures() == []
+        assert await run.image_names() == []
 
 
 async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
@@ -76,14 +76,14 @@ async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monk
     monkeypatch.setattr(BatchFollower, "_hear", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)
-        assert await run.pictures() == []
+        assert await run.image_names() == []
 
 
 async def test_a_failure_is_raised_with_its_reason(runs: Runs, resources: Resources) -> None:
     with pytest.raises(RunFailed, match="no paint"):
         async with runs.running(batch(2), SYSTEM) as run:
             await finish(resources, "failed", error=("ValueError", "no paint", "trace"))
-            await run.pictures()
+            await run.image_names()
     assert await statuses(resources) == ["failed", "canceled"]
 
 
@@ -91,7 +91,7 @@ async def test_a_failure_is_raised_with_its_reason(runs: Runs, resources: Resour
 async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: str) -> None:
     with pytest.raises(RunCanceled):
         async with runs.running(batch(), SYSTEM) as run:
-            waiting = asyncio.ensure_future(run.pictures())
+            waiting = asyncio.ensure_future(run.image_names())
             await asyncio.sleep(0)
             if how == "clear":
                 await service.clear(resources, ItemFilter(queue_id="default"))
@@ -103,7 +103,7 @@ async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: 
 async def test_leaving_early_cancels(runs: Runs, resources: Resources) -> None:
     async def wait() -> None:
         async with runs.running(batch(3), SYSTEM) as run:
-            await run.pictures()
+            await run.image_names()
 
     task = asyncio.create_task(wait())
     while not await statuses(resources):
@@ -120,13 +120,13 @@ async def test_a_full_queue_takes_nothing(runs: Runs, resources: Resources) -> N
     with pytest.raises(QueueFull):
         await runs.enqueue(batch(6), SYSTEM)
     assert set(await statuses(resources)) == {"canceled"}
-    assert runs.of(SYSTEM) == []
+    assert runs.for_user(SYSTEM) == []
 
 
 async def test_only_ones_own_runs_are_listed(runs: Runs) -> None:
     run = await runs.enqueue(batch(), SYSTEM)
-    assert runs.of(SYSTEM) == [run]
-    assert runs.of(User(user_id="somebody")) == []
+    assert runs.for_user(SYSTEM) == [run]
+    assert runs.for_user(User(user_id="somebody")) == []
     runs.close(run)
 
 

@@ -317,7 +317,7 @@ def test_counting_of_attempts() -> None:
     count = Attempts(lambda: at[0])
     for _ in range(100):
         count.begin("a", "x")
-        count.succeeded("a", "x")
+        count.record_success("a", "x")
     for number in range(attempts.ADDRESS_LIMIT):
         count.begin("a", f"{number}")
     with pytest.raises(TooManyAttempts):

@@ -77,7 +77,7 @@ def test_messages_have_the_form_the_server_expects() -> None:
     link.reply(7, {"size": 1})
     link.reply(8, error="no")
     link.event("invocation_started", b'{"item_id":3}')
-    link.stopped("why")
+    link.report_stop("why")
     writer.close(5)
     os.close(outgoing)
     ready, beat, reply, failure, event, stopped = read_all(incoming)

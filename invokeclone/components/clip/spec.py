@@ -44,14 +44,14 @@ _FOLDER = {"repo_variant": forms.repo_variant}
 def _is_text_encoder(variant: ClipVariantType) -> Callable[[ModelFiles], None]:
     is_of_class = forms.is_folder_of(*_TEXT)
 
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         is_of_class(model)
         config = model.json("config.json")
         text = config.get("text_config")
         width = forms.number(text if isinstance(text, dict) else config, "hidden_size")
         require(width in _WIDTHS and _WIDTHS[width] is variant, f"its width is {width}")
 
-    return recognises
+    return check
 
 
 def _is_image_encoder(model: ModelFiles) -> None:
@@ -62,9 +62,9 @@ def _is_image_encoder(model: ModelFiles) -> None:
 
 FAMILY = Family(
     rules=(
-        Rule(CLIPEmbed_Diffusers_G_Config, _is_text_encoder(ClipVariantType.G), detects=_FOLDER),
-        Rule(CLIPEmbed_Diffusers_L_Config, _is_text_encoder(ClipVariantType.L), detects=_FOLDER),
-        Rule(CLIPVision_Diffusers_Config, _is_image_encoder, detects=_FOLDER),
-        Rule(SigLIP_Diffusers_Config, forms.is_folder_of("SiglipModel", "SiglipVisionModel"), detects=_FOLDER),
+        Rule(CLIPEmbed_Diffusers_G_Config, _is_text_encoder(ClipVariantType.G), detectors=_FOLDER),
+        Rule(CLIPEmbed_Diffusers_L_Config, _is_text_encoder(ClipVariantType.L), detectors=_FOLDER),
+        Rule(CLIPVision_Diffusers_Config, _is_image_encoder, detectors=_FOLDER),
+        Rule(SigLIP_Diffusers_Config, forms.is_folder_of("SiglipModel", "SiglipVisionModel"), detectors=_FOLDER),
     )
 )

@@ -29,7 +29,7 @@ def _write(
     loaded = context.models.load(identifier)
     tokenizer = context.models.load(identifier, SubModelType.Tokenizer)
 
-    def told(count: int) -> None:
+    def on_tokens(count: int) -> None:
         if context.util.is_canceled():
             raise CanceledException
         context.util.signal_progress("Writing", count / max_tokens)
@@ -37,7 +37,7 @@ def _write(
     with tokenizer as words, loaded as model:
         device = pipeline.device_of(loaded, model)
         return pipeline.write(
-            model, words, prompt, system_prompt, max_tokens=max_tokens, seed=seed, device=device, on_tokens=told
+            model, words, prompt, system_prompt, max_tokens=max_tokens, seed=seed, device=device, on_tokens=on_tokens
         )
 
 

@@ -137,13 +137,13 @@ class _Counter:
     """Counts tokens for `generate`, which hands in the prompt first."""
 
     def __init__(self, on_tokens: TokenCallback) -> None:
-        self._told = on_tokens
+        self._on_tokens = on_tokens
         self._calls = 0
 
     def put(self, _tokens: Any) -> None:
         """Take a token."""
         if self._calls:
-            self._told(self._calls)
+            self._on_tokens(self._calls)
         self._calls += 1
 
     def end(self) -> None:
@@ -155,13 +155,13 @@ def _fork_rng(seed: int, device: torch.device) -> Any:
     from contextlib import contextmanager
 
     @contextmanager
-    def lent() -> Any:
+    def seed_scope() -> Any:
         devices = [device] if device.type not in {"cpu", "mps"} else []
         with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
             torch.manual_seed(seed)
             yield
 
-    return lent()
+    return seed_scope()
 
 
 def _text(tokenizer: Any, tokens: torch.Tensor) -> str:

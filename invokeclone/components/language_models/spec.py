@@ -36,8 +36,8 @@ FAMILY = Family(
         Rule(
             LlavaOnevision_Diffusers_Config,
             forms.is_folder_of("LlavaOnevisionForConditionalGeneration"),
-            detects=_FOLDER,
+            detectors=_FOLDER,
         ),
-        Rule(TextLLM_Diffusers_Config, _is_language_model, detects=_FOLDER),
+        Rule(TextLLM_Diffusers_Config, _is_language_model, detectors=_FOLDER),
     )
 )

@@ -163,7 +163,7 @@ def _encoder_folder(model: ModelFiles) -> ModelFiles:
     require(model.is_folder, "it is not a folder")
     whole = (model.path / "model_index.json").is_file() or (model.path / "transformer").is_dir()
     require(not whole, "it is a whole pipeline")
-    inner = model.inside(_ENCODER)
+    inner = model.child(_ENCODER)
     return inner if inner.is_folder and not (model.path / "config.json").is_file() else model
 
 
@@ -174,12 +174,12 @@ def _text_config(model: ModelFiles) -> dict[str, Any]:
 
 
 def _is_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], None]:
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         encoder = _encoder_folder(model)
         require(encoder.class_name in classes, f"its class is {encoder.class_name}")
         require(forms.is_quantized_folder(encoder) == sdnq, f"quantized by SDNQ: {not sdnq}")
 
-    return recognises
+    return check
 
 
 def _width_of_folder(model: ModelFiles) -> int:
@@ -191,15 +191,15 @@ def _layers_of_folder(model: ModelFiles) -> int:
 
 
 def _is_t5_folder(*, sdnq: bool) -> Callable[[ModelFiles], None]:
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         require(model.is_folder, "it is not a folder")
-        inner = model.inside(_ENCODER_2)
+        inner = model.child(_ENCODER_2)
         require(inner.class_name == "T5EncoderModel", f"the class of its {_ENCODER_2} is {inner.class_name}")
         require(not (model.path / "model_index.json").is_file(), "it is a whole pipeline")
         require(forms.is_quantized_folder(inner) == sdnq, f"quantized by SDNQ: {not sdnq}")
         require(sdnq or (inner.path / _INDEX).is_file(), f"it has no {_INDEX}")
 
-    return recognises
+    return check
 
 
 def _is_t5_int8(model: ModelFiles) -> None:
@@ -230,7 +230,7 @@ def _is_umt5_folder(model: ModelFiles) -> None:
 
 
 def _names(model: ModelFiles) -> Mapping[str, Tensor]:
-    return model.bare(*_PREFIXES)
+    return model.without_prefixes(*_PREFIXES)
 
 
 def _width_of_file(model: ModelFiles) -> int:
@@ -247,24 +247,24 @@ def _is_file_with(form: ModelFormat, *names: str) -> Callable[[ModelFiles], None
     """Return the test for a language model's file stored as `form` that has all tensors `names`."""
     is_stored = forms.is_file_stored_as(form)
 
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         is_stored(model)
         missing = [name for name in names if name not in _names(model)]
         require(not missing, f"it has no {', '.join(missing)}")
 
-    return recognises
+    return check
 
 
 def _is_qwen3_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
     mark = "blk.0.attn_q_norm.weight" if form is ModelFormat.GGUFQuantized else "layers.0.self_attn.q_norm.weight"
     has_norms = _is_file_with(form, mark)
 
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         has_norms(model)
         require(not _has_vision(model), "it reads pictures")
         require(_width_of_file(model) in _QWEN3_WIDTHS, f"its width is {_width_of_file(model)}")
 
-    return recognises
+    return check
 
 
 def _has_vision(model: ModelFiles) -> bool:
@@ -289,13 +289,13 @@ def _is_mistral_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
     norm = "blk.0.attn_q_norm.weight" if gguf else "layers.0.self_attn.q_norm.weight"
     has_layers = _is_file_with(form, first)
 
-    def recognises(model: ModelFiles) -> None:
+    def check(model: ModelFiles) -> None:
         has_layers(model)
         require(norm not in _names(model), "it normalises its queries, which Mistral does not")
         size = (_width_of_file(model), _layers_of_file(model))
         require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
 
-    return recognises
+    return check
 
 
 def _is_gemma2_gguf(model: ModelFiles) -> None:
@@ -338,14 +338,14 @@ FAMILY = Family(
         Rule(T5Encoder_GGUF_Config, _is_t5_gguf),
         Rule(Qwen3VLEncoder_Checkpoint_Config, _is_qwen3_vl_file),
         Rule(Qwen3VLEncoder_Qwen3VLEncoder_Config, _is_qwen3_vl_folder),
-        Rule(Qwen3Encoder_Qwen3Encoder_Config, _is_of(*_QWEN3), detects=_QWEN3_OF_FOLDER),
-        Rule(Qwen3Encoder_Checkpoint_Config, _is_qwen3_file(ModelFormat.Checkpoint), detects=_QWEN3_OF_FILE),
-        Rule(Qwen3Encoder_GGUF_Config, _is_qwen3_file(ModelFormat.GGUFQuantized), detects=_QWEN3_OF_FILE),
-        Rule(Qwen3Encoder_SDNQ_Config, _is_qwen3_file(ModelFormat.SDNQQuantized), detects=_QWEN3_OF_FILE),
-        Rule(Qwen3Encoder_SDNQ_Folder_Config, _is_of(*_QWEN3, sdnq=True), detects=_QWEN3_OF_FOLDER),
-        Rule(MistralEncoder_Diffusers_Config, _is_of(*_MISTRAL), detects={"variant": _mistral_variant_of_folder}),
-        Rule(MistralEncoder_Checkpoint_Config, _is_mistral_file(ModelFormat.Checkpoint), detects=_MISTRAL_OF_FILE),
-        Rule(MistralEncoder_GGUF_Config, _is_mistral_file(ModelFormat.GGUFQuantized), detects=_MISTRAL_OF_FILE),
+        Rule(Qwen3Encoder_Qwen3Encoder_Config, _is_of(*_QWEN3), detectors=_QWEN3_OF_FOLDER),
+        Rule(Qwen3Encoder_Checkpoint_Config, _is_qwen3_file(ModelFormat.Checkpoint), detectors=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_GGUF_Config, _is_qwen3_file(ModelFormat.GGUFQuantized), detectors=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_SDNQ_Config, _is_qwen3_file(ModelFormat.SDNQQuantized), detectors=_QWEN3_OF_FILE),
+        Rule(Qwen3Encoder_SDNQ_Folder_Config, _is_of(*_QWEN3, sdnq=True), detectors=_QWEN3_OF_FOLDER),
+        Rule(MistralEncoder_Diffusers_Config, _is_of(*_MISTRAL), detectors={"variant": _mistral_variant_of_folder}),
+        Rule(MistralEncoder_Checkpoint_Config, _is_mistral_file(ModelFormat.Checkpoint), detectors=_MISTRAL_OF_FILE),
+        Rule(MistralEncoder_GGUF_Config, _is_mistral_file(ModelFormat.GGUFQuantized), detectors=_MISTRAL_OF_FILE),
         Rule(Gemma2Encoder_Gemma2Encoder_Config, _is_gemma2_folder),
         Rule(Gemma2Encoder_GGUF_Config, _is_gemma2_gguf),
         Rule(QwenVLEncoder_Diffusers_Config, _is_of(*_QWEN_VL_CLASSES)),

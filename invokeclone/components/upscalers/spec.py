@@ -32,7 +32,7 @@ _SIGNATURES: tuple[tuple[str, ...], ...] = (
 
 def _is_image_to_image(model: ModelFiles) -> None:
     require(not model.is_folder and model.path.suffix.lower() in _FILES, "it is not a file of weights")
-    names = model.bare("module.")
+    names = model.without_prefixes("module.")
     require(
         any(all(name in names for name in signature) for signature in _SIGNATURES), "it is of no known architecture"
     )

@@ -57,7 +57,7 @@ def apply_loras(
         with torch.no_grad(), torch.inference_mode(mode=False):
             for module, changes in _assign(model, active, optional_prefix).items():
                 checkpoint()
-                patcher.put(module, changes)
+                patcher.patch(module, changes)
         yield
 
 
@@ -109,7 +109,7 @@ class _Patcher:
         self._stack = stack
         self._budget = DeviceMemory(device).free() * _SHARE_OF_FREE_MEMORY if device.type != "cpu" else float("inf")
 
-    def put(self, module: Any, changes: Sequence[Change]) -> None:
+    def patch(self, module: Any, changes: Sequence[Change]) -> None:
         """Change one module."""
         weight: torch.Tensor = module.weight
         if not self._is_beside(module):

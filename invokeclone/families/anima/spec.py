@@ -45,7 +45,7 @@ _is_lora = loras.names_match(
 
 def _is_transformer(model: ModelFiles) -> None:
     forms.is_file_stored_as(ModelFormat.Checkpoint)(model)
-    names = model.bare(*forms.COMFY_PREFIXES)
+    names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Anima")
     require(not loras.is_lora(model), "it is a LoRA")
 
@@ -64,16 +64,16 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Checkpoint_Anima_Config,
-            recognises=_is_transformer,
-            detects={
+            recognizes=_is_transformer,
+            detectors={
                 "default_settings": lambda _: MainModelDefaultSettings(width=1024, height=1024, steps=35, cfg_scale=4.5)
             },
         ),
         vaes.file_rule(VAE_Checkpoint_Anima_Config, BaseModelType.Anima),
         Rule(
             config=ControlNet_Checkpoint_Anima_Config,
-            recognises=_is_controlnet,
-            detects=control.SETTINGS | {"cond_in_channels": _cond_in_channels},
+            recognizes=_is_controlnet,
+            detectors=control.SETTINGS | {"cond_in_channels": _cond_in_channels},
         ),
         loras.rule(LoRA_LyCORIS_Anima_Config, _is_lora),
     ),

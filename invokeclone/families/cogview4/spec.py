@@ -23,8 +23,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_CogView4_Config,
-            recognises=forms.is_folder_of("CogView4Pipeline"),
-            detects={"repo_variant": forms.repo_variant},
+            recognizes=forms.is_folder_of("CogView4Pipeline"),
+            detectors={"repo_variant": forms.repo_variant},
         ),
     ),
     architectures=(

@@ -31,8 +31,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_ErnieImage_Config,
-            recognises=forms.is_folder_of("ErnieImagePipeline"),
-            detects={"repo_variant": forms.repo_variant, "default_settings": _default_settings},
+            recognizes=forms.is_folder_of("ErnieImagePipeline"),
+            detectors={"repo_variant": forms.repo_variant, "default_settings": _default_settings},
         ),
     ),
     architectures=(Architecture(BaseModelType.ErnieImage, (latent_spaces.FLUX_2,), ModelDefaults(1024, 1024)),),

@@ -121,12 +121,12 @@ _CONTROL_INPUT = 2 * _LATENTS
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
+    require(TRANSFORMER_MARK in model.without_prefixes(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
     require(not is_flux2_transformer(model), "it is FLUX.2")
 
 
 def _variant_of_file(model: ModelFiles) -> FluxVariantType:
-    names = model.bare(*forms.COMFY_PREFIXES)
+    names = model.without_prefixes(*forms.COMFY_PREFIXES)
     if not any(name.startswith("guidance_in.out_layer.weight") for name in names):
         return FluxVariantType.Schnell
     first = names.get("img_in.weight")
@@ -166,7 +166,7 @@ def _is_redux(model: ModelFiles) -> None:
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     return Rule(
-        config=config, recognises=forms.is_file_of(form, _is_transformer), detects={"variant": _variant_of_file}
+        config=config, recognizes=forms.is_file_of(form, _is_transformer), detectors={"variant": _variant_of_file}
     )
 
 
@@ -176,8 +176,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_FLUX_Config,
-            recognises=forms.is_pipeline_of(*_PIPELINES),
-            detects=_OF_FOLDER,
+            recognizes=forms.is_pipeline_of(*_PIPELINES),
+            detectors=_OF_FOLDER,
         ),
         _file(Main_Checkpoint_FLUX_Config, ModelFormat.Checkpoint),
         _file(Main_BnBNF4_FLUX_Config, ModelFormat.BnbQuantizednf4b),
@@ -185,23 +185,23 @@ FAMILY = Family(
         _file(Main_SDNQ_FLUX_Config, ModelFormat.SDNQQuantized),
         Rule(
             config=Main_SDNQ_Diffusers_FLUX_Config,
-            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
-            detects=_OF_FOLDER | {"submodels": forms.submodels},
+            recognizes=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detectors=_OF_FOLDER | {"submodels": forms.submodels},
         ),
         vaes.file_rule(VAE_Checkpoint_FLUX_Config, BaseModelType.Flux),
         pid.rule(PiDDecoder_Checkpoint_FLUX_Config, BaseModelType.Flux),
-        Rule(config=ControlNet_Checkpoint_FLUX_Config, recognises=_is_controlnet, detects=control.SETTINGS),
+        Rule(config=ControlNet_Checkpoint_FLUX_Config, recognizes=_is_controlnet, detectors=control.SETTINGS),
         Rule(
             config=ControlNet_Diffusers_FLUX_Config,
-            recognises=forms.is_folder_of("FluxControlNetModel"),
-            detects=control.FOLDER,
+            recognizes=forms.is_folder_of("FluxControlNetModel"),
+            detectors=control.FOLDER,
         ),
         loras.rule(LoRA_LyCORIS_FLUX_Config, _is_lora),
         loras.rule(LoRA_Diffusers_FLUX_Config, _is_lora),
         loras.omi_rule(LoRA_OMI_FLUX_Config),
         loras.rule(ControlLoRA_LyCORIS_FLUX_Config, _is_control_lora, default_settings=control.control_settings),
-        Rule(config=IPAdapter_Checkpoint_FLUX_Config, recognises=_is_ip_adapter),
-        Rule(config=FLUXRedux_Checkpoint_Config, recognises=_is_redux),
+        Rule(config=IPAdapter_Checkpoint_FLUX_Config, recognizes=_is_ip_adapter),
+        Rule(config=FLUXRedux_Checkpoint_Config, recognizes=_is_redux),
     ),
     architectures=(
         Architecture(BaseModelType.Flux, (latent_spaces.FLUX,), ModelDefaults(1024, 1024), noise_type="FLUX"),

@@ -105,7 +105,7 @@ _SETTINGS = {
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    require(TRANSFORMER_MARK in model.bare(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
+    require(TRANSFORMER_MARK in model.without_prefixes(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
     require(is_flux2_transformer(model), "it is FLUX.1")
 
 
@@ -134,7 +134,7 @@ def _variant_of_lora(model: ModelFiles) -> Flux2VariantType | None:
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
-    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+    return Rule(config=config, recognizes=forms.is_file_of(form, _is_transformer), detectors=detects)
 
 
 _OF_FOLDER = {
@@ -145,20 +145,20 @@ _OF_FOLDER = {
 
 FAMILY = Family(
     rules=(
-        Rule(config=Main_Diffusers_Flux2_Config, recognises=forms.is_pipeline_of(*_PIPELINES), detects=_OF_FOLDER),
+        Rule(config=Main_Diffusers_Flux2_Config, recognizes=forms.is_pipeline_of(*_PIPELINES), detectors=_OF_FOLDER),
         _file(Main_Checkpoint_Flux2_Config, ModelFormat.Checkpoint),
         _file(Main_GGUF_Flux2_Config, ModelFormat.GGUFQuantized),
         _file(Main_SDNQ_Flux2_Config, ModelFormat.SDNQQuantized),
         Rule(
             config=Main_SDNQ_Diffusers_Flux2_Config,
-            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
-            detects=_OF_FOLDER | {"submodels": forms.submodels},
+            recognizes=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detectors=_OF_FOLDER | {"submodels": forms.submodels},
         ),
         vaes.file_rule(VAE_Checkpoint_Flux2_Config, BaseModelType.Flux2),
         Rule(
             config=VAE_Diffusers_Flux2_Config,
-            recognises=forms.is_folder_of("AutoencoderKLFlux2"),
-            detects={"repo_variant": forms.repo_variant},
+            recognizes=forms.is_folder_of("AutoencoderKLFlux2"),
+            detectors={"repo_variant": forms.repo_variant},
         ),
         pid.rule(PiDDecoder_Checkpoint_Flux2_Config, BaseModelType.Flux2),
         loras.rule(LoRA_LyCORIS_Flux2_Config, _is_lora, variant=_variant_of_lora),

@@ -22,8 +22,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_Ideogram4_Config,
-            recognises=forms.is_folder_of("Ideogram4Pipeline"),
-            detects={
+            recognizes=forms.is_folder_of("Ideogram4Pipeline"),
+            detectors={
                 "repo_variant": forms.repo_variant,
                 "default_settings": lambda _: MainModelDefaultSettings(width=1024, height=1024, steps=48, cfg_scale=7),
             },

@@ -67,15 +67,15 @@ def _variant_of_folder(model: ModelFiles) -> Krea2VariantType:
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
-    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+    return Rule(config=config, recognizes=forms.is_file_of(form, _is_transformer), detectors=detects)
 
 
 FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_Krea2_Config,
-            recognises=forms.is_folder_of("Krea2Pipeline"),
-            detects={
+            recognizes=forms.is_folder_of("Krea2Pipeline"),
+            detectors={
                 "variant": _variant_of_folder,
                 "repo_variant": forms.repo_variant,
                 "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),

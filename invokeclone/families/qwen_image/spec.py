@@ -66,7 +66,7 @@ _is_for_others = loras.names_match(
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    names = model.bare(*forms.COMFY_PREFIXES)
+    names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Qwen-Image")
     require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image has not")
 
@@ -90,15 +90,15 @@ def _is_lora(model: ModelFiles) -> bool:
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     detects = {"variant": _variant_of_file, "default_settings": _default_settings}
-    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+    return Rule(config=config, recognizes=forms.is_file_of(form, _is_transformer), detectors=detects)
 
 
 FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_QwenImage_Config,
-            recognises=forms.is_folder_of(*_PIPELINES),
-            detects={
+            recognizes=forms.is_folder_of(*_PIPELINES),
+            detectors={
                 "variant": _variant_of_folder,
                 "repo_variant": forms.repo_variant,
                 "default_settings": _default_settings,

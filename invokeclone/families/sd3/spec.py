@@ -31,8 +31,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_SD3_Config,
-            recognises=forms.is_folder_of("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
-            detects={"repo_variant": forms.repo_variant, "submodels": forms.submodels},
+            recognizes=forms.is_folder_of("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+            detectors={"repo_variant": forms.repo_variant, "submodels": forms.submodels},
         ),
         pid.rule(PiDDecoder_Checkpoint_SD3_Config, BaseModelType.StableDiffusion3),
     ),

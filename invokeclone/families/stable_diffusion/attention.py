@@ -53,7 +53,7 @@ class CrossAttention:
             return otherwise
         return self._score(self._conditioning, locations)
 
-    def attended_images(self, attend: "_Attend", layer: str, number: int, locations: int) -> Iterator[torch.Tensor]:
+    def attend_images(self, attend: "_Attend", layer: str, number: int, locations: int) -> Iterator[torch.Tensor]:
         """Yield what `attend` returns for each image prompt that is for a layer, weighted and masked."""
         if self._conditioning is None:
             return
@@ -164,7 +164,7 @@ class _Processor:
         keys, values = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         result = attend(keys, values, self._attention.text_score(locations, attention_mask))
         # 2. images
-        for attended in self._attention.attended_images(attend, self._layer, self._number, locations):
+        for attended in self._attention.attend_images(attend, self._layer, self._number, locations):
             result = result + attended
         projected: torch.Tensor = attn.to_out[1](attn.to_out[0](result))
         return projected

@@ -86,7 +86,7 @@ class TextConditioning:
         rows, row_regions = len(embeds), tuple(regions) if regional else ()
         return cls(embeds, (embeds.shape[1],) * rows, (row_regions,) * rows, (positive,) * rows, pooled, ids)
 
-    def followed_by(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """Return these rows and then those of `other`."""
         longest = max(self.embeds.shape[1], other.embeds.shape[1])
         rows = [functional.pad(side.embeds, (0, 0, 0, longest - side.embeds.shape[1])) for side in (self, other)]
@@ -99,7 +99,7 @@ class TextConditioning:
             _concat(self.time_ids, other.time_ids),
         )
 
-    def selected(self, rows: Sequence[int]) -> Self:
+    def select_rows(self, rows: Sequence[int]) -> Self:
         """Return these rows only, without padding that none of them needs."""
         lengths = tuple(self.lengths[row] for row in rows)
         index = list(rows)
@@ -112,7 +112,7 @@ class TextConditioning:
             None if self.time_ids is None else self.time_ids[index],
         )
 
-    def expanded(self, batch: int) -> Self:
+    def expand(self, batch: int) -> Self:
         """Return a single row `batch` times; as many rows are left as they are. Raises ValueError for another number."""
         if len(self.embeds) == batch:
             return self
@@ -148,7 +148,7 @@ class TextConditioning:
             )
 
     @property
-    def added(self) -> dict[str, torch.Tensor] | None:
+    def cond_kwargs(self) -> dict[str, torch.Tensor] | None:
         """What SDXL's UNet gets beside the embeddings; None for others."""
         if self.pooled is None or self.time_ids is None:
             return None

@@ -50,14 +50,14 @@ class ControlNet:
     def _residuals(self, call: UNetCall, rows: list[int], weight: float) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the residuals of these rows, whose prompts have the same length, in the latents' number format."""
         dtype = self.net.dtype
-        conditioning = call.conditioning.selected(rows).to(call.latents.device, dtype)
+        conditioning = call.conditioning.select_rows(rows).to(call.latents.device, dtype)
         down, mid = self.net(
             call.latents[rows].to(dtype),
             call.timestep,
             encoder_hidden_states=conditioning.embeds,
             controlnet_cond=self._image(call, dtype).expand(len(rows), -1, -1, -1),
             conditioning_scale=weight,
-            added_cond_kwargs=conditioning.added,
+            added_cond_kwargs=conditioning.cond_kwargs,
             guess_mode=self.mode in GUESSING,
             return_dict=False,
         )

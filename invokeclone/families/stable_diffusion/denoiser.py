@@ -129,7 +129,7 @@ class UNetDenoiser:
             timestep,
             encoder_hidden_states=conditioning.embeds,
             encoder_attention_mask=mask,
-            added_cond_kwargs=conditioning.added,
+            added_cond_kwargs=conditioning.cond_kwargs,
             down_block_additional_residuals=call.down,
             mid_block_additional_residual=call.mid,
             down_intrablock_additional_residuals=None if call.features is None else list(call.features),

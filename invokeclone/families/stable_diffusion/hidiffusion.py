@@ -151,7 +151,7 @@ class HiDiffusionState:
             blocks.append(inside if getattr(block, "has_cross_attention", False) else size)
         return skips, blocks
 
-    def _before(self, share: float) -> bool:
+    def _is_before(self, share: float) -> bool:
         return self._index < int(self._count * share)
 
     @property
@@ -159,20 +159,20 @@ class HiDiffusionState:
         """Whether the convolution makes a quarter of its input in this call."""
         first, second = self.settings.t1, self.settings.t2
         if self.base == "sd1":
-            return self._before(first)
+            return self._is_before(first)
         if self.settings.source == TURBO:
             return False
-        return self._index < self._aggressive if self._is_small else self._before(second)
+        return self._index < self._aggressive if self._is_small else self._is_before(second)
 
     @property
     def pools(self) -> bool:
         """Whether the block is pooled in this call."""
         first, second = self.settings.t1, self.settings.t2
         if self.base == "sd1":
-            return self._before(second)
+            return self._is_before(second)
         if self._is_small and self.settings.source != TURBO and self._index < self._aggressive:
             return False
-        return self._before(first)
+        return self._is_before(first)
 
     @property
     def _is_small(self) -> bool:

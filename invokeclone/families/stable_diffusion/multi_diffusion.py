@@ -96,10 +96,10 @@ class TiledSchedule:
             for schedule, tile, area in zip(self._schedules, predictions, self._areas, strict=True)
         ]
         originals = [step.original for step in steps if step.original is not None]
-        original = self._blended(originals, latents) if len(originals) == len(steps) else None
-        return SolverStep(self._blended([step.latents for step in steps], latents), original)
+        original = self._blend(originals, latents) if len(originals) == len(steps) else None
+        return SolverStep(self._blend([step.latents for step in steps], latents), original)
 
-    def _blended(self, tiles: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def _blend(self, tiles: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         """Return the weighted mean of the tiles at each location."""
         total, share = torch.zeros_like(like), torch.zeros_like(like[:1, :1])
         for tile, area, weight in zip(tiles, self._areas, self._weights, strict=True):

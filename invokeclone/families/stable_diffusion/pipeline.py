@@ -151,7 +151,7 @@ def conditionings(
     """
     task.positive.check_fits(unet.config, "positive")
     task.negative.check_fits(unet.config, "negative")
-    positive, negative = (side.expanded(batch).to(device, unet.dtype) for side in (task.positive, task.negative))
+    positive, negative = (side.expand(batch).to(device, unet.dtype) for side in (task.positive, task.negative))
     return positive, negative
 
 

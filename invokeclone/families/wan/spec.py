@@ -84,7 +84,7 @@ _SETTINGS = {
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    names = model.bare(*forms.COMFY_PREFIXES)
+    names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(_patch(model) in _PATCHES, f"it has no tensors of Wan 2.2: its patches are {_patch(model)}")
     require(any(name.startswith(_TEXT) for name in names), "it takes no text")
     require(not any(name.startswith(_OTHER_KINDS) for name in names), "it is a Wan of a kind that is not supported")
@@ -92,7 +92,7 @@ def _is_transformer(model: ModelFiles) -> None:
 
 
 def _patch(model: ModelFiles) -> tuple[int, ...]:
-    embedding = model.bare(*forms.COMFY_PREFIXES).get("patch_embedding.weight")
+    embedding = model.without_prefixes(*forms.COMFY_PREFIXES).get("patch_embedding.weight")
     return embedding.shape[:2] if embedding else ()
 
 
@@ -144,8 +144,8 @@ def _variant_of_lora(model: ModelFiles) -> WanLoRAVariantType | None:
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     return Rule(
         config=config,
-        recognises=forms.is_file_of(form, _is_transformer),
-        detects={
+        recognizes=forms.is_file_of(form, _is_transformer),
+        detectors={
             "variant": _variant_of_file,
             "expert": lambda model: _expert(model) or "none",
             "default_settings": forms.settings_of(_variant_of_file, _SETTINGS),
@@ -157,8 +157,8 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_Wan_Config,
-            recognises=_is_pipeline,
-            detects={
+            recognizes=_is_pipeline,
+            detectors={
                 "variant": _variant_of_folder,
                 "repo_variant": forms.repo_variant,
                 "has_dual_expert": _has_dual_expert,
@@ -171,8 +171,8 @@ FAMILY = Family(
         vaes.file_rule(VAE_Checkpoint_Wan_Config, BaseModelType.Wan, {"latent_channels": vaes.latent_channels}),
         Rule(
             config=VAE_Diffusers_Wan_Config,
-            recognises=_is_vae_folder,
-            detects={"latent_channels": _latents_of_folder, "repo_variant": forms.repo_variant},
+            recognizes=_is_vae_folder,
+            detectors={"latent_channels": _latents_of_folder, "repo_variant": forms.repo_variant},
         ),
         loras.rule(LoRA_LyCORIS_Wan_Config, _is_lora_for_wan, variant=_variant_of_lora, expert=_expert),
     ),

@@ -104,7 +104,7 @@ def _is_controlnet(model: ModelFiles) -> None:
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     detects = {"variant": _variant_of_file, "default_settings": forms.settings_of(_variant_of_file, _SETTINGS)}
-    return Rule(config=config, recognises=forms.is_file_of(form, _is_transformer), detects=detects)
+    return Rule(config=config, recognizes=forms.is_file_of(form, _is_transformer), detectors=detects)
 
 
 _OF_FOLDER = {
@@ -115,16 +115,16 @@ _OF_FOLDER = {
 
 FAMILY = Family(
     rules=(
-        Rule(config=Main_Diffusers_ZImage_Config, recognises=forms.is_pipeline_of(*_PIPELINES), detects=_OF_FOLDER),
+        Rule(config=Main_Diffusers_ZImage_Config, recognizes=forms.is_pipeline_of(*_PIPELINES), detectors=_OF_FOLDER),
         _file(Main_Checkpoint_ZImage_Config, ModelFormat.Checkpoint),
         _file(Main_GGUF_ZImage_Config, ModelFormat.GGUFQuantized),
         _file(Main_SDNQ_ZImage_Config, ModelFormat.SDNQQuantized),
         Rule(
             config=Main_SDNQ_Diffusers_ZImage_Config,
-            recognises=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
-            detects=_OF_FOLDER | {"submodels": forms.submodels},
+            recognizes=forms.is_pipeline_of(*_PIPELINES, sdnq=True),
+            detectors=_OF_FOLDER | {"submodels": forms.submodels},
         ),
-        Rule(config=ControlNet_Checkpoint_ZImage_Config, recognises=_is_controlnet, detects=control.SETTINGS),
+        Rule(config=ControlNet_Checkpoint_ZImage_Config, recognizes=_is_controlnet, detectors=control.SETTINGS),
         loras.rule(LoRA_LyCORIS_ZImage_Config, _is_lora),
         loras.rule(LoRA_Diffusers_ZImage_Config, _is_lora),
     ),

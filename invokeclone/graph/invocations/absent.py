@@ -6,8 +6,8 @@ from typing import NamedTuple
 class UnsupportedNode(NamedTuple):
     """Why node types are not there, and what to do."""
 
-    needs: str
-    instead: str = ""
+    requirement: str
+    alternative: str = ""
 
 
 def _family(name: str) -> UnsupportedNode:
@@ -127,5 +127,5 @@ def remedy(node_type: str) -> str | None:
     """Return what to do without a node type of InvokeAI's; None for one that is not InvokeAI's, as far as this knows."""
     if (unsupported := TYPES.get(node_type)) is None:
         return None
-    alternative = f"; {unsupported.instead}" if unsupported.instead else ""
-    return f"It needs {unsupported.needs}, which this version does not have yet{alternative}."
+    alternative = f"; {unsupported.alternative}" if unsupported.alternative else ""
+    return f"It needs {unsupported.requirement}, which this version does not have yet{alternative}."

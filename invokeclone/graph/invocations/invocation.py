@@ -277,7 +277,7 @@ def invocation(
         message = f"{invocation_type}: {version!r} is not a semantic version"
         raise InvalidVersionError(message)
 
-    def name(cls: type[Node]) -> type[Node]:
+    def decorate(cls: type[Node]) -> type[Node]:
         _check_fields(cls, {"input", "internal", "node_attribute"})
         _prepare_inputs(cls)
         if use_cache is not None and use_cache is not cls.model_fields["use_cache"].default:
@@ -298,7 +298,7 @@ def invocation(
         registry.register_node(invocation_type, cls)
         return cls
 
-    return name
+    return decorate
 
 
 def invocation_output(output_type: str) -> Callable[[type[Output]], type[Output]]:
@@ -307,10 +307,10 @@ def invocation_output(output_type: str) -> Callable[[type[Output]], type[Output]
         message = f"{output_type!r} is no name for an output type: it must not be empty or hold blanks"
         raise ValueError(message)
 
-    def name(cls: type[Output]) -> type[Output]:
+    def decorate(cls: type[Output]) -> type[Output]:
         _check_fields(cls, {"output", "node_attribute"})
         _set_type(cls, output_type)
         registry.register_output(output_type, cls)
         return cls
 
-    return name
+    return decorate

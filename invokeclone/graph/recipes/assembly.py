@@ -46,9 +46,9 @@ class GraphAssembly:
         run = self._first_run(positive, negative)
         # 2. the initial image and its mask
         if self.settings.init_image:
-            run = self._begin_with(run, parts, self.settings.init_image)
+            run = self._apply_init_image(run, parts, self.settings.init_image)
         # 3. the run, and a second one over its enlarged result
-        latents = self._denoised("denoise_latents", parts, run)
+        latents = self._denoise("denoise_latents", parts, run)
         if self.settings.hires_fix:
             latents = self._second_run(run, parts, latents, self.settings.hires_fix)
         # 4. decode, put back what stays, record how it was made
@@ -72,9 +72,9 @@ class GraphAssembly:
 
     def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput]:
         self.builder.node(PROMPT, "string", value=self.recipe.write_prompt(self.settings.prompt))
-        return self._encoded(self.recipe, self.builder, parts, self.recipe.aesthetic_scores)
+        return self._encode_prompts(self.recipe, self.builder, parts, self.recipe.aesthetic_scores)
 
-    def _encoded(
+    def _encode_prompts(
         self, recipe: "Recipe", builder: GraphBuilder, parts: ModelParts, scores: tuple[float, float] | None
     ) -> tuple[NodeOutput, NodeOutput]:
         """Return the prompts as a model takes them; `scores` are those of models that are told any."""
@@ -90,7 +90,7 @@ class GraphAssembly:
             encoded.append(recipe.combine_prompts(builder, f"{name}_collect", [prompt]))
         return encoded[0], encoded[1]
 
-    def _denoised(self, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+    def _denoise(self, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise, the last part of the run by the refiner if there is one."""
         refiner = self.settings.refiner
         if refiner is None:
@@ -117,7 +117,7 @@ class GraphAssembly:
 
     @property
     def _refiner_builder(self) -> GraphBuilder:
-        return self.builder.scoped("refiner_")
+        return self.builder.with_scope("refiner_")
 
     @cached_property
     def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput]":
@@ -128,7 +128,9 @@ class GraphAssembly:
         parts = recipe.load_model(builder, refiner.model)
         if self.settings.seamless:
             parts = recipe.make_seamless(builder, parts)
-        positive, negative = self._encoded(recipe, builder, parts, (refiner.positive_score, refiner.negative_score))
+        positive, negative = self._encode_prompts(
+            recipe, builder, parts, (refiner.positive_score, refiner.negative_score)
+        )
         return recipe, parts, positive, negative
 
     def _first_run(self, positive: NodeOutput, negative: NodeOutput) -> DenoiseRun:
@@ -148,11 +150,11 @@ class GraphAssembly:
             settings.scheduler,
             settings.cfg_rescale,
             variation=variation,
-            controls=[self._preprocessed(number, control) for number, control in enumerate(settings.controls)],
+            controls=[self._preprocess_control(number, control) for number, control in enumerate(settings.controls)],
             references=settings.references,
         )
 
-    def _preprocessed(self, number: int, control: AppliedControl) -> AppliedControl:
+    def _preprocess_control(self, number: int, control: AppliedControl) -> AppliedControl:
         """Return a control with the node that its image is preprocessed by in front."""
         preprocessor = control.preprocessor
         if preprocessor is None:
@@ -163,7 +165,7 @@ class GraphAssembly:
         )
         return replace(control, image=control_image, preprocessor=None)
 
-    def _begin_with(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
+    def _apply_init_image(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
         builder, mask = self.builder, self.settings.inpaint_mask
         image = self._init_image()
         latents = self.recipe.encode_image(builder, "i2l", image, parts.vae)
@@ -208,7 +210,7 @@ class GraphAssembly:
             mask=None,
             start=1.0 - fix.strength,
         )
-        return self._denoised("second_denoise", parts, second)
+        return self._denoise("second_denoise", parts, second)
 
     def _finish(self, parts: ModelParts, latents: NodeOutput) -> None:
         settings, builder = self.settings, self.builder
@@ -216,11 +218,11 @@ class GraphAssembly:
         pastes = mask is not None and mask.paste and settings.hires_fix is None
         image = self.recipe.decode(builder, "decode" if pastes else OUTPUT, latents, parts.vae)
         if pastes and mask is not None:
-            self._put_back(image, mask)
+            self._paste_result(image, mask)
         builder.connect(self._metadata(), OUTPUT, "metadata")
         builder.result(OUTPUT, settings.board_id)
 
-    def _put_back(self, image: NodeOutput, mask: InpaintMask) -> None:
+    def _paste_result(self, image: NodeOutput, mask: InpaintMask) -> None:
         """Put the pixels of the initial image back where they stay."""
         field: Mapping[str, str] | NodeOutput = {"image_name": mask.mask}
         if mask.feather:
@@ -254,11 +256,11 @@ class GraphAssembly:
             seamless_x=settings.seamless,
             seamless_y=settings.seamless,
             **_adapter_metadata(settings),
-            **({} if settings.refiner is None else self._recorded_refiner(settings.refiner)),
+            **({} if settings.refiner is None else self._refiner_metadata(settings.refiner)),
             **init_metadata,
         )
 
-    def _recorded_refiner(self, refiner: Refiner) -> dict[str, Any]:
+    def _refiner_metadata(self, refiner: Refiner) -> dict[str, Any]:
         return {
             "refiner_model": dict(refiner.model),
             "refiner_steps": refiner.steps or self.settings.steps,

@@ -95,17 +95,17 @@ class GraphExecutionState(BaseModel):
         """
         if self.errors:
             return None
-        progress = self._followed()
+        progress = self._get_progress()
         copy_id = progress.next()
         if copy_id is None:
             return None
         node = self.execution_graph.nodes[copy_id]
-        self._bring_inputs(node, progress)
+        self._set_inputs(node, progress)
         return node
 
     def complete(self, node_id: str, output: BaseInvocationOutput) -> None:
         """Keep what a copy put out and let what waited for it go on."""
-        progress = self._followed()
+        progress = self._get_progress()
         self.results[node_id] = output
         progress.finish(node_id)
 
@@ -129,15 +129,15 @@ class GraphExecutionState(BaseModel):
         """Return what follows the graph in the session's JSON: all that a run changes."""
         return f",{self.model_dump_json(exclude_none=True, exclude={'id', 'graph'})[1:]}"
 
-    def _followed(self) -> SessionProgress:
+    def _get_progress(self) -> SessionProgress:
         if self._progress is None:
             self._progress = SessionProgress(self)
         return self._progress
 
-    def _bring_inputs(self, node: BaseInvocation, progress: SessionProgress) -> None:
+    def _set_inputs(self, node: BaseInvocation, progress: SessionProgress) -> None:
         """Put onto a copy what its parents put out; a later edge onto the same input wins."""
         if isinstance(node, CollectInvocation):
-            node.receive(self._collected(node, progress))
+            node.receive(self._collector_items(node, progress))
             return
         for edge in progress.inward[node.id]:
             output = self.results.get(edge.source.node_id)
@@ -156,7 +156,7 @@ class GraphExecutionState(BaseModel):
             except ValidationError as error:
                 raise NodeInputError(node, error) from error
 
-    def _collected(self, node: BaseInvocation, progress: SessionProgress) -> list[Any]:
+    def _collector_items(self, node: BaseInvocation, progress: SessionProgress) -> list[Any]:
         """Return what a collector gets: collections first, then single items, each by iteration path, then in edge order."""
         edges = sorted(progress.inward[node.id], key=lambda edge: progress.path(edge.source.node_id))
         collections: list[Any] = []

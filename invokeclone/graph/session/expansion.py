@@ -45,11 +45,11 @@ class SessionProgress:
         self._session = session
         self._plan = GraphPlan(session.graph)
         self._ready = ReadyQueues(session.ready_order)
-        self._held: list[str] = []
+        self._waiting_copies: list[str] = []
         self._needed: dict[tuple[Gate, tuple[tuple[str, int], ...]], bool] = {}
         """Whether what is behind a gate is needed, by the indices of the copies."""
         self._copies: dict[str, list[str]] = {}
-        self._left: dict[str, int] = {}
+        self._remaining: dict[str, int] = {}
         self._indices: dict[str, Indices] = {}
         self._children: defaultdict[str, list[str]] = defaultdict(list)
         self.inward: defaultdict[str, list[Edge]] = defaultdict(list)
@@ -66,7 +66,7 @@ class SessionProgress:
         while not self._ready:
             if not self._stale:
                 return None
-            self._copy_what_can_be()
+            self._copy_ready_nodes()
         return self._ready.pop()
 
     def finish(self, copy_id: str) -> None:
@@ -84,20 +84,20 @@ class SessionProgress:
         session = self._session
         source_id = session.prepared_source_mapping[copy_id]
         session.executed.add(copy_id)
-        self._left[source_id] -= 1
-        if self._left[source_id] == 0:
-            self._source_done(source_id)
+        self._remaining[source_id] -= 1
+        if self._remaining[source_id] == 0:
+            self._finish_source(source_id)
         for child_id in self._children[copy_id]:
             session.indegree[child_id] -= 1
             if session.indegree[child_id] == 0 and self._is_skipped(child_id):
                 yield child_id
-        if source_id in self._plan.deciding:
-            waiting, self._held = self._held, []
+        if source_id in self._plan.condition_sources:
+            waiting, self._waiting_copies = self._waiting_copies, []
             for waiting_id in waiting:
                 if self._is_skipped(waiting_id):
                     yield waiting_id
 
-    def _source_done(self, source_id: str) -> None:
+    def _finish_source(self, source_id: str) -> None:
         self._session.executed.add(source_id)
         self._session.executed_history.append(source_id)
         self._stale = True
@@ -111,7 +111,7 @@ class SessionProgress:
         if needed is False:
             return True
         if needed is None:
-            self._held.append(copy_id)
+            self._waiting_copies.append(copy_id)
             return False
         node = self._session.execution_graph.nodes[copy_id]
         self._ready.push(type(node).__name__, self.path(copy_id), copy_id)
@@ -127,7 +127,7 @@ class SessionProgress:
         for gate in self._plan.gates_of(source_id):
             cached = self._needed.get((gate, path))
             passed.append((gate, path))
-            is_taken = self._is_chosen(gate.if_id, gate.branch, indices) if cached is None else cached
+            is_taken = self._is_branch_taken(gate.if_id, gate.branch, indices) if cached is None else cached
             if is_taken is not True:
                 needed = is_taken
             if is_taken is False or cached is not None:
@@ -140,12 +140,12 @@ class SessionProgress:
         if self._is_skipped(copy_id):
             self.finish(copy_id)
 
-    def _settle_held(self) -> None:
-        waiting, self._held = self._held, []
+    def _settle_waiting(self) -> None:
+        waiting, self._waiting_copies = self._waiting_copies, []
         for copy_id in waiting:
             self._settle(copy_id)
 
-    def _is_chosen(self, if_id: str, branch: bool, indices: Indices) -> bool | None:
+    def _is_branch_taken(self, if_id: str, branch: bool, indices: Indices) -> bool | None:
         """Whether an `if` chooses a branch for these indices; None when that is not known yet."""
         edge = self._plan.conditions[if_id]
         if edge is None:
@@ -171,7 +171,7 @@ class SessionProgress:
 
     # Copying source nodes
 
-    def _copy_what_can_be(self) -> None:
+    def _copy_ready_nodes(self) -> None:
         """Copy every source node that can be by now, in the graph's order."""
         self._stale = False
         for source_id in self._plan.order:
@@ -180,15 +180,15 @@ class SessionProgress:
             rows = self._rows(source_id)
             self._copies[source_id] = []
             self._session.source_prepared_mapping[source_id] = []
-            self._left[source_id] = len(rows)
+            self._remaining[source_id] = len(rows)
             copy_ids = [self._copy(source_id, row) for row in rows]
             if not copy_ids:
-                self._source_done(source_id)
+                self._finish_source(source_id)
             for copy_id in copy_ids:
                 if self._session.indegree[copy_id] == 0:
                     self._settle(copy_id)
-            if source_id in self._plan.deciding:
-                self._settle_held()
+            if source_id in self._plan.condition_sources:
+                self._settle_waiting()
             self._ready.choose()
 
     def _can_be_copied(self, source_id: str) -> bool:
@@ -208,7 +208,9 @@ class SessionProgress:
         if edge is not None and edge.source.node_id not in self._session.executed:
             return False
         return all(
-            parent in self._copies for value, _ in self._decided(if_id) for parent in self._parents_when(if_id, value)
+            parent in self._copies
+            for value, _ in self._conditions_of(if_id)
+            for parent in self._parents_when(if_id, value)
         )
 
     def _copies_of(self, source_id: str) -> list[tuple[str, Indices]]:
@@ -249,10 +251,10 @@ class SessionProgress:
             indices = {iterator: group.indices[iterator] for iterator in self._plan.iterators[source_id]}
             rows.append(Row(indices, {}))
         for parent in self._plan.layout.parents(source_id):
-            self._share_out(parent, rows)
+            self._distribute_copies(parent, rows)
         return rows
 
-    def _share_out(self, parent: str, rows: list[Row]) -> None:
+    def _distribute_copies(self, parent: str, rows: list[Row]) -> None:
         """Give each row of a collector the copies of a source that belong to it."""
         for row in rows:
             row.parents[parent] = []
@@ -266,7 +268,7 @@ class SessionProgress:
                 if has_keys or agree(row.indices, indices):
                     row.parents[parent].append(copy_id)
 
-    def _decided(self, if_id: str) -> list[tuple[bool | None, list[tuple[str, Indices]]]]:
+    def _conditions_of(self, if_id: str) -> list[tuple[bool | None, list[tuple[str, Indices]]]]:
         """Return the conditions an `if` meets, each with the copies that decided so."""
         edge = self._plan.conditions[if_id]
         if edge is None:
@@ -288,7 +290,7 @@ class SessionProgress:
     def _rows_of_if(self, if_id: str) -> list[Row]:
         edge = self._plan.conditions[if_id]
         all_rows: list[Row] = []
-        for value, condition_copies in self._decided(if_id):
+        for value, condition_copies in self._conditions_of(if_id):
             rows = [Row({}, {})]
             if edge is not None:
                 rows = join(rows, edge.source.node_id, condition_copies)
@@ -302,7 +304,7 @@ class SessionProgress:
         """Make one copy of a source node, with its edges."""
         session = self._session
         copy_id = str(uuid4())
-        session.execution_graph.nodes[copy_id] = self._twin(source_id, copy_id, row)
+        session.execution_graph.nodes[copy_id] = self._copy_node(source_id, copy_id, row)
         session.prepared_source_mapping[copy_id] = source_id
         session.source_prepared_mapping[source_id].append(copy_id)
         session.prepared_iteration_paths[copy_id] = list(path_of(row.indices, self._plan.iterators[source_id]))
@@ -317,7 +319,7 @@ class SessionProgress:
         session.indegree[copy_id] = sum(parent not in session.executed for parent in parents)
         return copy_id
 
-    def _twin(self, source_id: str, copy_id: str, row: Row) -> BaseInvocation:
+    def _copy_node(self, source_id: str, copy_id: str, row: Row) -> BaseInvocation:
         source = self._session.graph.nodes[source_id]
         node: BaseInvocation = source.model_copy()
         fields: dict[str, Any] = node.__dict__
@@ -335,7 +337,7 @@ class SessionProgress:
         """Return the edges into a copy, in the order of the source graph's; those into a branch not chosen are left out."""
         untaken_fields = None
         if self._plan.types[source_id] == IF:
-            untaken_fields = self._dropped_field(source_id, row)
+            untaken_fields = self._untaken_fields(source_id, row)
         edges = []
         for edge in self._plan.layout.inward[source_id]:
             if untaken_fields and edge.destination.field in untaken_fields:
@@ -346,7 +348,7 @@ class SessionProgress:
                 edges.append(Edge.model_construct(source=source, destination=destination))
         return edges
 
-    def _dropped_field(self, if_id: str, row: Row) -> set[str]:
+    def _untaken_fields(self, if_id: str, row: Row) -> set[str]:
         edge = self._plan.conditions[if_id]
         if edge is None:
             value: bool | None = self._plan.literal_condition(if_id)
@@ -370,16 +372,16 @@ class SessionProgress:
             parents = dict.fromkeys(edge.source.node_id for edge in self.inward[copy_id])
             for parent in parents:
                 self._children[parent].append(copy_id)
-            self._indices[copy_id] = self._restored_indices(copy_id, source_id, list(parents))
+            self._indices[copy_id] = self._restore_indices(copy_id, source_id, list(parents))
             session.indegree[copy_id] = sum(parent not in session.executed for parent in parents)
         for source_id, copies in self._copies.items():
             copies.sort(key=self.path)
-            self._left[source_id] = sum(copy_id not in session.executed for copy_id in copies)
+            self._remaining[source_id] = sum(copy_id not in session.executed for copy_id in copies)
         for copy_id in list(session.prepared_source_mapping):
             if copy_id not in session.executed and session.indegree[copy_id] == 0:
                 self._settle(copy_id)
 
-    def _restored_indices(self, copy_id: str, source_id: str, parents: list[str]) -> Indices:
+    def _restore_indices(self, copy_id: str, source_id: str, parents: list[str]) -> Indices:
         path, iterators = self.path(copy_id), self._plan.iterators[source_id]
         if len(path) == len(iterators):
             return dict(zip(iterators, path, strict=True))

@@ -46,7 +46,7 @@ class Graph(BaseModel):
     nodes: dict[str, AnyInvocation] = Field(default_factory=dict, description="The nodes, by id")
     edges: Annotated[list[Edge], WrapValidator(in_slices)] = Field(default_factory=list, description="The edges")
 
-    def dumped(self) -> dict[str, Any]:
+    def to_json_dict(self) -> dict[str, Any]:
         """Return the graph as JSON knows it, without nulls; node by node, so that other threads can run in between."""
         nodes = {node_id: node.model_dump(mode="json", exclude_none=True) for node_id, node in self.nodes.items()}
         return {"id": self.id, "nodes": nodes, "edges": [edge.model_dump() for edge in self.edges]}

@@ -32,7 +32,7 @@ class GraphPlan:
         self.layout = Layout(graph)
         self.order = self.layout.order
         self.types = {node_id: node.get_type() for node_id, node in graph.nodes.items()}
-        self._place = {node_id: position for position, node_id in enumerate(self.order)}
+        self._positions = {node_id: position for position, node_id in enumerate(self.order)}
         self.iterators: dict[str, tuple[str, ...]] = {}
         self.awaited: dict[str, tuple[str, ...]] = {}
         """Iterate nodes that must have run before a node can be copied, the innermost, which runs last, first."""
@@ -49,7 +49,7 @@ class GraphPlan:
         for node_id in reversed(self.order):
             if gate := self._gate_of(node_id):
                 self.gates[node_id] = gate
-        self.deciding = {edge.source.node_id for edge in self.conditions.values() if edge}
+        self.condition_sources = {edge.source.node_id for edge in self.conditions.values() if edge}
         """Nodes whose outputs are conditions."""
 
     def collection_edge(self, node_id: str) -> Edge | None:
@@ -75,7 +75,7 @@ class GraphPlan:
         return awaited, awaited
 
     def _in_order(self, groups: list[tuple[str, ...]]) -> tuple[str, ...]:
-        return tuple(sorted({node_id for group in groups for node_id in group}, key=self._place.__getitem__))
+        return tuple(sorted({node_id for group in groups for node_id in group}, key=self._positions.__getitem__))
 
     def gates_of(self, node_id: str) -> Iterator[Gate]:
         """Yield the gates that a node is behind, the innermost first."""

@@ -59,7 +59,7 @@ async def get_bulk_download_item(
     bulk_download_item_name: Annotated[str, InPath(description="The name of the zip file.")],
 ) -> Response:
     """Fetch a zip file; it is removed once it was sent."""
-    path = downloads.take(user, bulk_download_item_name)
+    path = downloads.claim(user, bulk_download_item_name)
     return _OneTimeFileResponse(
         path,
         media_type="application/zip",

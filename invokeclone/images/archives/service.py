@@ -69,7 +69,7 @@ class _ZipFile:
     item_id: str
     user_id: str
     path: Path
-    made: float = field(default_factory=time.monotonic)
+    created_at: float = field(default_factory=time.monotonic)
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class _ZipContents(NamedTuple):
 
     entries: dict[str, ImageLocation]
     missing: list[str]
-    as_far_as_there: bool = False
+    allow_missing: bool = False
 
 
 def clean_name(board_name: str) -> str:
@@ -139,7 +139,7 @@ class ImageDownloads:
         task.add_done_callback(self._tasks.discard)
         return zip_file.name
 
-    def take(self, user: User, name: str) -> Path:
+    def claim(self, user: User, name: str) -> Path:
         """Return where a zip file lies, for the one time that it is served; the caller removes it.
 
         Raises DownloadNotFound, NotYourDownload.
@@ -174,7 +174,7 @@ class ImageDownloads:
                 _log.warning("the zip file %s was not made: %s", zip_file.name, text)
                 events.emit(BulkDownloadErrorEvent(**event_fields, error=text))
                 return
-            await in_thread(_remove, self._forget_old())
+            await in_thread(_remove, self._evict_old())
             self._ready[zip_file.name] = zip_file
             events.emit(BulkDownloadCompleteEvent(**event_fields))
 
@@ -203,7 +203,7 @@ class ImageDownloads:
                 self._add(archive, entry, files.full_path(self._resources.settings, location))
             except FileNotFoundError:
                 missing.append(entry)
-                if not contents.as_far_as_there or len(missing) == len(contents.entries):
+                if not contents.allow_missing or len(missing) == len(contents.entries):
                     raise
         return missing
 
@@ -215,10 +215,10 @@ class ImageDownloads:
                     raise _ServerStopping
                 target.write(piece)
 
-    def _forget_old(self) -> list[Path]:
+    def _evict_old(self) -> list[Path]:
         """Forget zip files that nobody fetched, so that there is room for one more; return where they lie."""
         oldest = time.monotonic() - RETENTION_S
-        fresh = [zip_file for zip_file in self._ready.values() if zip_file.made >= oldest]
+        fresh = [zip_file for zip_file in self._ready.values() if zip_file.created_at >= oldest]
         remaining = fresh[max(0, len(fresh) - MAX_READY + 1) :]
         evicted = [zip_file.path for zip_file in self._ready.values() if zip_file not in remaining]
         self._ready = {zip_file.name: zip_file for zip_file in remaining}
@@ -258,7 +258,7 @@ async def _contents_of_board(connection: AsyncConnection, user: User, board_id: 
         connection, on=ImageFilter(board_id=board_id, is_intermediate=False, owner=owner)
     )
     prefix = clean_name(board_name)
-    return f"{prefix}_" if prefix else "", _ZipContents(entries, [], as_far_as_there=True)
+    return f"{prefix}_" if prefix else "", _ZipContents(entries, [], allow_missing=True)
 
 
 def _check_number(number: int, limit: int) -> None:

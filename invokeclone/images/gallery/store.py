@@ -78,7 +78,7 @@ async def page_json(source: Source, image_filter: ImageFilter, offset: int, limi
     refs = await _page_refs(source, image_filter, offset, limit, total) if offset < total and limit else []
     items: dict[tuple[str, str], dict[str, Any]] = {}
     for kind in ALL_KINDS:
-        items |= await _items(source, kind, [name for type_name, name in refs if type_name == kind.word])
+        items |= await _items(source, kind, [name for type_name, name in refs if type_name == kind.type_name])
     return orjson.dumps({"limit": limit, "offset": offset, "total": total, "items": [items[ref] for ref in refs]})
 
 
@@ -96,13 +96,13 @@ async def _items(source: Source, kind: MediaKind, names: list[str]) -> dict[tupl
     """Return the named things of a kind as `GalleryItem` has them."""
     items = {}
     for record in await store.by_names(source, kind, names) if names else []:
-        name = record[f"{kind.word}_name"]
-        items[kind.word, name] = {
-            "kind": kind.word,
+        name = record[f"{kind.type_name}_name"]
+        items[kind.type_name, name] = {
+            "kind": kind.type_name,
             "name": name,
-            "full_url": record[f"{kind.word}_url"],
+            "full_url": record[f"{kind.type_name}_url"],
             "thumbnail_url": record["thumbnail_url"],
-            "category": record[f"{kind.word}_category"],
+            "category": record[f"{kind.type_name}_category"],
             "duration": record.get("duration"),
             "fps": record.get("fps"),
             **{key: record[key] for key in _SHARED_FIELDS},

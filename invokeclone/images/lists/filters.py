@@ -22,7 +22,7 @@ def conditions(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> list[Colu
     """Return what is true of everything in a list."""
     clauses = _on_board(image_filter, kind)
     if image_filter.owner is not None:
-        clauses += [kind.user_id == image_filter.owner, kind.owned]
+        clauses += [kind.user_id == image_filter.owner, kind.is_user_owned]
     if image_filter.is_intermediate is not None:
         clauses.append(kind.table.c.is_intermediate == image_filter.is_intermediate)
     if image_filter.categories is not None:

@@ -91,7 +91,7 @@ def _day_at_offset(image_filter: ImageFilter, kinds: tuple[MediaKind, ...], *, b
     """Return the statement for the last day before which at most `skip` things that are not starred come, and for how many do."""
     day, number = day_counts.c.created_date, day_counts.c.number
     counts = select(day.label("day"), number.label("number")).where(
-        day_counts.c.kind.in_([kind.word for kind in kinds])
+        day_counts.c.kind.in_([kind.type_name for kind in kinds])
     )
     if image_filter.categories is not None:
         counts = counts.where(day_counts.c.category.in_(image_filter.categories))

@@ -41,9 +41,9 @@ def _branches(
         select(
             *([kind.table.c.starred.label("starred")] if image_filter.starred_first else []),
             kind.table.c.created_at.label("created_at"),
-            kind.tie.label("tie"),
+            kind.tiebreaker.label("tie"),
             kind.name.label("name"),
-            literal_column(f"'{kind.word}'").label("kind"),
+            literal_column(f"'{kind.type_name}'").label("kind"),
         ).where(
             *conditions(image_filter.model_copy(update={"is_intermediate": step}), kind),
             *([] if starred is None else [kind.table.c.starred == starred]),

@@ -213,7 +213,7 @@ class ImageMoves:
         await self._settle()
         await self._change(lambda connection: store.give_up(connection, INTERRUPTED))
 
-    def _find(self, locations: dict[str, ImageLocation]) -> list[str]:
+    def _existing_subfolders(self, locations: dict[str, ImageLocation]) -> list[str]:
         return [
             subfolder
             for subfolder, location in locations.items()
@@ -227,7 +227,7 @@ class ImageMoves:
             journal = await store.read_journal(connection)
             for move, recorded in journal:
                 locations = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
-                present = await in_thread(self._find, locations)
+                present = await in_thread(self._existing_subfolders, locations)
                 if recorded in locations and recorded not in present and present:
                     await store.set_subfolder(connection, move.name, present[0])  # a power cut lost what was said last
         async with self._resources.database.read() as connection:

@@ -38,11 +38,11 @@ class _Form:
     """What the parser has read so far; it calls the `on_` methods."""
 
     def __init__(self, check: Callable[[str, str | None], None], max_size: int) -> None:
-        self._most = max_size
+        self._max_size = max_size
         self.video: str | None = None
-        self.waiting = bytearray()
+        self.buffer = bytearray()
         self.metadata: bytearray | None = None
-        self.whole = False
+        self.complete = False
         self._check = check
         self._video_size = 0
         self._parts = 0
@@ -97,13 +97,13 @@ class _Form:
         self._take(data[start:end])
 
     def on_end(self) -> None:
-        self.whole = True
+        self.complete = True
 
     def _take_video(self, data: bytes) -> None:
         self._video_size += len(data)
-        if self._video_size > self._most:
-            raise VideoTooLarge(self._most)
-        self.waiting += data
+        if self._video_size > self._max_size:
+            raise VideoTooLarge(self._max_size)
+        self.buffer += data
 
     def _take_metadata(self, data: bytes) -> None:
         assert self.metadata is not None
@@ -131,7 +131,7 @@ async def receive(
         await _feed(form, MultipartParser(options[b"boundary"], _callbacks(form)), body, path)
     except FormParserError as error:
         raise FormNotReadable(f"the form is damaged: {error}") from error
-    if not form.whole:
+    if not form.complete:
         raise FormNotReadable("the form ends before its end")
     if form.video is None:
         raise FormNotReadable("the form has no `file`")
@@ -151,7 +151,7 @@ async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes]
     try:
         async for data in body:
             parser.write(data)
-            if len(form.waiting) >= PIECE:
+            if len(form.buffer) >= PIECE:
                 await in_thread(_write, file, form)
         await in_thread(_finish, file, form)
     finally:
@@ -159,8 +159,8 @@ async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes]
 
 
 def _write(file: BinaryIO, form: _Form) -> None:
-    file.write(form.waiting)
-    form.waiting.clear()
+    file.write(form.buffer)
+    form.buffer.clear()
 
 
 def _finish(file: BinaryIO, form: _Form) -> None:

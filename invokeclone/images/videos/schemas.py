@@ -61,7 +61,7 @@ class VideoNamesBatch(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_6_8(cls, data: Any) -> Any:
+    def _accept_video_ids(cls, data: Any) -> Any:
         if isinstance(data, dict) and "video_ids" in data and "video_names" not in data:
             return {"video_names": data["video_ids"]}
         return data

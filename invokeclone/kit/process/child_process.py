@@ -132,9 +132,9 @@ class ChildProcess:
     async def close(self) -> None:
         """End the process and everything it has started; when this returns, its pipes are closed too."""
         self.kill()
-        await asyncio.shield(self._closed())
+        await asyncio.shield(self._close_pipes())
 
-    async def _closed(self) -> None:
+    async def _close_pipes(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._streams.ended.wait(), DRAIN_S)
         self.close_stdin()
@@ -150,10 +150,10 @@ class LineServer:
     def __init__(self, command: Sequence[str], *, timeout_s: float, line_limit: int) -> None:
         """Allow `patience` seconds for an answer, of `line_limit` bytes at most."""
         self._command = tuple(command)
-        self._patience = timeout_s
+        self._timeout_s = timeout_s
         self._line_limit = line_limit
         self._child: ChildProcess | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -165,12 +165,12 @@ class LineServer:
 
         Raises ChildEnded, LineTooLong, OSError when it cannot be started, TimeoutError; the process is ended then.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             for _try in range(2):
-                child = self._child = self._child or await self._started()
+                child = self._child = self._child or await self._start()
                 child.send(line)
                 try:
-                    answer = await asyncio.wait_for(child.line(), self._patience)
+                    answer = await asyncio.wait_for(child.line(), self._timeout_s)
                 except BaseException:
                     await self._end()
                     raise
@@ -181,10 +181,10 @@ class LineServer:
 
     async def close(self) -> None:
         """End the process."""
-        async with self._one_at_a_time:
+        async with self._lock:
             await self._end()
 
-    async def _started(self) -> ChildProcess:
+    async def _start(self) -> ChildProcess:
         """Start the process; a caller that is canceled meanwhile leaves none behind."""
         starting = asyncio.ensure_future(ChildProcess.start(self._command, line_limit=self._line_limit, stderr=False))
         try:

@@ -16,7 +16,7 @@ class _Pauses:
     def __init__(self) -> None:
         self._count = 0
         self._since = 0.0
-        self._ours = False
+        self._was_enabled = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -24,16 +24,16 @@ class _Pauses:
         with self._lock:
             self._count += 1
             if self._count == 1:
-                self._since, self._ours = time.monotonic(), gc.isenabled()
+                self._since, self._was_enabled = time.monotonic(), gc.isenabled()
                 gc.disable()
-            elif self._ours and time.monotonic() - self._since > LONGEST_S:
+            elif self._was_enabled and time.monotonic() - self._since > LONGEST_S:
                 gc.enable()
 
     def end(self) -> None:
         """Switch it on again after the last one."""
         with self._lock:
             self._count -= 1
-            if self._count == 0 and self._ours:
+            if self._count == 0 and self._was_enabled:
                 gc.enable()
 
 

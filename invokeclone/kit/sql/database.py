@@ -148,9 +148,9 @@ class Database:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 return list(await driver.execute_fetchall(sql, values))
-        return await self._reader(self.path).run(lambda connection: fetch(connection, sql, values), self._is_free)
+        return await self._reader(self.path).run(lambda connection: fetch(connection, sql, values), self._mark_free)
 
-    def _is_free(self, reader: _ConnectionThread) -> None:
+    def _mark_free(self, reader: _ConnectionThread) -> None:
         if not reader.busy and reader in self._readers:
             self._free.append(reader)
 

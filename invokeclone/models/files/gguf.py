@@ -44,78 +44,78 @@ class _Header:
     """Reads values one after the other and never beyond the limits."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._left, self._values = file, _MAX_HEADER_BYTES, _MAX_VALUES
+        self._file, self._remaining_bytes, self._remaining_values = file, _MAX_HEADER_BYTES, _MAX_VALUES
         self.ranges: list[_Range] = []
 
     @property
     def length(self) -> int:
         """The bytes read so far."""
-        return _MAX_HEADER_BYTES - self._left
+        return _MAX_HEADER_BYTES - self._remaining_bytes
 
-    def bytes(self, length: int) -> bytes:
-        if length > self._left:
+    def read_bytes(self, length: int) -> bytes:
+        if length > self._remaining_bytes:
             raise InvalidModel("a GGUF header larger than any model's")
-        self._left -= length
+        self._remaining_bytes -= length
         data = self._file.read(length)
         if len(data) < length:
             raise InvalidModel("it is cut off")
         return data
 
-    def number(self, struct_format: str) -> Any:
-        return struct.unpack(struct_format, self.bytes(struct.calcsize(struct_format)))[0]
+    def read_number(self, struct_format: str) -> Any:
+        return struct.unpack(struct_format, self.read_bytes(struct.calcsize(struct_format)))[0]
 
-    def text(self) -> str:
-        return self.bytes(self.number("<Q")).decode("utf-8", "replace")
+    def read_text(self) -> str:
+        return self.read_bytes(self.read_number("<Q")).decode("utf-8", "replace")
 
-    def begin(self) -> tuple[int, int]:
+    def read_counts(self) -> tuple[int, int]:
         """Return how many tensors and facts there are."""
-        if self.bytes(4) != _MAGIC or self.number("<I") not in _VERSIONS:
+        if self.read_bytes(4) != _MAGIC or self.read_number("<I") not in _VERSIONS:
             raise InvalidModel("it does not begin as one does")
-        tensors, metadata_count = self.number("<Q"), self.number("<Q")
+        tensors, metadata_count = self.read_number("<Q"), self.read_number("<Q")
         if tensors > _MAX_TENSORS:
             raise InvalidModel("it declares more tensors than any model has")
         self._count(metadata_count)
         return tensors, metadata_count
 
-    def value(self, kind: int) -> Any:
+    def read_value(self, kind: int) -> Any:
         """Return a number or text; of a list only that it is one."""
         if kind == _STRING:
-            return self.text()
+            return self.read_text()
         if kind in _NUMBERS:
-            return self.number(_NUMBERS[kind])
+            return self.read_number(_NUMBERS[kind])
         if kind != _ARRAY:
             raise InvalidModel(f"it has a value of the unknown kind {kind}")
-        inner, length = self.number("<I"), self.number("<Q")
+        inner, length = self.read_number("<I"), self.read_number("<Q")
         if inner in _NUMBERS:
-            self.bytes(length * struct.calcsize(_NUMBERS[inner]))
+            self.read_bytes(length * struct.calcsize(_NUMBERS[inner]))
         elif inner == _STRING:
             self._count(length)
             for _ in range(length):
-                self.text()
+                self.read_text()
         else:
             raise InvalidModel(f"it has a list of the unknown kind {inner}")
         return None
 
-    def tensors(self, count: int) -> dict[str, Tensor]:
-        tensors = dict(self.tensor() for _ in range(count))
+    def read_tensors(self, count: int) -> dict[str, Tensor]:
+        tensors = dict(self.read_tensor() for _ in range(count))
         if len(tensors) < count:
             raise InvalidModel("it has two tensors of the same name")
         return tensors
 
-    def tensor(self) -> tuple[str, Tensor]:
-        name = self.text()
-        dimensions = self.number("<I")
+    def read_tensor(self) -> tuple[str, Tensor]:
+        name = self.read_text()
+        dimensions = self.read_number("<I")
         if dimensions > _MAX_DIMENSIONS:
             raise InvalidModel(f"tensor {name} has {dimensions} dimensions")
-        shape = tuple(self.number("<Q") for _ in range(dimensions))
-        kind, begin = self.number("<I"), self.number("<Q")
+        shape = tuple(self.read_number("<Q") for _ in range(dimensions))
+        kind, begin = self.read_number("<I"), self.read_number("<Q")
         self.ranges.append(_Range(begin, begin + _size(name, kind, shape), name))
         types = _types()
         return name, Tensor(types[kind][0] if kind in types else f"GGML{kind}", shape[::-1])
 
     def _count(self, values: int) -> None:
-        self._values -= values
-        if self._values < 0:
+        self._remaining_values -= values
+        if self._remaining_values < 0:
             raise InvalidModel("it has more texts than any model's header")
 
 
@@ -127,10 +127,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         header = _Header(file)
         try:
-            tensors, metadata_count = header.begin()
-            pairs = ((header.text(), header.value(header.number("<I"))) for _ in range(metadata_count))
+            tensors, metadata_count = header.read_counts()
+            pairs = ((header.read_text(), header.read_value(header.read_number("<I"))) for _ in range(metadata_count))
             metadata = {name: value for name, value in pairs if value is not None}
-            declared_tensors = header.tensors(tensors)
+            declared_tensors = header.read_tensors(tensors)
             alignment = _alignment(metadata)
             begin = -(-header.length // alignment) * alignment
             _check_ranges(header.ranges, path.stat().st_size - begin, alignment)

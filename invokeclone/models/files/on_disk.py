@@ -76,8 +76,8 @@ class ModelFiles:
         """Look at `path`; nothing is read yet."""
         self.path = path
         self._json: dict[str, dict[str, Any]] = {}
-        self._bare: dict[tuple[str, ...], dict[str, Tensor]] = {}
-        self._inside: dict[str, ModelFiles] = {}
+        self._stripped_tensors: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        self._children: dict[str, ModelFiles] = {}
 
     @functools.cached_property
     def is_folder(self) -> bool:
@@ -110,18 +110,18 @@ class ModelFiles:
         return self._header[0]
 
     @property
-    def notes(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """Texts and numbers that a single weight file carries beside its tensors."""
         return self._header[1]
 
-    def bare(self, *prefixes: str) -> Mapping[str, Tensor]:
+    def without_prefixes(self, *prefixes: str) -> Mapping[str, Tensor]:
         """Return the tensors under names without the first of `prefixes` that fits."""
-        if prefixes not in self._bare:
-            self._bare[prefixes] = {
+        if prefixes not in self._stripped_tensors:
+            self._stripped_tensors[prefixes] = {
                 name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), "")): tensor
                 for name, tensor in self.tensors.items()
             }
-        return self._bare[prefixes]
+        return self._stripped_tensors[prefixes]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor; empty when there is none of this name."""
@@ -132,11 +132,11 @@ class ModelFiles:
         """Tell whether a tensor's name begins with one of `prefixes`."""
         return any(name.startswith(prefixes) for name in self.tensors)
 
-    def inside(self, name: str) -> "ModelFiles":
+    def child(self, name: str) -> "ModelFiles":
         """Return a file or folder of this folder as a model of its own; it needs not be there."""
-        if name not in self._inside:
-            self._inside[name] = ModelFiles(self.path / name)
-        return self._inside[name]
+        if name not in self._children:
+            self._children[name] = ModelFiles(self.path / name)
+        return self._children[name]
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the object in the JSON file `name` of the folder; empty when there is none or it holds something else."""

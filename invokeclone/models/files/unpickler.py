@@ -87,10 +87,10 @@ class LimitedFile:
 
     def __init__(self, file: IO[bytes]) -> None:
         """Begin at the file's position."""
-        self._file, self._left, self._reads = file, MAX_BYTES, 0
+        self._file, self._remaining_bytes, self._reads = file, MAX_BYTES, 0
 
-    def _taken(self, data: bytes) -> bytes:
-        self._left -= len(data)
+    def _count_read(self, data: bytes) -> bytes:
+        self._remaining_bytes -= len(data)
         self._reads += 1
         if self._reads > MAX_INSTRUCTIONS:
             raise pickle.UnpicklingError("it has more instructions than any model's file")
@@ -98,11 +98,13 @@ class LimitedFile:
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes."""
-        return self._taken(self._file.read(min(size, self._left) if size >= 0 else self._left))
+        return self._count_read(
+            self._file.read(min(size, self._remaining_bytes) if size >= 0 else self._remaining_bytes)
+        )
 
     def readline(self) -> bytes:
         """Return the bytes up to the next line's beginning."""
-        return self._taken(self._file.readline(self._left))
+        return self._count_read(self._file.readline(self._remaining_bytes))
 
 
 class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates what a file asks for)
@@ -160,14 +162,16 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
         return storage if view is None else _view(storage, view)
 
     def _tensor(self, storage: object, offset: object, shape: object, strides: object, *_: object) -> StoredTensor:
-        return self._made(storage, offset, shape, strides, None)
+        return self._build_tensor(storage, offset, shape, strides, None)
 
     def _tensor_of_type(
         self, storage: object, offset: object, shape: object, strides: object, _grad: object, _hooks: object, dtype: object, *_: object
     ) -> StoredTensor:  # fmt: skip
-        return self._made(storage, offset, shape, strides, dtype)
+        return self._build_tensor(storage, offset, shape, strides, dtype)
 
-    def _made(self, storage: object, offset: object, shape: object, strides: object, dtype: object) -> StoredTensor:
+    def _build_tensor(
+        self, storage: object, offset: object, shape: object, strides: object, dtype: object
+    ) -> StoredTensor:
         """Return a tensor after checking that all its elements lie in the storage."""
         self._tensors += 1
         if self._tensors > MAX_TENSORS:

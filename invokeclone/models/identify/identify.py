@@ -70,7 +70,7 @@ def _matches_rule(rule: Rule, model: ModelFiles, overrides: dict[str, Any]) -> b
     if any(name not in fields or tag.get(name, value) != value for name, value in overrides.items()):
         return False
     try:
-        rule.recognises(model)
+        rule.recognizes(model)
     except (Mismatch, *_MALFORMED_ERRORS):
         return False
     return True
@@ -82,10 +82,10 @@ def _build_record(
     """Return the record that `rule` makes of a model of its kind; raises Mismatch when it makes none."""
     rule_base = registry.tag_fields(rule.config)["base"]
     detected_base = rule.base(model) if rule.base else rule_base
-    base = overrides.get("base") or detected_base if rule.guesses else detected_base or overrides.get("base")
+    base = overrides.get("base") or detected_base if rule.base_is_guess else detected_base or overrides.get("base")
     require(base, "its base cannot be seen; state it")
     require(base == rule_base, f"its base is {rule_base}, the model's is {base}")
-    detected = {name: detect(model) for name, detect in rule.detects.items() if name not in overrides}
+    detected = {name: detect(model) for name, detect in rule.detectors.items() if name not in overrides}
     try:
         return rule.config.model_validate(record_fields | detected | overrides)
     except ValidationError as error:

@@ -28,10 +28,10 @@ class Rule:
     """
 
     config: type[ModelConfig]
-    recognises: Callable[[ModelFiles], None]
+    recognizes: Callable[[ModelFiles], None]
     base: Callable[[ModelFiles], BaseModelType | None] | None = None
-    detects: Mapping[str, Callable[[ModelFiles], Any]] = field(default_factory=dict)
-    guesses: bool = False
+    detectors: Mapping[str, Callable[[ModelFiles], Any]] = field(default_factory=dict)
+    base_is_guess: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class DownloadBatch:
         self._downloads = downloads
         self._hub = hub
         self._watch = watch
-        self._over = asyncio.Event()
+        self._end_event = asyncio.Event()
 
     async def add(self, plan: DownloadPlan, folder: Path, token: str | None) -> None:
         """Add a held download into `folder` for every file of `plan`; those that are here already are complete.
@@ -42,7 +42,7 @@ class DownloadBatch:
             requests.append(
                 DownloadRequest(file.url, target, access_token, sha256=file.sha256, size=file.size, file=file_path)
             )
-        self.parts = [self._downloads.add(request, self._changed, paused=True) for request in requests]
+        self.parts = [self._downloads.add(request, self._on_change, paused=True) for request in requests]
         for part, file in zip(self.parts, plan.files, strict=True):
             if file.path in existing_sizes:
                 self._downloads.mark_complete(part.id, existing_sizes[file.path])
@@ -63,31 +63,31 @@ class DownloadBatch:
         return next((part for part in self.parts if part.status is DownloadJobStatus.ERROR), None)
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether every part has ended, or one has failed."""
         return self.failed is not None or all(part.ended for part in self.parts)
 
     def resume(self) -> None:
         """Go on with every part that is held or has failed."""
-        self._over.clear()
+        self._end_event.clear()
         for part in self.parts:
             self._downloads.resume(part.id)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Hold every part that waits or is being fetched; what is here of them stays."""
         for part in self.parts:
             self._downloads.pause(part.id)
 
     async def restart(self, part: DownloadJob) -> None:
         """Download one part again, without what is here of it."""
-        self._over.clear()
+        self._end_event.clear()
         await self._downloads.restart(part.id)
 
     async def wait(self) -> None:
         """Return once the batch is over."""
-        while not self.over:
-            self._over.clear()
-            await self._over.wait()
+        while not self.has_ended:
+            self._end_event.clear()
+            await self._end_event.wait()
 
     async def cancel(self) -> None:
         """Cancel what has not ended, and return once no download touches its file any more."""
@@ -95,16 +95,16 @@ class DownloadBatch:
         for number in numbers:
             with contextlib.suppress(NotFound):  # forgotten, as somebody pruned the jobs meanwhile
                 self._downloads.cancel(number)
-        await self._downloads.settled(numbers)
+        await self._downloads.wait_until_stopped(numbers)
 
     def forget(self) -> None:
         """Have the queue forget the parts."""
         self._downloads.forget(part.id for part in self.parts)
 
-    def _changed(self, part: DownloadJob) -> None:
+    def _on_change(self, part: DownloadJob) -> None:
         self._watch(part)
-        if self.over:
-            self._over.set()
+        if self.has_ended:
+            self._end_event.set()
 
 
 def _sizes(folder: Path, files: list[RemoteModelFile]) -> dict[Path, int]:

@@ -52,7 +52,7 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
         path=files,
         source=files.as_posix(),
         source_type=ModelSourceType.Path,
-        stated={**defaults, "key": EMBEDDED_KEY},
+        overrides={**defaults, "key": EMBEDDED_KEY},
         inplace=True,
     )
     config = None

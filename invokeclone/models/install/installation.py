@@ -29,7 +29,7 @@ class Installation:
     folder: Path
     """Where downloads go; its name is the key of the row, also for an installation that downloads nothing."""
     batch: DownloadBatch
-    lasting: bool = False
+    persistent: bool = False
     """Whether a later server goes on with the job where this one ends."""
     plan: DownloadPlan | None = None
     state: InstallStatus | None = None
@@ -39,10 +39,10 @@ class Installation:
     recovered: bool = False
     """Whether an earlier server may have died while it moved the files."""
     cancel_requested: bool = False
-    announced: bool = False
+    start_event_emitted: bool = False
     """Whether the event of the downloads' start was emitted by this process."""
     progress_due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
-    written: InstallEntry | None = None
+    saved_entry: InstallEntry | None = None
     """The row as the database has it."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while row or folder change."""
@@ -65,7 +65,7 @@ class Installation:
     def entry(self) -> InstallEntry | None:
         """Return the row that the database should have of this state; None: none."""
         registering = self.moves_files and self.state is InstallStatus.RUNNING
-        if not (self.has_folder and self.lasting and (self.remote or registering)):
+        if not (self.has_folder and self.persistent and (self.remote or registering)):
             return None
         return InstallEntry(
             folder=self.folder.name,
@@ -77,12 +77,12 @@ class Installation:
             error=self.job.error if self.state is InstallStatus.ERROR else None,
         )
 
-    def count(self) -> None:
+    def update_bytes(self) -> None:
         """Bring the job's bytes up to those of its downloads."""
         self.job.bytes = sum(part.bytes for part in self.batch.parts)
         self.job.total_bytes = sum(part.total_bytes for part in self.batch.parts)
 
-    def learn_name(self, path: Path | None) -> None:
+    def set_file_name(self, path: Path | None) -> None:
         """Take the name of the only file once the server has sent it: a later process must know it."""
         if self.plan is None or self.plan.root is not None or path is None:
             return

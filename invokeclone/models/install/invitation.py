@@ -24,7 +24,7 @@ async def accept(installer: Installer, source: str, headers: Mapping[str, str]) 
             raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
         if _is_cross_site(headers):
             return InstallPage("Not begun", "This can only be asked for by following a link.", 400)
-        if source in await installer.installed_sources():
+        if source in await installer.list_sources():
             return InstallPage("Already installed", f"{source} is installed already.", 409)
         await installer.add(source, ModelRecordChanges())
     except InvokeCloneError as error:

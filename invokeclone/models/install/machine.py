@@ -57,17 +57,17 @@ class InstallMachine:
         self._downloads = downloads
         self._hub = hub
         self._guard = guard
-        self._turn = asyncio.Lock()
+        self._registration_lock = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
-        self._not_removed: set[Installation] = set()
+        self._pending_removals: set[Installation] = set()
 
-    def move(self, job: Installation, to: InstallStatus | None, **fields: Any) -> None:
+    def change_state(self, job: Installation, to: InstallStatus | None, **fields: Any) -> None:
         """Make a transition; its row and folder follow in the background. Raises TransitionRefused."""
         transition = states.apply(job, to, self._resources.events, fields)
         if to not in states.WORKING:
             job.interrupt()
         if transition.folder is states.FolderChange.REMOVED:
-            self._not_removed.add(job)
+            self._pending_removals.add(job)
             self._in_background(job, self._remove(job))
         elif transition.row is states.RowChange.SAVED:
             self._in_background(job, self._save_or_log(job))
@@ -76,20 +76,20 @@ class InstallMachine:
         """Bring the job's row up to its state; nothing is written when it is."""
         async with job.lock:
             entry = job.entry()
-            if entry == job.written:
+            if entry == job.saved_entry:
                 return
             async with self._resources.database.write() as connection:
                 if entry is None:
                     await journal.remove(connection, job.folder.name)
                 else:
                     await journal.save(connection, entry)
-            job.written = entry
+            job.saved_entry = entry
 
     def start(self, job: Installation) -> None:
         """Begin the work on a job that waits, or go on with it."""
         if job.batch.parts:
             job.batch.resume()
-            self._settle(job)  # the last part may have become whole just when it was held
+            self._check_downloads(job)  # the last part may have become whole just when it was held
         if job.task is None and job.state in states.WORKING:
             with log.fields(**job.job.log_fields):
                 job.task = asyncio.create_task(self._run(job, job.last_task), name=f"install {job.job.id}")
@@ -102,13 +102,13 @@ class InstallMachine:
                 job.interrupt()
         if tasks := [task for job in jobs for task in (job.task, job.last_task) if task is not None]:
             await asyncio.wait(tasks)
-        await self.settled()
+        await self.wait_for_background()
         for job in jobs:
             await self._save_or_log(job)
-        for job in list(self._not_removed):
+        for job in list(self._pending_removals):
             await self._remove(job)
 
-    async def settled(self) -> None:
+    async def wait_for_background(self) -> None:
         """Wait until nothing is left to do in the background."""
         while self._background:
             await asyncio.wait(self._background)
@@ -116,55 +116,55 @@ class InstallMachine:
     async def restart(self, job: Installation, part: DownloadJob) -> None:
         """Download one part again. If it can't be begun (OSError, raised to the caller, too) the job fails."""
         if job.state is not WAITING:
-            self.move(job, WAITING)
+            self.change_state(job, WAITING)
         try:
             await job.batch.restart(part)
         except Exception as error:
             if job.state in UNDER_WAY:
                 self._fail(job, type(error).__name__, str(error), None)
-                job.batch.hold()
+                job.batch.pause()
             raise
         if job.state in UNDER_WAY:
             self.start(job)
         elif job.state is states.PAUSED:
-            job.batch.hold()
+            job.batch.pause()
 
     def watch(self, job: Installation, part: DownloadJob) -> None:
         """Follow the change of one part of a job's downloads; called on the event loop, returns at once."""
         if job.state not in UNDER_WAY or self.stopping:
             return
-        job.count()
-        job.learn_name(part.download_path)
+        job.update_bytes()
+        job.set_file_name(part.download_path)
         match part.status:
             case DownloadJobStatus.RUNNING:
                 self._progress(job)
             case DownloadJobStatus.ERROR:
                 self._fail_download(job, part)
             case DownloadJobStatus.CANCELLED:
-                self.move(job, CANCELLED)
+                self.change_state(job, CANCELLED)
             case _:
-                self._settle(job)
+                self._check_downloads(job)
 
     def _progress(self, job: Installation) -> None:
         if job.state is WAITING or job.progress_due():
-            self.move(job, DOWNLOADING)
+            self.change_state(job, DOWNLOADING)
 
-    def _settle(self, job: Installation) -> None:
+    def _check_downloads(self, job: Installation) -> None:
         """Go on with a job whose downloads are all here, and end one that waits for none but has a failed one."""
         if job.batch.complete:
             if job.state is WAITING:
-                self.move(job, DOWNLOADING)
-            self.move(job, DOWNLOADS_DONE)
+                self.change_state(job, DOWNLOADING)
+            self.change_state(job, DOWNLOADS_DONE)
         elif not job.batch.active and (part := job.batch.failed) is not None:
             self._fail_download(job, part)
 
     def _fail_download(self, job: Installation, part: DownloadJob) -> None:
         _log.warning("%s cannot be fetched: %s", without_query(str(job.job.source)), part.error)
         self._fail(job, part.error_type or "DownloadFailed", part.error or "", None)
-        job.batch.hold()
+        job.batch.pause()
 
     def _fail(self, job: Installation, kind: str, text: str, error_traceback: str | None) -> None:
-        self.move(job, ERROR, error_reason=kind, error=text, error_traceback=error_traceback)
+        self.change_state(job, ERROR, error_reason=kind, error=text, error_traceback=error_traceback)
 
     async def _run(self, job: Installation, previous_task: "asyncio.Task[None] | None") -> None:
         """Take a job from where it is to its end. Whatever goes wrong becomes the job's error."""
@@ -175,7 +175,7 @@ class InstallMachine:
         if job.state not in {WAITING, DOWNLOADS_DONE}:
             return
         await self.ready.wait()
-        async with self._turn:
+        async with self._registration_lock:
             if not self.stopping:
                 await self._register(job)
 
@@ -198,13 +198,13 @@ class InstallMachine:
         await run_to_completion(self._prepare_folder, job, source)
         job.recovered = False
         plan = job.plan = job.plan or await make_plan(source, self._hub, self._resources.settings)
-        self.move(job, WAITING, source_metadata=plan.metadata, local_path=job.folder / (plan.root or ""))
+        self.change_state(job, WAITING, source_metadata=plan.metadata, local_path=job.folder / (plan.root or ""))
         await self.save(job)
         await job.batch.add(plan, job.folder, source.access_token)
         job.job.download_parts = job.batch.parts
-        job.count()
+        job.update_bytes()
         job.batch.resume()
-        self._settle(job)
+        self._check_downloads(job)
 
     def _prepare_folder(self, job: Installation, source: RemoteSource) -> None:
         if job.recovered and job.plan is not None and is_key(job.key):
@@ -212,13 +212,13 @@ class InstallMachine:
         folders.create(job.folder, source.access_token)
 
     async def _register(self, job: Installation) -> None:
-        self.move(job, RUNNING)
+        self.change_state(job, RUNNING)
         try:
             await self.save(job)  # whoever finds moved files after a crash needs the row
-            config = await self._registered(job)
+            config = await self._register_files(job)
         except InstallCancelled:
             # What was fetched is registered at the next start.
-            self.move(job, DOWNLOADS_DONE if self.stopping and job.remote else CANCELLED)
+            self.change_state(job, DOWNLOADS_DONE if self.stopping and job.remote else CANCELLED)
         except Exception as error:  # noqa: BLE001  (the loop's edge: one job's failure must not end the others)
             unexpected = not isinstance(error, InvokeCloneError | OSError)
             source = without_query(str(job.job.source))
@@ -228,12 +228,12 @@ class InstallMachine:
             _log.info("installed %s model %s (%s)", config.base, config.name, config.key, extra={"key": config.key})
             size = config.file_size
             path = placement.to_absolute_path(self._resources.settings.models_path, config.path)
-            self.move(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
+            self.change_state(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
 
-    async def _registered(self, job: Installation) -> ModelConfig:
+    async def _register_files(self, job: Installation) -> ModelConfig:
         """Register the files of a job, and return the record."""
         client_job = job.job
-        overrides = client_job.config_in.stated()
+        overrides = client_job.config_in.explicit_fields()
         if isinstance(client_job.source, ExternalModelSource):
             return await register_external(self._resources, self._guard, client_job.source, overrides)
         if not (job.remote or isinstance(client_job.source, LocalModelSource)):
@@ -246,9 +246,9 @@ class InstallMachine:
             path=client_job.local_path,
             source=str(client_job.config_in.source),
             source_type=client_job.config_in.source_type or ModelSourceType.Path,
-            stated=overrides | {"key": job.key},
+            overrides=overrides | {"key": job.key},
             inplace=client_job.inplace,
-            stopped=lambda: self.stopping or job.cancel_requested,
+            is_cancelled=lambda: self.stopping or job.cancel_requested,
         )
         return await register(self._resources, self._guard, request)
 
@@ -270,7 +270,7 @@ class InstallMachine:
         except Exception as error:  # noqa: BLE001  (tried again at the end; a folder without a row at the next start)
             _log.warning("what is left of install job %s cannot be removed: %s", job.job.id, error)
         else:
-            self._not_removed.discard(job)
+            self._pending_removals.discard(job)
 
     def _in_background(self, job: Installation, work: Coroutine[Any, Any, None]) -> None:
         with log.fields(**job.job.log_fields):

@@ -48,9 +48,9 @@ class RegistrationRequest:
     path: Path
     source: str
     source_type: ModelSourceType
-    stated: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     inplace: bool = False
-    stopped: Callable[[], bool] = lambda: False
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
 async def register(resources: Resources, guard: Guard, request: RegistrationRequest) -> ModelConfig:
@@ -59,15 +59,15 @@ async def register(resources: Resources, guard: Guard, request: RegistrationRequ
     Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
     after any of these the files are where they were and there is no record.
     """
-    key = str(request.stated.get("key") or new_key())
+    key = str(request.overrides.get("key") or new_key())
     if not is_key(key):
         raise InvalidModel(f"a key must be a plain file name: {key!r}")
-    with guard.holding(key):
+    with guard.lock(key):
         await _check_free(resources, request.path, key)
         config = await in_thread(examine, resources.settings, request, key)
-        async with guard.placing:
+        async with guard.placement_lock:
             await _check_free(resources, request.path, key)
-            if request.stopped():
+            if request.is_cancelled():
                 raise InstallCancelled("cancelled before the files were touched")
             image_data = await in_thread(_sidecar_image, request.path, config)
             config = await _insert(resources, request, config)
@@ -116,7 +116,7 @@ async def register_external(
         config = registry.parse(kind | record)
     except ValueError as error:
         raise InvalidModel(f"{source} cannot be registered: {error}") from error
-    with guard.holding(key):
+    with guard.lock(key):
         async with resources.database.write() as connection:
             await store.add(connection, config)
     return config
@@ -135,7 +135,7 @@ def examine(settings: Settings, request: RegistrationRequest, key: str) -> Model
         "source_type": request.source_type,
     }
     overrides = {
-        name: value for name, value in request.stated.items() if value is not None and name not in _DETECTED_FIELDS
+        name: value for name, value in request.overrides.items() if value is not None and name not in _DETECTED_FIELDS
     }
     config = identify(model, record_fields, overrides, allow_unknown=settings.allow_unknown_models)
     if _has_sidecars(request.path, config):
@@ -143,7 +143,7 @@ def examine(settings: Settings, request: RegistrationRequest, key: str) -> Model
             name: value for name, value in sidecars.read_fields(request.path).items() if name not in overrides
         }
         config = config.model_copy(update=sidecar_fields)
-    model_hash = hash_model(model, settings.hashing_algorithm, request.stopped)
+    model_hash = hash_model(model, settings.hashing_algorithm, request.is_cancelled)
     return config.model_copy(update={"hash": model_hash, "file_size": model.size})
 
 
@@ -155,7 +155,7 @@ async def _check_free(resources: Resources, path: Path, key: str) -> None:
     if key in recorded_paths:
         raise DuplicateModelException(f"a model with key {key} is registered already")
 
-    def same() -> str | None:
+    def find_duplicate() -> str | None:
         real = paths.real(path)
         return next(
             (
@@ -166,7 +166,7 @@ async def _check_free(resources: Resources, path: Path, key: str) -> None:
             None,
         )
 
-    if (other := await in_thread(same)) is not None:
+    if (other := await in_thread(find_duplicate)) is not None:
         raise DuplicateModelException(f"{path} is registered already, as model {other}")
 
 

@@ -61,7 +61,7 @@ async def install_unregistered(resources: Resources, installer: Installer) -> No
         registered_paths = [
             placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()
         ]
-    registered_paths += [models / placement.IMAGES_FOLDER, *installer.places_in_use()]
+    registered_paths += [models / placement.IMAGES_FOLDER, *installer.paths_in_use()]
 
     def find() -> list[Path]:
         candidates = sorted(_candidates(models, 0, set()))
@@ -109,7 +109,7 @@ def _candidates(folder: Path, depth: int, visited: set[Path]) -> Iterator[Path]:
 async def find_orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
     models = resources.settings.models_path
-    used_paths = [models / key for key in installer.guard.held()] + installer.places_in_use()
+    used_paths = [models / key for key in installer.guard.keys_in_use()] + installer.paths_in_use()
     async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
         used_paths += [placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()]
 
@@ -140,7 +140,7 @@ def _info(entry: Path) -> OrphanedModelInfo:
 async def remove_orphans(resources: Resources, installer: Installer, names: list[str]) -> DeleteOrphanedModelsResponse:
     """Remove orphaned entries. A name that is none, above all an installed model's, is refused in `errors`."""
     response = DeleteOrphanedModelsResponse(deleted=[], errors={})
-    async with installer.guard.placing:
+    async with installer.guard.placement_lock:
         orphaned = {info.path for info in await find_orphans(resources, installer)}
         for name in dict.fromkeys(names):
             if name not in orphaned:

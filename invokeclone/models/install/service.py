@@ -67,27 +67,27 @@ class Installer:
         self.guard = Guard()
         self.downloads = downloads or DownloadQueue(resources.settings, resources.events)
         self.hub = Hub(resources.settings, self.downloads.web)
-        self._own_downloads = downloads is None
-        self._lasting = persistent
+        self._owns_downloads = downloads is None
+        self._persistent = persistent
         self._resources = resources
         self._machine = InstallMachine(resources, self.downloads, self.hub, self.guard)
         self._installations: dict[int, Installation] = {}
         self._adding = asyncio.Lock()
         self._next = 0
-        self._opening: asyncio.Task[None] | None = None
+        self._startup_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to work off jobs on the running event loop."""
-        if self._lasting:
+        if self._persistent:
             await self._recover()
-        self._opening = asyncio.create_task(self._open(), name="installer")
+        self._startup_task = asyncio.create_task(self._start_up(), name="installer")
 
     async def stop(self) -> None:
         """Finish: a job that still reads files is cancelled, one that moves them is completed first, downloads break off."""
-        if self._opening is not None:
-            await self._opening
+        if self._startup_task is not None:
+            await self._startup_task
         await self._machine.stop(list(self._installations.values()))
-        if self._own_downloads:
+        if self._owns_downloads:
             await self.downloads.stop()
 
     async def add(
@@ -99,10 +99,10 @@ class Installer:
             for job in self.jobs():
                 if not job.ended and (job.source.type, str(job.source)) == (source.type, str(source)):
                     return job
-            installation = self._make(source, overrides, overrides.key or new_key())
+            installation = self._create(source, overrides, overrides.key or new_key())
             await self._machine.save(installation)
             self._installations[installation.job.id] = installation
-        self._machine.move(installation, WAITING)
+        self._machine.change_state(installation, WAITING)
         self._machine.start(installation)
         return installation.job
 
@@ -118,39 +118,39 @@ class Installer:
 
     async def cancel(self, number: int) -> None:
         """Cancel a job that hasn't ended; one that moves files already is completed. Raises NoInstallToChange."""
-        job = self._to_change(number)
+        job = self._get_for_change(number)
         if job.state is RUNNING:
             job.cancel_requested = True
         elif not job.job.ended:
-            self._machine.move(job, CANCELLED)
+            self._machine.change_state(job, CANCELLED)
             await self._machine.save(job)
 
     async def pause(self, number: int) -> ModelInstallJob:
         """Hold a job that waits or downloads; any other stays as it is. Raises NoInstallToChange."""
-        job = self._to_change(number)
+        job = self._get_for_change(number)
         if job.state in UNDER_WAY:
-            self._machine.move(job, PAUSED)
-            job.batch.hold()
+            self._machine.change_state(job, PAUSED)
+            job.batch.pause()
             await self._machine.save(job)
         return job.job
 
     async def resume(self, number: int) -> ModelInstallJob:
         """Let a paused job go on; any other stays as it is. Raises NoInstallToChange."""
-        job = self._to_change(number)
+        job = self._get_for_change(number)
         if job.state is PAUSED:
-            await self._go_on(job)
+            await self._resume_work(job)
         return job.job
 
     async def restart_failed(self, number: int) -> ModelInstallJob:
         """Go on with the failed downloads of a job; without any it stays as it is. Raises NoInstallToChange."""
-        job = self._to_change(number)
+        job = self._get_for_change(number)
         if job.state is ERROR and job.has_folder:
-            await self._go_on(job)
+            await self._resume_work(job)
         return job.job
 
     async def restart_file(self, number: int, url: str) -> ModelInstallJob:
         """Download one file of a job again; a job past its downloads stays as it is. Raises NoInstallToChange, UnknownPart."""
-        job = self._to_change(number)
+        job = self._get_for_change(number)
         if job.state not in states.RESTARTABLE or not job.has_folder or job.remote is None:
             return job.job
         part = next((part for part in job.batch.parts if str(part.source) == url), None)
@@ -166,16 +166,16 @@ class Installer:
         for number, job in list(self._installations.items()):
             if job.job.ended:
                 del self._installations[number]
-                self._machine.move(job, None)
+                self._machine.change_state(job, None)
                 job.batch.forget()
-        await self._machine.settled()
+        await self._machine.wait_for_background()
 
-    async def installed_sources(self) -> set[str]:
+    async def list_sources(self) -> set[str]:
         """Return what the registered models were installed from."""
         async with self._resources.database.read() as connection:
             return await store.sources(connection)
 
-    def places_in_use(self) -> list[Path]:
+    def paths_in_use(self) -> list[Path]:
         """Return where the files of the jobs are that haven't ended, and of those that may be resumed."""
         models, jobs = self._resources.settings.models_path, self._installations.values()
         local = [job.job.local_path for job in jobs if not job.job.ended and job.job.source.type == "local"]
@@ -183,7 +183,7 @@ class Installer:
         moved = [models / job.key for job in remote if job.recovered and is_key(job.key)]
         return [*local, *(job.folder for job in remote), *moved]
 
-    def _make(self, source: ModelSource, overrides: ModelRecordChanges, key: str) -> Installation:
+    def _create(self, source: ModelSource, overrides: ModelRecordChanges, key: str) -> Installation:
         models = self._resources.settings.models_path
         source_fields = {
             "source": overrides.source or str(source),
@@ -201,20 +201,20 @@ class Installer:
         )
         self._next += 1
         batch = DownloadBatch(self.downloads, self.hub, lambda part: self._machine.watch(installation, part))
-        installation = Installation(job, key, folder, batch, lasting=self._lasting)
+        installation = Installation(job, key, folder, batch, persistent=self._persistent)
         return installation
 
-    def _to_change(self, number: int) -> Installation:
+    def _get_for_change(self, number: int) -> Installation:
         if number not in self._installations:
             raise NoInstallToChange(f"no install job {number}")
         return self._installations[number]
 
-    async def _go_on(self, job: Installation) -> None:
-        self._machine.move(job, WAITING)
+    async def _resume_work(self, job: Installation) -> None:
+        self._machine.change_state(job, WAITING)
         self._machine.start(job)
         await self._machine.save(job)
 
-    async def _open(self) -> None:
+    async def _start_up(self) -> None:
         """Clear away what a crash left, tell the log of models whose files are gone, and let jobs be registered."""
         try:
             await in_thread(placement.remove_abandoned_copies, self._resources.settings.models_path)
@@ -233,7 +233,7 @@ class Installer:
             registered = {entry.folder for entry in entries if await store.exists(connection, entry.key)}
         needed = {}
         for entry in entries:
-            job = None if entry.folder in registered else await in_thread(self._read, entry)
+            job = None if entry.folder in registered else await in_thread(self._load_entry, entry)
             if job is not None and await self._is_needed(job):
                 needed[entry.folder] = job
             else:
@@ -242,7 +242,7 @@ class Installer:
         await in_thread(folders.remove_abandoned, models, set(needed))
         for entry in entries:
             if (job := needed.get(entry.folder)) is not None and job.remote:
-                self._go_on_after_restart(job, entry)
+                self._resume_after_restart(job, entry)
 
     async def _is_needed(self, job: Installation) -> bool:
         """Tell whether to go on with a job; one of a user's own files ends here, with the files where they were."""
@@ -258,7 +258,7 @@ class Installer:
             return True
         return False
 
-    def _read(self, entry: InstallEntry) -> Installation | None:
+    def _load_entry(self, entry: InstallEntry) -> Installation | None:
         """Return the job that a row is of, None if it can't be read. Blocking."""
         folder = self._resources.settings.models_path / entry.folder
         try:
@@ -269,19 +269,19 @@ class Installer:
         except (ValidationError, ValueError, TypeError) as error:
             _log.warning("the installation in %s cannot be resumed: %s", folder, error)
             return None
-        job = self._make(source, overrides, entry.key)
-        job.folder, job.plan, job.written, job.recovered = folder, plan, entry, True
+        job = self._create(source, overrides, entry.key)
+        job.folder, job.plan, job.saved_entry, job.recovered = folder, plan, entry, True
         if job.remote:
             job.job.local_path = folder
         return job
 
-    def _go_on_after_restart(self, job: Installation, entry: InstallEntry) -> None:
+    def _resume_after_restart(self, job: Installation, entry: InstallEntry) -> None:
         self._installations[job.job.id] = job
         if entry.error is not None:
             fields = {"error_reason": "DownloadFailed", "error": entry.error, "error_traceback": None}
-            self._machine.move(job, ERROR, **fields)
+            self._machine.change_state(job, ERROR, **fields)
         elif entry.paused:
-            self._machine.move(job, PAUSED)
+            self._machine.change_state(job, PAUSED)
         else:
-            self._machine.move(job, WAITING)
+            self._machine.change_state(job, WAITING)
             self._machine.start(job)

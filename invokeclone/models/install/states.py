@@ -90,9 +90,9 @@ def _source(job: Installation) -> dict[str, Any]:
 
 def _download_start_event(job: Installation) -> Event | None:
     """Return the event the first time, not again after a pause."""
-    if job.announced:
+    if job.start_event_emitted:
         return None
-    job.announced = True
+    job.start_event_emitted = True
     job.progress_due()
     return events.ModelInstallDownloadStartedEvent(**_progress(job))
 

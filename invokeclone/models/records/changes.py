@@ -45,10 +45,10 @@ async def change(resources: Resources, guard: Guard, key: str, changes: ModelRec
     Raises UnknownModelException, KeyIsFixed, ModelBusy, DuplicateModelException (path), and ModelDoesNotFit when the
     result is no record of any class.
     """
-    fields = changes.stated()
+    fields = changes.explicit_fields()
     if fields.pop("key", key) not in (key, None):
         raise KeyIsFixed("the key of a model can't be changed")
-    with guard.holding(key):
+    with guard.lock(key):
         async with resources.database.write() as connection:
             config = _apply_changes(await store.get(connection, key), fields)
             await store.update(connection, config)
@@ -73,7 +73,7 @@ async def remove(resources: Resources, guard: Guard, key: str) -> None:
 
     Raises UnknownModelException, ModelBusy. Files that can't be removed stay as orphans and are logged.
     """
-    with guard.holding(key):
+    with guard.lock(key):
         await remove_locked(resources, key)
 
 
@@ -105,7 +105,7 @@ async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfi
     (with the record left as it was) when nothing can be made of the files.
     """
     models = resources.settings.models_path
-    with guard.holding(key):
+    with guard.lock(key):
         async with resources.database.read() as connection:
             config = await store.get(connection, key)
         model = ModelFiles(placement.to_absolute_path(models, config.path))
@@ -158,16 +158,16 @@ async def list_missing(resources: Resources) -> list[ModelConfig]:
         configs = await store.search(connection)
     models = resources.settings.models_path
 
-    def gone() -> list[ModelConfig]:
+    def find_missing() -> list[ModelConfig]:
         local_configs = [config for config in configs if config.path]
         return [config for config in local_configs if not paths.exists(placement.to_absolute_path(models, config.path))]
 
-    return await in_thread(gone)
+    return await in_thread(find_missing)
 
 
 async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -> None:
     """Keep a picture for a model; raises UnknownModelException, NotAPicture, ModelBusy."""
-    with guard.holding(key):
+    with guard.lock(key):
         async with resources.database.read() as connection:
             await store.get(connection, key)
         await in_thread(pictures.save, resources.settings, key, data)
@@ -175,6 +175,6 @@ async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -
 
 async def remove_image(resources: Resources, guard: Guard, key: str) -> None:
     """Remove a model's picture; raises UnknownPicture when it has none, ModelBusy."""
-    with guard.holding(key):
+    with guard.lock(key):
         await in_thread(pictures.find, resources.settings, key)
         await in_thread(pictures.remove, resources.settings, key)

@@ -15,14 +15,14 @@ class Guard:
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
-        self.placing = asyncio.Lock()
+        self.placement_lock = asyncio.Lock()
 
-    def held(self) -> frozenset[str]:
+    def keys_in_use(self) -> frozenset[str]:
         """Return the keys of the models that are held now."""
         return frozenset(self._keys)
 
     @contextlib.contextmanager
-    def holding(self, key: str) -> Iterator[None]:
+    def lock(self, key: str) -> Iterator[None]:
         """Hold the model `key`; raises ModelBusy when somebody holds it already."""
         if key in self._keys:
             raise ModelBusy(f"another operation on model {key} is going on")

@@ -41,7 +41,7 @@ class ModelRecordChanges(BaseModel):
     upcast_attention: bool | None = Field(default=None, description="Compute attention in 32 bits")
     config_path: str | None = Field(default=None, description="Configuration file of a checkpoint")
 
-    def stated(self) -> dict[str, Any]:
+    def explicit_fields(self) -> dict[str, Any]:
         """Return the fields that were given, as plain data; settings only with what was set in them."""
         return self.model_dump(exclude_unset=True)
 

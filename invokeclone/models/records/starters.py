@@ -112,14 +112,14 @@ def list_starters(installed: Iterable[InstalledModel], content: _StarterFile | N
         names = (entry.name, *entry.previous_names)
         return entry.source in sources or any((name, entry.base, entry.type) in kinds for name in names)
 
-    def plain(entry: _Entry) -> dict[str, Any]:
+    def to_dict(entry: _Entry) -> dict[str, Any]:
         return entry.model_dump(exclude={"id", "needs", "is_installed"}) | {"is_installed": is_installed(entry)}
 
-    def whole(entry: _Entry) -> StarterModel:
-        missing = [plain(entries[needed]) for needed in entry.needs if not is_installed(entries[needed])]
-        return StarterModel.model_validate(plain(entry) | {"dependencies": missing if entry.needs else None})
+    def to_starter_model(entry: _Entry) -> StarterModel:
+        missing = [to_dict(entries[needed]) for needed in entry.needs if not is_installed(entries[needed])]
+        return StarterModel.model_validate(to_dict(entry) | {"dependencies": missing if entry.needs else None})
 
-    starter_models = {name: whole(entry) for name, entry in entries.items()}
+    starter_models = {name: to_starter_model(entry) for name, entry in entries.items()}
     bundles = {
         base: StarterModelBundle(name=bundle.name, models=[starter_models[name] for name in bundle.models])
         for base, bundle in content.bundles.items()

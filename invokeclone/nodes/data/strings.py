@@ -142,7 +142,7 @@ class StringReplaceInvocation(BaseInvocation):
             return StringOutput(value=self.string)
         remaining = context.config.get().limits.node_output_mib * MIB
 
-        def put(match: re.Match[str]) -> str:
+        def replace_match(match: re.Match[str]) -> str:
             nonlocal remaining
             replacement = match.expand(self.replace_string) if self.use_regex else self.replace_string
             remaining -= len(replacement)
@@ -155,4 +155,4 @@ class StringReplaceInvocation(BaseInvocation):
             if self.use_regex
             else re.compile(re.escape(self.search_string), re.IGNORECASE)
         )
-        return StringOutput(value=pattern.sub(put, self.string))
+        return StringOutput(value=pattern.sub(replace_match, self.string))

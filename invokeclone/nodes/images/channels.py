@@ -185,7 +185,7 @@ class ImageInverseLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
     min: int = InputField(default=0, ge=0, le=255, description="What becomes 0")
     max: int = InputField(default=255, ge=0, le=255, description="What becomes 255")
 
-    def _stretched(self, value: int) -> float:
+    def _stretch(self, value: int) -> float:
         if self.max == self.min:
             return VALUES if value > self.min else 0
         return (value - self.min) * (VALUES - 1) / (self.max - self.min)
@@ -193,4 +193,4 @@ class ImageInverseLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Change and save."""
         image = context.images.get_pil(self.image.image_name)
-        return ImageOutput.build(context.images.save(map_values(image, table(self._stretched))))
+        return ImageOutput.build(context.images.save(map_values(image, table(self._stretch))))

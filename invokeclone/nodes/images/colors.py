@@ -130,7 +130,7 @@ class OklabUnsharpMaskInvocation(BaseInvocation, WithMetadata, WithBoard):
         blurred = ndimage.gaussian_filter(lab[..., 0], radius, mode="nearest")
         lab[..., 0] += (lab[..., 0] - blurred) * (self.strength / 100)
         lab[..., 0] = lab[..., 0].clip(0.0, 1.0)
-        return save_colors(context, blends.Gamut().back(colors.linear_of_oklab(lab)), alpha)
+        return save_colors(context, blends.Gamut().to_srgb(colors.linear_of_oklab(lab)), alpha)
 
 
 @invocation(
@@ -177,11 +177,11 @@ class InvokeImageValueThresholdsInvocation(BaseInvocation, WithMetadata, WithBoa
 
         srgb, alpha = colors_of(context, self.image)
         if not self.lightness_only:
-            return save_colors(context, self._limited(srgb), alpha)
-        light = self._limited(blends.lightness(srgb))
+            return save_colors(context, self._apply_thresholds(srgb), alpha)
+        light = self._apply_thresholds(blends.lightness(srgb))
         return save_colors(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
 
-    def _limited(self, values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    def _apply_thresholds(self, values: "NDArray[np.float64]") -> "NDArray[np.float64]":
         import numpy as np
 
         low, high = sorted((self.threshold_lower, self.threshold_upper))
@@ -216,15 +216,15 @@ class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
 
         if self.lightness_only:
             srgb, alpha = colors_of(context, self.image)
-            light = self._grown(blends.lightness(srgb))
+            light = self._dilate_or_erode(blends.lightness(srgb))
             return save_colors(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
         image = context.images.get_pil(self.image.image_name)
         if image.mode not in {"L", "RGB", "RGBA"}:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        bands = [Image.fromarray(self._grown(np.asarray(band))) for band in image.split()]
+        bands = [Image.fromarray(self._dilate_or_erode(np.asarray(band))) for band in image.split()]
         return ImageOutput.build(context.images.save(Image.merge(image.mode, bands)))
 
-    def _grown(self, values: "NDArray[Any]") -> "NDArray[Any]":
+    def _dilate_or_erode(self, values: "NDArray[Any]") -> "NDArray[Any]":
         """Return the greatest or least values (height, width) around each place."""
         from scipy import ndimage
 

@@ -59,11 +59,11 @@ class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
         size = min(self.size, max(height, width))
         grains = -(-height // size), -(-width // size), channels if self.noise_color else 1
 
-        def grown(values: "NDArray[Any]") -> "NDArray[Any]":
+        def repeat_grains(values: "NDArray[Any]") -> "NDArray[Any]":
             return values.repeat(size, axis=0).repeat(size, axis=1)[:height, :width]
 
         if self.noise_type == "gaussian":
-            noisy: NDArray[Any] = pixels + grown(rng.standard_normal(grains) * self.amount * 255)
+            noisy: NDArray[Any] = pixels + repeat_grains(rng.standard_normal(grains) * self.amount * 255)
             return noisy
         replaced, white = rng.random(grains) < self.amount, rng.random(grains) < 0.5  # noqa: PLR2004 - half
-        return np.where(grown(replaced), grown(white) * 255, pixels)
+        return np.where(repeat_grains(replaced), repeat_grains(white) * 255, pixels)

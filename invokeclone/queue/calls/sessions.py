@@ -76,7 +76,7 @@ def _runs(
     """Return the values of the batch nodes for each run: groups go in step, all else is combined, the last one fastest."""
     groups: defaultdict[str, dict[str, list[Any]]] = defaultdict(dict)
     for node_id, node in drawing.nodes.items():
-        if node.type in conversion.BATCHES and drawing.out_of(node_id):
+        if node.type in conversion.BATCHES and drawing.edges_from(node_id):
             group = str(input_values.get((node_id, "batch_group_id"), node.values().get("batch_group_id", UNGROUPED)))
             key = f"{UNGROUPED} {node_id}" if group == UNGROUPED else group
             groups[key][node_id] = _values(drawing, node_id, input_values, sources, capacity)
@@ -100,7 +100,7 @@ def _values(
 ) -> list[Any]:
     """Return the values of a batch node; raises NotCallable when there are none."""
     location = node_id, conversion.BATCHES[drawing.nodes[node_id].type]
-    generator_edges = drawing.into(location)
+    generator_edges = drawing.sources_of(location)
     if generator_edges:
         values = _generate_values(drawing, generator_edges[-1][0], input_values, sources, capacity)
     else:

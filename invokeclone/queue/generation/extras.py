@@ -41,7 +41,7 @@ class AdapterKind:
     what: str
     types: tuple[ModelType, ...]
 
-    async def installed(self, connection: AsyncConnection) -> list[ModelConfig]:
+    async def list_installed(self, connection: AsyncConnection) -> list[ModelConfig]:
         """Return the installed models of this kind."""
         return [config for model_type in self.types for config in await models.search(connection, type=model_type)]
 
@@ -72,7 +72,7 @@ VAES = AdapterKind("VAE", (ModelType.VAE,))
 
 async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
     """Return LoRAs by their keys or names; the weights of one that is there several times are added up."""
-    installed = await LORAS.installed(connection) if choices else []
+    installed = await LORAS.list_installed(connection) if choices else []
     return merge_loras(
         AppliedLoRA(
             identifier(LORAS.find(installed, choice.model, config, str(config.base))), choice.weight, choice.text_weight
@@ -85,7 +85,7 @@ async def controls(
     connection: AsyncConnection, choices: Sequence[ControlChoice], config: ModelConfig
 ) -> list[AppliedControl]:
     """Return control models by their keys or names; raises InvalidGeneration for what makes no sense of one."""
-    installed = await CONTROLS.installed(connection) if choices else []
+    installed = await CONTROLS.list_installed(connection) if choices else []
     applied = []
     for choice in choices:
         model = CONTROLS.find(installed, choice.model, config, str(config.base))
@@ -112,8 +112,8 @@ async def references(
     if not choices:
         return []
     require_capability(config, "reference_images")
-    adapters = await IP_ADAPTERS.installed(connection)
-    encoders = await IMAGE_ENCODERS.installed(connection)
+    adapters = await IP_ADAPTERS.list_installed(connection)
+    encoders = await IMAGE_ENCODERS.list_installed(connection)
     applied = []
     for choice in choices:
         adapter = _ip_adapter(adapters, choice.model, config)
@@ -157,7 +157,7 @@ async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, con
         return None
     require_capability(config, "refiner")
     base = str(architecture_of(config).capabilities.refiner)
-    model = REFINERS.find(await REFINERS.installed(connection), choice.model, config, base)
+    model = REFINERS.find(await REFINERS.list_installed(connection), choice.model, config, base)
 
     def value(name: str) -> Any:
         requested_value = getattr(choice, name)
@@ -182,7 +182,7 @@ async def vae(
     name = default if requested_name is None else requested_name
     if name is None:
         return None
-    installed = await VAES.installed(connection)
+    installed = await VAES.list_installed(connection)
     if requested_name is None:
         match = find_by_name(installed, name, str(config.base))
         return identifier(match) if match and match.base == config.base else None

@@ -49,9 +49,9 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > limit.bytes:
             await _too_large(scope, limit)(scope, receive, send)
             return
-        await self._counted(scope, receive, send, limit)
+        await self._call_with_limit(scope, receive, send, limit)
 
-    async def _counted(self, scope: Scope, receive: Receive, send: Send, limit: "_Limit") -> None:
+    async def _call_with_limit(self, scope: Scope, receive: Receive, send: Send, limit: "_Limit") -> None:
         read = 0
         over = started = False
 
@@ -64,14 +64,14 @@ class BodyLimit:
                 raise _OverLimit
             return message
 
-        async def guarded_send(message: Message) -> None:
+        async def send_unless_over(message: Message) -> None:
             nonlocal started
             if not over:
                 started = True
                 await send(message)
 
         with contextlib.suppress(_OverLimit):
-            await self.app(scope, counting_receive, guarded_send)
+            await self.app(scope, counting_receive, send_unless_over)
         if over and not started:
             await _too_large(scope, limit)(scope, receive, send)
 

@@ -37,7 +37,7 @@ async def measure(services: Services, database: Database) -> MetricValues:
         numbers.include(part)
     add_workers(numbers, services.get(Supervisor).workers)
     numbers.set(SOCKETS, "socket.io", value=services.get(Sockets).connected)
-    numbers.set(SOCKETS, "comfyui", value=services.get(Clients).connected)
+    numbers.set(SOCKETS, "comfyui", value=services.get(Clients).socket_count)
     return numbers
 
 

@@ -50,7 +50,7 @@ class WorkerLink:
             return
         self._child.send(orjson.dumps(message) + b"\n")
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N).
 
         What it has started itself is ended too. A process that closes its pipe and lives can't be heard any more: it is ended.

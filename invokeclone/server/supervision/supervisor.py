@@ -58,7 +58,7 @@ class Supervisor:
         self._bus = bus
         self._fail_orphans = fail_orphans
         self._command = tuple(command)
-        self._patience = grace_s
+        self._grace_s = grace_s
         self._first_delay = first_delay
         self._workers: list[Worker] = []
         self._devices: list[dict[str, str]] = []
@@ -76,7 +76,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start a worker per configured device; with `auto` the first one tells which devices there are."""
-        self._bus.subscribe(self._hear)
+        self._bus.subscribe(self._on_event)
         self._task(self._watch(), "worker watch")
         for device in _devices(self._settings):
             self._add(device)
@@ -85,7 +85,7 @@ class Supervisor:
         """End every worker, harder and harder; when this returns, none is left."""
         self._stopping.set()
         links = [worker.link for worker in self._workers if worker.link is not None]
-        await asyncio.gather(*(link.end(self._patience) for link in links))
+        await asyncio.gather(*(link.end(self._grace_s) for link in links))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -93,14 +93,14 @@ class Supervisor:
     def _add(self, device: str) -> None:
         worker = Worker(device)
         self._workers.append(worker)
-        self._task(self._keep(worker), f"worker {device}")
+        self._task(self._run_worker(worker), f"worker {device}")
 
     def _task(self, work: Any, name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, worker: Worker) -> None:
+    async def _run_worker(self, worker: Worker) -> None:
         """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
         delay = self._first_delay
         while not self._stopping.is_set():
@@ -131,13 +131,13 @@ class Supervisor:
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
         link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})
-        worker.link, worker.heard, worker.sent = link, time.monotonic(), 0
+        worker.link, worker.last_message_at, worker.messages_sent = link, time.monotonic(), 0
         try:
-            status = await link.ended()
+            status = await link.wait()
             reason = worker.killed_for or _explain(worker.device, status)
         finally:
             link.kill()
-        worker.lost(reason)
+        worker.mark_lost(reason)
         return reason
 
     async def _orphan(self, device: str, reason: str) -> None:
@@ -152,22 +152,22 @@ class Supervisor:
         while True:
             await asyncio.sleep(SILENCE_LIMIT / 10)
             for worker in self._workers:
-                if worker.link is not None and time.monotonic() - worker.heard > SILENCE_LIMIT:
+                if worker.link is not None and time.monotonic() - worker.last_message_at > SILENCE_LIMIT:
                     worker.kill(f"the worker for {worker.device} is replaced: it was silent for {SILENCE_LIMIT:.0f} s")
 
     # From the workers
 
     def _receive(self, worker: Worker, message: Message) -> None:
-        worker.heard = time.monotonic()
+        worker.last_message_at = time.monotonic()
         match message.get("kind"):
             case "ready":
-                self._ready(worker, message)
+                self._on_ready(worker, message)
             case "event":
                 self._relay(worker, str(message.get("name")), message.get("data") or {})
             case "reply":
                 self._answer(worker, message)
             case "heartbeat":
-                worker.beats(message)
+                worker.on_heartbeat(message)
             case "stopping":
                 worker.deadline.stopping(int(message.get("item_id") or 0), self._settings.cancel_grace_s)
             case "stopped":
@@ -182,7 +182,7 @@ class Supervisor:
                 extra = worker.log_fields("read_message")
                 _log.warning("the worker for %s sent an unknown message %r", worker.device, other, extra=extra)
 
-    def _ready(self, worker: Worker, message: Message) -> None:
+    def _on_ready(self, worker: Worker, message: Message) -> None:
         """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
         worker.device = str(message.get("device") or worker.device)
         if not worker.ready:
@@ -221,7 +221,7 @@ class Supervisor:
             self._relaying = False
 
     def _answer(self, worker: Worker, message: Message) -> None:
-        future = worker.asked.pop(int(message.get("id") or 0), None)
+        future = worker.pending_requests.pop(int(message.get("id") or 0), None)
         if future is None or future.done():
             return
         if message.get("error") is not None:
@@ -231,7 +231,7 @@ class Supervisor:
 
     # To the workers
 
-    def _hear(self, kind: type[Event], payload: dict[str, Any]) -> None:
+    def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Turn an event into a hint."""
         match kind.name:
             case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
@@ -248,9 +248,9 @@ class Supervisor:
                         worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
                 self.wake()
             case "images_deleted":
-                self._tell({"kind": "images_deleted", "names": payload.get("image_names", [])})
+                self._broadcast({"kind": "images_deleted", "names": payload.get("image_names", [])})
             case "models_changed":
-                self._tell({"kind": "models_changed", "keys": payload.get("keys", [])})
+                self._broadcast({"kind": "models_changed", "keys": payload.get("keys", [])})
 
     def _cancel(self, item: dict[str, Any]) -> None:
         """Have the item stopped by whichever worker runs it, or is about to: its row says canceled already.
@@ -259,7 +259,7 @@ class Supervisor:
         """
         item_id, has_begun = item["item_id"], item.get("started_at") is not None
         self._canceled.append(item_id)
-        self._tell({"kind": "cancel", "item_id": item_id})
+        self._broadcast({"kind": "cancel", "item_id": item_id})
         for worker in self._workers:
             if worker.item_id == item_id or (worker.item_id is None and has_begun):
                 worker.expect_end(item_id, self._settings.cancel_grace_s)
@@ -268,18 +268,18 @@ class Supervisor:
         """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
         fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
         self._settings = settings.model_copy(update=fixed)
-        self._tell({"kind": "settings", "settings": self._settings.to_worker()})
+        self._broadcast({"kind": "settings", "settings": self._settings.to_worker()})
 
     def change_packs(self, names: list[str]) -> None:
         """Have every worker, and those that are started later, load just these node packs, each anew."""
         self._packs = names
-        self._tell({"kind": "packs", "names": names})
+        self._broadcast({"kind": "packs", "names": names})
 
     def wake(self) -> None:
         """Tell every worker to look into the queue now."""
-        self._tell({"kind": "wake"})
+        self._broadcast({"kind": "wake"})
 
-    def _tell(self, message: Message) -> None:
+    def _broadcast(self, message: Message) -> None:
         for worker in self._workers:
             worker.send(message)
 
@@ -319,8 +319,8 @@ class Supervisor:
         if not worker.ready:
             return None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        worker.asked[number] = future
-        future.add_done_callback(lambda _future: worker.asked.pop(number, None))
+        worker.pending_requests[number] = future
+        future.add_done_callback(lambda _future: worker.pending_requests.pop(number, None))
         return future
 
     # For others to see

@@ -21,14 +21,14 @@ class Worker:
     item_id: int | None = None
     queue_id: str | None = None
     user_id: str | None = None
-    heard: float = 0.0
+    last_message_at: float = 0.0
     killed_for: str | None = None
     """Why we ended the process, where we did."""
     deadline: CancelDeadline = field(init=False)
-    sent: int = 0
+    messages_sent: int = 0
     """Messages sent to the process, and (`asked_to_stop`) how many these were with the latest cancel."""
-    asked_to_stop: int = 0
-    asked: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
+    sent_at_cancel: int = 0
+    pending_requests: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     restarts: int = 0
     """How many processes were started after the first."""
     metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
@@ -51,12 +51,12 @@ class Worker:
     def send(self, message: Message) -> None:
         """Queue one message; without effect while there is no process."""
         if self.link is not None:
-            self.sent += 1
+            self.messages_sent += 1
             self.link.send(message)
 
     def expect_end(self, item_id: int, seconds: float) -> None:
         """End the process unless the item, whose cancel was just sent, stops in time."""
-        self.asked_to_stop = self.sent
+        self.sent_at_cancel = self.messages_sent
         self.deadline.start(item_id, seconds)
 
     def log_fields(self, action: str) -> dict[str, Any]:
@@ -64,20 +64,20 @@ class Worker:
         running = {"item_id": self.item_id, "user_id": self.user_id} if self.item_id is not None else {}
         return {"action": action, "device": self.device, **running}
 
-    def beats(self, message: Message) -> None:
+    def on_heartbeat(self, message: Message) -> None:
         """Note what the process runs and counts. A heartbeat that it sent before it read the cancel says nothing about that."""
         if "metrics" in message:
             self.metrics = MetricValues.read(METRICS, message["metrics"])
-        if int(message.get("received") or 0) >= self.asked_to_stop:
+        if int(message.get("received") or 0) >= self.sent_at_cancel:
             self.deadline.running(message.get("item_id"))
 
-    def lost(self, reason: str) -> None:
+    def mark_lost(self, reason: str) -> None:
         """Forget the process: nobody waits for its answers any more."""
         self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         self.deadline.clear()
         self.earlier_metrics.include(self.metrics, gauges=False)
         self.metrics = MetricValues(METRICS)
-        for future in self.asked.values():
+        for future in self.pending_requests.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))
-        self.asked.clear()
+        self.pending_requests.clear()

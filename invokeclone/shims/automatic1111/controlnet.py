@@ -91,7 +91,7 @@ class ControlNetUnit(Body):
         return image or self.input_image or None
 
     @property
-    def masks(self) -> bool:
+    def has_mask(self) -> bool:
         """Whether a part of the image is masked, but for the region that a reference image is for."""
         image_mask = self.image.get("mask") if isinstance(self.image, dict) else None
         region = None if self.is_reference else self.effective_region_mask
@@ -103,7 +103,7 @@ class ControlNetUnit(Body):
         module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         return module.preprocessor(self.threshold_a, self.threshold_b) if module else None
 
-    def prepared(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def prepare_image(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Return the image as its preprocessor takes it, where the result is of `size`."""
         module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         if module is None or not module.resizes:
@@ -146,7 +146,7 @@ def _refuse_unsupported(number: int, unit: ControlNetUnit, request: Generate) ->
     problems = (
         (unknown is not None, unknown),
         (preprocessors.normalize_name(unit.model) in preprocessors.NONE, "it has no model"),
-        (unit.masks, "masks are not supported"),
+        (unit.has_mask, "masks are not supported"),
         (only_masked and not unit.is_reference, "not together with `inpaint_full_res`: set that to false"),
         (unit.data is None and not isinstance(request, ImageToImage), "it has no image"),
         (_normalize_mode(unit.resize_mode) not in _RESIZES, f"there is no resize_mode {unit.resize_mode!r}"),
@@ -220,7 +220,7 @@ async def with_images(
         else:
             size = settings.width, settings.height
             name = await pictures.save_intermediate(
-                resources, await pictures.image_work(partial(unit.prepared, image, size)), user
+                resources, await pictures.image_work(partial(unit.prepare_image, image, size)), user
             )
             controls.append(replace(next(pending_controls), image=name, preprocessor=unit.preprocessor))
     return replace(resolved, settings=replace(settings, controls=controls, references=references))
@@ -257,7 +257,7 @@ def _mode_name(names: Any, value: str) -> str:
 
 async def model_names(connection: AsyncConnection) -> Sequence[str]:
     """Return the names of the ControlNets, T2I-Adapters and IP-Adapters."""
-    return [config.name for kind in (CONTROLS, IP_ADAPTERS) for config in await kind.installed(connection)]
+    return [config.name for kind in (CONTROLS, IP_ADAPTERS) for config in await kind.list_installed(connection)]
 
 
 async def list_models(_caller: Caller, connection: Read) -> Response:

@@ -111,12 +111,12 @@ async def _run(context: RequestContext, plan: GenerationPlan) -> list[GeneratedI
     steps = settings.steps + (plan.hires_steps if settings.hires_fix else 0)
     images: list[GeneratedImage] = []
     async with context.runs.running(plan.resolved.batch(origin=ORIGIN), context.user) as run:
-        with context.jobs.opened(Job(run, steps, plan.asked.force_task_id)) as job:
+        with context.jobs.track(Job(run, steps, plan.request.force_task_id)) as job:
             numbers = {item_id: number for number, item_id in enumerate(run.item_ids)}
-            async for result in run.ends():
+            async for result in run.results():
                 result.require_success()
-                images += [GeneratedImage(numbers[result.item.item_id], name) for name in result.names]
-            if len(images) < plan.count and not job.ended_on_purpose:
+                images += [GeneratedImage(numbers[result.item.item_id], name) for name in result.image_names]
+            if len(images) < plan.count and not job.was_stopped_by_client:
                 raise RunCanceled
     return images
 
@@ -134,9 +134,9 @@ def _parameters(request: Generate) -> dict[str, Any]:
 
 def _text(plan: GenerationPlan, number: int) -> str:
     """Return the text of one picture."""
-    request, resolved, sampling = plan.asked, plan.resolved.settings, plan.sampling
+    request, resolved, sampling = plan.request, plan.resolved.settings, plan.sampling
     has_variations = bool(plan.resolved.variation_seeds)
-    uses_strength = isinstance(request, ImageToImage) or plan.hires is not None
+    uses_strength = isinstance(request, ImageToImage) or plan.hires_upscaler is not None
     settings = {
         "Steps": resolved.steps,
         "Sampler": sampling.sampler,
@@ -166,23 +166,23 @@ def _extra(plan: GenerationPlan) -> dict[str, Any]:
         fields |= {
             "Hires resize": f"{hires_fix.width}x{hires_fix.height}",
             "Hires steps": plan.hires_steps,
-            "Hires upscaler": plan.hires,
+            "Hires upscaler": plan.hires_upscaler,
         }
-    if isinstance(plan.asked, ImageToImage) and plan.asked.mask:
-        fields["Mask blur"] = max(inpainting.blur_of(plan.asked))
-        if plan.asked.inpaint_full_res:
-            fields |= {"Inpaint area": "Only masked", "Masked area padding": plan.asked.inpaint_full_res_padding}
+    if isinstance(plan.request, ImageToImage) and plan.request.mask:
+        fields["Mask blur"] = max(inpainting.blur_of(plan.request))
+        if plan.request.inpaint_full_res:
+            fields |= {"Inpaint area": "Only masked", "Masked area padding": plan.request.inpaint_full_res_padding}
     if refiner := plan.resolved.settings.refiner:
         fields |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
     fields |= controlnet.description(plan.resolved)
-    if plan.sampling.instead_of:
-        fields["Schedule type instead of"] = plan.sampling.instead_of
+    if plan.sampling.unavailable_schedule:
+        fields["Schedule type instead of"] = plan.sampling.unavailable_schedule
     return fields
 
 
 def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
     """Return what A1111 tells of the pictures that are done; with none, of those that were planned."""
-    request, resolved = plan.asked, plan.resolved.settings
+    request, resolved = plan.request, plan.resolved.settings
     indices = list(numbers) or list(range(plan.count))
     seeds = [plan.resolved.seeds[number] for number in indices]
     subseeds = [plan.subseeds[number] for number in indices]
@@ -210,7 +210,7 @@ def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp:
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": plan.strength if isinstance(request, ImageToImage) or plan.hires else None,
+        "denoising_strength": plan.strength if isinstance(request, ImageToImage) or plan.hires_upscaler else None,
         "extra_generation_params": {"Schedule type": plan.sampling.schedule, **_extra(plan)},
         "index_of_first_image": 0,
         "infotexts": texts,

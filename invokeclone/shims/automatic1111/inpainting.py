@@ -29,13 +29,13 @@ FILL_RADII = (256, 64, 16, 4)
 class InpaintInput:
     """What a run begins with. Masks are "L", white where the old picture stays."""
 
-    picture: Image.Image
+    image: Image.Image
     mask: Image.Image | None = None
     feather: int = 0
-    whole: Image.Image | None = None
+    full_image: Image.Image | None = None
     """The larger picture that the result is put into."""
-    place: Box | None = None
-    place_mask: Image.Image | None = None
+    box: Box | None = None
+    box_mask: Image.Image | None = None
     """Of the size of the place, with a soft border."""
 
 
@@ -128,21 +128,21 @@ async def save_images(
     resources: Resources, user: User, inputs: InpaintInput, request: ImageToImage, strength: float
 ) -> tuple[InitImage, InpaintMask | None, PasteTarget | None]:
     """Keep the images as intermediates; returns what the settings say of them."""
-    init_image = InitImage(await pictures.save_intermediate(resources, inputs.picture, user), strength)
+    init_image = InitImage(await pictures.save_intermediate(resources, inputs.image, user), strength)
     if inputs.mask is None:
         return init_image, None, None
     inpaint_mask = InpaintMask(
         mask=await pictures.save_intermediate(resources, inputs.mask, user, ImageCategory.MASK),
         feather=inputs.feather,
-        paste=inputs.whole is None,
+        paste=inputs.full_image is None,
         fill="noise" if request.inpainting_fill == NOISE else "original",
     )
-    if inputs.whole is None or inputs.place is None or inputs.place_mask is None:
+    if inputs.full_image is None or inputs.box is None or inputs.box_mask is None:
         return init_image, inpaint_mask, None
-    left, top, right, bottom = inputs.place
+    left, top, right, bottom = inputs.box
     target = PasteTarget(
-        image=await pictures.save_intermediate(resources, inputs.whole, user),
-        mask=await pictures.save_intermediate(resources, inputs.place_mask, user, ImageCategory.MASK),
+        image=await pictures.save_intermediate(resources, inputs.full_image, user),
+        mask=await pictures.save_intermediate(resources, inputs.box_mask, user, ImageCategory.MASK),
         left=left,
         top=top,
         width=right - left,

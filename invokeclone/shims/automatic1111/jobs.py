@@ -25,10 +25,10 @@ class Job:
     run: Run
     steps: int
     """Of one picture."""
-    task: str | None = None
+    task_id: str | None = None
     """What the client calls it."""
     stamp: str = field(default_factory=timestamp)
-    began: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.monotonic)
     interrupted: bool = False
     skipped: bool = False
 
@@ -40,14 +40,14 @@ class Job:
     async def skip(self) -> None:
         """Cancel the picture that is being made, or is the next to be."""
         run = self.run
-        index = min(run.done, len(run.item_ids) - 1)
+        index = min(run.ended_count, len(run.item_ids) - 1)
         item_id = run.latest.item_id if run.latest else run.item_ids[index]
         self.skipped = True
         with contextlib.suppress(InvokeCloneError):  # it was deleted meanwhile
             await service.cancel(run.resources, run.queue_id, item_id, user=run.user)
 
     @property
-    def ended_on_purpose(self) -> bool:
+    def was_stopped_by_client(self) -> bool:
         """Tell whether pictures may be missing because the client wanted it."""
         return self.interrupted or self.skipped
 
@@ -56,20 +56,20 @@ class Jobs:
     """All that run now."""
 
     def __init__(self) -> None:
-        self._open: list[Job] = []
+        self._jobs: list[Job] = []
 
     @contextlib.contextmanager
-    def opened(self, job: Job) -> Iterator[Job]:
+    def track(self, job: Job) -> Iterator[Job]:
         """List a job while the block lasts."""
-        self._open.append(job)
+        self._jobs.append(job)
         try:
             yield job
         finally:
-            self._open.remove(job)
+            self._jobs.remove(job)
 
     def current(self, user: User) -> Job | None:
         """Return the user's oldest job."""
-        return next((job for job in self._open if job.run.user.user_id == user.user_id), None)
+        return next((job for job in self._jobs if job.run.user.user_id == user.user_id), None)
 
 
 def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
@@ -77,22 +77,22 @@ def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
     if job is None:
         return _progress_response(0.0, 0.0, _state(), None, None)
     run = job.run
-    fraction = run.share
-    elapsed = time.monotonic() - job.began
+    fraction = run.progress
+    elapsed = time.monotonic() - job.started_at
     latest = run.latest
-    step = round((latest.share or 0.0) * job.steps) if latest else 0
+    step = round((latest.fraction or 0.0) * job.steps) if latest else 0
     state = _state(
         skipped=job.skipped,
         interrupted=job.interrupted,
-        job=f"{min(run.done + 1, len(run.item_ids))} out of {len(run.item_ids)}",
+        job=f"{min(run.ended_count + 1, len(run.item_ids))} out of {len(run.item_ids)}",
         job_count=len(run.item_ids),
         job_timestamp=job.stamp,
-        job_no=run.done,
+        job_no=run.ended_count,
         sampling_step=step,
         sampling_steps=job.steps,
     )
     preview = latest.preview.partition(",")[2] if with_image and latest and latest.preview else None
-    return _progress_response(fraction, elapsed / fraction - elapsed if fraction else 0.0, state, preview, job.task)
+    return _progress_response(fraction, elapsed / fraction - elapsed if fraction else 0.0, state, preview, job.task_id)
 
 
 def _progress_response(

@@ -38,12 +38,12 @@ SWITCH_AT = 0.8
 class GenerationPlan:
     """A request with nothing left open but the pictures that it begins with."""
 
-    asked: Generate
+    request: Generate
     resolved: ResolvedRequest
     sampling: Sampling
     options: Options
     strength: float
-    hires: str | None = None
+    hires_upscaler: str | None = None
     """The upscaler of a second run."""
     hires_steps: int = 0
     """Steps of it, as A1111 counts them."""
@@ -58,7 +58,7 @@ class GenerationPlan:
         """Return the seed of the variation of each; without one they count on from the one that was given."""
         if self.resolved.variation_seeds:
             return list(self.resolved.variation_seeds)
-        first = self.asked.subseed if self.asked.subseed >= 0 else self.resolved.seeds[0]
+        first = self.request.subseed if self.request.subseed >= 0 else self.resolved.seeds[0]
         return [(first + number) % generation.SEEDS for number in range(self.count)]
 
 
@@ -241,7 +241,7 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
         resample="nearest" if upscaler == "Nearest" else "lanczos",
     )
     resolved = replace(plan.resolved, settings=replace(settings, hires_fix=hires_fix))
-    return replace(plan, resolved=resolved, hires=upscaler, hires_steps=steps)
+    return replace(plan, resolved=resolved, hires_upscaler=upscaler, hires_steps=steps)
 
 
 def _hires_size(request: TextToImage, width: int, height: int) -> tuple[int, int]:

@@ -23,15 +23,15 @@ class Slider:
 
     name: str
     default: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     def value(self, threshold: float) -> float:
         """Return the number to use; ValueError for one out of range."""
         if threshold < 0:
             return self.default
-        if not self.least <= threshold <= self.most:
-            message = f"{self.name} must be {self.least:g} to {self.most:g}, not {threshold:g}"
+        if not self.minimum <= threshold <= self.maximum:
+            message = f"{self.name} must be {self.minimum:g} to {self.maximum:g}, not {threshold:g}"
             raise ValueError(message)
         return threshold
 
@@ -125,7 +125,7 @@ def describe_modules() -> dict[str, Any]:
     details: dict[str, Any] = {"none": {"model_free": False, "sliders": []}}
     for name, module in MODULES.items():
         sliders = [
-            {"name": slider.name, "value": slider.default, "min": slider.least, "max": slider.most}
+            {"name": slider.name, "value": slider.default, "min": slider.minimum, "max": slider.maximum}
             for slider in module.sliders
         ]
         details[name] = {"model_free": False, "sliders": sliders}

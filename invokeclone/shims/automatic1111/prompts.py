@@ -95,51 +95,51 @@ class _PromptParser:
     def __init__(self, prompt: str, param: str) -> None:
         self.prompt = prompt
         self.param = param
-        self.letters: list[str] = []
+        self.characters: list[str] = []
         self.weights: list[float] = []
-        self.round: list[int] = []
-        self.square: list[_SquareBracket] = []
+        self.round_starts: list[int] = []
+        self.square_brackets: list[_SquareBracket] = []
 
     def read(self) -> None:
         """Fill `letters` and the weight of each."""
         position = 0
         while position < len(self.prompt):
             position = self._next(position)
-        for first in self.round:
-            self._weigh(first, STEP)
-        for bracket in self.square:
-            self._weigh(bracket.first, 1 / STEP)
+        for first in self.round_starts:
+            self._multiply_weights(first, STEP)
+        for bracket in self.square_brackets:
+            self._multiply_weights(bracket.first, 1 / STEP)
 
     def _next(self, position: int) -> int:
         """Read what stands at `position`; returns where it ends."""
         character = self.prompt[position]
-        weight = _WEIGHT.match(self.prompt, position) if character == ":" and self.round else None
+        weight = _WEIGHT.match(self.prompt, position) if character == ":" and self.round_starts else None
         if weight:
-            self._weigh(self.round.pop(), float(weight[1]))
+            self._multiply_weights(self.round_starts.pop(), float(weight[1]))
             return weight.end()
         match character:
             case "\\":
-                return self._escaped(position)
+                return self._read_escape(position)
             case "(":
-                self.round.append(len(self.letters))
-            case ")" if self.round:
-                self._weigh(self.round.pop(), STEP)
+                self.round_starts.append(len(self.characters))
+            case ")" if self.round_starts:
+                self._multiply_weights(self.round_starts.pop(), STEP)
             case "[":
-                self.square.append(_SquareBracket(len(self.letters), len(self.round)))
-            case "]" if self.square:
+                self.square_brackets.append(_SquareBracket(len(self.characters), len(self.round_starts)))
+            case "]" if self.square_brackets:
                 self._close(position)
             case _:
-                self._inside_square(character, position)
+                self._check_square(character, position)
                 self._add(character)
-        if len(self.round) + len(self.square) > MAX_NESTING:
+        if len(self.round_starts) + len(self.square_brackets) > MAX_NESTING:
             raise RequestRejected(f"brackets are nested over {MAX_NESTING} deep", self.param)
         return position + 1
 
     def _add(self, character: str) -> None:
-        self.letters.append(character)
+        self.characters.append(character)
         self.weights.append(1.0)
 
-    def _escaped(self, position: int) -> int:
+    def _read_escape(self, position: int) -> int:
         """Let the bracket or backslash after a backslash mean itself; before anything else a backslash is dropped."""
         following = self.prompt[position + 1 : position + 2]
         if following and following in "()[]\\":
@@ -147,21 +147,21 @@ class _PromptParser:
             return position + 2
         return position + 1
 
-    def _inside_square(self, character: str, position: int) -> None:
-        if not self.square or self.square[-1].depth != len(self.round):
+    def _check_square(self, character: str, position: int) -> None:
+        if not self.square_brackets or self.square_brackets[-1].depth != len(self.round_starts):
             return
         if character == ":":
-            self.square[-1].colon = position
+            self.square_brackets[-1].colon = position
         elif character == "|":
             raise RequestRejected("[a|b] (alternating words) is not supported", self.param)
 
     def _close(self, position: int) -> None:
-        bracket = self.square.pop()
+        bracket = self.square_brackets.pop()
         if bracket.colon is not None and _SWITCH_POINT.fullmatch(self.prompt, bracket.colon + 1, position):
             raise RequestRejected("[from:to:when] (prompt editing) is not supported", self.param)
-        self._weigh(bracket.first, 1 / STEP)
+        self._multiply_weights(bracket.first, 1 / STEP)
 
-    def _weigh(self, first: int, factor: float) -> None:
+    def _multiply_weights(self, first: int, factor: float) -> None:
         if factor < 0:
             raise RequestRejected(f"a weight must not be below 0, {factor:g} is", self.param)
         for index in range(first, len(self.weights)):
@@ -170,7 +170,7 @@ class _PromptParser:
     def chunks(self) -> list[Chunk]:
         """Return what was read: neighbours of the same weight joined, parted where BREAK stands."""
         chunks: list[Chunk] = [[]]
-        characters = iter(self.letters)
+        characters = iter(self.characters)
         for weight, group in itertools.groupby(round(weight, 6) for weight in self.weights):
             text = "".join(itertools.islice(characters, sum(1 for _ in group)))
             for number, part in enumerate(_BREAK.split(text)):

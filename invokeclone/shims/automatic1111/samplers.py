@@ -84,7 +84,7 @@ class Sampling:
     """Its name over there."""
     schedule: str
     """The label of the schedule that is used."""
-    instead_of: str | None = None
+    unavailable_schedule: str | None = None
     """The label of the schedule that was asked for, when this sampler has it not."""
 
 

@@ -98,7 +98,7 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
         )
     except WorkflowRejected as refused:
         return json_response(refused.body, 400)
-    clients.expect(prompt_id, user, prompt_record, list(batch.graph.nodes))
+    clients.follow_prompt(prompt_id, user, prompt_record, list(batch.graph.nodes))
     try:
         result = await service.enqueue(needs, service.DEFAULT_QUEUE, batch, prepend=_is_first(body), user=user)
     except BaseException:
@@ -107,7 +107,7 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
     if not result.item_ids:
         clients.forget(prompt_id)
         raise QueueFull
-    clients.enqueued(prompt_id)
+    clients.mark_enqueued(prompt_id)
     return json_response({"prompt_id": prompt_id, "number": result.item_ids[0], "node_errors": checked.errors})
 
 
@@ -142,7 +142,7 @@ def _input_image_names(prompt: Mapping[str, Any]) -> Iterator[str]:
         inputs = node.get("inputs") if kind else None
         if kind and isinstance(inputs, dict):
             for name, declared in kind.inputs.items():
-                if declared.listed == "images" and isinstance(inputs.get(name), str):
+                if declared.list_name == "images" and isinstance(inputs.get(name), str):
                     yield strip_folder(inputs[name])
 
 
@@ -247,14 +247,14 @@ async def interrupt(request: Request, needs: Needs, user: Caller) -> Response:
 async def object_info(user: Caller, connection: Read) -> Response:
     """Describe the nodes that are translated, with the models that they may name."""
     model_catalog = await catalog.read(connection, user)
-    return json_response({name: kind.published(model_catalog) for name, kind in TYPES.items()})
+    return json_response({name: kind.describe(model_catalog) for name, kind in TYPES.items()})
 
 
 @routes.get("/object_info/{name}")
 async def object_info_of(user: Caller, connection: Read, name: str) -> Response:
     """Describe one node; empty when there is none of this name."""
     kind = TYPES.get(name)
-    return json_response({name: kind.published(await catalog.read(connection, user))} if kind else {})
+    return json_response({name: kind.describe(await catalog.read(connection, user))} if kind else {})
 
 
 @routes.get("/models")
@@ -345,11 +345,11 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
     quality_value = min(max(int(quality), 1), 100) if is_number else None
 
-    def packed() -> bytes:
+    def encode() -> bytes:
         with open_stored_image(path) as image:
             return pictures.encode(_channel(image, channel), format_, quality_value)
 
-    data = await pictures.image_work(packed)
+    data = await pictures.image_work(encode)
     return Response(data, media_type=pictures.MIME[format_])
 
 
@@ -394,14 +394,14 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
         original = _original_name(form, needs.settings.limits)
     path = await _file(needs, original, user)
 
-    def masked() -> Image.Image:
+    def apply_mask() -> Image.Image:
         with open_stored_image(path) as image:
             alpha = mask.convert("RGBA").getchannel("A").resize(image.size)
             result = image.convert("RGBA")
         result.putalpha(alpha)
         return result
 
-    return _upload_response(await pictures.save_intermediate(needs, await pictures.image_work(masked), user))
+    return _upload_response(await pictures.save_intermediate(needs, await pictures.image_work(apply_mask), user))
 
 
 async def _read_upload(resources: Resources, form: FormData) -> Image.Image:
@@ -437,12 +437,12 @@ async def socket(websocket: WebSocket, needs: Needs, identity: Identity) -> None
     """Tell a client how its prompts go."""
     client_id = websocket.query_params.get("clientId", "")[:MAX_ID_LENGTH] or uuid.uuid4().hex
 
-    async def still_may() -> object:
+    async def check_access() -> object:
         return await caller(websocket, needs, await identify(websocket))
 
     try:
         user = await caller(websocket, needs, identity)
-        await clients_of(websocket).serve(websocket, user, client_id, still_may)
+        await clients_of(websocket).serve(websocket, user, client_id, check_access)
     except InvokeCloneError as error:
         await websocket.send_denial_response(render(problem_of(error)))
 

@@ -60,7 +60,7 @@ class Catalog:
     image_encoders: Sequence[ModelConfig] = ()
     """CLIP vision models."""
     recent: Sequence[str] = ()
-    pictures: Mapping[str, LoadableImage] = field(default_factory=dict)
+    loadable_images: Mapping[str, LoadableImage] = field(default_factory=dict)
 
     def names(self, list_name: str) -> list[str]:
         """Return the names in a list. Upscalers cannot be used yet, so theirs is empty."""

@@ -27,7 +27,7 @@ class _Part:
 
     text: str
     weight: float = 1.0
-    is_stated: bool = False
+    is_explicit: bool = False
     """Whether a number said so: brackets further out don't change it."""
 
 
@@ -55,9 +55,9 @@ def _close(parts: list[_Part], start: int) -> None:
         last.text = last.text[: number.start()]
         factor, is_explicit = float(number[1]), True
     for part in parts[start:]:
-        if not part.is_stated:
+        if not part.is_explicit:
             part.weight *= factor
-            part.is_stated = is_explicit
+            part.is_explicit = is_explicit
 
 
 def _merge_parts(parts: list[_Part]) -> list[PromptSegment]:

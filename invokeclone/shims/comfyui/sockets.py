@@ -66,19 +66,19 @@ class TooManySockets(TooMany):
 class Socket:
     """One connection, and the frames that wait for it."""
 
-    waiting: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
+    frames: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
 
-    def offer(self, frame: Frame, *, is_step: bool = False) -> None:
+    def enqueue(self, frame: Frame, *, is_step: bool = False) -> None:
         """Put a frame into the line; a client that does not read is left in the end."""
-        backlog = self.waiting.qsize()
+        backlog = self.frames.qsize()
         if backlog < (BACKLOG_OF_STEPS if is_step else BACKLOG):
-            self.waiting.put_nowait(frame)
+            self.frames.put_nowait(frame)
         elif backlog == BACKLOG:
-            self.waiting.put_nowait(None)
+            self.frames.put_nowait(None)
 
-    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+    def enqueue_message(self, kind: str, data: Mapping[str, Any]) -> None:
         """Offer a message."""
-        self.offer(_encode_message(kind, data))
+        self.enqueue(_encode_message(kind, data))
 
 
 def _encode_message(kind: str, data: Mapping[str, Any]) -> str:
@@ -92,15 +92,15 @@ class OpenPrompt:
     prompt_id: str
     user_id: str
     client_id: str
-    kept: PromptRecord
-    expected: Mapping[str, int]
+    prompt_record: PromptRecord
+    image_counts: Mapping[str, int]
     """How many pictures each output node will have; empty when nobody counted."""
-    enqueued: bool = False
-    begun: bool = False
+    is_enqueued: bool = False
+    has_started: bool = False
     current: str | None = None
     """The node that runs."""
-    pictures: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
-    shown: set[str] = field(default_factory=set)
+    images: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    reported_nodes: set[str] = field(default_factory=set)
     """The output nodes whose pictures the client has been told of."""
 
 
@@ -111,13 +111,13 @@ class PromptObserver:
         self._clients = clients
         self._prompt = prompt
 
-    def take(self, kind: type[Event], payload: dict[str, Any]) -> None:
+    def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Send the frames of an event."""
-        self._clients.take(self._prompt, kind, payload)
+        self._clients.handle_event(self._prompt, kind, payload)
 
-    async def look(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         """Close the prompt once it has ended; an id that was used again names its newest item."""
-        await self._clients.settle(connection, self._prompt, items[-1] if items else None)
+        await self._clients.update_prompt(connection, self._prompt, items[-1] if items else None)
 
 
 class Clients:
@@ -127,12 +127,12 @@ class Clients:
         self._resources = resources
         self._follower = follower
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
-        self._open: dict[str, OpenPrompt] = {}
+        self._open_prompts: dict[str, OpenPrompt] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was away."""
         self._remaining: dict[str, int] = {}
-        follower.add_audience(self)
+        follower.add_queue_observer(self)
 
     @property
     def is_listening(self) -> bool:
@@ -140,73 +140,74 @@ class Clients:
         return bool(self._sockets)
 
     def _follow(self, prompt: OpenPrompt) -> None:
-        self._open[prompt.prompt_id] = prompt
+        self._open_prompts[prompt.prompt_id] = prompt
         self._follower.follow(prompt.prompt_id, PromptObserver(self, prompt))
 
     @property
-    def connected(self) -> int:
+    def socket_count(self) -> int:
         """How many sockets are open."""
         return sum(len(sockets) for sockets in self._sockets.values())
 
     # Prompts
 
-    def expect(self, prompt_id: str, user: User, prompt_record: PromptRecord, graph_ids: list[str]) -> None:
+    def follow_prompt(self, prompt_id: str, user: User, prompt_record: PromptRecord, graph_ids: list[str]) -> None:
         """Follow a prompt that is about to be enqueued; `ours` are the ids of its nodes in our graph."""
         if prompt_record.client_id is not None:
             counts = Counter(record.comfy_id(prompt_record.ids, node) for node in graph_ids if record.is_saved(node))
             image_counts = {node_id: count for node_id, count in counts.items() if node_id is not None}
             self._follow(OpenPrompt(prompt_id, user.user_id, prompt_record.client_id, prompt_record, image_counts))
 
-    def enqueued(self, prompt_id: str) -> None:
+    def mark_enqueued(self, prompt_id: str) -> None:
         """Note that a prompt is in the queue: from now on it has ended when it has no row."""
-        if prompt_id in self._open:
-            self._open[prompt_id].enqueued = True
-        self._follower.look_soon()
+        if prompt_id in self._open_prompts:
+            self._open_prompts[prompt_id].is_enqueued = True
+        self._follower.request_refresh()
 
     def forget(self, prompt_id: str) -> None:
         """Note that a prompt was not enqueued after all."""
         self._unfollow(prompt_id)
 
     def _unfollow(self, prompt_id: str) -> None:
-        self._open.pop(prompt_id, None)
-        self._follower.leave(prompt_id)
+        self._open_prompts.pop(prompt_id, None)
+        self._follower.unfollow(prompt_id)
 
     # Events
 
-    def take(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
+    def handle_event(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
         """Send the frames of an event of a prompt's item."""
         if issubclass(kind, InvocationEvent):
-            self._begin(prompt)
-            self._report(prompt, kind, payload)
+            self._report_start(prompt)
+            self._report_event(prompt, kind, payload)
         elif payload.get("status") == "in_progress":
-            self._begin(prompt)
+            self._report_start(prompt)
 
-    def _begin(self, prompt: OpenPrompt) -> None:
-        if not prompt.begun:
-            prompt.begun = True
+    def _report_start(self, prompt: OpenPrompt) -> None:
+        if not prompt.has_started:
+            prompt.has_started = True
             for message in history.start_messages(prompt.prompt_id, timestamp()):
-                self._tell(prompt, *message)
+                self._send(prompt, *message)
 
-    def _report(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
+    def _report_event(self, prompt: OpenPrompt, kind: type[Event], payload: dict[str, Any]) -> None:
         graph_id = payload["invocation_source_id"]
-        node_id = record.comfy_id(prompt.kept.ids, graph_id)
+        node_id = record.comfy_id(prompt.prompt_record.ids, graph_id)
         if node_id is None:
             return
         if issubclass(kind, InvocationStartedEvent) and node_id != prompt.current:
             prompt.current = node_id
-            self._tell(prompt, "executing", _executing_data(prompt, node_id))
+            self._send(prompt, "executing", _executing_data(prompt, node_id))
         elif issubclass(kind, InvocationProgressEvent):
-            self._step(prompt, node_id, payload)
+            self._report_progress(prompt, node_id, payload)
         elif issubclass(kind, InvocationCompleteEvent) and record.is_saved(graph_id):
-            node_images = prompt.pictures[node_id]
+            node_images = prompt.images[node_id]
             node_images[record.image_index(graph_id)] = payload["result"]["image"]["image_name"]
-            if len(node_images) == prompt.expected.get(node_id):
+            if len(node_images) == prompt.image_counts.get(node_id):
                 images = [
-                    history.image_reference(prompt.kept, node_id, node_images[number]) for number in sorted(node_images)
+                    history.image_reference(prompt.prompt_record, node_id, node_images[number])
+                    for number in sorted(node_images)
                 ]
-                self._executed(prompt, node_id, {"images": images})
+                self._report_output(prompt, node_id, {"images": images})
 
-    def _step(self, prompt: OpenPrompt, node_id: str, payload: dict[str, Any]) -> None:
+    def _report_progress(self, prompt: OpenPrompt, node_id: str, payload: dict[str, Any]) -> None:
         fraction = payload.get("percentage")
         if fraction is not None:
             total_steps = payload["invocation"].get("steps") or 100
@@ -216,81 +217,81 @@ class Clients:
                 "prompt_id": prompt.prompt_id,
                 "node": node_id,
             }
-            self._offer(prompt, _encode_message("progress", data), is_step=True)
+            self._send_frame(prompt, _encode_message("progress", data), is_step=True)
         if image := payload.get("image"):
             kind, _, base64_data = image["dataURL"].partition(";base64,")
             head = struct.pack(">II", PREVIEW, PNG if kind.endswith("png") else JPEG)
-            self._offer(prompt, head + base64.b64decode(base64_data), is_step=True)
+            self._send_frame(prompt, head + base64.b64decode(base64_data), is_step=True)
 
-    def _executed(self, prompt: OpenPrompt, node_id: str, output: Mapping[str, Any]) -> None:
-        prompt.shown.add(node_id)
+    def _report_output(self, prompt: OpenPrompt, node_id: str, output: Mapping[str, Any]) -> None:
+        prompt.reported_nodes.add(node_id)
         ids = {"node": node_id, "display_node": node_id, "prompt_id": prompt.prompt_id}
-        self._tell(prompt, "executed", {**ids, "output": output})
+        self._send(prompt, "executed", {**ids, "output": output})
 
     # Frames
 
-    def _tell(self, prompt: OpenPrompt, kind: str, data: Mapping[str, Any]) -> None:
-        self._offer(prompt, _encode_message(kind, data))
+    def _send(self, prompt: OpenPrompt, kind: str, data: Mapping[str, Any]) -> None:
+        self._send_frame(prompt, _encode_message(kind, data))
 
-    def _offer(self, prompt: OpenPrompt, frame: Frame, *, is_step: bool = False) -> None:
-        for socket in self._of(prompt.user_id, prompt.client_id):
-            socket.offer(frame, is_step=is_step)
+    def _send_frame(self, prompt: OpenPrompt, frame: Frame, *, is_step: bool = False) -> None:
+        for socket in self._sockets_of(prompt.user_id, prompt.client_id):
+            socket.enqueue(frame, is_step=is_step)
 
-    def _of(self, user_id: str, client_id: str) -> set[Socket]:
+    def _sockets_of(self, user_id: str, client_id: str) -> set[Socket]:
         return self._sockets.get((user_id, client_id), set())
 
     # The rows
 
-    async def settle(self, connection: AsyncConnection, prompt: OpenPrompt, item: Item | None) -> None:
+    async def update_prompt(self, connection: AsyncConnection, prompt: OpenPrompt, item: Item | None) -> None:
         """Close a prompt that has ended or is gone."""
-        if not prompt.enqueued:
+        if not prompt.is_enqueued:
             return
         if item is None:
-            self._gone(prompt)
+            self._close_deleted(prompt)
         elif item.status in TERMINAL:
             entries = await history.entries_of(connection, [item])
             if prompt.prompt_id in entries:
-                self._end(prompt, item, entries[prompt.prompt_id])
+                self._close_ended(prompt, item, entries[prompt.prompt_id])
 
-    def _gone(self, prompt: OpenPrompt) -> None:
+    def _close_deleted(self, prompt: OpenPrompt) -> None:
         """Close a prompt that was deleted."""
         node = prompt.current
         data: dict[str, Any] = {
             "prompt_id": prompt.prompt_id,
             "node_id": node,
-            "node_type": prompt.kept.class_of(node) if node else None,
+            "node_type": prompt.prompt_record.class_of(node) if node else None,
             "executed": [],
             "timestamp": timestamp(),
         }
-        self._tell(prompt, "execution_interrupted", data)
+        self._send(prompt, "execution_interrupted", data)
         self._close(prompt)
         if prompt.prompt_id not in self._closed:
             _add_bounded(self._missed, prompt.prompt_id, prompt, MAX_MISSED_PROMPTS)
 
-    def _end(self, prompt: OpenPrompt, item: Item, entry: Mapping[str, Any]) -> None:
+    def _close_ended(self, prompt: OpenPrompt, item: Item, entry: Mapping[str, Any]) -> None:
         if item.started_at:
-            self._begin(prompt)
+            self._report_start(prompt)
         for node_id, output in entry["outputs"].items():
-            if node_id not in prompt.shown:
-                self._executed(prompt, node_id, output)
-        self._tell(prompt, *entry["status"]["messages"][-1])
+            if node_id not in prompt.reported_nodes:
+                self._report_output(prompt, node_id, output)
+        self._send(prompt, *entry["status"]["messages"][-1])
         self._close(prompt)
 
     def _close(self, prompt: OpenPrompt) -> None:
         """Tell that a prompt has ended: what clients wait for."""
         self._unfollow(prompt.prompt_id)
-        self._tell(prompt, "executing", _executing_data(prompt, None))
-        if self._of(prompt.user_id, prompt.client_id):
+        self._send(prompt, "executing", _executing_data(prompt, None))
+        if self._sockets_of(prompt.user_id, prompt.client_id):
             _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
 
-    async def look(self, connection: AsyncConnection) -> None:
+    async def refresh(self, connection: AsyncConnection) -> None:
         """Tell all who listen how many of their prompts wait, where the number has changed."""
         users = {user_id for user_id, _ in self._sockets}
         counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
         for (user_id, _), sockets in self._sockets.items():
             if user_id in counts and counts[user_id] != self._remaining.get(user_id):
                 for socket in sockets:
-                    socket.tell("status", _status(counts[user_id], client_id=None))
+                    socket.enqueue_message("status", _status(counts[user_id], client_id=None))
         self._remaining = counts
 
     # Connections
@@ -316,7 +317,7 @@ class Clients:
             while (await websocket.receive())["type"] != "websocket.disconnect":
                 pass
         finally:
-            self._leave(socket, user, client_id)
+            self._disconnect(socket, user, client_id)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -325,7 +326,7 @@ class Clients:
         """Tell a new client of the queue, and of prompts of its own that run or have ended without it."""
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
-        socket.tell("status", _status(remaining, client_id))
+        socket.enqueue_message("status", _status(remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
         self._remaining.setdefault(user.user_id, remaining)
         async with self._resources.database.read() as connection:
@@ -335,23 +336,23 @@ class Clients:
             records = await store.records(connection, [item.item_id for item in items])
         for item in items:
             if item.item_id in records:
-                self._pick_up(socket, item, records[item.item_id], client_id)
+                self._resume_prompt(socket, item, records[item.item_id], client_id)
         for prompt in [*self._missed.values()]:
             if (prompt.user_id, prompt.client_id) == (user.user_id, client_id):
                 self._follow(self._missed.pop(prompt.prompt_id))
-        self._follower.look_soon()
+        self._follower.request_refresh()
 
-    def _pick_up(self, socket: Socket, item: Item, prompt_record: PromptRecord, client_id: str) -> None:
+    def _resume_prompt(self, socket: Socket, item: Item, prompt_record: PromptRecord, client_id: str) -> None:
         """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
         if prompt_record.client_id != client_id:
             return
-        open_prompt = self._open.get(item.batch_id)
+        open_prompt = self._open_prompts.get(item.batch_id)
         if open_prompt is None and item.batch_id not in self._closed:
-            self._follow(OpenPrompt(item.batch_id, item.user_id, client_id, prompt_record, {}, enqueued=True))
+            self._follow(OpenPrompt(item.batch_id, item.user_id, client_id, prompt_record, {}, is_enqueued=True))
         elif open_prompt is not None and open_prompt.current is not None:
-            socket.tell("executing", _executing_data(open_prompt, open_prompt.current))
+            socket.enqueue_message("executing", _executing_data(open_prompt, open_prompt.current))
 
-    def _leave(self, socket: Socket, user: User, client_id: str) -> None:
+    def _disconnect(self, socket: Socket, user: User, client_id: str) -> None:
         sockets = self._sockets[user.user_id, client_id]
         sockets.discard(socket)
         if not sockets:
@@ -378,7 +379,7 @@ def _status(remaining: int, client_id: str | None) -> dict[str, Any]:
 async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
     """Send what waits, until the connection is gone or its client doesn't read."""
     with contextlib.suppress(RuntimeError, OSError):  # it was closed in the meantime
-        while (frame := await socket.waiting.get()) is not None:
+        while (frame := await socket.frames.get()) is not None:
             if isinstance(frame, str):
                 await websocket.send_text(frame)
             else:

@@ -56,12 +56,12 @@ def build_graph(
     outputs: dict[str, tuple[Any, ...]] = {}
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        context = BuildContext(builder.scoped(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
+        context = BuildContext(builder.with_scope(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
         try:
             inputs = {
-                name: _value(name, value, kind, outputs, catalog) for name, value in checked.given[node_id].items()
+                name: _value(name, value, kind, outputs, catalog) for name, value in checked.inputs[node_id].items()
             }
-            outputs[node_id] = kind.draw(context, **inputs)
+            outputs[node_id] = kind.build(context, **inputs)
         except (CannotBuild, InvalidInputValue) as error:
             raise node_rejection(node_id, kind.name, str(error), checked.outputs) from error
         if len(builder.nodes) > GROWTH * limits.comfyui_nodes:

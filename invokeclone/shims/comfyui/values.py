@@ -50,7 +50,7 @@ class Clip:
     parts: ModelParts | None = None
     """The model's parts with layers skipped."""
 
-    def skipping(self, context: BuildContext, count: int) -> Self:
+    def with_skipped_layers(self, context: BuildContext, count: int) -> Self:
         """Return the text encoders without their last `count` layers, instead of what is skipped now."""
         model = self.model
         if not count:
@@ -114,7 +114,7 @@ class EncodedPrompts:
     controls: tuple[AppliedControl, ...] = ()
     """What steers the sampling with them."""
 
-    def followed_by(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         """Return these prompts and then those of `other`; a control of both is there once."""
         new_controls = tuple(control for control in other.controls if control not in self.controls)
         return type(self)(self.texts + other.texts, self.controls + new_controls)
@@ -134,11 +134,11 @@ class Mask:
     height: int
     white_changes: bool = True
 
-    def inverted(self) -> Self:
+    def invert(self) -> Self:
         """Return the mask with the other meaning, which costs nothing."""
         return replace(self, white_changes=not self.white_changes)
 
-    def drawn(self, context: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
+    def to_image(self, context: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
         """Return the image whose white means what is asked for."""
         if self.white_changes is white_changes:
             return self.image
@@ -156,7 +156,7 @@ class ImageBatch:
     """What says how each was made."""
 
     @property
-    def made(self) -> tuple[tuple[NodeOutput, NodeOutput | None], ...]:
+    def images_with_metadata(self) -> tuple[tuple[NodeOutput, NodeOutput | None], ...]:
         """The pictures, each with its metadata."""
         metadata = self.metadata or (None,) * len(self.nodes)
         return tuple(zip(self.nodes, metadata, strict=True))
@@ -179,7 +179,7 @@ class Latents:
     """Where something changes."""
     metadata: tuple[NodeOutput | None, ...] = ()
 
-    def filled(self, operation: str) -> tuple[NodeOutput, ...]:
+    def require_nodes(self, operation: str) -> tuple[NodeOutput, ...]:
         """Return the nodes; raises CannotBuild when the latents are empty."""
         if not self.nodes:
             raise CannotBuild(f"{operation}: the latents are empty, a sampler or an encoder must come before")

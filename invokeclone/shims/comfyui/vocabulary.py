@@ -26,11 +26,11 @@ class NodeInput:
     type: str
     default: Any = None
     """What a null means."""
-    least: float | None = None
-    most: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
-    listed: str | None = None
+    list_name: str | None = None
     """The list of the catalog that holds the choices."""
     open_list: bool = False
     """Whether names that are not in the list may exist too: then drawing finds out."""
@@ -47,17 +47,17 @@ class NodeInput:
 
     def names(self, catalog: Catalog) -> list[str]:
         """Return the choices of a COMBO."""
-        return catalog.names(self.listed) if self.listed else list(self.choices)
+        return catalog.names(self.list_name) if self.list_name else list(self.choices)
 
-    def published(self, catalog: Catalog) -> list[Any]:
+    def describe(self, catalog: Catalog) -> list[Any]:
         """Return the input as /object_info tells it."""
         all_options = {
             "default": self.default,
-            "min": self.least,
-            "max": self.most,
+            "min": self.minimum,
+            "max": self.maximum,
             "step": self.step,
             "multiline": self.multiline or None,
-            "image_upload": True if self.listed == "images" else None,
+            "image_upload": True if self.list_name == "images" else None,
             "tooltip": self.tooltip,
         }
         options = {name: value for name, value in all_options.items() if value is not None}
@@ -84,7 +84,7 @@ def choice(*choices: str, default: str | None = None, from_model: bool = False) 
 
 def list_choice(name: str, *, open_list: bool = False) -> NodeInput:
     """Return an input for a name of a list of the catalog; a null is the first of them."""
-    return NodeInput("COMBO", listed=name, open_list=open_list)
+    return NodeInput("COMBO", list_name=name, open_list=open_list)
 
 
 def link(type_name: str, *, optional: bool = False) -> NodeInput:
@@ -135,16 +135,16 @@ class NodeType:
     inputs: Mapping[str, NodeInput]
     outputs: tuple[str, ...]
     output_names: tuple[str, ...]
-    draw: Callable[..., Any]
+    build: Callable[..., Any]
     """Takes a Place and the inputs by name; returns a tuple with a value for each output."""
     saves: bool = False
     """Whether it is an output node: workflows run for these."""
 
-    def published(self, catalog: Catalog) -> dict[str, Any]:
+    def describe(self, catalog: Catalog) -> dict[str, Any]:
         """Return the node as /object_info tells it."""
         groups: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
         for name, node_input in self.inputs.items():
-            groups["optional" if node_input.optional else "required"][name] = node_input.published(catalog)
+            groups["optional" if node_input.optional else "required"][name] = node_input.describe(catalog)
         hidden = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"} if self.saves else {}
         input_groups = {"required": groups["required"]} | (
             {"optional": groups["optional"]} if groups["optional"] else {}

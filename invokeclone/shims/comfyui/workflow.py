@@ -53,7 +53,7 @@ class ValidatedWorkflow:
     """Ids of the nodes, sources first."""
     outputs: list[str]
     """The output nodes among them."""
-    given: dict[str, dict[str, Any]]
+    inputs: dict[str, dict[str, Any]]
     """Inputs by node: values and Links."""
     errors: dict[str, Any] = field(default_factory=dict)
     """What is wrong with other nodes, whose outputs are left out."""
@@ -215,7 +215,7 @@ def _inputs(
         try:
             inputs[name] = _input(name, declared, raw, types, catalog)
         except InvalidInputValue as bad:
-            extra = {"input_name": name, "input_config": declared.published(catalog)}
+            extra = {"input_name": name, "input_config": declared.describe(catalog)}
             if name in raw:
                 extra["received_value"] = _shorten(raw[name])
             errors.append(_error(bad.kind, bad.message, str(bad), extra))
@@ -274,7 +274,7 @@ def _default_value(name: str, declared: NodeInput, catalog: Catalog, *, is_null:
     if declared.optional or (is_null and declared.from_model):
         return declared.default if declared.optional else None
     if is_null and not declared.is_link:
-        names = declared.names(catalog) if declared.listed and not declared.open_list else []
+        names = declared.names(catalog) if declared.list_name and not declared.open_list else []
         default = names[0] if names else declared.default
         if default is not None:
             return default
@@ -293,13 +293,13 @@ def convert_value(name: str, declared: NodeInput, value: Any, catalog: Catalog) 
             f"Failed to convert an input value to a {declared.type} value",
             f"{name}, {_shorten(value)}, {_shorten(error)}",
         ) from error
-    if declared.least is not None and result < declared.least:
+    if declared.minimum is not None and result < declared.minimum:
         raise InvalidInputValue(
-            "value_smaller_than_min", f"Value {_shorten(result)} smaller than min of {declared.least}", name
+            "value_smaller_than_min", f"Value {_shorten(result)} smaller than min of {declared.minimum}", name
         )
-    if declared.most is not None and result > declared.most:
+    if declared.maximum is not None and result > declared.maximum:
         raise InvalidInputValue(
-            "value_bigger_than_max", f"Value {_shorten(result)} bigger than max of {declared.most}", name
+            "value_bigger_than_max", f"Value {_shorten(result)} bigger than max of {declared.maximum}", name
         )
     return result
 
@@ -309,7 +309,7 @@ def _convert_choice(name: str, declared: NodeInput, value: Any, catalog: Catalog
     is_known = isinstance(value, str) and (
         value in names
         or declared.open_list
-        or (declared.listed is not None and catalog.model(declared.listed, value) is not None)
+        or (declared.list_name is not None and catalog.model(declared.list_name, value) is not None)
     )
     if not is_known:
         offered = str(names[:MAX_ECHO_CHOICES]) if len(names) <= MAX_ECHO_CHOICES else f"(list of length {len(names)})"

@@ -109,7 +109,7 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     limits = needs.settings.limits
     check_images(config.candidate_count, limits, "generationConfig.candidateCount")
     check_prompt(prompt := body.prompt, limits, "contents")
-    data = body.picture(limits)
+    data = body.image_data(limits)
     image = await pictures.decode_image(needs, data, "contents") if data is not None else None
     width, height = init_images.limit_edit_size(image.size) if image else (None, None)
     generation_request = GenerationRequest(
@@ -163,7 +163,7 @@ async def _resolve(
 
 async def _run(request: Request, user: User, resolved: ResolvedRequest) -> list[str]:
     async with runs_of(request).running(resolved.batch(origin=ORIGIN), user) as run:
-        return await run_until_disconnect(request, run.pictures())
+        return await run_until_disconnect(request, run.image_names())
 
 
 def _usage(resolved: ResolvedRequest, prompt: str, count: int) -> dict[str, int]:

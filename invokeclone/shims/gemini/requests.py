@@ -135,7 +135,7 @@ class GenerateContent(CamelCaseModel):
     generation_config: GenerationConfig = GenerationConfig()
 
     @property
-    def last(self) -> Content:
+    def last_user_content(self) -> Content:
         """What the user said last."""
         user_contents = [content for content in self.contents if content.role != "model"]
         if not user_contents:
@@ -145,16 +145,16 @@ class GenerateContent(CamelCaseModel):
     @property
     def prompt(self) -> str:
         """The texts of it, together."""
-        text = "\n".join(part.text for part in self.last.parts if part.text)
+        text = "\n".join(part.text for part in self.last_user_content.parts if part.text)
         if not text.strip():
             raise RequestRejected("there must be a text", "contents")
         return text
 
-    def picture(self, limits: Limits) -> bytes | None:
+    def image_data(self, limits: Limits) -> bytes | None:
         """Return the image in it. Raises Refused for several, and for files that are only named."""
-        if any(part.file_data for part in self.last.parts):
+        if any(part.file_data for part in self.last_user_content.parts):
             raise RequestRejected("files must be sent along as inlineData; addresses are not fetched", "contents")
-        blobs = [part.inline_data for part in self.last.parts if part.inline_data]
+        blobs = [part.inline_data for part in self.last_user_content.parts if part.inline_data]
         if len(blobs) > 1:
             raise RequestRejected("the models here edit one picture at a time", "contents")
         return decode_base64(blobs[0].data, "contents", limits) if blobs else None

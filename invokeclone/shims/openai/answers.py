@@ -30,12 +30,12 @@ class ResponseOptions:
     format: Format = "png"
     compression: int | None = None
     quality: str = "auto"
-    inputs: int = 0
+    input_count: int = 0
     """How many pictures were sent along."""
-    made: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def about(self) -> dict[str, Any]:
+    def common_fields(self) -> dict[str, Any]:
         """What is said of every picture."""
         qualities = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
         return {
@@ -49,7 +49,7 @@ class ResponseOptions:
         """Return token counts for `count` pictures."""
         tokens_per_image = usage.image_tokens(self.width, self.height)
         prompt_tokens = usage.text_tokens(self.prompt)
-        input_image_tokens = tokens_per_image * self.inputs
+        input_image_tokens = tokens_per_image * self.input_count
         output_tokens = tokens_per_image * count
         return {
             "input_tokens": prompt_tokens + input_image_tokens,
@@ -69,7 +69,7 @@ async def complete_response(
     else:
         files = [await pictures.read_image_file(resources, name, options.format, options.compression) for name in names]
         data = [{"b64_json": pictures.encode_base64(file)} for file in files]
-    return {"created": options.made, "data": data, **options.about, "usage": options.usage(len(names))}
+    return {"created": options.created, "data": data, **options.common_fields, "usage": options.usage(len(names))}
 
 
 async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial: int) -> AsyncIterator[bytes]:
@@ -77,18 +77,18 @@ async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial:
 
     Whoever stops reading cancels what has not ended.
     """
-    run_task = asyncio.ensure_future(run.pictures())
+    run_task = asyncio.ensure_future(run.image_names())
     preview_counts: dict[int, int] = {}
     try:
         while not run_task.done():
-            step_task = asyncio.ensure_future(run.steps.get())
+            step_task = asyncio.ensure_future(run.progress_events.get())
             await asyncio.wait({step_task, run_task}, return_when=asyncio.FIRST_COMPLETED)
             if not step_task.done():
                 step_task.cancel()
                 break
             step = step_task.result()
             index = preview_counts.get(step.item_id, 0)
-            if step.preview and index < partial and (step.share or 0.0) >= (index + 1) / (partial + 1):
+            if step.preview and index < partial and (step.fraction or 0.0) >= (index + 1) / (partial + 1):
                 preview_counts[step.item_id] = index + 1
                 data = await pictures.resize_preview(step.preview, (options.width, options.height), options.format)
                 yield _event(options, "partial_image", data, partial_image_index=index)
@@ -102,7 +102,7 @@ async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial:
         if not run_task.done():
             run_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await runs.leave(run)
+                await runs.cancel(run)
 
 
 def _event(options: ResponseOptions, name: str, data: bytes, **extra: Any) -> bytes:
@@ -111,7 +111,7 @@ def _event(options: ResponseOptions, name: str, data: bytes, **extra: Any) -> by
         "type": kind,
         "b64_json": pictures.encode_base64(data),
         "created_at": int(time.time()),
-        **options.about,
+        **options.common_fields,
         **extra,
     }
     return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps(content) + b"\n\n"

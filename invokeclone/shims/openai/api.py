@@ -63,7 +63,7 @@ class _Job:
     """A request that is ready to run."""
 
     resolved: ResolvedRequest
-    form: ResponseOptions
+    response_options: ResponseOptions
     as_links: bool
     partial: int | None
     """Previews per picture of a stream; None: no stream."""
@@ -195,7 +195,7 @@ async def _job(
     settings = resolved.settings
     prompt_body = body if isinstance(body, PromptParameters) else None
     if body.steps is None and prompt_body:
-        settings = replace(settings, steps=max(1, round(settings.steps * prompt_body.factor)))
+        settings = replace(settings, steps=max(1, round(settings.steps * prompt_body.step_factor)))
     if body.cfg_scale is None and style:
         settings = replace(settings, guidance=max(1.0, settings.guidance * STYLE_GUIDANCE[style]))
     response_options = ResponseOptions(
@@ -206,7 +206,7 @@ async def _job(
         format=prompt_body.format if prompt_body else "png",
         compression=prompt_body.output_compression if prompt_body else None,
         quality=prompt_body.quality if prompt_body else "auto",
-        inputs=inputs,
+        input_count=inputs,
     )
     if response_options.format == "png" and response_options.compression not in (None, 100):
         raise RequestRejected("compression below 100 is not possible for png", "output_compression")
@@ -229,12 +229,12 @@ async def _respond(request: Request, resources: Resources, user: User, job: _Job
     batch = job.resolved.batch(origin=ORIGIN)
     if job.partial is not None:
         run = await runs.enqueue(batch, user)
-        events = answers.stream_events(runs, run, job.form, job.partial)
+        events = answers.stream_events(runs, run, job.response_options, job.partial)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     async with runs.running(batch, user) as run:
-        names = await run_until_disconnect(request, run.pictures())
-    addresses = await links.make(request, resources, names, job.form.format) if job.as_links else None
-    return json_response(await answers.complete_response(resources, job.form, names, addresses))
+        names = await run_until_disconnect(request, run.image_names())
+    addresses = await links.make(request, resources, names, job.response_options.format) if job.as_links else None
+    return json_response(await answers.complete_response(resources, job.response_options, names, addresses))
 
 
 async def get_linked_image(needs: Needs, token: str) -> Response:

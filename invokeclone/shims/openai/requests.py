@@ -67,7 +67,7 @@ class CommonParameters(BaseModel):
 
     @field_validator("size")
     @classmethod
-    def _readable(cls, value: str | None) -> str | None:
+    def _validate_size(cls, value: str | None) -> str | None:
         if value is not None and value != "auto" and not _SIZE.fullmatch(value):
             raise ValueError("must be 'auto' or WIDTHxHEIGHT in pixels, as 1024x1024")
         return value
@@ -92,7 +92,7 @@ class PromptParameters(CommonParameters):
 
     @field_validator("background")
     @classmethod
-    def _opaque(cls, value: str | None) -> str | None:
+    def _validate_background(cls, value: str | None) -> str | None:
         if value == "transparent":
             raise ValueError("transparent backgrounds cannot be made; use opaque or auto")
         return value
@@ -103,7 +103,7 @@ class PromptParameters(CommonParameters):
         return self.output_format or "png"
 
     @property
-    def factor(self) -> float:
+    def step_factor(self) -> float:
         """How many of the usual steps the quality takes."""
         return STEP_FACTORS.get(self.quality, 1.0)
 

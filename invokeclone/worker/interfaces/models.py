@@ -43,7 +43,7 @@ class Models:
     def exists(self, identifier: str | ModelIdentifierField) -> bool:
         """Tell whether a model with this key is registered."""
         try:
-            self._known(identifier)
+            self._record_of(identifier)
         except UnknownModelException:
             return False
         return True
@@ -53,7 +53,7 @@ class Models:
 
         Raises UnknownModelException, NoLoader, ModelFilesMissing, or what is wrong with the files.
         """
-        record = self._known(identifier)
+        record = self._record_of(identifier)
         if submodel_type is None and not isinstance(identifier, str):
             submodel_type = identifier.submodel_type
         return self._load(record, submodel_type)
@@ -71,11 +71,11 @@ class Models:
             raise UnknownModelException(f"no model is named {name} with base {base} and type {type}")
         if len(configs) > 1:
             raise AmbiguousModel(f"{len(configs)} models are named {name} with base {base} and type {type}")
-        return self._load(self._keep(configs[0]), submodel_type)
+        return self._load(self._cache_record(configs[0]), submodel_type)
 
     def get_config(self, identifier: str | ModelIdentifierField) -> ModelConfig:
         """Return the record; raises UnknownModelException."""
-        return self._known(identifier).config
+        return self._record_of(identifier).config
 
     def search_by_path(self, path: Path) -> list[ModelConfig]:
         """Return the records of models at `path`, absolute or inside the models folder."""
@@ -108,10 +108,10 @@ class Models:
         text = str(source)
         name = text.rstrip("/").rpartition("/")[2] or text
 
-        def tell(share: float | None) -> None:
+        def report(share: float | None) -> None:
             self._progress.signal_progress(f"Downloading {name}", share)
 
-        fetching = self._tools.downloads.fetch(text, tell)
+        fetching = self._tools.downloads.fetch(text, report)
         return self._tools.wait_unless(self._progress.is_canceled, fetching)
 
     def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
@@ -126,12 +126,12 @@ class Models:
     def _load(self, record: CachedRecord, submodel_type: SubModelType | None) -> Any:
         part = f" ({submodel_type.value})" if submodel_type else ""
         self._progress.signal_progress(f"Loading model {record.config.name}{part}")
-        self._tell("model_load_started", record, submodel_type)
+        self._emit("model_load_started", record, submodel_type)
         loaded = self._tools.engine.load(record.config, self.get_absolute_path(record.config), submodel_type)
-        self._tell("model_load_complete", record, submodel_type)
+        self._emit("model_load_complete", record, submodel_type)
         return loaded
 
-    def _tell(self, name: str, record: CachedRecord, submodel_type: SubModelType | None) -> None:
+    def _emit(self, name: str, record: CachedRecord, submodel_type: SubModelType | None) -> None:
         payload = {
             "timestamp": timestamp(),
             "config": orjson.Fragment(record.json),
@@ -140,14 +140,14 @@ class Models:
         }
         self._tools.channel.event(name, orjson.dumps(payload))
 
-    def _known(self, identifier: str | ModelIdentifierField) -> CachedRecord:
+    def _record_of(self, identifier: str | ModelIdentifierField) -> CachedRecord:
         key = identifier if isinstance(identifier, str) else identifier.key
         if key not in self._session.models:
-            self._keep(self._tools.wait(self._read(key)))
+            self._cache_record(self._tools.wait(self._read(key)))
         record: CachedRecord = self._session.models[key]
         return record
 
-    def _keep(self, config: ModelConfig) -> CachedRecord:
+    def _cache_record(self, config: ModelConfig) -> CachedRecord:
         record = CachedRecord(config, config.model_dump_json().encode())
         self._session.models[config.key] = record
         return record

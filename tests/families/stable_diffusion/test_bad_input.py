@@ -47,7 +47,7 @@ class Bench:
 
     async def install(self, path: Path, **stated: Any) -> dict[str, Any]:
         """Register a file where it is and return its identifier."""
-        request = RegistrationRequest(path=path, source=str(path), source_type="path", stated=stated, inplace=True)
+        request = RegistrationRequest(path=path, source=str(path), source_type="path", overrides=stated, inplace=True)
         config = await register(self.resources, Guard(), request)
         return config.model_dump(mode="json", include={"key", "hash", "name", "base", "type"})
 

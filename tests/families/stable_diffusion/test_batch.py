@@ -30,8 +30,8 @@ def compare(denoise: Denoise, prompts: list[TextConditioning], rows: list[dict[s
         )
     ]
     together = denoise(
-        positive=first.followed_by(second),
-        negative=first_negative.followed_by(second_negative),
+        positive=first.concat(second),
+        negative=first_negative.concat(second_negative),
         noise=torch.cat(noises),
         seeds=(11, 12),
         **settings,

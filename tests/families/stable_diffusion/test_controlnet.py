@@ -55,7 +55,7 @@ def call(encode: Encode) -> UNetCall:
     """Return a call for two rows, of an empty prompt's and then of a longer prompt."""
     longer = encode('("a cat", "a dog").and()')
     negative = replace(encode(""), positive=(False,))
-    return UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(500), negative.followed_by(longer), 0, 10, (8, 8))
+    return UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(500), negative.concat(longer), 0, 10, (8, 8))
 
 
 def steered(control: ControlNet, call: UNetCall) -> UNetCall:
@@ -67,7 +67,7 @@ def steered(control: ControlNet, call: UNetCall) -> UNetCall:
 def rows_of(call: UNetCall, rows: list[int]) -> UNetCall:
     """Return the call that has these rows only."""
     return UNetCall(
-        call.latents[rows], call.timestep, call.conditioning.selected(rows), call.index, call.count, call.size
+        call.latents[rows], call.timestep, call.conditioning.select_rows(rows), call.index, call.count, call.size
     )
 
 
@@ -205,7 +205,7 @@ def test_xls_net_gets_pooled_prompts_and_sizes():
     )
     infos = [SDXLConditioningInfo(noise_of(n, 1, 5, 32), noise_of(n, 1, 16), torch.ones(1, 6) * n) for n in (1, 2)]
     negative, positive = (TextConditioning.of_prompts([(infos[n], None)], positive=n == 1) for n in (0, 1))
-    call = UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(3), negative.followed_by(positive), 0, 1, (8, 8))
+    call = UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(3), negative.concat(positive), 0, 1, (8, 8))
     mid = steered(control(xl, mode="unbalanced"), call).mid
     other = SDXLConditioningInfo(infos[1].embeds, infos[1].pooled_embeds, torch.ones(1, 6) * 9)
     for changed, same in ((infos[1], True), (other, False)):

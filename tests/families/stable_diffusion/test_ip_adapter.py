@@ -83,7 +83,7 @@ def prompts(tokens: int = 3) -> TextConditioning:
     """Return a negative and a positive row."""
     sides = [BasicConditioningInfo(noise_of(seed, 1, tokens, WIDTH)) for seed in (7, 8)]
     rows = [TextConditioning.of_prompts([(side, None)], positive=n == 1) for n, side in enumerate(sides)]
-    return rows[0].followed_by(rows[1])
+    return rows[0].concat(rows[1])
 
 
 def prompt(adapter: Any, encoder: Any, images: list[Image.Image], **changes: Any) -> ImagePrompt:

@@ -77,7 +77,7 @@ class TestTokens:
 
     def test_padding_is_hidden_in_each_row(self):
         longer = conditioning(None, None, None)
-        both = conditioning(dot(0, 0)).followed_by(longer)
+        both = conditioning(dot(0, 0)).concat(longer)
         score = scores(both, (8, 8), 64)
         assert score.shape == (2, 64, 6)
         assert (score[0, :, 2:] == HIDDEN).all()

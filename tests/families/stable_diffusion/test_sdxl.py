@@ -276,7 +276,7 @@ def test_rows_keep_their_pooled_embeddings(context: FakeContext, parts: dict[str
     infos = [encode(context, text) for text in ("a cat", "a dog")]
     rows = [TextConditioning.of_prompts([(info, None)]) for info in infos]
     noises = torch.cat([noise_of(1), noise_of(2)])
-    together = DenoiseTask(rows[0].followed_by(rows[1]), rows[0], "euler", EULER, 4, noise=noises, seeds=(1, 2))
+    together = DenoiseTask(rows[0].concat(rows[1]), rows[0], "euler", EULER, 4, noise=noises, seeds=(1, 2))
     both = pipeline.denoise(parts["unet"], together, CPU, [].append)
     for row, seed in ((0, 1), (1, 2)):
         alone = pipeline.denoise(

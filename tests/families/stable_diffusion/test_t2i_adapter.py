@@ -51,7 +51,7 @@ def unet() -> Any:
 
 
 def call_of(encode: Encode, height: int = 16, width: int = 16, rows: int = 1) -> UNetCall:
-    conditioning = encode("a cat").expanded(rows)
+    conditioning = encode("a cat").expand(rows)
     return UNetCall(noise_of(1, rows, 4, height, width), torch.tensor(500), conditioning, 0, 10, (height, width))
 
 

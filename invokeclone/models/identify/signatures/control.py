@@ -60,12 +60,12 @@ FOLDER = {"default_settings": control_settings, "repo_variant": forms.repo_varia
 def controlnet_rules(file: type[ModelConfig], folder: type[ModelConfig]) -> tuple[Rule, Rule]:
     """Return the rules for ControlNets of a UNet."""
     return (
-        Rule(config=file, recognises=_is_controlnet, base=_base_of_controlnet, detects=SETTINGS),
+        Rule(config=file, recognizes=_is_controlnet, base=_base_of_controlnet, detectors=SETTINGS),
         Rule(
             config=folder,
-            recognises=forms.is_folder_of("ControlNetModel"),
+            recognizes=forms.is_folder_of("ControlNetModel"),
             base=lambda model: _BASE_OF_WIDTH.get(forms.number(model.json("config.json"), "cross_attention_dim") or 0),
-            detects=FOLDER,
+            detectors=FOLDER,
         ),
     )
 
@@ -85,9 +85,9 @@ def t2i_rule(config: type[ModelConfig]) -> Rule:
     """Return the rule for T2I adapters."""
     return Rule(
         config=config,
-        recognises=forms.is_folder_of("T2IAdapter"),
+        recognizes=forms.is_folder_of("T2IAdapter"),
         base=lambda model: _T2I_BASES.get(str(model.json("config.json").get("adapter_type"))),
-        detects=FOLDER,
+        detectors=FOLDER,
     )
 
 
@@ -96,16 +96,16 @@ def ip_adapter_rules(folder: type[ModelConfig], file: type[ModelConfig]) -> tupl
     return (
         Rule(
             config=folder,
-            recognises=_is_ip_folder,
+            recognizes=_is_ip_folder,
             base=lambda model: _base_of_ip(_ip_weights(model)),
-            detects={"image_encoder_model_id": _image_encoder},
+            detectors={"image_encoder_model_id": _image_encoder},
         ),
-        Rule(config=file, recognises=_is_ip_file, base=_base_of_ip),
+        Rule(config=file, recognizes=_is_ip_file, base=_base_of_ip),
     )
 
 
 def _ip_weights(model: ModelFiles) -> ModelFiles:
-    return model.inside("ip_adapter.bin")
+    return model.child("ip_adapter.bin")
 
 
 def _is_ip_folder(model: ModelFiles) -> None:

@@ -18,13 +18,13 @@ _BASE_OF_WIDTH = {
 def rules(file: type[ModelConfig], folder: type[ModelConfig]) -> tuple[Rule, Rule]:
     """Return the rules for a family's textual inversions."""
     return (
-        Rule(config=file, recognises=_is_file, base=_base),
-        Rule(config=folder, recognises=_is_folder, base=lambda model: _base(_weights(model))),
+        Rule(config=file, recognizes=_is_file, base=_base),
+        Rule(config=folder, recognizes=_is_folder, base=lambda model: _base(_weights(model))),
     )
 
 
 def _weights(model: ModelFiles) -> ModelFiles:
-    return next((file for file in map(model.inside, _NAMES) if file.path.is_file()), model)
+    return next((file for file in map(model.child, _NAMES) if file.path.is_file()), model)
 
 
 def _is_folder(model: ModelFiles) -> None:

@@ -20,14 +20,14 @@ _FIRST = r"(?:double_blocks[._]\d+[._]img_attn[._]qkv|transformer_blocks[._]\d+[
 
 def context_width(model: ModelFiles) -> int:
     """Return the width of the text that a transformer's file takes; 0 when it can't be read."""
-    tensors = model.bare(*forms.COMFY_PREFIXES)
+    tensors = model.without_prefixes(*forms.COMFY_PREFIXES)
     weight = tensors.get("txt_in.weight") or tensors.get("context_embedder.weight")
     return weight.shape[-1] if weight and weight.shape else 0
 
 
 def is_flux2_transformer(model: ModelFiles) -> bool:
     """Tell whether a transformer's file is FLUX.2's."""
-    first = model.bare(*forms.COMFY_PREFIXES).get("img_in.weight")
+    first = model.without_prefixes(*forms.COMFY_PREFIXES).get("img_in.weight")
     return context_width(model) > _FLUX1_CONTEXT or bool(first and first.shape[-1] == _FLUX2_LATENTS)
 
 

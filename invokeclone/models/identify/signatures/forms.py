@@ -20,43 +20,43 @@ _NF4 = "quant_state.bitsandbytes__nf4"
 def is_folder_of(*classes: str) -> Callable[[ModelFiles], None]:
     """Return the test for a folder whose class is one of `classes`."""
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         require(model.is_folder, "it is not a folder")
         require(model.class_name in classes, f"its class is {model.class_name}")
 
-    return recognises
+    return recognizes
 
 
 def is_pipeline_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], None]:
     """Return the same for main models, whose transformer is quantized by SDNQ or not as `sdnq` says."""
     is_of_class = is_folder_of(*classes)
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         is_of_class(model)
         require(is_quantized_folder(model, "transformer") == sdnq, f"quantized by SDNQ: {not sdnq}")
 
-    return recognises
+    return recognizes
 
 
 def is_file_stored_as(form: ModelFormat) -> Callable[[ModelFiles], None]:
     """Return the test for a single file whose weights are stored as `form`."""
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(storage(model) == form, f"its weights are stored as {storage(model)}")
 
-    return recognises
+    return recognizes
 
 
 def is_file_of(form: ModelFormat, check: Callable[[ModelFiles], None]) -> Callable[[ModelFiles], None]:
     """Return the test for a single file stored as `form` that passes `check` too."""
     is_stored = is_file_stored_as(form)
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         is_stored(model)
         check(model)
 
-    return recognises
+    return recognizes
 
 
 def settings_of(
@@ -82,13 +82,13 @@ def _has_sdnq_scales(model: ModelFiles) -> bool:
 
 def is_quantized_folder(model: ModelFiles, part: str = "") -> bool:
     """Tell whether a folder, or its folder `part` if it has one, holds weights quantized by SDNQ."""
-    folder = model.inside(part) if part and model.inside(part).is_folder else model
+    folder = model.child(part) if part and model.child(part).is_folder else model
     quantization = folder.json("config.json").get("quantization_config")
     if isinstance(quantization, dict) and "sdnq" in str(quantization.get("quant_method", "")).lower():
         return True
     weights = (file for file in folder.files if file.parent == folder.path and file.suffix == ".safetensors")
     first = next(weights, None)
-    return first is not None and _has_sdnq_scales(folder.inside(first.name))
+    return first is not None and _has_sdnq_scales(folder.child(first.name))
 
 
 def part_config(model: ModelFiles, part: str) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def is_lora(model: ModelFiles) -> bool:
 
 def is_omi(model: ModelFiles) -> bool:
     """Tell whether a file says that its tensors have the Open Model Initiative's names."""
-    return "modelspec.sai_model_spec" in model.notes and model.notes.get("ot_branch", "").startswith("omi_format")
+    return "modelspec.sai_model_spec" in model.metadata and model.metadata.get("ot_branch", "").startswith("omi_format")
 
 
 def weights_of(model: ModelFiles) -> ModelFiles:
     """Return the file of a LoRA's folder, or the model itself."""
     if not model.is_folder:
         return model
-    return next((file for file in map(model.inside, WEIGHTS) if file.path.is_file()), model)
+    return next((file for file in map(model.child, WEIGHTS) if file.path.is_file()), model)
 
 
 def rule(
@@ -76,7 +76,7 @@ def rule(
 
     weight_detectors = {name: _of_weights(detect) for name, detect in detectors.items()}
     weight_detectors.setdefault("default_settings", lambda _: LoraModelDefaultSettings())
-    return Rule(config=config, recognises=check, base=_of_weights(base) if base else None, detects=weight_detectors)
+    return Rule(config=config, recognizes=check, base=_of_weights(base) if base else None, detectors=weight_detectors)
 
 
 def _of_weights(detect: Callable[[ModelFiles], T]) -> Callable[[ModelFiles], T]:
@@ -91,10 +91,10 @@ def omi_rule(config: type[ModelConfig]) -> Rule:
         require(is_omi(model), "it does not say that it has the Open Model Initiative's names")
 
     def base(model: ModelFiles) -> BaseModelType | None:
-        return _OMI_BASES.get(model.notes.get("modelspec.architecture", "").lower().partition("/")[0])
+        return _OMI_BASES.get(model.metadata.get("modelspec.architecture", "").lower().partition("/")[0])
 
     return Rule(
-        config=config, recognises=check, base=base, detects={"default_settings": lambda _: LoraModelDefaultSettings()}
+        config=config, recognizes=check, base=base, detectors={"default_settings": lambda _: LoraModelDefaultSettings()}
     )
 
 

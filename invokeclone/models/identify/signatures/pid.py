@@ -21,11 +21,11 @@ _HINTS = {
 def rule(config: type[ModelConfig], base: BaseModelType) -> Rule:
     """Return the rule for PiD decoders of `base`."""
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(base in _bases(model), "it has no tensors of a PiD decoder for these latents")
 
-    return Rule(config=config, recognises=recognises, base=_base, detects={"variant": _variant}, guesses=True)
+    return Rule(config=config, recognizes=recognizes, base=_base, detectors={"variant": _variant}, base_is_guess=True)
 
 
 def _bases(model: ModelFiles) -> tuple[BaseModelType, ...]:

@@ -48,16 +48,16 @@ def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: Base
         return MainModelDefaultSettings(width=edge, height=edge) if edge else None
 
     def prediction(model: ModelFiles) -> SchedulerPredictionType:
-        second = base == BaseModelType.StableDiffusion2 and model.notes.get("global_step") != _STEPS_OF_SD2_BASE
+        second = base == BaseModelType.StableDiffusion2 and model.metadata.get("global_step") != _STEPS_OF_SD2_BASE
         velocity = second or _VELOCITY_MARK in model.tensors
         return SchedulerPredictionType.VPrediction if velocity else SchedulerPredictionType.Epsilon
 
     return (
         Rule(
             config=pipeline,
-            recognises=_is_pipeline,
+            recognizes=_is_pipeline,
             base=_base_of_pipeline,
-            detects={
+            detectors={
                 "variant": _variant_of_pipeline,
                 "prediction_type": _prediction_of_pipeline,
                 "repo_variant": forms.repo_variant,
@@ -66,9 +66,9 @@ def rules(pipeline: type[ModelConfig], checkpoint: type[ModelConfig], base: Base
         ),
         Rule(
             config=checkpoint,
-            recognises=_is_checkpoint,
+            recognizes=_is_checkpoint,
             base=_base_of_checkpoint,
-            detects={
+            detectors={
                 "variant": _variant_of_checkpoint,
                 "prediction_type": prediction,
                 "default_settings": settings,

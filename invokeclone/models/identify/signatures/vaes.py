@@ -22,12 +22,12 @@ def file_rule(
 ) -> Rule:
     """Return the rule for a single file of `base`; which of the architectures with such tensors it is, is guessed."""
 
-    def recognises(model: ModelFiles) -> None:
+    def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(model.has_prefix(*_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
         require(base in _bases(model), f"its decoder begins with a tensor of shape {_first_decoder_shape(model)}")
 
-    return Rule(config=config, recognises=recognises, base=_base_of_file, detects=detectors or {}, guesses=True)
+    return Rule(config=config, recognizes=recognizes, base=_base_of_file, detectors=detectors or {}, base_is_guess=True)
 
 
 def _first_decoder_shape(model: ModelFiles) -> tuple[int, ...]:
@@ -79,10 +79,10 @@ def kl_rule(config: type[ModelConfig]) -> Rule:
     """Return the rule for a folder with the autoencoder of Stable Diffusion."""
     return Rule(
         config=config,
-        recognises=_is_kl_folder,
+        recognizes=_is_kl_folder,
         base=_base_of_kl_folder,
-        detects={"repo_variant": forms.repo_variant},
-        guesses=True,
+        detectors={"repo_variant": forms.repo_variant},
+        base_is_guess=True,
     )
 
 

@@ -79,7 +79,7 @@ class Hub:
             answer = await self._web.get_json(f"{self.endpoint}/api/models/{repo}?blobs=true", token=token)
         except AccessDenied as error:
             raise AccessDenied(f"{repo}: no such repository, or one that wants a login with access to it") from error
-        return await in_thread(self._described, repo, answer)
+        return await in_thread(self._parse_metadata, repo, answer)
 
     def file_url(self, url: str) -> str:
         """Return the address of the file that a hub's page at `url` shows; any other address stays as it is."""
@@ -87,7 +87,7 @@ class Hub:
             return url
         return re.sub(r"^(https?://[^/]+/[^/]+/[^/?#]+)/blob/", r"\1/resolve/", url)
 
-    def _described(self, repo: str, answer: Any) -> HuggingFaceMetadata:
+    def _parse_metadata(self, repo: str, answer: Any) -> HuggingFaceMetadata:
         siblings = answer.get("siblings") if isinstance(answer, dict) else None
         if not isinstance(siblings, list):
             raise DownloadFailed(f"{self.endpoint} doesn't say what files {repo} has")

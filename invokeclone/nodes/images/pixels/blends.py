@@ -21,12 +21,12 @@ class Gamut:
     adapt: float = 0.0
     steps: int = colors.STEPS
 
-    def back(self, linear: Floats) -> Floats:
+    def to_srgb(self, linear: Floats) -> Floats:
         """Return sRGB of linear RGB with all colors within sRGB."""
         lch = colors.polar(colors.oklab_of(linear))
-        return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.cartesian(self.held(lch)))), 0.0, 1.0)
+        return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.cartesian(self.clip_chroma(lch)))), 0.0, 1.0)
 
-    def held(self, lch: Floats) -> Floats:
+    def clip_chroma(self, lch: Floats) -> Floats:
         """Return Oklch with all colors within sRGB."""
         return colors.clip_to_gamut(lch, self.adapt, self.steps)
 
@@ -55,9 +55,9 @@ def parts_of(srgb: Floats, space: str) -> Floats:
 def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
     """Undo `parts_of`, with all colors within sRGB."""
     if space == "LCh (CIELab)":
-        return gamut.back(colors.linear_of_cielab(colors.cartesian(parts[..., ::-1])))
+        return gamut.to_srgb(colors.linear_of_cielab(colors.cartesian(parts[..., ::-1])))
     if space == "Oklch (Oklab)":
-        return _srgb_of_oklch(gamut.held(parts[..., ::-1]))
+        return _srgb_of_oklch(gamut.clip_chroma(parts[..., ::-1]))
     max_saturation = colors.OVERFULL if space == "Okhsl" else 1.0
     hue, fullness, light = (
         parts[..., 0] % 1.0,
@@ -186,7 +186,7 @@ def with_lightness(srgb: Floats, light: Floats, gamut: Gamut) -> Floats:
     """Return colors with another CIELAB lightness."""
     lab = colors.cielab_of(colors.linear_of(srgb))
     lab[..., 0] = light
-    return gamut.back(colors.linear_of_cielab(lab))
+    return gamut.to_srgb(colors.linear_of_cielab(lab))
 
 
 def gray_of(light: Floats) -> Floats:

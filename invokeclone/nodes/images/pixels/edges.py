@@ -51,11 +51,15 @@ def _neighbors(slope: NDArray[Any], across: NDArray[Any], down: NDArray[Any]) ->
     wide = np.pad(slope, 1)
     height, width = slope.shape
 
-    def moved(x: int, y: int) -> NDArray[Any]:
+    def neighbor_at(x: int, y: int) -> NDArray[Any]:
         return wide[1 + y : 1 + y + height, 1 + x : 1 + x + width]
 
     flat, steep = np.abs(down) < TANGENT_22 * np.abs(across), np.abs(down) > TANGENT_67 * np.abs(across)
     falling = (across < 0) == (down < 0)
-    behind = np.select([flat, steep, falling], [moved(-1, 0), moved(0, -1), moved(-1, -1)], moved(1, -1))
-    ahead = np.select([flat, steep, falling], [moved(1, 0), moved(0, 1), moved(1, 1) + 1], moved(-1, 1) + 1)
+    behind = np.select(
+        [flat, steep, falling], [neighbor_at(-1, 0), neighbor_at(0, -1), neighbor_at(-1, -1)], neighbor_at(1, -1)
+    )
+    ahead = np.select(
+        [flat, steep, falling], [neighbor_at(1, 0), neighbor_at(0, 1), neighbor_at(1, 1) + 1], neighbor_at(-1, 1) + 1
+    )
     return ahead, behind

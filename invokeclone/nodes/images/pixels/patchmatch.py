@@ -99,8 +99,8 @@ def _complete(image: Floats, hole: Flags, passes: int, rng: np.random.Generator)
     match = _Match(choice // hole.shape[1], choice % hole.shape[1], np.full(len(rows), np.inf, dtype=np.float32))
     for _ in range(passes):
         search = _Search(image, sources, rows, columns)
-        match = search.improved(match, rng)
-        image = np.where(hole[..., None], search.voted(match), image)
+        match = search.improve(match, rng)
+        image = np.where(hole[..., None], search.vote(match), image)
     return image
 
 
@@ -122,7 +122,7 @@ class _Search:
         patches: Floats = self._flat[(rows * self._stride + columns)[:, None] + self._offsets]
         return patches
 
-    def improved(self, match: _Match, rng: np.random.Generator) -> _Match:
+    def improve(self, match: _Match, rng: np.random.Generator) -> _Match:
         """Return better matches: those of neighbors, moved along, and some at random around the present ones."""
         match = _Match(match.rows, match.columns, self._cost(match.rows, match.columns, np.arange(len(match.rows))))
         for _ in range(ROUNDS):
@@ -162,7 +162,7 @@ class _Search:
         cost: Floats = np.einsum("npc,npc->n", difference, difference)
         return cost
 
-    def voted(self, match: _Match) -> Floats:
+    def vote(self, match: _Match) -> Floats:
         """Return for each pixel the mean of the patches over it, those that match better counting more."""
         weights = 1 / (1 + match.cost / max(float(np.median(match.cost)), 1e-3))
         into = ((self._rows * self._stride + self._columns)[:, None] + self._offsets).ravel()

@@ -14,7 +14,7 @@ def register_unsupported(
     """Register a node that refuses to be drawn."""
 
     @node(name, title, category, inputs, *outputs)
-    def draw(context: BuildContext, **_inputs: Any) -> tuple[Any, ...]:
+    def build(context: BuildContext, **_inputs: Any) -> tuple[Any, ...]:
         """Not available here yet."""
         return context.refuse(f"{feature} cannot be used here yet")
 

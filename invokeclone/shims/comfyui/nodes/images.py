@@ -41,7 +41,7 @@ def strip_folder(name: str) -> str:
 
 def find_image(context: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
     """Return a picture of the user's as a field of ours, and its size; refuses one that is not there."""
-    loadable_image = context.catalog.pictures.get(strip_folder(name))
+    loadable_image = context.catalog.loadable_images.get(strip_folder(name))
     if loadable_image is None:
         context.refuse(f"Invalid image file: {name}")
     return {"image_name": strip_folder(name)}, loadable_image.width, loadable_image.height
@@ -272,7 +272,7 @@ def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> t
     if (image2.width, image2.height) != (image1.width, image1.height):
         image2 = _crop_to_aspect(context, image2, image1.width / image1.height)
         image2 = _resize(context, image2, "bilinear", image1.width, image1.height)
-    pairs = image1.made + image2.made
+    pairs = image1.images_with_metadata + image2.images_with_metadata
     return (
         replace(image1, nodes=tuple(image for image, _ in pairs), metadata=tuple(metadata for _, metadata in pairs)),
     )
@@ -290,7 +290,7 @@ def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> t
 )
 def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
     """Keep pictures in the gallery."""
-    for index, (image, metadata) in enumerate(images.made):
+    for index, (image, metadata) in enumerate(images.images_with_metadata):
         saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
         context.builder.result(saved, None)
     return ()
@@ -299,7 +299,7 @@ def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> 
 @node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
 def preview(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
     """Show pictures without keeping them in the gallery."""
-    for index, (image, metadata) in enumerate(images.made):
+    for index, (image, metadata) in enumerate(images.images_with_metadata):
         saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
         context.builder.nodes[saved]["use_cache"] = False
     return ()

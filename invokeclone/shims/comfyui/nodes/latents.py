@@ -94,7 +94,7 @@ def decode_tiled(
 def _decode_images(context: BuildContext, samples: Latents, vae: Vae, tile: int | None = None) -> ImageBatch:
     images = tuple(
         vae.recipe.decode(context.builder, f"image{index}", source, vae.vae, tile)
-        for index, source in enumerate(samples.filled("decoding"))
+        for index, source in enumerate(samples.require_nodes("decoding"))
     )
     return ImageBatch(images, *samples.size("decoding"), samples.metadata)
 
@@ -128,7 +128,7 @@ def encode_for_inpaint(
 ) -> tuple[Latents]:
     """Encode an image of which only a part will change; the part reaches out by some pixels, fading."""
     if grow_mask_by:
-        keep_mask = mask.drawn(context, "keep", white_changes=False)
+        keep_mask = mask.to_image(context, "keep", white_changes=False)
         fade = {"threshold": 127, "fade_size_px": grow_mask_by}
         grown = context.output("grow", "expand_mask_with_fade", "image", mask=keep_mask, **fade)
         mask = replace(mask, image=grown, white_changes=False)
@@ -144,7 +144,7 @@ def encode_for_inpaint(
 )
 def set_noise_mask(context: BuildContext, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
     """Let only a part of the latents change."""
-    samples.filled("masking")
+    samples.require_nodes("masking")
     return (replace(samples, mask=mask),)
 
 

@@ -112,7 +112,7 @@ def load_lora(
     patched = replace(encoding.parts, text_encoders=parts.text_encoders)
     return (
         _with_denoiser(model, parts.denoiser, denoisers),
-        Clip(replace(encoding, parts=patched, bare=encoding.bare_parts, loras=tuple(encoders))).skipping(
+        Clip(replace(encoding, parts=patched, bare=encoding.bare_parts, loras=tuple(encoders))).with_skipped_layers(
             context, clip.skipped
         ),
     )

@@ -32,7 +32,7 @@ def to_mask(context: BuildContext, *, image: ImageBatch, channel: str) -> tuple[
 @node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
 def to_image(context: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
     """Show a mask as a picture."""
-    gray = mask.drawn(context, "gray", white_changes=True)
+    gray = mask.to_image(context, "gray", white_changes=True)
     image = context.output("image", "img_conv", "image", image=gray, mode="RGB")
     return (ImageBatch((image,), mask.width, mask.height),)
 
@@ -60,4 +60,4 @@ def solid(context: BuildContext, *, value: float, width: int, height: int) -> tu
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")
 def invert(context: BuildContext, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
     """Let change what stayed, and stay what changed."""
-    return (mask.inverted(),)
+    return (mask.invert(),)

@@ -11,7 +11,7 @@ def register_value_node(name: str, title: str, node_input: NodeInput) -> None:
     """Register a node whose output is its value."""
 
     @node(name, title, "utils/primitive", {"value": node_input}, node_input.type)
-    def draw(context: BuildContext, *, value: Any) -> tuple[Any]:  # noqa: ARG001
+    def build(context: BuildContext, *, value: Any) -> tuple[Any]:  # noqa: ARG001
         """Give out a value."""
         return (value,)
 

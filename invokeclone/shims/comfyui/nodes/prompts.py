@@ -35,7 +35,7 @@ def _translate_prompt(context: BuildContext, text: str, clip: Clip) -> str:
     if len(text) > (limit := context.limits.prompt_characters):
         context.refuse(f"the prompt has {len(text)} characters, more than {limit} (setting limits.prompt_characters)")
     trigger_map = embeddings.triggers(context.catalog.embeddings, str(clip.model.config.base))
-    return clip.model.recipe.write_prompt(Prompt.weighted(parse(embeddings.replace_prefixed(text, trigger_map))))
+    return clip.model.recipe.write_prompt(Prompt.from_segments(parse(embeddings.replace_prefixed(text, trigger_map))))
 
 
 @node(
@@ -117,7 +117,7 @@ def set_last_layer(context: BuildContext, *, clip: Clip, stop_at_clip_layer: int
     skipped = -1 - stop_at_clip_layer
     if skipped:
         context.require(clip.model.config, "clip_skip")
-    return (clip.skipping(context, skipped),)
+    return (clip.with_skipped_layers(context, skipped),)
 
 
 @node(
@@ -131,7 +131,7 @@ def combine(
     _context: BuildContext, *, conditioning_1: EncodedPrompts, conditioning_2: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
     """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
-    return (conditioning_1.followed_by(conditioning_2),)
+    return (conditioning_1.concat(conditioning_2),)
 
 
 @node(
@@ -145,7 +145,7 @@ def concat(
     _context: BuildContext, *, conditioning_to: EncodedPrompts, conditioning_from: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
     """Put one prompt behind the other."""
-    return (conditioning_to.followed_by(conditioning_from),)
+    return (conditioning_to.concat(conditioning_from),)
 
 
 @node(
@@ -174,7 +174,7 @@ def set_mask(
     if any(text.masked for text in conditioning.texts):
         context.refuse("a prompt that has a mask already cannot get another one")
     region = context.output(
-        "tensor", "image_mask_to_tensor", "mask", image=mask.drawn(context, "region", white_changes=True)
+        "tensor", "image_mask_to_tensor", "mask", image=mask.to_image(context, "region", white_changes=True)
     )
     texts = []
     for index, text in enumerate(conditioning.texts):

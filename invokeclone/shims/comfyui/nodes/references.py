@@ -136,7 +136,7 @@ def _reference(
         name = image_encoder(context.catalog.image_encoders, adapter.config, encoder_name)
     except ExtraModelNotInstalled as error:
         context.refuse(str(error))
-    region = mask.drawn(context, "region", white_changes=True) if mask else None
+    region = mask.to_image(context, "region", white_changes=True) if mask else None
     return ReferenceImage(identifier(adapter.config), image.nodes[0], name, mask=region)
 
 

@@ -48,7 +48,7 @@ class SamplingTask:
     start: float = 0.0
     """Share of the schedule that is left out at the beginning."""
     end: float = 1.0
-    noisy: bool = True
+    add_noise: bool = True
     """Whether noise is added; if not, the latents have theirs."""
 
 
@@ -87,7 +87,7 @@ def sample(
     """Denoise latents. With `denoise` below 1 all steps go to the last part of a longer schedule."""
     step_count = _steps(model, steps)
     if not denoise:
-        latent_image.filled("denoising by 0")
+        latent_image.require_nodes("denoising by 0")
         return (latent_image,)
     task = SamplingTask(
         model,
@@ -144,14 +144,14 @@ def sample_advanced(
     total = _steps(model, steps)
     start, end = min(start_at_step, total), min(end_at_step, total)
     if start >= end:
-        latent_image.filled("sampling no step")
+        latent_image.require_nodes("sampling no step")
         return (latent_image,)
     if end < total and return_with_leftover_noise == "disable":
         context.refuse(
             f"return_with_leftover_noise: what ends at step {end} of {total} can only be returned with its noise"
         )
     if add_noise == "disable":
-        latent_image.filled("sampling without new noise")
+        latent_image.require_nodes("sampling without new noise")
     task = SamplingTask(
         model,
         positive,
@@ -162,7 +162,7 @@ def sample_advanced(
         _scheduler(model, sampler_name, scheduler),
         start=round(start / total, 6),
         end=round(end / total, 6),
-        noisy=add_noise == "enable",
+        add_noise=add_noise == "enable",
     )
     return (_denoise(context, task, latent_image),)
 
@@ -204,7 +204,7 @@ def _denoise(context: BuildContext, task: SamplingTask, latents: Latents) -> Lat
             end=task.end,
             latents=source,
             mask=mask,
-            add_noise=task.noisy,
+            add_noise=task.add_noise,
             controls=task.positive.controls,
             references=model.references,
         )
@@ -216,7 +216,7 @@ def _denoise(context: BuildContext, task: SamplingTask, latents: Latents) -> Lat
 def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
     """Refuse what the model's family cannot do, and prompts that another family's encoder has encoded."""
     config = task.model.config
-    if latents.nodes and task.start and task.noisy:
+    if latents.nodes and task.start and task.add_noise:
         context.require(config, "image_to_image")
     if latents.mask is not None:
         context.require(config, "inpaint")
@@ -224,7 +224,7 @@ def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
         context.require(config, "control")
     if task.model.references:
         context.require(config, "reference_images")
-    if task.end < 1.0 or not task.noisy:
+    if task.end < 1.0 or not task.add_noise:
         context.require(config, "partial_denoise")
     for text in (*task.positive.texts, *task.negative.texts):
         other = text.clip.model.config
@@ -262,7 +262,7 @@ def _negative(context: BuildContext, index: int, text: EncodedPrompt) -> NodeOut
 def _mask(context: BuildContext, task: SamplingTask, latents: Latents) -> NodeOutput | None:
     if latents.mask is None:
         return None
-    keep_mask = latents.mask.drawn(context, "keep", white_changes=False)
+    keep_mask = latents.mask.to_image(context, "keep", white_changes=False)
     vae = latents.vae.vae if latents.vae else task.model.parts.vae
     return task.model.recipe.denoise_mask(context.builder, "mask", keep_mask, latents.image, vae)
 
@@ -272,7 +272,7 @@ def _metadata(
 ) -> NodeOutput:
     """Record how latents are made; what a refiner does to another model's is added to what that one's says."""
     first = latents.metadata[index] if latents.metadata else None
-    if first is not None and not task.noisy and is_refiner(task.model.config):
+    if first is not None and not task.add_noise and is_refiner(task.model.config):
         node_fields = {"id", "type", "is_intermediate", "use_cache"}
         first_fields = {
             name: value for name, value in context.builder.nodes[first.node_id].items() if name not in node_fields

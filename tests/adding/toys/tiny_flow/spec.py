@@ -23,9 +23,9 @@ FAMILY = Family(
     rules=(
         Rule(
             config=Main_Diffusers_TinyFlow_Config,
-            recognises=forms.is_folder_of("TinyFlowPipeline"),
+            recognizes=forms.is_folder_of("TinyFlowPipeline"),
             base=lambda _: BASE,
-            detects={"repo_variant": forms.repo_variant},
+            detectors={"repo_variant": forms.repo_variant},
         ),
     ),
     architectures=(
