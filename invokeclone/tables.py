@@ -122,7 +122,7 @@ session_graphs = Table(
     Column("template", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""The graph of each batch, once, with places for what its items put into it; it goes with the last of them (queue/tally.py)."""
+"""The graph of each batch, once, with places for what its items put into it; it goes with the last of them (queue/bulk_counts.py)."""
 
 queue_counts = Table(
     "queue_counts",
@@ -135,7 +135,7 @@ queue_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many items are in each status, kept by a trigger on changes of `session_queue` (0012) and, of insertions and deletions, by queue/tally.py: of the `queue` (its name is ''), of each `batch`
+"""How many items are in each status, kept by a trigger on changes of `session_queue` (0012) and, of insertions and deletions, by queue/bulk_counts.py: of the `queue` (its name is ''), of each `batch`
 and of each `destination` (none is '')."""
 
 Index(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invokeclone.graph.invocations import registry
-from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 
 FOLDER = Path(__file__).parent.parent / "invokeclone" / "workflows" / "defaults"
 COLUMN, ROW = 440, 380

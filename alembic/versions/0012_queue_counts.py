@@ -29,7 +29,7 @@ def _count(*values: str) -> str:
 
 
 APART = "WHEN NOT EXISTS (SELECT 1 FROM app_state WHERE key = 'queue_counted_apart')"
-"""Unless many items are changed at once, which are counted together (queue/tally.py)."""
+"""Unless many items are changed at once, which are counted together (queue/bulk_counts.py)."""
 
 TRIGGERS = (
     f"CREATE TRIGGER session_queue_counted AFTER INSERT ON session_queue {APART} BEGIN {_count(_keys('new', 1))}; END",

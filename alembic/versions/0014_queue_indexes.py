@@ -1,4 +1,4 @@
-"""Fewer indexes of the queue, those of a status only of the items in it; deletions are counted by who deletes (queue/tally.py)."""
+"""Fewer indexes of the queue, those of a status only of the items in it; deletions are counted by who deletes (queue/bulk_counts.py)."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""Items that are made are counted by who makes them (queue/tally.py), as those that are deleted."""
+"""Items that are made are counted by who makes them (queue/bulk_counts.py), as those that are deleted."""
 
 from alembic import op
 

@@ -11,7 +11,7 @@ from invokeclone.boards.schemas import BoardChanges, BoardDTO, DeleteBoardResult
 from invokeclone.images import access
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
-from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import NO_BOARD, BulkChange
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User

@@ -23,11 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.images.lists import names as lists
+from invokeclone.images.lists import name_lists as lists
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, image_counts, images, users
 from invokeclone.users import rights

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body
 from invokeclone.boards import service
 from invokeclone.boards.errors import ImageNotYours
 from invokeclone.boards.schemas import AddVideosToBoardResult, RemoveVideosFromBoardResult, VideoBoardArg
-from invokeclone.images.kinds import VIDEOS
+from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.images.videos.schemas import VideoNames
 from invokeclone.kit.requests import Write

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.boards.schemas import VirtualSubBoardDTO
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.tables import day_counts
 
 _PER_STAR = [(kind, starred) for kind in (IMAGES, VIDEOS) for starred in ("1", "0")]

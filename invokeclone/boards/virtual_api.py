@@ -9,9 +9,9 @@ from invokeclone.boards.schemas import VirtualSubBoardDTO
 from invokeclone.images import responses
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.gallery.schemas import GalleryItemNamesResult
-from invokeclone.images.kinds import IMAGES
 from invokeclone.images.lists import search
 from invokeclone.images.lists.parameters import Categories, Order, SearchTerm, StarredFirst
+from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.schemas import ImageFilter, ImageNamesResult
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import Needs, Read, Reads

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.database import Database
 

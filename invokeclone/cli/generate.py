@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from invokeclone.cli import generate_inputs
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.cli.models import open_resources
 from invokeclone.graph.invocations import registry
@@ -42,7 +42,7 @@ from invokeclone.worker.interfaces.context import make_context
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.process import own_folder
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
 

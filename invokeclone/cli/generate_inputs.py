@@ -10,7 +10,7 @@ from PIL import Image
 from invokeclone.cli.main import CommandError
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest
-from invokeclone.shims import init_images, pictures
+from invokeclone.shims import image_io, init_images
 from invokeclone.users.current import SYSTEM
 
 STRENGTH = 0.75
@@ -76,7 +76,7 @@ async def with_images(
     followed = [await _read(resources, Path(str(file))) for file in files]
     initial = await _read(resources, arguments.init) if arguments.init else None
     mask = await _read(resources, arguments.mask) if arguments.mask else None
-    names = iter([await pictures.save_intermediate(resources, image, SYSTEM) for image in followed])
+    names = iter([await image_io.save_intermediate(resources, image, SYSTEM) for image in followed])
     controls = [replace(item, image=next(names)) for item in settings.controls]
     references = [replace(item, image=next(names)) for item in settings.references]
     resolved = replace(resolved, settings=replace(settings, controls=controls, references=references))
@@ -92,7 +92,7 @@ async def with_images(
 
 async def _read(resources: Resources, file: Path) -> Image.Image:
     try:
-        data = await pictures.image_work(file.read_bytes)
+        data = await image_io.image_work(file.read_bytes)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
-    return await pictures.decode_image(resources, data, str(file))
+    return await image_io.decode_image(resources, data, str(file))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from invokeclone.cli import lean
+from invokeclone.cli import import_blocking
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.version import __version__
 
@@ -195,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if arguments is None and options.command == "serve":
-            lean.import_socketio()
+            import_blocking.import_socketio()
         return int(importlib.import_module(f"invokeclone.cli.{options.command}").run(options))
     except CommandError as error:
         sys.stderr.write(f"invokeclone: {error}\n")

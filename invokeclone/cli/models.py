@@ -6,14 +6,14 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.install import embedded, service
+from invokeclone.models.install import embedded_model, service
 from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
 from invokeclone.models.records import changes, store
 from invokeclone.models.records.guard import Guard
@@ -35,7 +35,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     resources = Resources(settings, Database(settings.database_path), Bus())
     try:
         await resources.database.migrate()
-        await embedded.register_embedded(resources)
+        await embedded_model.register_embedded(resources)
         yield resources
     finally:
         await resources.database.close()

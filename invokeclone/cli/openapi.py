@@ -5,7 +5,7 @@ import sys
 
 import orjson
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.server.app import create_app
 
 

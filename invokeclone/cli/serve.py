@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings

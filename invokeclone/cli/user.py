@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pydantic import ValidationError
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from invokeclone.cli.configured import settings_for
+from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.server import webui
 

@@ -85,7 +85,7 @@ _NAMES: dict[str, str] = {
     "invokeclone.components.text_encoders.fields": """
         GlmEncoderField T5EncoderField
     """,
-    "invokeclone.custom_nodes.older": """
+    "invokeclone.custom_nodes.legacy_names": """
         InvokeAILogger __version__ critical debug error get_config get_random_seed info warning
     """,
     "invokeclone.engine.conditioning": """

@@ -14,7 +14,7 @@ import orjson
 from invokeclone.custom_nodes.describe import Description
 from invokeclone.kit.process.child_process import ChildProcess, LineTooLong
 
-COMMAND = (sys.executable, "-m", "invokeclone.custom_nodes.describing")
+COMMAND = (sys.executable, "-m", "invokeclone.custom_nodes.describe_process")
 TIMEOUT_S = 90.0
 MAX_LINE_BYTES = 64 * 1024 * 1024
 

@@ -21,7 +21,7 @@ from invokeclone.downloads.events import (
     DownloadProgressEvent,
     DownloadStartedEvent,
 )
-from invokeclone.downloads.part import PartialFile
+from invokeclone.downloads.partial_file import PartialFile
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import INITIAL_RETRY_DELAY_S, Transfer, run_to_completion, throttle, wait_until_done
 from invokeclone.downloads.web import WebClient, without_query

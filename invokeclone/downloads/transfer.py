@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from invokeclone.downloads import names
 from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TransientError
-from invokeclone.downloads.part import PartialFile, SourceState, check_space
+from invokeclone.downloads.partial_file import PartialFile, SourceState, check_space
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import WebClient, check_status, translate_errors, without_query
 from invokeclone.kit import log

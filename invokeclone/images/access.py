@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound, ImageNotYours, NotYourBoard
-from invokeclone.images.kinds import IMAGES as IMAGES
-from invokeclone.images.kinds import VIDEOS as VIDEOS
-from invokeclone.images.kinds import MediaKind as MediaKind
+from invokeclone.images.media_kinds import IMAGES as IMAGES
+from invokeclone.images.media_kinds import VIDEOS as VIDEOS
+from invokeclone.images.media_kinds import MediaKind as MediaKind
 from invokeclone.images.schemas import NO_BOARD
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.tables import boards
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.image_files import open_stored_image

@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, store
-from invokeclone.images.encoding import embedded, png
+from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
 from invokeclone.images.events import ImagesDeletedEvent
-from invokeclone.images.kinds import IMAGES, MediaKind
+from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import (
     AffectedItem,
     BulkChange,
@@ -131,7 +131,7 @@ async def save(
     """
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
-    texts = embedded.texts(metadata, workflow, graph)
+    texts = embedded_metadata.texts(metadata, workflow, graph)
 
     def write_files() -> None:
         packed = png.encode(image, settings.pil_compress_level, texts)

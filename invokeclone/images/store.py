@@ -26,11 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound
-from invokeclone.images.kinds import IMAGE_COUNTS, IMAGES, VIDEOS, MediaKind
-from invokeclone.images.lists import late_pages as late
-from invokeclone.images.lists import names as lists
-from invokeclone.images.lists import ordered, search
+from invokeclone.images.lists import deep_pages as late
+from invokeclone.images.lists import name_lists as lists
+from invokeclone.images.lists import queries, search
 from invokeclone.images.lists.filters import conditions
+from invokeclone.images.media_kinds import IMAGE_COUNTS, IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import (
     AffectedItem,
     ImageDTO,
@@ -39,7 +39,7 @@ from invokeclone.images.schemas import (
     ImageRecordChanges,
     NewRecord,
 )
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
@@ -168,7 +168,7 @@ def page_names(
     image_filter: ImageFilter, kind: MediaKind = IMAGES, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds the names of a `late.Part`, without or with a day."""
-    listed = ordered.select_ordered(image_filter, (kind,), backwards=backwards, from_day=from_day)
+    listed = queries.select_ordered(image_filter, (kind,), backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
     )
@@ -208,7 +208,7 @@ async def count(source: Source, image_filter: ImageFilter, kind: MediaKind = IMA
 
 def all_names(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order, and their number."""
-    listed = ordered.select_ordered(image_filter, (kind,)).subquery()
+    listed = queries.select_ordered(image_filter, (kind,)).subquery()
     return lists.json_array_statement(listed, listed.c.name)
 
 

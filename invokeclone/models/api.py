@@ -13,7 +13,7 @@ from invokeclone.models.identify.union import AnyModelConfig
 from invokeclone.models.install import scan
 from invokeclone.models.install.api import NeedsInstaller
 from invokeclone.models.install.api import router as installs
-from invokeclone.models.records import caches, changes, pictures, starters, store
+from invokeclone.models.records import caches, changes, model_images, starters, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import (
     BulkDeleteModelsRequest,
@@ -66,7 +66,7 @@ async def list_model_records(
         order_by=order_by,
         direction=direction,
     )
-    configs = await in_thread(pictures.with_cover_images, needs.settings, [record.config for record in records])
+    configs = await in_thread(model_images.with_cover_images, needs.settings, [record.config for record in records])
     texts = [
         record.json if record.config is config else config.model_dump_json().encode()
         for record, config in zip(records, configs, strict=True)
@@ -90,7 +90,7 @@ async def get_model_records_by_attrs(
 ) -> AnyModelConfig:
     """Return the model with this name, type and base."""
     config = await store.find_first(connection, name=name, type=type, bases=[base])
-    return await in_thread(pictures.with_cover_image, needs.settings, config)
+    return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @router.get("/get_by_hash", dependencies=USERS)
@@ -101,13 +101,13 @@ async def get_model_records_by_hash(
 ) -> AnyModelConfig:
     """Return the model with this hash."""
     config = await store.find_first(connection, hash=hash)
-    return await in_thread(pictures.with_cover_image, needs.settings, config)
+    return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @router.get("/i/{key}", dependencies=USERS)
 async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
     """Return a model."""
-    return await in_thread(pictures.with_cover_image, needs.settings, await store.get(connection, key))
+    return await in_thread(model_images.with_cover_image, needs.settings, await store.get(connection, key))
 
 
 @admin.patch("/i/{key}")
@@ -116,7 +116,7 @@ async def update_model_record(
 ) -> AnyModelConfig:
     """Change fields of a model; those that are absent stay."""
     return await in_thread(
-        pictures.with_cover_image, needs.settings, await changes.change(needs, guard, key, record_changes)
+        model_images.with_cover_image, needs.settings, await changes.change(needs, guard, key, record_changes)
     )
 
 
@@ -129,7 +129,7 @@ async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
 @admin.post("/i/{key}/reidentify")
 async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
     """Find out again what a model is."""
-    return await in_thread(pictures.with_cover_image, needs.settings, await changes.reidentify(needs, guard, key))
+    return await in_thread(model_images.with_cover_image, needs.settings, await changes.reidentify(needs, guard, key))
 
 
 @admin.post("/i/bulk_delete")
@@ -153,7 +153,7 @@ async def bulk_reidentify_models(
 @router.get("/i/{key}/image", response_class=FileResponse, responses=_NULL)
 async def get_model_image(needs: Needs, key: str) -> FileResponse:
     """Return a model's picture."""
-    path = await in_thread(pictures.find, needs.settings, key)
+    path = await in_thread(model_images.find, needs.settings, key)
     return FileResponse(
         path,
         media_type="image/png",
@@ -188,7 +188,7 @@ async def scan_for_models(
 async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, key: str) -> AnyModelConfig:
     """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
     config = await conversion.convert(needs, guard, workers, key)
-    return await in_thread(pictures.with_cover_image, needs.settings, config)
+    return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @admin.get("/starter_models")

@@ -16,9 +16,9 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.install.registration import RegistrationRequest, register
-from invokeclone.models.records import changes, pictures, placement, store
+from invokeclone.models.records import changes, model_images, placement, store
 from invokeclone.models.records.guard import Guard
 
 _BASES = (
@@ -61,7 +61,7 @@ async def convert(resources: Resources, guard: Guard, workers: Workers, key: str
             await asyncio.shield(in_thread(paths.erase, target))
             raise
         with contextlib.suppress(OSError):
-            await in_thread(pictures.move, resources.settings, key, target_key)
+            await in_thread(model_images.move, resources.settings, key, target_key)
         await changes.remove_locked(resources, key, successor=target_key)
     return new
 

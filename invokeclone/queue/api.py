@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, Needs, Reads
-from invokeclone.queue import counts, generation, intake, processor, service, store
+from invokeclone.queue import batch_json, counts, generation, processor, service, store
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
@@ -63,9 +63,9 @@ async def enqueue_batch(
     ] = None,
 ) -> Response:
     """Enqueue a batch: the graph once for each combination of its data, `runs` times over."""
-    checked = await intake.read_batch(batch, needs.settings.limits)
+    checked = await batch_json.read_batch(batch, needs.settings.limits)
     result = await service.enqueue(needs, queue_id, checked, prepend=prepend, user=user)
-    return _json(await intake.dump_result(result))
+    return _json(await batch_json.dump_result(result))
 
 
 @router.post("/{queue_id}/enqueue_prompt", operation_id="enqueue_prompt", response_model=EnqueueBatchResult)

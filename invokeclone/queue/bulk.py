@@ -14,14 +14,14 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.sql.prepared import PreparedStatement, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import statements, tally
+from invokeclone.queue import bulk_counts, statements
+from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.statements import status_values
-from invokeclone.queue.tally import CountKey
 from invokeclone.tables import queue_counts, session_graphs, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
@@ -84,7 +84,7 @@ async def cancel_idle(
     canceled: list[tuple[int, str]] = []
     changes: Counter[CountKey] = Counter()
     values, at = item_filter.values, now()
-    async with tally.without_trigger(connection):
+    async with bulk_counts.without_trigger(connection):
         for status in IDLE:
             groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
             for batch_id, destination, user_id, number, item_ids in groups:
@@ -92,7 +92,7 @@ async def cancel_idle(
                 changes[CountKey(batch_id, destination, user_id, "canceled")] += number
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
                 canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
-    await tally.update_counts(connection, item_filter.queue_id, changes)
+    await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
     return canceled
 
 
@@ -211,8 +211,8 @@ async def _decrease_counts(connection: Changes, queue_id: str, rows: Sequence[tu
         return
     numbers = Counter([row[2:] for row in rows])
     changes = {CountKey(*key): -number for key, number in numbers.items()}
-    await tally.update_counts(connection, queue_id, changes)
-    await tally.remove_unused(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
+    await bulk_counts.update_counts(connection, queue_id, changes)
+    await bulk_counts.remove_unused(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, or_, select
 
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.queue.rows import Item, has_status
 from invokeclone.queue.schemas import (
     STATUSES,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from sqlalchemy import CTE, Label, func, literal_column, select
 
 from invokeclone.kit.metrics import Metric, MetricValues
-from invokeclone.kit.sql.prepared import PreparedStatement, Source
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import STATUSES
 from invokeclone.queue.service import DEFAULT_QUEUE

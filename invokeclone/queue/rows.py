@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, null, or_, select
 
-from invokeclone.kit.sql.prepared import parameter
+from invokeclone.kit.sql.prepared_statements import parameter
 from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import STORED, TEMPLATE, assemble_session, new_session
 from invokeclone.tables import session_queue, users

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from invokeclone.images.relocation.store import MOVING
-from invokeclone.kit.sql.prepared import PreparedStatement, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (

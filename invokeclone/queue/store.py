@@ -10,15 +10,15 @@ from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared import Source, json_list, run, run_many
+from invokeclone.kit.sql.prepared_statements import Source, json_list, run, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import statements, tally
+from invokeclone.queue import bulk_counts, statements
 from invokeclone.queue.batches import NewItem
+from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
-from invokeclone.queue.tally import CountKey
 
 CHUNK_ITEMS = 250
 """Items that a long list is sent in at once."""
@@ -73,7 +73,7 @@ async def add(
         last = max(row[0] for row in rows)
     else:
         ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
-    await tally.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
+    await bulk_counts.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
     return list(range(last - added + 1, last + 1))  # nobody else writes meanwhile, and ids are counted up
 
 
@@ -100,7 +100,7 @@ async def repeat(connection: Changes, item_id: int) -> None:
     (kind,) = await statements.REPEAT.rows(
         connection, item_id=item_id, session_id=session_id, before=before, after=after, at=now()
     )
-    await tally.update_counts(connection, kind[0], {CountKey(*kind[1:]): 1})
+    await bulk_counts.update_counts(connection, kind[0], {CountKey(*kind[1:]): 1})
 
 
 # Items out

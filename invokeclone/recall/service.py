@@ -9,7 +9,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 from invokeclone.images import access
 from invokeclone.images import store as images
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
-from invokeclone.images.kinds import IMAGES
+from invokeclone.images.media_kinds import IMAGES
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import store as models
 from invokeclone.recall.errors import StrictOrAppend

@@ -40,7 +40,7 @@ from invokeclone.kit.services import Services
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
-from invokeclone.models.install import embedded, scan
+from invokeclone.models.install import embedded_model, scan
 from invokeclone.models.install import service as models_service
 from invokeclone.models.records import changes
 from invokeclone.models.records.relationships_api import router as model_relationships
@@ -50,19 +50,19 @@ from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
-from invokeclone.server import external, info, metrics, openapi, page, private
+from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
-from invokeclone.server.http.departures import ClientDisconnects
+from invokeclone.server.http.disconnects import ClientDisconnects
 from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
-from invokeclone.server.http.renewal import TokenRenewal
 from invokeclone.server.http.routing import RouteIndex
+from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
 from invokeclone.server.supervision.supervisor import COMMAND, Supervisor
 from invokeclone.shims import routers as shims
+from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui.sockets import Clients
-from invokeclone.shims.following import BatchFollower
 from invokeclone.shims.runs import Runs
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
@@ -220,7 +220,7 @@ async def _lifespan(
     async with contextlib.AsyncExitStack() as stack:
         if scratch is not None:
             stack.callback(scratch.cleanup)
-        await off_loop(lambda: private.prepare(resources.settings))
+        await off_loop(lambda: private_files.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(services.get(BatchFollower).stop)
@@ -244,7 +244,7 @@ async def _lifespan(
         )
         await installer.start()
         stack.push_async_callback(installer.stop)
-        await embedded.register_embedded(resources)
+        await embedded_model.register_embedded(resources)
         expander = services.add(PromptExpander, PromptExpander())
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:

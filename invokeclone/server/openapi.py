@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from invokeclone.graph import publish
 from invokeclone.kit.events import EVENTS
-from invokeclone.kit.process.garbage import pause_gc
+from invokeclone.kit.process.garbage_collection import pause_gc
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records.schemas import AnyModelConfig
 

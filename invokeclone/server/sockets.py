@@ -22,7 +22,7 @@ from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.json_text import NotStorable, decode
 from invokeclone.kit.sql.database import Database
-from invokeclone.server.people import AccessDecision, SocketSessions
+from invokeclone.server.socket_sessions import AccessDecision, SocketSessions
 from invokeclone.users.current import SYSTEM
 from invokeclone.users.events import UserAccessChangedEvent
 

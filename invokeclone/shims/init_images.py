@@ -8,7 +8,7 @@ from invokeclone.graph.recipes import InitImage, InpaintMask
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest, require_capability
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.users.current import User
 
 MAX_EDITED_PIXELS = 1024 * 1024
@@ -43,16 +43,16 @@ async def with_init_image(
     size = (resolved.settings.width, resolved.settings.height)
 
     def prepare() -> tuple[Image.Image, Image.Image | None]:
-        base = pictures.resize_image(pictures.flatten(image), size, "crop")
-        return base, None if mask is None else _feather_inward(pictures.resize_image(_opacity_mask(mask), size, "crop"))
+        base = image_io.resize_image(image_io.flatten(image), size, "crop")
+        return base, None if mask is None else _feather_inward(image_io.resize_image(_opacity_mask(mask), size, "crop"))
 
-    base, feathered_mask = await pictures.image_work(prepare)
-    init_image = InitImage(await pictures.save_intermediate(resources, base, user), strength)
+    base, feathered_mask = await image_io.image_work(prepare)
+    init_image = InitImage(await image_io.save_intermediate(resources, base, user), strength)
     inpaint_mask = None
     if feathered_mask is not None:
         init_image = replace(init_image, strength=1.0)
         inpaint_mask = InpaintMask(
-            await pictures.save_intermediate(resources, feathered_mask, user, ImageCategory.MASK)
+            await image_io.save_intermediate(resources, feathered_mask, user, ImageCategory.MASK)
         )
     settings = replace(resolved.settings, init_image=init_image, inpaint_mask=inpaint_mask)
     return replace(resolved, settings=settings)

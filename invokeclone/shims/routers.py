@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from invokeclone.shims.automatic1111 import api as automatic1111
 from invokeclone.shims.comfyui import api as comfyui
-from invokeclone.shims.dialect import Problem, Render
+from invokeclone.shims.compat_api import Problem, Render
 from invokeclone.shims.gemini import api as gemini
 from invokeclone.shims.openai import api as openai
 from invokeclone.shims.openai import errors as openai_errors

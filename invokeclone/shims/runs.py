@@ -24,7 +24,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.shims.following import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.users.current import User
 
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import api_keys, users
 from invokeclone.users.store import UserNotFound

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.tables import app_state, users
 from invokeclone.users import tokens
 from invokeclone.users.tokens import Claims

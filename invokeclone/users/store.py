@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import BadRequest, NotFound
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.times import now
 from invokeclone.tables import app_state, users
 from invokeclone.users.schemas import UserDTO

@@ -13,8 +13,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from invokeclone.custom_nodes import legacy_names
 from invokeclone.custom_nodes import loading as packs
-from invokeclone.custom_nodes import older
 from invokeclone.graph.invocations import registry
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
@@ -31,7 +31,7 @@ from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.link import LineReader, LineWriter, Message, ServerLink
 from invokeclone.worker.loop import Loop, Outcome
 from invokeclone.worker.measurement import Measurement
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.requests import Requests
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
@@ -222,7 +222,7 @@ def serve(device_setting: str, incoming: int, outgoing: int) -> None:
         as_json=settings.log_json,
     )
     registry.discover()
-    older.use(settings)
+    legacy_names.use(settings)
     packs.replace(settings.custom_nodes_path, hello.get("packs") or [])
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
     device = first_device(device_setting)

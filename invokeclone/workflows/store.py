@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.sql.prepared import json_list, members
+from invokeclone.kit.sql.prepared_statements import json_list, members
 from invokeclone.kit.times import now
 from invokeclone.tables import workflows as table
 from invokeclone.workflows.errors import WorkflowNotFound

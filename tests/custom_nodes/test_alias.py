@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from invokeclone.custom_nodes import alias, older
+from invokeclone.custom_nodes import alias, legacy_names
 from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.kit.config.settings import Settings
 
@@ -53,7 +53,7 @@ def test_what_is_not_there_is_an_import_error() -> None:
 def test_small_things_of_inner_modules(settings: Settings) -> None:
     misc = importlib.import_module("invokeai.app.util.misc")
     assert 0 <= misc.get_random_seed() <= misc.SEED_MAX
-    older.use(settings)
+    legacy_names.use(settings)
     assert importlib.import_module("invokeai.app.services.config.config_default").get_config() is settings
     logging = importlib.import_module("invokeai.backend.util.logging")
     assert logging.InvokeAILogger.get_logger("x").name.endswith("custom_nodes.x")

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from pydantic import AnyHttpUrl
 
-from invokeclone.downloads import names, part, transfer
+from invokeclone.downloads import names, partial_file, transfer
 from invokeclone.downloads.errors import UnknownDownload
 from invokeclone.downloads.queue import DownloadQueue, DownloadRequest
 from tests.fake_downloads import done, until
@@ -179,8 +179,8 @@ async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fe
     """The same ETag with other bytes behind it: the checksum tells."""
     fake_web.page("/a/model.safetensors", DATA)
     folder.mkdir()
-    half = part.PartialFile(folder / "model.safetensors")
-    half.open(part.SourceState(f"{fake_web.url}/a/model.safetensors", etag='"one"'), 0)
+    half = partial_file.PartialFile(folder / "model.safetensors")
+    half.open(partial_file.SourceState(f"{fake_web.url}/a/model.safetensors", etag='"one"'), 0)
     half.write(b"\0" * 100_000)
     half.close()
     job = await done(fetch(sha256=SHA))
@@ -209,7 +209,7 @@ async def test_a_web_page_is_no_model(fake_web, fetch, folder):
 
 
 async def test_a_file_that_does_not_fit_on_the_disk(fake_web, fetch, folder, monkeypatch):
-    monkeypatch.setattr(part, "MIN_FREE_BYTES", 2**70)
+    monkeypatch.setattr(partial_file, "MIN_FREE_BYTES", 2**70)
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.error_type, left(folder)) == ("DiskFull", [])
@@ -219,7 +219,7 @@ async def test_a_disk_that_fails_in_the_middle(fake_web, fetch, monkeypatch):
     def full(_self, _data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(part.PartialFile, "write", full)
+    monkeypatch.setattr(partial_file.PartialFile, "write", full)
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.status, job.error_type) == ("error", "OSError")
@@ -325,9 +325,9 @@ async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fa
 
 async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
     folder.mkdir()
-    whole = part.PartialFile(folder / "model.safetensors")
+    whole = partial_file.PartialFile(folder / "model.safetensors")
     url = f"{fake_web.url}/a/model.safetensors"
-    whole.open(part.SourceState(url, etag='"one"', total=len(DATA)), 0)
+    whole.open(partial_file.SourceState(url, etag='"one"', total=len(DATA)), 0)
     whole.write(DATA)
     whole.close()
     job = await done(fetch(file=folder / "model.safetensors"))
@@ -411,14 +411,14 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
 async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):
     """The thread that writes is waited for, however often the job is changed meanwhile."""
     begun, slow = threading.Event(), threading.Event()
-    writing = part.PartialFile.write
+    writing = partial_file.PartialFile.write
 
     def slowly(self, data):
         begun.set()
         slow.wait(30)
         writing(self, data)
 
-    monkeypatch.setattr(part.PartialFile, "write", slowly)
+    monkeypatch.setattr(partial_file.PartialFile, "write", slowly)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(begun.is_set)
@@ -436,7 +436,7 @@ async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, dow
 
 
 async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, monkeypatch):
-    finish = part.PartialFile.finish
+    finish = partial_file.PartialFile.finish
     job = None
 
     def finish_and_pause(self):
@@ -445,7 +445,7 @@ async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads,
         time.sleep(0.05)
 
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr(part.PartialFile, "finish", finish_and_pause)
+    monkeypatch.setattr(partial_file.PartialFile, "finish", finish_and_pause)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(lambda: job.status in {"paused", "completed"})
@@ -453,7 +453,7 @@ async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads,
 
 
 async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, folder, monkeypatch):
-    finish = part.PartialFile.finish
+    finish = partial_file.PartialFile.finish
     loop = asyncio.get_running_loop()
 
     def finish_and_cancel(self):
@@ -461,7 +461,7 @@ async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloa
         loop.call_soon_threadsafe(downloads.cancel, job.id)
         time.sleep(0.05)
 
-    monkeypatch.setattr(part.PartialFile, "finish", finish_and_cancel)
+    monkeypatch.setattr(partial_file.PartialFile, "finish", finish_and_cancel)
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(lambda: job.ended)

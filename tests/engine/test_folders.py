@@ -16,7 +16,7 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from tests.tiny_models import make_vae
 
 CPU = torch.device("cpu")

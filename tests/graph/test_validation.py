@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from invokeclone.graph.invocations import absent, registry
+from invokeclone.graph.invocations import registry, unsupported_nodes
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.session.graph import (
     CyclicalGraphError,
@@ -57,7 +57,7 @@ def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
 
 
 def test_every_type_of_invokeai_is_here_or_in_the_table_of_absent_ones() -> None:
-    ours, missing = set(registry.nodes()), set(absent.TYPES)
+    ours, missing = set(registry.nodes()), set(unsupported_nodes.TYPES)
     assert not missing & ours, "no longer absent: take it out of the table"
     assert missing | {name for name in ours if name in NODE_TYPES} == NODE_TYPES
 

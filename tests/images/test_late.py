@@ -9,8 +9,8 @@ from sqlalchemy.dialects import sqlite
 
 from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
-from invokeclone.images.kinds import VIDEOS
-from invokeclone.images.lists import late_pages as late
+from invokeclone.images.lists import deep_pages as late
+from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources

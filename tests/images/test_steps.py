@@ -10,7 +10,7 @@ import pytest
 
 from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
-from invokeclone.images.lists import late_pages as late
+from invokeclone.images.lists import deep_pages as late
 from invokeclone.images.lists import search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import DatabaseBusy, to_storage_error
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.tables import app_state, users
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from invokeclone.kit.process import garbage
-from invokeclone.kit.process.garbage import pause_gc
+from invokeclone.kit.process import garbage_collection
+from invokeclone.kit.process.garbage_collection import pause_gc
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_a_collector_that_is_off_stays_off() -> None:
 
 
 def test_a_series_that_lasts_too_long_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage, "LONGEST_S", -1.0)
+    monkeypatch.setattr(garbage_collection, "LONGEST_S", -1.0)
     with pause_gc():
         assert not gc.isenabled()
         with pause_gc():

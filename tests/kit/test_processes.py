@@ -126,7 +126,7 @@ def test_the_process_that_describes_packs_ends_with_its_parent(
     pack = tmp_path / "pack"
     pack.mkdir()
     (pack / "__init__.py").write_text("while True: pass")
-    command = [sys.executable, "-m", "invokeclone.custom_nodes.describing", str(tmp_path), "pack"]
+    command = [sys.executable, "-m", "invokeclone.custom_nodes.describe_process", str(tmp_path), "pack"]
     assert ends(child_of_a_killed_parent("uvloop", command, ""))
 
 

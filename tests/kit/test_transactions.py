@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter, run_many
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.tables import app_state
 

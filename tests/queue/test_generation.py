@@ -16,7 +16,7 @@ from invokeclone.graph.vocabulary.architectures import Capabilities
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.sql.database import Database
 from invokeclone.models.identify import registry as model_registry
-from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 from invokeclone.models.records import store
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand

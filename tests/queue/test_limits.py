@@ -11,7 +11,7 @@ from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import intake
+from invokeclone.queue import batch_json
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.schemas import EnqueueBatchResult
 
@@ -105,7 +105,7 @@ async def test_a_large_answer_is_the_text_that_a_small_one_would_be(make: Any) -
         result = EnqueueBatchResult(
             queue_id="d", enqueued=2, requested=10**30, batch=batch, priority=0, item_ids=[2, 1]
         )
-        assert await intake.dump_result(result) == result.model_dump_json()
+        assert await batch_json.dump_result(result) == result.model_dump_json()
 
 
 def test_collectors_that_feed_each_other_are_checked_once_each() -> None:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
 from invokeclone.server.http import authentication
-from invokeclone.server.http.departures import ClientDisconnects
+from invokeclone.server.http.disconnects import ClientDisconnects
 
 
 def scope(method: str, path: str, content_type: str, length: int = 1000) -> dict[str, Any]:

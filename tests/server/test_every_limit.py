@@ -19,8 +19,8 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
 from invokeclone.server.http.guards import VIDEO_FIELDS, BodyLimit
+from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui.sockets import Clients, Socket, TooManySockets
-from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import SYSTEM
 
 Client = httpx.AsyncClient

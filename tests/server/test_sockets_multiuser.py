@@ -26,7 +26,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.schemas import BatchStatus, SessionQueueStatus
 from invokeclone.server import sockets
-from invokeclone.server.people import FAILED_CHECKS_LIMIT, SocketSessions
+from invokeclone.server.socket_sessions import FAILED_CHECKS_LIMIT, SocketSessions
 from invokeclone.users import service, signin
 from invokeclone.users.schemas import AdminUserUpdateRequest
 from tests.accounts import Account, account

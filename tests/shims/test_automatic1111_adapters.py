@@ -15,7 +15,7 @@ from invokeclone.shims.automatic1111 import controlnet, generate, preprocessors
 from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.preprocessors import resize_to_resolution
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.test_automatic1111_controlnet import EDGES, INITIAL, resolved_of, script, size_of, unit
 from tests.shims.test_automatic1111_parts import COMMON

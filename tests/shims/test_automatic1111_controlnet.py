@@ -15,7 +15,7 @@ from invokeclone.queue import generation
 from invokeclone.shims.automatic1111 import controlnet, infotext
 from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.conftest import png
 from tests.shims.test_automatic1111_parts import COMMON

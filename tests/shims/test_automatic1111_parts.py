@@ -21,7 +21,7 @@ from invokeclone.shims.automatic1111 import extras, infotext, inpainting, option
 from invokeclone.shims.automatic1111.options import Options
 from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage, Upscale
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import SYSTEM
 from tests.shims.conftest import png, red_circle_on_white
 

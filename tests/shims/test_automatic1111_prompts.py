@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.queue.generation import LoRAChoice
 from invokeclone.shims.automatic1111.prompts import MAX_NESTING, extract_loras, parse
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 
 
 def compel(prompt: str) -> str:

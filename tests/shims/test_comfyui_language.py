@@ -5,7 +5,7 @@ from compel.prompt_parser import PromptParser
 
 from invokeclone.families.stable_diffusion import prompt_language
 from invokeclone.graph.prompts import Prompt
-from invokeclone.shims.comfyui.language import MAX_DEPTH, parse
+from invokeclone.shims.comfyui.prompt_parser import MAX_DEPTH, parse
 
 
 def compel(prompt: str) -> str:

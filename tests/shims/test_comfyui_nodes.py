@@ -19,12 +19,12 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, LoadableImage
+from invokeclone.shims.comfyui.node_types import BuildContext
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.sampling import fold_seed
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.translate import batch_of, build_graph
-from invokeclone.shims.comfyui.vocabulary import BuildContext
 from invokeclone.shims.comfyui.workflow import WorkflowRejected, check
 from tests.shims.comfyui import Comfy, image_to_image, text_to_image
 from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white

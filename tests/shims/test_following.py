@@ -15,7 +15,7 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.rows import Item
-from invokeclone.shims.following import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower
 
 
 class Recorder:

@@ -11,9 +11,9 @@ from invokeclone.images.errors import TooManyPixels
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.models.records import pictures as model_pictures
-from invokeclone.shims import pictures
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.models.records import model_images as model_pictures
+from invokeclone.shims import image_io
+from invokeclone.shims.compat_api import RequestRejected
 
 SMALL = Limits(image_pixels=1023)
 
@@ -25,10 +25,10 @@ def png() -> bytes:
 
 
 async def test_images_of_compatibility_apis(resources: Resources) -> None:
-    assert (await pictures.decode_image(resources, png(), "image")).size == (32, 32)
+    assert (await image_io.decode_image(resources, png(), "image")).size == (32, 32)
     resources.settings = resources.settings.model_copy(update={"limits": SMALL})
     with pytest.raises(RequestRejected, match="image_pixels"):
-        await pictures.decode_image(resources, png(), "image")
+        await image_io.decode_image(resources, png(), "image")
 
 
 async def test_images_of_presets_and_workflows() -> None:
@@ -48,10 +48,10 @@ def test_base64_is_decoded_in_slices(length: int) -> None:
     data = data[:length]
     text = base64.b64encode(data).decode()
     broken = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
-    assert pictures.decode_base64(text, "image") == pictures.decode_base64(broken, "image") == data
+    assert image_io.decode_base64(text, "image") == image_io.decode_base64(broken, "image") == data
 
 
 @pytest.mark.parametrize("tail", ["=", "A", "AA=A", "!AAA", "====" + "A" * 2**20])
 def test_base64_that_is_none_is_refused(tail: str) -> None:
     with pytest.raises(RequestRejected, match="base64"):
-        pictures.decode_base64("A" * 2**20 + tail, "image")
+        image_io.decode_base64("A" * 2**20 + tail, "image")

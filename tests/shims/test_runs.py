@@ -14,8 +14,8 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
-from invokeclone.shims import following
-from invokeclone.shims.following import BatchFollower
+from invokeclone.shims import batch_follower
+from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.runs import QueueFull, RunCanceled, RunFailed, Runs
 from invokeclone.users.current import SYSTEM, User
 
@@ -72,7 +72,7 @@ async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, res
 
 
 async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
-    monkeypatch.setattr(following, "REFRESH_INTERVAL_S", 0.05)
+    monkeypatch.setattr(batch_follower, "REFRESH_INTERVAL_S", 0.05)
     monkeypatch.setattr(BatchFollower, "_hear", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)

@@ -11,7 +11,7 @@ from fastapi import Depends
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server.http import bodies, errors
-from invokeclone.server.http.renewal import TokenRenewal
+from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.users import passwords
 from invokeclone.users.api import router
 from invokeclone.users.current import identify

@@ -19,7 +19,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.server.app import create_app
 from invokeclone.server.http import errors
-from invokeclone.server.http.renewal import TokenRenewal
+from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.tables import api_keys, users
 from invokeclone.users import key_store, keys, service, store
 from invokeclone.users.caller import Caller

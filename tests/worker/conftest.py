@@ -20,7 +20,7 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.interfaces.tools import Tools
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.tensors import TensorStore
 
 TOYS = Path(__file__).parent / "toys.py"

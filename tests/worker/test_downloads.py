@@ -9,7 +9,7 @@ import pytest
 from invokeclone.downloads import transfer
 from invokeclone.downloads.errors import AddressRefused, DownloadFailed
 from invokeclone.graph.context import CanceledException
-from invokeclone.models.install.cached import DownloadCache
+from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.models.install.jobs import UnsupportedSource
 from invokeclone.worker.interfaces.models import Models
 from invokeclone.worker.interfaces.tools import Session
@@ -129,7 +129,7 @@ async def test_a_canceled_item_ends_its_download_which_is_gone_on_with_later(mod
 
 async def test_two_at_once_fetch_one_file(resources, web, monkeypatch):
     """As two workers do it: the second waits for the first."""
-    monkeypatch.setattr("invokeclone.models.install.cached.POLL_S", 0.01)
+    monkeypatch.setattr("invokeclone.models.install.download_cache.POLL_S", 0.01)
     web.page("/a.bin", b"data")
     one, two = DownloadCache(resources), DownloadCache(resources)
     url = f"{web.url}/a.bin"

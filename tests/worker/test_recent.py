@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 
 
 def test_a_kept_picture_comes_back_as_a_copy() -> None:

@@ -84,7 +84,7 @@ def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
 
 
 def test_the_model_is_the_one_that_ships_with_the_package() -> None:
-    from invokeclone.models.install.embedded import EMBEDDED_KEY
+    from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 
     for file in FILES:
         (loader,) = [one for one in read(file)["nodes"] if one["data"]["type"] == "main_model_loader"]

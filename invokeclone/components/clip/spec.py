@@ -5,7 +5,7 @@ from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import ClipVariantType, ModelType
 from invokeclone.models.configs.kinds import CpuOnly, Diffusers, OfAnyBase
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from invokeclone.graph.vocabulary.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.files.tensors import Tensor
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms

@@ -4,7 +4,7 @@ from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.kinds import OfAnyBase, PlainCheckpoint
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.loading import torch_files
-from invokeclone.models.files.on_disk import check_index, index_suffix
+from invokeclone.models.files.model_files import check_index, index_suffix
 
 INDEX = "model_index.json"
 _PLAIN = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})

@@ -8,7 +8,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule
 from invokeclone.models.identify.signatures import forms
 

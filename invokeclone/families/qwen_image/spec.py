@@ -19,7 +19,7 @@ from invokeclone.models.configs.kinds import (
     VAEModel,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 

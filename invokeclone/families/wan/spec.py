@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, Wa
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel, VAEModel
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Family, Rule, require
 from invokeclone.models.identify.signatures import forms, loras, vaes
 

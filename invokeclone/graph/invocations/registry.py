@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import SchemaValidator, core_schema
 
-from invokeclone.graph.invocations import absent, discovery
+from invokeclone.graph.invocations import discovery, unsupported_nodes
 
 if TYPE_CHECKING:
     from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
@@ -53,7 +53,7 @@ def remedy(node_type: str) -> str:
     """Return what would bring a node type that is not there, or what could take its place."""
     if node_type in _nodes:
         return "The settings allow_nodes and deny_nodes switch it off."
-    if (missing := absent.remedy(node_type)) is not None:
+    if (missing := unsupported_nodes.remedy(node_type)) is not None:
         return missing
     kind = node_type.partition("_")[0]
     similar = [name for name in nodes_in_use() if name.partition("_")[0] == kind] if "_" in node_type else []

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from invokeclone.images.encoding import embedded, png
+from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.errors import InvalidSize, NotAnImage, NothingVisible, TooManyPixels
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
@@ -69,7 +69,7 @@ def prepare(
     image = crop_to_visible(original) if crop_visible else original
     if resize_to is not None:
         image = resize(image, *parse_size(resize_to, limits))
-    texts = embedded.valid_texts(png.texts_of(original), metadata, limits)
+    texts = embedded_metadata.valid_texts(png.texts_of(original), metadata, limits)
     copy = png.copy_with_texts(data, texts) if image is original else None
     return PreparedUpload(image, copy or png.encode(image, level, texts), texts)
 

@@ -1,4 +1,4 @@
-"""Galleries in SQL: lists of images and of videos together, merged from their indexes (ordered.py)."""
+"""Galleries in SQL: lists of images and of videos together, merged from their indexes (queries.py)."""
 
 from functools import lru_cache
 from typing import Any
@@ -7,11 +7,11 @@ import orjson
 from sqlalchemy import CompoundSelect, Integer, Select, bindparam, func, literal_column, select
 
 from invokeclone.images import store
-from invokeclone.images.kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.images.lists import names as lists
-from invokeclone.images.lists import ordered, search
+from invokeclone.images.lists import name_lists as lists
+from invokeclone.images.lists import queries, search
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.sql.prepared import PreparedStatement, Source
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 
 ALL_KINDS = (IMAGES, VIDEOS)
 _SHARED_FIELDS = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
@@ -22,7 +22,7 @@ def page_refs(
     image_filter: ImageFilter, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement that finds kinds and names of a `late.Part`, without or with a day."""
-    listed = ordered.select_ordered(image_filter, ALL_KINDS, backwards=backwards, from_day=from_day)
+    listed = queries.select_ordered(image_filter, ALL_KINDS, backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
     )
@@ -37,7 +37,7 @@ def all_names(
     image_filter: ImageFilter, kinds: tuple[MediaKind, ...] = ALL_KINDS, *, with_kinds: bool = False
 ) -> Select[Any]:
     """Return the statement that gathers all names of a list in its order (or kinds and names), and their number."""
-    listed = ordered.select_ordered(image_filter, kinds).subquery()
+    listed = queries.select_ordered(image_filter, kinds).subquery()
     item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
     return lists.json_array_statement(listed, item)
 

@@ -3,8 +3,8 @@
 from sqlalchemy import ColumnElement, func, literal_column, or_
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.kinds import IMAGES, MediaKind
 from invokeclone.images.lists import search
+from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import NO_BOARD, ImageFilter
 
 

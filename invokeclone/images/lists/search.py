@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.operators import custom_op
 
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.sql.prepared import PreparedStatement, Source
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 from invokeclone.tables import app_state, images
 
 TRIGRAM_LENGTH = 3

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from invokeclone.images import files
-from invokeclone.images.kinds import IMAGES
+from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage import make_folder

@@ -11,8 +11,8 @@ from invokeclone.graph.vocabulary.fields import MetadataField
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images import access, responses, service, store
 from invokeclone.images.errors import UploadInterrupted, VideoNotFound
-from invokeclone.images.kinds import VIDEOS
 from invokeclone.images.lists.parameters import Limit, ListFilter, Offset, Origin
+from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import BulkChange, WorkflowAndGraphResponse
 from invokeclone.images.videos import service as videos_service
 from invokeclone.images.videos.schemas import (

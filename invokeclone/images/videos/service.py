@@ -17,17 +17,17 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
-from invokeclone.images.kinds import VIDEOS
+from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import BulkChange, ImageLocation, WorkflowAndGraphResponse
-from invokeclone.images.videos import intake
-from invokeclone.images.videos.receive import receive
+from invokeclone.images.videos import uploads as intake
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
+from invokeclone.images.videos.upload_form import receive
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage import make_folder, remove_file, write_file
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.prepared import Source
+from invokeclone.kit.sql.prepared_statements import Source
 from invokeclone.users.current import SYSTEM, User
 
 MAX_CONCURRENT = 2

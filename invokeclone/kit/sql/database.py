@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 from invokeclone.kit import log
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, create, make_private_folder, restrict
 from invokeclone.kit.sql import database_file, transactions
-from invokeclone.kit.sql.folding import casefold_like, fold
+from invokeclone.kit.sql.case_folding import casefold_like, fold
 from invokeclone.kit.sql.transactions import Changes, Result, Rows, fetch
 
 _log = log.get("kit.database")
@@ -198,7 +198,7 @@ class Database:
     async def transact(self, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
         """Run `work` in an immediate transaction, commit, and return its result: all of it in one trip to a thread.
 
-        `work` may wait for prepared statements only (kit/sql/prepared.py). What it raises, and a cancellation that comes before
+        `work` may wait for prepared statements only (kit/sql/prepared_statements.py). What it raises, and a cancellation that comes before
         the commit, rolls back.
         """
         if self.path is None:  # a database in memory is one connection

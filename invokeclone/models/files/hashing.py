@@ -9,7 +9,7 @@ from typing import Protocol
 from blake3 import blake3
 
 from invokeclone.models.errors import InstallCancelled
-from invokeclone.models.files.on_disk import WEIGHTS, ModelFiles
+from invokeclone.models.files.model_files import WEIGHTS, ModelFiles
 
 _CHUNK = 16 * 2**20
 _SHAKE_BYTES = {"shake_128": 32, "shake_256": 64}

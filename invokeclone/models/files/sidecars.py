@@ -8,7 +8,7 @@ from typing import Any
 
 from invokeclone.kit import log
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import read_json
+from invokeclone.models.files.model_files import read_json
 
 _log = log.get("models")
 _TRIGGER_PHRASE_KEYS = ("trigger_phrases", "trigger_words", "trainedWords", "activation text")

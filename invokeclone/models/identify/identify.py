@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.rules import Mismatch, Rule, require
 

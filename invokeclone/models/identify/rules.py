@@ -11,7 +11,7 @@ from typing import Any
 from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 
 
 class Mismatch(Exception):

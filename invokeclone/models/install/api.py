@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import AnyHttpUrl
 
 from invokeclone.kit.requests import service
-from invokeclone.models.install import invitation
+from invokeclone.models.install import install_link
 from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records.schemas import HFTokenStatus, HuggingFaceModels, ModelRecordChanges
@@ -56,7 +56,7 @@ async def install_hugging_face_model(
     source: Annotated[str, Query(description="Hugging Face repository")],
 ) -> HTMLResponse:
     """Begin to install a model of Hugging Face, and say so on a page: for a link that is clicked there."""
-    page = await invitation.accept(installer, source, request.headers)
+    page = await install_link.accept(installer, source, request.headers)
     title, text = escape(page.title), escape(page.text)
     return HTMLResponse(
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"

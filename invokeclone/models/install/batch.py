@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from invokeclone.downloads.part import check_space
+from invokeclone.downloads.partial_file import check_space
 from invokeclone.downloads.queue import DownloadQueue, DownloadRequest, Watcher
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.kit.errors import NotFound

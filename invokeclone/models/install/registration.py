@@ -20,11 +20,11 @@ from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import DuplicateModelException, InstallCancelled, InvalidModel
 from invokeclone.models.files import sidecars
 from invokeclone.models.files.hashing import hash_model
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
 from invokeclone.models.install.jobs import ExternalModelSource
-from invokeclone.models.records import pictures, placement, store
+from invokeclone.models.records import model_images, placement, store
 from invokeclone.models.records.guard import Guard
 
 _log = log.get("models")
@@ -86,8 +86,8 @@ def _sidecar_image(path: Path, config: ModelConfig) -> bytes | None:
 
 def _save_image(settings: Settings, key: str, data: bytes) -> None:
     try:
-        pictures.save(settings, key, data)
-    except (pictures.InvalidModelImage, OSError) as error:
+        model_images.save(settings, key, data)
+    except (model_images.InvalidModelImage, OSError) as error:
         _log.warning("the picture beside model %s is left out: %s", key, error)
 
 

@@ -8,7 +8,7 @@ from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.models.files.on_disk import MODEL_FILES, walk
+from invokeclone.models.files.model_files import MODEL_FILES, walk
 from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import placement, store

@@ -13,10 +13,10 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import InvalidModel, InvalidModelRecord
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
-from invokeclone.models.records import pictures, placement, relationships, store
+from invokeclone.models.records import model_images, placement, relationships, store
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import ModelRecordChanges
@@ -93,7 +93,7 @@ def _remove_files(settings: Settings, path: Path, key: str, other_paths: list[st
     models = settings.models_path
     try:
         placement.remove(models, path, key, [placement.to_absolute_path(models, other) for other in other_paths])
-        pictures.remove(settings, key)
+        model_images.remove(settings, key)
     except OSError as error:
         _log.warning("files of the deleted model %s remain at %s: %s", key, path, error)
 
@@ -170,11 +170,11 @@ async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -
     with guard.lock(key):
         async with resources.database.read() as connection:
             await store.get(connection, key)
-        await in_thread(pictures.save, resources.settings, key, data)
+        await in_thread(model_images.save, resources.settings, key, data)
 
 
 async def remove_image(resources: Resources, guard: Guard, key: str) -> None:
     """Remove a model's picture; raises UnknownPicture when it has none, ModelBusy."""
     with guard.lock(key):
-        await in_thread(pictures.find, resources.settings, key)
-        await in_thread(pictures.remove, resources.settings, key)
+        await in_thread(model_images.find, resources.settings, key)
+        await in_thread(model_images.remove, resources.settings, key)

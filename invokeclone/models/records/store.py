@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows
 from invokeclone.kit.times import now
 from invokeclone.models.configs.model_config import ModelConfig

@@ -5,8 +5,8 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.generated import make_node
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation_output
+from invokeclone.graph.invocations.node_factory import make_node
 from invokeclone.graph.invocations.outputs import FloatOutput, ImageOutput, IntegerOutput, StringOutput
 from invokeclone.graph.vocabulary.fields import ImageField, Input, InputField, OutputField
 from invokeclone.graph.vocabulary.taxonomy import Classification

@@ -3,8 +3,8 @@
 from typing import Any
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.generated import make_node
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation
+from invokeclone.graph.invocations.node_factory import make_node
 from invokeclone.graph.invocations.outputs import (
     BooleanCollectionOutput,
     BooleanOutput,

@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.generated import make_node
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
 from invokeclone.graph.invocations.metadata import CUSTOM_LABEL, get_metadata_value, get_metadata_values
+from invokeclone.graph.invocations.node_factory import make_node
 from invokeclone.graph.invocations.outputs import (
     BooleanCollectionOutput,
     BooleanOutput,

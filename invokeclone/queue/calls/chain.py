@@ -16,10 +16,11 @@ from invokeclone.graph.session.call_frames import WorkflowCallExecution
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.prepared import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import counts, store, tally
+from invokeclone.queue import bulk_counts, counts, store
+from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
     InvocationCompleteEvent,
@@ -30,7 +31,6 @@ from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
-from invokeclone.queue.tally import CountKey
 from invokeclone.tables import session_queue
 
 RETURN = "workflow_return"
@@ -118,7 +118,7 @@ async def _add(
     for child in called:
         await _ADD.rows(connection, **child._asdict(), **shared)
     kind = CountKey(item.batch_id, item.destination, item.user_id, "pending")
-    await tally.update_counts(connection, item.queue_id, {kind: len(called)})
+    await bulk_counts.update_counts(connection, item.queue_id, {kind: len(called)})
     return [child.item_id for child in await _list_called(connection, item.item_id, execution.id)]
 
 

@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.identify import registry
-from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 from invokeclone.models.records import store as models
 from invokeclone.models.records.matching import find_by_name
 from invokeclone.queue.generation.errors import (

@@ -47,7 +47,7 @@ OPEN = {
     "GET /v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/images/files/{token}": "the token is the right to see it",
-    "MOUNT /ws": "socket.io: server/people.py asks for a token when a socket opens",
+    "MOUNT /ws": "socket.io: server/socket_sessions.py asks for a token when a socket opens",
     **{f"WEBSOCKET {prefix}/ws": "ComfyUI: asks for a key in the handshake" for prefix in PREFIXES},
 }
 """What needs no token, and why. Addresses that no route knows get files of the official web UI, which are the same for everybody."""

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope
 from invokeclone.graph.invocations.types import is_union, takes_none
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.json_text import SLICE_SIZE, decode
-from invokeclone.kit.process.garbage import pause_gc
+from invokeclone.kit.process.garbage_collection import pause_gc
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 

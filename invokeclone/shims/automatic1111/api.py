@@ -11,13 +11,13 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.queue.generation import generation_models
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers
 from invokeclone.shims.automatic1111.generate import RequestContext
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleImage, UpscaleImages
-from invokeclone.shims.dialect import Problem, check_images, json_response, read_json, read_object, router
+from invokeclone.shims.compat_api import Problem, check_images, json_response, read_json, read_object, router
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -95,9 +95,9 @@ async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response
     """Read what a picture says of its making."""
     body = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
-    data = await pictures.image_work(lambda: pictures.decode_base64(body.image, "image", limits))
-    with pictures.translate_image_errors("image"):
-        text, items = await pictures.image_work(lambda: infotext.read_infotext(data, limits))
+    data = await image_io.image_work(lambda: image_io.decode_base64(body.image, "image", limits))
+    with image_io.translate_image_errors("image"):
+        text, items = await image_io.image_work(lambda: infotext.read_infotext(data, limits))
     return json_response({"info": text, "items": items, "parameters": infotext.parse(text) if text else {}})
 
 

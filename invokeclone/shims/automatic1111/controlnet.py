@@ -24,11 +24,11 @@ from invokeclone.queue.generation import (
     ReferenceImageChoice,
     ResolvedRequest,
 )
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import preprocessors
 from invokeclone.shims.automatic1111.options import without_hash
 from invokeclone.shims.automatic1111.schemas import Body, Generate, ImageToImage, UnitFloat
-from invokeclone.shims.dialect import RequestRejected, json_response
+from invokeclone.shims.compat_api import RequestRejected, json_response
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
@@ -214,13 +214,13 @@ async def with_images(
     references: list[ReferenceImage] = []
     for unit, image, region in zip(enabled_units, images, regions, strict=True):
         if unit.is_reference:
-            mask = await pictures.save_intermediate(resources, region, user, ImageCategory.MASK) if region else None
-            name = await pictures.save_intermediate(resources, image, user)
+            mask = await image_io.save_intermediate(resources, region, user, ImageCategory.MASK) if region else None
+            name = await image_io.save_intermediate(resources, image, user)
             references.append(replace(next(pending_references), image=name, mask=mask))
         else:
             size = settings.width, settings.height
-            name = await pictures.save_intermediate(
-                resources, await pictures.image_work(partial(unit.prepare_image, image, size)), user
+            name = await image_io.save_intermediate(
+                resources, await image_io.image_work(partial(unit.prepare_image, image, size)), user
             )
             controls.append(replace(next(pending_controls), image=name, preprocessor=unit.preprocessor))
     return replace(resolved, settings=replace(settings, controls=controls, references=references))
@@ -231,8 +231,8 @@ def _first_init_image(request: Generate) -> str:
 
 
 async def _decode_image(resources: Resources, text: str) -> Image.Image:
-    data = await pictures.image_work(lambda: pictures.decode_base64(text, PARAM, resources.settings.limits))
-    return await pictures.decode_image(resources, data, PARAM)
+    data = await image_io.image_work(lambda: image_io.decode_base64(text, PARAM, resources.settings.limits))
+    return await image_io.decode_image(resources, data, PARAM)
 
 
 def description(resolved: ResolvedRequest) -> dict[str, str]:

@@ -4,11 +4,11 @@ from PIL import Image, ImageOps
 
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import SizeOverLimits, is_within_limits
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111.plan import UPSCALERS
 from invokeclone.shims.automatic1111.schemas import Upscale
-from invokeclone.shims.dialect import RequestRejected
-from invokeclone.shims.pictures import Format
+from invokeclone.shims.compat_api import RequestRejected
+from invokeclone.shims.image_io import Format
 
 METHODS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 BY_FACTOR = 0
@@ -49,6 +49,6 @@ def upscale(image: Image.Image, request: Upscale) -> Image.Image:
 
 async def upscale_base64(resources: Resources, text: str, request: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
     """Return a picture in base64, enlarged."""
-    data = await pictures.image_work(lambda: pictures.decode_base64(text, param, resources.settings.limits))
-    image = await pictures.decode_image(resources, data, param)
-    return await pictures.image_work(lambda: pictures.encode_base64(pictures.encode(upscale(image, request), format)))
+    data = await image_io.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
+    image = await image_io.decode_image(resources, data, param)
+    return await image_io.image_work(lambda: image_io.encode_base64(image_io.encode(upscale(image, request), format)))

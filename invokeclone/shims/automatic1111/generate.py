@@ -8,7 +8,7 @@ from typing import Any
 from invokeclone.images import service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
@@ -62,7 +62,7 @@ async def image_to_image(context: RequestContext, request: ImageToImage) -> dict
     image = await _decode_image(context.resources, request.init_images[0], "init_images")
     mask = await _decode_image(context.resources, request.mask, "mask") if request.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
-    inputs = await pictures.image_work(lambda: inpainting.arrange(image, mask, request, size))
+    inputs = await image_io.image_work(lambda: inpainting.arrange(image, mask, request, size))
     init_image, inpaint_mask, target = await inpainting.save_images(
         context.resources, context.user, inputs, request, plan.strength
     )
@@ -77,8 +77,8 @@ async def _plan_with_images(context: RequestContext, request: Generate) -> Gener
 
 
 async def _decode_image(resources: Resources, text: str, param: str) -> Any:
-    data = await pictures.image_work(lambda: pictures.decode_base64(text, param, resources.settings.limits))
-    return await pictures.decode_image(resources, data, param)
+    data = await image_io.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
+    return await image_io.decode_image(resources, data, param)
 
 
 async def _respond(context: RequestContext, plan: GenerationPlan, request: Generate) -> dict[str, Any]:
@@ -97,8 +97,8 @@ async def _respond(context: RequestContext, plan: GenerationPlan, request: Gener
 
 async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     path = await service.path(resources, name)
-    return await pictures.image_work(
-        lambda: pictures.encode_base64(infotext.embed_infotext(path, plan.options.format, text))
+    return await image_io.image_work(
+        lambda: image_io.encode_base64(infotext.embed_infotext(path, plan.options.format, text))
     )
 
 

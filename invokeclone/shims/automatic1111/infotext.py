@@ -16,7 +16,7 @@ from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.json_text import NotStorable, decode_text
-from invokeclone.shims.pictures import DEFAULT_QUALITY, Format, flatten
+from invokeclone.shims.image_io import DEFAULT_QUALITY, Format, flatten
 
 PARAMETERS = "parameters"
 """The name of the PNG's text."""

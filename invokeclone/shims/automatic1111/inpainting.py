@@ -9,9 +9,9 @@ from invokeclone.graph.recipes import InitImage, InpaintMask, PasteTarget
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import MAX_PIXELS
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111.schemas import ImageToImage
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import User
 
 Box = tuple[int, int, int, int]
@@ -41,10 +41,10 @@ class InpaintInput:
 
 def arrange(image: Image.Image, mask: Image.Image | None, request: ImageToImage, size: tuple[int, int]) -> InpaintInput:
     """Return picture and mask at `size`. With `inpaint_full_res` that is only the region around the mask, enlarged."""
-    image = pictures.flatten(image)
+    image = image_io.flatten(image)
     fit = FITS[request.resize_mode]
     if mask is None:
-        return InpaintInput(pictures.resize_image(image, size, fit))
+        return InpaintInput(image_io.resize_image(image, size, fit))
     repainted = to_binary(mask, image.size)
     if request.inpainting_mask_invert:
         repainted = ImageOps.invert(repainted)
@@ -60,8 +60,8 @@ def arrange(image: Image.Image, mask: Image.Image | None, request: ImageToImage,
         return InpaintInput(
             _initial_image(image_part, mask_part, request), keep_mask, 0, image, box, ImageOps.invert(blurred.crop(box))
         )
-    image_part = pictures.resize_image(image, size, fit)
-    mask_part = to_binary(pictures.resize_image(repainted, size, fit), size)
+    image_part = image_io.resize_image(image, size, fit)
+    mask_part = to_binary(image_io.resize_image(repainted, size, fit), size)
     return InpaintInput(_initial_image(image_part, mask_part, request), ImageOps.invert(mask_part), max(blur_x, blur_y))
 
 
@@ -128,11 +128,11 @@ async def save_images(
     resources: Resources, user: User, inputs: InpaintInput, request: ImageToImage, strength: float
 ) -> tuple[InitImage, InpaintMask | None, PasteTarget | None]:
     """Keep the images as intermediates; returns what the settings say of them."""
-    init_image = InitImage(await pictures.save_intermediate(resources, inputs.image, user), strength)
+    init_image = InitImage(await image_io.save_intermediate(resources, inputs.image, user), strength)
     if inputs.mask is None:
         return init_image, None, None
     inpaint_mask = InpaintMask(
-        mask=await pictures.save_intermediate(resources, inputs.mask, user, ImageCategory.MASK),
+        mask=await image_io.save_intermediate(resources, inputs.mask, user, ImageCategory.MASK),
         feather=inputs.feather,
         paste=inputs.full_image is None,
         fill="noise" if request.inpainting_fill == NOISE else "original",
@@ -141,8 +141,8 @@ async def save_images(
         return init_image, inpaint_mask, None
     left, top, right, bottom = inputs.box
     target = PasteTarget(
-        image=await pictures.save_intermediate(resources, inputs.full_image, user),
-        mask=await pictures.save_intermediate(resources, inputs.box_mask, user, ImageCategory.MASK),
+        image=await image_io.save_intermediate(resources, inputs.full_image, user),
+        mask=await image_io.save_intermediate(resources, inputs.box_mask, user, ImageCategory.MASK),
         left=left,
         top=top,
         width=right - left,

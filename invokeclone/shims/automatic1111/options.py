@@ -16,8 +16,8 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.models.records.matching import HASH_DIGITS, find_by_name, hash_digits
 from invokeclone.queue.generation import ModelNotFound, generation_models
-from invokeclone.shims.dialect import RequestRejected
-from invokeclone.shims.pictures import Format
+from invokeclone.shims.compat_api import RequestRejected
+from invokeclone.shims.image_io import Format
 from invokeclone.users import client_state
 from invokeclone.users.current import User
 

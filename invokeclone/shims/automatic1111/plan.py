@@ -17,7 +17,7 @@ from invokeclone.shims.automatic1111.options import Options
 from invokeclone.shims.automatic1111.prompts import extract_loras, parse
 from invokeclone.shims.automatic1111.samplers import Sampling, resolve_sampling
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
-from invokeclone.shims.dialect import RequestRejected, check_images, check_prompt
+from invokeclone.shims.compat_api import RequestRejected, check_images, check_prompt
 from invokeclone.users.current import User
 
 DEFAULT_STRENGTH = {TextToImage: 0.7, ImageToImage: 0.75}

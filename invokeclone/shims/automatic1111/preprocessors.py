@@ -8,7 +8,7 @@ from PIL import Image
 
 from invokeclone.graph.recipes import Preprocessor
 from invokeclone.queue.generation import MAX_SIDE
-from invokeclone.shims.pictures import resize_image
+from invokeclone.shims.image_io import resize_image
 
 NONE = frozenset({"", "none"})
 DEFAULT_RESOLUTION = 512

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.prompts import Prompt, PromptSegment
 from invokeclone.queue.generation import LoRAChoice
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 
 MAX_NESTING = 32
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"

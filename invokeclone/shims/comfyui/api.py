@@ -33,7 +33,7 @@ from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.shims import pictures
+from invokeclone.shims import image_io
 from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.catalog import FOLDERS, Catalog
 from invokeclone.shims.comfyui.nodes import TYPES
@@ -42,8 +42,8 @@ from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.sockets import Clients, clients_of
 from invokeclone.shims.comfyui.translate import NAME, batch_of
 from invokeclone.shims.comfyui.workflow import ValidatedWorkflow, WorkflowRejected, check
-from invokeclone.shims.dialect import Problem, RequestRejected, json_response, problem_of, read_object
-from invokeclone.shims.dialect import router as dialect_router
+from invokeclone.shims.compat_api import Problem, RequestRejected, json_response, problem_of, read_object
+from invokeclone.shims.compat_api import router as dialect_router
 from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller, caller
 from invokeclone.users.current import Identity, User, identify
@@ -341,16 +341,16 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     preview, _, quality = query.get("preview", "").partition(";")
     if not preview and channel not in ("rgb", "a"):
         return FileResponse(path, media_type="image/png", filename=name, content_disposition_type="inline")
-    format_: pictures.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
+    format_: image_io.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
     is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
     quality_value = min(max(int(quality), 1), 100) if is_number else None
 
     def encode() -> bytes:
         with open_stored_image(path) as image:
-            return pictures.encode(_channel(image, channel), format_, quality_value)
+            return image_io.encode(_channel(image, channel), format_, quality_value)
 
-    data = await pictures.image_work(encode)
-    return Response(data, media_type=pictures.MIME[format_])
+    data = await image_io.image_work(encode)
+    return Response(data, media_type=image_io.MIME[format_])
 
 
 async def _file(resources: Resources, name: str, user: User) -> Path:
@@ -383,7 +383,7 @@ async def upload_image(request: Request, needs: Needs, user: Caller) -> Response
     _check_not_moving(needs)
     async with request.form(max_files=1, max_fields=20) as form:
         image = await _read_upload(needs, form)
-    return _upload_response(await pictures.save_intermediate(needs, image, user))
+    return _upload_response(await image_io.save_intermediate(needs, image, user))
 
 
 @routes.post("/upload/mask")
@@ -401,7 +401,7 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
         result.putalpha(alpha)
         return result
 
-    return _upload_response(await pictures.save_intermediate(needs, await pictures.image_work(apply_mask), user))
+    return _upload_response(await image_io.save_intermediate(needs, await image_io.image_work(apply_mask), user))
 
 
 async def _read_upload(resources: Resources, form: FormData) -> Image.Image:
@@ -409,9 +409,9 @@ async def _read_upload(resources: Resources, form: FormData) -> Image.Image:
     file = form.get("image")
     if not isinstance(file, UploadFile):
         raise RequestRejected("a file is missing", "image")
-    image = await pictures.decode_image(resources, await file.read(), "image")
+    image = await image_io.decode_image(resources, await file.read(), "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
-    return await pictures.image_work(lambda: image.convert(mode))
+    return await image_io.image_work(lambda: image.convert(mode))
 
 
 def _original_name(form: FormData, limits: Limits) -> str:

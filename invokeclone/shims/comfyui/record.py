@@ -13,8 +13,8 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from invokeclone.graph.builder import GraphBuilder
+from invokeclone.shims.comfyui.node_types import PREFIX
 from invokeclone.shims.comfyui.nodes.images import SAVE_ROLE
-from invokeclone.shims.comfyui.vocabulary import PREFIX
 
 NODE = f"{PREFIX}workflow"
 _GRAPH_ID = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")

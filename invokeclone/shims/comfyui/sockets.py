@@ -32,9 +32,9 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
+from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.record import PromptRecord
-from invokeclone.shims.following import BatchFollower
 from invokeclone.users.current import User
 
 ACCESS_CHECK_INTERVAL_S = 30.0

@@ -10,9 +10,9 @@ from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
+from invokeclone.shims.comfyui.node_types import PREFIX, BuildContext, NodeType
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import PromptRecord
-from invokeclone.shims.comfyui.vocabulary import PREFIX, BuildContext, NodeType
 from invokeclone.shims.comfyui.workflow import (
     InvalidInputValue,
     NodeLink,

@@ -17,7 +17,7 @@ from invokeclone.graph.recipes import (
     ReferenceImage,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.shims.comfyui.vocabulary import MAX_IMAGES, BuildContext
+from invokeclone.shims.comfyui.node_types import MAX_IMAGES, BuildContext
 
 
 @dataclass(frozen=True)

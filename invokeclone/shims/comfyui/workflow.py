@@ -11,8 +11,8 @@ from typing import Any
 
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.shims.comfyui.catalog import Catalog
+from invokeclone.shims.comfyui.node_types import NodeInput, NodeType
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.vocabulary import NodeInput, NodeType
 
 IGNORED = frozenset({"Note", "MarkdownNote", "PrimitiveNode"})
 """Nodes of the editor that do nothing."""

@@ -11,8 +11,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
-from invokeclone.shims import init_images, pictures, usage
-from invokeclone.shims.dialect import (
+from invokeclone.shims import image_io, init_images, usage
+from invokeclone.shims.compat_api import (
     Problem,
     RequestRejected,
     check_images,
@@ -94,10 +94,10 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
     names = await _run(request, caller, resolved)
     options = parameters.output_options
     files = [
-        await pictures.read_image_file(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names
+        await image_io.read_image_file(needs, n, FORMATS[options.mime_type], options.compression_quality) for n in names
     ]
     predictions = [
-        {"mimeType": options.mime_type, "bytesBase64Encoded": pictures.encode_base64(file)} for file in files
+        {"mimeType": options.mime_type, "bytesBase64Encoded": image_io.encode_base64(file)} for file in files
     ]
     return json_response({"predictions": predictions})
 
@@ -110,7 +110,7 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     check_images(config.candidate_count, limits, "generationConfig.candidateCount")
     check_prompt(prompt := body.prompt, limits, "contents")
     data = body.image_data(limits)
-    image = await pictures.decode_image(needs, data, "contents") if data is not None else None
+    image = await image_io.decode_image(needs, data, "contents") if data is not None else None
     width, height = init_images.limit_edit_size(image.size) if image else (None, None)
     generation_request = GenerationRequest(
         prompt=Prompt.plain(prompt),
@@ -124,7 +124,7 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
     if image is not None:
         resolved = await init_images.with_init_image(needs, caller, resolved, image, EDIT_STRENGTH)
     names = await _run(request, caller, resolved)
-    files = [pictures.encode_base64(await pictures.read_image_file(needs, name)) for name in names]
+    files = [image_io.encode_base64(await image_io.read_image_file(needs, name)) for name in names]
     candidates = [
         {
             "content": {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": file}}]},

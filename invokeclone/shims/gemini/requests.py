@@ -7,8 +7,8 @@ from pydantic.alias_generators import to_camel
 
 from invokeclone.kit.config.limits import Limits
 from invokeclone.queue.generation import SEEDS, LoRAChoice
-from invokeclone.shims.dialect import RequestRejected
-from invokeclone.shims.pictures import Format, decode_base64
+from invokeclone.shims.compat_api import RequestRejected
+from invokeclone.shims.image_io import Format, decode_base64
 
 ASPECTS = {
     "1:1": (1, 1),

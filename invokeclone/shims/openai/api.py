@@ -17,10 +17,9 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
-from invokeclone.shims import init_images, pictures
-from invokeclone.shims.dialect import RequestRejected, check_images, check_prompt, json_response, read_json, router
-from invokeclone.shims.openai import answers, links
-from invokeclone.shims.openai.answers import ResponseOptions
+from invokeclone.shims import image_io, init_images
+from invokeclone.shims.compat_api import RequestRejected, check_images, check_prompt, json_response, read_json, router
+from invokeclone.shims.openai import links, responses
 from invokeclone.shims.openai.errors import render
 from invokeclone.shims.openai.requests import (
     STYLE_GUIDANCE,
@@ -33,6 +32,7 @@ from invokeclone.shims.openai.requests import (
     model_name_of,
     read_uploads,
 )
+from invokeclone.shims.openai.responses import ResponseOptions
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -118,7 +118,7 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     if len(mask_files) > 1:
         raise RequestRejected("there may be one mask", "mask")
     image = await _decode_single_image(needs, image_files)
-    mask = await pictures.decode_image(needs, mask_files[0], "mask") if mask_files else None
+    mask = await image_io.decode_image(needs, mask_files[0], "mask") if mask_files else None
     if mask is not None and mask.size != image.size:
         raise RequestRejected(
             f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask"
@@ -149,7 +149,7 @@ async def _decode_single_image(resources: Resources, files: list[bytes]) -> Imag
         raise RequestRejected("Missing required parameter: 'image'", "image", "missing_required_parameter")
     if len(files) > 1:
         raise RequestRejected("the models here edit one picture at a time", "image", "too_many_images")
-    return await pictures.decode_image(resources, files[0], "image")
+    return await image_io.decode_image(resources, files[0], "image")
 
 
 def _request_of(
@@ -180,7 +180,7 @@ async def _job(
     body: CommonParameters,
     generation_request: GenerationRequest,
     deployment: str | None,
-    kind: answers.Kind,
+    kind: responses.Kind,
     *,
     inputs: int = 0,
     style: str | None = None,
@@ -229,19 +229,19 @@ async def _respond(request: Request, resources: Resources, user: User, job: _Job
     batch = job.resolved.batch(origin=ORIGIN)
     if job.partial is not None:
         run = await runs.enqueue(batch, user)
-        events = answers.stream_events(runs, run, job.response_options, job.partial)
+        events = responses.stream_events(runs, run, job.response_options, job.partial)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     async with runs.running(batch, user) as run:
         names = await run_until_disconnect(request, run.image_names())
     addresses = await links.make(request, resources, names, job.response_options.format) if job.as_links else None
-    return json_response(await answers.complete_response(resources, job.response_options, names, addresses))
+    return json_response(await responses.complete_response(resources, job.response_options, names, addresses))
 
 
 async def get_linked_image(needs: Needs, token: str) -> Response:
     """Send a picture by an address that was given out for it; no key is needed."""
     name, kind = await links.read(needs, token)
-    data = await pictures.read_image_file(needs, name, kind)
-    return Response(data, media_type=pictures.MIME[kind], headers={"Cache-Control": "private, max-age=3600"})
+    data = await image_io.read_image_file(needs, name, kind)
+    return Response(data, media_type=image_io.MIME[kind], headers={"Cache-Control": "private, max-age=3600"})
 
 
 async def reject_unknown_path(_caller: Caller, request: Request, path: str) -> Response:  # noqa: ARG001

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Response
 
-from invokeclone.shims.dialect import Problem, json_response
+from invokeclone.shims.compat_api import Problem, json_response
 
 _SERVER_ERROR = 500
 _CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 429: "rate_limit_exceeded"}

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
-from invokeclone.shims.pictures import MIME, Format
+from invokeclone.shims.image_io import MIME, Format
 from invokeclone.users import signin, store
 
 LIFETIME_S = 3600

@@ -15,8 +15,8 @@ from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
 from invokeclone.queue.generation import SEEDS, LoRAChoice
-from invokeclone.shims.dialect import RequestRejected
-from invokeclone.shims.pictures import Format, check_size
+from invokeclone.shims.compat_api import RequestRejected
+from invokeclone.shims.image_io import Format, check_size
 
 MAX_EDIT_IMAGES = 16
 """Images that OpenAI's own API takes to edit."""

@@ -18,14 +18,14 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
-from invokeclone.models.install.cached import DownloadCache
+from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users import rights, signin
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
 

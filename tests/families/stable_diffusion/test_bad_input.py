@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from invokeclone.engine.loading import files
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.resources import Resources
-from invokeclone.models.install.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
+from invokeclone.models.install.embedded_model import EMBEDDED, EMBEDDED_KEY, register_embedded
 from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records.guard import Guard
 from invokeclone.worker.cache import InvocationCache
@@ -22,7 +22,7 @@ from invokeclone.worker.engine import Engine
 from invokeclone.worker.interfaces.context import make_context
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
-from invokeclone.worker.recent import RecentImages
+from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
 from tests.families.stable_diffusion.layouts import VAE

@@ -16,7 +16,7 @@ from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.single_files import SD2_TEXT_PREFIX
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.config.settings import Settings
-from invokeclone.models.files.on_disk import read_header
+from invokeclone.models.files.model_files import read_header
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.requests import Requests
 from tests.tiny_checkpoints import clip_weights, open_clip_weights, same_weights, unet_weights, vae_weights

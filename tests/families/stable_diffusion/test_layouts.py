@@ -24,7 +24,7 @@ from invokeclone.engine.schedules import discrete
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.sizes import unet_config
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.identify import identify
 from tests.families.stable_diffusion.layouts import KINDS, Kind, Weights, make_parts, original_weights, output_of
 from tests.tiny_checkpoints import same_weights, vae_weights

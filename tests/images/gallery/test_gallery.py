@@ -11,8 +11,8 @@ from sqlalchemy.dialects import sqlite
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.gallery import store
-from invokeclone.images.kinds import IMAGES, VIDEOS
-from invokeclone.images.lists import ordered
+from invokeclone.images.lists import queries
+from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from tests.images.gallery.conftest import row
@@ -199,7 +199,7 @@ async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, in
     wanted = wanted.model_copy(update={"order_dir": order_dir, "starred_first": starred_first})
     for kinds in ((IMAGES,), (IMAGES, VIDEOS)):
         statements = [
-            ordered.select_ordered(wanted, kinds, backwards=backwards).limit(100).offset(500)
+            queries.select_ordered(wanted, kinds, backwards=backwards).limit(100).offset(500)
             for backwards in (False, True)
         ]
         for statement in (*statements, store.all_names(wanted, kinds), store.all_names(wanted, kinds, with_kinds=True)):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from invokeclone.images.videos import intake
+from invokeclone.images.videos import uploads
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import ROUTERS
@@ -36,15 +36,15 @@ def board(people: People) -> Make:
 @pytest.fixture
 def video(people: People, mp4: bytes, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Upload a video; what is in it does not matter here, so it is looked into once."""
-    look = intake.inspect
-    seen: list[intake.VideoInfo] = []
+    look = uploads.inspect
+    seen: list[uploads.VideoInfo] = []
 
-    async def once(path) -> intake.VideoInfo:
+    async def once(path) -> uploads.VideoInfo:
         if not seen:
             seen.append(await look(path))
         return seen[0]
 
-    monkeypatch.setattr(intake, "inspect", once)
+    monkeypatch.setattr(uploads, "inspect", once)
 
     async def make(who: str, board_id: str | None = None, status: int = 201) -> str:
         query = {"video_category": "general", "is_intermediate": "false"}

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.errors import UploadInterrupted
-from invokeclone.images.videos import api, intake, receive, service
+from invokeclone.images.videos import api, service, upload_form, uploads
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
@@ -97,8 +97,8 @@ async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, m
         program = tmp_path / "decoder"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        monkeypatch.setattr(intake.sys, "executable", str(program))
-        monkeypatch.setattr(intake, "PROBE_TIMEOUT_S", 0.3 if "sleep" in script else 60)
+        monkeypatch.setattr(uploads.sys, "executable", str(program))
+        monkeypatch.setattr(uploads, "PROBE_TIMEOUT_S", 0.3 if "sleep" in script else 60)
         await upload(status=status)
         assert left(resources) == []
 
@@ -110,7 +110,7 @@ async def test_metadata_that_is_no_object(upload, resources: Resources, text: st
 
 
 async def test_limits_of_size(upload, resources: Resources, monkeypatch) -> None:
-    await upload(form={"metadata": json.dumps({"a": "x" * receive.METADATA_LIMIT})}, status=413)
+    await upload(form={"metadata": json.dumps({"a": "x" * upload_form.METADATA_LIMIT})}, status=413)
     monkeypatch.setattr(service, "MIB", 1000)
     resources.settings = resources.settings.model_copy(update={"limits": Limits(video_mib=1)})
     answer = await upload(status=413)

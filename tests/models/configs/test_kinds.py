@@ -3,7 +3,7 @@
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles, read_header
+from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 

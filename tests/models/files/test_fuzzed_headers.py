@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import gguf, pickles, unpickler
-from invokeclone.models.files.on_disk import ModelFiles, read_header
+from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 from invokeclone.models.identify.identify import identify
 from tests.models.conftest import Make, pickled

@@ -9,7 +9,7 @@ from blake3 import blake3
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InstallCancelled
 from invokeclone.models.files.hashing import hash_model
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 
 ALGORITHMS = get_args(Settings.model_fields["hashing_algorithm"].annotation)
 

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles, read_header
+from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from invokeclone.models.configs.model_config import Unknown_Config
 from invokeclone.models.errors import InvalidModel
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.identify import identify
 
 FACTS = {"key": "k", "hash": "h", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
-from invokeclone.models.install.embedded import EMBEDDED, EMBEDDED_KEY, register_embedded
+from invokeclone.models.install.embedded_model import EMBEDDED, EMBEDDED_KEY, register_embedded
 from invokeclone.models.records import store
 from invokeclone.models.records.changes import remove
 from invokeclone.models.records.guard import Guard

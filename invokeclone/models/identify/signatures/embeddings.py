@@ -2,7 +2,7 @@
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 _NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")

@@ -2,7 +2,7 @@
 
 import re
 
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.signatures import forms
 from invokeclone.models.identify.signatures.loras import input_of, names_match
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import require
 
 V = TypeVar("V")

@@ -7,7 +7,7 @@ from typing import TypeVar
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import LoraModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 WEIGHTS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")

@@ -20,7 +20,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.files.storage import remove_file, write_file
 from invokeclone.kit.process.offload import in_thread
-from invokeclone.models.files.on_disk import MODEL_FILES
+from invokeclone.models.files.model_files import MODEL_FILES
 from invokeclone.models.install.sources.metadata import HuggingFaceMetadata, RemoteModelFile
 from invokeclone.models.records.schemas import HFTokenStatus
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from invokeclone.downloads.errors import DownloadFailed
 from invokeclone.graph.vocabulary.taxonomy import ModelRepoVariant
-from invokeclone.models.files.on_disk import PICKLES
+from invokeclone.models.files.model_files import PICKLES
 
 _TEXT_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")

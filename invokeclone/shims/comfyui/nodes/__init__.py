@@ -1,7 +1,7 @@
 """A function per ComfyUI node, a file per theme; importing this registers all of them."""
 
+from invokeclone.shims.comfyui.node_types import registry
 from invokeclone.shims.comfyui.nodes import (
-    absent,
     controls,
     images,
     latents,
@@ -11,12 +11,11 @@ from invokeclone.shims.comfyui.nodes import (
     prompts,
     references,
     sampling,
+    unsupported,
 )
-from invokeclone.shims.comfyui.vocabulary import registry
 
 __all__ = [
     "TYPES",
-    "absent",
     "controls",
     "images",
     "latents",
@@ -26,6 +25,7 @@ __all__ = [
     "prompts",
     "references",
     "sampling",
+    "unsupported",
 ]
 
 TYPES = registry.types

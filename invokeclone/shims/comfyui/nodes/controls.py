@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from invokeclone.graph.recipes import AppliedControl
 from invokeclone.queue.generation import identifier
+from invokeclone.shims.comfyui.node_types import BuildContext, link, list_choice, node, number
 from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Vae
-from invokeclone.shims.comfyui.vocabulary import BuildContext, link, list_choice, node, number
 
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
 MAX_STRENGTH = 2.0

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.queue.generation import MAX_SIDE, SizeOverLimits, is_within_limits
-from invokeclone.shims.comfyui.values import ImageBatch, Mask, check_image_count
-from invokeclone.shims.comfyui.vocabulary import (
+from invokeclone.shims.comfyui.node_types import (
     MAX_IMAGES,
     BuildContext,
     NodeInput,
@@ -17,6 +16,7 @@ from invokeclone.shims.comfyui.vocabulary import (
     node,
     number,
 )
+from invokeclone.shims.comfyui.values import ImageBatch, Mask, check_image_count
 
 METHODS = {
     "nearest-exact": "nearest",

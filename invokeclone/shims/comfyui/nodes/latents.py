@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from invokeclone.graph.recipes import CannotBuild
 from invokeclone.queue.generation import MAX_SIDE, MIN_SIDE, InvalidGeneration, fit_size
-from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, check_image_count
-from invokeclone.shims.comfyui.vocabulary import (
+from invokeclone.shims.comfyui.node_types import (
     MAX_IMAGES,
     BuildContext,
     choice,
@@ -14,6 +13,7 @@ from invokeclone.shims.comfyui.vocabulary import (
     node,
     number,
 )
+from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, check_image_count
 
 GRID = 8
 METHODS = {

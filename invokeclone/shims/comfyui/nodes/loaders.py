@@ -8,8 +8,8 @@ from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import AppliedLoRA, merge_loras
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import identifier, recipe_for
+from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
-from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, list_choice, node, number
 
 STRENGTH = number(1.0, -100.0, 100.0)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)

@@ -1,9 +1,9 @@
 """Nodes of masks: white is what changes."""
 
 from invokeclone.queue.generation import MAX_SIDE
+from invokeclone.shims.comfyui.node_types import BuildContext, choice, integer, link, node, number
 from invokeclone.shims.comfyui.nodes.images import IMAGE, IMAGE_FILE, check_image_size, find_image
 from invokeclone.shims.comfyui.values import ImageBatch, Mask
-from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, integer, link, node, number
 
 CHANNELS = ("red", "green", "blue", "alpha")
 

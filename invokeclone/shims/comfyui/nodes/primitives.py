@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, node
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, node
 
 INT64_MAX = 2**63 - 1
 

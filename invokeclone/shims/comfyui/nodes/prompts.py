@@ -6,9 +6,9 @@ from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import PromptDetails
 from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims import embeddings
-from invokeclone.shims.comfyui.language import parse
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, integer, link, node, number
+from invokeclone.shims.comfyui.prompt_parser import parse
 from invokeclone.shims.comfyui.values import Clip, EncodedPrompt, EncodedPrompts, Mask
-from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 CONDITIONING = link("CONDITIONING")
 TEXT = NodeInput("STRING", "", multiline=True)

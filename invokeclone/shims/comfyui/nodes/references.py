@@ -5,8 +5,8 @@ from dataclasses import replace
 from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod
 from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder
+from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
 from invokeclone.shims.comfyui.values import ImageBatch, ImageEncoderValue, IPAdapterValue, Mask, Model
-from invokeclone.shims.comfyui.vocabulary import BuildContext, choice, link, list_choice, node, number
 
 CATEGORY = "ipadapter"
 MAX_WEIGHT = 2.0

@@ -14,10 +14,10 @@ from invokeclone.queue.generation import (
     is_refiner,
     resolve_scheduler,
 )
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, integer, link, node, number
 from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fit_latent_size
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.values import EncodedPrompt, EncodedPrompts, Latents, Model
-from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, integer, link, node, number
 
 MAX_STEPS = 1000
 SEED = NodeInput("INT", 0, 0, 2**64 - 1)

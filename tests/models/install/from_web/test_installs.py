@@ -7,10 +7,10 @@ import stat
 
 import pytest
 
-from invokeclone.downloads.part import PartialFile
+from invokeclone.downloads.partial_file import PartialFile
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.models.install import folders, journal, service
-from invokeclone.models.install.embedded import EMBEDDED_KEY
+from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 from invokeclone.models.install.jobs import LocalModelSource
 from invokeclone.models.install.service import Installer, UnknownPart
 from invokeclone.models.records import store

@@ -12,7 +12,7 @@ import orjson
 from PIL import Image
 
 from invokeclone.images import files
-from invokeclone.images.encoding.embedded import parse_form_metadata
+from invokeclone.images.encoding.embedded_metadata import parse_form_metadata
 from invokeclone.images.errors import MetadataNotObject, NotAVideo
 from invokeclone.images.videos.probe import EXIT_UNSUPPORTED
 from invokeclone.kit import log

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, literal_column, select, text, union_all
 
-from invokeclone.images.kinds import IMAGES, MediaKind
-from invokeclone.images.lists import late_pages as late
+from invokeclone.images.lists import deep_pages as late
 from invokeclone.images.lists.filters import are_assets, conditions
+from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 

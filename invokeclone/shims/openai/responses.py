@@ -10,10 +10,10 @@ from typing import Any, Literal
 import orjson
 
 from invokeclone.kit.resources import Resources
-from invokeclone.shims import pictures, usage
-from invokeclone.shims.dialect import problem_of
+from invokeclone.shims import image_io, usage
+from invokeclone.shims.compat_api import problem_of
+from invokeclone.shims.image_io import Format
 from invokeclone.shims.openai import errors
-from invokeclone.shims.pictures import Format
 from invokeclone.shims.runs import Run, Runs
 
 Kind = Literal["image_generation", "image_edit"]
@@ -67,8 +67,8 @@ async def complete_response(
     if links is not None:
         data = [{"url": link} for link in links]
     else:
-        files = [await pictures.read_image_file(resources, name, options.format, options.compression) for name in names]
-        data = [{"b64_json": pictures.encode_base64(file)} for file in files]
+        files = [await image_io.read_image_file(resources, name, options.format, options.compression) for name in names]
+        data = [{"b64_json": image_io.encode_base64(file)} for file in files]
     return {"created": options.created, "data": data, **options.common_fields, "usage": options.usage(len(names))}
 
 
@@ -90,10 +90,10 @@ async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial:
             index = preview_counts.get(step.item_id, 0)
             if step.preview and index < partial and (step.fraction or 0.0) >= (index + 1) / (partial + 1):
                 preview_counts[step.item_id] = index + 1
-                data = await pictures.resize_preview(step.preview, (options.width, options.height), options.format)
+                data = await image_io.resize_preview(step.preview, (options.width, options.height), options.format)
                 yield _event(options, "partial_image", data, partial_image_index=index)
         for name in await run_task:
-            data = await pictures.read_image_file(runs.resources, name, options.format, options.compression)
+            data = await image_io.read_image_file(runs.resources, name, options.format, options.compression)
             yield _event(options, "completed", data, usage=options.usage(1))
     except Exception as error:  # noqa: BLE001  (the status is long sent: the stream itself says what went wrong)
         yield b"event: error\ndata: " + orjson.dumps(errors.body(problem_of(error))) + b"\n\n"
@@ -109,7 +109,7 @@ def _event(options: ResponseOptions, name: str, data: bytes, **extra: Any) -> by
     kind = f"{options.kind}.{name}"
     content = {
         "type": kind,
-        "b64_json": pictures.encode_base64(data),
+        "b64_json": image_io.encode_base64(data),
         "created_at": int(time.time()),
         **options.common_fields,
         **extra,

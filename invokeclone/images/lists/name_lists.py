@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
 
-from invokeclone.kit.sql.prepared import PreparedStatement, Source
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 
 
 def json_array_statement(ordered_list: Subquery, item: ColumnElement[Any]) -> Select[Any]:

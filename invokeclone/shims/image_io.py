@@ -21,7 +21,7 @@ from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
 from invokeclone.kit.files.image_files import open_image, open_stored_image
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.shims.dialect import RequestRejected
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import User
 
 Format = Literal["png", "jpeg", "webp"]

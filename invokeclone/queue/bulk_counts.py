@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, insert, literal_column, select
 
-from invokeclone.kit.sql.prepared import PreparedStatement, json_list, members, run_many
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue.schemas import Status
 from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue

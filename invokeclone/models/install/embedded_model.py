@@ -16,7 +16,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.files.hashing import hash_model
-from invokeclone.models.files.on_disk import ModelFiles
+from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.install.registration import RegistrationRequest, register
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.guard import Guard

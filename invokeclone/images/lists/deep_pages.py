@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Text, bindparam, func, literal_column, select, union_all
 
-from invokeclone.images.kinds import MediaKind
 from invokeclone.images.lists import filters
+from invokeclone.images.media_kinds import MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.sql.prepared import PreparedStatement, Source, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.tables import day_counts
 
 DEEP_OFFSET = 20_000

@@ -1,4 +1,4 @@
-"""The process that imports packs to tell what nodes they hold: `python -m invokeclone.custom_nodes.describing FOLDER NAME…`.
+"""The process that imports packs to tell what nodes they hold: `python -m invokeclone.custom_nodes.describe_process FOLDER NAME…`.
 
 It says on one line of JSON when it begins with a pack, and on another what came of it. It is killed when that takes too long.
 """

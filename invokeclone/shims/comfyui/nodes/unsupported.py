@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from invokeclone.shims.comfyui.vocabulary import BuildContext, NodeInput, choice, link, list_choice, node, number
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, link, list_choice, node, number
 
 _NO_LIST = list_choice("absent", open_list=True)
 """A list without names that takes any, so that the node itself says why it is refused."""
