@@ -136,7 +136,7 @@ def measure_generation() -> dict[str, float]:
         run(running, batch(running, 64, 1, [1, 2, 3]))
         before = running.cpu()
         run(running, batch(running, 64, 1, list(range(100, 100 + count))))
-        ours = (running.cpu() - before) / count
+        item_cpu = (running.cpu() - before) / count
     with server(threads={}) as running:
         pictures = {width: item_seconds(running, width, list(range(500, 511))) for width in (128, 256)}
     direct = subprocess.run(
@@ -144,9 +144,9 @@ def measure_generation() -> dict[str, float]:
     )
     pipeline = json.loads(direct.stdout.splitlines()[-1])
     return {
-        "item_cpu_ms": 1000 * ours,
+        "item_cpu_ms": 1000 * item_cpu,
         "direct_cpu_ms": 1000 * pipeline["step"],
-        "ratio": ours / pipeline["step"],
+        "ratio": item_cpu / pipeline["step"],
         "picture_128_20_steps_wall_s": pictures[128],
         "picture_256_20_steps_wall_s": pictures[256],
         "direct_128_20_steps_wall_s": pipeline["picture"],
@@ -176,8 +176,8 @@ def direct(count: int) -> dict[str, float]:
         """Make an image of a new prompt and save it as a PNG, as an item does."""
         generator = torch.Generator().manual_seed(seed)
         shape = {"width": size, "height": size, "num_inference_steps": steps}
-        made = pipeline(f"a cat, number {seed}", generator=generator, **shape).images[0]
-        made.save(io.BytesIO(), "PNG", compress_level=1)
+        image = pipeline(f"a cat, number {seed}", generator=generator, **shape).images[0]
+        image.save(io.BytesIO(), "PNG", compress_level=1)
 
     for seed in range(3):
         picture(64, 1, seed)
@@ -250,7 +250,7 @@ def measure_queue() -> dict[str, float]:
         return result
 
 
-def measure_dialects(count: int = 40) -> dict[str, float]:
+def measure_compatibility_apis(count: int = 40) -> dict[str, float]:
     """Server CPU per picture asked for in another dialect, against the same batch by `enqueue_batch` and the file fetched.
 
     Whether an item has ended is read from the database itself, so that waiting costs the server nothing.
@@ -372,7 +372,7 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "generation": measure_generation,
     "load": measure_load,
     "queue": measure_queue,
-    "dialects": measure_dialects,
+    "dialects": measure_compatibility_apis,
     "lora": measure_lora,
     "health": measure_health,
     "growth": measure_growth,

@@ -169,16 +169,16 @@ def measure(row: Row, sides: tuple[Side, Side]) -> tuple[float, float]:
     return sides[0].spent / row.times / 1e6, sides[1].spent / row.times / 1e6
 
 
-def one_node(data: list[int], **more: Any) -> dict[str, Any]:
+def one_node(data: list[int], **fields: Any) -> dict[str, Any]:
     node = {"type": "integer", "id": "seed", "value": 1, "is_intermediate": True, "use_cache": False}
-    return _batch({"id": "g", "nodes": {"seed": node}, "edges": []}, data, more)
+    return _batch({"id": "g", "nodes": {"seed": node}, "edges": []}, data, fields)
 
 
-def _batch(graph: dict[str, Any], data: list[int], more: dict[str, Any]) -> dict[str, Any]:
+def _batch(graph: dict[str, Any], data: list[int], fields: dict[str, Any]) -> dict[str, Any]:
     datum = {"node_path": "seed", "field_name": "value", "items": data}
     return {
         "prepend": False,
-        "batch": {"graph": graph, "runs": 1, "origin": "bench", "destination": "bench", "data": [[datum]], **more},
+        "batch": {"graph": graph, "runs": 1, "origin": "bench", "destination": "bench", "data": [[datum]], **fields},
     }
 
 
@@ -234,9 +234,9 @@ def queue_rows(times: int) -> Iterator[Row]:
     seeds = list(range(1000))
     yield Row("enqueue 1, 1 node", times, lambda side, i: enqueue(side, one_node([i])))
     yield Row("enqueue 1, sd15", times, lambda side, i: enqueue(side, sd15_cached(side, [i])))
-    few = max(times // 8, 3)
-    yield Row("enqueue 1000 seeds, 1 node", few, lambda side, _: enqueue(side, one_node(seeds)), clear)
-    yield Row("enqueue 1000 seeds, sd15", few, lambda side, _: enqueue(side, sd15_cached(side, seeds)), clear)
+    few_times = max(times // 8, 3)
+    yield Row("enqueue 1000 seeds, 1 node", few_times, lambda side, _: enqueue(side, one_node(seeds)), clear)
+    yield Row("enqueue 1000 seeds, sd15", few_times, lambda side, _: enqueue(side, sd15_cached(side, seeds)), clear)
 
     def get(name: str, path: str, count: int = times) -> Row:
         def request(side: Side, i: int) -> object:
@@ -250,7 +250,7 @@ def queue_rows(times: int) -> Iterator[Row]:
             thousand(side)
 
     yield get("status, 1000 pending", "/status")
-    yield get("list_all 1000", "/list_all", count=few)
+    yield get("list_all 1000", "/list_all", count=few_times)
     yield get("item_ids 1000", "/item_ids?order_dir=ASC")
     yield Row(
         "items_by_ids 50",
@@ -269,9 +269,9 @@ def queue_rows(times: int) -> Iterator[Row]:
     canceled = lambda side, _: side.ask(  # noqa: E731
         "PUT", f"{QUEUE}/cancel_by_batch_ids", {"batch_ids": [side.facts["batch"]]}
     )
-    yield Row("cancel_by_batch_ids 980", few, canceled, thousand)
-    yield Row("prune 1000", few, lambda side, _: side.ask("PUT", f"{QUEUE}/prune"), thousand_canceled)
-    yield Row("clear 1000", few, lambda side, _: side.ask("PUT", f"{QUEUE}/clear"), thousand)
+    yield Row("cancel_by_batch_ids 980", few_times, canceled, thousand)
+    yield Row("prune 1000", few_times, lambda side, _: side.ask("PUT", f"{QUEUE}/prune"), thousand_canceled)
+    yield Row("clear 1000", few_times, lambda side, _: side.ask("PUT", f"{QUEUE}/clear"), thousand)
 
 
 def sd15_cached(side: Side, data: list[int]) -> dict[str, Any]:
@@ -311,8 +311,8 @@ def gallery_rows(times: int) -> Iterator[Row]:
 
     def get(name: str, path: str, pick: str = "names") -> Row:
         def request(side: Side, i: int) -> object:
-            chosen = side.facts[pick]
-            return side.ask("GET", path.format(name=chosen[i % min(len(chosen), 64)]))
+            candidates = side.facts[pick]
+            return side.ask("GET", path.format(name=candidates[i % min(len(candidates), 64)]))
 
         return Row(name, times, request, fill)
 
@@ -368,11 +368,11 @@ def generation_rows(times: int) -> Iterator[Row]:
     def drawn(count: int) -> list[int]:
         return list(itertools.islice(seeds, count))
 
-    few = max(times // 4, 3)
+    few_times = max(times // 4, 3)
     yield Row("gen 1-node", times, lambda side, _: run(side, one_node(drawn(1))), resume, workers=True)
-    yield Row("gen 20 x 1-node", few, lambda side, _: run(side, one_node(drawn(20))), resume, workers=True)
-    yield Row("gen sd15", few, lambda side, _: run(side, sd15_cached(side, drawn(1))), resume, workers=True)
-    yield Row("gen 10 x sd15", few, lambda side, _: run(side, sd15_cached(side, drawn(10))), resume, workers=True)
+    yield Row("gen 20 x 1-node", few_times, lambda side, _: run(side, one_node(drawn(20))), resume, workers=True)
+    yield Row("gen sd15", few_times, lambda side, _: run(side, sd15_cached(side, drawn(1))), resume, workers=True)
+    yield Row("gen 10 x sd15", few_times, lambda side, _: run(side, sd15_cached(side, drawn(10))), resume, workers=True)
 
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
@@ -384,7 +384,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
 
 
 @contextlib.contextmanager
-def both(other: Path) -> Iterator[tuple[Side, Side]]:
+def both_sides(other: Path) -> Iterator[tuple[Side, Side]]:
     """Start a server of this checkout and one of the other, whose workers take no items until they are told."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         started = []
@@ -401,20 +401,20 @@ def compare(other: Path, groups: list[str], rows: list[str], times: int) -> list
     """Measure, print a table of the rows, and return (row, ours, the other's) in ms of CPU."""
     results = []
     print("| row | ours ms | other ms | ratio | allowed | reached |\n|---|---|---|---|---|---|", flush=True)
-    with both(other) as sides:
+    with both_sides(other) as sides:
         for group in groups:
             for row in GROUPS[group](times):
-                if rows and not any(one in row.name for one in rows):
+                if rows and not any(part in row.name for part in rows):
                     continue
-                ours, others = measure(row, sides)
+                clone_ms, other_ms = measure(row, sides)
                 goal, ratio = MEASURED[row.name]
                 allowed = min(goal / ratio, 9.99)
-                reached = "yes" if ours / others <= allowed else "NO"
+                goal_met = "yes" if clone_ms / other_ms <= allowed else "NO"
                 print(
-                    f"| {row.name} | {ours:.2f} | {others:.2f} | {ours / others:.2f} | {allowed:.2f} | {reached} |",
+                    f"| {row.name} | {clone_ms:.2f} | {other_ms:.2f} | {clone_ms / other_ms:.2f} | {allowed:.2f} | {goal_met} |",
                     flush=True,
                 )
-                results.append((row.name, ours, others))
-    ratios = [ours / others for _, ours, others in results]
+                results.append((row.name, clone_ms, other_ms))
+    ratios = [clone_ms / other_ms for _, clone_ms, other_ms in results]
     print(f"median ratio {statistics.median(ratios):.2f} of {len(ratios)} rows", file=sys.stderr)
     return results

@@ -139,32 +139,36 @@ def measure(running: Running, count: int) -> dict[str, float]:
     cost("gallery_page_middle", 40, lambda: get("gallery/items/", limit=100, offset=total // 2))
     cost("page_first_of_all", 40, lambda: client.get("/api/v1/images/", params={"limit": 100}))
     cost("page_middle_of_all", 40, lambda: client.get("/api/v1/images/", params={"limit": 100, "offset": count // 2}))
-    few = 30 if count <= 10_000 else 3
-    cost("names", few, lambda: get("images/names"))
-    cost("gallery_names", few, lambda: get("gallery/item_names"))
+    repeats = 30 if count <= 10_000 else 3
+    cost("names", repeats, lambda: get("images/names"))
+    cost("gallery_names", repeats, lambda: get("gallery/item_names"))
     cost("gallery_page_first", 40, lambda: get("gallery/items/", limit=100))
     names = get("images/", limit=100).json()["items"]
-    chosen = {"image_names": [item["image_name"] for item in names]}
+    image_names = {"image_names": [item["image_name"] for item in names]}
     for name, term in (("none", "qqqxyz"), ("none_short", "qz"), ("one", f'number {count - 1}"')):
-        found = get("images/", limit=100, search_term=term).json()
-        assert found["total"] == (name == "one"), (term, found["total"])
+        page = get("images/", limit=100, search_term=term).json()
+        assert page["total"] == (name == "one"), (term, page["total"])
         cost(f"search_{name}", 20, lambda term=term: get("images/", limit=100, search_term=term))
-    cost("search_many", few, lambda: get("images/", limit=100, search_term="zebra"))
-    cost("search_many_short", few, lambda: get("images/", limit=100, search_term="ze"))
-    cost("search_all_short", few, lambda: get("images/", limit=100, search_term="e"))
+    cost("search_many", repeats, lambda: get("images/", limit=100, search_term="zebra"))
+    cost("search_many_short", repeats, lambda: get("images/", limit=100, search_term="ze"))
+    cost("search_all_short", repeats, lambda: get("images/", limit=100, search_term="e"))
     cost("page_first_oldest", 40, lambda: get("images/", limit=100, order_dir="ASC"))
     cost("page_middle_by_time", 40, lambda: get("images/", limit=100, offset=total // 2, starred_first="false"))
     cost("page_assets", 40, lambda: get("images/", limit=100, categories="user", board_id="none"))
     cost("page_board", 40, lambda: get("images/", limit=100, board_id=LARGE_BOARD, starred_first="false"))
-    made = [client.post("/api/v1/boards/", params={"board_name": name}).json()["board_id"] for name in "ab"]
-    turns = itertools.cycle(made)  # what is there already costs less
-    cost("board_100", 40, lambda: client.post("/api/v1/board_images/batch", json={"board_id": next(turns), **chosen}))
+    boards = [client.post("/api/v1/boards/", params={"board_name": name}).json()["board_id"] for name in "ab"]
+    turns = itertools.cycle(boards)  # what is there already costs less
+    cost(
+        "board_100",
+        40,
+        lambda: client.post("/api/v1/board_images/batch", json={"board_id": next(turns), **image_names}),
+    )
     cost("boards", 40, lambda: client.get("/api/v1/boards/", params={"all": "true"}))
-    for board in made:
+    for board in boards:
         client.delete(f"/api/v1/boards/{board}").raise_for_status()
     png = picture()
     cost("upload_512", 40, lambda: upload(client, png))
-    result["version_p95_idle_wall"] = asked_aside(running, 3)
+    result["version_p95_idle_wall"] = version_p95(running, 3)
     result["version_p95_while_uploading_wall"], result["uploads_per_s"] = while_uploading(running, png)
     memory = running.process.memory_info()
     result["own_memory_mib"] = (
@@ -190,11 +194,11 @@ def while_uploading(running: Running, png: bytes, seconds: float = 6) -> tuple[f
 
     with concurrent.futures.ThreadPoolExecutor(UPLOADERS) as pool:
         uploads = [pool.submit(keep_uploading) for _ in range(UPLOADERS)]
-        p95 = asked_aside(running, seconds)
-        return p95, sum(each.result() for each in uploads) / seconds
+        p95 = version_p95(running, seconds)
+        return p95, sum(upload_count.result() for upload_count in uploads) / seconds
 
 
-def asked_aside(running: Running, seconds: float = 6) -> float:
+def version_p95(running: Running, seconds: float = 6) -> float:
     """Return the 95th percentile of `GET app/version` in ms, asked by another process."""
     command = [sys.executable, __file__, "--probe", str(running.client.base_url), "--seconds", str(seconds)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -19,12 +19,12 @@ from benchmark_health import probed
 if TYPE_CHECKING:
     from benchmark import Running
 
-ROOM = {"INVOKEAI_MAX_QUEUE_SIZE": "200000"}
+QUEUE_LIMIT = {"INVOKEAI_MAX_QUEUE_SIZE": "200000"}
 LENGTHS = (100, 10_000, 100_000)
 TENTHS = 10
 RUN = 300
 """Items that are run at each length, at the most."""
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 QUEUE = "/api/v1/queue/default"
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """Compressing a list costs more than making it."""
@@ -44,9 +44,9 @@ class Growth:
         self.database = sqlite3.connect(next(running.root.rglob("*.db")))
         self.pending = 0
 
-    def ask(self, method: str, path: str, **more: Any) -> None:
+    def ask(self, method: str, path: str, **options: Any) -> None:
         """Send a request to the queue."""
-        self.running.client.request(method, f"{QUEUE}/{path}", **more).raise_for_status()
+        self.running.client.request(method, f"{QUEUE}/{path}", **options).raise_for_status()
 
     def spent(self) -> tuple[float, float]:
         """Return the CPU so far of the server and of its worker, in ms."""
@@ -56,7 +56,7 @@ class Growth:
     def fill(self, length: int) -> None:
         """Have so many items wait."""
         while self.pending < length:
-            count = min(AT_ONCE, length - self.pending)
+            count = min(BATCH_SIZE, length - self.pending)
             self.ask("POST", "enqueue_batch", json=batch(count))
             self.pending += count
 
@@ -74,9 +74,9 @@ class Growth:
         self.ask("PUT", "processor/pause")
         time.sleep(0.1)
         left = self.left()
-        done, self.pending = self.pending - left, left
+        finished, self.pending = self.pending - left, left
         after = self.spent()
-        return {"server_ms": (after[0] - server) / done, "worker_ms": (after[1] - worker) / done}
+        return {"server_ms": (after[0] - server) / finished, "worker_ms": (after[1] - worker) / finished}
 
     def rest(self) -> None:
         """Wait until the worker has loaded what it loads ahead, which is no item's cost."""
@@ -93,16 +93,16 @@ class Growth:
     @contextlib.contextmanager
     def highest_memory(self) -> Iterator[list[float]]:
         """Append to a list what the server has allocated, every few milliseconds."""
-        seen, done = [self.memory()], threading.Event()
+        samples, stop = [self.memory()], threading.Event()
 
         def look() -> None:
-            while not done.wait(0.005):
-                seen.append(self.memory())
+            while not stop.wait(0.005):
+                samples.append(self.memory())
 
         thread = threading.Thread(target=look)
         thread.start()
-        yield seen
-        done.set()
+        yield samples
+        stop.set()
         thread.join()
 
     def once(self, name: str, method: str, path: str) -> dict[str, float]:

@@ -34,11 +34,11 @@ print(json.dumps(times))
 
 def graph(nodes: int, edges: int) -> dict[str, Any]:
     """Return a graph of as many nodes and edges."""
-    made = {f"n{i}": {"id": f"n{i}", "type": "add", "a": i, "b": 1} for i in range(nodes)}
+    graph_nodes = {f"n{i}": {"id": f"n{i}", "type": "add", "a": i, "b": 1} for i in range(nodes)}
     ends = [(i, i + step) for step in range(1, 1 + -(-edges // nodes) + 1) for i in range(nodes - step)][:edges]
     return {
         "id": "g",
-        "nodes": made,
+        "nodes": graph_nodes,
         "edges": [
             {"source": {"node_id": f"n{a}", "field": "value"}, "destination": {"node_id": f"n{b}", "field": "a"}}
             for a, b in ends
@@ -80,7 +80,7 @@ def requests(client: httpx.Client) -> dict[str, Callable[[], httpx.Response]]:
     }
 
 
-def probed(client: httpx.Client, work: Callable[[], Any]) -> list[float]:
+def probe_during(client: httpx.Client, work: Callable[[], Any]) -> list[float]:
     """Do `work` in a thread and return what `/health` took meanwhile, in ms, sorted."""
     probe = subprocess.Popen(
         [sys.executable, "-c", PROBE, str(client.base_url.host), str(client.base_url.port), str(EVERY_S)],
@@ -106,7 +106,7 @@ def measure(running: Any) -> dict[str, float]:
             statuses += [getattr(send(), "status_code", 0) for _ in range(3)]
 
         started = time.perf_counter()
-        times = probed(client, work)
+        times = probe_during(client, work)
         spent = time.perf_counter() - started
         result |= {
             f"{name}_status": statuses[-1],

@@ -60,7 +60,7 @@ class Sheet:
     def wire(self, *ways: str) -> None:
         """Draw edges, each `node:output > node:input`."""
         for way in ways:
-            (source, start), (target, end) = (one.split(":") for one in way.split(" > "))
+            (source, start), (target, end) = (end_name.split(":") for end_name in way.split(" > "))
             self.edges.append(
                 {
                     "id": f"{source}:{start}-{target}:{end}", "type": "default", "source": source, "sourceHandle": start,
@@ -68,10 +68,10 @@ class Sheet:
                 }
             )  # fmt: skip
 
-    def ask(self, place: str, label: str, kind: str | None = None, component: str | None = None) -> None:
+    def ask(self, input_path: str, label: str, kind: str | None = None, component: str | None = None) -> None:
         """Put an input, `node:input`, into the form under a label."""
-        node_id, name = place.split(":")
-        (node,) = [one for one in self.nodes if one["id"] == node_id]
+        node_id, name = input_path.split(":")
+        (node,) = [candidate for candidate in self.nodes if candidate["id"] == node_id]
         node["data"]["inputs"][name]["label"] = label
         data: dict[str, Any] = {"fieldIdentifier": {"nodeId": node_id, "fieldName": name}, "showDescription": False}
         if kind is not None:
@@ -82,19 +82,19 @@ class Sheet:
 
     def save(self, file: str, name: str, tags: str, description: str) -> None:
         """Write the workflow with its form: a heading, what it is, the inputs."""
-        told = [
+        heading = [
             {"id": "heading-title", "type": "heading", "data": {"content": name}},
             {"id": "text-description", "type": "text", "data": {"content": f"{description} {ADVICE}"}},
             {"id": "divider-title", "type": "divider"},
         ]
-        elements = [{**one, "parentId": "root"} for one in [*told, *self.fields]]
+        elements = [{**element, "parentId": "root"} for element in [*heading, *self.fields]]
         root = {"id": "root", "type": "container"}
-        root["data"] = {"layout": "column", "children": [one["id"] for one in elements]}  # type: ignore[assignment]
+        root["data"] = {"layout": "column", "children": [element["id"] for element in elements]}  # type: ignore[assignment]
         workflow = {
             "id": f"default_{file}", "name": name, "author": "invokeclone", "description": description,
             "version": "1.0.0", "contact": "", "tags": tags, "notes": "", "exposedFields": [],
             "meta": {"version": "3.0.0", "category": "default"}, "nodes": self.nodes, "edges": self.edges,
-            "form": {"elements": {one["id"]: one for one in [root, *elements]}, "rootElementId": "root"},
+            "form": {"elements": {element["id"]: element for element in [root, *elements]}, "rootElementId": "root"},
         }  # fmt: skip
         text = json.dumps(workflow, indent=1, ensure_ascii=False)
         (FOLDER / f"{file}.json").write_text(f"{text}\n", encoding="utf-8")
@@ -133,7 +133,7 @@ def finish(sheet: Sheet) -> None:
     sheet.ask("denoise_latents:scheduler", "Scheduler")
 
 
-def sized(sheet: Sheet, node_id: str) -> None:
+def add_size_inputs(sheet: Sheet, node_id: str) -> None:
     """Ask for width and height at a node."""
     sheet.ask(f"{node_id}:width", "Width", "integer")
     sheet.ask(f"{node_id}:height", "Height", "integer")
@@ -146,7 +146,7 @@ def text_to_image() -> None:
     sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
     sheet.wire("rand_int:value > noise:seed")
     finish(sheet)
-    sized(sheet, "noise")
+    add_size_inputs(sheet, "noise")
     sheet.save(
         "text_to_image_sd1",
         "Text to Image - SD1.5",
@@ -162,7 +162,7 @@ def image_to_image() -> None:
     sheet.node("i2l", (2, 2))
     sheet.node("rand_int", (1, 3), "Random Seed")
     sheet.node("noise", (3, 2))
-    (denoise,) = [one for one in sheet.nodes if one["id"] == "denoise_latents"]
+    (denoise,) = [node for node in sheet.nodes if node["id"] == "denoise_latents"]
     denoise["data"]["inputs"]["denoising_start"]["value"] = 0.4
     sheet.wire(
         "main_model_loader:vae > i2l:vae",
@@ -173,7 +173,7 @@ def image_to_image() -> None:
         "i2l:latents > denoise_latents:latents",
     )
     sheet.ask("img_resize:image", "Start Picture")
-    sized(sheet, "img_resize")
+    add_size_inputs(sheet, "img_resize")
     sheet.ask("denoise_latents:denoising_start", "Kept of the Picture", "float", "number-input-and-slider")
     finish(sheet)
     sheet.save(
@@ -201,7 +201,7 @@ def seed_sweep() -> None:
     sheet.ask("range_of_size:start", "First Seed", "integer")
     sheet.ask("range_of_size:size", "Number of Seeds", "integer")
     finish(sheet)
-    sized(sheet, "noise")
+    add_size_inputs(sheet, "noise")
     sheet.save(
         "seed_sweep_sd1",
         "Seed Sweep - SD1.5",
@@ -225,7 +225,7 @@ def prompt_list() -> None:
     sheet.ask("string_batch:strings", "Prompts")
     sheet.ask("noise:seed", "Seed", "integer")
     finish(sheet)
-    sized(sheet, "noise")
+    add_size_inputs(sheet, "noise")
     sheet.save(
         "prompt_list_sd1",
         "Prompt List - SD1.5",

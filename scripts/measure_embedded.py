@@ -67,26 +67,26 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    if chosen.sheet:
-        contact_sheet(chosen.model, chosen.sizes[0], chosen.seed, chosen.guidance).save(chosen.sheet)
+    args = parser.parse_args()
+    if args.sheet:
+        contact_sheet(args.model, args.sizes[0], args.seed, args.guidance).save(args.sheet)
         return
     figures = {
         str(size): measure.measure(
-            chosen.model,
-            chosen.count,
+            args.model,
+            args.count,
             size,
-            chosen.seed,
-            steps=chosen.steps,
-            guidance=chosen.guidance,
-            figures=chosen.count // 2,
+            args.seed,
+            steps=args.steps,
+            guidance=args.guidance,
+            figures=args.count // 2,
         )
-        for size in chosen.sizes
+        for size in args.sizes
     }
     text = json.dumps(figures, indent=2)
     print(text)
-    if chosen.out:
-        chosen.out.write_text(text + "\n", encoding="utf-8")
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def server() -> Iterator[Server]:
                 process.terminate()
 
 
-def graphs(file: Path, given: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
+def graphs(file: Path, inputs: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
     """Return what a workflow runs, one graph for each value of its batch, with `given` inputs in place of its own."""
     workflow = json.loads(file.read_text(encoding="utf-8"))
     drawing = conversion.read(workflow["nodes"], workflow["edges"])
@@ -102,9 +102,9 @@ def graphs(file: Path, given: dict[tuple[str, str], Any]) -> list[dict[str, Any]
     }
     count = max((len(values) for values in batches.values()), default=1)
     seed = {("rand_int", "low"): SEED, ("rand_int", "high"): SEED + 1}
-    mine = {place: value for place, value in (seed | given).items() if place[0] in drawing.nodes}
+    graph_inputs = {location: value for location, value in (seed | inputs).items() if location[0] in drawing.nodes}
     return [
-        conversion.graph(drawing, {node_id: values[index] for node_id, values in batches.items()}, mine)
+        conversion.graph(drawing, {node_id: values[index] for node_id, values in batches.items()}, graph_inputs)
         for index in range(count)
     ]
 
@@ -118,19 +118,19 @@ def start_picture() -> Image.Image:
 
 def in_corner(picture: Image.Image, start: Image.Image) -> Image.Image:
     """Put `start`, small and framed, into a corner of `picture`."""
-    shown = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    shown.paste("white", (0, SIDE - INSET - FRAME, INSET + FRAME, SIDE))
-    shown.paste(start.resize((INSET, INSET), Image.Resampling.LANCZOS), (0, SIDE - INSET))
-    return shown
+    result = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    result.paste("white", (0, SIDE - INSET - FRAME, INSET + FRAME, SIDE))
+    result.paste(start.resize((INSET, INSET), Image.Resampling.LANCZOS), (0, SIDE - INSET))
+    return result
 
 
 def in_square(pictures: list[Image.Image]) -> Image.Image:
     """Put four pictures into one."""
-    shown = Image.new("RGB", (SIDE, SIDE))
+    result = Image.new("RGB", (SIDE, SIDE))
     for index, picture in enumerate(pictures):
         small = picture.resize((HALF, HALF), Image.Resampling.LANCZOS)
-        shown.paste(small, (index % 2 * HALF, index // 2 * HALF))
-    return shown
+        result.paste(small, (index % 2 * HALF, index // 2 * HALF))
+    return result
 
 
 def main() -> None:
@@ -140,19 +140,19 @@ def main() -> None:
         for file in sorted(FOLDER.glob("*.json")):
             if file.stem.startswith("image_to_image"):
                 start = start_picture()
-                chosen = {("img_resize", "image"): {"image_name": running.upload(start)}}
-                shown = in_corner(*made(running, graphs(file, chosen)), start)
+                inputs = {("img_resize", "image"): {"image_name": running.upload(start)}}
+                image = in_corner(*run_all(running, graphs(file, inputs)), start)
             elif file.stem.startswith("text_to_image"):
-                (picture,) = made(running, graphs(file, {}))
-                shown = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+                (picture,) = run_all(running, graphs(file, {}))
+                image = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             else:
-                shown = in_square(made(running, graphs(file, {})))
-            shown.save(FOLDER / f"{file.stem}.webp", quality=80, method=6)
+                image = in_square(run_all(running, graphs(file, {})))
+            image.save(FOLDER / f"{file.stem}.webp", quality=80, method=6)
 
 
-def made(running: Server, wanted: list[dict[str, Any]]) -> list[Image.Image]:
+def run_all(running: Server, batch: list[dict[str, Any]]) -> list[Image.Image]:
     """Run graphs and return all pictures."""
-    return [picture for graph in wanted for picture in running.run(graph)]
+    return [picture for graph in batch for picture in running.run(graph)]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from torch.nn import functional
 from scripts.embedded.architecture import LATENT_SCALE, Networks, build_scheduler, load_networks
 from scripts.embedded.autoencoder import as_tensor
 from scripts.embedded.dataset import encode
-from scripts.embedded.denoiser import SHORT, noised, time_steps
+from scripts.embedded.denoiser import SHORT, add_noise, time_steps
 from scripts.embedded.drawing import draw
 from scripts.embedded.figures import SHAPES, Picture, shape_mask
 from scripts.embedded.grammar import distinct, imagine
@@ -65,27 +65,27 @@ def plain_picture(number: int, background: str = "plain") -> Picture:
         attempt += 1
 
 
-def recolored_captions(number: int) -> tuple[str, str]:
+def caption_pair(number: int) -> tuple[str, str]:
     """Word one plain shape twice: in another color than purple, and in purple."""
-    chance = random.Random(f"adapters purple {number}")
-    kind, ground, wording = chance.choice(SHAPES), distinct(chance, COLOR), chance.choice(WORDINGS)
+    rng = random.Random(f"adapters purple {number}")
+    kind, ground, wording = rng.choice(SHAPES), distinct(rng, COLOR), rng.choice(WORDINGS)
     named, purple = (
         wording.format(object=f"{name} {kind}", ground=ground).replace("a orange", "an orange")
-        for name in (distinct(chance, ground, COLOR), COLOR)
+        for name in (distinct(rng, ground, COLOR), COLOR)
     )
     return named, purple
 
 
-def placed_picture(number: int) -> Picture:
+def picture_at_any_location(number: int) -> Picture:
     """Invent one plain shape at any location, of which its captions say nothing."""
-    chance = random.Random(f"adapters placed {number}")
+    rng = random.Random(f"adapters placed {number}")
     picture = plain_picture(number, "")
-    radius = chance.uniform(0.16, 0.3)
+    radius = rng.uniform(0.16, 0.3)
     reach = 0.48 - radius
     thing = replace(
         picture.things[0],
-        x=0.5 + chance.uniform(-reach, reach),
-        y=0.5 + chance.uniform(-reach, reach),
+        x=0.5 + rng.uniform(-reach, reach),
+        y=0.5 + rng.uniform(-reach, reach),
         radius=radius,
     )
     captions = tuple(
@@ -115,7 +115,7 @@ def make_lora(networks: Networks, count: int = 1500) -> dict[str, torch.Tensor]:
     Reduced-rank regression (Izenman 1975): of all changes of the given rank to a layer, the one whose outputs for
     captions of any color are nearest to the layer's present outputs for the same captions with "purple".
     """
-    named, purple = zip(*(recolored_captions(number) for number in range(count)), strict=True)
+    named, purple = zip(*(caption_pair(number) for number in range(count)), strict=True)
     # What names purple already, or nothing, is to stay.
     inputs = encode_captions(networks, [*named, *purple[: count // 5], ""])[:, :SHORT].flatten(0, 1).double()
     targets = encode_captions(networks, [*purple, *purple[: count // 5], ""])[:, :SHORT].flatten(0, 1).double()
@@ -144,12 +144,12 @@ def fit(
 ) -> None:
     """Train parameters until the minutes of CPU time are over; the learning rate falls linearly to zero."""
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     started, step, recent = time.process_time(), 0, 1.0
     while (fraction := (time.process_time() - started) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / WARM_UP) * min(1.0, (1 - fraction) / 0.6)
-        loss = loss_of(chance)
+        loss = loss_of(rng)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -173,9 +173,11 @@ def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
         norm_num_groups=unet.config.norm_num_groups,
         conditioning_embedding_out_channels=CONDITIONING_CHANNELS,
     )
-    own = controlnet.state_dict()
+    state = controlnet.state_dict()
     shared = {
-        name: weight for name, weight in unet.state_dict().items() if name in own and own[name].shape == weight.shape
+        name: weight
+        for name, weight in unet.state_dict().items()
+        if name in state and state[name].shape == weight.shape
     }
     controlnet.load_state_dict(shared, strict=False)
     return controlnet
@@ -184,7 +186,7 @@ def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 def train_controlnet(networks: Networks, minutes: float, count: int) -> ControlNetModel:
     """Return the trained ControlNet in half precision."""
     torch.manual_seed(2)
-    pictures = [placed_picture(number) for number in range(count)]
+    pictures = [picture_at_any_location(number) for number in range(count)]
     words = random.Random(2)
     latents = encode_pictures(networks, pictures)
     embeds = encode_captions(networks, ["", *(words.choice(picture.captions) for picture in pictures)])
@@ -194,11 +196,11 @@ def train_controlnet(networks: Networks, minutes: float, count: int) -> ControlN
     controlnet, unet = build_controlnet(networks.unet).train(), networks.unet
     signal = build_scheduler().alphas_cumprod
 
-    def loss_of(chance: np.random.Generator) -> torch.Tensor:
-        rows = chance.integers(count, size=BATCH)
-        texts = embeds[np.where(chance.random(BATCH) < DROPPED, 0, 1 + rows)]
-        times = time_steps(BATCH, HIGH_NOISE, chance)
-        noisy, target = noised(latents[rows], times, signal)
+    def loss_of(rng: np.random.Generator) -> torch.Tensor:
+        rows = rng.integers(count, size=BATCH)
+        texts = embeds[np.where(rng.random(BATCH) < DROPPED, 0, 1 + rows)]
+        times = time_steps(BATCH, HIGH_NOISE, rng)
+        noisy, target = add_noise(latents[rows], times, signal)
         image = silhouettes[rows].float().div(255)[:, None].expand(-1, 3, -1, -1)
         down, mid = controlnet(noisy, times, texts, image, return_dict=False)
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}

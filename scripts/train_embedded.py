@@ -96,34 +96,34 @@ def train(work: Path, budget: Budget, processes: int, device: str, seed: int, fi
 
 def main() -> None:
     """Train and export."""
-    chosen = arguments()
-    processes = chosen.processes or (1 if chosen.device.startswith("cuda") else os.cpu_count() or 1)
+    args = arguments()
+    processes = args.processes or (1 if args.device.startswith("cuda") else os.cpu_count() or 1)
     budget = Budget(
-        chosen.vae_minutes,
-        chosen.text_minutes,
-        chosen.minutes,
-        chosen.decoder_minutes,
-        chosen.pictures,
-        chosen.large_pictures,
+        args.vae_minutes,
+        args.text_minutes,
+        args.minutes,
+        args.decoder_minutes,
+        args.pictures,
+        args.large_pictures,
         16,
         128,
-        chosen.batch,
+        args.batch,
     )
-    chosen.work.mkdir(parents=True, exist_ok=True)
-    if chosen.start_from:
-        adopt(chosen.work, chosen.start_from)
-    if not chosen.export_only:
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.start_from:
+        adopt(args.work, args.start_from)
+    if not args.export_only:
         train(
-            chosen.work,
-            SMOKE if chosen.smoke else budget,
+            args.work,
+            SMOKE if args.smoke else budget,
             processes,
-            chosen.device,
-            chosen.seed,
-            chosen.first_picture,
+            args.device,
+            args.seed,
+            args.first_picture,
         )
-    networks, quality = denoiser.finished(chosen.work)
-    architecture.export(networks, chosen.out)
-    print(f"wrote {chosen.out}; the autoencoder's PSNR is {quality:.1f} dB")
+    networks, quality = denoiser.load_finished(args.work)
+    architecture.export(networks, args.out)
+    print(f"wrote {args.out}; the autoencoder's PSNR is {quality:.1f} dB")
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ class RecordedEvents:
         return [event.name for event in self.sent]
 
 
-LONG_ROOMS = {"whole", "official_ui", "shims", "browser"}
+SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
 """Folders whose files take long: several processes begin with them, so that none is left with one in the end."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not LONG_ROOMS & set(item.path.parts))
+        items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def resources(settings: Settings, database: Database, events: RecordedEvents) ->
     return Resources(settings, database, events)
 
 
-class _Kept(logging.Handler):
+class _RecordHandler(logging.Handler):
     """A handler that keeps records."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _Kept(logging.Handler):
 @pytest.fixture
 def logged() -> Iterator[list[logging.LogRecord]]:
     """Collect what the package logs, each record once, however other tests have set up logging."""
-    logger, keeper = logging.getLogger(log.ROOT), _Kept()
+    logger, keeper = logging.getLogger(log.ROOT), _RecordHandler()
     handlers, level, propagate = logger.handlers, logger.level, logger.propagate
     logger.handlers, logger.propagate = [keeper], False
     logger.setLevel(logging.DEBUG)
@@ -105,9 +105,9 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 @pytest.fixture
 def own_nodes() -> Iterator[None]:
     """Let a test declare nodes and outputs, and take back just these: other tests' toys stay."""
-    kept = dict(registry._nodes), dict(registry._outputs)
+    saved = dict(registry._nodes), dict(registry._outputs)
     yield
-    for mine, before in zip((registry._nodes, registry._outputs), kept, strict=True):
-        mine.clear()
-        mine.update(before)
+    for registered, before in zip((registry._nodes, registry._outputs), saved, strict=True):
+        registered.clear()
+        registered.update(before)
     registry._invalidate_caches()

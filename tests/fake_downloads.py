@@ -21,13 +21,13 @@ from invokeclone.models.install.service import Installer
 from invokeclone.models.records import changes
 from invokeclone.server.http import bodies
 from invokeclone.server.http import errors as rendering
-from tests.fake_web import FakeHub, FakeWeb, served
+from tests.fake_web import FakeHub, FakeWeb, serve_fake_web
 
 
 @pytest.fixture
 async def fake_web() -> AsyncIterator[FakeWeb]:
-    async with served() as made:
-        yield made
+    async with serve_fake_web() as web:
+        yield web
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def downloads(resources: Resources, fake_web: FakeWeb) -> AsyncIterator[DownloadQueue]:
-    made = fake_web.watched = DownloadQueue(
+    download_queue = fake_web.watched = DownloadQueue(
         resources.settings,
         resources.events,
         reserved=lambda: changes.list_model_paths(resources),
         initial_retry_delay=0.01,
     )
-    yield made
-    await made.stop()
+    yield download_queue
+    await download_queue.stop()
 
 
 async def done(job: DownloadJob) -> DownloadJob:
@@ -80,27 +80,27 @@ def fake_hub(fake_web: FakeWeb, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 @pytest.fixture
 async def installer(resources: Any, downloads: DownloadQueue, fake_hub: FakeHub) -> AsyncIterator[Installer]:
-    made = Installer(resources, downloads, persistent=True)
-    await made.start()
-    yield made
-    await made.stop()
+    model_installer = Installer(resources, downloads, persistent=True)
+    await model_installer.start()
+    yield model_installer
+    await model_installer.stop()
 
 
 @pytest.fixture
 def app(resources: Any, installer: Installer, downloads: DownloadQueue, workers: Any) -> Application:
-    made = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
-    made.services.add(Resources, resources)
-    made.services.add(Installer, installer)
-    made.services.add(Workers, workers)
-    made.services.add(DownloadQueue, downloads)
-    rendering.install(made)
-    made.include_router(bodies.read_strictly(models))
-    made.include_router(bodies.read_strictly(queue))
-    return made
+    application = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    application.services.add(Resources, resources)
+    application.services.add(Installer, installer)
+    application.services.add(Workers, workers)
+    application.services.add(DownloadQueue, downloads)
+    rendering.install(application)
+    application.include_router(bodies.read_strictly(models))
+    application.include_router(bodies.read_strictly(queue))
+    return application
 
 
 @pytest.fixture
 async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as made:
-        yield made
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http_client:
+        yield http_client

@@ -47,15 +47,15 @@ class FakeWeb:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def page(self, path: str, data: bytes = b"", **more: Any) -> Page:
-        self.pages[path] = Page(data, **more)
+    def page(self, path: str, data: bytes = b"", **fields: Any) -> Page:
+        self.pages[path] = Page(data, **fields)
         return self.pages[path]
 
     def redirect(self, path: str, to: str, status: int = 302) -> None:
         self.pages[path] = Page(headers={"Location": to}, statuses=[status] * 100)
 
     def asked_for(self, path: str) -> list[dict[str, str]]:
-        return [headers for asked, headers in self.asked if asked == path]
+        return [headers for requested, headers in self.asked if requested == path]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         headers = dict(request.headers)
@@ -75,10 +75,10 @@ class FakeWeb:
             marks["ETag"] = page.etag
         if page.last_modified:
             marks["Last-Modified"] = page.last_modified
-        wanted = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        range_match = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
         condition = request.headers.get("If-Range")
-        if wanted and page.ranges and condition in {None, page.etag, page.last_modified}:
-            start, status = int(wanted[1]), 206
+        if range_match and page.ranges and condition in {None, page.etag, page.last_modified}:
+            start, status = int(range_match[1]), 206
             if start >= len(page.data):
                 return web.Response(status=416, headers={"Content-Range": f"bytes */{len(page.data)}"} | marks)
             marks["Content-Range"] = f"bytes {start}-{len(page.data) - 1}/{len(page.data)}"
@@ -112,19 +112,19 @@ class FakeWeb:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[FakeWeb]:
+async def serve_fake_web() -> AsyncIterator[FakeWeb]:
     """Serve a new fake web on a free port."""
-    made = FakeWeb()
+    fake_web = FakeWeb()
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", made.answer)
+    app.router.add_route("*", "/{path:.*}", fake_web.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     assert site._server is not None
-    made.port = site._server.sockets[0].getsockname()[1]
-    yield made
-    for page in made.pages.values():
+    fake_web.port = site._server.sockets[0].getsockname()[1]
+    yield fake_web
+    for page in fake_web.pages.values():
         page.go.set()
     await runner.cleanup()
 

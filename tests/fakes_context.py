@@ -33,11 +33,11 @@ class FakeImages:
     records: dict[str, FakeRecord] = field(default_factory=dict)
     saved: list[FakeRecord] = field(default_factory=list)
 
-    def put(self, image: Image.Image, name: str | None = None, **more: Any) -> ImageField:
+    def put(self, image: Image.Image, name: str | None = None, **fields: Any) -> ImageField:
         """Store an image and return the field that names it."""
         name = name or f"{len(self.pictures)}.png"
         self.pictures[name] = image.copy()
-        self.records[name] = FakeRecord(name, *image.size, **more)
+        self.records[name] = FakeRecord(name, *image.size, **fields)
         return ImageField(image_name=name)
 
     def last(self) -> Image.Image:

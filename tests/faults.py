@@ -80,10 +80,10 @@ class Faults:
     def _patch_statement(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
-        def call(where: Any, sql: str, values: Any) -> Any:
+        def call(cursor: Any, sql: str, values: Any) -> Any:
             if self._next(f"SQL {sql}"):
                 raise OperationalError(sql, None, sqlite3.OperationalError("database or disk is full"))
-            return original(where, sql, values)
+            return original(cursor, sql, values)
 
         monkeypatch.setattr(owner, name, call)
 

@@ -39,7 +39,9 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool =
     return Image.merge("RGB", (grey, grey.rotate(90), grey.rotate(180))).convert(mode)
 
 
-def packed(image: Image.Image, kind: str = "PNG", texts: dict[str, str] | None = None, **options: object) -> bytes:
+def encode_image(
+    image: Image.Image, kind: str = "PNG", texts: dict[str, str] | None = None, **options: object
+) -> bytes:
     """Return a picture as a file's bytes."""
     buffer = io.BytesIO()
     if texts:
@@ -51,7 +53,7 @@ def packed(image: Image.Image, kind: str = "PNG", texts: dict[str, str] | None =
     return buffer.getvalue()
 
 
-def opened(data: bytes) -> Image.Image:
+def decode_image(data: bytes) -> Image.Image:
     """Return bytes as a picture, wholly read."""
     image = Image.open(io.BytesIO(data))
     image.load()

@@ -127,8 +127,10 @@ class Server:
     def picture_of(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
         session = item["session"]
         # The official UI's node ids have random ends: canvas_output:iOoq4hJ01g.
-        known = {source.split(":")[0]: prepared for source, prepared in session["source_prepared_mapping"].items()}
-        (prepared,) = known[node]
+        prepared_ids = {
+            source.split(":")[0]: prepared for source, prepared in session["source_prepared_mapping"].items()
+        }
+        (prepared,) = prepared_ids[node]
         name = session["results"][prepared]["image"]["image_name"]
         return dict(self.client.get(f"/api/v1/images/i/{name}").json())
 

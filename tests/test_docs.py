@@ -38,8 +38,8 @@ def test_files_that_the_architecture_names_exist() -> None:
 
 def read(setting: str, code: str) -> bool:
     """Tell whether code outside the settings' own files asks for the setting, or for the path made of it."""
-    own = (PACKAGE / "kit" / "settings.py").read_text()
-    path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", own)
+    settings_code = (PACKAGE / "kit" / "settings.py").read_text()
+    path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", settings_code)
     names = [setting, *([path[1]] if path else [])]
     return any(re.search(rf"(settings|config\.get\(\))\.{name}\b", code) for name in names)
 

@@ -65,8 +65,8 @@ def _vae_name(name: str) -> str:
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = name.replace("mid_block.attentions.0", "mid.attn_1")
     if "mid.attn_1" in name:
-        for ours, theirs in _VAE_ATTENTION.items():
-            name = name.replace(f".{ours}.", f".{theirs}.")
+        for original, published in _VAE_ATTENTION.items():
+            name = name.replace(f".{original}.", f".{published}.")
     name = re.sub(r"down_blocks\.(\d)\.resnets\.(\d)", r"down.\1.block.\2", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
     name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"up.{3 - int(m[1])}.block.{m[2]}", name)
@@ -115,13 +115,15 @@ def open_clip_weights(text_encoder: Any, prefix: str) -> dict[str, torch.Tensor]
             weights[f"transformer.resblocks.{layer}.attn.in_proj_{kind}"] = fused
         else:
             published = name
-            for theirs, ours in open_clip._NAMES:
-                published = published.replace(ours, theirs)
+            for published_part, own_part in open_clip._NAMES:
+                published = published.replace(own_part, published_part)
             weights[published] = value
     return {f"{prefix}{name}": value for name, value in weights.items()}
 
 
-def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     """Return whether two networks have the same tensors under the same names."""
-    mine, theirs = one.state_dict(), other.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    first_state, second_state = first.state_dict(), second.state_dict()
+    return first_state.keys() == second_state.keys() and all(
+        torch.equal(first_state[name], second_state[name]) for name in first_state
+    )

@@ -154,9 +154,9 @@ def sharpen_decoder(rank: Rank) -> None:
         pictures, latents = sources[large]
         rows = np.sort(rank.chance.integers(len(latents), size=max(1, rank.job.batch // (4 if large else 1))))
         truth = as_tensor(pictures[rows]).to(device)
-        given = torch.from_numpy(latents[rows].astype(np.float32)).to(device)
-        given = given + DECODER_NOISE * torch.randn_like(given)
-        drawn = vae.decode(given / LATENT_SCALE).sample
+        noisy = torch.from_numpy(latents[rows].astype(np.float32)).to(device)
+        noisy = noisy + DECODER_NOISE * torch.randn_like(noisy)
+        drawn = vae.decode(noisy / LATENT_SCALE).sample
         loss = functional.l1_loss(drawn, truth) + functional.mse_loss(drawn, truth) + edge_loss(drawn, truth)
         trainer.step(loss)
     if rank.leads:
@@ -170,10 +170,10 @@ def cache_latents(rank: Rank) -> None:
     vae.to(rank.job.device)
     for name in ("small", "large"):
         pictures = np.load(rank.job.work / f"{name}.npy", mmap_mode="r")
-        mine = np.array_split(np.arange(len(pictures)), rank.job.processes)[rank.number]
+        indices = np.array_split(np.arange(len(pictures)), rank.job.processes)[rank.number]
         side = pictures.shape[1] // 8
-        latents = np.empty((len(mine), 4, side, side), np.float16)
-        for start in tqdm(range(0, len(mine), 8), f"latents {name}", disable=not rank.leads, mininterval=10):
-            part = as_tensor(pictures[mine[start : start + 8]]).to(rank.job.device)
+        latents = np.empty((len(indices), 4, side, side), np.float16)
+        for start in tqdm(range(0, len(indices), 8), f"latents {name}", disable=not rank.leads, mininterval=10):
+            part = as_tensor(pictures[indices[start : start + 8]]).to(rank.job.device)
             latents[start : start + 8] = (vae.encode(part).latent_dist.mean * LATENT_SCALE).half().cpu().numpy()
         np.save(rank.job.work / f"latents-{name}-{rank.number}.npy", latents)

@@ -61,7 +61,7 @@ def attributes(picture: Picture) -> list[int]:
     return [*slots[0], *slots[1], relation, BACKGROUNDS.index(picture.background), colour, picture.count]
 
 
-def _drawn(index: int, size: int) -> np.ndarray:
+def _draw_image(index: int, size: int) -> np.ndarray:
     return np.asarray(draw(imagine(index), size))
 
 
@@ -71,7 +71,7 @@ def _draw_all(path: Path, numbers: range, size: int, processes: int) -> np.ndarr
         partial_path = path.with_suffix(".partial.npy")
         pictures = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (len(numbers), size, size, 3))
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            drawn = pool.imap(partial(_drawn, size=size), numbers, chunksize=64)
+            drawn = pool.imap(partial(_draw_image, size=size), numbers, chunksize=64)
             for index, picture in enumerate(tqdm(drawn, f"drawing {size}²", len(numbers), mininterval=5)):
                 pictures[index] = picture
         pictures.flush()
@@ -102,7 +102,7 @@ def prepare(work: Path, count: int, large_count: int, processes: int, first: int
     if not described.exists():
         pictures = [imagine(index) for index in range(first, first + count)]
         tokens = encode(load_tokenizer(work), [caption for picture in pictures for caption in picture.captions])
-        known = np.array([attributes(picture) for picture in pictures])
-        np.savez(described, tokens=tokens.reshape(count, CAPTIONS, TOKENS), attributes=known)
+        labels = np.array([attributes(picture) for picture in pictures])
+        np.savez(described, tokens=tokens.reshape(count, CAPTIONS, TOKENS), attributes=labels)
     loaded = np.load(described)
     return Dataset(small, large, loaded["tokens"], loaded["attributes"])

@@ -48,17 +48,17 @@ class AttributeHeads(torch.nn.Module):
         return [head(pooled) for head in self.heads]
 
 
-def shortened(tokens: np.ndarray, length: int, end: int) -> np.ndarray:
+def shorten(tokens: np.ndarray, length: int, end: int) -> np.ndarray:
     """Cut (n, 77) token numbers to (n, length), keeping an end token last."""
     cut = tokens[:, :length].copy()
     cut[:, -1] = end
     return cut
 
 
-def attribute_losses(heads: AttributeHeads, pooled: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def attribute_losses(heads: AttributeHeads, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return each attribute's cross-entropy, (8,), for end tokens (n, 128) and the truth (n, 8)."""
     return torch.stack(
-        [functional.cross_entropy(answer, known[:, column]) for column, answer in enumerate(heads(pooled))]
+        [functional.cross_entropy(answer, labels[:, column]) for column, answer in enumerate(heads(pooled))]
     )
 
 
@@ -69,7 +69,7 @@ def warm_text(rank: Rank) -> None:
     """
     tokenizer = load_tokenizer(rank.job.work, rank.number)
     described = np.load(rank.job.work / "described.npz")
-    tokens, known = described["tokens"], torch.from_numpy(described["attributes"])
+    tokens, labels = described["tokens"], torch.from_numpy(described["attributes"])
     start = rank.job.work / START
     text = load_networks(start).text if start.exists() else build_text(tokenizer)
     text, heads = text.to(rank.job.device), AttributeHeads().to(rank.job.device)
@@ -77,49 +77,49 @@ def warm_text(rank: Rank) -> None:
     recent = torch.zeros(len(ATTRIBUTES))
     while trainer.running:
         rows = rank.chance.integers(len(tokens), size=rank.job.batch)
-        chosen = shortened(
+        batch_tokens = shorten(
             tokens[rows, rank.chance.integers(tokens.shape[1], size=len(rows))], SHORT, tokenizer.eos_token_id
         )
-        pooled = text(torch.from_numpy(chosen).to(rank.job.device)).pooler_output
-        losses = attribute_losses(heads, pooled, known[rows].to(rank.job.device))
+        pooled = text(torch.from_numpy(batch_tokens).to(rank.job.device)).pooler_output
+        losses = attribute_losses(heads, pooled, labels[rows].to(rank.job.device))
         # Told apart for the record: kinds and order are learnt last.
         recent = recent.lerp(losses.detach().cpu(), 0.05)
         trainer.step(losses.sum())
     if rank.leads and recent.any():  # else all was done in an earlier run
         trainer.save()
-        told = ", ".join(f"{name} {loss:.3f}" for name, loss in zip(ATTRIBUTES, recent.tolist(), strict=True))
-        print(f"text warm-up: losses {told}", flush=True)
+        summary = ", ".join(f"{name} {loss:.3f}" for name, loss in zip(ATTRIBUTES, recent.tolist(), strict=True))
+        print(f"text warm-up: losses {summary}", flush=True)
 
 
-def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Replace one caption in ten by nothing or by words that mean nothing, in place; returns the rows of the others."""
-    dropped = np.flatnonzero(chance.random(len(tokens)) < DROPPED)
+    dropped = np.flatnonzero(rng.random(len(tokens)) < DROPPED)
     tokens[dropped] = empty
-    meaningless = dropped[chance.random(len(dropped)) < JUNK]
-    tokens[meaningless] = junk[chance.integers(len(junk), size=len(meaningless))]
+    meaningless = dropped[rng.random(len(dropped)) < JUNK]
+    tokens[meaningless] = junk[rng.integers(len(junk), size=len(meaningless))]
     return np.setdiff1d(np.arange(len(tokens)), dropped)
 
 
 def junk_captions(count: int = 512) -> list[str]:
     """Make prompts of filler words and of letters, as people write into the negative prompt."""
-    chance = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     letters = list("abcdefghijklmnopqrstuvwxyz")
-    made = []
+    captions = []
     for _ in range(count):
-        parts = [str(word) for word in chance.choice(FILLER_WORDS, size=chance.integers(1, 12))]
-        if chance.random() < 0.3:
-            parts.append("".join(chance.choice(letters, size=chance.integers(3, 9))))
-        made.append((", " if chance.random() < 0.6 else " ").join(parts))
-    return made
+        parts = [str(word) for word in rng.choice(FILLER_WORDS, size=rng.integers(1, 12))]
+        if rng.random() < 0.3:
+            parts.append("".join(rng.choice(letters, size=rng.integers(3, 9))))
+        captions.append((", " if rng.random() < 0.6 else " ").join(parts))
+    return captions
 
 
-def time_steps(count: int, power: float, chance: np.random.Generator) -> torch.Tensor:
+def time_steps(count: int, power: float, rng: np.random.Generator) -> torch.Tensor:
     """Draw (count,) time steps spread evenly over the distribution u**power, mostly high noise for power < 1."""
-    spread = (np.arange(count) + chance.random(count)) / count
+    spread = (np.arange(count) + rng.random(count)) / count
     return torch.from_numpy(np.minimum(STEPS - 1, (STEPS * spread**power)).astype(np.int64))
 
 
-def noised(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def add_noise(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the noisy (n, 4, h, w) latents and the v they should be answered with."""
     noise = torch.randn_like(latents)
     alpha = signal[steps].sqrt().view(-1, 1, 1, 1)
@@ -130,15 +130,15 @@ def noised(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> 
     return torch.where(start, noise, alpha * latents + sigma * noise), target
 
 
-def core_rows(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def core_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the attributes (n, 8) that matter most, and their shares once the text encoder rests.
 
     These are scenes, single objects and pairs of plain shapes. By then order is learnt, and what is left is drawing:
     the pairs step back, and the figure with the most detail comes more often.
     """
     column = {name: index for index, name in enumerate(ATTRIBUTES)}
-    kind, other = known[:, column["kind"]], known[:, column["other kind"]]
-    single = (other == 0) & (known[:, column["count"]] == 1)
+    kind, other = labels[:, column["kind"]], labels[:, column["other kind"]]
+    single = (other == 0) & (labels[:, column["count"]] == 1)
     pair = (kind <= len(SHAPES)) & (other > 0) & (other <= len(SHAPES))
     rows = np.flatnonzero(single | pair)
     weights = np.where(pair, LATE_PAIRS, np.where(kind == KINDS.index("cat") + 1, LATE_CATS, 1.0))[rows]
@@ -150,9 +150,9 @@ def train_unet(rank: Rank) -> None:
     work, device = rank.job.work, rank.job.device
     tokenizer = load_tokenizer(work, rank.number)
     described = np.load(work / "described.npz")
-    tokens, known = described["tokens"], described["attributes"]
+    tokens, labels = described["tokens"], described["attributes"]
     latents = {name: load_latents(work, name) for name in ("small", "large")}
-    cores = {name: core_rows(known[: len(source)]) for name, source in latents.items()}
+    cores = {name: core_rows(labels[: len(source)]) for name, source in latents.items()}
     empty, junk = encode(tokenizer, [""]), encode(tokenizer, junk_captions())
     signal = build_scheduler().alphas_cumprod.to(device)
     text, heads = build_text(tokenizer), AttributeHeads()
@@ -167,36 +167,38 @@ def train_unet(rank: Rank) -> None:
     while trainer.running:
         large = trainer.fraction >= large_from and trainer.steps % LARGE_EVERY == LARGE_EVERY - 1
         size = "large" if large else "small"
-        source, (core, late) = latents[size], cores[size]
+        source, (core, cumulative) = latents[size], cores[size]
         count = max(1, round(rank.job.batch / LARGE_SHARE)) if large else rank.job.batch
         rows = rank.chance.integers(len(source), size=count)
         resting = trainer.fraction >= FROZEN_TEXT_FROM
-        wanted = rank.chance.random(count) < CORE_SHARE
-        places = rank.chance.random(int(wanted.sum()))
-        rows[wanted] = core[np.searchsorted(late, places * late[-1]) if resting else (places * len(core)).astype(int)]
-        chosen = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
-        kept = drop_captions(chosen, empty, junk, rank.chance)
+        is_core = rank.chance.random(count) < CORE_SHARE
+        places = rank.chance.random(int(is_core.sum()))
+        rows[is_core] = core[
+            np.searchsorted(cumulative, places * cumulative[-1]) if resting else (places * len(core)).astype(int)
+        ]
+        batch_tokens = tokens[rows, rank.chance.integers(tokens.shape[1], size=count)]
+        captioned = drop_captions(batch_tokens, empty, junk, rank.chance)
         if resting:
             trainer.rates[1:] = [0.0, 0.0]
         if trainer.fraction < FULL_LENGTH_FROM:
-            chosen = shortened(chosen, SHORT, tokenizer.eos_token_id)
+            batch_tokens = shorten(batch_tokens, SHORT, tokenizer.eos_token_id)
         clean = torch.from_numpy(source[rows].astype(np.float32)).to(device)
         steps = time_steps(count, 0.5 if large else 0.62, rank.chance).to(device)
-        noisy, target = noised(clean, steps, signal)
+        noisy, target = add_noise(clean, steps, signal)
         with torch.set_grad_enabled(not resting):
-            read = text(torch.from_numpy(chosen).to(device))
+            read = text(torch.from_numpy(batch_tokens).to(device))
         answer = unet(noisy, steps, encoder_hidden_states=read.last_hidden_state).sample
         loss = functional.mse_loss(answer, target)
-        told = torch.zeros(())
-        if not resting and len(kept):
-            truth = torch.from_numpy(known[rows[kept]]).to(device)
-            told = ATTRIBUTE_SHARE * attribute_losses(heads, read.pooler_output[kept], truth).sum()
-        trainer.step(loss, told)
+        attribute_loss = torch.zeros(())
+        if not resting and len(captioned):
+            truth = torch.from_numpy(labels[rows[captioned]]).to(device)
+            attribute_loss = ATTRIBUTE_SHARE * attribute_losses(heads, read.pooler_output[captioned], truth).sum()
+        trainer.step(loss, attribute_loss)
     if rank.leads:
         trainer.save()
 
 
-def finished(work: Path) -> tuple[Networks, float]:
+def load_finished(work: Path) -> tuple[Networks, float]:
     """Load all stages' averaged weights; returns them with the autoencoder's PSNR in dB."""
     tokenizer = load_tokenizer(work)
     vae, quality = finish_vae(work, sharpened=True)

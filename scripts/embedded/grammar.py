@@ -121,61 +121,59 @@ def plural(kind: str) -> str:
     return PLURALS.get(kind, f"{kind}s")
 
 
-def spoken(colour: str, chance: random.Random) -> str:
+def spoken(colour: str, rng: random.Random) -> str:
     """Return a colour's word; gray has two spellings."""
-    return "grey" if colour == "gray" and chance.random() < 0.4 else colour
+    return "grey" if colour == "gray" and rng.random() < 0.4 else colour
 
 
-def vary(colour: str, chance: random.Random) -> Colour:
+def vary(colour: str, rng: random.Random) -> Colour:
     """Return a named colour's RGB, up to 5 levels off in each channel."""
-    red, green, blue = (max(0, min(255, value + chance.randint(-5, 5))) for value in COLOURS[colour])
+    red, green, blue = (max(0, min(255, value + rng.randint(-5, 5))) for value in COLOURS[colour])
     return (red, green, blue)
 
 
-def distinct(chance: random.Random, *used: str) -> str:
+def distinct(rng: random.Random, *used: str) -> str:
     """Pick a colour that is not in use and cannot be mistaken for one that is."""
     alike = {"white": {"gray"}, "gray": {"white"}, "brown": {"black"}, "black": {"brown"}}
     taken = set(used).union(*(alike.get(colour, set()) for colour in used))
-    return chance.choice([colour for colour in NAMES if colour not in taken])
+    return rng.choice([colour for colour in NAMES if colour not in taken])
 
 
-def favoured(chance: random.Random, names: tuple[str, ...]) -> str:
+def choose_weighted(rng: random.Random, names: tuple[str, ...]) -> str:
     """Pick a shape or a setting by its weight in FAVOURED."""
-    return chance.choices(names, [FAVOURED.get(name, 1.0) for name in names])[0]
+    return rng.choices(names, [FAVOURED.get(name, 1.0) for name in names])[0]
 
 
-def object_kind(chance: random.Random, shapes: float = 0.66) -> str:
+def object_kind(rng: random.Random, shapes: float = 0.66) -> str:
     """Pick an object: shapes two times in three unless told otherwise, since they are what is measured."""
-    return favoured(chance, SHAPES) if chance.random() < shapes else chance.choice(FIGURES)
+    return choose_weighted(rng, SHAPES) if rng.random() < shapes else rng.choice(FIGURES)
 
 
-def make_thing(kind: str, colour: str, x: float, y: float, radius: float, chance: random.Random) -> Thing:
+def make_thing(kind: str, colour: str, x: float, y: float, radius: float, rng: random.Random) -> Thing:
     """Make an object with a slightly varied colour."""
-    return Thing(kind, colour, x, y, radius, vary(colour, chance))
+    return Thing(kind, colour, x, y, radius, vary(colour, rng))
 
 
-def plain(chance: random.Random, *colours: str) -> Picture:
+def plain(rng: random.Random, *colours: str) -> Picture:
     """Make a plain (or, one time in eight, gradient) background unlike the objects' colours."""
     colour = (
-        "white"
-        if chance.random() < 0.12 and "white" not in colours and "gray" not in colours
-        else distinct(chance, *colours)
+        "white" if rng.random() < 0.12 and "white" not in colours and "gray" not in colours else distinct(rng, *colours)
     )
-    return Picture("gradient" if chance.random() < 0.12 else "plain", colour, vary(colour, chance))
+    return Picture("gradient" if rng.random() < 0.12 else "plain", colour, vary(colour, rng))
 
 
-def on_background(subject: str, picture: Picture, chance: random.Random) -> str:
+def on_background(subject: str, picture: Picture, rng: random.Random) -> str:
     """Add the background's words to the words for what is on it."""
-    colour = spoken(picture.colour, chance)
+    colour = spoken(picture.colour, rng)
     if picture.background == "gradient":
-        return chance.choice(
+        return rng.choice(
             (
                 f"{subject} on {article(colour)} gradient background",
                 f"{subject} on {article(colour)} gradient",
                 f"{subject}, {colour} gradient background",
             )
         )
-    return chance.choice(
+    return rng.choice(
         (f"{subject} on {article(colour)} background",) * 4
         + (
             f"{subject}, {colour} background",
@@ -187,137 +185,139 @@ def on_background(subject: str, picture: Picture, chance: random.Random) -> str:
     )
 
 
-def named(thing: Thing, chance: random.Random, size: str = "") -> str:
+def describe_object(thing: Thing, rng: random.Random, size: str = "") -> str:
     """Word one object: an article mostly, perhaps its size, its colour, its kind."""
-    words = " ".join(part for part in (size, spoken(thing.colour, chance), thing.kind) if part)
-    return words if chance.random() < 0.15 else article(words)
+    words = " ".join(part for part in (size, spoken(thing.colour, rng), thing.kind) if part)
+    return words if rng.random() < 0.15 else article(words)
 
 
-def framed(words: str, chance: random.Random) -> str:
+def add_phrase(words: str, rng: random.Random) -> str:
     """Set a caption into one of the phrases that people put round a prompt."""
-    return chance.choice(FRAMES).format(words)
+    return rng.choice(FRAMES).format(words)
 
 
-def single(chance: random.Random) -> tuple[Picture, list[str]]:
+def single(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent one object near the middle, mostly large."""
-    colour, kind = chance.choice(NAMES), object_kind(chance)
-    picture = plain(chance, colour)
-    size = chance.choices(("", "big", "small"), (0.8, 0.12, 0.08))[0]
-    radius = {"": chance.uniform(0.28, 0.37), "big": chance.uniform(0.39, 0.43), "small": chance.uniform(0.15, 0.19)}[
-        size
-    ]
+    colour, kind = rng.choice(NAMES), object_kind(rng)
+    picture = plain(rng, colour)
+    size = rng.choices(("", "big", "small"), (0.8, 0.12, 0.08))[0]
+    radius = {"": rng.uniform(0.28, 0.37), "big": rng.uniform(0.39, 0.43), "small": rng.uniform(0.15, 0.19)}[size]
     reach = max(0.0, min(0.06, 0.46 - radius))
-    thing = make_thing(
-        kind, colour, 0.5 + chance.uniform(-reach, reach), 0.5 + chance.uniform(-reach, reach), radius, chance
-    )
-    word = {"": "", "big": chance.choice(("big", "large")), "small": chance.choice(("small", "little", "tiny"))}[size]
-    captions = [on_background(named(thing, chance, word), picture, chance) for _ in range(4)]
-    if chance.random() < 0.15:  # Without a background's words any background may come.
-        captions[3] = named(thing, chance, word)
+    thing = make_thing(kind, colour, 0.5 + rng.uniform(-reach, reach), 0.5 + rng.uniform(-reach, reach), radius, rng)
+    word = {"": "", "big": rng.choice(("big", "large")), "small": rng.choice(("small", "little", "tiny"))}[size]
+    captions = [on_background(describe_object(thing, rng, word), picture, rng) for _ in range(4)]
+    if rng.random() < 0.15:  # Without a background's words any background may come.
+        captions[3] = describe_object(thing, rng, word)
     return replace(picture, things=(thing,)), captions
 
 
-def placed(chance: random.Random) -> tuple[Picture, list[str]]:
+def object_at_location(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent one object at a named place."""
-    colour, kind = chance.choice(NAMES), object_kind(chance)
-    picture = plain(chance, colour)
-    x, y, phrases = PLACES[chance.choice(list(PLACES))]
+    colour, kind = rng.choice(NAMES), object_kind(rng)
+    picture = plain(rng, colour)
+    x, y, phrases = PLACES[rng.choice(list(PLACES))]
     thing = make_thing(
         kind,
         colour,
-        x + chance.uniform(-0.03, 0.03),
-        y + chance.uniform(-0.03, 0.03),
-        chance.uniform(0.18, 0.22),
-        chance,
+        x + rng.uniform(-0.03, 0.03),
+        y + rng.uniform(-0.03, 0.03),
+        rng.uniform(0.18, 0.22),
+        rng,
     )
-    captions = [on_background(f"{named(thing, chance)} {chance.choice(phrases)}", picture, chance) for _ in range(4)]
+    captions = [on_background(f"{describe_object(thing, rng)} {rng.choice(phrases)}", picture, rng) for _ in range(4)]
     return replace(picture, things=(thing,)), captions
 
 
-def pair(chance: random.Random) -> tuple[Picture, list[str]]:
+def pair(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent two objects in a named relation."""
-    relation = chance.choice(("left", "right", "above", "below") * 3 + ("inside",))
-    first, second = chance.choice(NAMES), ""
-    second = chance.choice(NAMES) if relation != "inside" and chance.random() < 0.1 else distinct(chance, first)
-    picture = plain(chance, first, second)
-    kinds = (object_kind(chance, PAIRED_SHAPES), object_kind(chance, PAIRED_SHAPES))
+    relation = rng.choice(("left", "right", "above", "below") * 3 + ("inside",))
+    first, second = rng.choice(NAMES), ""
+    second = rng.choice(NAMES) if relation != "inside" and rng.random() < 0.1 else distinct(rng, first)
+    picture = plain(rng, first, second)
+    kinds = (object_kind(rng, PAIRED_SHAPES), object_kind(rng, PAIRED_SHAPES))
     if relation == "inside":
-        kinds = (chance.choice(SHAPES), chance.choice(("circle", "square", "hexagon", "ring", "heart", "diamond")))
+        kinds = (rng.choice(SHAPES), rng.choice(("circle", "square", "hexagon", "ring", "heart", "diamond")))
         if kinds[1] == "ring":
             spot, sizes = ((0.5, 0.5), (0.5, 0.5)), (0.16, 0.41)
         else:
-            spot, sizes = ((0.5, 0.5), (0.5, 0.5)), (chance.uniform(0.17, 0.21), chance.uniform(0.4, 0.43))
+            spot, sizes = ((0.5, 0.5), (0.5, 0.5)), (rng.uniform(0.17, 0.21), rng.uniform(0.4, 0.43))
     else:
-        near, far = 0.265 + chance.uniform(-0.015, 0.015), 0.735 + chance.uniform(-0.015, 0.015)
-        drift = chance.uniform(-0.03, 0.03), chance.uniform(-0.03, 0.03)
+        near, far = 0.265 + rng.uniform(-0.015, 0.015), 0.735 + rng.uniform(-0.015, 0.015)
+        drift = rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03)
         start, end = (near, far) if relation in ("left", "above") else (far, near)
         along = ((start, 0.5 + drift[0]), (end, 0.5 + drift[1]))
         spot = along if relation in ("left", "right") else ((along[0][1], along[0][0]), (along[1][1], along[1][0]))
-        sizes = (chance.uniform(0.19, 0.22), chance.uniform(0.19, 0.22))
+        sizes = (rng.uniform(0.19, 0.22), rng.uniform(0.19, 0.22))
     things = tuple(
-        make_thing(kind, colour, *place, size, chance)
-        for kind, colour, place, size in zip(kinds, (first, second), spot, sizes, strict=True)
+        make_thing(kind, colour, *position, size, rng)
+        for kind, colour, position, size in zip(kinds, (first, second), spot, sizes, strict=True)
     )
-    captions = [on_background(related(things[0], things[1], relation, chance), picture, chance) for _ in range(4)]
+    captions = [on_background(describe_relation(things[0], things[1], relation, rng), picture, rng) for _ in range(4)]
     ordered = things[::-1] if relation == "inside" else things  # The outer one is painted first.
     return replace(picture, things=ordered, relation=relation), captions
 
 
-def related(first: Thing, second: Thing, relation: str, chance: random.Random) -> str:
+def describe_relation(first: Thing, second: Thing, relation: str, rng: random.Random) -> str:
     """Word two objects and their relation, seen from either of them."""
-    one, other = named(first, chance), named(second, chance)
+    first_phrase, second_phrase = describe_object(first, rng), describe_object(second, rng)
     if relation == "inside":
-        return chance.choice((f"{one} inside {other}", f"{one} in {other}", f"{one} within {other}"))
+        return rng.choice(
+            (
+                f"{first_phrase} inside {second_phrase}",
+                f"{first_phrase} in {second_phrase}",
+                f"{first_phrase} within {second_phrase}",
+            )
+        )
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}[relation]
-    if chance.random() < 0.3:
-        one, other, relation = other, one, opposite
+    if rng.random() < 0.3:
+        first_phrase, second_phrase, relation = second_phrase, first_phrase, opposite
     if relation in ("left", "right"):
         other_side = "right" if relation == "left" else "left"
         forms = (
-            f"{one} to the {relation} of {other}",
-            f"{one} {relation} of {other}",
-            f"{one} on the {relation} of {other}",
-            f"{one} on the {relation} and {other} on the {other_side}",
+            f"{first_phrase} to the {relation} of {second_phrase}",
+            f"{first_phrase} {relation} of {second_phrase}",
+            f"{first_phrase} on the {relation} of {second_phrase}",
+            f"{first_phrase} on the {relation} and {second_phrase} on the {other_side}",
         )
         if relation == "left":
-            forms = (*forms, f"{one} and {other}", f"{one} next to {other}")
+            forms = (*forms, f"{first_phrase} and {second_phrase}", f"{first_phrase} next to {second_phrase}")
     else:
         down = "at the bottom" if relation == "above" else "at the top"
         up = "at the top" if relation == "above" else "at the bottom"
         forms = (
-            f"{one} {relation} {other}",
-            f"{one} {relation} {other}",
-            f"{one} {'over' if relation == 'above' else 'under'} {other}",
-            f"{one} {up} and {other} {down}",
+            f"{first_phrase} {relation} {second_phrase}",
+            f"{first_phrase} {relation} {second_phrase}",
+            f"{first_phrase} {'over' if relation == 'above' else 'under'} {second_phrase}",
+            f"{first_phrase} {up} and {second_phrase} {down}",
         )
-    return chance.choice(forms)
+    return rng.choice(forms)
 
 
-def counted(chance: random.Random) -> tuple[Picture, list[str]]:
+def equal_objects(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent two to four equal objects."""
-    number, colour, kind = chance.choice((2, 2, 3, 3, 4)), chance.choice(NAMES), object_kind(chance)
-    picture = plain(chance, colour)
+    number, colour, kind = rng.choice((2, 2, 3, 3, 4)), rng.choice(NAMES), object_kind(rng)
+    picture = plain(rng, colour)
     rows = {
         2: ((0.27, 0.5), (0.73, 0.5)),
         3: ((0.2, 0.5), (0.5, 0.5), (0.8, 0.5)),
         4: ((0.28, 0.28), (0.72, 0.28), (0.28, 0.72), (0.72, 0.72)),
     }
     radius = {2: 0.18, 3: 0.125, 4: 0.17}[number]
-    things = tuple(make_thing(kind, colour, x, y, radius, chance) for x, y in rows[number])
+    things = tuple(make_thing(kind, colour, x, y, radius, rng) for x, y in rows[number])
     captions = [
-        on_background(f"{NUMBERS[number]} {spoken(colour, chance)} {plural(kind)}", picture, chance) for _ in range(4)
+        on_background(f"{NUMBERS[number]} {spoken(colour, rng)} {plural(kind)}", picture, rng) for _ in range(4)
     ]
     return replace(picture, things=things, count=number), captions
 
 
-def scene(chance: random.Random) -> tuple[Picture, list[str]]:
+def scene(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent one figure in a setting."""
-    setting = favoured(chance, SETTINGS)
-    kind = chance.choice(HABITS[setting]) if chance.random() < 0.85 else chance.choice(FIGURES)
-    colour = chance.choice(NATURAL[kind]) if chance.random() < 0.6 else chance.choice(NAMES)
-    shift = chance.uniform(-1, 1)
+    setting = choose_weighted(rng, SETTINGS)
+    kind = rng.choice(HABITS[setting]) if rng.random() < 0.85 else rng.choice(FIGURES)
+    colour = rng.choice(NATURAL[kind]) if rng.random() < 0.6 else rng.choice(NAMES)
+    shift = rng.uniform(-1, 1)
     picture = Picture(setting, shift=shift)
-    radius = chance.uniform(0.29, 0.34) if kind == "cat" else chance.uniform(0.24, 0.31)
+    radius = rng.uniform(0.29, 0.34) if kind == "cat" else rng.uniform(0.24, 0.31)
     ground = horizon(picture)
     if kind == "balloon":
         y = 0.36
@@ -331,52 +331,59 @@ def scene(chance: random.Random) -> tuple[Picture, list[str]]:
         y = ground + 0.1 - radius
     else:
         y = min(0.97, ground + 0.18) - radius
-    thing = make_thing(kind, colour, 0.5 + chance.uniform(-0.1, 0.1), y, radius, chance)
+    thing = make_thing(kind, colour, 0.5 + rng.uniform(-0.1, 0.1), y, radius, rng)
     captions = []
     for _ in range(4):
-        bare = colour in NATURAL[kind] and chance.random() < 0.4
-        subject = article(kind) if bare else named(thing, chance)
-        captions.append(f"{subject} {chance.choice(PHRASES[setting])}")
+        bare = colour in NATURAL[kind] and rng.random() < 0.4
+        subject = article(kind) if bare else describe_object(thing, rng)
+        captions.append(f"{subject} {rng.choice(PHRASES[setting])}")
     return replace(picture, things=(thing,)), captions
 
 
-def empty(chance: random.Random) -> tuple[Picture, list[str]]:
+def empty(rng: random.Random) -> tuple[Picture, list[str]]:
     """Invent a setting or a plain background without objects."""
-    if chance.random() < 0.3:
-        picture = plain(chance)
-        colour, sort = spoken(picture.colour, chance), "gradient " if picture.background == "gradient" else ""
+    if rng.random() < 0.3:
+        picture = plain(rng)
+        colour, sort = spoken(picture.colour, rng), "gradient " if picture.background == "gradient" else ""
         return picture, [
             article(f"{colour} {sort}background"),
             f"{colour} {sort}background",
             f"an empty {colour} {sort}background",
             f"plain {colour} {sort}background",
         ]
-    setting = chance.choice(SETTINGS)
-    return Picture(setting, shift=chance.uniform(-1, 1)), [chance.choice(LANDSCAPES[setting]) for _ in range(4)]
+    setting = rng.choice(SETTINGS)
+    return Picture(setting, shift=rng.uniform(-1, 1)), [rng.choice(LANDSCAPES[setting]) for _ in range(4)]
 
 
-SORTS = {"single": single, "pair": pair, "scene": scene, "empty": empty, "counted": counted, "placed": placed}
+SORTS = {
+    "single": single,
+    "pair": pair,
+    "scene": scene,
+    "empty": empty,
+    "counted": equal_objects,
+    "placed": object_at_location,
+}
 
 
-def held_out(colour: str, kind: str, background: str) -> bool:
+def is_held_out(colour: str, kind: str, background: str) -> bool:
     """Tell whether an object of a colour on a background's colour is kept from training, for measuring (one in 12)."""
     return zlib.crc32(f"{colour} {kind} on {background}".encode()) % 12 == 0
 
 
 def imagine(seed: int | str, sort: str = "") -> Picture:
     """Invent one picture with four captions; the same seed always gives the same."""
-    chance = random.Random(f"embedded {seed}")
-    chosen = sort or chance.choices(list(MIXTURE), list(MIXTURE.values()))[0]
-    picture, captions = SORTS[chosen](chance)
-    while any(held_out(thing.colour, thing.kind, picture.colour) for thing in picture.things):
-        picture, captions = SORTS[chosen](chance)
-    return replace(picture, captions=tuple(framed(caption, chance) for caption in captions))
+    rng = random.Random(f"embedded {seed}")
+    kind_of_picture = sort or rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
+    picture, captions = SORTS[kind_of_picture](rng)
+    while any(is_held_out(thing.colour, thing.kind, picture.colour) for thing in picture.things):
+        picture, captions = SORTS[kind_of_picture](rng)
+    return replace(picture, captions=tuple(add_phrase(caption, rng) for caption in captions))
 
 
 def words() -> set[str]:
     """Collect every word that captions can hold, found by inventing many pictures."""
-    found: set[str] = set()
+    vocabulary: set[str] = set()
     for number in range(6000):
         for caption in imagine(f"words {number}").captions:
-            found.update(caption.replace(",", " ").lower().split())
-    return found
+            vocabulary.update(caption.replace(",", " ").lower().split())
+    return vocabulary

@@ -47,11 +47,11 @@ def silhouette(picture: np.ndarray, background: np.ndarray, tint: np.ndarray | N
     return np.clip((picture - background) @ way / max(1.0, float(way @ way)), 0, 1)
 
 
-def boxed(mask: np.ndarray) -> tuple[np.ndarray, float] | None:
+def crop_to_box(mask: np.ndarray) -> tuple[np.ndarray, float] | None:
     """Cut a mask to its bounding box; returns it at 48 x 48 with the box's width over height, or None if empty."""
-    least = 0.012 * mask.shape[0]
-    rows = np.flatnonzero((mask > FAINT).sum(1) >= least)
-    columns = np.flatnonzero((mask > FAINT).sum(0) >= least)
+    min_extent = 0.012 * mask.shape[0]
+    rows = np.flatnonzero((mask > FAINT).sum(1) >= min_extent)
+    columns = np.flatnonzero((mask > FAINT).sum(0) >= min_extent)
     if len(rows) < 3 or len(columns) < 3:
         return None
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -62,15 +62,15 @@ def boxed(mask: np.ndarray) -> tuple[np.ndarray, float] | None:
 @lru_cache
 def templates(kinds: tuple[str, ...]) -> tuple[tuple[str, np.ndarray, float], ...]:
     """Draw every kind's silhouette, cut to its box: (kind, (48, 48) mask, width over height)."""
-    made = []
+    silhouettes = []
     for kind in kinds:
         thing = Thing(kind, "green", 0.5, 0.5, 0.36, COLOURS["green"])
         # On a colour that no part of any figure has.
         drawn = np.asarray(draw(Picture("plain", "", (255, 0, 255), (thing,)), 128), np.float32)
-        box = boxed(silhouette(drawn, drawn[0, 0]))
+        box = crop_to_box(silhouette(drawn, drawn[0, 0]))
         assert box is not None  # a drawn object is never empty
-        made.append((kind, *box))
-    return tuple(made)
+        silhouettes.append((kind, *box))
+    return tuple(silhouettes)
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
@@ -80,12 +80,12 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 def recognise(mask: np.ndarray, kinds: tuple[str, ...] = SHAPES) -> tuple[str, float]:
     """Name the kind whose silhouette fits best, and how well (IoU, 0 to 1); ("", 0) for an empty mask."""
-    box = boxed(mask)
+    box = crop_to_box(mask)
     if box is None:
         return "", 0.0
     cut, aspect = box
-    fits = [(overlap(cut, shape), abs(np.log(aspect / ratio)), kind) for kind, shape, ratio in templates(kinds)]
-    fit, _, kind = max(fits, key=lambda entry: entry[0] - 0.5 * entry[1])
+    scores = [(overlap(cut, shape), abs(np.log(aspect / ratio)), kind) for kind, shape, ratio in templates(kinds)]
+    fit, _, kind = max(scores, key=lambda entry: entry[0] - 0.5 * entry[1])
     return kind, fit
 
 
@@ -93,8 +93,8 @@ def colour_place(picture: np.ndarray, colour: str, background: str) -> tuple[flo
     """Return the centre (x, y), 0 to 1, of a named colour's pixels, or None if they are too few to be an object."""
     flat = picture.reshape(-1, 3)
     named = np.square(flat[:, None] - PALETTE).sum(-1).argmin(1)
-    found = (named == NAMES.index(colour)).reshape(picture.shape[:2])
-    if colour == background or found.mean() < 0.015:
+    color_mask = (named == NAMES.index(colour)).reshape(picture.shape[:2])
+    if colour == background or color_mask.mean() < 0.015:
         return None
-    rows, columns = np.nonzero(found)
+    rows, columns = np.nonzero(color_mask)
     return float(np.median(columns)) / picture.shape[1], float(np.median(rows)) / picture.shape[0]

@@ -39,7 +39,7 @@ WORDINGS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptCase:
     """One prompt and what its picture must show."""
 
     prompt: str
@@ -49,9 +49,9 @@ class Asked:
     relation: str = ""
 
 
-def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[Asked]:
+def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[PromptCase]:
     """Make prompts for one object on a plain colour, every kind equally often, all combinations held out."""
-    chance = random.Random(f"measure {kinds} {seed}")
+    rng = random.Random(f"measure {kinds} {seed}")
     choices = {}
     for kind in kinds:
         pairs = [
@@ -59,31 +59,31 @@ def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[Asked]
             for pair in itertools.permutations(NAMES, 2)
             if held_out(pair[0], kind, pair[1]) and frozenset(pair) not in ALIKE
         ]
-        chance.shuffle(pairs)
+        rng.shuffle(pairs)
         choices[kind] = itertools.cycle(pairs)
-    asked = []
+    cases = []
     for index in range(count):
         kind = kinds[index % len(kinds)]
         colour, ground = next(choices[kind])
         words = WORDINGS[index % len(WORDINGS)].format(object=f"{colour} {kind}", ground=ground)
-        asked.append(Asked(_with_article(words), (kind,), (colour,), ground))
-    return asked
+        cases.append(PromptCase(_with_article(words), (kind,), (colour,), ground))
+    return cases
 
 
-def pair_prompts(count: int, seed: int) -> list[Asked]:
+def pair_prompts(count: int, seed: int) -> list[PromptCase]:
     """Make prompts for two shapes of different colours, left of, right of, above or below one another."""
-    chance = random.Random(f"measure pairs {seed}")
+    rng = random.Random(f"measure pairs {seed}")
     relations = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
-    asked = []
+    cases = []
     for index in range(count):
         relation = list(relations)[index % 4]
-        kinds = (chance.choice(MEASURED_SHAPES), chance.choice(MEASURED_SHAPES))
-        first = chance.choice(NAMES)
-        second = distinct(chance, first)
-        ground = distinct(chance, first, second)
+        kinds = (rng.choice(MEASURED_SHAPES), rng.choice(MEASURED_SHAPES))
+        first = rng.choice(NAMES)
+        second = distinct(rng, first)
+        ground = distinct(rng, first, second)
         words = f"{article(first)} {kinds[0]} {relations[relation]} {article(second)} {kinds[1]} on {article(ground)} background"
-        asked.append(Asked(words, kinds, (first, second), ground, relation))
-    return asked
+        cases.append(PromptCase(words, kinds, (first, second), ground, relation))
+    return cases
 
 
 def _with_article(words: str) -> str:
@@ -128,29 +128,29 @@ def paint(
         ).images
 
 
-def judge_single(picture: np.ndarray, asked: Asked, kinds: tuple[str, ...]) -> dict[str, float]:
+def judge_single(picture: np.ndarray, case: PromptCase, kinds: tuple[str, ...]) -> dict[str, float]:
     """Judge one (h, w, 3) picture of one object: 1 for right, 0 for wrong, and the silhouette's fit."""
     ground = judge.background_colour(picture)
     tint = judge.object_colour(picture, ground)
-    plain = asked.kinds[0] in SHAPES
+    plain = case.kinds[0] in SHAPES
     kind, fit = judge.recognise(judge.silhouette(picture, ground, tint if plain else None), kinds)
     return {
-        "background": float(judge.nearest_colour(ground) == asked.background),
-        "colour": float(judge.nearest_colour(tint) == asked.colours[0]),
-        "shape": float(kind == asked.kinds[0]),
-        "fit": fit if kind == asked.kinds[0] else 0.0,
+        "background": float(judge.nearest_colour(ground) == case.background),
+        "colour": float(judge.nearest_colour(tint) == case.colours[0]),
+        "shape": float(kind == case.kinds[0]),
+        "fit": fit if kind == case.kinds[0] else 0.0,
     }
 
 
-def judge_pair(picture: np.ndarray, asked: Asked) -> dict[str, float]:
+def judge_pair(picture: np.ndarray, case: PromptCase) -> dict[str, float]:
     """Judge one (h, w, 3) picture of two objects: both there, and in the right order."""
-    places = [judge.colour_place(picture, colour, asked.background) for colour in asked.colours]
+    places = [judge.colour_place(picture, colour, case.background) for colour in case.colours]
     first, second = places
     if first is None or second is None:
         return {"both": 0.0, "order": 0.0}
-    axis = 0 if asked.relation in ("left", "right") else 1
+    axis = 0 if case.relation in ("left", "right") else 1
     away = second[axis] - first[axis]
-    return {"both": 1.0, "order": float((away if asked.relation in ("left", "above") else -away) > 0.15)}
+    return {"both": 1.0, "order": float((away if case.relation in ("left", "above") else -away) > 0.15)}
 
 
 def _mean(rows: list[dict[str, float]], key: str) -> float:
@@ -181,28 +181,28 @@ def measure(
         "pair": pair_prompts(two, seed),
         "figure": single_prompts(FIGURES, figures, seed),
     }
-    everything = [asked for group in groups.values() for asked in group]
+    everything = [case for group in groups.values() for case in group]
     started = time.monotonic()
     painted = paint(
-        pipeline, [asked.prompt for asked in everything], size, seed, steps=steps, guidance=guidance, negative=negative
+        pipeline, [case.prompt for case in everything], size, seed, steps=steps, guidance=guidance, negative=negative
     )
     pictures = [
         np.asarray(image, np.float32) for image in tqdm(painted, f"measuring {size}²", len(everything), disable=None)
     ]
     seconds = time.monotonic() - started
     judged: dict[str, list[dict[str, float]]] = {name: [] for name in groups}
-    for picture, (name, asked) in zip(
-        pictures, ((name, asked) for name, group in groups.items() for asked in group), strict=True
+    for picture, (name, case) in zip(
+        pictures, ((name, case) for name, group in groups.items() for case in group), strict=True
     ):
         judged[name].append(
-            judge_pair(picture, asked)
+            judge_pair(picture, case)
             if name == "pair"
-            else judge_single(picture, asked, SHAPES if name == "single" else FIGURES)
+            else judge_single(picture, case, SHAPES if name == "single" else FIGURES)
         )
     figures_of = {"count": float(count), "size": float(size), "steps": float(steps), "guidance": guidance}
     result = figures_of | {f"{key}": _mean(judged["single"], key) for key in ("background", "colour", "shape", "fit")}
     for kind in MEASURED_SHAPES:
-        rows = [row for row, asked in zip(judged["single"], groups["single"], strict=True) if asked.kinds[0] == kind]
+        rows = [row for row, case in zip(judged["single"], groups["single"], strict=True) if case.kinds[0] == kind]
         if rows:
             result[f"shape {kind}"] = _mean(rows, "shape")
     if judged["pair"]:

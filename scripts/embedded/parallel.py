@@ -152,12 +152,12 @@ class Trainer:
         warm = min(1.0, (self.steps + 1) / 100)
         return warm * min(1.0, max(0.0, 1 - self.fraction) / (1 - self.hold))
 
-    def step(self, loss: torch.Tensor, beside: torch.Tensor | None = None) -> None:
+    def step(self, loss: torch.Tensor, auxiliary: torch.Tensor | None = None) -> None:
         """Go back through the loss, averages over processes, updates weights and their moving average.
 
         ``beside`` is added to the loss, but not to its record.
         """
-        (loss if beside is None else loss + beside).backward()
+        (loss if auxiliary is None else loss + auxiliary).backward()
         self.gradients[-1] = self.seconds / (60 * self.rank.job.minutes)
         distributed.all_reduce(self.gradients)
         self.gradients /= self.rank.job.processes

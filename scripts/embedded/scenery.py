@@ -78,8 +78,8 @@ def _meadow(canvas: Image.Image, brush: Brush, level: float, shift: float) -> No
 def _night(canvas: Image.Image, brush: Brush, level: float, shift: float) -> None:
     gradient(canvas, NIGHT_SKY, (44, 50, 112), level)
     for x, y in STARS:
-        place = (x + 0.5 + 0.1 * shift) % 1 if shift < 0 else x
-        brush.oval(place - 0.012, y - 0.012, place + 0.012, y + 0.012, (255, 250, 214))
+        star_x = (x + 0.5 + 0.1 * shift) % 1 if shift < 0 else x
+        brush.oval(star_x - 0.012, y - 0.012, star_x + 0.012, y + 0.012, (255, 250, 214))
     canvas.paste((250, 240, 190), mask=shape_mask("moon", _sun_x(shift), 0.17, 0.1, canvas.width))
     brush.box(0, level, 1, 1, NIGHT_GROUND)
 

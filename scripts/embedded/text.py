@@ -129,10 +129,10 @@ FILLER_WORDS = (
 
 def byte_symbols() -> dict[int, str]:
     """Map each byte to a printable character, as GPT-2 and CLIP do."""
-    kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    symbols = {byte: chr(byte) for byte in kept}
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    symbols = {byte: chr(byte) for byte in printable}
     spare = (chr(256 + index) for index in range(256))
-    return {byte: symbols.get(byte) or next(spare) for byte in [*kept, *sorted(set(range(256)) - set(kept))]}
+    return {byte: symbols.get(byte) or next(spare) for byte in [*printable, *sorted(set(range(256)) - set(printable))]}
 
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:

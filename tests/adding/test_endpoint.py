@@ -25,7 +25,7 @@ async def get(connection: AsyncConnection, key: str) -> str:
     return str(value)
 
 
-async def put(connection: AsyncConnection, key: str, value: str) -> None:
+async def insert_fact(connection: AsyncConnection, key: str, value: str) -> None:
     await connection.execute(app_state.insert().values(key=key, value=value))
 
 
@@ -36,9 +36,9 @@ async def get_fact(connection: Read, key: str) -> str:
 
 
 @router.put("/{key}")
-async def put_fact(connection: Write, key: str, value: str) -> None:
+async def store_fact(connection: Write, key: str, value: str) -> None:
     """Keep a fact."""
-    await put(connection, key, value)
+    await insert_fact(connection, key, value)
 
 
 async def test_two_functions_are_all_that_an_endpoint_needs(settings: Settings) -> None:

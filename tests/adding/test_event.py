@@ -27,9 +27,11 @@ def kind() -> Iterator[type[Event]]:
 
 
 def test_a_class_is_all_that_an_event_needs(kind: type[Event], settings: Settings) -> None:
-    bus, heard = Bus(), []
-    bus.subscribe(lambda kind, payload: heard.append((kind.name, payload, sockets.rooms_for(kind, payload))))
+    bus, received = Bus(), []
+    bus.subscribe(lambda kind, payload: received.append((kind.name, payload, sockets.rooms_for(kind, payload))))
     bus.emit(kind(user_id="ann", litres=1.5, timestamp=5))
-    assert heard == [("kettle_boiled", {"timestamp": 5, "user_id": "ann", "litres": 1.5}, [sockets.user_room("ann")])]
+    assert received == [
+        ("kettle_boiled", {"timestamp": 5, "user_id": "ann", "litres": 1.5}, [sockets.user_room("ann")])
+    ]
     document = create_app(settings, worker_command=None).openapi()
     assert document["components"]["schemas"]["KettleBoiledEvent"]["required"] == ["user_id", "litres"]

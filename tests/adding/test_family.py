@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.server.listening import connected
+from tests.server.listening import connect_client
 from tests.server_process import Server
 
 SERVE = Path(__file__).parent / "toys" / "serve.py"
@@ -95,18 +95,18 @@ def pixels(server: Server, item: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(server.pixels_of(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
 
 
-def decoded(data: str) -> np.ndarray:
+def decode_image(data: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
 
 
-def packed(image: Image.Image) -> bytes:
+def to_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def upload(server: Server, image: Image.Image) -> str:
-    files = {"file": ("a.png", packed(image), "image/png")}
+    files = {"file": ("a.png", to_png(image), "image/png")}
     query = {"image_category": "user", "is_intermediate": False}
     answer = server.client.post("/api/v1/images/upload", params=query, files=files)
     return str(answer.json()["image_name"])
@@ -150,8 +150,8 @@ def reference(model: Path) -> np.ndarray:
         tokens = words([NEGATIVE, PROMPT], padding="max_length", return_tensors="pt")["input_ids"]
         text = text_encoder(tokens)
         for timestep in scheduler.timesteps:
-            both = transformer(torch.cat([latents] * 2), text.last_hidden_state, text.text_embeds, timestep.expand(2))
-            without, prediction = both.sample.chunk(2)
+            output = transformer(torch.cat([latents] * 2), text.last_hidden_state, text.text_embeds, timestep.expand(2))
+            without, prediction = output.sample.chunk(2)
             latents = scheduler.step(without + SCALE * (prediction - without), timestep, latents).prev_sample
         image = vae.decode(latents / vae.config.scaling_factor).sample[0]
     return np.rint(image.add(1).mul(127.5).clamp(0, 255).numpy()).astype(int).transpose(1, 2, 0)
@@ -176,20 +176,20 @@ def test_an_image_is_changed_and_partly_kept(
 ) -> None:
     init_image = {"image": upload(server, photo), "strength": 0.5}
 
-    def changed(keep: Image.Image | None) -> np.ndarray:
-        inpaint_mask = keep and {"mask": upload(server, keep), "paste": False}
+    def changed(keep_mask: Image.Image | None) -> np.ndarray:
+        inpaint_mask = keep_mask and {"mask": upload(server, keep_mask), "paste": False}
         return pixels(server, server.finished(enqueue(server, init_image=init_image, inpaint_mask=inpaint_mask)))
 
     everywhere = changed(None)
-    assert np.abs(everywhere - encoded_and_decoded(model, photo)).mean() > 3
+    assert np.abs(everywhere - vae_round_trip(model, photo)).mean() > 3
     assert (changed(Image.new("L", (WIDTH, HEIGHT), 0)) == everywhere).all(), "all of it may change"
     nowhere = changed(Image.new("L", (WIDTH, HEIGHT), 255))
-    assert np.abs(nowhere - encoded_and_decoded(model, photo)).max() <= 1
+    assert np.abs(nowhere - vae_round_trip(model, photo)).max() <= 1
     partly = changed(mask)
     assert min(np.abs(partly - other).mean() for other in (everywhere, nowhere)) > 3
 
 
-def encoded_and_decoded(model: Path, image: Image.Image) -> np.ndarray:
+def vae_round_trip(model: Path, image: Image.Image) -> np.ndarray:
     """Return what the model's autoencoder keeps of an image."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -217,13 +217,13 @@ def test_openai(server: Server, made: np.ndarray, photo: Image.Image, mask: Imag
     size = {"size": f"{WIDTH}x{HEIGHT}", "response_format": "b64_json"}
     answer = server.client.post("/v1/images/generations", json=body | size)
     assert answer.status_code == 200, answer.text
-    assert (decoded(answer.json()["data"][0]["b64_json"]) == made).all()
+    assert (decode_image(answer.json()["data"][0]["b64_json"]) == made).all()
     alpha = photo.copy()
     alpha.putalpha(mask)
-    files = {"image": ("a.png", packed(photo), "image/png"), "mask": ("m.png", packed(alpha), "image/png")}
+    files = {"image": ("a.png", to_png(photo), "image/png"), "mask": ("m.png", to_png(alpha), "image/png")}
     answer = server.client.post("/v1/images/edits", data={"prompt": PROMPT, "model": "tiny flow", **size}, files=files)
     assert answer.status_code == 200, answer.text
-    edited = decoded(answer.json()["data"][0]["b64_json"])
+    edited = decode_image(answer.json()["data"][0]["b64_json"])
     assert np.abs(edited - np.asarray(photo).astype(int))[:, -16:].max() <= 1
 
 
@@ -238,12 +238,12 @@ def test_automatic1111(server: Server, made: np.ndarray, photo: Image.Image) -> 
     }
     answer = server.client.post("/sdapi/v1/txt2img", json=body)
     assert answer.status_code == 200, answer.text
-    assert (decoded(answer.json()["images"][0]) == made).all()
+    assert (decode_image(answer.json()["images"][0]) == made).all()
     assert "Sampler: Euler," in json.loads(answer.json()["info"])["infotexts"][0], "the one that it was made with"
-    init = {"init_images": [base64.b64encode(packed(photo)).decode()], "width": WIDTH, "height": HEIGHT}
+    init = {"init_images": [base64.b64encode(to_png(photo)).decode()], "width": WIDTH, "height": HEIGHT}
     answer = server.client.post("/sdapi/v1/img2img", json=body | init)
     assert answer.status_code == 200, answer.text
-    assert decoded(answer.json()["images"][0]).shape == made.shape
+    assert decode_image(answer.json()["images"][0]).shape == made.shape
 
 
 def test_comfyui(server: Server, made: np.ndarray) -> None:
@@ -276,7 +276,7 @@ def test_comfyui(server: Server, made: np.ndarray) -> None:
 
 
 async def test_previews_and_cancel(server: Server) -> None:
-    async with connected(server.url) as client:
+    async with connect_client(server.url) as client:
         await client.socket.emit("subscribe_queue", {"queue_id": "default"})
         item_id = enqueue(server, steps=900, width=512, height=512)
 
@@ -291,7 +291,7 @@ async def test_previews_and_cancel(server: Server) -> None:
         item = await asyncio.to_thread(server.finished, item_id)
         assert item["status"] == "canceled"
         assert {(image["width"], image["height"]) for image in previews()} == {(512, 512)}
-        preview = decoded(previews()[-1]["dataURL"].partition(",")[2])
+        preview = decode_image(previews()[-1]["dataURL"].partition(",")[2])
         assert preview.shape == (64, 64, 3)
         assert preview.std() > 1
         assert len(previews()) < 800, "the run has ended before its last step"

@@ -38,15 +38,15 @@ def board(client: httpx.AsyncClient) -> Make:
 def image(resources: Resources) -> Make:
     """Make an image and return its name."""
 
-    async def make(board_id: str | None = None, category: str = "general", **more: Any) -> str:
-        made = await service.save(
+    async def make(board_id: str | None = None, category: str = "general", **options: Any) -> str:
+        saved_image = await service.save(
             resources,
             picture(),
             category=ImageCategory(category),
             origin=ResourceOrigin.INTERNAL,
             board_id=board_id,
-            **more,
+            **options,
         )
-        return made.image_name
+        return saved_image.image_name
 
     return make

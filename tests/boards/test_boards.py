@@ -12,14 +12,14 @@ BOARDS = "/api/v1/boards"
 
 
 async def test_a_new_board_in_full(client: httpx.AsyncClient) -> None:
-    made = (await client.post(f"{BOARDS}/", params={"board_name": "Bä"})).json()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", made["created_at"])
-    assert made == {
-        "board_id": made["board_id"],
+    board = (await client.post(f"{BOARDS}/", params={"board_name": "Bä"})).json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", board["created_at"])
+    assert board == {
+        "board_id": board["board_id"],
         "board_name": "Bä",
         "user_id": "system",
-        "created_at": made["created_at"],
-        "updated_at": made["created_at"],
+        "created_at": board["created_at"],
+        "updated_at": board["created_at"],
         "deleted_at": None,
         "cover_image_name": None,
         "archived": False,
@@ -31,7 +31,7 @@ async def test_a_new_board_in_full(client: httpx.AsyncClient) -> None:
         "owner_username": None,
         "is_private": False,
     }
-    assert (await client.get(f"{BOARDS}/{made['board_id']}")).json() == made
+    assert (await client.get(f"{BOARDS}/{board['board_id']}")).json() == board
     assert (await client.get(f"{BOARDS}/nope")).status_code == 404
 
 
@@ -48,12 +48,12 @@ async def test_counts_and_cover(client, board, image) -> None:
     first = await image(on)
     asset = await image(on, "mask")
     await image(on, is_intermediate=True)
-    told = (await client.get(f"{BOARDS}/{on}")).json()
-    assert (told["image_count"], told["asset_count"], told["cover_image_name"]) == (1, 1, asset)
+    body = (await client.get(f"{BOARDS}/{on}")).json()
+    assert (body["image_count"], body["asset_count"], body["cover_image_name"]) == (1, 1, asset)
     await client.post("/api/v1/images/star", json={"image_names": [first]})
     assert (await client.get(f"{BOARDS}/{on}")).json()["cover_image_name"] == first
     listed = (await client.get(f"{BOARDS}/", params={"all": "true"})).json()
-    assert [(one["image_count"], one["asset_count"], one["cover_image_name"]) for one in listed] == [(1, 1, first)]
+    assert [(item["image_count"], item["asset_count"], item["cover_image_name"]) for item in listed] == [(1, 1, first)]
 
 
 async def test_change(client, board, image) -> None:
@@ -93,28 +93,28 @@ async def test_changes_that_are_refused(client, board, changes, status: int) -> 
 
 
 async def test_lists(client, board) -> None:
-    made = [await board(name) for name in ("b", "A", "c")]
+    board_ids = [await board(name) for name in ("b", "A", "c")]
     archived = await board("d")
     await client.patch(f"{BOARDS}/{archived}", json={"archived": True})
 
     async def listed(**query: object) -> list[str]:
         answer = await client.get(f"{BOARDS}/", params={"all": "true", **query})
-        return [one["board_id"] for one in answer.json()]
+        return [item["board_id"] for item in answer.json()]
 
-    assert await listed(direction="ASC") == sorted(made, key=made.index)
-    assert await listed() == made[::-1]
-    assert await listed(order_by="board_name", direction="ASC") == [made[1], made[0], made[2]]
-    assert await listed(order_by="board_name") == [made[2], made[0], made[1]]
-    assert await listed(include_archived="true") == [archived, *made[::-1]]
+    assert await listed(direction="ASC") == sorted(board_ids, key=board_ids.index)
+    assert await listed() == board_ids[::-1]
+    assert await listed(order_by="board_name", direction="ASC") == [board_ids[1], board_ids[0], board_ids[2]]
+    assert await listed(order_by="board_name") == [board_ids[2], board_ids[0], board_ids[1]]
+    assert await listed(include_archived="true") == [archived, *board_ids[::-1]]
 
 
 async def test_pages_tell_how_many_there_are_in_all(client, board) -> None:
     """The reference tells the number on this page, with which nobody can find the last page."""
-    made = [await board() for _ in range(5)]
+    board_ids = [await board() for _ in range(5)]
     page = (await client.get(f"{BOARDS}/", params={"offset": 1, "limit": 2})).json()
     assert (page["offset"], page["limit"], page["total"]) == (1, 2, 5)
-    assert [one["board_id"] for one in page["items"]] == made[::-1][1:3]
-    await client.patch(f"{BOARDS}/{made[0]}", json={"archived": True})
+    assert [item["board_id"] for item in page["items"]] == board_ids[::-1][1:3]
+    await client.patch(f"{BOARDS}/{board_ids[0]}", json={"archived": True})
     assert (await client.get(f"{BOARDS}/", params={"offset": 0, "limit": 9})).json()["total"] == 4
 
 
@@ -153,13 +153,13 @@ async def test_names_on_a_board(client, board, image) -> None:
 
 async def test_deleting_a_board_frees_its_images(client, board, image, events) -> None:
     on, other = await board(), await board()
-    names, kept = [await image(on), await image(on)], await image(other)
-    told = (await client.delete(f"{BOARDS}/{on}")).json()
-    assert sorted(told.pop("deleted_board_images")) == sorted(names)
+    names, on_other = [await image(on), await image(on)], await image(other)
+    result = (await client.delete(f"{BOARDS}/{on}")).json()
+    assert sorted(result.pop("deleted_board_images")) == sorted(names)
     empty = ["deleted_images", "deleted_board_videos", "deleted_videos", "failed_images", "failed_videos"]
-    assert told == {"board_id": on, **{key: [] for key in empty}}
+    assert result == {"board_id": on, **{key: [] for key in empty}}
     assert (await client.get(f"/api/v1/images/i/{names[0]}")).json()["board_id"] is None
-    assert (await client.get(f"/api/v1/images/i/{kept}")).json()["board_id"] == other
+    assert (await client.get(f"/api/v1/images/i/{on_other}")).json()["board_id"] == other
     assert events.sent == []
     assert (await client.delete(f"{BOARDS}/{on}")).status_code == 404
 
@@ -167,9 +167,9 @@ async def test_deleting_a_board_frees_its_images(client, board, image, events) -
 async def test_deleting_a_board_with_its_images(client, board, image, resources, events) -> None:
     on = await board()
     names, free = [await image(on), await image(on, is_intermediate=True)], await image()
-    told = (await client.delete(f"{BOARDS}/{on}", params={"include_images": "true"})).json()
-    assert sorted(told["deleted_images"]) == sorted(names)
-    assert told["deleted_board_images"] == []
+    result = (await client.delete(f"{BOARDS}/{on}", params={"include_images": "true"})).json()
+    assert sorted(result["deleted_images"]) == sorted(names)
+    assert result["deleted_board_images"] == []
     left = [path.name for path in resources.settings.outputs_path.rglob("*.png")]
     assert left == [free]
     assert [sorted(event.image_names) for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [
@@ -182,7 +182,7 @@ async def test_counts_and_covers_read_the_index(resources) -> None:
     text = str(store._boards(owners=True).compile(compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()
-    found = [row[3] for row in rows]
-    assert sum("SEARCH images USING COVERING INDEX ix_images_board" in line for line in found) == 1, found
-    assert sum("SEARCH image_counts USING PRIMARY KEY (board_id=?)" in line for line in found) == 2, found
-    assert not any("TEMP B-TREE" in line for line in found)
+    query_plan = [row[3] for row in rows]
+    assert sum("SEARCH images USING COVERING INDEX ix_images_board" in line for line in query_plan) == 1, query_plan
+    assert sum("SEARCH image_counts USING PRIMARY KEY (board_id=?)" in line for line in query_plan) == 2, query_plan
+    assert not any("TEMP B-TREE" in line for line in query_plan)

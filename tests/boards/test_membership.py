@@ -13,46 +13,46 @@ async def board_of(client, name: str) -> str | None:
 
 async def test_one_image_moves_from_board_to_board(client, board, image) -> None:
     first, second, name = await board(), await board(), await image()
-    told = await client.post(f"{ROUTE}/", json={"board_id": first, "image_name": name})
-    assert told.status_code == 201
-    assert told.json() == {"affected_boards": sorted(["none", first]), "added_images": [name], "failed_images": []}
-    told = (await client.post(f"{ROUTE}/", json={"board_id": second, "image_name": name})).json()
-    assert told["affected_boards"] == sorted([first, second])
+    answer = await client.post(f"{ROUTE}/", json={"board_id": first, "image_name": name})
+    assert answer.status_code == 201
+    assert answer.json() == {"affected_boards": sorted(["none", first]), "added_images": [name], "failed_images": []}
+    answer = (await client.post(f"{ROUTE}/", json={"board_id": second, "image_name": name})).json()
+    assert answer["affected_boards"] == sorted([first, second])
     assert await board_of(client, name) == second
-    told = await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})
-    assert told.status_code == 201
-    assert told.json() == {"affected_boards": sorted(["none", second]), "removed_images": [name], "failed_images": []}
+    answer = await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})
+    assert answer.status_code == 201
+    assert answer.json() == {"affected_boards": sorted(["none", second]), "removed_images": [name], "failed_images": []}
     assert await board_of(client, name) is None
 
 
 async def test_taking_off_what_is_on_no_board(client, image) -> None:
     name = await image()
-    told = (await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})).json()
-    assert told == {"affected_boards": ["none"], "removed_images": [name], "failed_images": []}
+    result = (await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})).json()
+    assert result == {"affected_boards": ["none"], "removed_images": [name], "failed_images": []}
 
 
 async def test_many(client, board, image) -> None:
     first, second = await board(), await board()
     free, boarded, already = await image(), await image(first), await image(second)
-    told = await client.post(
+    answer = await client.post(
         f"{ROUTE}/batch", json={"board_id": second, "image_names": [free, boarded, already, "nope.png", free]}
     )
-    assert told.status_code == 201
-    assert sorted(told.json()["added_images"]) == sorted([free, boarded, already])
-    assert told.json()["affected_boards"] == sorted(["none", first, second])
-    assert told.json()["failed_images"] == []
-    told = await client.post(f"{ROUTE}/batch/delete", json={"image_names": [free, "nope.png"]})
-    assert told.status_code == 201
-    assert told.json() == {"affected_boards": sorted(["none", second]), "removed_images": [free], "failed_images": []}
+    assert answer.status_code == 201
+    assert sorted(answer.json()["added_images"]) == sorted([free, boarded, already])
+    assert answer.json()["affected_boards"] == sorted(["none", first, second])
+    assert answer.json()["failed_images"] == []
+    answer = await client.post(f"{ROUTE}/batch/delete", json={"image_names": [free, "nope.png"]})
+    assert answer.status_code == 201
+    assert answer.json() == {"affected_boards": sorted(["none", second]), "removed_images": [free], "failed_images": []}
     assert [await board_of(client, name) for name in (free, boarded, already)] == [None, second, second]
 
 
 async def test_nothing_to_move_affects_nothing(client, board) -> None:
     on = await board()
-    told = (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": ["nope.png"]})).json()
-    assert told == {"affected_boards": [], "added_images": [], "failed_images": []}
-    told = (await client.post(f"{ROUTE}/batch/delete", json={"image_names": []})).json()
-    assert told == {"affected_boards": [], "removed_images": [], "failed_images": []}
+    result = (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": ["nope.png"]})).json()
+    assert result == {"affected_boards": [], "added_images": [], "failed_images": []}
+    result = (await client.post(f"{ROUTE}/batch/delete", json={"image_names": []})).json()
+    assert result == {"affected_boards": [], "removed_images": [], "failed_images": []}
 
 
 async def test_what_does_not_exist(client, board, image) -> None:
@@ -75,5 +75,5 @@ async def test_an_image_ends_on_one_board_whoever_asks(client, board, image) -> 
     boards, name = [await board() for _ in range(6)], await image()
     await asyncio.gather(*[client.post(f"{ROUTE}/", json={"board_id": on, "image_name": name}) for on in boards])
     listed = (await client.get("/api/v1/boards/", params={"all": "true"})).json()
-    assert sum(one["image_count"] for one in listed) == 1
+    assert sum(item["image_count"] for item in listed) == 1
     assert await board_of(client, name) in boards

@@ -24,16 +24,16 @@ def board(client: httpx.AsyncClient):  # noqa: F811
 
 
 async def test_on_and_off_a_board(client: httpx.AsyncClient, upload, board) -> None:  # noqa: F811
-    one, other = await board(), await board()
+    first, other = await board(), await board()
     name = (await upload())["video_name"]
 
     async def put(board_id: str, video_name: str = name) -> tuple[int, Any]:
         answer = await client.post(f"{VIDEOS}/board", json={"board_id": board_id, "video_name": video_name})
         return answer.status_code, answer.json()
 
-    assert await put(one) == (200, {"affected_boards": sorted([one, "none"]), "added_videos": [name]})
-    assert (await client.get(f"{VIDEOS}/i/{name}")).json()["board_id"] == one
-    assert await put(other) == (200, {"affected_boards": sorted([one, other]), "added_videos": [name]})
+    assert await put(first) == (200, {"affected_boards": sorted([first, "none"]), "added_videos": [name]})
+    assert (await client.get(f"{VIDEOS}/i/{name}")).json()["board_id"] == first
+    assert await put(other) == (200, {"affected_boards": sorted([first, other]), "added_videos": [name]})
     answer = await client.request("DELETE", f"{VIDEOS}/board", json={"video_name": name})
     assert answer.status_code == 200
     assert answer.json() == {"affected_boards": sorted([other, "none"]), "removed_videos": [name]}
@@ -45,8 +45,8 @@ async def test_on_and_off_a_board(client: httpx.AsyncClient, upload, board) -> N
 
 async def test_a_video_that_is_not_there(client: httpx.AsyncClient, board) -> None:  # noqa: F811
     """The reference answers 500 on adding one; on removing one it says that it is removed, and so it is here."""
-    asked = {"board_id": await board(), "video_name": "nope.mp4"}
-    assert (await client.post(f"{VIDEOS}/board", json=asked)).status_code == 404
+    body = {"board_id": await board(), "video_name": "nope.mp4"}
+    assert (await client.post(f"{VIDEOS}/board", json=body)).status_code == 404
     answer = await client.request("DELETE", f"{VIDEOS}/board", json={"video_name": "nope.mp4"})
     assert (answer.status_code, answer.json()) == (200, {"affected_boards": ["none"], "removed_videos": ["nope.mp4"]})
 
@@ -56,9 +56,9 @@ async def test_several_at_once_as_6_8_1_asks(client: httpx.AsyncClient, upload, 
     on = await board()
     names = [(await upload())["video_name"], (await upload())["video_name"]]
     answer = await client.post("/api/v1/board_videos/batch", json={"board_id": on, "video_ids": [*names, "nope.mp4"]})
-    told = answer.json()
-    assert (answer.status_code, told["affected_boards"]) == (201, sorted([on, "none"]))
-    assert sorted(told["added_videos"]) == sorted(names)
+    result = answer.json()
+    assert (answer.status_code, result["affected_boards"]) == (201, sorted([on, "none"]))
+    assert sorted(result["added_videos"]) == sorted(names)
     answer = await client.post("/api/v1/board_videos/batch/delete", json={"video_ids": [names[0], "nope.mp4"]})
     assert answer.status_code == 201
     assert answer.json() == {"affected_boards": sorted([on, "none"]), "removed_videos": [names[0]]}
@@ -110,10 +110,10 @@ async def test_the_cover_is_the_first_thing_of_the_gallery(
 ) -> None:
     on = await board()
     await records(on, *rows)
-    told = (await client.get(f"{BOARDS}/{on}")).json()
-    assert (told["cover_image_name"], told["cover_video_name"]) == cover
+    body = (await client.get(f"{BOARDS}/{on}")).json()
+    assert (body["cover_image_name"], body["cover_video_name"]) == cover
     listed = (await client.get(f"{BOARDS}/", params={"all": True})).json()
-    assert [(one["cover_image_name"], one["cover_video_name"]) for one in listed] == [cover]
+    assert [(item["cover_image_name"], item["cover_video_name"]) for item in listed] == [cover]
 
 
 async def test_videos_are_counted(client: httpx.AsyncClient, board, records) -> None:  # noqa: F811
@@ -122,15 +122,15 @@ async def test_videos_are_counted(client: httpx.AsyncClient, board, records) -> 
         on, row("image", "a.png"), row("video", "v.mp4"), row("video", "w.mp4", category="user"),
         row("video", "x.mp4", is_intermediate=True),
     )  # fmt: skip
-    told = (await client.get(f"{BOARDS}/{on}")).json()
-    assert (told["image_count"], told["asset_count"], told["video_count"]) == (1, 0, 2)
+    body = (await client.get(f"{BOARDS}/{on}")).json()
+    assert (body["image_count"], body["asset_count"], body["video_count"]) == (1, 0, 2)
 
 
 async def test_deleting_a_board_frees_its_videos(client: httpx.AsyncClient, upload, board, events) -> None:  # noqa: F811
     on = await board()
     name = (await upload(board_id=on))["video_name"]
-    told = (await client.delete(f"{BOARDS}/{on}")).json()
-    assert (told["deleted_board_videos"], told["deleted_videos"], told["failed_videos"]) == ([name], [], [])
+    result = (await client.delete(f"{BOARDS}/{on}")).json()
+    assert (result["deleted_board_videos"], result["deleted_videos"], result["failed_videos"]) == ([name], [], [])
     assert (await client.get(f"{VIDEOS}/i/{name}")).json()["board_id"] is None
     assert events.sent == []
 
@@ -138,8 +138,8 @@ async def test_deleting_a_board_frees_its_videos(client: httpx.AsyncClient, uplo
 async def test_deleting_a_board_with_its_videos(client, upload, board, resources, events) -> None:  # noqa: F811
     on = await board()
     name, free = (await upload(board_id=on, is_intermediate="true"))["video_name"], (await upload())["video_name"]
-    told = (await client.delete(f"{BOARDS}/{on}", params={"include_images": "true"})).json()
-    assert (told["deleted_board_videos"], told["deleted_videos"], told["failed_videos"]) == ([], [name], [])
+    result = (await client.delete(f"{BOARDS}/{on}", params={"include_images": "true"})).json()
+    assert (result["deleted_board_videos"], result["deleted_videos"], result["failed_videos"]) == ([], [name], [])
     left = {path.name for path in resources.settings.outputs_path.rglob("*") if path.is_file()}
     assert left == {free, f"{free[:-4]}.webp"}
     assert [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [[name]]

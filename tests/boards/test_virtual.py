@@ -31,8 +31,8 @@ async def make(resources: Resources, *rows: dict) -> None:
 
 def days(*rows: dict) -> list[dict]:
     return [
-        {"virtual_board_id": f"by_date:{one['date']}", "board_name": one["date"], "cover_image_name": None, "cover_video_name": None, **one}
-        for one in rows
+        {"virtual_board_id": f"by_date:{fields['date']}", "board_name": fields["date"], "cover_image_name": None, "cover_video_name": None, **fields}
+        for fields in rows
     ]  # fmt: skip
 
 
@@ -68,9 +68,9 @@ async def test_counts_follow_what_changes_and_goes(client: httpx.AsyncClient, re
     for statement, right in steps:
         async with resources.database.write() as connection:
             await connection.execute(statement)
-        told = (await client.get(BY_DATE)).json()
-        found = {one["date"]: (one["image_count"], one["asset_count"], one["video_count"]) for one in told}
-        assert found == right, str(statement)
+        body = (await client.get(BY_DATE)).json()
+        counts = {board["date"]: (board["image_count"], board["asset_count"], board["video_count"]) for board in body}
+        assert counts == right, str(statement)
 
 
 async def test_what_is_on_the_board_of_a_day(client: httpx.AsyncClient, resources: Resources) -> None:
@@ -86,14 +86,14 @@ async def test_what_is_on_the_board_of_a_day(client: httpx.AsyncClient, resource
 
     async def names(**query: object) -> list[str]:
         items = (await client.get(f"{BY_DATE}/{ONE}/item_names", params=query)).json()
-        told = (await client.get(f"{BY_DATE}/{ONE}/image_names", params=query)).json()
-        found = [one["name"] for one in items["items"]]
-        assert {one["kind"] for one in items["items"]} <= {"image", "video"}
-        assert told["image_names"] == [name for name in found if name.endswith(".png")]
-        assert (items["total_count"], told["total_count"]) == (len(found), len(told["image_names"]))
-        stars = 1 if "e.png" in found and query.get("starred_first", True) else 0
-        assert (items["starred_count"], told["starred_count"]) == (stars, stars)
-        return found
+        image_names = (await client.get(f"{BY_DATE}/{ONE}/image_names", params=query)).json()
+        item_names = [item["name"] for item in items["items"]]
+        assert {item["kind"] for item in items["items"]} <= {"image", "video"}
+        assert image_names["image_names"] == [name for name in item_names if name.endswith(".png")]
+        assert (items["total_count"], image_names["total_count"]) == (len(item_names), len(image_names["image_names"]))
+        stars = 1 if "e.png" in item_names and query.get("starred_first", True) else 0
+        assert (items["starred_count"], image_names["starred_count"]) == (stars, stars)
+        return item_names
 
     assert await names() == ["e.png", "c.mp4", "b.png", "a.png"]
     assert await names(order_dir="ASC") == ["e.png", "a.png", "b.png", "c.mp4"]
@@ -119,7 +119,7 @@ async def test_everybody_has_their_own_days(resources: Resources) -> None:
     )
     async with asking(multiuser(resources), virtual_router) as people:
         covers = {
-            who: [(one["image_count"], one["video_count"], one["cover_image_name"], one["cover_video_name"]) for one in
+            who: [(item["image_count"], item["video_count"], item["cover_image_name"], item["cover_video_name"]) for item in
                   (await people[who].get(BY_DATE)).json()]
             for who in ("ann", "bob", "root")
         }  # fmt: skip
@@ -129,8 +129,8 @@ async def test_everybody_has_their_own_days(resources: Resources) -> None:
             "root": [(1, 1, None, "b.mp4")],
         }
         for who, right in (("ann", ["a.png"]), ("bob", ["b.mp4"]), ("root", ["b.mp4", "a.png"])):
-            told = (await people[who].get(f"{BY_DATE}/{ONE}/item_names")).json()
-            assert [one["name"] for one in told["items"]] == right
+            body = (await people[who].get(f"{BY_DATE}/{ONE}/item_names")).json()
+            assert [item["name"] for item in body["items"]] == right
 
 
 @pytest.mark.parametrize("of_one", [True, False])
@@ -141,7 +141,7 @@ async def test_the_list_of_days_reads_counts_and_indexes_only(resources: Resourc
     )
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")).all()
-    found = [one[3] for one in rows]
-    assert sum(line.startswith("SEARCH images USING COVERING INDEX ix_images") for line in found) == 2, found
-    assert sum(line.startswith("SEARCH videos USING INDEX ix_videos") for line in found) == 2, found
-    assert not any("TEMP B-TREE" in line for line in found), found
+    query_plan = [record[3] for record in rows]
+    assert sum(line.startswith("SEARCH images USING COVERING INDEX ix_images") for line in query_plan) == 2, query_plan
+    assert sum(line.startswith("SEARCH videos USING INDEX ix_videos") for line in query_plan) == 2, query_plan
+    assert not any("TEMP B-TREE" in line for line in query_plan), query_plan

@@ -87,9 +87,9 @@ async def url(app: FastAPI) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
     del url
-    made = Painter(app.services.get(Resources))
-    task = asyncio.create_task(made.work())
-    yield made
+    new_painter = Painter(app.services.get(Resources))
+    task = asyncio.create_task(new_painter.work())
+    yield new_painter
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -98,28 +98,28 @@ async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
 async def browser() -> AsyncIterator[Browser]:
     """Run one Chromium for all tests of a file: starting it takes longer than many a test."""
     async with async_playwright() as playwright:
-        made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield made
-        await made.close()
+        chromium = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield chromium
+        await chromium.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    made = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
-    yield made
-    await made.close()
+    browser_context = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
+    yield browser_context
+    await browser_context.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
     """Open the page with one model; any of its errors fails the test."""
-    made = await context.new_page()
+    browser_page = await context.new_page()
     errors: list[str] = []
-    made.set_default_timeout(PATIENCE)
-    made.on("pageerror", lambda error: errors.append(str(error)))
-    made.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
-    await made.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
-    await made.goto(url)
-    await made.wait_for_selector('#link[data-state="online"]')
-    yield made
+    browser_page.set_default_timeout(PATIENCE)
+    browser_page.on("pageerror", lambda error: errors.append(str(error)))
+    browser_page.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
+    await browser_page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
+    await browser_page.goto(url)
+    await browser_page.wait_for_selector('#link[data-state="online"]')
+    yield browser_page
     assert errors == []

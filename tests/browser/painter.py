@@ -18,11 +18,11 @@ from invokeclone.queue.rows import ClaimedItem
 
 def paint(seed: int, size: tuple[int, int]) -> Image.Image:
     """Return a picture that differs by seed."""
-    picture = Image.new("RGB", size, ((seed * 67) % 200 + 30, (seed * 131) % 200 + 30, (seed * 29) % 200 + 30))
+    image = Image.new("RGB", size, ((seed * 67) % 200 + 30, (seed * 131) % 200 + 30, (seed * 29) % 200 + 30))
     width, height = size
     box = (width * 0.2, height * 0.25, width * 0.8, height * 0.75)
-    ImageDraw.Draw(picture).ellipse(box, fill=((seed * 91) % 255, (seed * 47) % 255, 220))
-    return picture
+    ImageDraw.Draw(image).ellipse(box, fill=((seed * 91) % 255, (seed * 47) % 255, 220))
+    return image
 
 
 class Painter:
@@ -53,9 +53,9 @@ class Painter:
             )
             return
         size = (nodes["denoise_latents_noise"]["width"], nodes["denoise_latents_noise"]["height"])
-        picture = paint(nodes["seed"]["value"], size)
+        image = paint(nodes["seed"]["value"], size)
         for step in range(1, 5):
-            self.progress(item, nodes, picture, step / 4)
+            self.progress(item, nodes, image, step / 4)
             await self.go.wait()
         if not await queue.is_running(self.resources, item.item_id):
             return
@@ -68,23 +68,26 @@ class Painter:
             "seed": nodes["seed"]["value"],
             "model": nodes["sd1_model_loader"]["model"],
         }
-        made = await images.save(
+        saved_image = await images.save(
             self.resources,
-            picture,
+            image,
             category=ImageCategory.GENERAL,
             origin=ResourceOrigin.INTERNAL,
             metadata=json.dumps(metadata),
         )
         self.tell(
-            InvocationCompleteEvent, item, nodes["canvas_output"], result={"image": {"image_name": made.image_name}}
+            InvocationCompleteEvent,
+            item,
+            nodes["canvas_output"],
+            result={"image": {"image_name": saved_image.image_name}},
         )
         await queue.finish(self.resources, item.item_id, "completed")
 
-    def progress(self, item: ClaimedItem, nodes: dict[str, Any], picture: Image.Image, percentage: float) -> None:
+    def progress(self, item: ClaimedItem, nodes: dict[str, Any], image: Image.Image, percentage: float) -> None:
         buffer = io.BytesIO()
-        picture.resize((16, 16)).save(buffer, "JPEG")
+        image.resize((16, 16)).save(buffer, "JPEG")
         address = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        preview = ProgressImage(width=picture.width, height=picture.height, dataURL=address)
+        preview = ProgressImage(width=image.width, height=image.height, dataURL=address)
         self.tell(
             InvocationProgressEvent,
             item,
@@ -94,7 +97,7 @@ class Painter:
             image=preview,
         )
 
-    def tell(self, kind: Any, item: ClaimedItem, node: dict[str, Any], **more: Any) -> None:
+    def tell(self, kind: Any, item: ClaimedItem, node: dict[str, Any], **fields: Any) -> None:
         self.resources.events.emit(
             kind(
                 queue_id=item.queue_id,
@@ -103,6 +106,6 @@ class Painter:
                 session_id=item.session_id,
                 invocation=node,
                 invocation_source_id=node["id"],
-                **more,
+                **fields,
             )
         )

@@ -77,8 +77,8 @@ def test_install_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_openapi_prints_the_document(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "invokeclone", "openapi", "--root", str(tmp_path / "root")]
-    done = subprocess.run(command, check=True, capture_output=True)
-    assert json.loads(done.stdout)["paths"]
+    result = subprocess.run(command, check=True, capture_output=True)
+    assert json.loads(result.stdout)["paths"]
     assert not (tmp_path / "root").exists()
 
 
@@ -87,6 +87,6 @@ def test_busy_port_gives_the_next(capsys: pytest.CaptureFixture[str]) -> None:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        with listen("127.0.0.1", port) as found:
-            assert port < found.getsockname()[1] <= port + 100
+        with listen("127.0.0.1", port) as listener:
+            assert port < listener.getsockname()[1] <= port + 100
     assert f"port {port} is busy" in capsys.readouterr().err

@@ -44,13 +44,13 @@ async def nodes_of(library: Resources, *arguments: str) -> dict[str, Any]:
     return dict((await generate._batch(library, parsed)).graph.nodes)
 
 
-def saved(folder: Path, name: str, color: Any = "red", size: tuple[int, int] = (32, 32)) -> str:
+def save_image(folder: Path, name: str, color: Any = "red", size: tuple[int, int] = (32, 32)) -> str:
     Image.new("RGBA" if isinstance(color, tuple) else "RGB", size, color).save(folder / name)
     return str(folder / name)
 
 
 async def test_what_is_applied_to_the_model(library: Resources, tmp_path: Path) -> None:
-    photo = saved(tmp_path, "a.png")
+    photo = save_image(tmp_path, "a.png")
     nodes = await nodes_of(
         library,
         *("--lora", "style:v1:0.5", "--control", f"edges:{photo}", "--refiner", "refiner"),
@@ -70,7 +70,7 @@ async def test_what_is_applied_to_the_model(library: Resources, tmp_path: Path) 
 
 
 async def test_images_to_begin_with(library: Resources, tmp_path: Path) -> None:
-    photo, mask = saved(tmp_path, "a.png", size=(40, 80)), saved(tmp_path, "m.png", (255, 255, 255, 0))
+    photo, mask = save_image(tmp_path, "a.png", size=(40, 80)), save_image(tmp_path, "m.png", (255, 255, 255, 0))
     nodes = await nodes_of(library, "--init", photo, "--strength", "0.4")
     assert nodes["denoise_latents"].denoising_start == pytest.approx(0.6)
     with Image.open(await service.path(library, nodes["i2l"].image.image_name)) as image:

@@ -10,25 +10,25 @@ import pytest
 from safetensors.numpy import save
 
 from invokeclone.cli.main import main
-from tests.fake_web import FakeWeb, served
+from tests.fake_web import FakeWeb, serve_fake_web
 
 
 @pytest.fixture
 def web() -> Iterator[FakeWeb]:
     """Serve a fake web on a loop of its own, as the command has the test's."""
     ready, over = threading.Event(), threading.Event()
-    made: list[FakeWeb] = []
+    servers: list[FakeWeb] = []
 
     async def serve() -> None:
-        async with served() as fake:
-            made.append(fake)
+        async with serve_fake_web() as fake:
+            servers.append(fake)
             ready.set()
             await asyncio.to_thread(over.wait)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     assert ready.wait(30)
-    yield made[0]
+    yield servers[0]
     over.set()
     thread.join()
 
@@ -44,9 +44,9 @@ def test_a_model_from_the_web(
     web.page("/tiny-vae.safetensors", save({name: np.ones(shape, np.float16) for name, shape in shapes.items()}))
     root = tmp_path / "root"
     assert main(["models", "install", f"{web.url}/tiny-vae.safetensors", "--root", str(root)]) == 0
-    said = capsys.readouterr()
-    assert "installed tiny-vae (sd-1 vae)" in said.out
-    assert "MB" in said.err
+    output = capsys.readouterr()
+    assert "installed tiny-vae (sd-1 vae)" in output.out
+    assert "MB" in output.err
     assert len(list((root / "models").rglob("tiny-vae.safetensors"))) == 1
     assert list((root / "models").glob("tmpinstall_*")) == []
     assert main(["models", "install", f"{web.url}/nowhere", "--root", str(root)]) == 1

@@ -148,15 +148,15 @@ def test_a_newer_revision_that_is_only_in_the_wal(tmp_path: Path, capsys: pytest
 
 def test_files_that_are_fine(tmp_path: Path) -> None:
     file = tmp_path / "invokeai.db"
-    known = migrations.revisions()
-    database_file.check(file, known)
+    revisions = migrations.revisions()
+    database_file.check(file, revisions)
     file.touch()
-    database_file.check(file, known)
+    database_file.check(file, revisions)
     execute(file, "PRAGMA journal_mode = WAL", "CREATE TABLE x (y)", "DROP TABLE x")
-    database_file.check(file, known)
+    database_file.check(file, revisions)
     migrations.upgrade(file)
-    database_file.check(file, known)
-    assert known[-1] == migrations.head() == migrations.current(file)
+    database_file.check(file, revisions)
+    assert revisions[-1] == migrations.head() == migrations.current(file)
 
 
 def test_a_root_that_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_a_password_is_typed_twice_at_a_terminal(
     assert main(add) == 0
 
 
-def verified(root: Path, key: str) -> str | None:
+def verify_key(root: Path, key: str) -> str | None:
     """Return whose key it is, as a server that runs meanwhile would find it."""
 
     async def ask() -> str | None:
@@ -121,13 +121,13 @@ def verified(root: Path, key: str) -> str | None:
 
 def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
     assert user("key", "list") == (0, "", "")
-    status, key, said = user("key", "add", "Open WebUI")
+    status, key, stderr = user("key", "add", "Open WebUI")
     assert status == 0
     assert keys.is_key(key.removesuffix("\n")), "nothing but the key, for scripts"
-    assert "shown this once" in said
-    assert "from now on" in said
+    assert "shown this once" in stderr
+    assert "from now on" in stderr
     key = key.strip()
-    assert verified(tmp_path, key) == "system@system.invokeai"
+    assert verify_key(tmp_path, key) == "system@system.invokeai"
     assert "from now on" not in user("key", "add", "another")[2]
     status, listed, _ = user("key", "list")
     assert status == 0
@@ -137,12 +137,12 @@ def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
     assert "used never" in second
     assert "used 20" in first
     assert key not in listed
-    status, out, said = user("key", "revoke", key[:10])
-    assert (status, out, said) == (0, "revoked Open WebUI\n", "")
-    assert verified(tmp_path, key) is None
-    status, out, said = user("key", "revoke", second.split()[0])
+    status, out, stderr = user("key", "revoke", key[:10])
+    assert (status, out, stderr) == (0, "revoked Open WebUI\n", "")
+    assert verify_key(tmp_path, key) is None
+    status, out, stderr = user("key", "revoke", second.split()[0])
     assert (status, out) == (0, "revoked another\n")
-    assert "last key" in said
+    assert "last key" in stderr
     assert user("key", "list") == (0, "", "")
 
 
@@ -150,15 +150,15 @@ def test_with_accounts_a_key_is_an_account_s(user: Any, tmp_path: Path) -> None:
     (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
     user("add", "admin@example.com", "--admin")
     user("add", "bob@example.com")
-    status, key, said = user("key", "add", "A1111", "--email", "bob@example.com")
-    assert (status, len(said.splitlines())) == (0, 1)
-    assert verified(tmp_path, key.strip()) == "bob@example.com"
+    status, key, stderr = user("key", "add", "A1111", "--email", "bob@example.com")
+    assert (status, len(stderr.splitlines())) == (0, 1)
+    assert verify_key(tmp_path, key.strip()) == "bob@example.com"
     user("key", "add", "x", "--email", "admin@example.com")
     assert len(user("key", "list")[1].splitlines()) == 2
     assert "A1111" in user("key", "list", "--email", "bob@example.com")[1]
     assert "A1111" not in user("key", "list", "--email", "admin@example.com")[1]
     user("disable", "bob@example.com")
-    assert verified(tmp_path, key.strip()) is None
+    assert verify_key(tmp_path, key.strip()) is None
     user("delete", "bob@example.com")
     assert len(user("key", "list")[1].splitlines()) == 1
 

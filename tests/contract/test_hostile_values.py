@@ -67,25 +67,25 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield opened
 
 
-def fitting(schema: Json, schemas: Json, depth: int = 0) -> Any:
+def sample_value(schema: Json, schemas: Json, depth: int = 0) -> Any:
     """Return a small value that about fits a schema."""
     if "$ref" in schema:
-        return fitting(schemas[schema["$ref"].rpartition("/")[2]], schemas, depth + 1)
+        return sample_value(schemas[schema["$ref"].rpartition("/")[2]], schemas, depth + 1)
     if "default" in schema or "const" in schema or "enum" in schema:
         return schema.get("default", schema.get("const", schema.get("enum", [None])[0]))
     for group in ("anyOf", "oneOf", "allOf"):
         if group in schema:
-            return fitting(schema[group][0], schemas, depth + 1)
+            return sample_value(schema[group][0], schemas, depth + 1)
     match schema.get("type"):
         case "object" if depth < 8:
-            wanted = schema.get("required", [])
+            required = schema.get("required", [])
             return {
-                name: fitting(part, schemas, depth + 1)
+                name: sample_value(part, schemas, depth + 1)
                 for name, part in schema.get("properties", {}).items()
-                if name in wanted
+                if name in required
             }
         case "array":
-            return [] if depth > 6 else [fitting(schema.get("items", {}), schemas, depth + 1)]
+            return [] if depth > 6 else [sample_value(schema.get("items", {}), schemas, depth + 1)]
         case "integer" | "number":
             return schema.get("minimum", 1)
         case "boolean":
@@ -106,16 +106,16 @@ def holes(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 MARK = "@hole@"
 
 
-def put(value: Any, path: tuple[Any, ...]) -> Any:
+def insert_mark(value: Any, path: tuple[Any, ...]) -> Any:
     if not path:
         return MARK
     if isinstance(value, list):
-        return [put(part, path[1:]) if number == path[0] else part for number, part in enumerate(value)]
-    return {**value, path[0]: put(value.get(path[0]), path[1:])}
+        return [insert_mark(part, path[1:]) if number == path[0] else part for number, part in enumerate(value)]
+    return {**value, path[0]: insert_mark(value.get(path[0]), path[1:])}
 
 
-def filled(value: Any, path: tuple[Any, ...], text: str) -> str:
-    return json.dumps(put(value, path)).replace(f'"{MARK}"', text)
+def encode_with_text(value: Any, path: tuple[Any, ...], text: str) -> str:
+    return json.dumps(insert_mark(value, path)).replace(f'"{MARK}"', text)
 
 
 def properties(schema: Json, schemas: Json) -> list[str]:
@@ -124,22 +124,24 @@ def properties(schema: Json, schemas: Json) -> list[str]:
     return list(schema.get("properties", {}))
 
 
-def calls(document: Json, chance: random.Random, most: int) -> Iterator[tuple[str, str, Json]]:
+def calls(document: Json, rng: random.Random, limit: int) -> Iterator[tuple[str, str, Json]]:
     """Yield method, address and arguments of httpx for each call, at most `most` for an operation."""
     schemas = document["components"]["schemas"]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if path in NOT_CALLED:
                 continue
-            made = list(_calls(path, operation, schemas))
-            for address, arguments in chance.sample(made, min(most, len(made))):
+            variants = list(_calls(path, operation, schemas))
+            for address, arguments in rng.sample(variants, min(limit, len(variants))):
                 yield method.upper(), address, arguments
 
 
 def _calls(path: str, operation: Json, schemas: Json) -> Iterator[tuple[str, Json]]:
     parameters = operation.get("parameters", [])
-    names = {p["name"]: str(fitting(p["schema"], schemas)) for p in parameters if p["in"] == "path"}
-    query = {p["name"]: fitting(p["schema"], schemas) for p in parameters if p["in"] == "query" and p.get("required")}
+    names = {p["name"]: str(sample_value(p["schema"], schemas)) for p in parameters if p["in"] == "path"}
+    query = {
+        p["name"]: sample_value(p["schema"], schemas) for p in parameters if p["in"] == "query" and p.get("required")
+    }
     address = path.format(**names) if names else path
     for parameter in parameters:
         for text in PLAIN:
@@ -151,12 +153,12 @@ def _calls(path: str, operation: Json, schemas: Json) -> Iterator[tuple[str, Jso
                 yield path.format(**{**names, parameter["name"]: quote(text, safe="")}), {"params": query}
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         schema = content["schema"]
-        whole = fitting(schema, schemas)
+        whole = sample_value(schema, schemas)
         if "json" in kind:
             optional = [(name,) for name in properties(schema, schemas)] if isinstance(whole, dict) else []
             for hole in dict.fromkeys([*holes(whole), *optional]):
                 for text in HOSTILE:
-                    body = filled(whole, hole, text)
+                    body = encode_with_text(whole, hole, text)
                     yield address, {"params": query, "content": body, "headers": {"content-type": "application/json"}}
         else:
             for name in properties(schema, schemas):
@@ -166,26 +168,28 @@ def _calls(path: str, operation: Json, schemas: Json) -> Iterator[tuple[str, Jso
                     yield address, {"params": query, "data": {**form, name: text}, "files": files}
 
 
-async def failures(client: httpx.AsyncClient, app: FastAPI, most: int) -> list[str]:
+async def failures(client: httpx.AsyncClient, app: FastAPI, limit: int) -> list[str]:
     document = (await client.get("/openapi.json")).json()
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     called = 0
-    for method, address, arguments in calls(document, random.Random(1), most):
+    for method, address, arguments in calls(document, random.Random(1), limit):
         called += 1
         try:
             answer = await client.request(method, address, **arguments)
         except (ValueError, httpx.InvalidURL) as error:
-            found[f"{method} {address[:80]}"] = f"raised {error!r} for {str(arguments)[:300]}"
+            problems[f"{method} {address[:80]}"] = f"raised {error!r} for {str(arguments)[:300]}"
             continue
         if answer.status_code >= 500 and LEFT_OUT.get((method, address)) != answer.status_code:
-            found[f"{method} {address[:80]} {answer.text[:120]}"] = f"{answer.status_code} for {str(arguments)[:300]}"
+            problems[f"{method} {address[:80]} {answer.text[:120]}"] = (
+                f"{answer.status_code} for {str(arguments)[:300]}"
+            )
     assert called > 300
-    return [f"{call}: {why}" for call, why in found.items()]
+    return [f"{call}: {why}" for call, why in problems.items()]
 
 
-async def compatibility_failures(client: httpx.AsyncClient, most: int) -> list[str]:
+async def compatibility_failures(client: httpx.AsyncClient, limit: int) -> list[str]:
     """Send hostile members to every address of the compatibility APIs that takes a body."""
-    chance, found = random.Random(2), []
+    rng, problems = random.Random(2), []
     members = [
         "prompt",
         "n",
@@ -204,7 +208,7 @@ async def compatibility_failures(client: httpx.AsyncClient, most: int) -> list[s
     for route in routes:
         for method in (route.methods or set()) & {"POST", "PUT", "DELETE"}:
             pairs = [(member, text) for member in members for text in HOSTILE]
-            for member, text in chance.sample(pairs, min(most, len(pairs))):
+            for member, text in rng.sample(pairs, min(limit, len(pairs))):
                 address = route.path.replace("{", "").replace("}", "")
                 body = f'{{"prompt": "x", "{member}": {text}}}' if member != "prompt" else f'{{"prompt": {text}}}'
                 try:
@@ -215,9 +219,9 @@ async def compatibility_failures(client: httpx.AsyncClient, most: int) -> list[s
                 except TimeoutError:
                     continue  # accepted: it waits for a worker, of which there is none
                 if answer.status_code >= 500 and answer.status_code != 503:
-                    found.append(f"{method} {address} {answer.status_code} {answer.text[:200]} for {body[:200]}")
+                    problems.append(f"{method} {address} {answer.status_code} {answer.text[:200]} for {body[:200]}")
     assert len(routes) > 20
-    return found
+    return problems
 
 
 def _routes(router: Any) -> Iterator[APIRoute]:
@@ -229,19 +233,19 @@ def _routes(router: Any) -> Iterator[APIRoute]:
 
 
 async def test_a_few_hostile_values_for_each_operation(client: httpx.AsyncClient, app: FastAPI) -> None:
-    found = await failures(client, app, 4)
-    assert not found, f"{len(found)}:\n" + "\n".join(found)
+    problems = await failures(client, app, 4)
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 async def test_every_hostile_value_in_every_place(client: httpx.AsyncClient, app: FastAPI) -> None:
-    found = await failures(client, app, 10_000)
-    assert not found, f"{len(found)}:\n" + "\n".join(found)
+    problems = await failures(client, app, 10_000)
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 async def test_hostile_values_for_the_compatibility_apis(client: httpx.AsyncClient) -> None:
-    found = await compatibility_failures(client, 60)
-    assert not found, f"{len(found)}:\n" + "\n".join(found[:50])
+    problems = await compatibility_failures(client, 60)
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:50])

@@ -14,10 +14,10 @@ from invokeclone.kit.config.settings import Settings
 @pytest.fixture(autouse=True)
 def installed() -> Iterator[None]:
     """Answer imports for one test only."""
-    kept = list(sys.meta_path)
+    finders = list(sys.meta_path)
     alias.install()
     yield
-    sys.meta_path[:] = kept
+    sys.meta_path[:] = finders
     for name in [name for name in sys.modules if name == "invokeai" or name.startswith("invokeai.")]:
         del sys.modules[name]
 

@@ -37,8 +37,8 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def served(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
-    async with running(settings) as made:
-        yield made
+    async with running(settings) as app_and_client:
+        yield app_and_client
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def install(client: httpx.AsyncClient, source: Path | str) -> dict[str, An
     return answer.json()
 
 
-async def listed(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+async def list_packs(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     return (await client.get(f"{BASE}/")).json()["node_packs"]
 
 
@@ -86,7 +86,7 @@ async def test_a_pack_from_a_folder_is_published_checked_and_removed(
         "requires_dependencies": False,
         "dependency_file": None,
     }
-    assert await listed(client) == [
+    assert await list_packs(client) == [
         {
             "name": "conf_pack",
             "path": str(settings.root / "nodes" / "conf_pack"),
@@ -98,8 +98,8 @@ async def test_a_pack_from_a_folder_is_published_checked_and_removed(
 
     # published as the real class would be
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
-    theirs = {"ShoutInvocation", "CookInvocation", "EchoInvocation", "ShoutOutput", "Mood", "Recipe"}
-    assert set(schemas) >= theirs
+    pack_schemas = {"ShoutInvocation", "CookInvocation", "EchoInvocation", "ShoutOutput", "Mood", "Recipe"}
+    assert set(schemas) >= pack_schemas
     shout = schemas["ShoutInvocation"]
     assert (shout["class"], shout["node_pack"], shout["version"], shout["title"], shout["category"]) == (
         *("invocation", "conf_pack", "1.2.3", "Shout", "conf"),
@@ -138,20 +138,20 @@ async def test_a_pack_from_a_folder_is_published_checked_and_removed(
 
     # its workflow is in the library
     workflows = (await client.get("/api/v1/workflows/?tags=node-pack:conf_pack")).json()["items"]
-    assert [(one["name"], one["tags"]) for one in workflows] == [("Shouting", "loud, node-pack:conf_pack")]
+    assert [(entry["name"], entry["tags"]) for entry in workflows] == [("Shouting", "loud, node-pack:conf_pack")]
 
     # removed, and what was enqueued with it stays readable
     answer = (await client.delete(f"{BASE}/conf_pack")).json()
     assert (answer["name"], answer["success"]) == ("conf_pack", True)
-    assert await listed(client) == []
+    assert await list_packs(client) == []
     assert not (settings.root / "nodes" / "conf_pack").exists()
-    assert not set((await client.get("/openapi.json")).json()["components"]["schemas"]) & theirs
+    assert not set((await client.get("/openapi.json")).json()["components"]["schemas"]) & pack_schemas
     assert (await client.post("/api/v1/queue/default/enqueue_batch", json=good)).status_code == 422
     assert (await client.get("/api/v1/workflows/?tags=node-pack:conf_pack")).json()["items"] == []
     item = await client.get("/api/v1/queue/default/i/1")
     assert item.json()["session"]["graph"]["nodes"]["b"]["type"] == "conf_shout"
     everything = (await client.get("/api/v1/queue/default/list_all")).json()
-    assert [one["item_id"] for one in everything] == [1]
+    assert [entry["item_id"] for entry in everything] == [1]
 
 
 async def test_a_pack_from_git_without_hooks_and_submodules(
@@ -232,7 +232,7 @@ async def test_broken_packs_stop_nothing(served: tuple[FastAPI, httpx.AsyncClien
     for name, (_init, word) in BROKEN.items():
         assert word in reasons[name], name
     assert set(registry.nodes()) - nodes == {"good_cook", "good_echo", "good_shout"}
-    assert {one["name"]: one["node_count"] for one in await listed(client)} == {
+    assert {pack["name"]: pack["node_count"] for pack in await list_packs(client)} == {
         **dict.fromkeys(BROKEN, 0),
         "zz_good": 3,
     }
@@ -261,12 +261,12 @@ async def test_a_pack_whose_libraries_are_missing_waits_for_a_reload(
     answer = await install(client, pack)
     assert (answer["success"], answer["dependency_file"]) == (True, "pyproject.toml")
     assert "library_of_the_test" in answer["message"]
-    assert [(one["name"], one["node_count"]) for one in await listed(client)] == [("conf_pack", 0)]
+    assert [(entry["name"], entry["node_count"]) for entry in await list_packs(client)] == [("conf_pack", 0)]
     init = settings.root / "nodes" / "conf_pack" / "__init__.py"
     init.write_text("from .nodes import *\n")
     status = (await client.post(f"{BASE}/reload")).json()
     assert set(status) == {"status"}
-    assert [one["node_count"] for one in await listed(client)] == [3]
+    assert [entry["node_count"] for entry in await list_packs(client)] == [3]
 
 
 async def test_reload_sees_what_changed_on_disk(client: httpx.AsyncClient, settings: Settings, elsewhere: Path) -> None:
@@ -278,7 +278,7 @@ async def test_reload_sees_what_changed_on_disk(client: httpx.AsyncClient, setti
     (folder / "conf_pack" / "__init__.py").write_text("")
     status = (await client.post(f"{BASE}/reload")).json()["status"]
     assert "broken" in status
-    assert {one["name"]: one["node_count"] for one in await listed(client)} == {
+    assert {pack["name"]: pack["node_count"] for pack in await list_packs(client)} == {
         "broken": 0,
         "conf_pack": 0,
         "second": 3,
@@ -291,7 +291,7 @@ async def test_packs_in_the_folder_are_there_at_start(settings: Settings) -> Non
     write_pack(folder, "beta")
     (folder / ".installing-old" / "x").mkdir(parents=True)
     async with running(settings) as (_app, client):
-        assert {one["name"]: one["node_count"] for one in await listed(client)} == {"alpha": 0, "beta": 3}
+        assert {pack["name"]: pack["node_count"] for pack in await list_packs(client)} == {"alpha": 0, "beta": 3}
         assert "conf_echo" in registry.nodes()
         assert not (folder / ".installing-old").exists()
     assert "conf_echo" not in registry.nodes()
@@ -315,10 +315,10 @@ async def test_of_a_linked_pack_only_the_link_goes(
     (settings.root / "nodes").mkdir()
     (settings.root / "nodes" / "conf_pack").symlink_to(pack)
     await client.post(f"{BASE}/reload")
-    assert [one["node_count"] for one in await listed(client)] == [3]
+    assert [entry["node_count"] for entry in await list_packs(client)] == [3]
     assert (await client.delete(f"{BASE}/conf_pack")).json()["success"] is True
     assert (pack / "nodes.py").is_file()
-    assert await listed(client) == []
+    assert await list_packs(client) == []
 
 
 async def test_a_slow_git_is_ended(
@@ -346,7 +346,7 @@ async def test_a_pack_is_not_installed_twice_not_even_at_once(client: httpx.Asyn
     answers = await asyncio.gather(*(install(client, pack) for _time in range(2)))
     assert sorted(answer["success"] for answer in answers) == [False, True]
     assert any("already" in answer["message"] for answer in answers)
-    assert len(await listed(client)) == 1
+    assert len(await list_packs(client)) == 1
 
 
 async def test_only_an_admin(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
@@ -360,18 +360,18 @@ async def test_a_pack_told_in_json_can_not_do_anything_else(settings: Settings) 
     """What another process says of a pack is data: a place outside this project's modules is not looked up."""
     from invokeclone.custom_nodes.adopt import adopt
 
-    told = {
+    description = {
         "outputs": [{"type": "odd_output", "name": "Odd", "doc": None, "fields": {"x": _field("ours", "os:system")}}],
         "nodes": [],
     }
-    adopt("odd", told)
+    adopt("odd", description)
     assert registry.outputs()["odd_output"].model_fields["x"].annotation is Any
     registry.forget_pack("odd")
 
 
-def _field(kind: str, place: str) -> dict[str, Any]:
+def _field(kind: str, location: str) -> dict[str, Any]:
     return {
-        "annotation": {"kind": kind, "place": place},
+        "annotation": {"kind": kind, "place": location},
         "title": None,
         "description": None,
         "extra": {"field_kind": "output"},

@@ -26,8 +26,8 @@ def test_a_pack_that_ends_the_process_fails_alone(
 ) -> None:
     command = (sys.executable, "-S", "-c", DESCRIBES)
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        found = runner.run(inspect(tmp_path, ["one", "ends", "two"], timeout_s=30, command=command))
-    assert {name: inspected.error for name, inspected in found.items()} == {
+        inspections = runner.run(inspect(tmp_path, ["one", "ends", "two"], timeout_s=30, command=command))
+    assert {name: inspected.error for name, inspected in inspections.items()} == {
         "one": None,
         "ends": "importing it ended the process",
         "two": None,

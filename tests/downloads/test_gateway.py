@@ -118,11 +118,11 @@ async def test_all_connections_together_have_a_limit(tmp_path: Path, echo: tuple
 
 
 async def test_the_operators_proxy_is_used_for_names_that_are_not_private(tmp_path: Path) -> None:
-    seen: list[bytes] = []
+    requests: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello" if b"good" in seen[-1] else b"HTTP/1.1 502 Bad\r\n\r\n")
+        requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nhello" if b"good" in requests[-1] else b"HTTP/1.1 502 Bad\r\n\r\n")
         writer.close()
 
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
@@ -131,12 +131,12 @@ async def test_the_operators_proxy_is_used_for_names_that_are_not_private(tmp_pa
     reader, writer = await through.connect("good.example", 443)
     assert await reader.read() == b"hello"
     writer.close()
-    assert b"CONNECT good.example:443 HTTP/1.1" in seen[0]
-    assert b64encode(b"me:s t") in seen[0]
+    assert b"CONNECT good.example:443 HTTP/1.1" in requests[0]
+    assert b64encode(b"me:s t") in requests[0]
     with pytest.raises(web_module.TransientError, match="does not connect"):
         await through.connect("bad.example", 443)
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(AddressRefused):
             await through.connect(host, 443)
-    assert len(seen) == 2
+    assert len(requests) == 2
     server.close()

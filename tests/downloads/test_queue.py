@@ -31,9 +31,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def fetch(downloads, fake_web, folder):
-    def start(path="/a/model.safetensors", **more):
-        held = more.pop("held", False)
-        return downloads.add(DownloadRequest(AnyHttpUrl(fake_web.url + path), folder, **more), paused=held)
+    def start(path="/a/model.safetensors", **options):
+        paused = options.pop("held", False)
+        return downloads.add(DownloadRequest(AnyHttpUrl(fake_web.url + path), folder, **options), paused=paused)
 
     return start
 
@@ -83,7 +83,7 @@ async def test_a_lost_connection_is_taken_up_where_it_broke(fake_web, fetch, mar
     fake_web.page("/a/model.safetensors", DATA, breaks=[100_000, 50_000], **marks)
     job = await done(fetch())
     assert (job.status, job.download_path.read_bytes() == DATA, job.resume_from_scratch) == ("completed", True, False)
-    ranges = [asked.get("Range") for asked in fake_web.asked_for("/a/model.safetensors")]
+    ranges = [headers.get("Range") for headers in fake_web.asked_for("/a/model.safetensors")]
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
 
 
@@ -93,7 +93,7 @@ async def test_without_a_mark_of_its_state_a_file_is_only_gone_on_with_if_its_ch
         fake_web.asked.clear()
         job = await done(fetch(sha256=sha256))
         assert job.status == "completed"
-        assert [asked.get("Range") for asked in fake_web.asked_for("/a/model.safetensors")] == expected
+        assert [headers.get("Range") for headers in fake_web.asked_for("/a/model.safetensors")] == expected
         job.download_path.unlink()
 
 
@@ -167,9 +167,9 @@ async def test_a_wrong_checksum(fake_web, fetch, folder):
 async def test_the_checksum_that_hugging_face_tells(fake_web, fetch, folder):
     """Its redirect to the storage carries it."""
     fake_web.page("/storage", DATA)
-    for name, told, expected in (("good", SHA, None), ("bad", "0" * 64, "ChecksumMismatch"), ("odd", "x", None)):
+    for name, checksum, expected in (("good", SHA, None), ("bad", "0" * 64, "ChecksumMismatch"), ("odd", "x", None)):
         fake_web.redirect(f"/{name}", "/storage")
-        fake_web.pages[f"/{name}"].headers["X-Linked-ETag"] = f'"{told}"'
+        fake_web.pages[f"/{name}"].headers["X-Linked-ETag"] = f'"{checksum}"'
         job = await done(fetch(f"/{name}", file=folder / name))
         assert job.error_type == expected
     assert left(folder) == ["good", "odd"]
@@ -235,11 +235,11 @@ async def test_nothing_that_is_there_is_written_over(fake_web, fetch, folder):
 
 async def test_two_downloads_do_not_write_one_file(fake_web, fetch):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=10)
-    one = fetch()
-    await until(lambda: one.download_path)
-    two = await done(fetch())
+    first = fetch()
+    await until(lambda: first.download_path)
+    second = await done(fetch())
     page.go.set()
-    assert (two.error_type, (await done(one)).status) == ("DestinationTaken", "completed")
+    assert (second.error_type, (await done(first)).status) == ("DestinationTaken", "completed")
 
 
 async def test_cancel_while_it_runs_leaves_nothing(fake_web, fetch, downloads, folder, events):
@@ -284,11 +284,11 @@ async def test_pausing_a_waiting_one_cancelling_a_paused_one_and_a_held_one(fake
     await downloads.settled([job.id])
     assert left(folder) == []
     fake_web.page("/b", DATA)
-    held = fetch("/b", held=True)
+    paused_job = fetch("/b", held=True)
     await asyncio.sleep(0.02)
-    assert (held.status, fake_web.asked_for("/b")) == ("paused", [])
-    downloads.resume(held.id)
-    assert (await done(held)).status == "completed"
+    assert (paused_job.status, fake_web.asked_for("/b")) == ("paused", [])
+    downloads.resume(paused_job.id)
+    assert (await done(paused_job)).status == "completed"
 
 
 async def test_begun_anew(fake_web, fetch, downloads, folder):
@@ -298,7 +298,7 @@ async def test_begun_anew(fake_web, fetch, downloads, folder):
     page.hold_after = None
     await downloads.restart(job.id)
     await done(job)
-    assert [asked.get("Range") for asked in fake_web.asked_for("/a/model.safetensors")] == [None, None]
+    assert [headers.get("Range") for headers in fake_web.asked_for("/a/model.safetensors")] == [None, None]
     failed = await done(fetch("/late"))
     fake_web.page("/late", DATA)
     downloads.resume(failed.id)
@@ -309,15 +309,15 @@ async def test_begun_anew(fake_web, fetch, downloads, folder):
 async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fake_web, folder):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
     first = DownloadQueue(settings, events)
-    wanted = DownloadRequest(AnyHttpUrl(fake_web.url + "/a/model.safetensors"), folder)
-    job = first.add(wanted)
+    request = DownloadRequest(AnyHttpUrl(fake_web.url + "/a/model.safetensors"), folder)
+    job = first.add(request)
     await until(lambda: job.bytes == 100_000)
     await first.stop()
     assert job.status == "waiting"
     assert set(events.names()) <= {"download_started", "download_progress"}
     page.hold_after = None
     second = DownloadQueue(settings, events)
-    again = await done(second.add(wanted))
+    again = await done(second.add(request))
     await second.stop()
     assert (again.status, again.download_path.read_bytes() == DATA) == ("completed", True)
     assert fake_web.asked_for("/a/model.safetensors")[-1]["Range"] == "bytes=100000-"
@@ -359,19 +359,19 @@ async def test_progress_is_told_at_a_pace(fake_web, fetch, events):
     fake_web.page("/a/model.safetensors", DATA)
     await done(fetch())
     assert events.names().count("download_progress") <= 2
-    told = next(event for event in events.sent if event.name == "download_progress").model_dump()
-    assert told["total_bytes"] == len(DATA)
-    assert 0 < told["current_bytes"] <= len(DATA)
+    progress = next(event for event in events.sent if event.name == "download_progress").model_dump()
+    assert progress["total_bytes"] == len(DATA)
+    assert 0 < progress["current_bytes"] <= len(DATA)
 
 
 async def test_jobs_are_kept_until_pruned(fake_web, fetch, downloads):
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
-    held = fetch("/held", held=True)
-    assert downloads.jobs() == [job, held]
+    paused_job = fetch("/held", held=True)
+    assert downloads.jobs() == [job, paused_job]
     assert downloads.get(job.id) is job
     downloads.prune()
-    assert downloads.jobs() == [held]
+    assert downloads.jobs() == [paused_job]
     for act in (downloads.get, downloads.cancel, downloads.pause, downloads.resume):
         with pytest.raises(UnknownDownload):
             act(job.id)
@@ -402,10 +402,10 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
         downloads.resume(job.id)
     await done(job)
     assert (job.status, job.error, len(fake_web.asked)) == ("completed", None, 1)
-    others = [fetch(f"/{number}") for number in range(8)]
+    burst = [fetch(f"/{number}") for number in range(8)]
     for number in range(8):
         fake_web.page(f"/{number}", DATA)
-    assert [(await done(other)).status for other in others] == ["completed"] * 8
+    assert [(await done(other)).status for other in burst] == ["completed"] * 8
 
 
 async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):

@@ -83,37 +83,37 @@ def guarded(settings):
 
 @pytest.fixture
 async def careful(guarded):
-    made = WebClient(guarded)
-    yield made
-    await made.close()
+    client = WebClient(guarded)
+    yield client
+    await client.close()
 
 
 @pytest.fixture
 async def free(settings):
-    made = WebClient(settings, initial_retry_delay=0.01)
-    yield made
-    await made.close()
+    client = WebClient(settings, initial_retry_delay=0.01)
+    yield client
+    await client.close()
 
 
-async def read(session, url, **more):
-    async with session.get(url, **more) as response:
+async def read(session, url, **options):
+    async with session.get(url, **options) as response:
         web.check_status(response)
         return await response.read()
 
 
 def resolving(monkeypatch, names):
     """Let names mean addresses, the first ones at the first time and so on."""
-    asked = []
+    hosts = []
 
-    async def getaddrinfo(host, port, **_more):
-        asked.append(host)
+    async def getaddrinfo(host, port, **_options):
+        hosts.append(host)
         if host not in names:
             raise socket.gaierror(-2, "Name or service not known")
-        found = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+        answers = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answers]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
-    return asked
+    return hosts
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ async def test_a_name_that_means_a_private_address_is_not_asked(careful, fake_we
 
 async def test_a_name_that_changes_its_meaning_gains_nothing(careful, fake_web, monkeypatch):
     """DNS rebinding: what was resolved is what is connected to, and each socket's address is looked at again."""
-    asked = resolving(monkeypatch, {"evil.example": [["192.0.2.7", "8.8.8.8"], ["127.0.0.1"]]})
+    hosts = resolving(monkeypatch, {"evil.example": [["192.0.2.7", "8.8.8.8"], ["127.0.0.1"]]})
     connected = []
 
     async def connect(_socket, address):
@@ -158,7 +158,7 @@ async def test_a_name_that_changes_its_meaning_gains_nothing(careful, fake_web, 
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
     with pytest.raises(TransientError):
         await read(careful, f"http://evil.example:{fake_web.port}/x")
-    assert (connected, asked) == (["8.8.8.8"], ["evil.example"])
+    assert (connected, hosts) == (["8.8.8.8"], ["evil.example"])
     with pytest.raises(OSError, match="not on the public internet"):
         web._public_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80)))
     web._public_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80))).close()
@@ -224,7 +224,7 @@ async def test_a_token_stays_with_its_host(free, fake_web):
     fake_web.redirect("/other", f"http://localhost:{fake_web.port}/end")
     await read(free, f"{fake_web.url}/same", token="t")
     await read(free, f"{fake_web.url}/other", token="t")
-    sent = [(path, asked.get("Authorization")) for path, asked in fake_web.asked]
+    sent = [(path, headers.get("Authorization")) for path, headers in fake_web.asked]
     assert sent == [("/same", "Bearer t"), ("/end", "Bearer t"), ("/other", "Bearer t"), ("/end", None)]
 
 
@@ -240,12 +240,12 @@ def test_tokens_by_pattern(tmp_path):
         URLRegexTokenPair(url_regex="models.example", token="one"),
         URLRegexTokenPair(url_regex="^https://hub.example/private/", token="two"),
     ]
-    made = WebClient(Settings(root=tmp_path, remote_api_tokens=pairs))
-    assert made.token_for("https://models.example/a") == "one"
-    assert made.token_for("https://hub.example/private/a") == "two"
-    assert made.token_for("https://hub.example/a") is None
-    assert made.token_for("https://evil.example/?models.example") is None
-    assert made.token_for("https://evil.example/models.example/a") is None
+    client = WebClient(Settings(root=tmp_path, remote_api_tokens=pairs))
+    assert client.token_for("https://models.example/a") == "one"
+    assert client.token_for("https://hub.example/private/a") == "two"
+    assert client.token_for("https://hub.example/a") is None
+    assert client.token_for("https://evil.example/?models.example") is None
+    assert client.token_for("https://evil.example/models.example/a") is None
 
 
 async def test_json(free, fake_web, monkeypatch):
@@ -268,16 +268,16 @@ async def test_json(free, fake_web, monkeypatch):
 
 async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, monkeypatch):
     """The operator's own proxy may have a private address; a target that only the proxy can resolve is left to it."""
-    made = WebClient(guarded.model_copy(update={"download_proxy": fake_web.url}))
+    client = WebClient(guarded.model_copy(update={"download_proxy": fake_web.url}))
     fake_web.page("/model", b"through")
     resolving(monkeypatch, {"127.0.0.1": [["127.0.0.1"]], "evil.example": [["10.0.0.1"]]})
-    assert await read(made, "http://models.example/model") == b"through"
+    assert await read(client, "http://models.example/model") == b"through"
     assert fake_web.asked[0][1]["Host"] == "models.example"
     for url in ("http://evil.example/model", "http://169.254.169.254/model", "http://localhost/model"):
         with pytest.raises(AddressRefused):
-            await read(made, url)
+            await read(client, url)
     assert len(fake_web.asked) == 1
-    await made.close()
+    await client.close()
 
 
 def test_addresses_are_logged_without_what_may_be_secret():

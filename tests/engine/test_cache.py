@@ -108,13 +108,13 @@ def test_the_least_recently_used_goes_first_and_never_one_in_use():
 
 def test_on_the_cpu_nothing_is_moved():
     cache = ModelCache(Settings(), "cpu")
-    own = model(1)
-    weights = [parameter.data_ptr() for parameter in own.parameters()]
-    entry = cache.get("a", lambda: own)
-    with cache.hold(entry) as held:
-        assert held is own
+    module = model(1)
+    weights = [parameter.data_ptr() for parameter in module.parameters()]
+    entry = cache.get("a", lambda: module)
+    with cache.hold(entry) as locked:
+        assert locked is module
         assert entry.placement is None
-        assert [parameter.data_ptr() for parameter in own.parameters()] == weights
+        assert [parameter.data_ptr() for parameter in module.parameters()] == weights
 
 
 def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed():
@@ -135,62 +135,62 @@ def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed(
 
 def test_results_are_the_same_wherever_the_weights_are():
     cache, _ = cache_of(10)
-    own = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).eval()
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).eval()
     inputs = torch.ones(2, 4)
-    expected = own(inputs)
-    entry = cache.get("a", lambda: own)
+    expected = module(inputs)
+    entry = cache.get("a", lambda: module)
     with torch.inference_mode(), cache.hold(entry):
-        assert torch.equal(own(inputs), expected)
+        assert torch.equal(module(inputs), expected)
     assert entry.placement
     entry.placement.leave()
-    assert torch.equal(own(inputs), expected)
-    assert own[0].weight.requires_grad
-    assert not own[0].weight.is_inference()
+    assert torch.equal(module(inputs), expected)
+    assert module[0].weight.requires_grad
+    assert not module[0].weight.is_inference()
 
 
 def test_without_a_ram_copy_the_weights_are_in_one_place():
     cache, memory = cache_of(10, keep_ram_copy_of_weights=False)
-    own = model(2)
-    entry = cache.get("a", lambda: own)
-    expected = own[0].weight.clone()
+    module = model(2)
+    entry = cache.get("a", lambda: module)
+    expected = module[0].weight.clone()
     with cache.hold(entry):
         assert cache.ram_used == 0
         assert memory.taken == entry.size
     assert entry.placement
     entry.placement.leave()
     assert memory.taken == 0
-    assert torch.equal(own[0].weight, expected)
+    assert torch.equal(module[0].weight, expected)
 
 
 def test_what_does_not_fit_is_streamed():
     cache, memory = cache_of(2.6)
-    own = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(4)))
+    module = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(4)))
     inputs = torch.ones(1, 512)
-    expected = own(inputs)
-    entry = cache.get("a", lambda: own)
-    most = []
-    own[3].register_forward_pre_hook(lambda *_: most.append(memory.taken))
+    expected = module(inputs)
+    entry = cache.get("a", lambda: module)
+    memory_use = []
+    module[3].register_forward_pre_hook(lambda *_: memory_use.append(memory.taken))
     cache._working = MB  # a layer must fit beside what stays
     with torch.inference_mode(), cache.hold(entry):
         assert 0 < entry.on_device < entry.size
-        assert torch.equal(own(inputs), expected)
+        assert torch.equal(module(inputs), expected)
         assert memory.taken == entry.on_device
-    assert most[0] <= memory.capacity
+    assert memory_use[0] <= memory.capacity
     memory.capacity = 10 * MB
     with cache.hold(entry):
         assert entry.on_device == entry.size
-    assert not own[3]._forward_hooks
+    assert not module[3]._forward_hooks
 
 
 def test_an_error_while_streaming_leaves_the_weights_in_ram():
     memory = FakeMemory(10 * MB)
-    own = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    placement = Placement(own, memory)
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    placement = Placement(module, memory)
     placement.enter(budget=0)
     with pytest.raises(RuntimeError):
-        own(torch.ones(1, 5))
+        module(torch.ones(1, 5))
     assert memory.taken == 0
-    assert own(torch.ones(1, 4)).shape == (1, 4)
+    assert module(torch.ones(1, 4)).shape == (1, 4)
 
 
 def test_running_out_of_memory_moves_the_others_out_and_tries_again():
@@ -287,12 +287,12 @@ def test_memory_is_logged_at_each_load_and_move_where_the_setting_says_so(wanted
     for _ in range(2):
         with cache.hold(cache.get("a:unet", lambda: model(20))):
             pass
-    said = [record.getMessage() for record in logged if "RAM" in record.getMessage()]
-    assert len(said) == (2 if wanted else 0)
+    messages = [record.getMessage() for record in logged if "RAM" in record.getMessage()]
+    assert len(messages) == (2 if wanted else 0)
     if wanted:
         number = r"\d+\.\d\d"
-        assert re.fullmatch(rf"loading a:unet: RAM {number} -> {number} GB, VRAM 0.00 -> 0.00 GB", said[0])
-        assert re.fullmatch(rf"moving a:unet to cpu: RAM {number} -> {number} GB, VRAM 0.00 -> 0.02 GB", said[1])
+        assert re.fullmatch(rf"loading a:unet: RAM {number} -> {number} GB, VRAM 0.00 -> 0.00 GB", messages[0])
+        assert re.fullmatch(rf"moving a:unet to cpu: RAM {number} -> {number} GB, VRAM 0.00 -> 0.02 GB", messages[1])
 
 
 def test_memory_is_logged_of_a_load_that_failed_too(logged):

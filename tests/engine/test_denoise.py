@@ -161,10 +161,10 @@ class TestMask:
     def test_previews_have_the_noise_of_the_last_timestep_of_all(self, end: float):
         schedule = plan("ddim", 5, end=end)
         mask = schedule.mask(self.change(0, 0, 0, 1), self.ORIGINAL, self.NOISE, gradient=False)
-        shown = mask.preview(noise_of(3))
+        preview = mask.preview(noise_of(3))
         noisy = schedule.sampler.add_noise(self.ORIGINAL, self.NOISE, torch.tensor([1]))
-        assert torch.allclose(shown[..., :3], noisy[..., :3], atol=1e-6)
-        assert torch.equal(shown[..., 3], noise_of(3)[..., 3])
+        assert torch.allclose(preview[..., :3], noisy[..., :3], atol=1e-6)
+        assert torch.equal(preview[..., 3], noise_of(3)[..., 3])
 
     def test_rows_of_a_batch_have_masks_of_their_own(self):
         original, noise, latents = (noise_of(seed, 2, 4, 4, 4) for seed in (1, 2, 3))

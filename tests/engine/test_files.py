@@ -38,7 +38,7 @@ def save_vae(folder: Path, value: float, variant: str | None = None, *, safe: bo
     vae.save_pretrained(folder / "vae", variant=variant, safe_serialization=safe)
 
 
-def loaded_value(folder: Path, variant: Any = None) -> float:
+def load_value(folder: Path, variant: Any = None) -> float:
     vae = files.load_part(request(folder, "vae", variant))
     assert not vae.training
     return float(vae.decoder.conv_in.bias.detach()[0])
@@ -88,14 +88,14 @@ def test_weights_are_those_of_the_records_variant_if_there_are_such(
     for name, number in (("", 0.0), ("fp16", 1.0), ("ema", 2.0)):
         if name in present:
             save_vae(folder, number, name or None)
-    assert loaded_value(folder, variant) == value
+    assert load_value(folder, variant) == value
 
 
 def test_torch_files_beside_safetensors_are_left_alone(folder: Path):
     save_vae(folder, 1.0, safe=False)
-    assert loaded_value(folder) == 1.0
+    assert load_value(folder) == 1.0
     save_vae(folder, 2.0, "fp16")
-    assert loaded_value(folder) == 2.0
+    assert load_value(folder) == 2.0
 
 
 def test_only_tensors_with_the_prefixes_are_read(tmp_path: Path):

@@ -55,12 +55,12 @@ def test_shifting_by_the_size_of_the_image_is_that_of_diffusers(tokens: int):
 
     reference = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     reference.set_timesteps(sigmas=flow.even_levels(4)[:-1], mu=calculate_shift(tokens))
-    ours = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens))
-    assert ours == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
+    levels = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens))
+    assert levels == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
     other = {"low": (256, 0.25), "high": (1024, 0.75)}
     reference.set_timesteps(sigmas=flow.even_levels(4)[:-1], mu=calculate_shift(tokens, 256, 1024, 0.25, 0.75))
-    ours = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens, **other))
-    assert ours == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
+    levels = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens, **other))
+    assert levels == pytest.approx(reference.sigmas.tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ class TestStart:
 def test_the_model_may_be_given_other_times_than_the_levels():
     schedule = flow.flow_schedule([1.0, 0.9, 0.0], CPU, times=[0.8, 0.3])
     assert schedule.timesteps.tolist() == pytest.approx([800, 300])
-    given: list[float] = []
+    timesteps: list[float] = []
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
-        given.append(float(timestep))
+        timesteps.append(float(timestep))
         return torch.ones_like(latents)
 
     result = denoise.run(schedule, torch.zeros(1, 1, 1, 1), predict, lambda _: None)
-    assert given == pytest.approx([800, 300])
+    assert timesteps == pytest.approx([800, 300])
     assert float(result) == pytest.approx(-1.0), "the steps follow the levels"
 
 
@@ -167,8 +167,8 @@ class TestMask:
     def test_what_stays_is_the_original_with_the_noise_of_the_level(self):
         states = self.run([0.0, 1.0])
         for level, state in zip(self.LEVELS, states, strict=True):
-            kept = level * self.noise.flatten() + (1 - level) * self.original.flatten()
-            assert torch.allclose(state[0], kept[0], atol=1e-6)
+            expected = level * self.noise.flatten() + (1 - level) * self.original.flatten()
+            assert torch.allclose(state[0], expected[0], atol=1e-6)
             changed = self.noise.flatten()[1] + (level - 1.0) * 5.0
             assert torch.allclose(state[1], changed, atol=1e-5)
         assert states[-1][0] == self.original.flatten()[0]
@@ -176,9 +176,9 @@ class TestMask:
     def test_gray_locations_join_later(self):
         states = torch.stack(self.run([0.2, 0.25, 0.3, 0.6, 0.75, 0.8]))
         levels = torch.tensor(self.LEVELS).reshape(-1, 1)
-        kept = levels * self.noise.flatten() + (1 - levels) * self.original.flatten()
+        noisy = levels * self.noise.flatten() + (1 - levels) * self.original.flatten()
         first_change = [
-            int((~torch.isclose(states, kept, atol=1e-5))[:, location].float().argmax()) for location in range(6)
+            int((~torch.isclose(states, noisy, atol=1e-5))[:, location].float().argmax()) for location in range(6)
         ]
         # 0.25 and 0.75 equal a level and only join at the next one: a location needs 0.0001 more than the level
         assert first_change == [4, 4, 3, 2, 2, 1]

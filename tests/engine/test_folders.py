@@ -155,10 +155,10 @@ def test_a_diffusers_part_with_only_torch_files_gives_the_same_network(tmp_path:
     vae = make_vae()
     vae.save_pretrained(tmp_path / "vae", safe_serialization=False)
     hostile(tmp_path / "vae", mark)
-    found = folders.load(tmp_path / "vae", type(vae), torch.bfloat16, None)
-    assert found.dtype == torch.bfloat16
+    loaded = folders.load(tmp_path / "vae", type(vae), torch.bfloat16, None)
+    assert loaded.dtype == torch.bfloat16
     for name, value in vae.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value.to(torch.bfloat16)), name
+        assert torch.equal(loaded.state_dict()[name], value.to(torch.bfloat16)), name
     (tmp_path / "vae" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Runs(mark)))
     with pytest.raises(InvalidModel, match="exec"):
         folders.load(tmp_path / "vae", type(vae), torch.float32, None)
@@ -233,14 +233,14 @@ def test_torch_files_are_read_as_torch_wrote_them(tmp_path: Path, zipped: bool) 
         "dict": torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.randn(2, 3))}),
     }
     torch.save({**values, **nested, "epoch": 3}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    found = torch_files.read(tmp_path / "a.pt")
-    assert set(found) == {*values, *nested}
+    tensors = torch_files.read(tmp_path / "a.pt")
+    assert set(tensors) == {*values, *nested}
     for name, value in values.items():
-        assert found[name].dtype == value.dtype
-        assert found[name].shape == value.shape
-        assert torch.equal(found[name].float(), value.detach().float()), name
-    assert torch.equal(found["dict"]["*"], nested["dict"]["*"].detach())
-    found["view"].add_(1)  # its own memory, not the file's
+        assert tensors[name].dtype == value.dtype
+        assert tensors[name].shape == value.shape
+        assert torch.equal(tensors[name].float(), value.detach().float()), name
+    assert torch.equal(tensors["dict"]["*"], nested["dict"]["*"].detach())
+    tensors["view"].add_(1)  # its own memory, not the file's
     assert torch.equal(torch_files.read(tmp_path / "a.pt")["view"], values["view"])
 
 

@@ -47,7 +47,7 @@ STORED = {"tokens", "to_q", "conv", "bare", "inner.proj_in", "inner.sequence"}
 TOKENS = torch.arange(6)[None]
 
 
-def rounded(model: nn.Module, layers: set[str], dtype: torch.dtype = torch.float32) -> nn.Module:
+def round_layers(model: nn.Module, layers: set[str], dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a copy with the weights and biases of layers rounded to 8 bits."""
     copied = copy.deepcopy(model).to(dtype)
     for name in layers:
@@ -69,7 +69,7 @@ def run(unet: Any) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layers_compute_with_weights_rounded_to_8_bits(dtype: torch.dtype):
     block = Block()
-    expected = rounded(block, STORED, dtype)(TOKENS)
+    expected = round_layers(block, STORED, dtype)(TOKENS)
     stored = fp8.store(block.to(dtype), dtype)
     assert torch.equal(stored(TOKENS), expected)
     small = {
@@ -86,12 +86,12 @@ def test_a_unet_takes_about_a_quarter_of_its_memory_in_full_and_half_of_it_in_ha
 
 def test_a_unet_predicts_as_one_with_rounded_weights_and_as_with_diffusers_layerwise_casting():
     unet = make_unet()
-    expected = run(rounded(unet, unet_layers(unet)))
-    theirs = make_unet()
-    theirs.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    expected = run(round_layers(unet, unet_layers(unet)))
+    reference = make_unet()
+    reference.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
     stored = fp8.store(make_unet(), torch.float32)
     assert torch.equal(run(stored), expected)
-    assert torch.equal(run(theirs), expected)
+    assert torch.equal(run(reference), expected)
     assert not torch.equal(run(unet), expected)
     assert (stored.dtype, type(stored).__name__) == (torch.float32, "UNet2DConditionModel")
     assert isinstance(stored, type(unet))
@@ -115,7 +115,7 @@ class TestLoRA:
 
     def test_changes_are_those_of_the_rounded_weights_and_the_stored_ones_stay(self):
         unet = make_unet()
-        stored, by_hand = fp8.store(make_unet(), torch.float32), rounded(unet, unet_layers(unet))
+        stored, by_hand = fp8.store(make_unet(), torch.float32), round_layers(unet, unet_layers(unet))
         before = {name: parameter.data.clone() for name, parameter in stored.state_dict().items()}
         pointers = {name: parameter.data_ptr() for name, parameter in stored.named_parameters()}
         plain = run(stored)

@@ -76,8 +76,8 @@ def test_rows_of_a_batch_are_guided_as_if_alone(sequential: bool):
     positive, negative = Words(torch.tensor([1.0, -0.5])), Words(torch.tensor([2.0, 0.3]))
     latents = torch.cat([LATENTS, LATENTS.flip(-1) * 2])
     settings = {"rescale": 0.7, "sequential": sequential}
-    both = classifier_free_guidance(Denoiser(), positive, negative, 5.0, **settings)(latents, TIME, 0)
+    batched = classifier_free_guidance(Denoiser(), positive, negative, 5.0, **settings)(latents, TIME, 0)
     for row in range(2):
         words = (Words(side.numbers[row : row + 1]) for side in (positive, negative))
         alone = classifier_free_guidance(Denoiser(), *words, 5.0, **settings)(latents[row : row + 1], TIME, 0)
-        assert torch.allclose(both[row : row + 1], alone, atol=1e-6)
+        assert torch.allclose(batched[row : row + 1], alone, atol=1e-6)

@@ -80,10 +80,10 @@ def test_files_without_a_record(cache: ModelCache, tmp_path: Path):
     save_file(weights, tmp_path / "a.safetensors")
     torch.save(weights, tmp_path / "a.pt")
     for name in ("a.safetensors", "a.pt"):
-        with loaders.load_file(cache, tmp_path / name) as found:
-            assert torch.equal(found["a"], weights["a"])
-    with loaders.load_file(cache, tmp_path / "a.pt", lambda path: path.name) as found:
-        assert isinstance(found, dict), "it was in the cache"
+        with loaders.load_file(cache, tmp_path / name) as tensors:
+            assert torch.equal(tensors["a"], weights["a"])
+    with loaders.load_file(cache, tmp_path / "a.pt", lambda path: path.name) as tensors:
+        assert isinstance(tensors, dict), "it was in the cache"
     torch.save({"f": SimpleNamespace}, tmp_path / "code.pt")
     with pytest.raises(Exception, match=r"names types\.SimpleNamespace"):
         loaders.load_file(cache, tmp_path / "code.pt")

@@ -69,8 +69,12 @@ def test_each_architecture_has_its_colors(
 def test_every_architecture_is_in_the_table():
     from invokeclone.models.identify import registry
 
-    stated = {(base, space.channels) for base, each in registry.architectures().items() for space in each.latent_spaces}
-    assert stated == {(base, channels) for base, channels, *_ in PUBLISHED}
+    declared = {
+        (base, space.channels)
+        for base, architecture in registry.architectures().items()
+        for space in architecture.latent_spaces
+    }
+    assert declared == {(base, channels) for base, channels, *_ in PUBLISHED}
 
 
 def space_of(*weights: Colors, **changes: object) -> LatentSpace:

@@ -134,9 +134,9 @@ def test_a_spacing_that_the_model_states_is_kept(name: str, distance: int):
 
 
 def test_the_models_own_sampler_settings_are_kept():
-    own = {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", "final_sigmas_type": "sigma_min"}
-    sampler = discrete.create("dpmpp_2m", {**SD1, **own, "solver_order": 1, "lower_order_final": False})
-    assert {name: sampler.config[name] for name in own} == own
+    settings = {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", "final_sigmas_type": "sigma_min"}
+    sampler = discrete.create("dpmpp_2m", {**SD1, **settings, "solver_order": 1, "lower_order_final": False})
+    assert {name: sampler.config[name] for name in settings} == settings
     assert not sampler.config.lower_order_final
     assert sampler.config.solver_order == 2, "the name states the order"
     assert discrete.create("unipc", {**SD1, "solver_order": 3}).config.solver_order == 3
@@ -149,8 +149,8 @@ def test_the_models_own_sampler_settings_are_kept():
 
 @pytest.mark.parametrize("name", sorted(set(discrete.NAMES) - set(WITHOUT_KARRAS) - {"er_sde"}))
 def test_the_name_decides_on_karras_sigmas(name: str):
-    for stated in (True, False):
-        sampler = discrete.create(name, {**SD1, "use_karras_sigmas": stated})
+    for configured in (True, False):
+        sampler = discrete.create(name, {**SD1, "use_karras_sigmas": configured})
         assert sampler.config.use_karras_sigmas == (name in KARRAS)
 
 

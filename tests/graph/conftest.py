@@ -26,10 +26,10 @@ def _graph(nodes: Json, edges: list[str] | None = None) -> Json:
     return {"nodes": full, "edges": [_edge(edge) for edge in edges or []]}
 
 
-def _run(state: GraphExecutionState, seen: list[BaseInvocation] | None = None) -> GraphExecutionState:
+def _run(state: GraphExecutionState, prepared: list[BaseInvocation] | None = None) -> GraphExecutionState:
     while (node := state.next()) is not None:
-        if seen is not None:
-            seen.append(node)
+        if prepared is not None:
+            prepared.append(node)
         state.complete(node.id, node.invoke_checked(FakeContext()))  # type: ignore[arg-type]
     return state
 
@@ -59,8 +59,8 @@ def graph() -> Callable[..., Json]:
 @pytest.fixture
 def run() -> Callable[..., Ran]:
     def run_graph(nodes: Json, edges: list[str] | None = None) -> Ran:
-        seen: list[BaseInvocation] = []
-        return Ran(_run(GraphExecutionState(graph=_graph(nodes, edges)), seen), seen)  # type: ignore[arg-type]
+        prepared: list[BaseInvocation] = []
+        return Ran(_run(GraphExecutionState(graph=_graph(nodes, edges)), prepared), prepared)  # type: ignore[arg-type]
 
     return run_graph
 

@@ -20,18 +20,18 @@ def bare(value: Any, inside: str = "") -> Any:
             for key, inner in value.items()
             if key != "discriminator" and (key != "description" or inside == "properties")
         }
-    return [bare(one) for one in value] if isinstance(value, list) else value
+    return [bare(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_component(name: str) -> None:
-    ours = bare(OURS[name])
+    schema = bare(OURS[name])
     if name == "GraphExecutionState":
-        ours["properties"].pop("results")
+        schema["properties"].pop("results")
         for field in ("workflow_call_parent", "waiting_workflow_call", "waiting_workflow_call_execution"):
-            ours["properties"][field].pop("default", None)
-        ours["properties"]["waiting_workflow_call_child_session"].pop("default", None)
-    assert ours == bare(CONTRACT[name])
+            schema["properties"][field].pop("default", None)
+        schema["properties"]["waiting_workflow_call_child_session"].pop("default", None)
+    assert schema == bare(CONTRACT[name])
 
 
 def test_unions() -> None:
@@ -56,6 +56,6 @@ def test_components_are_sorted_and_resolve() -> None:
 def test_events_name_the_nodes() -> None:
     event = {"properties": {"invocation": {"type": "object", "title": "Invocation"}, "result": {"type": "object"}}}
     document = publish({"components": {"schemas": {"InvocationCompleteEvent": event}}})
-    found = document["components"]["schemas"]["InvocationCompleteEvent"]["properties"]
-    assert {"$ref": "#/components/schemas/AddInvocation"} in found["invocation"]["oneOf"]
-    assert {"$ref": "#/components/schemas/IntegerOutput"} in found["result"]["oneOf"]
+    properties = document["components"]["schemas"]["InvocationCompleteEvent"]["properties"]
+    assert {"$ref": "#/components/schemas/AddInvocation"} in properties["invocation"]["oneOf"]
+    assert {"$ref": "#/components/schemas/IntegerOutput"} in properties["result"]["oneOf"]

@@ -195,8 +195,8 @@ def test_one_inner_loop_is_empty(run: Run) -> None:
 
 def test_loop_after_a_collector(run: Run) -> None:
     nodes = {"r": {"type": "range", "stop": 3}, "i": "iterate", "a": {"type": "add", "b": 1}, "c": "collect"}
-    more = {"j": "iterate", "m": {"type": "mul", "b": 2}, "d": "collect"}
-    ran = run({**nodes, **more}, [*LOOP, "c.collection > j.collection", "j.item > m.a", "m.value > d.item"])
+    second_loop = {"j": "iterate", "m": {"type": "mul", "b": 2}, "d": "collect"}
+    ran = run({**nodes, **second_loop}, [*LOOP, "c.collection > j.collection", "j.item > m.a", "m.value > d.item"])
     assert ran.values("d") == [[2, 4, 6]]
 
 
@@ -421,11 +421,11 @@ def test_values_are_copied(run: Run) -> None:
     nodes = {"i": {"type": "metadata_item", "label": "l", "value": {"deep": [1]}}, "m": "metadata"}
     ran = run(nodes, ["i.item > m.items"])
     (copy,) = ran.state.source_prepared_mapping["m"]
-    given = ran.values("i")[0]
+    output = ran.values("i")[0]
     taken = ran.state.execution_graph.nodes[copy].items  # type: ignore[attr-defined]
-    assert taken == given
-    assert taken is not given
-    assert taken.value is not given.value
+    assert taken == output
+    assert taken is not output
+    assert taken.value is not output.value
 
 
 def test_json(run: Run) -> None:

@@ -22,16 +22,16 @@ def graph_of(kinds: list[str], edges: list[dict[str, Any]]) -> Graph:
     )
 
 
-def random_graph(chance: random.Random) -> Graph:
+def random_graph(rng: random.Random) -> Graph:
     """Return a graph of up to 12 nodes, half of them `if`, whose edges lead from earlier nodes to later ones."""
-    kinds = [chance.choice(["if", "boolean"]) for _ in range(chance.randrange(2, 12))]
+    kinds = [rng.choice(["if", "boolean"]) for _ in range(rng.randrange(2, 12))]
     edges = []
     for number, kind in enumerate(kinds):
         fields = (*BRANCHES.values(), "condition") if kind == "if" else ("value",)
         edges += [
-            edge(f"n{chance.randrange(max(number - 3, 0), number)}", f"n{number}", field)
+            edge(f"n{rng.randrange(max(number - 3, 0), number)}", f"n{number}", field)
             for field in fields
-            if number and chance.random() < 0.6
+            if number and rng.random() < 0.6
         ]
     return graph_of(kinds, edges)
 
@@ -39,21 +39,22 @@ def random_graph(chance: random.Random) -> Graph:
 def exclusive(graph: Graph, if_id: str, field: str) -> set[str]:
     """Nodes that have outputs, all of which end in one input of the `if`."""
     layout = Layout(graph)
-    found: set[str] = set()
+    node_ids: set[str] = set()
     for node_id in reversed(layout.order):
         edges = layout.outward[node_id]
         if edges and all(
-            each.destination.node_id in found or (each.destination.node_id == if_id and each.destination.field == field)
-            for each in edges
+            link.destination.node_id in node_ids
+            or (link.destination.node_id == if_id and link.destination.field == field)
+            for link in edges
         ):
-            found.add(node_id)
-    return found
+            node_ids.add(node_id)
+    return node_ids
 
 
 def test_gates_are_those_of_a_plain_search() -> None:
-    chance, nested = random.Random(1), 0
+    rng, nested = random.Random(1), 0
     for _ in range(500):
-        graph = random_graph(chance)
+        graph = random_graph(rng)
         plan = GraphPlan(graph)
         ifs = [node_id for node_id, node in graph.nodes.items() if node.get_type() == "if"]
         gates = {(if_id, branch): exclusive(graph, if_id, field) for if_id in ifs for branch, field in BRANCHES.items()}

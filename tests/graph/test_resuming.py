@@ -87,24 +87,24 @@ def test_independent_loops_are_multiplied(sizes: list[int], graph: Make, run_sta
     """Every combination comes once, in the order of its indices; collectors close one loop each, from the innermost."""
     nodes: dict[str, Any] = {"sum0": {"type": "integer", "value": 0}}
     edges = []
-    for place, size in enumerate(sizes):
-        nodes[f"r{place}"] = {"type": "integer_collection", "collection": [10**place * n for n in range(size)]}
-        nodes[f"i{place}"] = "iterate"
-        nodes[f"sum{place + 1}"] = "add"
+    for index, size in enumerate(sizes):
+        nodes[f"r{index}"] = {"type": "integer_collection", "collection": [10**index * n for n in range(size)]}
+        nodes[f"i{index}"] = "iterate"
+        nodes[f"sum{index + 1}"] = "add"
         edges += [
-            f"r{place}.collection > i{place}.collection",
-            f"i{place}.item > sum{place + 1}.a",
-            f"sum{place}.value > sum{place + 1}.b",
+            f"r{index}.collection > i{index}.collection",
+            f"i{index}.item > sum{index + 1}.a",
+            f"sum{index}.value > sum{index + 1}.b",
         ]
     last = f"sum{len(sizes)}.value > c0.item"
-    for place in range(len(sizes)):
-        nodes[f"c{place}"] = "collect"
+    for index in range(len(sizes)):
+        nodes[f"c{index}"] = "collect"
         edges.append(last)
-        last = f"c{place}.collection > c{place + 1}.collection"
+        last = f"c{index}.collection > c{index + 1}.collection"
     state = run_state(GraphExecutionState(graph=graph(nodes, edges)))
-    combinations = product(*([10**place * n for n in range(size)] for place, size in enumerate(sizes)))
+    combinations = product(*([10**index * n for n in range(size)] for index, size in enumerate(sizes)))
     final = f"c{len(sizes) - 1}"
-    assert outcome(state, final) == [[sum(one) for one in combinations]]
+    assert outcome(state, final) == [[sum(combination) for combination in combinations]]
     assert state.is_complete()
 
 
@@ -113,22 +113,22 @@ def test_independent_loops_are_multiplied(sizes: list[int], graph: Make, run_sta
 def test_random_sums(data: st.DataObject, graph: Make, run_state: Any) -> None:
     """In any graph of additions each node runs once, after its parents, and gets what they put out."""
     count = data.draw(st.integers(1, 12))
-    nodes = {f"n{place}": {"type": "add", "a": place, "b": 1} for place in range(count)}
+    nodes = {f"n{index}": {"type": "add", "a": index, "b": 1} for index in range(count)}
     links = {
-        (place, field): data.draw(st.none() | st.integers(0, place - 1)) if place else None
-        for place in range(count)
+        (index, field): data.draw(st.none() | st.integers(0, index - 1)) if index else None
+        for index in range(count)
         for field in "ab"
     }
-    edges = [f"n{parent}.value > n{place}.{field}" for (place, field), parent in links.items() if parent is not None]
+    edges = [f"n{parent}.value > n{index}.{field}" for (index, field), parent in links.items() if parent is not None]
     state = run_state(GraphExecutionState(graph=graph(nodes, edges)))
     expected: dict[int, int] = {}
-    for place in range(count):
-        parents = [links[place, field] for field in "ab"]
-        literals = (place, 1)
-        expected[place] = sum(
+    for index in range(count):
+        parents = [links[index, field] for field in "ab"]
+        literals = (index, 1)
+        expected[index] = sum(
             literal if parent is None else expected[parent] for parent, literal in zip(parents, literals, strict=True)
         )
-    for place, value in expected.items():
-        (copy,) = state.source_prepared_mapping[f"n{place}"]
+    for index, value in expected.items():
+        (copy,) = state.source_prepared_mapping[f"n{index}"]
         assert state.results[copy].value == value
     assert len(state.executed_history) == count

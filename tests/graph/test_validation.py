@@ -57,9 +57,9 @@ def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
 
 
 def test_every_type_of_invokeai_is_here_or_in_the_table_of_absent_ones() -> None:
-    ours, missing = set(registry.nodes()), set(unsupported_nodes.TYPES)
-    assert not missing & ours, "no longer absent: take it out of the table"
-    assert missing | {name for name in ours if name in NODE_TYPES} == NODE_TYPES
+    node_types, missing = set(registry.nodes()), set(unsupported_nodes.TYPES)
+    assert not missing & node_types, "no longer absent: take it out of the table"
+    assert missing | {name for name in node_types if name in NODE_TYPES} == NODE_TYPES
 
 
 def test_missing_type() -> None:
@@ -98,14 +98,14 @@ def test_other_required_inputs_may_be_absent(graph: Make) -> None:
 
 
 def test_unknown_keys_are_dropped_but_by_core_metadata(graph: Make) -> None:
-    made = Graph.model_validate(graph({"n": {"type": "add", "x": 1}, "m": {"type": "core_metadata", "mine": 2}}))
-    assert "x" not in made.nodes["n"].model_dump()
-    assert made.nodes["m"].model_dump()["mine"] == 2
+    parsed = Graph.model_validate(graph({"n": {"type": "add", "x": 1}, "m": {"type": "core_metadata", "mine": 2}}))
+    assert "x" not in parsed.nodes["n"].model_dump()
+    assert parsed.nodes["m"].model_dump()["mine"] == 2
 
 
 def test_numbers_become_strings(graph: Make) -> None:
-    made = Graph.model_validate(graph({"n": {"type": "string", "value": 7}}))
-    assert made.nodes["n"].model_dump()["value"] == "7"
+    parsed = Graph.model_validate(graph({"n": {"type": "string", "value": 7}}))
+    assert parsed.nodes["n"].model_dump()["value"] == "7"
 
 
 @pytest.fixture
@@ -176,11 +176,11 @@ BROKEN: list[tuple[type[ValueError], dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("kind", "nodes", "edges"), BROKEN)
 def test_broken_rule(kind: type[ValueError], nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
-    made = Graph.model_validate(graph(nodes, edges))
+    parsed = Graph.model_validate(graph(nodes, edges))
     with pytest.raises(kind):
-        made.validate_self()
+        parsed.validate_self()
     with pytest.raises(ValidationError) as caught:
-        GraphExecutionState(graph=made)
+        GraphExecutionState(graph=parsed)
     (error,) = caught.value.errors()
     assert (error["type"], error["loc"]) == ("value_error", ("graph",))
 
@@ -225,23 +225,23 @@ def edge(source: str, source_field: str, destination: str, field: str) -> Edge:
 
 
 def test_building_a_graph(graph: Make) -> None:
-    made = Graph.model_validate(graph({"a": "add", "b": "add", "c": "collect"}))
+    parsed = Graph.model_validate(graph({"a": "add", "b": "add", "c": "collect"}))
     with pytest.raises(NodeAlreadyInGraphError):
-        made.add_node(made.nodes["a"])
+        parsed.add_node(parsed.nodes["a"])
     first = edge("a", "value", "b", "a")
-    made.add_edge(first)
+    parsed.add_edge(first)
     for again in (first, edge("a", "value", "b", "a"), edge("b", "value", "a", "a")):
         with pytest.raises(ValueError, match=r"already|cycles"):
-            made.add_edge(again)
-    made.add_edge(edge("a", "value", "c", "item"))
-    made.add_edge(edge("b", "value", "c", "item"))
-    assert len(made.edges) == 3
-    made.delete_edge(first)
-    made.delete_node("b")
-    assert [str(one) for one in made.edges] == ["a.value -> c.item"]
-    assert not made.has_node("b")
+            parsed.add_edge(again)
+    parsed.add_edge(edge("a", "value", "c", "item"))
+    parsed.add_edge(edge("b", "value", "c", "item"))
+    assert len(parsed.edges) == 3
+    parsed.delete_edge(first)
+    parsed.delete_node("b")
+    assert [str(link) for link in parsed.edges] == ["a.value -> c.item"]
+    assert not parsed.has_node("b")
     with pytest.raises(NodeNotFoundError):
-        made.get_node("b")
+        parsed.get_node("b")
     assert hash(first) == hash(edge("a", "value", "b", "a"))
 
 

@@ -18,11 +18,11 @@ from invokeclone.users.current import SYSTEM, User, current_user, media_user
 ADMIN = User(user_id="root", display_name="Root", is_admin=True)
 ANN = User(user_id="ann", display_name="Ann")
 BOB = User(user_id="bob", display_name="Bob")
-PEOPLE = {user.user_id: user for user in (SYSTEM, ADMIN, ANN, BOB)}
+USERS = {user.user_id: user for user in (SYSTEM, ADMIN, ANN, BOB)}
 
 
 async def _asking(request: Request) -> User:
-    return PEOPLE[request.headers.get("asking", "system")]
+    return USERS[request.headers.get("asking", "system")]
 
 
 async def register(database: Database) -> None:
@@ -63,7 +63,7 @@ async def asking(
             base_url="http://test",
             headers={"asking": name},
         )
-        for name in PEOPLE
+        for name in USERS
     }
     yield clients
     for client in clients.values():

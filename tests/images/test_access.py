@@ -10,27 +10,27 @@ from invokeclone.boards.api import router as boards_router
 from invokeclone.images.api import router as images_router
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
-from tests.rooms import packed, picture
+from tests.rooms import encode_image, picture
 
 IMAGES = "/api/v1/images"
 BOARDS = "/api/v1/boards"
 ON_BOARD = "/api/v1/board_images"
-People = dict[str, httpx.AsyncClient]
+Clients = dict[str, httpx.AsyncClient]
 Make = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
-async def people(resources: Resources) -> AsyncIterator[People]:
+async def people(resources: Resources) -> AsyncIterator[Clients]:
     await register(resources.database)
     async with asking(multiuser(resources), images_router, boards_router) as clients:
         yield clients
 
 
 @pytest.fixture
-def board(people: People) -> Make:
+def board(people: Clients) -> Make:
     async def make(who: str, visibility: str = "private") -> str:
-        made = await people[who].post(f"{BOARDS}/", params={"board_name": f"{who}'s"})
-        board_id = made.json()["board_id"]
+        answer = await people[who].post(f"{BOARDS}/", params={"board_name": f"{who}'s"})
+        board_id = answer.json()["board_id"]
         changed = await people[who].patch(f"{BOARDS}/{board_id}", json={"board_visibility": visibility})
         assert changed.status_code == 201
         return board_id
@@ -39,13 +39,13 @@ def board(people: People) -> Make:
 
 
 @pytest.fixture
-def image(people: People) -> Make:
+def image(people: Clients) -> Make:
     async def make(who: str, board_id: str | None = None, status: int = 201, **query: Any) -> str:
         sent = {"image_category": "general", "is_intermediate": "false", **query}
         if board_id is not None:
             sent["board_id"] = board_id
         answer = await people[who].post(
-            f"{IMAGES}/upload", params=sent, files={"file": ("x.png", packed(picture()), "image/png")}
+            f"{IMAGES}/upload", params=sent, files={"file": ("x.png", encode_image(picture()), "image/png")}
         )
         assert answer.status_code == status, answer.text
         return answer.json().get("image_name", "")
@@ -66,16 +66,16 @@ PARTS = ["", "/metadata", "/workflow", "/urls", "/full", "/thumbnail"]
 
 
 async def seen(client: httpx.AsyncClient, name: str) -> set[int]:
-    found = {(await client.get(f"{IMAGES}/i/{name}{part}")).status_code for part in PARTS}
-    return found | {(await client.head(f"{IMAGES}/i/{name}/full")).status_code}
+    statuses = {(await client.get(f"{IMAGES}/i/{name}{part}")).status_code for part in PARTS}
+    return statuses | {(await client.head(f"{IMAGES}/i/{name}/full")).status_code}
 
 
 class TestReading:
     async def test_own_others_and_an_admins(self, people, image) -> None:
-        mine = await image("ann")
-        assert await seen(people["ann"], mine) == {200}
-        assert await seen(people["root"], mine) == {200}
-        assert await seen(people["bob"], mine) == {403}
+        name = await image("ann")
+        assert await seen(people["ann"], name) == {200}
+        assert await seen(people["root"], name) == {200}
+        assert await seen(people["bob"], name) == {403}
 
     @pytest.mark.parametrize(("visibility", "status"), [("private", 403), ("shared", 200), ("public", 200)])
     async def test_by_the_board(self, people, board, image, visibility: str, status: int) -> None:
@@ -86,12 +86,14 @@ class TestReading:
         assert (await people["bob"].get(f"{BOARDS}/{on}/image_names")).status_code == status
         for part in ("", "names"):
             assert (await people["bob"].get(f"{IMAGES}/{part}", params={"board_id": on})).status_code == status
-        told = await people["bob"].post(f"{IMAGES}/images_by_names", json={"image_names": [name]})
-        assert [one["image_name"] for one in told.json()] == ([name] if status == 200 else [])
+        answer = await people["bob"].post(f"{IMAGES}/images_by_names", json={"image_names": [name]})
+        assert [item["image_name"] for item in answer.json()] == ([name] if status == 200 else [])
         listed = (await people["bob"].get(f"{BOARDS}/", params={"all": "true"})).json()
-        assert [one["board_id"] for one in listed] == ([on] if status == 200 else [])
+        assert [item["board_id"] for item in listed] == ([on] if status == 200 else [])
         page = (await people["bob"].get(f"{BOARDS}/", params={"offset": 0, "limit": 5})).json()
-        assert ([one["board_id"] for one in page["items"]], page["total"]) == (([on], 1) if status == 200 else ([], 0))
+        assert ([item["board_id"] for item in page["items"]], page["total"]) == (
+            ([on], 1) if status == 200 else ([], 0)
+        )
 
     async def test_a_private_boards_owner_does_not_see_what_others_left_on_it(self, people, board, image) -> None:
         on = await board("ann", "public")
@@ -103,18 +105,18 @@ class TestReading:
         assert (await people["ann"].get(f"{BOARDS}/{on}/image_names")).json() == []
         assert await seen(people["bob"], left) == {200}
         # … and may delete it, or take it off.
-        told = (await people["ann"].post(f"{IMAGES}/delete", json={"image_names": [left]})).json()
-        assert told["deleted_images"] == [left]
+        result = (await people["ann"].post(f"{IMAGES}/delete", json={"image_names": [left]})).json()
+        assert result["deleted_images"] == [left]
 
     async def test_lists_hold_ones_own(self, people, board, image) -> None:
-        mine, _ = await image("ann"), await image("bob")
+        unboarded, _ = await image("ann"), await image("bob")
         boarded = await image("ann", await board("ann"))
         shared = await board("bob", "shared")
-        theirs = await image("bob", shared)
-        assert await names(people["ann"]) == [boarded, mine]
-        assert await names(people["ann"], board_id="none", is_intermediate="false") == [mine]
-        assert await names(people["ann"], board_id=shared) == [theirs]
-        assert (await people["ann"].get(f"{BOARDS}/none/image_names")).json() == [mine]
+        on_shared = await image("bob", shared)
+        assert await names(people["ann"]) == [boarded, unboarded]
+        assert await names(people["ann"], board_id="none", is_intermediate="false") == [unboarded]
+        assert await names(people["ann"], board_id=shared) == [on_shared]
+        assert (await people["ann"].get(f"{BOARDS}/none/image_names")).json() == [unboarded]
         assert len(await names(people["root"])) == 4
 
     async def test_an_unknown_board_is_a_404(self, people) -> None:
@@ -143,15 +145,15 @@ class TestReading:
         for part in ("full", "thumbnail"):
             answer = await people["ann"].get(f"{IMAGES}/i/{name}/{part}")
             assert answer.headers["cache-control"] == "private, no-store"
-            known = {"If-None-Match": answer.headers["etag"]}
-            assert (await people["bob"].get(f"{IMAGES}/i/{name}/{part}", headers=known)).status_code == 403
+            headers = {"If-None-Match": answer.headers["etag"]}
+            assert (await people["bob"].get(f"{IMAGES}/i/{name}/{part}", headers=headers)).status_code == 403
 
     async def test_the_owners_name_is_told_to_admins_in_lists(self, people, board) -> None:
         on = await board("ann", "public")
         for who, owner in (("root", "Ann"), ("ann", None), ("bob", None)):
             listed = (await people[who].get(f"{BOARDS}/", params={"all": "true"})).json()
             page = (await people[who].get(f"{BOARDS}/", params={"offset": 0, "limit": 1})).json()["items"]
-            assert [one["owner_username"] for one in (*listed, *page)] == [owner, owner]
+            assert [item["owner_username"] for item in (*listed, *page)] == [owner, owner]
             assert (await people[who].get(f"{BOARDS}/{on}")).json()["owner_username"] is None
 
 
@@ -171,16 +173,16 @@ class TestChanging:
         on = await board(owner_of_board, visibility)
         name = await image("ann", on)
         bob = people["bob"]
-        chosen = {"image_names": [name, "nope.png"]}
-        done, failed = ([name], []) if allowed else ([], [name])
+        body = {"image_names": [name, "nope.png"]}
+        succeeded, failed = ([name], []) if allowed else ([], [name])
         status = 200 if allowed else 403
         assert (await bob.patch(f"{IMAGES}/i/{name}", json={"starred": True})).status_code == status
         for route in ("star", "unstar"):
-            told = (await bob.post(f"{IMAGES}/{route}", json=chosen)).json()
-            assert (told[f"{route}red_images"], told["failed_images"]) == (done, failed)
-            assert told["affected_boards"] == ([on] if allowed else [])
-        told = (await bob.post(f"{IMAGES}/delete", json=chosen)).json()
-        assert (told["deleted_images"], told["failed_images"]) == (done, failed)
+            result = (await bob.post(f"{IMAGES}/{route}", json=body)).json()
+            assert (result[f"{route}red_images"], result["failed_images"]) == (succeeded, failed)
+            assert result["affected_boards"] == ([on] if allowed else [])
+        result = (await bob.post(f"{IMAGES}/delete", json=body)).json()
+        assert (result["deleted_images"], result["failed_images"]) == (succeeded, failed)
         assert (await bob.delete(f"{IMAGES}/i/{name}")).status_code == 403
         assert (await people["ann"].get(f"{IMAGES}/i/{name}")).status_code == (404 if allowed else 200)
 
@@ -195,15 +197,15 @@ class TestChanging:
         assert (await people["ann"].patch(f"{IMAGES}/i/nope.png", json={"starred": True})).status_code == 400
 
     async def test_uncategorized_and_intermediates(self, people, image) -> None:
-        mine, theirs = await image("ann"), await image("bob")
+        anns, bobs = await image("ann"), await image("bob")
         step = await image("ann", is_intermediate="true")
         assert (await people["ann"].get(f"{IMAGES}/intermediates")).json() == 1
         assert (await people["bob"].get(f"{IMAGES}/intermediates")).json() == 0
         assert (await people["root"].get(f"{IMAGES}/intermediates")).json() == 1
         assert (await people["ann"].delete(f"{IMAGES}/intermediates")).status_code == 403
-        told = (await people["ann"].delete(f"{IMAGES}/uncategorized")).json()
-        assert sorted(told["deleted_images"]) == sorted([mine, step])
-        assert await names(people["root"]) == [theirs]
+        result = (await people["ann"].delete(f"{IMAGES}/uncategorized")).json()
+        assert sorted(result["deleted_images"]) == sorted([anns, step])
+        assert await names(people["root"]) == [bobs]
         await image("ann", is_intermediate="true")
         assert (await people["root"].delete(f"{IMAGES}/intermediates")).json() == 1
 
@@ -213,8 +215,8 @@ class TestBoards:
     async def test_putting_images_on_anothers_board(self, people, board, image, visibility: str, status: int) -> None:
         on = await board("ann", visibility)
         name = await image("bob")
-        one, many = {"board_id": on, "image_name": name}, {"board_id": on, "image_names": [name]}
-        assert (await people["bob"].post(f"{ON_BOARD}/", json=one)).status_code == status
+        single, many = {"board_id": on, "image_name": name}, {"board_id": on, "image_names": [name]}
+        assert (await people["bob"].post(f"{ON_BOARD}/", json=single)).status_code == status
         assert (await people["bob"].post(f"{ON_BOARD}/batch", json=many)).status_code == status
         await image("bob", on, status=status)
         assert (await people["root"].post(f"{ON_BOARD}/batch", json=many)).status_code == 201
@@ -224,21 +226,21 @@ class TestBoards:
 
     async def test_only_ones_own_images_are_moved(self, people, board, image) -> None:
         """Also where one may change them: on a public board."""
-        public, own = await board("ann", "public"), await board("bob")
-        theirs, mine = await image("ann", public), await image("bob")
-        answer = await people["bob"].post(f"{ON_BOARD}/", json={"board_id": own, "image_name": theirs})
+        public, bobs_board = await board("ann", "public"), await board("bob")
+        anns_image, bobs_image = await image("ann", public), await image("bob")
+        answer = await people["bob"].post(f"{ON_BOARD}/", json={"board_id": bobs_board, "image_name": anns_image})
         assert answer.status_code == 403
-        chosen = {"board_id": own, "image_names": [theirs, mine, "nope.png"]}
-        told = (await people["bob"].post(f"{ON_BOARD}/batch", json=chosen)).json()
-        assert (told["added_images"], told["failed_images"]) == ([mine], [theirs])
-        assert (await people["ann"].get(f"{IMAGES}/i/{theirs}")).json()["board_id"] == public
+        batch = {"board_id": bobs_board, "image_names": [anns_image, bobs_image, "nope.png"]}
+        result = (await people["bob"].post(f"{ON_BOARD}/batch", json=batch)).json()
+        assert (result["added_images"], result["failed_images"]) == ([bobs_image], [anns_image])
+        assert (await people["ann"].get(f"{IMAGES}/i/{anns_image}")).json()["board_id"] == public
 
     async def test_taking_images_off(self, people, board, image) -> None:
         public, private = await board("ann", "public"), await board("ann")
-        free, kept = await image("ann", public), await image("ann", private)
-        told = (await people["bob"].post(f"{ON_BOARD}/batch/delete", json={"image_names": [free, kept]})).json()
-        assert (told["removed_images"], told["failed_images"]) == ([free], [kept])
-        answer = await people["bob"].request("DELETE", f"{ON_BOARD}/", json={"image_name": kept})
+        free, on_private = await image("ann", public), await image("ann", private)
+        result = (await people["bob"].post(f"{ON_BOARD}/batch/delete", json={"image_names": [free, on_private]})).json()
+        assert (result["removed_images"], result["failed_images"]) == ([free], [on_private])
+        answer = await people["bob"].request("DELETE", f"{ON_BOARD}/", json={"image_name": on_private})
         assert answer.status_code == 403
 
     @pytest.mark.parametrize("visibility", ["private", "shared", "public"])
@@ -260,7 +262,7 @@ class TestBoards:
 
     async def test_a_cover_that_one_may_not_see(self, people, board, image) -> None:
         """The reference answers 500 for an unknown one."""
-        on, theirs = await board("ann"), await image("bob")
-        for cover, status in ((theirs, 403), ("nope.png", 404), (await image("ann"), 201)):
+        on, bobs_image = await board("ann"), await image("bob")
+        for cover, status in ((bobs_image, 403), ("nope.png", 404), (await image("ann"), 201)):
             answer = await people["ann"].patch(f"{BOARDS}/{on}", json={"cover_image_name": cover})
             assert answer.status_code == status

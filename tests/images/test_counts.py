@@ -13,22 +13,22 @@ from invokeclone.tables import boards, image_counts, images
 SORTS = ("user_id", "board_id", "is_intermediate", "image_category", "image_origin", "starred")
 
 
-def row(number: int, **more: object) -> dict[str, object]:
-    chance = random.Random(number)
+def row(number: int, **columns: object) -> dict[str, object]:
+    rng = random.Random(number)
     return {
         "image_name": f"{number:05}.png",
-        "image_origin": chance.choice(["internal", "external"]),
-        "image_category": chance.choice(["general", "mask"]),
+        "image_origin": rng.choice(["internal", "external"]),
+        "image_category": rng.choice(["general", "mask"]),
         "width": 1,
         "height": 1,
-        "is_intermediate": chance.random() < 0.3,
-        "starred": chance.random() < 0.3,
-        "board_id": chance.choice([None, "a", "b"]),
-        "user_id": chance.choice(["system", "ann"]),
+        "is_intermediate": rng.random() < 0.3,
+        "starred": rng.random() < 0.3,
+        "board_id": rng.choice([None, "a", "b"]),
+        "user_id": rng.choice(["system", "ann"]),
         "created_at": f"2026-01-01 00:00:{number % 60:02}.000",
         "updated_at": "x",
         "metadata": json.dumps({"prompt": f"picture number {number}"}),
-        **more,
+        **columns,
     }
 
 
@@ -41,37 +41,37 @@ async def board_rows(connection: AsyncConnection) -> None:
     await connection.execute(insert(boards), rows)
 
 
-async def kept(connection: AsyncConnection) -> dict[tuple[object, ...], int]:
+async def read_counts(connection: AsyncConnection) -> dict[tuple[object, ...], int]:
     columns = [image_counts.c[name] for name in SORTS]
     rows = await connection.execute(select(*columns, image_counts.c.number).where(image_counts.c.number != 0))
-    return {tuple(found[:-1]): found[-1] for found in rows}
+    return {tuple(record[:-1]): record[-1] for record in rows}
 
 
-async def counted(connection: AsyncConnection) -> dict[tuple[object, ...], int]:
+async def compute_counts(connection: AsyncConnection) -> dict[tuple[object, ...], int]:
     sorts = [func.ifnull(images.c.board_id, "") if name == "board_id" else images.c[name] for name in SORTS]
     rows = await connection.execute(select(*sorts, func.count()).group_by(*sorts))
-    return {tuple(found[:-1]): found[-1] for found in rows}
+    return {tuple(record[:-1]): record[-1] for record in rows}
 
 
 async def in_index(connection: AsyncConnection, query: str) -> set[int]:
-    found = await connection.execute(
+    rows = await connection.execute(
         text("SELECT rowid FROM images_text WHERE images_text MATCH :query"), {"query": query}
     )
-    return set(found.scalars())
+    return set(rows.scalars())
 
 
 async def test_counts_follow_every_change(database: Database) -> None:
     async with database.write() as connection:
         await board_rows(connection)
         await make(connection, range(300))
-        assert await kept(connection) == await counted(connection)
+        assert await read_counts(connection) == await compute_counts(connection)
         first = images.c.image_id <= 50
         await connection.execute(update(images).where(first).values(starred=True, board_id="b"))
         await connection.execute(update(images).where(first).values(is_intermediate=True, image_category="user"))
         await connection.execute(update(images).where(first).values(session_id="s"))
-        assert await kept(connection) == await counted(connection)
+        assert await read_counts(connection) == await compute_counts(connection)
         await connection.execute(delete(images).where(images.c.image_id.between(20, 90)))
-        assert await kept(connection) == await counted(connection)
+        assert await read_counts(connection) == await compute_counts(connection)
 
 
 async def test_counts_follow_the_end_of_a_board(database: Database) -> None:
@@ -80,9 +80,9 @@ async def test_counts_follow_the_end_of_a_board(database: Database) -> None:
         await board_rows(connection)
         await make(connection, range(60))
         await connection.execute(delete(boards).where(boards.c.board_id == "a"))
-        found = await kept(connection)
-        assert found == await counted(connection)
-        assert {sort[1] for sort in found} == {"", "b"}
+        counts = await read_counts(connection)
+        assert counts == await compute_counts(connection)
+        assert {sort[1] for sort in counts} == {"", "b"}
 
 
 async def test_counts_of_what_was_rolled_back(database: Database) -> None:
@@ -92,7 +92,7 @@ async def test_counts_of_what_was_rolled_back(database: Database) -> None:
             await make(connection, range(5))
             raise ZeroDivisionError
     async with database.read() as connection:
-        assert await kept(connection) == {}
+        assert await read_counts(connection) == {}
 
 
 async def test_the_text_index_grows_many_rows_at_a_time_and_forgets(database: Database) -> None:

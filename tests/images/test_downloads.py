@@ -25,10 +25,10 @@ ROUTE = "/api/v1/images/download"
 
 @pytest.fixture
 async def zips(resources: Resources) -> AsyncIterator[ImageDownloads]:
-    made = ImageDownloads(resources)
-    await made.start()
-    yield made
-    await made.stop()
+    service = ImageDownloads(resources)
+    await service.start()
+    yield service
+    await service.stop()
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ async def test_a_zip_of_named_images(client, upload, zips, events, resources) ->
     name = answer.json()["bulk_download_item_name"]
     assert answer.json() == {"response": None, "bulk_download_item_name": name}
     await ready(zips)
-    told = [event for event in events.sent if event.name.startswith("bulk_download")]
-    assert [event.name for event in told] == ["bulk_download_started", "bulk_download_complete"]
-    for event in told:
+    download_events = [event for event in events.sent if event.name.startswith("bulk_download")]
+    assert [event.name for event in download_events] == ["bulk_download_started", "bulk_download_complete"]
+    for event in download_events:
         assert event.model_dump(exclude={"timestamp"}) == {
             "bulk_download_id": "default",
             "bulk_download_item_id": name.removesuffix(".zip"),
@@ -96,14 +96,14 @@ async def test_each_zip_is_served_once_and_leaves_nothing(client, upload, zips, 
 
 async def test_a_board_wins_over_names_and_holds_what_the_gallery_shows(client, upload, zips) -> None:
     on = await board(client, "Ünter/wegs! 2_a-b ..")
-    shown = await upload(board_id=on)
+    image = await upload(board_id=on)
     await upload(board_id=on, is_intermediate="true")
     other = await upload()
-    asked = {"board_id": on, "image_names": [other["image_name"]]}
-    name = (await client.post(ROUTE, json=asked)).json()["bulk_download_item_name"]
+    body = {"board_id": on, "image_names": [other["image_name"]]}
+    name = (await client.post(ROUTE, json=body)).json()["bulk_download_item_name"]
     assert name.startswith("Ünterwegs 2_a-b_")
     await ready(zips)
-    assert list(entries((await client.get(f"{ROUTE}/{name}")).content)) == [f"general/{shown['image_name']}"]
+    assert list(entries((await client.get(f"{ROUTE}/{name}")).content)) == [f"general/{image['image_name']}"]
 
 
 async def test_the_images_of_no_board(client, upload, zips) -> None:
@@ -132,8 +132,8 @@ async def test_too_many_or_no_names(client, names) -> None:
 
 async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips, events) -> None:
     image = await upload()
-    asked = {"image_names": [image["image_name"], "nope.png"]}
-    name = (await client.post(ROUTE, json=asked)).json()["bulk_download_item_name"]
+    body = {"image_names": [image["image_name"], "nope.png"]}
+    name = (await client.post(ROUTE, json=body)).json()["bulk_download_item_name"]
     await ready(zips)
     (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
     assert "nope.png" in error.error
@@ -142,9 +142,9 @@ async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips
 
 
 async def test_a_missing_file_is_an_error_that_tells_no_path(client, upload, zips, events, resources) -> None:
-    kept, lost = await upload(), await upload()
+    present, lost = await upload(), await upload()
     files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
-    await client.post(ROUTE, json={"image_names": [kept["image_name"], lost["image_name"]]})
+    await client.post(ROUTE, json={"image_names": [present["image_name"], lost["image_name"]]})
     await ready(zips)
     (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
     assert lost["image_name"] in error.error
@@ -181,8 +181,8 @@ async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, re
         answer = await client.post(ROUTE, json={"image_names": [image["image_name"]]})
         names.append(answer.json()["bulk_download_item_name"])
         await ready(zips)
-    kept = sorted(path.name for path in (resources.settings.outputs_path / downloads.FOLDER).iterdir())
-    assert kept == sorted(names[2:])
+    remaining = sorted(path.name for path in (resources.settings.outputs_path / downloads.FOLDER).iterdir())
+    assert remaining == sorted(names[2:])
     monkeypatch.setattr(downloads, "RETENTION_S", -1)
     await client.post(ROUTE, json={"image_names": [image["image_name"]]})
     await ready(zips)
@@ -197,10 +197,10 @@ async def test_the_end_of_the_server_during_a_zip(client, upload, zips, events, 
     loop = asyncio.get_running_loop()
     add = zips._add
 
-    def slowly(*given) -> None:
+    def slowly(*args) -> None:
         loop.call_soon_threadsafe(begun.set)
         zips._stopping.wait(30)
-        add(*given)
+        add(*args)
 
     monkeypatch.setattr(zips, "_add", slowly)
     await client.post(ROUTE, json={"image_names": [image["image_name"]]})
@@ -243,34 +243,36 @@ async def test_rights(resources: Resources, upload) -> None:
         assert (await bob.post(ROUTE, json={"image_names": [name]})).status_code == 403
         assert (await bob.post(ROUTE, json={"board_id": private})).status_code == 403
         assert (await bob.post(ROUTE, json={"board_id": "nope"})).status_code == 404
-        made = [(await ann.post(ROUTE, json={"image_names": [name]})).json()["bulk_download_item_name"] for _ in "ab"]
+        zip_names = [
+            (await ann.post(ROUTE, json={"image_names": [name]})).json()["bulk_download_item_name"] for _ in "ab"
+        ]
         nothing = (await bob.post(ROUTE, json={"board_id": "none"})).json()["bulk_download_item_name"]
         await ready(zips)
-        assert (await bob.get(f"{ROUTE}/{made[0]}")).status_code == 403
-        got = await ann.get(f"{ROUTE}/{made[0]}")
+        assert (await bob.get(f"{ROUTE}/{zip_names[0]}")).status_code == 403
+        got = await ann.get(f"{ROUTE}/{zip_names[0]}")
         assert (got.status_code, got.headers["cache-control"]) == (200, "private, no-store")
-        assert (await root.get(f"{ROUTE}/{made[1]}")).status_code == 200
+        assert (await root.get(f"{ROUTE}/{zip_names[1]}")).status_code == 200
         assert entries((await bob.get(f"{ROUTE}/{nothing}")).content) == {}
     await zips.stop()
 
 
 def _png() -> bytes:
-    from tests.rooms import packed, picture
+    from tests.rooms import encode_image, picture
 
-    return packed(picture())
+    return encode_image(picture())
 
 
 async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
     client, upload, zips, events, resources
 ) -> None:
     board_id = await board(client, "B")
-    kept, lost = await upload(board_id=board_id), await upload(board_id=board_id)
+    present, lost = await upload(board_id=board_id), await upload(board_id=board_id)
     files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
     name = (await client.post(ROUTE, json={"board_id": board_id})).json()["bulk_download_item_name"]
     await ready(zips)
-    found = entries((await client.get(f"{ROUTE}/{name}")).content)
-    assert [entry.rpartition("/")[2] for entry in found] == [kept["image_name"], downloads.MISSING]
-    assert lost["image_name"] in found[downloads.MISSING].decode()
+    contents = entries((await client.get(f"{ROUTE}/{name}")).content)
+    assert [entry.rpartition("/")[2] for entry in contents] == [present["image_name"], downloads.MISSING]
+    assert lost["image_name"] in contents[downloads.MISSING].decode()
     assert "bulk_download_complete" in events.names()
 
 

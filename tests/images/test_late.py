@@ -35,14 +35,14 @@ LISTS = [
 async def filled(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Resources:
     """Make images and videos on 23 days, in no order, some starred, some intermediate, of two owners; skip nothing one by one."""
     monkeypatch.setattr(late, "DEEP_OFFSET", 0)
-    chance = random.Random(5)
+    rng = random.Random(5)
 
     def row(word: str, number: int) -> dict[str, object]:
         return {
             f"{word}_name": f"{number:05}.png", f"{word}_origin": "internal",
-            f"{word}_category": chance.choice(["general", "mask", "control"]), "width": 1, "height": 1,
-            "is_intermediate": chance.random() < 0.2, "starred": False, "user_id": chance.choice(["system", "ann"]),
-            "created_at": f"2026-01-{1 + chance.randrange(23):02} 00:00:{number % 5:02}.000", "updated_at": "x",
+            f"{word}_category": rng.choice(["general", "mask", "control"]), "width": 1, "height": 1,
+            "is_intermediate": rng.random() < 0.2, "starred": False, "user_id": rng.choice(["system", "ann"]),
+            "created_at": f"2026-01-{1 + rng.randrange(23):02} 00:00:{number % 5:02}.000", "updated_at": "x",
         }  # fmt: skip
 
     async with resources.database.write() as connection:
@@ -68,38 +68,38 @@ async def test_late_pages_are_those_of_the_whole_list(
     if stars:
         await star(filled, stars)
         monkeypatch.setattr(late, "DEEP_OFFSET", TOTAL // stars + TOTAL // 3 // stars)
-    wanted = ImageFilter(is_intermediate=False, **more)
+    image_filter = ImageFilter(is_intermediate=False, **more)
     async with filled.database.read() as connection:
         lists = [
             (
-                json.loads(b"".join(await store.names_json(connection, wanted)))["image_names"],
+                json.loads(b"".join(await store.names_json(connection, image_filter)))["image_names"],
                 "image_name",
                 store.page_json,
             ),
             (
-                json.loads(b"".join(await store.names_json(connection, wanted, VIDEOS)))["image_names"],
+                json.loads(b"".join(await store.names_json(connection, image_filter, VIDEOS)))["image_names"],
                 "video_name",
                 lambda *asked: store.page_json(*asked, VIDEOS),
             ),
             (
-                json.loads(b"".join(await gallery.names_json(connection, wanted, "names")))["names"],
+                json.loads(b"".join(await gallery.names_json(connection, image_filter, "names")))["names"],
                 "name",
                 gallery.page_json,
             ),
         ]
         for names, key, page in lists:
             for offset in range(0, len(names) + 20, 13):
-                found = json.loads(await page(connection, wanted, offset, 10))
-                assert [item[key] for item in found["items"]] == names[offset : offset + 10]
-                assert found["total"] == len(names)
+                body = json.loads(await page(connection, image_filter, offset, 10))
+                assert [item[key] for item in body["items"]] == names[offset : offset + 10]
+                assert body["total"] == len(names)
 
 
 @pytest.mark.parametrize("offset", [250, 400])
 async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset: int) -> None:
-    wanted = ImageFilter(is_intermediate=False)
+    image_filter = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
-        total = (await connection.execute(store.count_statement(wanted))).scalar_one()
-        part = await store.page_part(connection, wanted, (store.IMAGES,), offset, 10, total)
+        total = (await connection.execute(store.count_statement(image_filter))).scalar_one()
+        part = await store.page_part(connection, image_filter, (store.IMAGES,), offset, 10, total)
     assert part.backwards == (offset > total - offset)
     assert part.day is not None
     assert part.skip < TOTAL // 12 < min(offset, total - offset - 10)
@@ -123,16 +123,18 @@ def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
 
 async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     await star(filled, 2)
-    wanted = ImageFilter(is_intermediate=False)
+    image_filter = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
-        total = (await connection.execute(store.count_statement(wanted))).scalar_one()
-        assert (await store.page_part(connection, wanted, (store.IMAGES,), 5, 10, total)).day is None
-        starred = await store.count_starred(connection, wanted, (store.IMAGES,))
+        total = (await connection.execute(store.count_statement(image_filter))).scalar_one()
+        assert (await store.page_part(connection, image_filter, (store.IMAGES,), 5, 10, total)).day is None
+        starred = await store.count_starred(connection, image_filter, (store.IMAGES,))
         near = late.part_from_nearer_end(total, starred - 5, 10)
-        assert await late.skip_to_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred) == near
+        assert (
+            await late.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred) == near
+        )
         monkeypatch.setattr(late, "DEEP_OFFSET", starred)
         near = late.part_from_nearer_end(total, starred + 50, 10)
-        assert (await late.skip_to_day(connection, wanted, (store.IMAGES,), near, of=total, starred=starred)).day
+        assert (await late.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred)).day
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -144,13 +146,13 @@ async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch
 async def test_the_index_is_entered_on_the_day(
     resources: Resources, direction: SQLiteDirection, index: str, *, backwards: bool, starred_first: bool
 ) -> None:
-    wanted = ImageFilter(
+    image_filter = ImageFilter(
         is_intermediate=False, categories=("general",), order_dir=direction, starred_first=starred_first
     )
     part = {"skip": 5, "take": 10, "day": "2026-01-05"}
-    statement = store.page_names(wanted, backwards=backwards, from_day=True).params(part)
+    statement = store.page_names(image_filter, backwards=backwards, from_day=True).params(part)
     words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
-        found = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")]
-    entered = "created_at<?" if late.newest_first(wanted, backwards=backwards) else "created_at>?"
-    assert found == [f"SEARCH images USING COVERING INDEX {index} AND {entered})"]
+        query_plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")]
+    entered = "created_at<?" if late.newest_first(image_filter, backwards=backwards) else "created_at>?"
+    assert query_plan == [f"SEARCH images USING COVERING INDEX {index} AND {entered})"]

@@ -28,7 +28,7 @@ from invokeclone.queue import service as queue_service
 from invokeclone.server.http import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
 from tests.images.people import ANN, asking, multiuser, register
-from tests.rooms import opened, picture
+from tests.rooms import decode_image, picture
 
 ROUTE = "/api/v1/image_moves"
 STRATEGIES = ["flat", "date", "type", "hash"]
@@ -67,19 +67,19 @@ def on_disk(resources: Resources) -> set[Path]:
 
 async def check_whole(resources: Resources) -> dict[str, str]:
     """Assert that each record has both files, each file its record, nothing is noted and the queue is free."""
-    found = await subfolders(resources)
+    current = await subfolders(resources)
     expected = set()
-    for name, subfolder in found.items():
-        place = ImageLocation(name, subfolder)
-        expected |= {files.full_path(resources.settings, place), files.thumbnail_path(resources.settings, place)}
-        assert opened((await service.path(resources, name)).read_bytes()).size == (48, 32)
+    for name, subfolder in current.items():
+        location = ImageLocation(name, subfolder)
+        expected |= {files.full_path(resources.settings, location), files.thumbnail_path(resources.settings, location)}
+        assert decode_image((await service.path(resources, name)).read_bytes()).size == (48, 32)
     assert on_disk(resources) == expected
     async with resources.database.read() as connection:
         assert await moves_store.read_journal(connection) == []
-        held = select(app_state.c.key).where(app_state.c.key == moves_store.MOVING)
-        assert (await connection.execute(held)).first() is None
+        marker = select(app_state.c.key).where(app_state.c.key == moves_store.MOVING)
+        assert (await connection.execute(marker)).first() is None
     assert resources.maintenance is False
-    return found
+    return current
 
 
 async def done(mover: ImageMoves) -> None:
@@ -97,8 +97,8 @@ class TestMoving:
         was = await check_whole(resources)
         use(resources, after)
         mover = ImageMoves(resources)
-        told = await mover.move_all()
-        assert (told.is_running, told.operation) == (True, "move_all")
+        running_status = await mover.move_all()
+        assert (running_status.is_running, running_status.operation) == (True, "move_all")
         await done(mover)
         status = await mover.status()
         assert (status.is_running, status.operation, status.active_job_id, status.last_error) == (
@@ -110,14 +110,14 @@ class TestMoving:
         assert status.latest_job is not None
         assert (status.latest_job.state, status.latest_job.error_message) == ("committed", None)
         assert status.needs_move_count == 0
-        found = await check_whole(resources)
+        current = await check_whole(resources)
         fresh = await make(resources, 4)
         now = await subfolders(resources)
         if after == "hash":
-            assert [found[name] for name in names] == [name[:2] for name in names]
+            assert [current[name] for name in names] == [name[:2] for name in names]
         else:
-            assert [found[name] for name in names] == [now[name] for name in fresh]
-        assert (before == after) == (was == found)
+            assert [current[name] for name in names] == [now[name] for name in fresh]
+        assert (before == after) == (was == current)
 
     async def test_empty_folders_go_and_used_ones_stay(self, resources: Resources) -> None:
         use(resources, "date")
@@ -231,9 +231,9 @@ class TestMoving:
         mover = ImageMoves(resources)
         relocate = moves_store.relocate
 
-        async def late(connection: Any, chosen: Any) -> set[str]:
+        async def late(connection: Any, batch: Any) -> set[str]:
             await connection.execute(delete(images).where(images.c.image_name == names[0]))
-            return await relocate(connection, chosen)
+            return await relocate(connection, batch)
 
         monkeypatch.setattr(moves_store, "relocate", late)
         await mover.move_all()
@@ -251,18 +251,18 @@ def dying(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, *, af
     original = getattr(owner, name)
     calls = iter(range(1000))
 
-    def die(*given: Any, **named: Any) -> Any:
+    def die(*args: Any, **kwargs: Any) -> Any:
         if next(calls) != at:
-            return original(*given, **named)
+            return original(*args, **kwargs)
         if after:
-            original(*given, **named)
+            original(*args, **kwargs)
         raise Crash
 
-    async def die_async(*given: Any, **named: Any) -> Any:
+    async def die_async(*args: Any, **kwargs: Any) -> Any:
         if next(calls) != at:
-            return await original(*given, **named)
+            return await original(*args, **kwargs)
         if after:
-            await original(*given, **named)
+            await original(*args, **kwargs)
         raise Crash
 
     with monkeypatch.context() as patch:
@@ -314,13 +314,13 @@ class TestCrashes:
         resources = Resources(resources.settings, resources.database, resources.events)
         mover = ImageMoves(resources)
         await mover.start()
-        found = await check_whole(resources)
-        assert set(found) == set(names)
+        current = await check_whole(resources)
+        assert set(current) == set(names)
         status = await mover.status()
         assert status.is_running is False
         assert status.latest_job is not None
         assert status.latest_job.state in {"error", "committed"}
-        assert status.needs_move_count == sum(not subfolder for subfolder in found.values())
+        assert status.needs_move_count == sum(not subfolder for subfolder in current.values())
         await mover.move_all()
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
@@ -363,9 +363,9 @@ class TestCrashes:
         mover = ImageMoves(resources)
         await mover.move_all()
         await mover.stop()
-        found = await check_whole(resources)
+        current = await check_whole(resources)
         status = await mover.status()
-        assert "" in found.values()
+        assert "" in current.values()
         assert status.latest_job is not None
         assert (status.latest_job.state, status.last_error) == ("error", moves.INTERRUPTED)
 
@@ -377,7 +377,7 @@ class TestCrashes:
 
 
 @asynccontextmanager
-async def guarded(resources: Resources, mover: ImageMoves) -> AsyncIterator[httpx.AsyncClient]:
+async def serve_with_guard(resources: Resources, mover: ImageMoves) -> AsyncIterator[httpx.AsyncClient]:
     app = Application()
     app.services.add(Resources, resources)
     app.services.add(ImageMoves, mover)
@@ -422,33 +422,39 @@ class TestRoutes:
         """What touches images is refused, the rest answers; afterwards all is as before."""
         (name,) = await make(resources, 1)
         mover = ImageMoves(resources)
-        async with guarded(resources, mover) as client:
+        async with serve_with_guard(resources, mover) as client:
             answer = await client.post(f"{ROUTE}/{route}")
             assert answer.status_code == 202
             assert (answer.json()["is_running"], answer.json()["operation"]) == (True, operation)
-            one, many = f"/api/v1/images/i/{name}", {"image_names": [name]}
-            asked = [
+            image_path, many = f"/api/v1/images/i/{name}", {"image_names": [name]}
+            requests = [
                 ("POST", "/api/v1/images/upload", None), ("POST", "/api/v1/images/delete", many),
                 ("POST", "/api/v1/images/star", many), ("POST", "/api/v1/images/unstar", many),
-                ("POST", "/api/v1/images/download", many), ("DELETE", one, None), ("PATCH", one, {"starred": True}),
+                ("POST", "/api/v1/images/download", many), ("DELETE", image_path, None), ("PATCH", image_path, {"starred": True}),
                 ("DELETE", "/api/v1/images/intermediates", None), ("DELETE", "/api/v1/images/uncategorized", None),
                 ("POST", "/api/v1/boards/?board_name=b", None), ("DELETE", "/api/v1/boards/b", None),
                 ("PATCH", "/api/v1/boards/b", {}), ("POST", "/api/v1/board_images/", {}),
-                ("POST", "/api/v1/board_images/batch", {}), ("GET", f"{one}/full", None), ("HEAD", f"{one}/full", None),
-                ("GET", f"{one}/thumbnail", None), ("GET", f"{one}/workflow", None),
+                ("POST", "/api/v1/board_images/batch", {}), ("GET", f"{image_path}/full", None), ("HEAD", f"{image_path}/full", None),
+                ("GET", f"{image_path}/thumbnail", None), ("GET", f"{image_path}/workflow", None),
                 ("POST", f"{ROUTE}/start", None), ("POST", f"{ROUTE}/recover", None),
             ]  # fmt: skip
-            for method, path, body in asked:
+            for method, path, body in requests:
                 refused = await client.request(method, path, json=body)
                 assert refused.status_code == 409, path
                 assert method == "HEAD" or "moved" in refused.json()["detail"]
-            for path in (one, f"{one}/metadata", "/api/v1/images/", "/api/v1/images/names", "/api/v1/boards/?all=true"):
+            for path in (
+                image_path,
+                f"{image_path}/metadata",
+                "/api/v1/images/",
+                "/api/v1/images/names",
+                "/api/v1/boards/?all=true",
+            ):
                 assert (await client.get(path)).status_code == 200, path
             assert (await client.post("/api/v1/images/images_by_names", json=many)).status_code == 200
             assert (await client.get(f"{ROUTE}/status")).json()["operation"] == operation
             held()
             await done(mover)
-            assert (await client.get(f"{one}/full")).status_code == 200
+            assert (await client.get(f"{image_path}/full")).status_code == 200
             assert (await client.post("/api/v1/images/star", json=many)).status_code == 200
             status = (await client.get(f"{ROUTE}/status")).json()
         assert (status["is_running"], status["operation"], status["needs_move_count"]) == (False, None, 0)
@@ -471,7 +477,7 @@ class TestRoutes:
     async def test_the_queue_must_be_idle(self, resources: Resources, status: str, expected: int) -> None:
         await enqueue_row(resources, status)
         mover = ImageMoves(resources)
-        async with guarded(resources, mover) as client:
+        async with serve_with_guard(resources, mover) as client:
             assert (await client.post(f"{ROUTE}/start")).status_code == expected
             if expected == 202:
                 await done(mover)
@@ -480,13 +486,13 @@ class TestRoutes:
 
     async def test_two_at_once(self, resources: Resources) -> None:
         mover = ImageMoves(resources)
-        async with guarded(resources, mover) as client:
+        async with serve_with_guard(resources, mover) as client:
             answers = await asyncio.gather(*[client.post(f"{ROUTE}/start") for _ in range(4)])
         await done(mover)
         assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
 
     async def test_a_first_status(self, resources: Resources) -> None:
-        async with guarded(resources, ImageMoves(resources)) as client:
+        async with serve_with_guard(resources, ImageMoves(resources)) as client:
             assert (await client.get(f"{ROUTE}/status")).json() == {
                 "is_running": False,
                 "operation": None,

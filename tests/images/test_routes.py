@@ -9,7 +9,7 @@ import pytest
 from invokeclone.images import files
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.schemas import ImageLocation
-from tests.rooms import opened, packed, picture
+from tests.rooms import decode_image, encode_image, picture
 
 IMAGES = "/api/v1/images"
 
@@ -37,9 +37,9 @@ class TestOne:
         assert {key: changed[key] for key in changes if key != "extra"} == {
             k: v for k, v in changes.items() if k != "extra"
         }
-        kept = (await client.patch(f"{IMAGES}/i/{image['image_name']}", json={"starred": None})).json()
-        assert kept["starred"] is True
-        assert (await client.get(f"{IMAGES}/i/{image['image_name']}")).json() == kept
+        unchanged = (await client.patch(f"{IMAGES}/i/{image['image_name']}", json={"starred": None})).json()
+        assert unchanged["starred"] is True
+        assert (await client.get(f"{IMAGES}/i/{image['image_name']}")).json() == unchanged
 
     @pytest.mark.parametrize(
         "changes", [{"starred": "true"}, {"starred": 1}, {"session_id": 3}, {"image_category": "x"}]
@@ -65,8 +65,8 @@ class TestOne:
     async def test_delete(self, upload, client, resources, events) -> None:
         image = await upload()
         name = image["image_name"]
-        told = await client.delete(f"{IMAGES}/i/{name}")
-        assert told.json() == {"affected_boards": ["none"], "deleted_images": [name], "failed_images": []}
+        answer = await client.delete(f"{IMAGES}/i/{name}")
+        assert answer.json() == {"affected_boards": ["none"], "deleted_images": [name], "failed_images": []}
         assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
         assert [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [[name]]
         assert (await client.delete(f"{IMAGES}/i/{name}")).status_code == 404
@@ -80,18 +80,18 @@ class TestMedia:
         assert answer.headers["content-type"] == "image/png"
         assert answer.headers["content-disposition"] == f'inline; filename="{image["image_name"]}"'
         assert answer.headers["cache-control"] == "max-age=31536000"
-        assert opened(answer.content).size == (48, 32)
-        asked = await client.head(f"/{image['image_url']}")
-        assert (asked.status_code, asked.content) == (200, b"")
-        assert asked.headers["content-length"] == str(len(answer.content))
-        assert asked.headers["etag"] == answer.headers["etag"]
+        assert decode_image(answer.content).size == (48, 32)
+        head = await client.head(f"/{image['image_url']}")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(answer.content))
+        assert head.headers["etag"] == answer.headers["etag"]
         assert (await client.head(f"{IMAGES}/i/nope.png/full")).status_code == 404
 
     async def test_what_the_client_has_is_not_sent_again(self, upload, client) -> None:
         image = await upload()
         tag = (await client.get(f"/{image['image_url']}")).headers["etag"]
-        for known in (tag, f'"other", W/{tag}'):
-            answer = await client.get(f"/{image['image_url']}", headers={"If-None-Match": known})
+        for if_none_match in (tag, f'"other", W/{tag}'):
+            answer = await client.get(f"/{image['image_url']}", headers={"If-None-Match": if_none_match})
             assert (answer.status_code, answer.content) == (304, b"")
         assert (await client.get(f"/{image['image_url']}", headers={"If-None-Match": '"other"'})).status_code == 200
 
@@ -99,9 +99,9 @@ class TestMedia:
         monkeypatch.setattr("invokeclone.images.responses.MAX_BUFFERED_SIZE", 10)
         image = await upload()
         whole = await client.get(f"/{image['image_url']}")
-        assert opened(whole.content).size == (48, 32)
-        asked = await client.head(f"/{image['image_url']}")
-        assert asked.headers["content-length"] == str(len(whole.content))
+        assert decode_image(whole.content).size == (48, 32)
+        head = await client.head(f"/{image['image_url']}")
+        assert head.headers["content-length"] == str(len(whole.content))
         part = await client.get(f"/{image['image_url']}", headers={"Range": "bytes=0-7"})
         assert (part.status_code, part.content) == (206, b"\x89PNG\r\n\x1a\n")
 
@@ -112,28 +112,28 @@ class TestMedia:
         sent = picture("RGB", (700, 300)).convert(mode)
         if kept == "RGBA":
             sent.putalpha(99)
-        image = await upload(packed(sent))
+        image = await upload(encode_image(sent))
         answer = await client.get(f"/{image['thumbnail_url']}")
         assert answer.headers["content-type"] == "image/webp"
         assert answer.headers["cache-control"] == "max-age=31536000"
-        small = opened(answer.content)
+        small = decode_image(answer.content)
         assert (small.size, small.mode, small.format) == ((256, 110), kept, "WEBP")
 
     async def test_small_pictures_are_not_enlarged(self, upload, client) -> None:
         image = await upload()
-        assert opened((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
+        assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
 
     async def test_a_lost_thumbnail_is_made_anew(self, upload, client, resources) -> None:
         image = await upload()
         path = files.thumbnail_path(resources.settings, ImageLocation(image["image_name"], ""))
         path.unlink()
-        assert opened((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
+        assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
         assert path.is_file()
 
     async def test_a_lost_picture_is_a_404(self, upload, client, resources) -> None:
         image = await upload()
-        place = ImageLocation(image["image_name"], "")
-        files.remove(resources.settings, [place])
+        location = ImageLocation(image["image_name"], "")
+        files.remove(resources.settings, [location])
         for part in ("full", "thumbnail", "workflow"):
             assert (await client.get(f"{IMAGES}/i/{image['image_name']}/{part}")).status_code == 404
         assert (await client.delete(f"{IMAGES}/i/{image['image_name']}")).status_code == 200
@@ -147,15 +147,15 @@ class TestMedia:
         assert (await client.get(f"{IMAGES}/i/{name}/{part}")).status_code == 404
 
     async def test_urls_of_odd_names_stay_one_segment(self, client) -> None:
-        told = (await client.get(f"{IMAGES}/i/a%3Fb%23c/urls")).json()
-        assert told["image_url"] == "api/v1/images/i/a%3Fb%23c/full"
+        urls = (await client.get(f"{IMAGES}/i/a%3Fb%23c/urls")).json()
+        assert urls["image_url"] == "api/v1/images/i/a%3Fb%23c/full"
 
 
 class TestLists:
     async def test_pages_and_names_tell_the_same_order(self, upload, client) -> None:
-        made = [(await upload())["image_name"] for _ in range(7)]
-        await client.post(f"{IMAGES}/star", json={"image_names": [made[2], made[4]]})
-        expected = [made[4], made[2], made[6], made[5], made[3], made[1], made[0]]
+        uploads = [(await upload())["image_name"] for _ in range(7)]
+        await client.post(f"{IMAGES}/star", json={"image_names": [uploads[2], uploads[4]]})
+        expected = [uploads[4], uploads[2], uploads[6], uploads[5], uploads[3], uploads[1], uploads[0]]
         pages = []
         for offset in (0, 3, 6):
             page = (await client.get(f"{IMAGES}/", params={"offset": offset, "limit": 3})).json()
@@ -166,12 +166,12 @@ class TestLists:
         assert listed == {"image_names": expected, "starred_count": 2, "total_count": 7}
 
     async def test_directions(self, upload, client) -> None:
-        made = [(await upload())["image_name"] for _ in range(4)]
-        await client.post(f"{IMAGES}/star", json={"image_names": [made[1]]})
-        assert await names(client, order_dir="ASC") == [made[1], made[0], made[2], made[3]]
-        assert await names(client, order_dir="ASC", starred_first="false") == made
+        uploads = [(await upload())["image_name"] for _ in range(4)]
+        await client.post(f"{IMAGES}/star", json={"image_names": [uploads[1]]})
+        assert await names(client, order_dir="ASC") == [uploads[1], uploads[0], uploads[2], uploads[3]]
+        assert await names(client, order_dir="ASC", starred_first="false") == uploads
         unstarred = await client.get(f"{IMAGES}/names", params={"starred_first": "false"})
-        assert unstarred.json() == {"image_names": made[::-1], "starred_count": 0, "total_count": 4}
+        assert unstarred.json() == {"image_names": uploads[::-1], "starred_count": 0, "total_count": 4}
 
     async def test_items_of_a_page_are_whole_records(self, upload, client) -> None:
         image = await upload()
@@ -206,10 +206,10 @@ class TestLists:
 
     async def test_long_lists_of_names_are_packed(self, upload, client, monkeypatch) -> None:
         monkeypatch.setattr("invokeclone.images.responses.GZIP_MIN_SIZE", 100)
-        made = [(await upload())["image_name"] for _ in range(4)]
+        uploads = [(await upload())["image_name"] for _ in range(4)]
         answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "gzip"})
         assert answer.headers["content-encoding"] == "gzip"
-        assert answer.json()["image_names"] == made[::-1]
+        assert answer.json()["image_names"] == uploads[::-1]
         plain = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "identity"})
         assert "content-encoding" not in plain.headers
         assert plain.json() == answer.json()
@@ -240,9 +240,9 @@ class TestLists:
 
     async def test_by_names(self, upload, client) -> None:
         first, second = await upload(), await upload()
-        wanted = [second["image_name"], "nope.png", first["image_name"], second["image_name"]]
-        told = await client.post(f"{IMAGES}/images_by_names", json={"image_names": wanted})
-        assert told.json() == [second, first, second]
+        image_names = [second["image_name"], "nope.png", first["image_name"], second["image_name"]]
+        answer = await client.post(f"{IMAGES}/images_by_names", json={"image_names": image_names})
+        assert answer.json() == [second, first, second]
         assert (await client.post(f"{IMAGES}/images_by_names", json={"image_names": []})).json() == []
 
     @pytest.mark.parametrize("route", ["images_by_names", "delete", "star", "unstar"])
@@ -255,21 +255,21 @@ class TestBulk:
     async def test_star_and_unstar(self, upload, client) -> None:
         on = await board(client)
         first, second = (await upload())["image_name"], (await upload(board_id=on))["image_name"]
-        told = (await client.post(f"{IMAGES}/star", json={"image_names": [first, second, "nope.png", first]})).json()
-        assert sorted(told["starred_images"]) == sorted([first, second])
-        assert sorted(told["affected_boards"]) == sorted([on, "none"])
-        assert told["failed_images"] == []
+        result = (await client.post(f"{IMAGES}/star", json={"image_names": [first, second, "nope.png", first]})).json()
+        assert sorted(result["starred_images"]) == sorted([first, second])
+        assert sorted(result["affected_boards"]) == sorted([on, "none"])
+        assert result["failed_images"] == []
         assert (await client.get(f"{IMAGES}/i/{first}")).json()["starred"] is True
-        told = (await client.post(f"{IMAGES}/unstar", json={"image_names": [second]})).json()
-        assert told == {"affected_boards": [on], "unstarred_images": [second], "failed_images": []}
+        result = (await client.post(f"{IMAGES}/unstar", json={"image_names": [second]})).json()
+        assert result == {"affected_boards": [on], "unstarred_images": [second], "failed_images": []}
         assert (await client.get(f"{IMAGES}/i/{second}")).json()["starred"] is False
 
     async def test_delete(self, upload, client, resources) -> None:
-        made = [(await upload())["image_name"] for _ in range(3)]
-        told = (await client.post(f"{IMAGES}/delete", json={"image_names": [*made[:2], "nope.png"]})).json()
-        assert sorted(told["deleted_images"]) == sorted(made[:2])
-        assert (told["affected_boards"], told["failed_images"]) == (["none"], [])
-        assert await names(client) == [made[2]]
+        uploads = [(await upload())["image_name"] for _ in range(3)]
+        result = (await client.post(f"{IMAGES}/delete", json={"image_names": [*uploads[:2], "nope.png"]})).json()
+        assert sorted(result["deleted_images"]) == sorted(uploads[:2])
+        assert (result["affected_boards"], result["failed_images"]) == (["none"], [])
+        assert await names(client) == [uploads[2]]
         nothing = (await client.post(f"{IMAGES}/delete", json={"image_names": ["nope.png"]})).json()
         assert nothing == {"affected_boards": [], "deleted_images": [], "failed_images": []}
 
@@ -280,42 +280,44 @@ class TestBulk:
             (await upload())["image_name"],
             (await upload(is_intermediate="true", image_category="mask"))["image_name"],
         ]
-        told = (await client.delete(f"{IMAGES}/uncategorized")).json()
-        assert sorted(told["deleted_images"]) == sorted(free)
-        assert told["affected_boards"] == ["none"]
+        result = (await client.delete(f"{IMAGES}/uncategorized")).json()
+        assert sorted(result["deleted_images"]) == sorted(free)
+        assert result["affected_boards"] == ["none"]
         assert await names(client) == [boarded]
 
     async def test_intermediates(self, upload, client) -> None:
-        kept = (await upload())["image_name"]
+        name = (await upload())["image_name"]
         await upload(is_intermediate="true")
         await upload(is_intermediate="true")
         assert (await client.get(f"{IMAGES}/intermediates")).json() == 2
         assert (await client.delete(f"{IMAGES}/intermediates")).json() == 2
         assert (await client.get(f"{IMAGES}/intermediates")).json() == 0
-        assert await names(client) == [kept]
+        assert await names(client) == [name]
 
     async def test_starring_while_deleting(self, upload, client) -> None:
-        made = [(await upload())["image_name"] for _ in range(12)]
-        asked = [
-            client.post(f"{IMAGES}/{route}", json={"image_names": chosen})
-            for route, chosen in [
-                ("star", made),
-                ("delete", made[:6]),
-                ("unstar", made),
-                ("delete", made[3:9]),
-                ("star", made),
+        uploads = [(await upload())["image_name"] for _ in range(12)]
+        requests = [
+            client.post(f"{IMAGES}/{route}", json={"image_names": image_names})
+            for route, image_names in [
+                ("star", uploads),
+                ("delete", uploads[:6]),
+                ("unstar", uploads),
+                ("delete", uploads[3:9]),
+                ("star", uploads),
             ]
         ]
-        answers = [answer.json() for answer in await asyncio.gather(*asked)]
-        gone = answers[1]["deleted_images"] + answers[3]["deleted_images"]
-        assert sorted(gone) == sorted(made[:9])
-        assert sorted(await names(client)) == sorted(made[9:])
-        assert all(set(made[9:]) <= set(answers[i][key]) for i, key in ((0, "starred_images"), (2, "unstarred_images")))
+        answers = [answer.json() for answer in await asyncio.gather(*requests)]
+        deleted = answers[1]["deleted_images"] + answers[3]["deleted_images"]
+        assert sorted(deleted) == sorted(uploads[:9])
+        assert sorted(await names(client)) == sorted(uploads[9:])
+        assert all(
+            set(uploads[9:]) <= set(answers[i][key]) for i, key in ((0, "starred_images"), (2, "unstarred_images"))
+        )
 
     async def test_many_uploads_at_once(self, upload, client) -> None:
-        made = await asyncio.gather(*[upload() for _ in range(20)])
-        assert len({image["image_name"] for image in made}) == 20
-        assert all(re.fullmatch(r"[0-9a-f-]{36}\.png", image["image_name"]) for image in made)
+        images = await asyncio.gather(*[upload() for _ in range(20)])
+        assert len({image["image_name"] for image in images}) == 20
+        assert all(re.fullmatch(r"[0-9a-f-]{36}\.png", image["image_name"]) for image in images)
         assert (await client.get(f"{IMAGES}/names")).json()["total_count"] == 20
 
 
@@ -327,12 +329,12 @@ class TestLongLists:
     async def test_pieces_make_one_list(self, upload, client, monkeypatch, count: int, encoding: str) -> None:
         for name, value in (("PIECE", 100), ("PACKED_FROM", 10), ("ASIDE_FROM", 80)):
             monkeypatch.setattr(f"invokeclone.images.responses.{name}", value)
-        made = [(await upload())["image_name"] for _ in range(count)]
-        await client.post(f"{IMAGES}/star", json={"image_names": made[:1]})
+        uploads = [(await upload())["image_name"] for _ in range(count)]
+        await client.post(f"{IMAGES}/star", json={"image_names": uploads[:1]})
         answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": encoding})
-        expected = made[:1] + made[:0:-1]
-        assert answer.json() == {"image_names": expected, "starred_count": len(made[:1]), "total_count": count}
+        expected = uploads[:1] + uploads[:0:-1]
+        assert answer.json() == {"image_names": expected, "starred_count": len(uploads[:1]), "total_count": count}
         assert answer.headers.get("content-encoding") == (encoding if encoding == "gzip" else None)
         assert "content-length" in answer.headers
         plain = await client.get(f"{IMAGES}/names", params={"starred_first": "false"})
-        assert plain.json() == {"image_names": made[::-1], "starred_count": 0, "total_count": count}
+        assert plain.json() == {"image_names": uploads[::-1], "starred_count": 0, "total_count": count}

@@ -34,10 +34,10 @@ WORDS = [
 @pytest.fixture
 async def filled(resources: Resources) -> Resources:
     """Fill the gallery with 300 images, 256 of them in the index."""
-    chance = random.Random(7)
+    rng = random.Random(7)
     rows = []
     for number in range(300):
-        prompt = {"positive_prompt": " ".join(chance.sample(WORDS, 3)), "seed": number * 7919}
+        prompt = {"positive_prompt": " ".join(rng.sample(WORDS, 3)), "seed": number * 7919}
         text = json.dumps(prompt, ensure_ascii=number % 2 == 0) if number % 11 else None
         rows.append(
             {
@@ -65,12 +65,16 @@ async def test_the_index_changes_nothing(filled: Resources, term: str, more: dic
     plain = ImageFilter(search_term=term, **more)
     async with filled.database.read() as connection:
         narrowed = await search.with_text_query(connection, plain)
-        found = [json.loads(b"".join(await store.names_json(connection, one))) for one in (plain, narrowed)]
-        pages = [json.loads(await store.page_json(connection, one, 2, 5)) for one in (plain, narrowed)]
-    assert found[0] == found[1]
+        results = [
+            json.loads(b"".join(await store.names_json(connection, image_filter))) for image_filter in (plain, narrowed)
+        ]
+        pages = [
+            json.loads(await store.page_json(connection, image_filter, 2, 5)) for image_filter in (plain, narrowed)
+        ]
+    assert results[0] == results[1]
     assert pages[0] == pages[1]
-    assert pages[1]["total"] == found[1]["total_count"] == len(found[1]["image_names"])
-    assert [item["image_name"] for item in pages[1]["items"]] == found[1]["image_names"][2:7]
+    assert pages[1]["total"] == results[1]["total_count"] == len(results[1]["image_names"])
+    assert [item["image_name"] for item in pages[1]["items"]] == results[1]["image_names"][2:7]
 
 
 @pytest.mark.parametrize(
@@ -90,9 +94,9 @@ def test_what_the_index_is_asked(term: str, asked: str | None) -> None:
 
 
 def test_a_long_term_asks_for_no_more_than_narrows() -> None:
-    asked = search.query("".join(chr(0x4E00 + number) for number in range(4000)))
-    assert asked is not None
-    assert asked.count(" AND ") <= 2 * search.MAX_TRIGRAMS
+    text_query = search.query("".join(chr(0x4E00 + number) for number in range(4000)))
+    assert text_query is not None
+    assert text_query.count(" AND ") <= 2 * search.MAX_TRIGRAMS
 
 
 @pytest.mark.parametrize(
@@ -105,16 +109,16 @@ async def test_what_the_index_is_asked_for_a_short_term(
     """Every run that begins with it, if they are few; not for what may end a time, and a text with it."""
     monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 10)
     async with filled.database.read() as connection:
-        found = await search.with_text_query(connection, ImageFilter(search_term=term, is_intermediate=False))
-    assert found.text_query == asked
+        image_filter = await search.with_text_query(connection, ImageFilter(search_term=term, is_intermediate=False))
+    assert image_filter.text_query == asked
 
 
 async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ImageFilter(search_term="positive_prompt")
+    image_filter = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:
-        assert (await search.with_text_query(connection, wanted)).text_query is not None
+        assert (await search.with_text_query(connection, image_filter)).text_query is not None
         monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 100)
-        assert await search.with_text_query(connection, wanted) == wanted
+        assert await search.with_text_query(connection, image_filter) == image_filter
 
 
 async def test_many_are_counted_by_the_index_and_a_page_of_them_is_not(
@@ -134,10 +138,14 @@ async def test_many_are_counted_by_the_index_and_a_page_of_them_is_not(
 @pytest.mark.parametrize("more", [{}, {"starred_first": False}, {"order_dir": "ASC"}, {"board_id": "none"}])
 async def test_only_candidates_are_read(filled: Resources, more: dict[str, object]) -> None:
     """And not the gallery's index from its start to its end."""
-    wanted = ImageFilter(search_term="zebra", text_query=search.query("zebra"), is_intermediate=False, **more)
+    image_filter = ImageFilter(search_term="zebra", text_query=search.query("zebra"), is_intermediate=False, **more)
     part = {"skip": 0, "take": 10}
-    statements = [store.count_statement(wanted), store.all_names(wanted), store.page_names(wanted).params(part)]
-    statements += [gallery.all_names(wanted), gallery.page_refs(wanted).params(part)]
+    statements = [
+        store.count_statement(image_filter),
+        store.all_names(image_filter),
+        store.page_names(image_filter).params(part),
+    ]
+    statements += [gallery.all_names(image_filter), gallery.page_refs(image_filter).params(part)]
     async with filled.database.read() as connection:
         for statement in statements:
             text = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
@@ -165,10 +173,10 @@ async def test_letters_of_every_script_match_in_either_case(resources: Resources
     pattern = term.casefold().replace("%", "\0").replace("_", "\1")
     expected = sum(_matches(text, pattern) for text in texts if text) * 40
     async with resources.database.read() as connection:
-        wanted = ImageFilter(search_term=term)
-        for each in (wanted, await search.with_text_query(connection, wanted)):
-            found = json.loads(b"".join(await store.names_json(connection, each)))
-            assert len(found["image_names"]) == expected > 0, each
+        plain = ImageFilter(search_term=term)
+        for image_filter in (plain, await search.with_text_query(connection, plain)):
+            result = json.loads(b"".join(await store.names_json(connection, image_filter)))
+            assert len(result["image_names"]) == expected > 0, image_filter
 
 
 def _matches(text: str, pattern: str) -> bool:

@@ -20,17 +20,17 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images
-from tests.rooms import opened, picture
+from tests.rooms import decode_image, picture
 
 
-async def saved(resources: Resources, image: Image.Image | None = None, **more):
+async def save_image(resources: Resources, image: Image.Image | None = None, **options):
     return await service.save(
-        resources, image or picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **more
+        resources, image or picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **options
     )
 
 
 async def test_what_a_node_saves(resources: Resources) -> None:
-    image = await saved(
+    image = await save_image(
         resources,
         is_intermediate=True,
         session_id="s",
@@ -42,16 +42,16 @@ async def test_what_a_node_saves(resources: Resources) -> None:
     assert image == await service.get(resources, image.image_name)
     assert (image.session_id, image.node_id, image.is_intermediate, image.has_workflow) == ("s", "n", True, True)
     assert image.image_origin == "internal"
-    kept = opened((await service.path(resources, image.image_name)).read_bytes())
-    assert kept.tobytes() == picture().tobytes()
-    assert kept.info == {png.METADATA: '{"a": "é"}', png.WORKFLOW: "{}", png.GRAPH: '{"é": "日"}'}
+    stored = decode_image((await service.path(resources, image.image_name)).read_bytes())
+    assert stored.tobytes() == picture().tobytes()
+    assert stored.info == {png.METADATA: '{"a": "é"}', png.WORKFLOW: "{}", png.GRAPH: '{"é": "日"}'}
     texts = await service.texts(resources, image.image_name)
     assert (texts.workflow, texts.graph) == ("{}", '{"é": "日"}')
     assert json.loads(await service.metadata_json(resources, image.image_name)) == {"a": "é"}
 
 
 async def test_a_missing_board_costs_only_the_board(resources: Resources) -> None:
-    image = await saved(resources, board_id="gone")
+    image = await save_image(resources, board_id="gone")
     assert image.board_id is None
 
 
@@ -61,23 +61,23 @@ async def test_a_missing_board_costs_only_the_board(resources: Resources) -> Non
 @pytest.mark.parametrize("level", [1, 6])
 def test_every_mode_can_be_kept(mode: str, level: int) -> None:
     image = picture("L").convert(mode) if mode != "PA" else picture("P").convert("PA")
-    kept = opened(png.encode(image, level, {png.METADATA: "{}"}))
-    assert kept.size == image.size
-    assert kept.info[png.METADATA] == "{}"
+    decoded = decode_image(png.encode(image, level, {png.METADATA: "{}"}))
+    assert decoded.size == image.size
+    assert decoded.info[png.METADATA] == "{}"
     if mode in {"1", "L", "LA", "P", "RGB", "RGBA"}:
-        assert kept.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
-    assert opened(files.thumbnail(image)).mode in {"RGB", "RGBA"}
+        assert decoded.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+    assert decode_image(files.thumbnail(image)).mode in {"RGB", "RGBA"}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (257, 255)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_pixels_survive_the_quick_encoder(mode: str, size: tuple[int, int]) -> None:
     noise = Image.frombytes(mode, size, os.urandom(size[0] * size[1] * len(mode)))
-    assert opened(png.encode(noise, 1, {})).tobytes() == noise.tobytes()
+    assert decode_image(png.encode(noise, 1, {})).tobytes() == noise.tobytes()
     copied = png.copy_with_texts(png.encode(noise, 6, {"Comment": "x"}), {png.GRAPH: "{}"})
     assert copied is not None
-    assert opened(copied).tobytes() == noise.tobytes()
-    assert opened(copied).info == {png.GRAPH: "{}"}
+    assert decode_image(copied).tobytes() == noise.tobytes()
+    assert decode_image(copied).info == {png.GRAPH: "{}"}
 
 
 async def test_the_files_come_before_the_record(resources: Resources) -> None:
@@ -86,16 +86,16 @@ async def test_the_files_come_before_the_record(resources: Resources) -> None:
     class Broken(RuntimeError):
         pass
 
-    seen: list[list[Path]] = []
+    snapshots: list[list[Path]] = []
 
     class Failing:
         def write(self):
-            seen.append([path for path in resources.settings.outputs_path.rglob("*") if path.is_file()])
+            snapshots.append([path for path in resources.settings.outputs_path.rglob("*") if path.is_file()])
             raise Broken
 
     with pytest.raises(Broken):
-        await saved(Resources(resources.settings, Failing(), resources.events))
-    assert len(seen[0]) == 2
+        await save_image(Resources(resources.settings, Failing(), resources.events))
+    assert len(snapshots[0]) == 2
     assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
 
 
@@ -104,15 +104,15 @@ async def test_a_full_disk_leaves_nothing(resources: Resources) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir()
     (folder / "thumbnails").mkdir()
-    place = ImageLocation("x.png", "")
-    files.full_path(resources.settings, place).mkdir()
+    location = ImageLocation("x.png", "")
+    files.full_path(resources.settings, location).mkdir()
     with pytest.raises(OSError):
-        files.write(resources.settings, place, b"png", b"webp")
-    assert not files.thumbnail_path(resources.settings, place).exists()
+        files.write(resources.settings, location, b"png", b"webp")
+    assert not files.thumbnail_path(resources.settings, location).exists()
 
 
 async def test_the_record_goes_before_the_files(resources: Resources) -> None:
-    image = await saved(resources)
+    image = await save_image(resources)
     path = await service.path(resources, image.image_name)
     path.unlink()
     path.mkdir()  # can't be unlinked
@@ -128,7 +128,7 @@ async def test_the_record_goes_before_the_files(resources: Resources) -> None:
 async def test_subfolders(resources: Resources, strategy: str, expected: str | None) -> None:
     settings = Settings(root=resources.settings.root, image_subfolder_strategy=strategy)
     elsewhere = Resources(settings, resources.database, resources.events)
-    image = await saved(elsewhere)
+    image = await save_image(elsewhere)
     subfolder = image.image_name[:2] if expected is None else expected
     assert image.image_subfolder == subfolder
     assert (settings.outputs_path / "images" / subfolder / image.image_name).is_file()
@@ -173,9 +173,9 @@ ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCa
 )
 async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wanted: ImageFilter, index: str) -> None:
     for statement in (store.page_names(wanted).params(skip=500, take=100), store.all_names(wanted)):
-        found = await plan(resources, statement)
-        assert re.search(rf"USING COVERING INDEX {index}\b", found), found
-        assert "TEMP B-TREE" not in found
+        query_plan = await plan(resources, statement)
+        assert re.search(rf"USING COVERING INDEX {index}\b", query_plan), query_plan
+        assert "TEMP B-TREE" not in query_plan
     # Nor does counting read images at all.
     assert await plan(resources, store.count_statement(wanted)) == "SCAN image_counts"
 

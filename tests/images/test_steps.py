@@ -91,11 +91,11 @@ def orders() -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("more", LISTS)
 async def test_first_and_last_pages_cost_the_same_in_every_order(counting: Counting, more: dict[str, Any]) -> None:
     for order in orders():
-        wanted = ImageFilter(**more, **order)
+        image_filter = ImageFilter(**more, **order)
         for store_of in (store, gallery):
-            for offset in (0, await store.count(counting, wanted) - 10):
+            for offset in (0, await store.count(counting, image_filter) - 10):
                 counting.steps = 0
-                await store_of.page_json(counting, wanted, max(offset, 0), 10)
+                await store_of.page_json(counting, image_filter, max(offset, 0), 10)
                 assert counting.steps < MANY / 2, (order, offset)
 
 
@@ -113,7 +113,7 @@ async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[st
 async def test_searches_of_any_length_read_only_what_may_match(counting: Counting, term: str, total: int) -> None:
     for order in orders():
         counting.steps = 0
-        wanted = await search.with_text_query(counting, ImageFilter(search_term=term, **order))
-        assert await store.count(counting, wanted) == total
-        await store.page_json(counting, wanted, 0, 10)
+        image_filter = await search.with_text_query(counting, ImageFilter(search_term=term, **order))
+        assert await store.count(counting, image_filter) == total
+        await store.page_json(counting, image_filter, 0, 10)
         assert counting.steps < 2 * MANY, order

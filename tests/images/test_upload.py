@@ -11,7 +11,7 @@ from PIL import Image
 from invokeclone.images.encoding import png
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
-from tests.rooms import opened, packed, picture
+from tests.rooms import decode_image, encode_image, picture
 
 WORKFLOW = {
     "name": "w", "author": "", "description": "", "version": "", "contact": "", "tags": "", "notes": "",
@@ -30,7 +30,7 @@ async def test_an_upload_is_told_in_full(client: httpx.AsyncClient, resources: R
     answer = await client.post(
         "/api/v1/images/upload",
         params={"image_category": "user", "is_intermediate": "true", "session_id": "s"},
-        files={"file": ("x.png", packed(picture()), "image/png")},
+        files={"file": ("x.png", encode_image(picture()), "image/png")},
     )
     image = answer.json()
     name = image["image_name"]
@@ -61,10 +61,10 @@ async def test_an_upload_is_told_in_full(client: httpx.AsyncClient, resources: R
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClient, mode: str) -> None:
     sent = picture(mode)
-    image = await upload(packed(sent))
-    kept = opened((await client.get(image["image_url"])).content)
-    assert kept.mode == mode
-    assert kept.convert("RGBA").tobytes() == sent.convert("RGBA").tobytes()
+    image = await upload(encode_image(sent))
+    stored = decode_image((await client.get(image["image_url"])).content)
+    assert stored.mode == mode
+    assert stored.convert("RGBA").tobytes() == sent.convert("RGBA").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -72,29 +72,29 @@ async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClien
     [("RGB", "JPEG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("L", "GIF"), ("RGB", "BMP"), ("F", "TIFF")],
 )
 async def test_other_formats_become_png(upload, client: httpx.AsyncClient, mode: str, kind: str) -> None:
-    image = await upload(packed(picture(mode), kind), content_type=f"image/{kind.lower()}")
-    kept = opened((await client.get(image["image_url"])).content)
-    assert (kept.format, kept.size) == ("PNG", (48, 32))
+    image = await upload(encode_image(picture(mode), kind), content_type=f"image/{kind.lower()}")
+    stored = decode_image((await client.get(image["image_url"])).content)
+    assert (stored.format, stored.size) == ("PNG", (48, 32))
 
 
 async def test_turned_photos_are_not_turned_back(upload) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = await upload(packed(picture(), "JPEG", exif=exif), content_type="image/jpeg")
+    image = await upload(encode_image(picture(), "JPEG", exif=exif), content_type="image/jpeg")
     assert (image["width"], image["height"]) == (48, 32)
 
 
 async def test_a_transparent_colour_stays_transparent(upload, client: httpx.AsyncClient) -> None:
     sent = Image.new("RGB", (8, 8), (1, 2, 3))
-    image = await upload(packed(sent, transparency=(1, 2, 3)))
-    kept = opened((await client.get(image["image_url"])).content)
-    assert kept.convert("RGBA").getpixel((0, 0)) == (1, 2, 3, 0)
+    image = await upload(encode_image(sent, transparency=(1, 2, 3)))
+    stored = decode_image((await client.get(image["image_url"])).content)
+    assert stored.convert("RGBA").getpixel((0, 0)) == (1, 2, 3, 0)
 
 
 async def test_sixteen_bits_are_kept(upload, client: httpx.AsyncClient) -> None:
     sent = Image.new("I;16", (8, 8), 40_000)
-    image = await upload(packed(sent))
-    assert opened((await client.get(image["image_url"])).content).getpixel((0, 0)) == 40_000
+    image = await upload(encode_image(sent))
+    assert decode_image((await client.get(image["image_url"])).content).getpixel((0, 0)) == 40_000
 
 
 async def test_the_three_texts_are_kept_and_nothing_else(upload, client: httpx.AsyncClient) -> None:
@@ -104,20 +104,20 @@ async def test_the_three_texts_are_kept_and_nothing_else(upload, client: httpx.A
         png.GRAPH: json.dumps(GRAPH),
         "Comment": "where I live",
     }
-    image = await upload(packed(picture(), texts=texts, dpi=(72, 72)))
-    kept = opened((await client.get(image["image_url"])).content)
+    image = await upload(encode_image(picture(), texts=texts, dpi=(72, 72)))
+    stored = decode_image((await client.get(image["image_url"])).content)
     assert image["has_workflow"] is True
-    assert set(kept.info) == {png.METADATA, png.WORKFLOW, png.GRAPH}
-    assert kept.info[png.METADATA] == texts[png.METADATA]
-    told = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
-    assert told.json() == {"workflow": texts[png.WORKFLOW], "graph": texts[png.GRAPH]}
+    assert set(stored.info) == {png.METADATA, png.WORKFLOW, png.GRAPH}
+    assert stored.info[png.METADATA] == texts[png.METADATA]
+    answer = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
+    assert answer.json() == {"workflow": texts[png.WORKFLOW], "graph": texts[png.GRAPH]}
     metadata = await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")
     assert metadata.json() == {"positive_prompt": "zëbra 🦓"}
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "1", '{"a": NaN}', ""])
 async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.AsyncClient, text: str) -> None:
-    image = await upload(packed(picture(), texts={png.METADATA: text}))
+    image = await upload(encode_image(picture(), texts={png.METADATA: text}))
     assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() is None
 
 
@@ -131,14 +131,16 @@ async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.Async
     ],
 )
 async def test_workflow_and_graph_of_another_form_are_dropped(upload, client, workflow: object, graph: object) -> None:
-    image = await upload(packed(picture(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)}))
-    told = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
-    assert told.json() == {"workflow": None, "graph": None}
+    image = await upload(
+        encode_image(picture(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)})
+    )
+    answer = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
+    assert answer.json() == {"workflow": None, "graph": None}
     assert image["has_workflow"] is False
 
 
 async def test_metadata_of_the_form_wins(upload, client: httpx.AsyncClient) -> None:
-    data = packed(picture(), texts={png.METADATA: '{"a": 1}'})
+    data = encode_image(picture(), texts={png.METADATA: '{"a": 1}'})
     image = await upload(data, form={"metadata": '{"b": 2}'})
     assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() == {"b": 2}
     dropped = await upload(data, form={"metadata": "no json"})
@@ -146,18 +148,18 @@ async def test_metadata_of_the_form_wins(upload, client: httpx.AsyncClient) -> N
 
 
 async def test_a_graph_alone_counts_as_a_workflow(upload) -> None:
-    assert (await upload(packed(picture(), texts={png.GRAPH: json.dumps(GRAPH)})))["has_workflow"] is True
+    assert (await upload(encode_image(picture(), texts={png.GRAPH: json.dumps(GRAPH)})))["has_workflow"] is True
 
 
 @pytest.mark.parametrize(
     ("data", "content_type"),
     [
-        (packed(picture()), "application/octet-stream"),
-        (packed(picture()), "text/plain"),
+        (encode_image(picture()), "application/octet-stream"),
+        (encode_image(picture()), "text/plain"),
         (b"", "image/png"),
         (b"not a picture", "image/png"),
-        (packed(picture())[:-60], "image/png"),
-        (packed(picture(), "JPEG")[:400], "image/jpeg"),
+        (encode_image(picture())[:-60], "image/png"),
+        (encode_image(picture(), "JPEG")[:400], "image/jpeg"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png"),
     ],
 )
@@ -178,8 +180,8 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(20_000, 10_000), (14_000, 10_000), (60_000, 60_000)])
 async def test_a_picture_that_would_unpack_to_too_much_is_refused_unread(upload, resources, size) -> None:
-    told = await upload(bomb(*size), status=413)
-    assert told["detail"]
+    body = await upload(bomb(*size), status=413)
+    assert body["detail"]
     assert files_in(resources) == []
 
 
@@ -196,15 +198,15 @@ async def test_an_upload_lands_on_its_board(upload, client: httpx.AsyncClient) -
 async def test_crop_visible_cuts_off_what_is_transparent(upload) -> None:
     sent = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     sent.paste((0, 255, 0, 255), (10, 5, 20, 30))
-    image = await upload(packed(sent), crop_visible="true")
+    image = await upload(encode_image(sent), crop_visible="true")
     assert (image["width"], image["height"]) == (10, 25)
-    await upload(packed(Image.new("RGBA", (4, 4))), crop_visible="true", status=422)
+    await upload(encode_image(Image.new("RGBA", (4, 4))), crop_visible="true", status=422)
 
 
 async def test_resize_to(upload, client: httpx.AsyncClient) -> None:
     image = await upload(form={"resize_to": '{"width": 20, "height": 10}'})
-    kept = opened((await client.get(image["image_url"])).content)
-    assert (kept.size, kept.mode) == ((20, 10), "RGBA")
+    stored = decode_image((await client.get(image["image_url"])).content)
+    assert (stored.size, stored.mode) == ((20, 10), "RGBA")
 
 
 @pytest.mark.parametrize(
@@ -225,17 +227,17 @@ async def test_segmentation_maps_keep_their_colours(upload, client: httpx.AsyncC
     sent = Image.new("RGB", (30, 30), "red")
     sent.paste((0, 255, 0), (0, 0, 13, 30))
     sent.paste((0, 0, 255), (13, 0, 19, 17))
-    image = await upload(packed(sent), form={"resize_to": '{"width": 47, "height": 53}'})
-    kept = opened((await client.get(image["image_url"])).content).convert("RGB")
-    assert {colour for _, colour in kept.getcolors()} == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
+    image = await upload(encode_image(sent), form={"resize_to": '{"width": 47, "height": 53}'})
+    stored = decode_image((await client.get(image["image_url"])).content).convert("RGB")
+    assert {colour for _, colour in stored.getcolors()} == {(255, 0, 0), (0, 255, 0), (0, 0, 255)}
 
 
 async def test_black_and_white_stays_black_and_white(upload, client: httpx.AsyncClient) -> None:
     sent = Image.new("L", (30, 30))
     sent.paste(255, (3, 3, 11, 17))
-    image = await upload(packed(sent), form={"resize_to": '{"width": 47, "height": 19}'})
-    kept = opened((await client.get(image["image_url"])).content).convert("RGB")
-    assert {colour for _, colour in kept.getcolors()} == {(0, 0, 0), (255, 255, 255)}
+    image = await upload(encode_image(sent), form={"resize_to": '{"width": 47, "height": 19}'})
+    stored = decode_image((await client.get(image["image_url"])).content).convert("RGB")
+    assert {colour for _, colour in stored.getcolors()} == {(0, 0, 0), (255, 255, 255)}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ async def test_there_is_no_presigned_upload(client: httpx.AsyncClient) -> None:
 async def test_target_pixels_and_sides_have_limits(client: httpx.AsyncClient, resources: Resources, size: str) -> None:
     answer = await client.post(
         "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
-        files={"file": ("x.png", packed(picture()), "image/png")}, data={"resize_to": size},
+        files={"file": ("x.png", encode_image(picture()), "image/png")}, data={"resize_to": size},
     )  # fmt: skip
     assert 400 <= answer.status_code < 500
     assert "settings limits." in answer.text
@@ -274,6 +276,6 @@ async def test_pixels_and_sides_of_an_image_have_limits(client: httpx.AsyncClien
     for size, status in (((40, 40), 415), ((101, 1), 415), ((30, 30), 201)):
         answer = await client.post(
             "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
-            files={"file": ("x.png", packed(picture(size=size)), "image/png")},
+            files={"file": ("x.png", encode_image(picture(size=size)), "image/png")},
         )  # fmt: skip
         assert answer.status_code == status or (status == 415 and answer.status_code in (413, 415)), answer.text

@@ -128,8 +128,8 @@ async def test_single_reads_see_what_is_committed_and_take_turns(database: Datab
     async with database.write() as connection:
         await connection.exec_driver_sql("INSERT INTO app_state (key, value) VALUES ('a', '1')")
         assert await database.fetch("SELECT value FROM app_state WHERE key = 'a'", {}) == []
-    asked = [database.fetch("SELECT value, :n FROM app_state WHERE key = 'a'", {"n": n}) for n in range(50)]
-    assert await asyncio.gather(*asked) == [[("1", n)] for n in range(50)]
+    reads = [database.fetch("SELECT value, :n FROM app_state WHERE key = 'a'", {"n": n}) for n in range(50)]
+    assert await asyncio.gather(*reads) == [[("1", n)] for n in range(50)]
 
 
 async def test_errors_of_single_reads_belong_to_whoever_reads(database: Database) -> None:

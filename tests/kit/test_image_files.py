@@ -19,7 +19,7 @@ Image.init()
 WRITABLE = sorted(set(Image.SAVE) & set(Image.OPEN) - {"PDF", "MPO", "PALM"})
 
 
-def written(name: str) -> io.BytesIO:
+def encode_sample(name: str) -> io.BytesIO:
     """Return a small image in a format, skipping the test where Pillow cannot write it here."""
     file = io.BytesIO()
     for mode in ("RGB", "L", "1", "F"):
@@ -35,7 +35,7 @@ def written(name: str) -> io.BytesIO:
 
 @pytest.mark.parametrize("name", WRITABLE)
 def test_only_the_named_formats_are_read(name: str) -> None:
-    file = written(name)
+    file = encode_sample(name)
     if name in FORMATS:
         assert open_image(file).format == name
     else:

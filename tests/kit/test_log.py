@@ -69,8 +69,8 @@ def test_fields_of_the_context_are_on_every_line_and_those_of_the_line_win(set_u
             log.get("engine").info("x", extra={"action": "c"})
         log.get("engine").info("x")
     log.get("engine").info("x")
-    found = [(line.get("action"), line.get("device"), line.get("item_id")) for line in records(lines)]
-    assert found == [("b", "cpu", 1), ("c", "cpu", 1), ("a", "cpu", None), (None, None, None)]
+    values = [(line.get("action"), line.get("device"), line.get("item_id")) for line in records(lines)]
+    assert values == [("b", "cpu", 1), ("c", "cpu", 1), ("a", "cpu", None), (None, None, None)]
 
 
 def test_fields_of_the_process_are_on_lines_of_every_thread(set_up: Callable[..., Lines]) -> None:

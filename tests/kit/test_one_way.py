@@ -57,8 +57,8 @@ def imports(path: Path) -> Iterator[str]:
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
-def modules_where(found: Callable[[Path], bool]) -> set[str]:
-    return {path.relative_to(PACKAGE).as_posix() for path in SOURCES if found(path)}
+def modules_where(predicate: Callable[[Path], bool]) -> set[str]:
+    return {path.relative_to(PACKAGE).as_posix() for path in SOURCES if predicate(path)}
 
 
 # Images
@@ -112,14 +112,14 @@ MAY_RUN_CODE = {"eval", "exec", "os.system", "os.popen", "runpy.run_path", "runp
 
 
 def test_nothing_is_evaluated_but_annotations_of_node_classes() -> None:
-    found = modules_where(lambda path: any(called in MAY_RUN_CODE for called, _ in calls(path)))
-    assert found == {"graph/invocations/invocation.py"}
+    modules = modules_where(lambda path: any(called in MAY_RUN_CODE for called, _ in calls(path)))
+    assert modules == {"graph/invocations/invocation.py"}
 
 
 def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> None:
     """`from_pretrained` is called in one module, with local files only, and no argument lets a model bring code."""
-    where = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
-    assert where == {"engine/loading/folders.py"}
+    modules = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
+    assert modules == {"engine/loading/folders.py"}
     for called, node in calls(PACKAGE / "engine" / "folders.py"):
         if called.endswith("from_pretrained"):
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -149,8 +149,8 @@ OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}
 
 def test_there_is_one_way_out_to_the_network() -> None:
     def goes_out(path: Path) -> bool:
-        found = set(imports(path))
-        named = any(module == one or module.startswith(f"{one}.") for module in found for one in NETWORK)
+        modules = set(imports(path))
+        named = any(module == library or module.startswith(f"{library}.") for module in modules for library in NETWORK)
         return named or any(called in CONNECTING or called.endswith(".create_connection") for called, _ in calls(path))
 
     assert modules_where(goes_out) == set(MAY_USE_THE_NETWORK)
@@ -195,7 +195,7 @@ def test_other_programs_are_started_in_few_places_and_by_no_shell() -> None:
 
 def programs() -> set[str]:
     """Return our modules that other modules start as programs, by `python -m`."""
-    found = set()
+    names = set()
     for path in SOURCES:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Tuple | ast.List | ast.Call):
@@ -203,14 +203,14 @@ def programs() -> set[str]:
                     part.value if isinstance(part, ast.Constant) else None
                     for part in (node.args if isinstance(node, ast.Call) else node.elts)
                 ]
-                found |= {str(after) for word, after in itertools.pairwise(words) if word == "-m"}
-    return {program for program in found if program.startswith("invokeclone")}
+                names |= {str(after) for word, after in itertools.pairwise(words) if word == "-m"}
+    return {program for program in names if program.startswith("invokeclone")}
 
 
 def test_each_process_of_ours_ends_with_the_one_that_started_it() -> None:
-    found = programs()
-    assert len(found) == 4
-    for program in found:
+    entry_points = programs()
+    assert len(entry_points) == 4
+    for program in entry_points:
         path = PACKAGE.parent.joinpath(*program.split("."))
         path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
         assert "end_with_parent" in {called for called, _ in calls(path)}, path
@@ -230,12 +230,12 @@ MAY_TOUCH_FILES = {
 
 def test_nodes_touch_no_files_but_through_the_context() -> None:
     assert len(NODE_FILES) > 30
-    found: dict[str, set[str]] = {}
+    accesses: dict[str, set[str]] = {}
     for path in NODE_FILES:
         touched = {called for called, _ in calls(path) if OPENING.search(called) or PATHS.match(called)}
         if touched:
-            found[path.relative_to(PACKAGE).as_posix()] = touched
-    assert found == MAY_TOUCH_FILES
+            accesses[path.relative_to(PACKAGE).as_posix()] = touched
+    assert accesses == MAY_TOUCH_FILES
 
 
 SUSPECT = re.compile(r"(?i)path|file|folder|directory|\burl\b|\burls\b|uri|address|\bhost\b")
@@ -250,15 +250,15 @@ REVIEWED = {
 
 def test_every_field_that_may_name_a_file_or_an_address_was_looked_at() -> None:
     registry.discover()
-    found = {
+    node_fields = {
         (node_type, field)
         for node_type, cls in registry.nodes().items()
         if cls.__module__.startswith("invokeclone.")
         for field, info in cls.model_fields.items()
         if "str" in str(info.annotation) and SUSPECT.search(f"{field} {info.description or ''}")
     }
-    assert found - set(REVIEWED) == set()
-    assert ("prompt_from_file", "file_path") in found
+    assert node_fields - set(REVIEWED) == set()
+    assert ("prompt_from_file", "file_path") in node_fields
 
 
 @pytest.mark.parametrize("table", [MAY_USE_THE_NETWORK, MAY_START_PROCESSES, MAY_TOUCH_FILES])
@@ -301,8 +301,8 @@ def test_json_of_clients_is_read_by_the_one_rule() -> None:
     def reads(path: Path) -> bool:
         return any(called in READ_JSON or called.endswith("validate_json") for called, _ in calls(path))
 
-    found = {module for module in modules_where(reads) if not module.startswith(NO_CLIENTS)}
-    assert found == MAY_READ_JSON.keys()
+    modules = {module for module in modules_where(reads) if not module.startswith(NO_CLIENTS)}
+    assert modules == MAY_READ_JSON.keys()
 
 
 # Leaving the event loop

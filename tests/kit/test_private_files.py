@@ -28,10 +28,10 @@ def test_files_and_folders_allow_what_the_folder_around_them_allows(tmp_path: Pa
     make_private_folder(tmp_path / "outputs")
     write_file(tmp_path / "outputs" / "images" / "2026" / "a.png", b"x")
     create(tmp_path / "outputs" / "images" / "b.mp4").close()
-    made = [tmp_path / "outputs", *(tmp_path / "outputs").rglob("*")]
-    assert {mode(path) for path in made if path.is_dir()} == {0o700}
-    assert {mode(path) for path in made if path.is_file()} == {0o600}
-    assert len(made) == 5
+    paths = [tmp_path / "outputs", *(tmp_path / "outputs").rglob("*")]
+    assert {mode(path) for path in paths if path.is_dir()} == {0o700}
+    assert {mode(path) for path in paths if path.is_file()} == {0o600}
+    assert len(paths) == 5
 
 
 def test_a_shared_folder_stays_shared(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ async def test_the_database_is_its_owners(tmp_path: Path, logged: list[logging.L
     await database.migrate()
     async with database.write() as connection:
         await connection.exec_driver_sql("CREATE TABLE t (x)")
-        beside = {file.name: mode(file) for file in path.parent.iterdir()}
+        modes = {file.name: mode(file) for file in path.parent.iterdir()}
     await database.close()
     assert mode(path.parent) == 0o700
-    assert set(beside) >= {"invokeai.db", "invokeai.db-wal"}
-    assert set(beside.values()) == {0o600}
+    assert set(modes) >= {"invokeai.db", "invokeai.db-wal"}
+    assert set(modes.values()) == {0o600}
     assert [record.getMessage() for record in logged if record.levelno >= logging.WARNING] == []
 
 

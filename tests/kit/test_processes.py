@@ -150,11 +150,11 @@ def test_the_process_that_looks_into_videos_ends_with_its_parent(tmp_path: Path)
 def test_a_process_whose_parent_has_ended_before_ends_at_once() -> None:
     code = "from invokeclone.kit.process.processes import end_with_parent; end_with_parent(); print('runs')"
     for parent, printed in ((os.getpid(), "runs\n"), (1, "")):
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, PARENT: str(parent)},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.stdout == printed
+        assert result.stdout == printed

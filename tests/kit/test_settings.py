@@ -19,13 +19,13 @@ def write(root: Path, text: str) -> None:
 
 
 def test_all_settings_of_the_contract_are_there_with_their_types_and_defaults() -> None:
-    wanted = json.loads((HERE / "settings_schema.json").read_text())
-    ours = Settings.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
-    assert len(wanted) == 82
-    for name, schema in wanted.items():
-        mine = {key: value for key, value in ours[name].items() if key != "description"}
-        assert mine == schema, name
-    assert set(ours) == set(wanted)
+    contract = json.loads((HERE / "settings_schema.json").read_text())
+    properties = Settings.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+    assert len(contract) == 82
+    for name, schema in contract.items():
+        actual = {key: value for key, value in properties[name].items() if key != "description"}
+        assert actual == schema, name
+    assert set(properties) == set(contract)
 
 
 def test_arguments_win_over_environment_over_file_over_default(tmp_path: Path) -> None:

@@ -39,10 +39,10 @@ def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
     ],
 )
 def test_what_is_explained(error: Exception, kind: type[Exception], status: int) -> None:
-    found = to_storage_error(error)
-    assert type(found) is kind
-    assert found is not None
-    assert found.status == status
+    storage_error = to_storage_error(error)
+    assert type(storage_error) is kind
+    assert storage_error is not None
+    assert storage_error.status == status
     wrapped = ValueError("could not save")
     wrapped.__cause__ = error
     assert type(to_storage_error(wrapped)) is kind

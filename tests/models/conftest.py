@@ -80,7 +80,7 @@ class Make:
         """Write what torch.save would: tuples in `content` stand for tensors of this shape."""
         target = self._place(path)
         count = largest(content)
-        written = b"\x80\x02" + pickled(content, count) + b"."
+        written = b"\x80\x02" + pickle_program(content, count) + b"."
         if zipped:
             with zipfile.ZipFile(target, "w") as archive:
                 archive.writestr("archive/data.pkl", written)
@@ -133,11 +133,11 @@ class Make:
 def largest(value: object) -> int:
     """Return the elements of the largest tensor in what `Make.pickle` is given."""
     if isinstance(value, dict):
-        return max((largest(each) for each in value.values()), default=1)
+        return max((largest(item) for item in value.values()), default=1)
     return math.prod(value) if isinstance(value, tuple) else 1
 
 
-def pickled(value: object, count: int) -> bytes:
+def pickle_program(value: object, count: int) -> bytes:
     """Return the pickle's instructions for texts, numbers, mappings, and tuples that stand for tensors.
 
     All tensors are views of one storage of `count` elements.
@@ -147,15 +147,34 @@ def pickled(value: object, count: int) -> bytes:
     if isinstance(value, int):
         return b"J" + struct.pack("<i", value)
     if isinstance(value, dict):
-        return b"}(" + b"".join(pickled(key, count) + pickled(each, count) for key, each in value.items()) + b"u"
+        return (
+            b"}("
+            + b"".join(pickle_program(key, count) + pickle_program(item, count) for key, item in value.items())
+            + b"u"
+        )
     assert isinstance(value, tuple)
     strides = tuple(math.prod(value[axis + 1 :]) for axis in range(len(value)))
-    shape, steps = (b"(" + b"".join(pickled(length, count) for length in sizes) + b"t" for sizes in (value, strides))
-    name = b"(" + pickled("storage", count) + b"ctorch\nHalfStorage\n" + pickled("0", count) + pickled("cpu", count)
-    storage = name + pickled(count, count) + b"tQ"
+    shape, steps = (
+        b"(" + b"".join(pickle_program(length, count) for length in sizes) + b"t" for sizes in (value, strides)
+    )
+    name = (
+        b"("
+        + pickle_program("storage", count)
+        + b"ctorch\nHalfStorage\n"
+        + pickle_program("0", count)
+        + pickle_program("cpu", count)
+    )
+    storage = name + pickle_program(count, count) + b"tQ"
     hooks = b"ccollections\nOrderedDict\n)R"
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + pickled(0, count) + shape + steps + b"\x89" + hooks + b"tR"
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + pickle_program(0, count)
+        + shape
+        + steps
+        + b"\x89"
+        + hooks
+        + b"tR"
     )
 
 
@@ -188,10 +207,10 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 async def installer(resources: Resources) -> AsyncIterator[Installer]:
-    made = Installer(resources)
-    await made.start()
-    yield made
-    await made.stop()
+    service = Installer(resources)
+    await service.start()
+    yield service
+    await service.stop()
 
 
 @pytest.fixture
@@ -201,41 +220,41 @@ def workers() -> FakeWorkers:
 
 @pytest.fixture
 def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> Application:
-    made = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
-    made.services.add(Resources, resources)
-    made.services.add(Installer, installer)
-    made.services.add(Workers, workers)
-    rendering.install(made)
-    made.include_router(bodies.read_strictly(router))
-    return made
+    application = Application(separate_input_output_schemas=False, generate_unique_id_function=lambda route: route.name)
+    application.services.add(Resources, resources)
+    application.services.add(Installer, installer)
+    application.services.add(Workers, workers)
+    rendering.install(application)
+    application.include_router(bodies.read_strictly(router))
+    return application
 
 
 @pytest.fixture
 async def client(app: Application) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v2/models") as made:
-        yield made
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/api/v2/models") as http_client:
+        yield http_client
 
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
     """Collect what the room logs, however other tests have set up logging."""
-    found: list[str] = []
+    messages: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
+            messages.append(record.getMessage())
 
     handler, logger = Keep(), log.get("models")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    yield found
+    yield messages
     logger.setLevel(level)
     logger.removeHandler(handler)
 
 
-async def ended(job: ModelInstallJob) -> ModelInstallJob:
+async def wait_for_end(job: ModelInstallJob) -> ModelInstallJob:
     while not job.ended:
         await asyncio.sleep(0.005)
     return job
@@ -248,7 +267,7 @@ Install = Callable[..., Any]
 def install(installer: Installer) -> Install:
     """Install a path in place, or moved with `inplace=False`, and return the ended job."""
 
-    async def run(path: Path, *, inplace: bool = True, **stated: Any) -> ModelInstallJob:
-        return await ended(await installer.add(str(path), ModelRecordChanges(**stated), inplace=inplace))
+    async def run(path: Path, *, inplace: bool = True, **changes: Any) -> ModelInstallJob:
+        return await wait_for_end(await installer.add(str(path), ModelRecordChanges(**changes), inplace=inplace))
 
     return run

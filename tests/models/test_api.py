@@ -28,7 +28,7 @@ async def model(install, make):
     return (await install(make.checkpoint(), inplace=False)).config_out.model_dump(mode="json")
 
 
-async def finished(client, number):
+async def wait_for_end(client, number):
     while (job := (await client.get(f"/install/{number}")).json())["status"] in {"waiting", "running"}:
         await asyncio.sleep(0.005)
     return job
@@ -96,8 +96,8 @@ async def test_workers_are_told_of_changed_and_deleted_records(client, model, re
     await client.patch(f"/i/{key}", json={"name": "New"})
     await client.post(f"/i/{key}/reidentify")
     await client.delete(f"/i/{key}")
-    told = [event.keys for event in resources.events.sent if event.name == "models_changed"]
-    assert told == [[key], [key], [key]]
+    event_keys = [event.keys for event in resources.events.sent if event.name == "models_changed"]
+    assert event_keys == [[key], [key], [key]]
 
 
 async def test_change_the_type(client, model):
@@ -138,13 +138,13 @@ async def test_change_unknown_taken_and_busy(client, installer, install, make, m
 
 
 async def test_delete_removes_files_of_the_models_folder(client, resources, installer, model):
-    home = resources.settings.models_path / model["key"]
-    assert home.is_dir()
+    model_folder = resources.settings.models_path / model["key"]
+    assert model_folder.is_dir()
     with installer.guard.holding(model["key"]):
         assert (await client.delete(f"/i/{model['key']}")).status_code == 409
     answer = await client.delete(f"/i/{model['key']}")
     assert (answer.status_code, answer.content) == (204, b"")
-    assert not home.exists()
+    assert not model_folder.exists()
     assert (await client.delete(f"/i/{model['key']}")).status_code == 404
 
 
@@ -174,8 +174,8 @@ async def test_bulk_delete(client, install, make, model):
 
 async def test_reidentify(client, resources, model):
     key = f"/i/{model['key']}"
-    mine = {"name": "Mine", "description": "d", "trigger_phrases": ["x"], "default_settings": {"steps": 3}}
-    before = (await client.patch(key, json={**mine, "variant": "inpaint"})).json()
+    changes = {"name": "Mine", "description": "d", "trigger_phrases": ["x"], "default_settings": {"steps": 3}}
+    before = (await client.patch(key, json={**changes, "variant": "inpaint"})).json()
     answer = await client.post(f"{key}/reidentify")
     assert (answer.status_code, answer.json()) == (200, before | {"variant": "normal"})
     assert (await client.get(key)).json() == answer.json()
@@ -200,9 +200,9 @@ async def test_reidentify_finds_out_what_was_unknown(client, install, make, reso
     unknown = config.model_dump(mode="json") | dict.fromkeys(("base", "type", "format"), "unknown")
     async with resources.database.write() as connection:
         await connection.execute(update(models).values(config=json.dumps(unknown), base="unknown", type="unknown"))
-    found = (await client.post(f"/i/{config.key}/reidentify")).json()
-    assert (found["base"], found["type"], found["key"], found["hash"]) == ("sd-1", "main", config.key, config.hash)
-    assert (await client.get("/?base_models=sd-1")).json()["models"] == [found]
+    result = (await client.post(f"/i/{config.key}/reidentify")).json()
+    assert (result["base"], result["type"], result["key"], result["hash"]) == ("sd-1", "main", config.key, config.hash)
+    assert (await client.get("/?base_models=sd-1")).json()["models"] == [result]
 
 
 async def test_bulk_reidentify(client, model):
@@ -223,8 +223,8 @@ async def test_pictures(client, model):
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["cache-control"] == "max-age=31536000"
     assert answer.headers["content-disposition"] == f'inline; filename="{model["key"]}.png"'
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        assert (picture.format, picture.size) == ("WEBP", (256, 128))
+    with Image.open(io.BytesIO(answer.content)) as thumbnail:
+        assert (thumbnail.format, thumbnail.size) == ("WEBP", (256, 128))
     cover = (await client.get(f"/i/{model['key']}")).json()["cover_image"]
     assert cover.startswith(f"api/v2/models/i/{model['key']}/image?")
     assert (await client.get("/")).json()["models"][0]["cover_image"] == cover
@@ -271,9 +271,9 @@ async def test_scan_folder(client, install, make):
     make.checkpoint(".hidden/d.safetensors")
     make.json("notes.json", {})
     (make.folder / "circle").symlink_to(make.folder)
-    found = (await client.get("/scan_folder", params={"scan_path": str(make.folder)})).json()
+    results = (await client.get("/scan_folder", params={"scan_path": str(make.folder)})).json()
     base = make.folder.as_posix()
-    assert found == [
+    assert results == [
         {"path": f"{base}/b.safetensors", "is_installed": True},
         {"path": f"{base}/deep/er/c.gguf", "is_installed": False},
         {"path": f"{base}/pipeline", "is_installed": False},
@@ -296,14 +296,14 @@ async def test_install(client, make):
     assert job.keys() == ModelInstallJob.model_json_schema()["properties"].keys()
     assert job["source"] == {"path": str(path), "inplace": True, "type": "local"}
     assert (job["config_in"]["name"], job["config_in"]["source_type"], job["inplace"]) == ("N", "path", True)
-    done = await finished(client, job["id"])
-    assert (done["status"], done["config_out"]["name"], done["config_out"]["path"]) == ("completed", "N", str(path))
-    assert done["config_out"]["default_settings"]["width"] == 256
-    assert (await client.get("/install")).json() == [done]
+    final = await wait_for_end(client, job["id"])
+    assert (final["status"], final["config_out"]["name"], final["config_out"]["path"]) == ("completed", "N", str(path))
+    assert final["config_out"]["default_settings"]["width"] == 256
+    assert (await client.get("/install")).json() == [final]
     for word in UNCHANGEABLE:
         body = {"json": "https://a.example/x"} if word == "restart_file" else {}
         answer = await client.post(f"/install/{job['id']}/{word}", **body)
-        assert (answer.status_code, answer.json()) == (201, done)
+        assert (answer.status_code, answer.json()) == (201, final)
     answer = await client.delete(f"/install/{job['id']}")
     assert (answer.status_code, answer.json()) == (201, None)
     assert (await client.delete("/install")).status_code == 204
@@ -386,7 +386,7 @@ async def test_what_an_installation_works_on_is_no_orphan(client, installer, res
         await client.post("/install", params={"source": str(folder / "new/a.safetensors"), "inplace": True}, json={})
     ).json()
     assert (await client.get("/sync/orphaned")).json() == []
-    await finished(client, job["id"])
+    await wait_for_end(client, job["id"])
     assert (await client.get("/sync/orphaned")).json() == []
 
 
@@ -396,7 +396,7 @@ async def test_no_models_folder_no_orphans(client):
 
 async def test_stats_of_all_workers(client, workers):
     assert (await client.get("/stats")).json() is None
-    one = {
+    stats = {
         "hits": 1,
         "misses": 2,
         "high_watermark": 3,
@@ -405,7 +405,7 @@ async def test_stats_of_all_workers(client, workers):
         "cache_size": 9,
         "loaded_model_sizes": {"a": 4},
     }
-    workers.answers = [one, one | {"loaded_model_sizes": {"b": 5}}]
+    workers.answers = [stats, stats | {"loaded_model_sizes": {"b": 5}}]
     assert (await client.get("/stats")).json() == {
         "hits": 2,
         "misses": 4,

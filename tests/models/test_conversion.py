@@ -9,22 +9,22 @@ from PIL import Image
 
 from invokeclone.models.records import relationships, store
 from tests.models.conftest import Make
-from tests.rooms import packed
+from tests.rooms import encode_image
 
 
 @pytest.fixture
 def writes(workers):
     """Let the worker write a folder with the same UNet; return what it was told."""
-    told = []
+    requests = []
 
     def write(body):
-        told.append(body)
+        requests.append(body)
         target = Path(body["target"])
         Make(target.parent).pipeline(target.name)
         return {}
 
     workers.one = write
-    return told
+    return requests
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ async def test_the_folder_takes_the_place_of_the_file(client, resources, old, wr
     other = (await install(make.vae())).config_out.key
     async with resources.database.write() as connection:
         await relationships.add(connection, (min(old.key, other), max(old.key, other)))
-    picture = packed(Image.new("RGB", (8, 8)))
-    await client.patch(f"/i/{old.key}/image", files={"image": ("a.png", picture, "image/png")})
+    cover_png = encode_image(Image.new("RGB", (8, 8)))
+    await client.patch(f"/i/{old.key}/image", files={"image": ("a.png", cover_png, "image/png")})
 
     answer = await client.put(f"/convert/{old.key}")
     assert answer.status_code == 200, answer.text
@@ -90,7 +90,7 @@ async def test_other_models_cannot_be_converted(client, install, make, writes, b
     assert (answer.status_code, writes) == (400, [])
 
 
-async def untouched(client, resources, old):
+async def check_untouched(client, resources, old):
     models = resources.settings.models_path
     assert (await client.get(f"/i/{old.key}")).status_code == 200
     assert (models / old.path).is_file()
@@ -104,12 +104,12 @@ async def test_what_the_worker_refuses_is_told_and_nothing_changes(client, resou
     answer = await client.put(f"/convert/{old.key}")
     assert answer.status_code == 400
     assert "its vae cannot be read" in answer.json()["detail"]
-    await untouched(client, resources, old)
+    await check_untouched(client, resources, old)
 
 
 async def test_without_a_worker_nothing_changes(client, resources, old):
     assert (await client.put(f"/convert/{old.key}")).status_code == 503
-    await untouched(client, resources, old)
+    await check_untouched(client, resources, old)
 
 
 async def test_a_folder_that_is_no_model_is_thrown_away(client, resources, old, workers):
@@ -119,7 +119,7 @@ async def test_a_folder_that_is_no_model_is_thrown_away(client, resources, old, 
 
     workers.one = write
     assert (await client.put(f"/convert/{old.key}")).status_code == 400
-    await untouched(client, resources, old)
+    await check_untouched(client, resources, old)
 
 
 async def test_a_model_is_not_touched_by_others_meanwhile(client, old, workers, writes):
@@ -134,7 +134,7 @@ async def test_a_model_is_not_touched_by_others_meanwhile(client, old, workers, 
     workers.one = slow
     first = asyncio.create_task(client.put(f"/convert/{old.key}"))
     await asyncio.to_thread(begun.wait, 10)
-    others = [
+    answers = [
         await client.put(f"/convert/{old.key}"),
         await client.delete(f"/i/{old.key}"),
         await client.patch(f"/i/{old.key}", json={"name": "x"}),
@@ -143,4 +143,4 @@ async def test_a_model_is_not_touched_by_others_meanwhile(client, old, workers, 
     ]
     goes_on.set()
     assert (await first).status_code == 200
-    assert {answer.status_code for answer in others} == {409}
+    assert {answer.status_code for answer in answers} == {409}

@@ -60,17 +60,17 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 async def browser() -> AsyncIterator[Browser]:
     """Run one Chromium for all tests of a file: starting it takes longer than many a test."""
     async with async_playwright() as playwright:
-        made = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
-        yield made
-        await made.close()
+        chromium = await playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield chromium
+        await chromium.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def context(browser: Browser, server: Server) -> AsyncIterator[BrowserContext]:
     """Keep what Chromium has loaded of a bundle. The UI itself keeps its state on the server."""
-    made = await browser.new_context(viewport={"width": 1500, "height": 950})
-    yield made
-    await made.close()
+    browser_context = await browser.new_context(viewport={"width": 1500, "height": 950})
+    yield browser_context
+    await browser_context.close()
 
 
 class UI:
@@ -150,11 +150,11 @@ class UI:
     async def invoke(self, prompt: str) -> int:
         """Generate one picture with the model's own settings; return its item's id, finished."""
         await self.prompt(prompt)
-        known = {item["item_id"] for item in self.items()}
+        known_ids = {item["item_id"] for item in self.items()}
         await self.page.get_by_label("modelManager.useDefaultSettings").click()
         await expect(self.button(re.compile("^Invoke")).first).to_be_enabled()
         await self.button(re.compile("^Invoke")).first.click()
-        item = self.server.wait_for(lambda: [i for i in self.items() if i["item_id"] not in known], "an item")[0]
+        item = self.server.wait_for(lambda: [i for i in self.items() if i["item_id"] not in known_ids], "an item")[0]
         return int(item["item_id"])
 
     def items(self) -> list[dict]:
@@ -167,11 +167,13 @@ async def ui(context: BrowserContext, server: Server) -> AsyncIterator[UI]:
     server.client.post("/api/v1/client_state/default/delete").raise_for_status()
     page = await context.new_page()
     page.set_default_timeout(PATIENCE)
-    made = await UI(page, server).open()
-    yield made
+    page_ui = await UI(page, server).open()
+    yield page_ui
     await page.goto("about:blank")  # what a leaving page still saves arrives before the next test clears it
     await page.close()
-    assert [line for line in made.wrong if not any(re.fullmatch(pattern, line) for pattern in made.forgiven)] == []
+    assert [
+        line for line in page_ui.wrong if not any(re.fullmatch(pattern, line) for pattern in page_ui.forgiven)
+    ] == []
 
 
 @pytest.fixture

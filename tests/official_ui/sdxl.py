@@ -35,7 +35,7 @@ def write_models(folder: Path) -> None:
 
 
 @contextmanager
-def installed(server: Server, folder: Path) -> Iterator[None]:
+def install_models(server: Server, folder: Path) -> Iterator[None]:
     """Install them in place, with small images as the default of the main model, and let nodes run again each time."""
     client = server.client
     for path in folder.iterdir():
@@ -46,13 +46,13 @@ def installed(server: Server, folder: Path) -> Iterator[None]:
         return {model["name"]: model["key"] for model in client.get("/api/v2/models/").json()["models"]}
 
     names = {MODEL, LORA, REFINER}
-    known = server.wait_for(lambda: keys() if names <= keys().keys() else None, "the models")
-    client.patch(f"/api/v2/models/i/{known[MODEL]}", json={"default_settings": SETTINGS}).raise_for_status()
+    keys_by_name = server.wait_for(lambda: keys() if names <= keys().keys() else None, "the models")
+    client.patch(f"/api/v2/models/i/{keys_by_name[MODEL]}", json={"default_settings": SETTINGS}).raise_for_status()
     client.put("/api/v1/app/invocation_cache/disable").raise_for_status()
     yield
     client.put("/api/v1/app/invocation_cache/enable").raise_for_status()
     for name in names:
-        client.delete(f"/api/v2/models/i/{known[name]}").raise_for_status()
+        client.delete(f"/api/v2/models/i/{keys_by_name[name]}").raise_for_status()
 
 
 def number(ui: UI, name: str) -> Locator:
@@ -86,10 +86,10 @@ async def invoke_again(ui: UI) -> dict[str, Any]:
     last = max(item["item_id"] for item in ui.items())
     await ui.button(re.compile("^Invoke")).first.click()
     new = ui.server.wait_for(lambda: [i for i in ui.items() if i["item_id"] > last], "an item")
-    return completed(ui, new[0]["item_id"])
+    return wait_until_completed(ui, new[0]["item_id"])
 
 
-def completed(ui: UI, item_id: int) -> dict[str, Any]:
+def wait_until_completed(ui: UI, item_id: int) -> dict[str, Any]:
     item = ui.server.finished(item_id)
     assert item["status"] == "completed", item["error_message"]
     return item

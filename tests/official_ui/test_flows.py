@@ -91,7 +91,9 @@ async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
 async def test_deleting_by_key_by_toolbar_and_by_menu(ui: UI) -> None:
     body = ui.server.batch(steps=2)
     body["batch"]["runs"] = 4
-    kept, *others = [ui.server.picture_of(ui.server.finished(item))["image_name"] for item in ui.server.enqueue(body)]
+    remaining, *deletions = [
+        ui.server.picture_of(ui.server.finished(item))["image_name"] for item in ui.server.enqueue(body)
+    ]
     dialog = ui.page.get_by_role("alertdialog")
 
     async def viewed(name: str) -> None:
@@ -108,20 +110,20 @@ async def test_deleting_by_key_by_toolbar_and_by_menu(ui: UI) -> None:
         assert not list((ui.server.root / "outputs").rglob(name))
 
     ui.forgiven.append("exception: User canceled")  # 6.8.1 says so
-    await viewed(others[0])
+    await viewed(deletions[0])
     await ui.page.keyboard.press("Delete")
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(dialog).to_have_count(0)
-    assert ui.server.client.get(f"/api/v1/images/i/{others[0]}").status_code == 200
+    assert ui.server.client.get(f"/api/v1/images/i/{deletions[0]}").status_code == 200
     await ui.page.keyboard.press("Delete")
-    await gone(others[0])
-    await viewed(others[1])
+    await gone(deletions[0])
+    await viewed(deletions[1])
     await ui.page.get_by_label("Delete Image (Del)").click()
-    await gone(others[1])
-    await ui.menu(ui.picture(others[2]), "Delete Image")
-    await gone(others[2])
-    await expect(ui.picture(kept)).to_be_visible()
-    assert ui.server.client.get(f"/api/v1/images/i/{kept}/full").status_code == 200
+    await gone(deletions[1])
+    await ui.menu(ui.picture(deletions[2]), "Delete Image")
+    await gone(deletions[2])
+    await expect(ui.picture(remaining)).to_be_visible()
+    assert ui.server.client.get(f"/api/v1/images/i/{remaining}/full").status_code == 200
 
 
 async def test_the_queue_tab_lists_cancels_clears_and_resumes(ui: UI, paused: None) -> None:
@@ -170,9 +172,9 @@ async def test_a_template_runs_and_is_edited_saved_and_loaded_again(ui: UI) -> N
     await ui.tab("Workflows")
     await ui.text("Browse Workflow Templates").click()
     await ui.load_workflow("Text to Image - SD1.5")
-    known = len(ui.items())
+    item_count = len(ui.items())
     await ui.button("Invoke").first.click()
-    item = ui.server.wait_for(lambda: ui.items()[known:], "an item")[0]
+    item = ui.server.wait_for(lambda: ui.items()[item_count:], "an item")[0]
     assert ui.server.finished(item["item_id"])["status"] == "completed"
 
     await ui.page.get_by_label("Edit in Workflow Editor").click()
@@ -227,7 +229,7 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sdxl_installed(server: Server, sdxl_folder: Path) -> Iterator[None]:
-    with sdxl.installed(server, sdxl_folder):
+    with sdxl.install_models(server, sdxl_folder):
         yield
 
 
@@ -237,7 +239,7 @@ async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(sdxl_in
     await sdxl.choose_lora_and_refiner(ui)
     item_id = await ui.invoke(sdxl.PROMPT)
     await expect(page.get_by_test_id("progress-image").first).to_be_visible()
-    item = sdxl.completed(ui, item_id)
+    item = sdxl.wait_until_completed(ui, item_id)
     image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
     assert (image["width"], image["height"]) == (128, 128)
     assert {name: metadata[name] for name in sdxl.SETTINGS} == sdxl.SETTINGS
@@ -247,8 +249,8 @@ async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(sdxl_in
 
     await ui.picture(image["image_name"]).click()
     await page.get_by_label("Info (I)").first.click()
-    for shown in (f"{sdxl.MODEL} (SDXL)", f"{sdxl.LORA} (SDXL) - 0.75", str(metadata["seed"])):
-        await expect(ui.text(shown).first).to_be_visible()
+    for label in (f"{sdxl.MODEL} (SDXL)", f"{sdxl.LORA} (SDXL) - 0.75", str(metadata["seed"])):
+        await expect(ui.text(label).first).to_be_visible()
     await page.get_by_label("Info (I)").first.click()
     await sdxl.change_everything(ui)
 

@@ -59,6 +59,6 @@ async def test_from_setup_to_a_picture(browser: Browser, shared: Server) -> None
     assert finished["status"] == "completed", finished.get("error_message")
     assert finished["user_email"] == "admin@example.com"
     await expect(ui.thumbnails().first).to_be_visible()
-    shown = "e => e.complete && e.naturalWidth > 0"
-    await page.wait_for_function(f"[...document.querySelectorAll('img[src*=\"/thumbnail\"]')].some({shown})")
+    predicate = "e => e.complete && e.naturalWidth > 0"
+    await page.wait_for_function(f"[...document.querySelectorAll('img[src*=\"/thumbnail\"]')].some({predicate})")
     assert ui.wrong == []

@@ -76,7 +76,7 @@ def make(folder: Path) -> None:
     shutil.copytree(folder / "p-sd15", folder / "p-sd15-full", ignore=shutil.ignore_patterns("unet"))
     unet = UNet2DConditionModel(**FULL_UNET)
     fill(unet, salt="p-sd15-full/unet").save_pretrained(folder / "p-sd15-full" / "unet")
-    _published(folder)
+    _write_published_model(folder)
     _controls(folder)
     _image_prompts(folder)
 
@@ -172,7 +172,7 @@ def _copy_vocabulary(folder: Path) -> None:
             shutil.copy(VOCABULARY / file, tokenizer / file)
 
 
-def _published(folder: Path) -> None:
+def _write_published_model(folder: Path) -> None:
     """Write p-sd15 with the sampler's settings as the published model has them: defaults are not stated."""
     shutil.copytree(folder / "p-sd15", folder / "p-sd15-published")
     file = folder / "p-sd15-published" / "scheduler" / "scheduler_config.json"

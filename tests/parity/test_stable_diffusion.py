@@ -41,12 +41,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("parity")
     models.make(folder)
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    made = sorted(folder.iterdir())
-    for model in made:
+    model_folders = sorted(folder.iterdir())
+    for model in model_folders:
         source = {"source": str(model), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
     running.wait_for(
-        lambda: {model.name for model in made} <= {model["name"] for model in models_of(running)}, "the models"
+        lambda: {model.name for model in model_folders} <= {model["name"] for model in models_of(running)}, "the models"
     )
     yield running
     running.client.close()

@@ -10,30 +10,30 @@ import pytest
 from invokeclone.kit.config.limits import Limits
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
-from tests.rooms import opened, packed, picture
+from tests.rooms import decode_image, encode_image, picture
 
 PRESETS = "/api/v1/style_presets"
-IMAGE = {"image": ("a.png", packed(picture(size=(600, 300))), "image/png")}
+IMAGE = {"image": ("a.png", encode_image(picture(size=(600, 300))), "image/png")}
 
 
-def form(name: str = "Pa", **more: object) -> dict[str, str]:
+def form(name: str = "Pa", **fields: object) -> dict[str, str]:
     return {
         "data": json.dumps(
-            {"name": name, "positive_prompt": "{prompt} x", "negative_prompt": "neg", "type": "user", **more}
+            {"name": name, "positive_prompt": "{prompt} x", "negative_prompt": "neg", "type": "user", **fields}
         )
     }
 
 
-async def make(client: httpx.AsyncClient, name: str = "Pa", **more: object) -> dict:
-    answer = await client.post(f"{PRESETS}/", data=form(name, **more))
+async def make(client: httpx.AsyncClient, name: str = "Pa", **fields: object) -> dict:
+    answer = await client.post(f"{PRESETS}/", data=form(name, **fields))
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 async def test_a_new_preset_in_full(client) -> None:
-    made = await make(client)
-    assert made == {
-        "id": str(uuid.UUID(made["id"])),
+    preset = await make(client)
+    assert preset == {
+        "id": str(uuid.UUID(preset["id"])),
         "name": "Pa",
         "preset_data": {"positive_prompt": "{prompt} x", "negative_prompt": "neg"},
         "type": "user",
@@ -41,8 +41,8 @@ async def test_a_new_preset_in_full(client) -> None:
         "user_id": "system",
         "image": None,
     }
-    assert (await client.get(f"{PRESETS}/i/{made['id']}")).json() == made
-    assert made in (await client.get(f"{PRESETS}/")).json()
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}")).json() == preset
+    assert preset in (await client.get(f"{PRESETS}/")).json()
     assert (await make(client, "shared", is_public=True))["is_public"] is True
     assert (await make(client, "project's", type="project"))["type"] == "project"
 
@@ -62,8 +62,8 @@ async def test_a_new_preset_in_full(client) -> None:
 async def test_bad_data_is_400(client, data: str) -> None:
     before = (await client.get(f"{PRESETS}/")).json()
     assert (await client.post(f"{PRESETS}/", data={"data": data}, files=IMAGE)).status_code == 400
-    made = await make(client)
-    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data={"data": data})).status_code == 400
+    preset = await make(client)
+    assert (await client.patch(f"{PRESETS}/i/{preset['id']}", data={"data": data})).status_code == 400
     assert len((await client.get(f"{PRESETS}/")).json()) == len(before) + 1
 
 
@@ -77,57 +77,58 @@ async def test_what_is_missing_is_404(client) -> None:
         assert (await way(f"{PRESETS}/i/nope")).status_code == 404
     assert (await client.patch(f"{PRESETS}/i/nope", data=form())).status_code == 404
     assert (await client.get(f"{PRESETS}/i/nope/image")).status_code == 404
-    made = await make(client)
-    assert (await client.get(f"{PRESETS}/i/{made['id']}/image")).status_code == 404
+    preset = await make(client)
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}/image")).status_code == 404
 
 
 async def test_pictures(client, settings) -> None:
-    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
-    assert re.fullmatch(rf"api/v1/style_presets/i/{made['id']}/image\?\w+", made["image"])
-    answer = await client.get(f"/{made['image']}")
+    preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    assert re.fullmatch(rf"api/v1/style_presets/i/{preset['id']}/image\?\w+", preset["image"])
+    answer = await client.get(f"/{preset['image']}")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["cache-control"] == "max-age=31536000"
-    assert answer.headers["content-disposition"] == f'inline; filename="{made["id"]}.png"'
-    assert opened(answer.content).size == (256, 128)
-    file = settings.style_presets_path / f"{made['id']}.webp"
+    assert answer.headers["content-disposition"] == f'inline; filename="{preset["id"]}.png"'
+    assert decode_image(answer.content).size == (256, 128)
+    file = settings.style_presets_path / f"{preset['id']}.webp"
     assert file.read_bytes() == answer.content
-    other = await client.patch(f"{PRESETS}/i/{made['id']}", data=form(), files=IMAGE)
-    assert other.json()["image"] != made["image"]
-    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data=form("Pb"))).json() == {
-        **made,
+    other = await client.patch(f"{PRESETS}/i/{preset['id']}", data=form(), files=IMAGE)
+    assert other.json()["image"] != preset["image"]
+    assert (await client.patch(f"{PRESETS}/i/{preset['id']}", data=form("Pb"))).json() == {
+        **preset,
         "name": "Pb",
         "image": None,
     }
     assert not file.exists()
-    assert (await client.get(f"{PRESETS}/i/{made['id']}/image")).status_code == 404
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}/image")).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(b"text", "text/plain"), (b"text", "image/png"), (packed(picture()), "application/octet-stream")]
+    ("data", "kind"),
+    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
 )
 async def test_what_is_no_picture_is_415_and_changes_nothing(client, data: bytes, kind: str) -> None:
     file = {"image": ("a.png", data, kind)}
     before = (await client.get(f"{PRESETS}/")).json()
     assert (await client.post(f"{PRESETS}/", data=form(), files=file)).status_code == 415
     assert (await client.get(f"{PRESETS}/")).json() == before
-    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
-    assert (await client.patch(f"{PRESETS}/i/{made['id']}", data=form("z"), files=file)).status_code == 415
-    assert (await client.get(f"{PRESETS}/i/{made['id']}")).json() == made
+    preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    assert (await client.patch(f"{PRESETS}/i/{preset['id']}", data=form("z"), files=file)).status_code == 415
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}")).json() == preset
 
 
 async def test_deleting_takes_the_picture_too(client, settings) -> None:
-    made = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
-    answer = await client.delete(f"{PRESETS}/i/{made['id']}")
+    preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    answer = await client.delete(f"{PRESETS}/i/{preset['id']}")
     assert (answer.status_code, answer.json()) == (200, None)
     assert list(settings.style_presets_path.iterdir()) == []
-    assert (await client.get(f"{PRESETS}/i/{made['id']}")).status_code == 404
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}")).status_code == 404
 
 
 async def test_the_list_is_by_name_whatever_the_case(client) -> None:
     for name in ("zz b", "AA", "zz A", "aa b"):
         await make(client, name)
-    names = [one["name"] for one in (await client.get(f"{PRESETS}/")).json()]
+    names = [preset["name"] for preset in (await client.get(f"{PRESETS}/")).json()]
     assert names == sorted(names, key=str.lower)
     assert {"AA", "aa b", "zz A", "zz b"} < set(names)
 
@@ -143,11 +144,16 @@ async def test_export(client) -> None:
     )
 
 
-def told(presets: list[dict]) -> list[tuple[str, str, str, str]]:
+def summaries(presets: list[dict]) -> list[tuple[str, str, str, str]]:
     return [
-        (one["name"], one["preset_data"]["positive_prompt"], one["preset_data"]["negative_prompt"], one["user_id"])
-        for one in presets
-        if one["type"] == "user"
+        (
+            preset["name"],
+            preset["preset_data"]["positive_prompt"],
+            preset["preset_data"]["negative_prompt"],
+            preset["user_id"],
+        )
+        for preset in presets
+        if preset["type"] == "user"
     ]
 
 
@@ -156,7 +162,7 @@ async def test_what_was_exported_can_be_imported(client) -> None:
     exported = (await client.get(f"{PRESETS}/export")).content
     answer = await client.post(f"{PRESETS}/import", files={"file": ("p.csv", exported, "text/csv")})
     assert (answer.status_code, answer.json()) == (200, None)
-    assert told((await client.get(f"{PRESETS}/")).json()) == [('b, "c"\nd', "{prompt} é", "neg", "system")] * 2
+    assert summaries((await client.get(f"{PRESETS}/")).json()) == [('b, "c"\nd', "{prompt} é", "neg", "system")] * 2
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ async def test_what_was_exported_can_be_imported(client) -> None:
 )
 async def test_files_that_can_be_imported(client, data: bytes, kind: str) -> None:
     assert (await client.post(f"{PRESETS}/import", files={"file": ("p", data, kind)})).status_code == 200
-    assert told((await client.get(f"{PRESETS}/")).json()) == [("n", "p", "q", "system")]
+    assert summaries((await client.get(f"{PRESETS}/")).json()) == [("n", "p", "q", "system")]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +198,7 @@ async def test_files_that_can_be_imported(client, data: bytes, kind: str) -> Non
 )
 async def test_files_that_cannot_be_imported_are_400_and_nothing_of_them_is_kept(client, data: bytes, kind) -> None:
     assert (await client.post(f"{PRESETS}/import", files={"file": ("p", data, kind)})).status_code == 400
-    assert told((await client.get(f"{PRESETS}/")).json()) == []
+    assert summaries((await client.get(f"{PRESETS}/")).json()) == []
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "text/csv; charset=utf-8", "application/vnd.ms-excel"])
@@ -203,11 +209,11 @@ async def test_files_of_another_kind_are_415(client, kind: str) -> None:
 
 async def test_eighteen_presets_come_along_and_each_has_a_place_for_the_prompt(client) -> None:
     listed = (await client.get(f"{PRESETS}/")).json()
-    assert len(listed) == len({one["name"] for one in listed}) == 18
-    for one in listed:
-        assert one["type"] == "default"
-        assert one["preset_data"]["positive_prompt"].count(PLACEHOLDER) == 1
-        assert one["preset_data"]["negative_prompt"]
+    assert len(listed) == len({preset["name"] for preset in listed}) == 18
+    for preset in listed:
+        assert preset["type"] == "default"
+        assert preset["preset_data"]["positive_prompt"].count(PLACEHOLDER) == 1
+        assert preset["preset_data"]["negative_prompt"]
 
 
 async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_else(client, begun) -> None:
@@ -216,26 +222,26 @@ async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_els
     first, second = before[0], before[1]
     await client.delete(f"{PRESETS}/i/{first['id']}")
     assert (await client.patch(f"{PRESETS}/i/{second['id']}", data=form("c", type="default"))).status_code == 200
-    mine = await make(client)
+    user_preset = await make(client)
     async with begun.database.write() as connection:
         await store.replace_default(connection, "of an older version", ("o", "p", "q"), "system")
     await service.start(begun)
     after = (await client.get(f"{PRESETS}/")).json()
-    assert [one for one in after if one["type"] == "default"] == before
-    assert mine in after
+    assert [preset for preset in after if preset["type"] == "default"] == before
+    assert user_preset in after
 
 
 async def test_a_preset_neither_becomes_nor_stops_being_one_that_came_along(client) -> None:
     default = (await client.get(f"{PRESETS}/")).json()[0]
     assert (await client.patch(f"{PRESETS}/i/{default['id']}", data=form(type="user"))).status_code == 400
-    mine = await make(client)
-    assert (await client.patch(f"{PRESETS}/i/{mine['id']}", data=form(type="default"))).status_code == 400
+    user_preset = await make(client)
+    assert (await client.patch(f"{PRESETS}/i/{user_preset['id']}", data=form(type="default"))).status_code == 400
 
 
 async def test_others_read_what_is_public_and_change_nothing(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
     private, public = await make(ann, "private"), await make(ann, "public", is_public=True)
-    listed = {name: [one["id"] for one in (await people[name].get(f"{PRESETS}/")).json()] for name in people}
+    listed = {name: [preset["id"] for preset in (await people[name].get(f"{PRESETS}/")).json()] for name in people}
     assert {private["id"], public["id"]} < set(listed["ann"])
     assert public["id"] in listed["bob"]
     assert private["id"] not in listed["bob"]
@@ -244,10 +250,10 @@ async def test_others_read_what_is_public_and_change_nothing(people) -> None:
     assert (await bob.get(f"{PRESETS}/i/{public['id']}")).status_code == 200
     assert (await bob.get(f"{PRESETS}/i/{private['id']}")).status_code == 403
     assert (await bob.get(f"{PRESETS}/i/{private['id']}/image")).status_code == 403
-    for one in (private, public):
-        assert (await bob.patch(f"{PRESETS}/i/{one['id']}", data=form(), files=IMAGE)).status_code == 403
-        assert (await bob.delete(f"{PRESETS}/i/{one['id']}")).status_code == 403
-        assert (await ann.get(f"{PRESETS}/i/{one['id']}")).json() == one
+    for preset in (private, public):
+        assert (await bob.patch(f"{PRESETS}/i/{preset['id']}", data=form(), files=IMAGE)).status_code == 403
+        assert (await bob.delete(f"{PRESETS}/i/{preset['id']}")).status_code == 403
+        assert (await ann.get(f"{PRESETS}/i/{preset['id']}")).json() == preset
     assert (await admin.patch(f"{PRESETS}/i/{private['id']}", data=form("of root"))).json()["user_id"] == "ann"
     assert (await ann.delete(f"{PRESETS}/i/{public['id']}")).status_code == 200
 
@@ -279,4 +285,4 @@ async def test_imported_rows_and_presets_of_a_user_have_limits(client, resources
     resources.settings = resources.settings.model_copy(update={"limits": Limits(import_rows=3, presets=4)})
     for rows, status in ((4, 422), (3, 200), (3, 409), (1, 200), (1, 409)):
         assert (await client.post(f"{PRESETS}/import", files=file(rows))).status_code == status, rows
-    assert [one["type"] for one in (await client.get(f"{PRESETS}/")).json()].count("user") == 4
+    assert [preset["type"] for preset in (await client.get(f"{PRESETS}/")).json()].count("user") == 4

@@ -16,31 +16,31 @@ async def make(client, name: str = "n", content: str = "c") -> dict:
 
 
 async def test_a_new_prompt_in_full(client) -> None:
-    made = await make(client)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?", made["created_at"])
-    assert made == {
-        "id": made["id"],
+    prompt = await make(client)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?", prompt["created_at"])
+    assert prompt == {
+        "id": prompt["id"],
         "name": "n",
         "content": "c",
         "user_id": "system",
         "is_public": True,
-        "created_at": made["created_at"],
-        "updated_at": made["created_at"],
+        "created_at": prompt["created_at"],
+        "updated_at": prompt["created_at"],
     }
-    assert (await client.get(f"{PROMPTS}/i/{made['id']}")).json() == made
-    assert made in (await client.get(f"{PROMPTS}/")).json()
+    assert (await client.get(f"{PROMPTS}/i/{prompt['id']}")).json() == prompt
+    assert prompt in (await client.get(f"{PROMPTS}/")).json()
 
 
 async def test_change_and_delete(client) -> None:
-    made = await make(client)
-    changed = (await client.patch(f"{PROMPTS}/i/{made['id']}", json={"content": "d"})).json()
-    assert changed == {**made, "content": "d", "updated_at": changed["updated_at"]}
-    assert changed["updated_at"] >= made["updated_at"]
-    more = {"name": "m", "is_public": False, "content": None}
-    assert (await client.patch(f"{PROMPTS}/i/{made['id']}", json=more)).json()["content"] == "d"
-    gone = await client.delete(f"{PROMPTS}/i/{made['id']}")
-    assert (gone.status_code, gone.json()) == (200, None)
-    assert (await client.get(f"{PROMPTS}/i/{made['id']}")).status_code == 404
+    prompt = await make(client)
+    changed = (await client.patch(f"{PROMPTS}/i/{prompt['id']}", json={"content": "d"})).json()
+    assert changed == {**prompt, "content": "d", "updated_at": changed["updated_at"]}
+    assert changed["updated_at"] >= prompt["updated_at"]
+    changes = {"name": "m", "is_public": False, "content": None}
+    assert (await client.patch(f"{PROMPTS}/i/{prompt['id']}", json=changes)).json()["content"] == "d"
+    deletion = await client.delete(f"{PROMPTS}/i/{prompt['id']}")
+    assert (deletion.status_code, deletion.json()) == (200, None)
+    assert (await client.get(f"{PROMPTS}/i/{prompt['id']}")).status_code == 404
 
 
 async def test_what_is_missing_is_404(client) -> None:
@@ -56,41 +56,41 @@ async def test_empty_and_unknown_is_422(client, body: dict) -> None:
 
 @pytest.mark.parametrize("body", [{"name": ""}, {"content": ""}, {"user_id": "me"}, {"is_public": "perhaps"}])
 async def test_changes_that_are_none(client, body: dict) -> None:
-    made = await make(client)
-    assert (await client.patch(f"{PROMPTS}/i/{made['id']}", json=body)).status_code == 422
-    assert (await client.get(f"{PROMPTS}/i/{made['id']}")).json() == made
+    prompt = await make(client)
+    assert (await client.patch(f"{PROMPTS}/i/{prompt['id']}", json=body)).status_code == 422
+    assert (await client.get(f"{PROMPTS}/i/{prompt['id']}")).json() == prompt
 
 
 async def test_a_new_database_begins_with_eight_and_never_gets_them_again(client, begun) -> None:
     listed = (await client.get(f"{PROMPTS}/")).json()
-    assert len({one["id"] for one in listed}) == len({one["name"] for one in listed}) == 8
-    assert {(one["user_id"], one["is_public"]) for one in listed} == {("system", True)}
+    assert len({prompt["id"] for prompt in listed}) == len({prompt["name"] for prompt in listed}) == 8
+    assert {(prompt["user_id"], prompt["is_public"]) for prompt in listed} == {("system", True)}
     await client.delete(f"{PROMPTS}/i/{listed[0]['id']}")
     await prompts.start(begun)
     assert (await client.get(f"{PROMPTS}/")).json() == listed[1:]
 
 
 async def test_their_ids_are_the_same_everywhere(client) -> None:
-    names = {one["id"]: one["name"] for one in (await client.get(f"{PROMPTS}/")).json()}
+    names = {prompt["id"]: prompt["name"] for prompt in (await client.get(f"{PROMPTS}/")).json()}
     assert names["5ed01960-c37e-520e-abcf-6b731da2d67d"] == "Expand a Prompt"
 
 
 async def test_others_read_what_is_public_and_change_nothing(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
-    made = await make(ann)
-    assert made["is_public"] is False
-    assert made["user_id"] == "ann"
-    where = f"{PROMPTS}/i/{made['id']}"
-    assert (await bob.get(where)).status_code == 403
-    assert made not in (await bob.get(f"{PROMPTS}/")).json()
-    assert made in (await admin.get(f"{PROMPTS}/")).json()
-    public = (await ann.patch(where, json={"is_public": True})).json()
+    prompt = await make(ann)
+    assert prompt["is_public"] is False
+    assert prompt["user_id"] == "ann"
+    url = f"{PROMPTS}/i/{prompt['id']}"
+    assert (await bob.get(url)).status_code == 403
+    assert prompt not in (await bob.get(f"{PROMPTS}/")).json()
+    assert prompt in (await admin.get(f"{PROMPTS}/")).json()
+    public = (await ann.patch(url, json={"is_public": True})).json()
     assert public in (await bob.get(f"{PROMPTS}/")).json()
-    assert (await bob.get(where)).json() == public
-    assert (await bob.patch(where, json={"name": "b"})).status_code == 403
-    assert (await bob.delete(where)).status_code == 403
-    assert (await admin.patch(where, json={"name": "of root"})).json()["user_id"] == "ann"
-    assert (await admin.delete(where)).status_code == 200
+    assert (await bob.get(url)).json() == public
+    assert (await bob.patch(url, json={"name": "b"})).status_code == 403
+    assert (await bob.delete(url)).status_code == 403
+    assert (await admin.patch(url, json={"name": "of root"})).json()["user_id"] == "ann"
+    assert (await admin.delete(url)).status_code == 200
 
 
 async def test_only_admins_change_those_that_came_along(people) -> None:

@@ -41,9 +41,9 @@ class Make:
     @staticmethod
     def graph(**nodes: dict[str, Any]) -> dict[str, Any]:
         """Return a graph of test nodes by their ids; one node `a` by default."""
-        given = nodes or {"a": {}}
-        made = {name: {"id": name, "type": "queue_test", **fields} for name, fields in given.items()}
-        return {"id": "g", "nodes": made, "edges": []}
+        fields_by_id = nodes or {"a": {}}
+        graph_nodes = {name: {"id": name, "type": "queue_test", **fields} for name, fields in fields_by_id.items()}
+        return {"id": "g", "nodes": graph_nodes, "edges": []}
 
     @staticmethod
     def datum(node: str, field: str, *items: Any) -> dict[str, Any]:
@@ -60,11 +60,11 @@ def make() -> Make:
 
 @pytest.fixture
 def app(resources: Resources) -> Application:
-    made = Application()
-    made.include_router(bodies.read_strictly(router))
-    made.services.add(Resources, resources)
-    errors.install(made)
-    return made
+    application = Application()
+    application.include_router(bodies.read_strictly(router))
+    application.services.add(Resources, resources)
+    errors.install(application)
+    return application
 
 
 @pytest.fixture

@@ -63,13 +63,13 @@ async def test_without_models_it_is_first_in_first_out(line: Line) -> None:
 
 async def test_only_those_close_behind_may_overtake(line: Line) -> None:
     first = await line.add(B)
-    others = [await line.add() for _ in range(AFFINITY_REACH - 1)]
+    middle = [await line.add() for _ in range(AFFINITY_REACH - 1)]
     near, far = await line.add(A), await line.add(A)
     assert near == first + AFFINITY_REACH
     assert await line.take(A) == near
     assert await line.take(A) == first
     assert await line.take(A) == far
-    assert await line.take(A) == others[0]
+    assert await line.take(A) == middle[0]
 
 
 async def test_priority_goes_before_models(line: Line) -> None:
@@ -119,7 +119,7 @@ async def test_turns_of_many_users_in_a_long_line(line: Line) -> None:
     """Users are found one after the other in the index, whatever their names, and none twice."""
     line.set(multiuser=True)
     users = [User(user_id=name) for name in ("b", "", "a", "ä", "B")]
-    mine = {user.user_id: [await line.add(user=user) for _ in range(3)] for user in users}
+    items_by_user = {user.user_id: [await line.add(user=user) for _ in range(3)] for user in users}
     taken = [await line.take() for _ in users]
-    assert set(taken) == {items[0] for items in mine.values()}
+    assert set(taken) == {items[0] for items in items_by_user.values()}
     assert taken == sorted(taken)  # nobody was served before: the oldest item decides

@@ -17,7 +17,7 @@ async def get(client: Client, path: str) -> Any:
     return answer.json()
 
 
-async def put(client: Client, path: str, body: Any = None, **query: str) -> Any:
+async def send_put(client: Client, path: str, body: Any = None, **query: str) -> Any:
     answer = await client.put(path, json=body, params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -36,16 +36,16 @@ async def statuses(client: Client) -> dict[int, str]:
 @pytest.fixture
 async def mixed(enqueue: Any, resources: Resources) -> dict[str, int]:
     """One item in each status but waiting, batch and destination named after the status; `running` is in progress."""
-    found = {}
+    item_ids = {}
     for status in ("completed", "failed", "canceled", "running", "pending"):
-        found[status] = (await enqueue(batch_id=f"b-{status}", destination=f"d-{status}"))["item_ids"][0]
+        item_ids[status] = (await enqueue(batch_id=f"b-{status}", destination=f"d-{status}"))["item_ids"][0]
         if status == "pending":
             continue
         await service.claim(resources, "cpu")
         if status != "running":
             error = ("ValueError", "no", "trace") if status == "failed" else None
-            await service.finish(resources, found[status], status, error=error)  # type: ignore[arg-type]
-    return found
+            await service.finish(resources, item_ids[status], status, error=error)  # type: ignore[arg-type]
+    return item_ids
 
 
 # enqueue_batch
@@ -107,8 +107,10 @@ async def test_what_is_not_acceptable_is_refused_with_its_place(
 ) -> None:
     answer = await client.post("enqueue_batch", json={"batch": make.batch(**change)})
     assert answer.status_code == 422, answer.text
-    place = answer.json()["detail"][0]["loc"]
-    assert place == location or (location is None and place[:4] == ["body", "batch", "graph", "nodes"])
+    error_location = answer.json()["detail"][0]["loc"]
+    assert error_location == location or (
+        location is None and error_location[:4] == ["body", "batch", "graph", "nodes"]
+    )
     assert await get(client, "list_all") == []
 
 
@@ -138,14 +140,14 @@ class TestFullQueue:
         await service.claim(resources, "cpu")
         assert (await enqueue(runs=2))["enqueued"] == 1
         assert (await enqueue(queue="other"))["enqueued"] == 1
-        await put(client, "cancel_all_except_current")
+        await send_put(client, "cancel_all_except_current")
         assert (await enqueue(runs=4))["enqueued"] == 3
 
     async def test_retries_stop_at_the_limit(self, client: Client, enqueue: Any) -> None:
         ids = (await enqueue(runs=3))["item_ids"][::-1]
-        await put(client, "cancel_all_except_current")
+        await send_put(client, "cancel_all_except_current")
         await enqueue(runs=2)
-        assert (await put(client, "retry_items_by_id", ids))["retried_item_ids"] == ids[:1]
+        assert (await send_put(client, "retry_items_by_id", ids))["retried_item_ids"] == ids[:1]
 
 
 async def test_numbers_that_json_cannot_write_are_refused(client: Client) -> None:
@@ -166,10 +168,10 @@ async def test_integers_of_64_bits_and_odd_characters_come_back(client: Client, 
 
 async def test_ids_that_no_item_can_have_are_left_out(client: Client, enqueue: Any) -> None:
     item_id = (await enqueue())["item_ids"][0]
-    asked = [2**64 - 1, -1, 0, item_id]
-    answer = await client.post("items_by_ids", json={"item_ids": asked})
+    item_ids = [2**64 - 1, -1, 0, item_id]
+    answer = await client.post("items_by_ids", json={"item_ids": item_ids})
     assert [item["item_id"] for item in answer.json()] == [item_id]
-    assert (await put(client, "retry_items_by_id", asked))["retried_item_ids"] == []
+    assert (await send_put(client, "retry_items_by_id", item_ids))["retried_item_ids"] == []
 
 
 # reading
@@ -312,8 +314,8 @@ async def test_batch_status(client: Client, enqueue: Any, resources: Resources) 
 
 
 async def test_counts_by_destination(client: Client, mixed: dict[str, int]) -> None:
-    found = await get(client, "counts_by_destination?destination=d-completed")
-    assert (found["destination"], found["completed"], found["total"]) == ("d-completed", 1, 1)
+    counts = await get(client, "counts_by_destination?destination=d-completed")
+    assert (counts["destination"], counts["completed"], counts["total"]) == ("d-completed", 1, 1)
     assert (await get(client, "counts_by_destination?destination=none"))["total"] == 0
     assert (await client.get("counts_by_destination")).status_code == 422
     assert mixed
@@ -324,7 +326,7 @@ async def test_counts_by_destination(client: Client, mixed: dict[str, int]) -> N
 
 async def test_canceling_a_pending_item(client: Client, enqueue: Any) -> None:
     item_id = (await enqueue())["item_ids"][0]
-    item = await put(client, f"i/{item_id}/cancel")
+    item = await send_put(client, f"i/{item_id}/cancel")
     assert (item["status"], item["status_sequence"], item["started_at"]) == ("canceled", 1, None)
     assert item["completed_at"] == item["updated_at"] >= item["created_at"]
     assert item["error_type"] is None
@@ -332,7 +334,7 @@ async def test_canceling_a_pending_item(client: Client, enqueue: Any) -> None:
 
 
 async def test_canceling_a_running_item(client: Client, mixed: dict[str, int]) -> None:
-    item = await put(client, f"i/{mixed['running']}/cancel")
+    item = await send_put(client, f"i/{mixed['running']}/cancel")
     assert (item["status"], item["status_sequence"], item["device"]) == ("canceled", 2, "cpu")
 
 
@@ -342,14 +344,14 @@ async def test_canceling_an_item_that_has_ended_changes_nothing(
 ) -> None:
     before = (await client.post("items_by_ids", json={"item_ids": [mixed[status]]})).json()[0]
     events.sent.clear()
-    assert await put(client, f"i/{mixed[status]}/cancel") == before
+    assert await send_put(client, f"i/{mixed[status]}/cancel") == before
     assert events.sent == []
 
 
 async def test_canceling_batches(client: Client, mixed: dict[str, int]) -> None:
-    assert await put(client, "cancel_by_batch_ids", {"batch_ids": []}) == {"canceled": 0}
+    assert await send_put(client, "cancel_by_batch_ids", {"batch_ids": []}) == {"canceled": 0}
     ids = ["b-pending", "b-running", "b-completed", "b-unknown"]
-    assert await put(client, "cancel_by_batch_ids", {"batch_ids": ids}) == {"canceled": 2}
+    assert await send_put(client, "cancel_by_batch_ids", {"batch_ids": ids}) == {"canceled": 2}
     after = await statuses(client)
     assert (after[mixed["pending"]], after[mixed["running"]]) == ("canceled", "canceled")
     assert (after[mixed["completed"]], after[mixed["failed"]]) == ("completed", "failed")
@@ -357,9 +359,9 @@ async def test_canceling_batches(client: Client, mixed: dict[str, int]) -> None:
 
 
 async def test_canceling_a_destination(client: Client, mixed: dict[str, int]) -> None:
-    assert await put(client, "cancel_by_destination", destination="d-pending") == {"canceled": 1}
-    assert await put(client, "cancel_by_destination", destination="d-running") == {"canceled": 1}
-    assert await put(client, "cancel_by_destination", destination="d-completed") == {"canceled": 0}
+    assert await send_put(client, "cancel_by_destination", destination="d-pending") == {"canceled": 1}
+    assert await send_put(client, "cancel_by_destination", destination="d-running") == {"canceled": 1}
+    assert await send_put(client, "cancel_by_destination", destination="d-completed") == {"canceled": 0}
     assert set((await statuses(client)).values()) == {"completed", "failed", "canceled"}
     assert (await client.put("cancel_by_destination")).status_code == 422
     assert mixed
@@ -367,7 +369,7 @@ async def test_canceling_a_destination(client: Client, mixed: dict[str, int]) ->
 
 async def test_canceling_all_but_what_runs(client: Client, mixed: dict[str, int], enqueue: Any) -> None:
     elsewhere = await enqueue(queue="other")
-    assert await put(client, "cancel_all_except_current") == {"canceled": 1}
+    assert await send_put(client, "cancel_all_except_current") == {"canceled": 1}
     after = await statuses(client)
     assert (after[mixed["pending"]], after[mixed["running"]]) == ("canceled", "in_progress")
     other = await client.get(f"http://test/api/v1/queue/other/i/{elsewhere['item_ids'][0]}")
@@ -384,37 +386,37 @@ async def test_deleting_items(client: Client, mixed: dict[str, int]) -> None:
 
 
 async def test_deleting_all_but_what_runs_keeps_history(client: Client, mixed: dict[str, int]) -> None:
-    assert await put(client, "delete_all_except_current") == {"deleted": 1}
+    assert await send_put(client, "delete_all_except_current") == {"deleted": 1}
     assert set(await statuses(client)) == set(mixed.values()) - {mixed["pending"]}
 
 
 async def test_deleting_a_destination_takes_its_history_too(client: Client, enqueue: Any, resources: Resources) -> None:
     ids = (await enqueue(destination="gone", runs=3))["item_ids"]
-    kept = (await enqueue(destination="kept"))["item_ids"]
+    remaining = (await enqueue(destination="kept"))["item_ids"]
     first = await service.claim(resources, "cpu")
     assert first
     await service.finish(resources, first.item_id, "completed")
     await service.claim(resources, "cpu")
     assert await delete(client, "d/gone") == {"deleted": len(ids)}
-    assert list(await statuses(client)) == kept
+    assert list(await statuses(client)) == remaining
     assert await delete(client, "d/gone") == {"deleted": 0}
 
 
 async def test_pruning_deletes_what_has_ended(client: Client, mixed: dict[str, int]) -> None:
-    assert await put(client, "prune") == {"deleted": 3}
+    assert await send_put(client, "prune") == {"deleted": 3}
     assert set(await statuses(client)) == {mixed["running"], mixed["pending"]}
 
 
 async def test_clearing_deletes_everything_of_this_queue(client: Client, mixed: dict[str, int], enqueue: Any) -> None:
     await enqueue(queue="other")
-    assert await put(client, "clear") == {"deleted": len(mixed)}
+    assert await send_put(client, "clear") == {"deleted": len(mixed)}
     assert await get(client, "list_all") == []
     assert (await client.get("http://test/api/v1/queue/other/status")).json()["queue"]["total"] == 1
 
 
 async def test_item_ids_are_never_used_again(client: Client, enqueue: Any) -> None:
     first = (await enqueue())["item_ids"][0]
-    await put(client, "clear")
+    await send_put(client, "clear")
     assert (await enqueue())["item_ids"][0] == first + 1
 
 
@@ -427,7 +429,10 @@ async def test_a_retry_is_a_fresh_copy(client: Client, enqueue: Any, make: Any, 
     old_id = body["item_ids"][0]
     await service.claim(resources, "cpu")
     await service.finish(resources, old_id, "failed", error=("ValueError", "no", "trace"))
-    assert await put(client, "retry_items_by_id", [old_id]) == {"queue_id": "default", "retried_item_ids": [old_id]}
+    assert await send_put(client, "retry_items_by_id", [old_id]) == {
+        "queue_id": "default",
+        "retried_item_ids": [old_id],
+    }
     old, new = await get(client, f"i/{old_id}"), await get(client, "next")
     assert (old["status"], old["error_type"]) == ("failed", "ValueError")
     assert new["session_id"] == new["session"]["id"] != old["session_id"]
@@ -441,26 +446,29 @@ async def test_a_retry_is_a_fresh_copy(client: Client, enqueue: Any, make: Any, 
 
 async def test_a_retry_of_a_retry_points_at_the_first(client: Client, enqueue: Any) -> None:
     first = (await enqueue())["item_ids"][0]
-    await put(client, f"i/{first}/cancel")
-    await put(client, "retry_items_by_id", [first])
+    await send_put(client, f"i/{first}/cancel")
+    await send_put(client, "retry_items_by_id", [first])
     second = (await get(client, "next"))["item_id"]
-    await put(client, f"i/{second}/cancel")
-    assert (await put(client, "retry_items_by_id", [second]))["retried_item_ids"] == [second]
+    await send_put(client, f"i/{second}/cancel")
+    assert (await send_put(client, "retry_items_by_id", [second]))["retried_item_ids"] == [second]
     assert (await get(client, "next"))["retried_from_item_id"] == first
 
 
 async def test_only_what_failed_or_was_canceled_is_retried(client: Client, mixed: dict[str, int]) -> None:
-    asked = [mixed["canceled"], mixed["failed"], 99, mixed["failed"], mixed["running"], mixed["pending"],
+    item_ids = [mixed["canceled"], mixed["failed"], 99, mixed["failed"], mixed["running"], mixed["pending"],
              mixed["completed"]]  # fmt: skip
-    assert (await put(client, "retry_items_by_id", asked))["retried_item_ids"] == [mixed["canceled"], mixed["failed"]]
-    assert (await put(client, "retry_items_by_id", []))["retried_item_ids"] == []
+    assert (await send_put(client, "retry_items_by_id", item_ids))["retried_item_ids"] == [
+        mixed["canceled"],
+        mixed["failed"],
+    ]
+    assert (await send_put(client, "retry_items_by_id", []))["retried_item_ids"] == []
     assert (await client.put("retry_items_by_id", json={"item_ids": [1]})).status_code == 422
 
 
 async def test_a_retry_of_another_queue_s_item_is_not_found(client: Client, enqueue: Any) -> None:
-    mine, other = (await enqueue())["item_ids"][0], (await enqueue(queue="other"))["item_ids"][0]
-    await put(client, f"i/{mine}/cancel")
-    assert (await client.put("retry_items_by_id", json=[mine, other])).status_code == 404
+    item_id, other = (await enqueue())["item_ids"][0], (await enqueue(queue="other"))["item_ids"][0]
+    await send_put(client, f"i/{item_id}/cancel")
+    assert (await client.put("retry_items_by_id", json=[item_id, other])).status_code == 404
     assert len(await get(client, "list_all")) == 1
 
 
@@ -469,22 +477,22 @@ async def test_a_retry_of_another_queue_s_item_is_not_found(client: Client, enqu
 
 async def test_pausing_and_resuming(client: Client, enqueue: Any, resources: Resources) -> None:
     paused = {"is_started": False, "is_processing": False}
-    assert await put(client, "processor/pause") == paused
-    assert await put(client, "processor/pause") == paused
+    assert await send_put(client, "processor/pause") == paused
+    assert await send_put(client, "processor/pause") == paused
     await enqueue()
     assert await service.claim(resources, "cpu") is None
     assert (await get(client, "status"))["processor"] == paused
-    assert await put(client, "processor/resume") == {"is_started": True, "is_processing": False}
-    assert await put(client, "processor/resume") == {"is_started": True, "is_processing": False}
+    assert await send_put(client, "processor/resume") == {"is_started": True, "is_processing": False}
+    assert await send_put(client, "processor/resume") == {"is_started": True, "is_processing": False}
     assert await service.claim(resources, "cpu")
-    assert await put(client, "processor/pause") == {"is_started": False, "is_processing": True}
+    assert await send_put(client, "processor/pause") == {"is_started": False, "is_processing": True}
 
 
 async def test_a_long_queue_is_listed_whole_and_in_order(client: Client, enqueue: Any, make: Any) -> None:
     count = 2 * store.CHUNK_ITEMS + 1
     first = await enqueue(data=[[make.datum("a", "number", *range(count))]])
-    late = (await enqueue(prepend=True))["item_ids"]
+    prepended = (await enqueue(prepend=True))["item_ids"]
     listed = await get(client, "list_all")
-    assert [item["item_id"] for item in listed] == [*late, *sorted(first["item_ids"])]
+    assert [item["item_id"] for item in listed] == [*prepended, *sorted(first["item_ids"])]
     numbers = [item["field_values"][0]["value"] for item in listed[1:]]
     assert numbers == list(range(count))

@@ -13,19 +13,19 @@ from invokeclone.queue.schemas import EnqueueBatchResult
 
 def items(batch: dict[str, Any], limit: int = 10_000) -> list[dict[str, Any]]:
     """Expand a batch and read its sessions."""
-    made = list(expand(Batch.model_validate(batch), limit))
-    return [{"session": json.loads(item.session), "values": json.loads(item.field_values)} for item in made]
+    expanded = list(expand(Batch.model_validate(batch), limit))
+    return [{"session": json.loads(item.session), "values": json.loads(item.field_values)} for item in expanded]
 
 
 def numbers(batch: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
     nodes = [item["session"]["graph"]["nodes"] for item in items(batch)]
-    return [tuple(found[name]["number"] for name in names) for found in nodes]
+    return [tuple(graph_nodes[name]["number"] for name in names) for graph_nodes in nodes]
 
 
 def test_without_data_there_is_an_item_per_run(make: Any) -> None:
-    made = items(make.batch(runs=3))
-    assert [item["values"] for item in made] == [[], [], []]
-    assert len({item["session"]["id"] for item in made}) == 3
+    expanded = items(make.batch(runs=3))
+    assert [item["values"] for item in expanded] == [[], [], []]
+    assert len({item["session"]["id"] for item in expanded}) == 3
 
 
 @pytest.mark.parametrize("data", [None, []])
@@ -67,8 +67,8 @@ def test_an_answer_does_not_check_its_batch_again(make: Any) -> None:
     data = [[make.datum("a", "number", 1, 2)]]
     batch = Batch.model_validate(make.batch(graph=make.graph(a={}), data=data))
     template = batch.template
-    told = EnqueueBatchResult(queue_id="q", enqueued=2, requested=2, batch=batch, priority=0, item_ids=[1, 2])
-    assert told.batch.template is template
+    result = EnqueueBatchResult(queue_id="q", enqueued=2, requested=2, batch=batch, priority=0, item_ids=[1, 2])
+    assert result.batch.template is template
 
 
 def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> None:
@@ -95,9 +95,9 @@ def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> No
     ],
 )
 def test_a_value_arrives_as_it_was_given(make: Any, field: str, value: Any) -> None:
-    made = items(make.batch(data=[[make.datum("a", field, value)]]))[0]
-    assert made["session"]["graph"]["nodes"]["a"][field] == value
-    assert made["values"] == [{"node_path": "a", "field_name": field, "value": value}]
+    item = items(make.batch(data=[[make.datum("a", field, value)]]))[0]
+    assert item["session"]["graph"]["nodes"]["a"][field] == value
+    assert item["values"] == [{"node_path": "a", "field_name": field, "value": value}]
 
 
 def test_the_rest_of_the_graph_is_kept_and_nulls_are_left_out(make: Any) -> None:
@@ -138,9 +138,9 @@ def test_data_that_do_not_fit_are_refused(make: Any, zipped: list[list[Any]], er
     data = [[make.datum("a", field, *values) for field, *values in zipped]]
     with pytest.raises(ValidationError) as caught:
         Batch.model_validate(make.batch(data=data))
-    (found,) = caught.value.errors()
-    assert type(found["ctx"]["error"]).__name__ == error
-    assert words in found["msg"]
+    (detail,) = caught.value.errors()
+    assert type(detail["ctx"]["error"]).__name__ == error
+    assert words in detail["msg"]
 
 
 def test_a_node_that_is_not_there_is_refused(make: Any) -> None:

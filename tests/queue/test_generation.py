@@ -49,19 +49,19 @@ async def add(database: Database, key: str, **fields: Any) -> None:
         await store.add(connection, config)
 
 
-async def chosen(database: Database, **wanted: Any) -> generation.ResolvedRequest:
+async def resolve_request(database: Database, **fields: Any) -> generation.ResolvedRequest:
     async with database.read() as connection:
-        return await generation.resolve(connection, GenerationRequest(**{"prompt": "a cat"} | wanted))
+        return await generation.resolve(connection, GenerationRequest(**{"prompt": "a cat"} | fields))
 
 
-def made(choice: generation.ResolvedRequest) -> list[dict[str, Any]]:
+def expand_nodes(choice: generation.ResolvedRequest) -> list[dict[str, Any]]:
     return [json.loads(item.session)["graph"]["nodes"] for item in expand(choice.batch(origin="t"), 100)]
 
 
 async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
     await add(database, "m")
-    choice = await chosen(database, seed=7, count=2, steps=4, width=128, height=64, scheduler="euler_a")
-    graphs = made(choice)
+    choice = await resolve_request(database, seed=7, count=2, steps=4, width=128, height=64, scheduler="euler_a")
+    graphs = expand_nodes(choice)
     assert [nodes["seed"]["value"] for nodes in graphs] == [7, 8]
     first = graphs[0]
     assert first["positive_prompt"]["value"] == "a cat"
@@ -76,25 +76,25 @@ async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
 
 async def test_seeds_begin_again_after_the_largest(database: Database) -> None:
     await add(database, "m")
-    assert list((await chosen(database, seed=2**32 - 1, count=2)).seeds) == [2**32 - 1, 0]
+    assert list((await resolve_request(database, seed=2**32 - 1, count=2)).seeds) == [2**32 - 1, 0]
 
 
 async def test_what_is_open_comes_from_the_models_settings_and_then_from_its_base(database: Database) -> None:
     settings = {"steps": 9, "cfg_scale": 3.0, "scheduler": "lcm", "width": 192, "cfg_rescale_multiplier": 0.5}
     await add(database, "m", default_settings=settings)
-    picture = (await chosen(database)).settings
-    assert (picture.steps, picture.guidance, picture.scheduler, picture.cfg_rescale) == (9, 3.0, "lcm", 0.5)
-    assert (picture.width, picture.height) == (192, 512)
-    assert (await chosen(database, steps=2, cfg_scale=1)).settings.steps == 2
+    resolved = (await resolve_request(database)).settings
+    assert (resolved.steps, resolved.guidance, resolved.scheduler, resolved.cfg_rescale) == (9, 3.0, "lcm", 0.5)
+    assert (resolved.width, resolved.height) == (192, 512)
+    assert (await resolve_request(database, steps=2, cfg_scale=1)).settings.steps == 2
 
 
 async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database) -> None:
     await add(database, "m", default_settings={"vae": "v"})
-    assert (await chosen(database)).settings.vae is None
+    assert (await resolve_request(database)).settings.vae is None
     await add(database, "v", type="vae", **dict.fromkeys(("prediction_type", "variant")))
-    choice = await chosen(database)
+    choice = await resolve_request(database)
     assert choice.settings.vae["key"] == "v"
-    assert made(choice)[0]["vae_loader"]["vae_model"]["key"] == "v"
+    assert expand_nodes(choice)[0]["vae_loader"]["vae_model"]["key"] == "v"
 
 
 @pytest.mark.parametrize(
@@ -103,36 +103,36 @@ async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database)
 )
 async def test_sizes_are_made_to_fit(database: Database, asked, size) -> None:
     await add(database, "m")
-    picture = (await chosen(database, width=asked[0], height=asked[1])).settings
-    assert (picture.width, picture.height) == size
+    resolved = (await resolve_request(database, width=asked[0], height=asked[1])).settings
+    assert (resolved.width, resolved.height) == size
 
 
 @pytest.mark.parametrize("size", [(100_000, 1), (8192, 8192), (10**30, 64)])
 async def test_sizes_over_the_limits_are_refused(database: Database, size) -> None:
     await add(database, "m")
     with pytest.raises(generation.InvalidGeneration, match="too large"):
-        await chosen(database, width=size[0], height=size[1])
+        await resolve_request(database, width=size[0], height=size[1])
 
 
 async def test_models_are_found_by_key_and_by_name_and_the_embedded_one_comes_last(database: Database) -> None:
     await add(database, "zebra", name="Zebra Model")
     await add(database, EMBEDDED_KEY, name="A tiny one", hash="blake3:1", path="other")
-    assert (await chosen(database)).config.key == "zebra"
-    assert (await chosen(database, model="zebra model")).config.key == "zebra"
-    assert (await chosen(database, model=EMBEDDED_KEY)).config.name == "A tiny one"
+    assert (await resolve_request(database)).config.key == "zebra"
+    assert (await resolve_request(database, model="zebra model")).config.key == "zebra"
+    assert (await resolve_request(database, model=EMBEDDED_KEY)).config.name == "A tiny one"
     with pytest.raises(generation.ModelNotFound, match="nobody"):
-        await chosen(database, model="nobody")
+        await resolve_request(database, model="nobody")
 
 
 async def test_without_a_model_that_can_draw_there_is_no_picture(database: Database) -> None:
     with pytest.raises(generation.NoModelInstalled):
-        await chosen(database)
+        await resolve_request(database)
     flux = {"base": "cogview4", "prediction_type": None, "variant": None}
     await add(database, "other", **flux)
     with pytest.raises(generation.NoModelInstalled):
-        await chosen(database)
+        await resolve_request(database)
     with pytest.raises(generation.ModelCannotGenerate, match="other"):
-        await chosen(database, model="other")
+        await resolve_request(database, model="other")
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -162,7 +162,7 @@ WAYS: dict[str, dict[str, Any]] = {
 async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, way: str, base: str) -> None:
     """A batch validates its graph: node types, fields, edges and their types."""
     await add(database, "m", base=base)
-    nodes = made(await chosen(database, **WAYS[way]))[0]
+    nodes = expand_nodes(await resolve_request(database, **WAYS[way]))[0]
     assert nodes[recipes.OUTPUT]["type"] in ("l2i", "img_paste")
     assert sum(not node["is_intermediate"] for node in nodes.values()) == 1
 
@@ -170,8 +170,8 @@ async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, w
 async def test_strength_and_fill_say_where_denoising_starts(database: Database) -> None:
     await add(database, "m")
 
-    async def start_of(**wanted: Any) -> float:
-        return made(await chosen(database, **wanted))[0]["denoise_latents"]["denoising_start"]
+    async def start_of(**fields: Any) -> float:
+        return expand_nodes(await resolve_request(database, **fields))[0]["denoise_latents"]["denoising_start"]
 
     assert await start_of(init_image=InitImage("a.png", 0.6)) == pytest.approx(0.4)
     assert await start_of(init_image=InitImage("a.png", 0.6), inpaint_mask=InpaintMask("m.png", fill="noise")) == 0.0
@@ -179,14 +179,14 @@ async def test_strength_and_fill_say_where_denoising_starts(database: Database) 
 
 async def test_variations_share_the_seed_and_have_seeds_of_their_own(database: Database) -> None:
     await add(database, "m")
-    graphs = made(await chosen(database, seed=3, variation_seed=5, variation_strength=0.3, count=2))
+    graphs = expand_nodes(await resolve_request(database, seed=3, variation_seed=5, variation_strength=0.3, count=2))
     assert [(nodes["seed"]["value"], nodes["variation_seed"]["value"]) for nodes in graphs] == [(3, 5), (3, 6)]
 
 
 async def test_a_mask_without_a_picture_is_refused(database: Database) -> None:
     await add(database, "m")
     with pytest.raises(generation.InvalidGeneration, match="mask"):
-        (await chosen(database, inpaint_mask=InpaintMask("m.png"))).batch(origin="t")
+        (await resolve_request(database, inpaint_mask=InpaintMask("m.png"))).batch(origin="t")
 
 
 def test_what_a_node_would_refuse_is_refused_at_once() -> None:
@@ -224,14 +224,14 @@ def test_plain_prompts_are_read_as_they_stand(prompt: str) -> None:
 
 async def test_native_prompts_stay_as_they_are(database: Database) -> None:
     await add(database, "m")
-    nodes = made(await chosen(database, prompt="(a cat)1.2 dog++"))[0]
+    nodes = expand_nodes(await resolve_request(database, prompt="(a cat)1.2 dog++"))[0]
     assert nodes["positive_prompt"]["value"] == "(a cat)1.2 dog++"
 
 
 async def test_weighted_segments_are_written_in_the_models_prompt_language(database: Database) -> None:
     await add(database, "m")
     prompt = Prompt(((PromptSegment("a cat"), PromptSegment("red hat", 1.3)), (PromptSegment("snow (deep)"),)))
-    nodes = made(await chosen(database, prompt=prompt))[0]
+    nodes = expand_nodes(await resolve_request(database, prompt=prompt))[0]
     assert nodes["positive_prompt"]["value"] == r'("a cat (red hat)1.3", "snow \(deep\)").and()'
     as_json = {"chunks": [[{"text": "a cat"}, {"text": "hat", "weight": 0.5}]]}
     request = GenerationRequest.model_validate({"prompt": as_json})
@@ -240,7 +240,7 @@ async def test_weighted_segments_are_written_in_the_models_prompt_language(datab
 
 async def test_both_text_encoders_of_sdxl_get_the_prompt_and_skip_layers(database: Database) -> None:
     await add(database, "m", base="sdxl")
-    batch = (await chosen(database, clip_skip=2)).batch(origin="t")
+    batch = (await resolve_request(database, clip_skip=2)).batch(origin="t")
     graph = json.loads(next(iter(expand(batch, 100))).session)["graph"]
     edges = {tuple(f"{end['node_id']}.{end['field']}" for end in edge.values()) for edge in graph["edges"]}
     for name in ("clip", "clip2"):
@@ -255,8 +255,10 @@ async def test_both_text_encoders_of_sdxl_get_the_prompt_and_skip_layers(databas
 LORA = {"type": "lora", "format": "lycoris", "prediction_type": None, "variant": None, "repo_variant": None}
 
 
-async def graph_of(database: Database, **wanted: Any) -> dict[str, Any]:
-    return json.loads(next(iter(expand((await chosen(database, **wanted)).batch(origin="t"), 100))).session)["graph"]
+async def graph_of(database: Database, **fields: Any) -> dict[str, Any]:
+    return json.loads(next(iter(expand((await resolve_request(database, **fields)).batch(origin="t"), 100))).session)[
+        "graph"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -285,33 +287,33 @@ async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> N
     await add(database, "m")
     await add(database, "other", base="sdxl", **LORA)
     with pytest.raises(generation.ExtraModelNotFound, match="nothing"):
-        await chosen(database, loras=[{"model": "nothing"}])
+        await resolve_request(database, loras=[{"model": "nothing"}])
     with pytest.raises(generation.InvalidGeneration, match="the LoRA other is for sdxl models, m is sd-1"):
-        await chosen(database, loras=[{"model": "other"}])
+        await resolve_request(database, loras=[{"model": "other"}])
     await add(database, "style", **LORA)
     twice = [{"model": "style"}, {"model": "style", "weight": 0.5}]
-    (lora,) = (await chosen(database, loras=twice)).settings.loras
+    (lora,) = (await resolve_request(database, loras=twice)).settings.loras
     assert (lora.weight, lora.text_weight) == (1.5, None), "weights of one that is there twice are added up"
     twice[1] |= {"text_weight": 0.25}
-    (lora,) = (await chosen(database, loras=twice)).settings.loras
+    (lora,) = (await resolve_request(database, loras=twice)).settings.loras
     assert (lora.weight, lora.text_weight) == (1.5, 1.25)
     await add(database, "same", name="other", **LORA)
-    lora = (await chosen(database, loras=[{"model": "other"}])).settings.loras[0]
+    lora = (await resolve_request(database, loras=[{"model": "other"}])).settings.loras[0]
     assert lora.model["key"] == "same", "of two with the name, the one that fits"
     with pytest.raises(ValidationError):
-        await chosen(database, loras=[{"model": "style", "weight": float("nan")}])
+        await resolve_request(database, loras=[{"model": "style", "weight": float("nan")}])
 
 
 def test_each_base_states_its_defaults() -> None:
-    known = model_registry.architectures()
-    assert known[BaseModelType.StableDiffusion1].defaults.width == 512
-    assert known[BaseModelType.StableDiffusion2].defaults.width == 768
+    architectures = model_registry.architectures()
+    assert architectures[BaseModelType.StableDiffusion1].defaults.width == 512
+    assert architectures[BaseModelType.StableDiffusion2].defaults.width == 768
 
 
 async def test_what_an_architecture_cannot_do_is_refused_by_name(database: Database, monkeypatch) -> None:
     await add(database, "m")
-    usual = model_registry.architectures()[BaseModelType.StableDiffusion1]
-    limited = replace(usual, capabilities=Capabilities(schedulers=("euler", "heun")))
+    architecture = model_registry.architectures()[BaseModelType.StableDiffusion1]
+    limited = replace(architecture, capabilities=Capabilities(schedulers=("euler", "heun")))
     monkeypatch.setattr(model_registry, "architectures", lambda: {BaseModelType.StableDiffusion1: limited})
     refused = {
         "initial images": {"init_image": InitImage("a.png")},
@@ -322,17 +324,17 @@ async def test_what_an_architecture_cannot_do_is_refused_by_name(database: Datab
     }
     for what, request in refused.items():
         with pytest.raises(generation.InvalidGeneration, match=f"sd-1 models do not support .*{what}"):
-            await chosen(database, **request)
-    assert (await chosen(database, scheduler="heun")).settings.scheduler == "heun"
-    assert (await chosen(database, scheduler="unipc")).settings.scheduler == "euler"
+            await resolve_request(database, **request)
+    assert (await resolve_request(database, scheduler="heun")).settings.scheduler == "heun"
+    assert (await resolve_request(database, scheduler="unipc")).settings.scheduler == "euler"
 
 
 async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
     """The larger picture is the result, on the board and with the metadata; the part is a step on the way."""
     await add(database, "m")
-    choice = await chosen(database, width=128, height=128, board_id="b", seed=1)
-    within = recipes.PasteTarget("whole.png", "mask.png", left=10, top=20, width=60, height=70)
-    batch = replace(choice, settings=replace(choice.settings, paste_target=within)).batch(origin="t")
+    choice = await resolve_request(database, width=128, height=128, board_id="b", seed=1)
+    paste_target = recipes.PasteTarget("whole.png", "mask.png", left=10, top=20, width=60, height=70)
+    batch = replace(choice, settings=replace(choice.settings, paste_target=paste_target)).batch(origin="t")
     (nodes,) = [json.loads(item.session)["graph"]["nodes"] for item in expand(batch, 100)]
     output = nodes["canvas_output"]
     assert (output["type"], output["x"], output["y"], output["crop"]) == ("img_paste", 10, 20, True)
@@ -353,5 +355,7 @@ async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
 async def test_pixels_are_enlarged_as_is_said(database: Database) -> None:
     await add(database, "m")
     for how in ("lanczos", "nearest"):
-        (nodes,) = made(await chosen(database, hires_fix=HiresFix(1024, 1024, 10, in_pixels=True, resample=how)))
+        (nodes,) = expand_nodes(
+            await resolve_request(database, hires_fix=HiresFix(1024, 1024, 10, in_pixels=True, resample=how))
+        )
         assert nodes["enlarge"]["resample_mode"] == how

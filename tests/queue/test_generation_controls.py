@@ -10,7 +10,7 @@ from invokeclone.graph.invocations import registry
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import generation
 from invokeclone.queue.batches import expand
-from tests.queue.test_generation import add, chosen
+from tests.queue.test_generation import add, resolve_request
 
 NET: dict[str, Any] = {"type": "controlnet", "prediction_type": None, "variant": None}
 ADAPTER = NET | {"type": "t2i_adapter"}
@@ -24,7 +24,7 @@ def nodes() -> None:
 
 async def graph_of(database: Database, **request: Any) -> dict[str, Any]:
     """Return the graph of a request; making a batch validates it: node types, fields, edges and their types."""
-    batch = (await chosen(database, **request)).batch(origin="t")
+    batch = (await resolve_request(database, **request)).batch(origin="t")
     graph: dict[str, Any] = json.loads(next(iter(expand(batch, 100))).session)["graph"]
     return graph
 
@@ -93,7 +93,7 @@ async def test_what_cannot_be_is_refused(database: Database) -> None:
     await add(database, "sketch", **ADAPTER)
 
     async def refused(**control: Any) -> None:
-        await chosen(database, controls=[{"image": "a.png", **control}])
+        await resolve_request(database, controls=[{"image": "a.png", **control}])
 
     with pytest.raises(generation.ExtraModelNotFound, match="nothing"):
         await refused(model="nothing")

@@ -14,7 +14,7 @@ from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.tables import images
 from invokeclone.users.current import SYSTEM, User
-from tests.queue.test_generation import add, chosen
+from tests.queue.test_generation import add, resolve_request
 from tests.queue.test_generation_controls import edges_of, graph_of
 
 OTHER = dict.fromkeys(("prediction_type", "variant"))
@@ -42,10 +42,10 @@ async def test_a_refiner_has_the_settings_of_the_run_unless_others_are_stated(li
         run = {"steps": 9, "cfg_scale": 3.0, "scheduler": "ddim"}
         graph = await graph_of(library, model="xl", refiner={"model": "ref"} | refiner, **run)
         node, recorded = graph["nodes"]["refiner_denoise_latents"], graph["nodes"]["core_metadata"]
-        found = tuple(node[name] for name in ("steps", "cfg_scale", "scheduler", "denoising_start"))
+        values = tuple(node[name] for name in ("steps", "cfg_scale", "scheduler", "denoising_start"))
         names = ("refiner_steps", "refiner_cfg_scale", "refiner_scheduler", "refiner_start")
-        assert found == tuple(recorded[name] for name in names)
-        return found
+        assert values == tuple(recorded[name] for name in names)
+        return values
 
     assert await settings() == (9, 3.0, "ddim", 0.8)
     assert await settings(steps=20, cfg_scale=7.0, scheduler="euler_a", start=0.5) == (20, 7.0, "euler_a", 0.5)
@@ -88,23 +88,25 @@ async def test_a_folder_of_an_ip_adapter_names_its_image_encoder(library: Databa
     await add(library, "folder", base="sdxl", **folder)
     request = {"model": "xl", "reference_images": [{"image": "a.png", "model": "folder", "image_encoder": "ViT-G"}]}
     with pytest.raises(generation.ExtraModelNotInstalled, match="my_encoder is not installed: install one whose name"):
-        await chosen(library, **request)
+        await resolve_request(library, **request)
     await add(library, "my_encoder", **ENCODER)
-    assert (await chosen(library, **request)).settings.references[0].image_encoder == "ViT-H", "which is overruled"
+    assert (await resolve_request(library, **request)).settings.references[0].image_encoder == "ViT-H", (
+        "which is overruled"
+    )
 
 
 async def test_what_cannot_be_is_refused(library: Database) -> None:
     await add(library, "m")
     await add(library, "vae", base="sdxl", **VAE)
     with pytest.raises(generation.InvalidGeneration, match="sdxl-refiner models do not support reference images"):
-        await chosen(library, model="ref", reference_images=[{"image": "a.png"}])
+        await resolve_request(library, model="ref", reference_images=[{"image": "a.png"}])
     with pytest.raises(generation.InvalidGeneration, match="sdxl-refiner models do not support refiners"):
-        await chosen(library, model="ref", refiner={"model": "ref"})
+        await resolve_request(library, model="ref", refiner={"model": "ref"})
     with pytest.raises(generation.InvalidGeneration, match="begin before it ends"):
-        await chosen(library, model="xl", reference_images=[{"image": "a.png", "begin": 0.5, "end": 0.5}])
+        await resolve_request(library, model="xl", reference_images=[{"image": "a.png", "begin": 0.5, "end": 0.5}])
     with pytest.raises(generation.InvalidGeneration, match="the VAE vae is for sdxl models, m is sd-1"):
-        await chosen(library, model="m", vae="vae")
-    assert (await chosen(library, model="xl", vae="VAE")).settings.vae["key"] == "vae"
+        await resolve_request(library, model="m", vae="vae")
+    assert (await resolve_request(library, model="xl", vae="VAE")).settings.vae["key"] == "vae"
     for wrong in (
         {"refiner": {"model": "ref", "start": 1.5}},
         {"refiner": {"model": "ref", "positive_aesthetic_score": 11}},
@@ -114,13 +116,13 @@ async def test_what_cannot_be_is_refused(library: Database) -> None:
         {"reference_images": [{"image": "a.png"}] * 17},
     ):
         with pytest.raises(ValidationError):
-            await chosen(library, model="xl", **wrong)
+            await resolve_request(library, model="xl", **wrong)
 
 
 async def test_a_vae_of_the_models_settings_that_does_not_fit_is_left_out(library: Database) -> None:
     await add(library, "vae", base="sd-1", **VAE)
     await add(library, "xl2", base="sdxl", default_settings={"vae": "vae"})
-    assert (await chosen(library, model="xl2")).settings.vae is None
+    assert (await resolve_request(library, model="xl2")).settings.vae is None
 
 
 async def test_images_are_there_and_may_be_seen(library: Database) -> None:

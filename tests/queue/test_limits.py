@@ -28,7 +28,7 @@ def limit(resources: Resources) -> Callable[..., None]:
     return set_limits
 
 
-async def refused(client: Client, batch: dict[str, Any]) -> tuple[int, str]:
+async def enqueue_invalid(client: Client, batch: dict[str, Any]) -> tuple[int, str]:
     answer = await client.post("enqueue_batch", json={"batch": batch})
     assert (await client.get("status")).json()["queue"]["total"] == 0
     return answer.status_code, str(answer.json()["detail"])
@@ -57,7 +57,7 @@ async def test_each_size_of_a_batch_has_a_limit(client: Client, limit: Any, make
         (make.batch(data=[[make.datum("a", "number", *range(5))]]), "batch_values"),
         (make.batch(data=[*data, [make.datum("a", "small", 1)]]), "batch_fields"),
     ):
-        status, detail = await refused(client, batch)
+        status, detail = await enqueue_invalid(client, batch)
         assert (status, what in detail) == (422, True), detail
     assert (await client.post("enqueue_batch", json={"batch": make.batch(data=data)})).json()["enqueued"] == 4
 
@@ -65,9 +65,9 @@ async def test_each_size_of_a_batch_has_a_limit(client: Client, limit: Any, make
 async def test_the_sessions_of_a_batch_have_a_limit_together(client: Client, limit: Any, make: Any) -> None:
     limit(batch_mib=1)
     graph = make.graph(a={"text": "x" * 200_000})
-    assert (await refused(client, make.batch(graph=graph, runs=6)))[0] == 413
+    assert (await enqueue_invalid(client, make.batch(graph=graph, runs=6)))[0] == 413
     texts = [[make.datum("a", "text", *["x" * 200_000] * 6)]]
-    assert (await refused(client, make.batch(data=texts)))[0] == 413
+    assert (await enqueue_invalid(client, make.batch(data=texts)))[0] == 413
     assert (await client.post("enqueue_batch", json={"batch": make.batch(graph=graph, runs=4)})).json()["enqueued"] == 4
 
 
@@ -75,7 +75,7 @@ async def test_images_that_nodes_are_asked_for_have_a_limit(client: Client, limi
     limit(node_pixels=1000, image_side=100)
     for width, height in ((40, 40), (101, 1)):
         node = {"id": "b", "type": "blank_image", "width": width, "height": height}
-        status, detail = await refused(client, make.batch(graph={"nodes": {"b": node}, "edges": []}))
+        status, detail = await enqueue_invalid(client, make.batch(graph={"nodes": {"b": node}, "edges": []}))
         assert (status, f"node b (blank_image) is asked for {width}×{height}" in detail) == (422, True)
 
 

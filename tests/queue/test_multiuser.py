@@ -23,7 +23,7 @@ OPEN = {
 }  # fmt: skip
 
 
-class Hall:
+class MultiuserQueue:
     """A client for each of admin, alice and bob, and for somebody without a token."""
 
     def __init__(self, resources: Resources, make: Any) -> None:
@@ -47,24 +47,24 @@ class Hall:
 
 
 @pytest.fixture
-async def hall(resources: Resources, app: Application, make: Any) -> AsyncIterator[Hall]:
+async def hall(resources: Resources, app: Application, make: Any) -> AsyncIterator[MultiuserQueue]:
     resources = replace(resources, settings=resources.settings.model_copy(update={"multiuser": True}))
     app.services.add(Resources, resources)
     app.router.dependencies.append(Depends(identify))
-    made = Hall(resources, make)
+    new_hall = MultiuserQueue(resources, make)
     async with AsyncExitStack() as stack:
         for name in ("admin", "alice", "bob", "nobody"):
             headers = {}
             if name != "nobody":
-                made.accounts[name] = await account(resources.database, name, is_admin=name == "admin")
-                headers = made.accounts[name].headers
+                new_hall.accounts[name] = await account(resources.database, name, is_admin=name == "admin")
+                headers = new_hall.accounts[name].headers
             client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE, headers=headers)
-            made.clients[name] = await stack.enter_async_context(client)
-        yield made
+            new_hall.clients[name] = await stack.enter_async_context(client)
+        yield new_hall
 
 
 @pytest.fixture
-async def alices(hall: Hall, make: Any) -> dict[str, Any]:
+async def alices(hall: MultiuserQueue, make: Any) -> dict[str, Any]:
     """Enqueue an item of alice's with everything that others must not see."""
     data = [[make.datum("a", "text", "a secret wish")]]
     (item_id,) = await hall.add("alice", batch_id="b", origin="o", destination="d", data=data, prepend=True)
@@ -86,7 +86,7 @@ def check_redacted(item: dict[str, Any], whole: dict[str, Any]) -> None:
     SessionQueueItem.model_validate(item)
 
 
-async def test_owner_and_admin_see_everything(hall: Hall, alices: dict[str, Any]) -> None:
+async def test_owner_and_admin_see_everything(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
     for client in (hall.alice, hall.admin):
         (item,) = (await client.get("list_all")).json()
         assert item["session"]["graph"]["nodes"]["a"]["text"] == "a secret wish"
@@ -97,7 +97,7 @@ async def test_owner_and_admin_see_everything(hall: Hall, alices: dict[str, Any]
         )
 
 
-async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: Hall, alices: dict[str, Any]) -> None:
+async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
     number = alices["item_id"]
     whole = (await hall.alice.get("next")).json()
     for path in ("list_all", "items_by_ids", "next", "current"):
@@ -108,16 +108,16 @@ async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: Hall, al
             answer = await hall.bob.post(path, json={"item_ids": [number]})
         else:
             answer = await hall.bob.get(path)
-        found = answer.json()
-        item = found[0] if isinstance(found, list) else found
+        body = answer.json()
+        item = body[0] if isinstance(body, list) else body
         check_redacted(item, whole)
         for secret in ("a secret wish", "alice", "Alice", hall.accounts["alice"].user_id):
             assert secret not in answer.text, path
-    one = await hall.bob.get(f"i/{number}")
-    assert set(one.json()) == {field for field in OPEN if whole[field] is not None} | {
+    single = await hall.bob.get(f"i/{number}")
+    assert set(single.json()) == {field for field in OPEN if whole[field] is not None} | {
         "user_id", "batch_id", "session_id", "priority", "session"
     }  # fmt: skip
-    assert "secret" not in one.text
+    assert "secret" not in single.text
     summary = (await hall.bob.post("item_summaries_by_ids", json={"item_ids": [number]})).json()[0]
     SessionQueueItemSummary.model_validate(summary)
     assert (summary["user_id"], summary["batch_id"]) == ("redacted", "redacted")
@@ -127,29 +127,29 @@ async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: Hall, al
     assert (await hall.bob.get("list_all", params={"destination": "d"})).json() == [], "not even where it goes to"
 
 
-async def test_one_s_own_item_that_runs_comes_before_another_s(hall: Hall) -> None:
+async def test_one_s_own_item_that_runs_comes_before_another_s(hall: MultiuserQueue) -> None:
     await hall.add("alice")
-    (own,) = await hall.add("bob")
+    (bobs_item,) = await hall.add("bob")
     for _ in range(2):
         await service.claim(hall.resources, "cpu")
     current = (await hall.bob.get("current")).json()
-    assert (current["item_id"], current["user_id"]) == (own, hall.accounts["bob"].user_id)
+    assert (current["item_id"], current["user_id"]) == (bobs_item, hall.accounts["bob"].user_id)
 
 
-async def test_counts_are_everybody_s_and_one_s_own_and_what_runs_is_told_to_its_owner(hall: Hall) -> None:
+async def test_counts_are_everybody_s_and_one_s_own_and_what_runs_is_told_to_its_owner(hall: MultiuserQueue) -> None:
     (running, _) = await hall.add("alice", runs=2)
     await hall.add("bob", runs=3)
     await service.claim(hall.resources, "cpu")
-    seen = {name: (await hall.clients[name].get("status")).json()["queue"] for name in ("alice", "bob", "admin")}
-    for status in seen.values():
+    statuses = {name: (await hall.clients[name].get("status")).json()["queue"] for name in ("alice", "bob", "admin")}
+    for status in statuses.values():
         assert (status["pending"], status["in_progress"], status["total"]) == (4, 1, 5)
-    own = {name: (status["user_pending"], status["user_in_progress"]) for name, status in seen.items()}
-    assert own == {"alice": (1, 1), "bob": (3, 0), "admin": (0, 0)}
-    assert [seen[name]["item_id"] for name in ("alice", "bob", "admin")] == [running, None, running]
-    assert (seen["bob"]["batch_id"], seen["bob"]["session_id"]) == (None, None)
+    user_counts = {name: (status["user_pending"], status["user_in_progress"]) for name, status in statuses.items()}
+    assert user_counts == {"alice": (1, 1), "bob": (3, 0), "admin": (0, 0)}
+    assert [statuses[name]["item_id"] for name in ("alice", "bob", "admin")] == [running, None, running]
+    assert (statuses["bob"]["batch_id"], statuses["bob"]["session_id"]) == (None, None)
 
 
-async def test_batches_and_destinations_count_one_s_own(hall: Hall, alices: dict[str, Any]) -> None:
+async def test_batches_and_destinations_count_one_s_own(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
     batch = {name: (await hall.clients[name].get("b/b/status")).json() for name in ("alice", "bob", "admin")}
     assert [batch[name]["total"] for name in ("alice", "bob", "admin")] == [1, 0, 1]
     assert (batch["alice"]["origin"], batch["bob"]["origin"], batch["bob"]["destination"]) == ("o", None, None)
@@ -159,7 +159,9 @@ async def test_batches_and_destinations_count_one_s_own(hall: Hall, alices: dict
         assert counted.json()["total"] == total
 
 
-async def test_another_s_item_is_neither_canceled_nor_deleted_nor_retried(hall: Hall, alices: dict[str, Any]) -> None:
+async def test_another_s_item_is_neither_canceled_nor_deleted_nor_retried(
+    hall: MultiuserQueue, alices: dict[str, Any]
+) -> None:
     number = alices["item_id"]
     assert (await hall.bob.put(f"i/{number}/cancel")).status_code == 403
     assert (await hall.bob.delete(f"i/{number}")).status_code == 403
@@ -184,20 +186,20 @@ BULK = [
 
 @pytest.mark.parametrize(("method", "path", "body", "word"), BULK)
 async def test_bulk_actions_reach_one_s_own_items_and_an_admin_s_all(
-    hall: Hall, method: str, path: str, body: Any, word: str
+    hall: MultiuserQueue, method: str, path: str, body: Any, word: str
 ) -> None:
     for name in ("alice", "bob"):
         await hall.add(name, batch_id="b", destination="d", runs=2)
     first = await hall.bob.request(method, path, json=body)
     assert first.json() == {word: 2}
-    mine = [item for item in (await hall.alice.get("list_all")).json() if item["user_id"] != "redacted"]
-    assert [item["status"] for item in mine] == ["pending", "pending"]
+    alices_items = [item for item in (await hall.alice.get("list_all")).json() if item["user_id"] != "redacted"]
+    assert [item["status"] for item in alices_items] == ["pending", "pending"]
     second = await hall.admin.request(method, path, json=body)
     assert second.json()[word] >= 2
     assert "pending" not in (await hall.statuses()).values()
 
 
-async def test_prune_reaches_one_s_own_items(hall: Hall) -> None:
+async def test_prune_reaches_one_s_own_items(hall: MultiuserQueue) -> None:
     for name in ("alice", "bob"):
         await hall.add(name)
     await hall.admin.put("cancel_all_except_current")
@@ -206,21 +208,21 @@ async def test_prune_reaches_one_s_own_items(hall: Hall) -> None:
     assert (await hall.admin.put("prune")).json() == {"deleted": 1}
 
 
-async def test_clearing_one_s_own_tells_whose(hall: Hall, events: Any) -> None:
+async def test_clearing_one_s_own_tells_whose(hall: MultiuserQueue, events: Any) -> None:
     await hall.add("bob")
     await hall.bob.put("clear")
     await hall.admin.put("clear")
-    told = [event.user_id for event in events.sent if event.name == "queue_cleared"]
-    assert told == [hall.accounts["bob"].user_id, None]
+    user_ids = [event.user_id for event in events.sent if event.name == "queue_cleared"]
+    assert user_ids == [hall.accounts["bob"].user_id, None]
 
 
-async def test_the_processor_is_the_admins(hall: Hall) -> None:
+async def test_the_processor_is_the_admins(hall: MultiuserQueue) -> None:
     for path in ("processor/pause", "processor/resume"):
         assert (await hall.bob.put(path)).status_code == 403
         assert (await hall.admin.put(path)).status_code == 200
 
 
-async def test_users_take_turns_and_priority_stays_among_one_s_own(hall: Hall) -> None:
+async def test_users_take_turns_and_priority_stays_among_one_s_own(hall: MultiuserQueue) -> None:
     a1, a2, a3 = await hall.add("alice", runs=3)
     b1, b2 = await hall.add("bob", runs=2)
     (a4,) = await hall.add("alice", prepend=True)
@@ -235,7 +237,7 @@ async def test_users_take_turns_and_priority_stays_among_one_s_own(hall: Hall) -
     assert taken == [b1, a4, b2, a1, a2, a3]
 
 
-async def test_fifo_knows_no_turns(hall: Hall) -> None:
+async def test_fifo_knows_no_turns(hall: MultiuserQueue) -> None:
     settings = hall.resources.settings.model_copy(update={"session_queue_mode": "FIFO"})
     resources = replace(hall.resources, settings=settings)
     alices = await hall.add("alice", runs=2)
@@ -244,7 +246,7 @@ async def test_fifo_knows_no_turns(hall: Hall) -> None:
     assert [item.item_id for item in taken if item] == alices + bobs
 
 
-async def test_in_single_user_mode_nobody_takes_turns(hall: Hall) -> None:
+async def test_in_single_user_mode_nobody_takes_turns(hall: MultiuserQueue) -> None:
     settings = hall.resources.settings.model_copy(update={"multiuser": False})
     resources = replace(hall.resources, settings=settings)
     await hall.add("alice", runs=2)
@@ -254,13 +256,15 @@ async def test_in_single_user_mode_nobody_takes_turns(hall: Hall) -> None:
     assert item.item_id == last
 
 
-async def test_events_of_an_item_tell_its_owner_nothing_of_another_s_that_runs(hall: Hall, events: Any) -> None:
+async def test_events_of_an_item_tell_its_owner_nothing_of_another_s_that_runs(
+    hall: MultiuserQueue, events: Any
+) -> None:
     await hall.add("alice")
     await service.claim(hall.resources, "cpu")
-    (own,) = await hall.add("bob")
-    await hall.bob.put(f"i/{own}/cancel")
+    (bobs_item,) = await hall.add("bob")
+    await hall.bob.put(f"i/{bobs_item}/cancel")
     event = [event for event in events.sent if event.name == "queue_item_status_changed"][-1]
-    assert event.item_id == own
+    assert event.item_id == bobs_item
     assert (event.queue_status.in_progress, event.queue_status.item_id, event.queue_status.session_id) == (
         1,
         None,
@@ -268,6 +272,6 @@ async def test_events_of_an_item_tell_its_owner_nothing_of_another_s_that_runs(h
     )
 
 
-async def test_nobody_asks_without_a_token(hall: Hall) -> None:
+async def test_nobody_asks_without_a_token(hall: MultiuserQueue) -> None:
     for method, path in (("get", "status"), ("get", "list_all"), ("put", "clear"), ("post", "enqueue_batch")):
         assert (await hall.nobody.request(method, path)).status_code == 401, path

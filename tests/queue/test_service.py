@@ -77,17 +77,17 @@ class TestClaim:
         databases = [Database(resources.database.path) for _ in range(8)]
 
         async def work(database: Database, device: str) -> list[int]:
-            mine = Resources(resources.settings, database, resources.events)
+            worker_resources = Resources(resources.settings, database, resources.events)
             taken = []
-            while (item := await service.claim(mine, device)) is not None:
+            while (item := await service.claim(worker_resources, device)) is not None:
                 assert item.device == device
                 taken.append(item.item_id)
             return taken
 
-        taken = await asyncio.gather(*(work(each, f"cuda:{number}") for number, each in enumerate(databases)))
+        taken = await asyncio.gather(*(work(entry, f"cuda:{number}") for number, entry in enumerate(databases)))
         for database in databases:
             await database.close()
-        assert sorted(item for each in taken for item in each) == ids
+        assert sorted(item for entry in taken for item in entry) == ids
         assert set(await statuses(resources)) == {"in_progress"}
 
 
@@ -164,17 +164,17 @@ class TestFinish:
 
 class TestOrphans:
     async def test_only_the_dead_worker_s_items_fail(self, resources: Resources, add: Any, events: Any) -> None:
-        mine, other, waiting = await add(runs=3)
+        orphan, other, waiting = await add(runs=3)
         await service.claim(resources, "cuda:0")
         await service.claim(resources, "cuda:1")
         events.sent.clear()
-        assert await service.fail_orphans(resources, "cuda:0", "the worker was killed") == [mine]
-        row = await read(resources, mine)
+        assert await service.fail_orphans(resources, "cuda:0", "the worker was killed") == [orphan]
+        row = await read(resources, orphan)
         assert (row["status"], row["error_type"], row["error_message"]) == (
             "failed", "WorkerDied", "the worker was killed",
         )  # fmt: skip
         assert await statuses(resources) == ["failed", "in_progress", "pending"]
-        assert [(event.name, event.item_id) for event in events.sent] == [("queue_item_status_changed", mine)]
+        assert [(event.name, event.item_id) for event in events.sent] == [("queue_item_status_changed", orphan)]
         assert await service.fail_orphans(resources, "cuda:0", "again") == []
         assert other < waiting
 
@@ -183,9 +183,9 @@ class TestRecover:
     async def test_what_ran_is_canceled_what_waits_stays_and_nobody_is_told(
         self, resources: Resources, add: Any, events: Any
     ) -> None:
-        done, ran, waiting = await add(runs=3)
+        completed, ran, waiting = await add(runs=3)
         await take(resources)
-        await service.finish(resources, done, "completed")
+        await service.finish(resources, completed, "completed")
         await take(resources)
         await processor.pause(resources)
         events.sent.clear()
@@ -295,10 +295,10 @@ class TestEvents:
         waiting = await add(runs=2)
         events.sent.clear()
         await service.cancel_idle(resources, ALL)
-        more = await add()
+        added = await add()
         await service.delete_idle(resources, ALL)
         assert events.names() == ["queue_items_canceled", "batch_enqueued", "queue_items_canceled"]
-        assert [events.sent[0].canceled_item_ids, events.sent[2].canceled_item_ids] == [waiting, more]
+        assert [events.sent[0].canceled_item_ids, events.sent[2].canceled_item_ids] == [waiting, added]
 
     async def test_deleting_an_active_item_cancels_it(self, resources: Resources, add: Any, events: Any) -> None:
         first, second = await add(runs=2)
@@ -306,8 +306,8 @@ class TestEvents:
         events.sent.clear()
         await service.delete(resources, "default", first)
         await service.delete(resources, "default", second)
-        told = [(event.name, event.item_id, event.status) for event in events.sent]
-        assert told == [("queue_item_status_changed", item_id, "canceled") for item_id in (first, second)]
+        changes = [(event.name, event.item_id, event.status) for event in events.sent]
+        assert changes == [("queue_item_status_changed", item_id, "canceled") for item_id in (first, second)]
 
     async def test_deleting_an_item_that_has_ended_tells_nothing(
         self, resources: Resources, add: Any, events: Any
@@ -362,19 +362,19 @@ class TestEvents:
         assert events.sent == []
 
     async def test_events_come_after_the_commit(self, settings: Any, database: Database, make: Any) -> None:
-        seen: list[int] = []
+        row_counts: list[int] = []
 
         class Reader:
             def emit(self, event: Any) -> None:
                 import sqlite3
 
                 with sqlite3.connect(settings.database_path) as connection:
-                    seen.append(connection.execute("SELECT count(*) FROM session_queue").fetchone()[0])
+                    row_counts.append(connection.execute("SELECT count(*) FROM session_queue").fetchone()[0])
                 connection.close()
 
         batch = Batch.model_validate(make.batch(runs=2))
         await service.enqueue(Resources(settings, database, Reader()), "default", batch)
-        assert seen == [2]
+        assert row_counts == [2]
 
 
 class TestRedaction:
@@ -435,8 +435,8 @@ class TestOwners:
     async def test_counts_of_one_s_own(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2, batch_id="b", destination="d")
         await add(user=BOB, batch_id="b", destination="d")
-        mine = (await processor.status(resources, "default", user=ALICE)).queue
-        assert (mine.pending, mine.user_pending, mine.user_in_progress) == (3, 2, 0)
+        alices_status = (await processor.status(resources, "default", user=ALICE)).queue
+        assert (alices_status.pending, alices_status.user_pending, alices_status.user_in_progress) == (3, 2, 0)
         async with resources.database.read() as connection:
             assert (await counts.of_batch(connection, "default", "b", "alice")).total == 2
             assert (await counts.of_destination(connection, "default", "d", "bob")).total == 1
@@ -532,7 +532,7 @@ class TestStorage:
         (item_id,) = await add(data=[[make.datum("a", "number", 7)]])
         await service.cancel(resources, "default", item_id)
         await service.retry(resources, "default", [item_id])
-        before, after = [(await read(resources, one))["session"] for one in (item_id, item_id + 1)]
+        before, after = [(await read(resources, row_id))["session"] for row_id in (item_id, item_id + 1)]
         assert before["graph"] == after["graph"]
         assert before["id"] != after["id"]
         assert before["execution_graph"]["id"] != after["execution_graph"]["id"]
@@ -611,9 +611,9 @@ class TestLog:
         await take(resources)
         await service.fail_orphans(resources, "cpu", "it died")
         fields = ("action", "queue_id", "batch_id", "item_id", "user_id", "status", "enqueued")
-        found = [tuple(vars(record).get(name) for name in fields) for record in logged]
+        entries = [tuple(vars(record).get(name) for name in fields) for record in logged]
         changed = ("queue_item_status_changed", "default", "b", item_id, "alice")
-        assert found == [
+        assert entries == [
             ("batch_enqueued", "default", "b", None, "alice", None, 1),
             (*changed, "in_progress", None),
             (*changed, "failed", None),

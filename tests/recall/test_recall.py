@@ -23,12 +23,12 @@ from tests.rooms import picture, serving
 ADDRESS = "/api/v1/recall/default"
 
 
-def record(key: str, name: str, model_type: str, base: str, **more: Any) -> dict[str, Any]:
+def record(key: str, name: str, model_type: str, base: str, **fields: Any) -> dict[str, Any]:
     """Return a row of the models table."""
-    known = {"key": key, "hash": f"x:{key}", "base": base, "type": model_type, "name": name, "path": f"{key}/model"}
-    known |= {"format": more.pop("format", "diffusers"), "source": name, "file_size": 1}
-    config = {**known, "source_type": "path", "repo_variant": "", **more}
-    return {**known, "config": json.dumps(config)}
+    columns = {"key": key, "hash": f"x:{key}", "base": base, "type": model_type, "name": name, "path": f"{key}/model"}
+    columns |= {"format": fields.pop("format", "diffusers"), "source": name, "file_size": 1}
+    config = {**columns, "source_type": "path", "repo_variant": "", **fields}
+    return {**columns, "config": json.dumps(config)}
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ async def image(resources: Resources) -> ImageDTO:
     )
 
 
-async def sent(client: httpx.AsyncClient, body: dict[str, Any], query: str = "") -> dict[str, Any]:
+async def send_recall(client: httpx.AsyncClient, body: dict[str, Any], query: str = "") -> dict[str, Any]:
     answer = await client.post(f"{ADDRESS}{query}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def kept(resources: Resources) -> dict[str, Any]:
+async def read_state(resources: Resources) -> dict[str, Any]:
     async with resources.database.read() as connection:
         keys = await client_state.keys(connection, "system", "recall_")
         return {key: json.loads(await client_state.get(connection, "system", key) or "") for key in keys}
@@ -70,44 +70,44 @@ async def test_plain_values_are_kept_and_told(
     client: httpx.AsyncClient, resources: Resources, events: RecordedEvents
 ) -> None:
     body = {"positive_prompt": "p é", "steps": 7, "width": 512, "height": 640, "seed": 3, "cfg_scale": 6.5}
-    assert await sent(client, body) == {
+    assert await send_recall(client, body) == {
         "status": "success",
         "queue_id": "default",
         "updated_count": 6,
         "parameters": body,
     }
-    assert await kept(resources) == {f"recall_{name}": value for name, value in body.items()}
+    assert await read_state(resources) == {f"recall_{name}": value for name, value in body.items()}
     assert events.names() == ["recall_parameters_updated"]
-    told = events.sent[0].model_dump(exclude={"timestamp"})
-    assert told == {"queue_id": "default", "user_id": "system", "parameters": body}
+    event = events.sent[0].model_dump(exclude={"timestamp"})
+    assert event == {"queue_id": "default", "user_id": "system", "parameters": body}
 
 
 async def test_nothing_given_changes_nothing(
     client: httpx.AsyncClient, resources: Resources, events: RecordedEvents
 ) -> None:
     for body in ({}, {"steps": None}):
-        assert await sent(client, body) == {"status": "no_parameters_provided", "updated_count": 0}
-    assert await kept(resources) == {}
+        assert await send_recall(client, body) == {"status": "no_parameters_provided", "updated_count": 0}
+    assert await read_state(resources) == {}
     assert events.sent == []
 
 
 async def test_names_become_keys_and_are_kept_as_given(client: httpx.AsyncClient, resources: Resources) -> None:
-    answer = await sent(client, {"model": "sd", "refiner_model": "fine", "vae_model": "v"})
+    answer = await send_recall(client, {"model": "sd", "refiner_model": "fine", "vae_model": "v"})
     assert answer["parameters"] == {"model": "main-1", "refiner_model": "refiner-1", "vae_model": "vae-1"}
-    assert (await kept(resources))["recall_model"] == "sd"
+    assert (await read_state(resources))["recall_model"] == "sd"
 
 
 async def test_a_model_that_is_not_there_counts_and_is_left_out(client: httpx.AsyncClient) -> None:
     """`l` is a LoRA's name, `sd` no refiner's."""
-    answer = await sent(client, {"model": "none", "vae_model": "l", "refiner_model": "sd"})
+    answer = await send_recall(client, {"model": "none", "vae_model": "l", "refiner_model": "sd"})
     assert (answer["updated_count"], answer["parameters"]) == (3, {})
-    answer = await sent(client, {"loras": [{"model_name": "none"}]})
+    answer = await send_recall(client, {"loras": [{"model_name": "none"}]})
     assert (answer["updated_count"], answer["parameters"]) == (1, {"loras": []})
 
 
 async def test_adapters_with_images(client: httpx.AsyncClient, image: ImageDTO) -> None:
-    shown = {"image_name": image.image_name, "width": 48, "height": 32}
-    answer = await sent(
+    image_info = {"image_name": image.image_name, "width": 48, "height": 32}
+    answer = await send_recall(
         client,
         {
             "loras": [{"model_name": "l", "weight": -2, "is_enabled": False}, {"model_name": "none"}],
@@ -122,16 +122,16 @@ async def test_adapters_with_images(client: httpx.AsyncClient, image: ImageDTO) 
     assert answer["parameters"] == {
         "loras": [{"model_key": "lora-1", "weight": -2, "is_enabled": False}],
         "control_layers": [
-            {"model_key": "cn-1", "image": shown, "weight": 1, "control_mode": "balanced"},
+            {"model_key": "cn-1", "image": image_info, "weight": 1, "control_mode": "balanced"},
             {"model_key": "cn-1", "weight": 1, "end_step_percent": 0.5},
         ],
-        "ip_adapters": [{"model_key": "ip-1", "image": shown, "weight": 1, "method": "style"}],
-        "reference_images": [{"image": shown}],
+        "ip_adapters": [{"model_key": "ip-1", "image": image_info, "weight": 1, "method": "style"}],
+        "reference_images": [{"image": image_info}],
     }
 
 
 async def test_strict_resets_what_is_absent(client: httpx.AsyncClient, resources: Resources) -> None:
-    answer = await sent(client, {"steps": 7}, "?strict=true")
+    answer = await send_recall(client, {"steps": 7}, "?strict=true")
     assert answer["updated_count"] == 26
     parameters = answer["parameters"]
     assert parameters.pop("steps") == 7
@@ -139,11 +139,11 @@ async def test_strict_resets_what_is_absent(client: httpx.AsyncClient, resources
         assert parameters.pop(name) == []
     assert len(parameters) == 21
     assert set(parameters.values()) == {None}
-    assert (await kept(resources))["recall_model"] is None
+    assert (await read_state(resources))["recall_model"] is None
 
 
 async def test_append_is_told(client: httpx.AsyncClient, image: ImageDTO) -> None:
-    answer = await sent(client, {"reference_images": [{"image_name": image.image_name}]}, "?append=true")
+    answer = await send_recall(client, {"reference_images": [{"image_name": image.image_name}]}, "?append=true")
     assert answer["parameters"]["append"] is True
     assert answer["updated_count"] == 1
 
@@ -151,7 +151,7 @@ async def test_append_is_told(client: httpx.AsyncClient, image: ImageDTO) -> Non
 async def test_strict_and_append_exclude_each_other(client: httpx.AsyncClient, resources: Resources) -> None:
     answer = await client.post(f"{ADDRESS}?strict=true&append=true", json={"steps": 1})
     assert answer.status_code == 400
-    assert await kept(resources) == {}
+    assert await read_state(resources) == {}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def test_strict_and_append_exclude_each_other(client: httpx.AsyncClient, r
 )
 async def test_refusals(client: httpx.AsyncClient, resources: Resources, body: dict[str, Any]) -> None:
     assert (await client.post(ADDRESS, json=body)).status_code == 422
-    assert await kept(resources) == {}
+    assert await read_state(resources) == {}
 
 
 async def test_a_number_that_json_has_not_is_refused(client: httpx.AsyncClient) -> None:
@@ -187,9 +187,9 @@ async def test_anothers_image_is_as_one_that_is_not_there(resources: Resources, 
         )
     async with serving(resources, router) as client:
         client._transport.app.dependency_overrides[current_user] = lambda: User(user_id="alice")
-        answer = await sent(client, {"reference_images": [{"image_name": image.image_name}], "steps": 3})
+        answer = await send_recall(client, {"reference_images": [{"image_name": image.image_name}], "steps": 3})
         assert answer["parameters"] == {"reference_images": [], "steps": 3}
-    assert await kept(resources) == {}, "it is kept for alice, not for system"
+    assert await read_state(resources) == {}, "it is kept for alice, not for system"
     async with resources.database.read() as connection:
         assert await client_state.get(connection, "alice", "recall_steps") == "3"
 

@@ -70,8 +70,8 @@ for line in sys.stdin:
         case "request" if message["name"] == "say":
             if message["body"].get("name"):
                 say(kind="event", name=message["body"]["name"], data=message["body"]["data"])
-            for more in message["body"].get("messages", []):
-                say(**more)
+            for extra in message["body"].get("messages", []):
+                say(**extra)
             say(kind="reply", id=message["id"], body=None, error=None)
         case "request":
             say(kind="reply", id=message["id"], body={"device": real, "name": message["name"]}, error=None)

@@ -17,7 +17,7 @@ from invokeclone.server.sockets import Sockets
 
 
 @asynccontextmanager
-async def served(settings: Settings, database: Database | None = None) -> AsyncIterator[tuple[str, Bus]]:
+async def serve_sockets(settings: Settings, database: Database | None = None) -> AsyncIterator[tuple[str, Bus]]:
     """Serve sockets; without accounts a database is not looked at, so there may be none."""
     bus, sockets = Bus(), Sockets(settings, database or Database(settings.database_path))
     app = Application()
@@ -52,7 +52,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(url: str, *transports: str, **options: Any) -> AsyncIterator[Client]:
+async def connect_client(url: str, *transports: str, **options: Any) -> AsyncIterator[Client]:
     client = Client()
     await client.socket.connect(url, socketio_path="/ws/socket.io", transports=list(transports) or None, **options)
     try:

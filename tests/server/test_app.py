@@ -38,8 +38,8 @@ async def running(
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    async with running(settings) as (_app, made):
-        yield made
+    async with running(settings) as (_app, http_client):
+        yield http_client
 
 
 async def test_version(client: httpx.AsyncClient) -> None:
@@ -107,14 +107,14 @@ def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any
 
 
 def test_operation_ids_are_unique(document: dict[str, Any]) -> None:
-    found = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
-    assert len(found) == len(set(found))
+    operation_ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(operation_ids) == len(set(operation_ids))
 
 
 async def test_app_deps(client: httpx.AsyncClient) -> None:
-    found = (await client.get("/api/v1/app/app_deps")).json()
-    assert {"fastapi", "CUDA"} <= set(found)
-    assert [name.lower() for name in found] == sorted(name.lower() for name in found)
+    versions = (await client.get("/api/v1/app/app_deps")).json()
+    assert {"fastapi", "CUDA"} <= set(versions)
+    assert [name.lower() for name in versions] == sorted(name.lower() for name in versions)
 
 
 async def test_runtime_config_masks_secrets(settings: Settings) -> None:
@@ -247,8 +247,8 @@ def test_torch_and_other_heavy_things_stay_out() -> None:
         "create_app(Settings(root=pathlib.Path(tempfile.mkdtemp()))).openapi(); "
         f"print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == "[]"
 
 
 async def test_serve_ends_with_its_worker_and_after_being_killed(settings: Settings, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Thing(BaseModel):
 
 
 @router.post("/embedded")
-async def embedded(thing: Annotated[Thing, Body()], prepend: Annotated[bool, Body()] = False, word: Annotated[str | None, Body()] = "w") -> Any:  # fmt: skip
+async def embed_thing(thing: Annotated[Thing, Body()], prepend: Annotated[bool, Body()] = False, word: Annotated[str | None, Body()] = "w") -> Any:  # fmt: skip
     return [thing, prepend, word]
 
 
@@ -83,15 +83,15 @@ async def test_limits_are_413_with_their_name(client: httpx.AsyncClient) -> None
 
 
 def routes(app: FastAPI) -> list[Any]:
-    found: list[Any] = []
+    leaves: list[Any] = []
     waiting = list(app.routes)
     while waiting:
         route = waiting.pop()
         if (inside := getattr(route, "original_router", None)) is not None:
             waiting += inside.routes
         else:
-            found.append(route)
-    return found
+            leaves.append(route)
+    return leaves
 
 
 def with_null(annotation: Any, within: frozenset[type] = frozenset()) -> Iterator[Any]:
@@ -119,7 +119,7 @@ def nulls(value: Any) -> int:
 
 
 def test_null_means_the_default_on_every_route_published_or_not(settings: Settings) -> None:
-    checked, kept = 0, []
+    checked, failures = 0, []
     for route in routes(create_app(settings, worker_command=None)):
         if not isinstance(route, JsonRoute):
             continue
@@ -129,14 +129,14 @@ def test_null_means_the_default_on_every_route_published_or_not(settings: Settin
                 whole = {param.alias: value} if route._embed_body_fields else value
                 sent, checked = json.dumps(whole), checked + 1
                 if nulls(fill(whole)):
-                    kept.append(f"{route.path}: {sent}")
-    assert kept == []
+                    failures.append(f"{route.path}: {sent}")
+    assert failures == []
     assert checked > 40
 
 
 def test_every_route_with_a_json_body_reads_it_by_the_rule(settings: Settings) -> None:
-    ours = [route for route in routes(create_app(settings, worker_command=None)) if hasattr(route, "dependant")]
-    with_body = [route for route in ours if getattr(route, "body_field", None) and route.include_in_schema]
+    api_routes = [route for route in routes(create_app(settings, worker_command=None)) if hasattr(route, "dependant")]
+    with_body = [route for route in api_routes if getattr(route, "body_field", None) and route.include_in_schema]
     assert len(with_body) > 50
     assert [route.path for route in with_body if not isinstance(route, JsonRoute)] == []
 

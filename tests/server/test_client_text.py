@@ -20,7 +20,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.presets import api as presets
 from invokeclone.server.app import create_app
 from invokeclone.shims import routers as shims
-from tests.rooms import packed, picture, serving
+from tests.rooms import encode_image, picture, serving
 
 NOT_STORABLE = [
     r'{"a": "\ud800"}', r'{"a": "\u0000"}', '{"a": NaN}', '{"a": 1e999}', f'{{"a": {10**30}}}', '{"a":' * 150 + "1" + "}" * 150,
@@ -37,7 +37,7 @@ CALLS = [
     ("GET", "/api/v1/images/names"), ("POST", "/api/v1/boards/?board_name=x"), ("POST", "/api/v1/style_presets/"),
     ("POST", "/api/v1/videos/upload?video_category=general&is_intermediate=true"), ("POST", "/v1/images/edits"), ("POST", "/upload/image"),
 ]  # fmt: skip
-PNG = packed(picture())
+PNG = encode_image(picture())
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_file_names_and_names_of_fields_hold_no_nul(client: httpx.AsyncCli
 
 async def test_texts_in_files_follow_the_rule(client: httpx.AsyncClient) -> None:
     for text in NOT_STORABLE:
-        data = packed(
+        data = encode_image(
             picture(), texts={"invokeai_metadata": text, "invokeai_graph": f'{{"nodes": {{}}, "edges": [{text}]}}'}
         )
         answer = await client.post(
@@ -136,19 +136,19 @@ async def test_settings_in_a_file_that_hold_half_of_a_pair_are_shown_as_they_are
     assert answer.json()["parameters"]["Model"] == '"\\ud800"'
 
 
-async def header_failures(client: httpx.AsyncClient, most: int) -> list[str]:
+async def header_failures(client: httpx.AsyncClient, limit: int) -> list[str]:
     answer = await client.post(
         "/api/v1/images/upload?image_category=user&is_intermediate=false", files={"file": ("x.png", PNG, "image/png")}
     )
     image = f"/api/v1/images/i/{answer.json()['image_name']}"
     calls = [("GET", f"{image}/full"), ("GET", f"{image}/thumbnail"), *CALLS]
     every = [(*call, header, value) for call in calls for header in HEADERS for value in HOSTILE_HEADERS]
-    found = []
-    for method, address, header, value in random.Random(3).sample(every, min(most, len(every))):
+    failures = []
+    for method, address, header, value in random.Random(3).sample(every, min(limit, len(every))):
         answer = await client.request(method, address, headers=[(header.encode(), value)])
         if answer.status_code >= 500:
-            found.append(f"{answer.status_code} {method} {address} {header}: {value[:30]!r} {answer.text[:100]}")
-    return found
+            failures.append(f"{answer.status_code} {method} {address} {header}: {value[:30]!r} {answer.text[:100]}")
+    return failures
 
 
 async def test_some_values_of_headers_are_no_5xx(whole: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.server.supervision.deadlines import CancelDeadline
-from tests.server.test_supervisor import STATUS_CHANGED, supervised, until
+from tests.server.test_supervisor import STATUS_CHANGED, running_supervisor, until
 
 
 class Timers:
@@ -86,7 +86,7 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     return lambda: path.read_text().splitlines() if path.exists() else []
 
 
-def canceled(item_id: int) -> QueueItemStatusChangedEvent:
+def cancel_event(item_id: int) -> QueueItemStatusChangedEvent:
     return QueueItemStatusChangedEvent.model_construct(item_id=item_id, status="canceled", started_at="now")
 
 
@@ -96,16 +96,16 @@ async def test_a_worker_that_does_not_stop_is_replaced_without_delay(
 ) -> None:
     """Whichever of claim and cancel the server hears of first, or of no claim; heartbeats of the item are no progress."""
     settings = settings.model_copy(update={"cancel_grace_s": 0.2})
-    async with supervised(settings) as (supervisor, bus, orphans):
+    async with running_supervisor(settings) as (supervisor, bus, orphans):
         await supervisor.ready(30)
         running = {"name": "queue_item_status_changed", "data": STATUS_CHANGED}
         if first == "canceled":
-            bus.emit(canceled(5))
+            bus.emit(cancel_event(5))
         beats = [{"kind": "heartbeat", "item_id": 5}] * 3
         if first != "silent":
             await supervisor.ask_all("say", {**running, "messages": beats})
         if first != "canceled":
-            bus.emit(canceled(5))
+            bus.emit(cancel_event(5))
         await starts(notes, 2)
         assert [reason for _, reason in orphans.failed] == [
             "the worker for cpu is replaced: item 5 was canceled and did not stop"
@@ -114,10 +114,10 @@ async def test_a_worker_that_does_not_stop_is_replaced_without_delay(
 
 async def test_a_worker_that_stops_in_time_stays(settings: Settings, notes: Callable[[], list[str]]) -> None:
     settings = settings.model_copy(update={"cancel_grace_s": 0.3})
-    async with supervised(settings) as (supervisor, bus, orphans):
+    async with running_supervisor(settings) as (supervisor, bus, orphans):
         await supervisor.ready(30)
         await supervisor.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
-        bus.emit(canceled(5))
+        bus.emit(cancel_event(5))
         await supervisor.ask_all("say", {"messages": [{"kind": "stopping", "item_id": 5}]})
         stale = {"kind": "heartbeat", "item_id": None, "received": 0}
         await supervisor.ask_all("say", {"messages": [stale]})

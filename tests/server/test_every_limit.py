@@ -27,7 +27,7 @@ Client = httpx.AsyncClient
 Case = Callable[[Client, int], Awaitable[httpx.Response]]
 TESTS = Path(__file__).parent.parent
 QUEUE, UTILITIES = "/api/v1/queue/default", "/api/v1/utilities"
-ELSEWHERE = {
+TESTS_IN_OTHER_FILES = {
     "session_nodes": "worker/test_outputs.py",
     "node_output_mib": "worker/test_outputs.py",
     "collection_items": "worker/test_outputs.py",
@@ -95,26 +95,26 @@ async def depth(client: Client, number: int) -> httpx.Response:
 
 async def presets(client: Client, number: int) -> httpx.Response:
     form = {"data": json.dumps({"name": "n", "positive_prompt": "", "negative_prompt": "", "type": "user"})}
-    found = [await client.post("/api/v1/style_presets/", data=form) for _ in range(number)]
-    for answer in found:
+    responses = [await client.post("/api/v1/style_presets/", data=form) for _ in range(number)]
+    for answer in responses:
         if answer.status_code == 200:
             await client.delete(f"/api/v1/style_presets/i/{answer.json()['id']}")
-    return found[-1]
+    return responses[-1]
 
 
-async def imported(client: Client, number: int) -> httpx.Response:
+async def import_presets(client: Client, number: int) -> httpx.Response:
     rows = json.dumps([{"name": "n", "positive_prompt": "a", "negative_prompt": "b"}] * number)
     return await client.post("/api/v1/style_presets/import", files={"file": ("x.json", rows, "application/json")})
 
 
-async def each(answers: list[httpx.Response]) -> httpx.Response:
+async def lowest_status(answers: list[httpx.Response]) -> httpx.Response:
     """Return the answer of the least status, so that one route that lets too much pass shows."""
     return min(answers, key=lambda answer: answer.status_code)
 
 
 async def prompts(client: Client, number: int) -> httpx.Response:
     text = "x" * number
-    return await each([
+    return await lowest_status([
         await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": text}),
         await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": "x", "negative_prompt": {"chunks": [[{"text": text}]]}}),
         await client.post(f"{UTILITIES}/dynamicprompts", json={"prompt": text}),
@@ -130,7 +130,7 @@ async def prompts(client: Client, number: int) -> httpx.Response:
 async def images(client: Client, number: int) -> httpx.Response:
     pixel = base64.b64encode(png(1, 1)).decode()
     generate = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"candidateCount": number}}
-    return await each([
+    return await lowest_status([
         await client.post("/v1/images/generations", json={"model": "none", "prompt": "x", "n": number}),
         await client.post("/sdapi/v1/txt2img", json={"override_settings": {"sd_model_checkpoint": "none"}, "prompt": "x", "batch_size": number}),
         await client.post("/sdapi/v1/extra-batch-images", json={"imageList": [{"data": pixel, "name": "x"}] * number, "upscaling_resize": 1}),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[int, Case]] = {
     "comfyui_nodes": (3, lambda client, n: client.post("/prompt", json={"prompt": {str(i): {"class_type": "Note"} for i in range(n)}})),
     "page_items": (5, lambda client, n: client.get("/api/v1/boards/", params={"offset": 0, "limit": n})),
     "presets": (2, presets),
-    "import_rows": (3, imported),
+    "import_rows": (3, import_presets),
 }  # fmt: skip
 
 
@@ -173,8 +173,8 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 
 def test_every_limit_has_a_case() -> None:
-    assert {*CASES, *ELSEWHERE, *BODIES, COMFYUI} == set(Limits.model_fields)
-    for name, file in ELSEWHERE.items():
+    assert {*CASES, *TESTS_IN_OTHER_FILES, *BODIES, COMFYUI} == set(Limits.model_fields)
+    for name, file in TESTS_IN_OTHER_FILES.items():
         assert name in (TESTS / file).read_text(), f"{file} does not test limits.{name}"
 
 

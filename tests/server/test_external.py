@@ -26,8 +26,8 @@ SECRET = "k-secret-123"
 
 @pytest.fixture
 async def served(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
-    async with running(settings) as made:
-        yield made
+    async with running(settings) as app_and_client:
+        yield app_and_client
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def keys_file(settings: Settings) -> dict[str, Any]:
     return yaml.safe_load((settings.root / "api_keys.yaml").read_text())
 
 
-async def put(client: httpx.AsyncClient, **changes: str) -> dict[str, Any]:
+async def configure(client: httpx.AsyncClient, **changes: str) -> dict[str, Any]:
     answer = await client.post(f"{BASE}/config/openai", json=changes)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -55,7 +55,7 @@ async def test_nothing_is_configured_at_first(client: httpx.AsyncClient) -> None
 
 
 async def test_a_key_is_kept_for_its_owner_only_and_never_told(client: httpx.AsyncClient, settings: Settings) -> None:
-    assert await put(client, api_key=f" {SECRET} ", base_url="http://127.0.0.1:9/v1") == {
+    assert await configure(client, api_key=f" {SECRET} ", base_url="http://127.0.0.1:9/v1") == {
         "provider_id": "openai",
         "api_key_configured": True,
         "base_url": "http://127.0.0.1:9/v1",
@@ -76,14 +76,14 @@ async def test_a_key_is_kept_for_its_owner_only_and_never_told(client: httpx.Asy
 
 
 async def test_what_is_absent_stays_and_an_empty_text_takes_out(client: httpx.AsyncClient, settings: Settings) -> None:
-    await put(client, api_key=SECRET)
-    assert (await put(client, base_url="https://x.test/v1"))["api_key_configured"] is True
-    assert (await put(client, base_url=""))["base_url"] is None
+    await configure(client, api_key=SECRET)
+    assert (await configure(client, base_url="https://x.test/v1"))["api_key_configured"] is True
+    assert (await configure(client, base_url=""))["base_url"] is None
     assert keys_file(settings) == {"external_openai_api_key": SECRET}
 
 
 async def test_a_reset_forgets_both(client: httpx.AsyncClient, settings: Settings) -> None:
-    await put(client, api_key=SECRET, base_url="https://x.test")
+    await configure(client, api_key=SECRET, base_url="https://x.test")
     answer = await client.delete(f"{BASE}/config/openai")
     assert answer.json() == {"provider_id": "openai", "api_key_configured": False, "base_url": None}
     assert keys_file(settings) == {}
@@ -114,7 +114,7 @@ async def test_an_unknown_service_can_not_be_reset(client: httpx.AsyncClient) ->
 
 async def test_without_its_key_a_services_models_go(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, client = served
-    await put(client, api_key=SECRET)
+    await configure(client, api_key=SECRET)
     database = app.services.get(Resources).database
     rows = [("a", "external://openai/one"), ("b", "external://gemini/two"), ("c", "external://openai-like/three")]
     async with database.write() as connection:
@@ -139,9 +139,9 @@ async def test_without_its_key_a_services_models_go(served: tuple[FastAPI, httpx
         async with database.read() as connection:
             return set(await connection.scalars(select(models.c.key).where(models.c.base == "external")))
 
-    await put(client, base_url="")
+    await configure(client, base_url="")
     assert await left() == {"a", "b", "c"}
-    await put(client, api_key="")
+    await configure(client, api_key="")
     assert await left() == {"b", "c"}
 
 
@@ -155,7 +155,7 @@ async def test_a_key_in_the_settings_file_stays_hidden_after_a_reset(settings: S
 
 
 async def test_keys_do_not_move_into_the_settings_file(client: httpx.AsyncClient, settings: Settings) -> None:
-    await put(client, api_key=SECRET)
+    await configure(client, api_key=SECRET)
     await client.patch("/api/v1/app/runtime_config", json={"max_queue_history": 3})
     assert SECRET not in (settings.root / "invokeai.yaml").read_text()
     assert (await client.get(f"{BASE}/status")).json()[2]["configured"] is True
@@ -174,10 +174,10 @@ async def test_a_file_that_holds_something_else_is_not_written_over(
 async def test_other_settings_in_the_keys_file_are_told_and_ignored(settings: Settings) -> None:
     settings.root.mkdir(parents=True, exist_ok=True)
     (settings.root / "api_keys.yaml").write_text("port: 1\nexternal_openai_api_key: k\n")
-    read, told = load_settings(settings.root, {})
+    read, warnings = load_settings(settings.root, {})
     assert (read.port, read.external_openai_api_key) == (9090, "k")
-    assert len(told) == 1
-    assert "port" in told[0]
+    assert len(warnings) == 1
+    assert "port" in warnings[0]
 
 
 async def test_only_an_admin_sees_and_sets(served: tuple[FastAPI, httpx.AsyncClient]) -> None:

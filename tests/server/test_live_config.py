@@ -83,11 +83,11 @@ def test_devices_are_known_before_a_worker_is_ready(tmp_path: Path, monkeypatch:
         (tmp_path / f"0000:0{number}" / "information").write_text(f"Model: \t\t {model}\nIRQ: 1\n")
     monkeypatch.setattr(hardware, "NVIDIA", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = hardware.devices()
-    assert [one["device"] for one in found if one["device"] != "mps"] == ["cuda:0", "cuda:1", "cpu"]
-    assert [one["name"] for one in found[:2]] == ["NVIDIA H200", "NVIDIA L4"]
+    devices = hardware.devices()
+    assert [device["device"] for device in devices if device["device"] != "mps"] == ["cuda:0", "cuda:1", "cpu"]
+    assert [device["name"] for device in devices[:2]] == ["NVIDIA H200", "NVIDIA L4"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert hardware.devices()[0] == {"device": "cuda:0", "name": "NVIDIA L4"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert hardware.devices()[-1] == {"device": "cpu", "name": "CPU"}
-    assert not any(one["device"].startswith("cuda") for one in hardware.devices())
+    assert not any(device["device"].startswith("cuda") for device in hardware.devices())

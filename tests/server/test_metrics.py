@@ -59,7 +59,7 @@ class Scrape:
         return self.samples.get((name, frozenset(labels.items())))
 
     def labels(self, name: str, label: str) -> set[str]:
-        return {dict(labels)[label] for found, labels in self.samples if found == name}
+        return {dict(labels)[label] for series, labels in self.samples if series == name}
 
 
 COUNT = "invokeclone_http_request_duration_seconds_count"
@@ -74,30 +74,30 @@ async def test_requests_are_counted_by_the_template_of_their_route(settings: Set
         await client.request("BREW", "/health")
         await client.get("/health", headers={"host": "evil.example"})
         await client.post("/api/v1/queue/default/enqueue_batch", json={"batch": BATCH})
-        found = await scrape(client)
+        metrics = await scrape(client)
     image = "/api/v1/images/i/{image_name}"
-    assert found.get(COUNT, method="GET", route=image, status="4xx") == 2
-    assert found.get(COUNT, method="GET", route="/health", status="2xx") == 1
-    assert found.get(COUNT, method="GET", route="/api/v1/health", status="2xx") == 1
-    assert found.get(COUNT, method="other", route="/health", status="4xx") == 1
-    assert found.get(COUNT, method="GET", route="/", status="2xx") == 1
-    assert found.get(COUNT, method="GET", route="/ws", status="4xx") == 1
-    assert found.get(COUNT, method="GET", route="/openai/v1/models", status="2xx") == 1
-    assert found.get(COUNT, method="GET", route="unmatched", status="4xx") == 4
-    assert found.get(COUNT, method="POST", route="/api/v1/queue/{queue_id}/enqueue_batch", status="2xx") == 1
-    assert not [route for route in found.labels(COUNT, "route") if "nothing" in route or "%2F" in route]
+    assert metrics.get(COUNT, method="GET", route=image, status="4xx") == 2
+    assert metrics.get(COUNT, method="GET", route="/health", status="2xx") == 1
+    assert metrics.get(COUNT, method="GET", route="/api/v1/health", status="2xx") == 1
+    assert metrics.get(COUNT, method="other", route="/health", status="4xx") == 1
+    assert metrics.get(COUNT, method="GET", route="/", status="2xx") == 1
+    assert metrics.get(COUNT, method="GET", route="/ws", status="4xx") == 1
+    assert metrics.get(COUNT, method="GET", route="/openai/v1/models", status="2xx") == 1
+    assert metrics.get(COUNT, method="GET", route="unmatched", status="4xx") == 4
+    assert metrics.get(COUNT, method="POST", route="/api/v1/queue/{queue_id}/enqueue_batch", status="2xx") == 1
+    assert not [route for route in metrics.labels(COUNT, "route") if "nothing" in route or "%2F" in route]
 
 
 def test_buckets_are_cumulative_and_sums_are_there() -> None:
     times = RequestTimes(FastAPI(openapi_url=None))
     for seconds in (0.005, 0.02, 3, 100):
         times.note({"method": "GET"}, 200, seconds)
-    found = Scrape(exposition.render(times.numbers, compress=False).decode())
+    metrics = Scrape(exposition.render(times.numbers, compress=False).decode())
     labels = {"method": "GET", "route": "unmatched", "status": "2xx"}
     name = "invokeclone_http_request_duration_seconds"
     limits = {"0.005": 1, "0.025": 2, "0.1": 2, "0.5": 2, "2.5": 2, "10.0": 3, "+Inf": 4}
-    assert {limit: found.get(f"{name}_bucket", le=limit, **labels) for limit in limits} == limits
-    assert found.get(f"{name}_sum", **labels) == pytest.approx(103.025)
+    assert {limit: metrics.get(f"{name}_bucket", le=limit, **labels) for limit in limits} == limits
+    assert metrics.get(f"{name}_sum", **labels) == pytest.approx(103.025)
 
 
 @pytest.mark.parametrize(("fails", "status"), [(RuntimeError, "5xx"), (asyncio.CancelledError, "none"), (None, "none")])
@@ -120,8 +120,8 @@ async def test_requests_without_an_answer_are_counted_too(fails: type[BaseExcept
 async def test_templates_are_found_below_a_prefix(settings: Settings) -> None:
     async with running(settings.model_copy(update={"base_url": "/invoke"})) as (_app, client):
         await client.get("/invoke/api/v1/app/version")
-        found = await scrape(client)
-    assert found.get(COUNT, method="GET", route="/api/v1/app/version", status="2xx") == 1
+        metrics = await scrape(client)
+    assert metrics.get(COUNT, method="GET", route="/api/v1/app/version", status="2xx") == 1
 
 
 async def test_queues_are_read_from_the_database(settings: Settings) -> None:
@@ -162,10 +162,10 @@ async def test_counters_do_not_go_down_when_a_worker_begins_anew() -> None:
         scrapes.append(of(worker))
     labels = {"device": "cpu", "status": "completed", "base": "sd-1"}
     name = "invokeclone_item_duration_seconds"
-    assert [one.get(f"{name}_count", **labels) for one in scrapes] == [2, 3, 3, 4, 4]
-    assert [one.get(f"{name}_sum", **labels) for one in scrapes] == [4, 6, 6, 8, 8]
-    assert [one.get("invokeclone_node_cache_hits_total", device="cpu") for one in scrapes] == [2, 3, 3, 4, 4]
-    memory = [one.get("invokeclone_worker_memory_bytes", device="cpu", memory="ram") for one in scrapes]
+    assert [metrics.get(f"{name}_count", **labels) for metrics in scrapes] == [2, 3, 3, 4, 4]
+    assert [metrics.get(f"{name}_sum", **labels) for metrics in scrapes] == [4, 6, 6, 8, 8]
+    assert [metrics.get("invokeclone_node_cache_hits_total", device="cpu") for metrics in scrapes] == [2, 3, 3, 4, 4]
+    memory = [metrics.get("invokeclone_worker_memory_bytes", device="cpu", memory="ram") for metrics in scrapes]
     assert memory == [10, 20, None, 5, None]
 
 
@@ -186,9 +186,9 @@ async def test_restarts_and_readiness_of_a_worker(settings: Settings) -> None:
             while not (supervisor.workers[0].restarts and supervisor.workers[0].ready):
                 await asyncio.sleep(0.01)
         after = await scrape(client)
-    for found, restarts in ((before, 0), (after, 1)):
-        assert found.get("invokeclone_worker_restarts_total", device="cpu") == restarts
-        assert found.get("invokeclone_worker_ready", device="cpu") == 1
+    for metrics, restarts in ((before, 0), (after, 1)):
+        assert metrics.get("invokeclone_worker_restarts_total", device="cpu") == restarts
+        assert metrics.get("invokeclone_worker_ready", device="cpu") == 1
 
 
 async def test_it_is_compressed_for_those_who_take_that(settings: Settings) -> None:
@@ -217,8 +217,8 @@ async def test_an_administrators_key_reads_it(settings: Settings) -> None:
         database = app.services.get(Resources).database
         statuses = []
         for is_admin in (True, False):
-            made = await account(database, f"user{is_admin}", is_admin=is_admin)
-            key = await keys.make(database, made.user_id, "prometheus")
+            user = await account(database, f"user{is_admin}", is_admin=is_admin)
+            key = await keys.make(database, user.user_id, "prometheus")
             answer = await client.get("/metrics", headers={"authorization": f"Bearer {key}"})
             statuses.append(answer.status_code)
         assert statuses == [200, 403]
@@ -229,7 +229,7 @@ async def test_an_administrators_key_reads_it(settings: Settings) -> None:
 # The documents
 
 
-def exposed(name: str) -> str:
+def metric_of_series(name: str) -> str:
     """Return the metric that a series in a query belongs to."""
     histograms = [metric.name for metric in METRICS if metric.kind in ("histogram", "summary")]
     plain = re.sub(r"_(bucket|sum|count)$", "", name)
@@ -262,11 +262,13 @@ def queries(dashboard: Any) -> Iterator[str]:
 
 def test_the_dashboard_shows_every_metric_and_no_other() -> None:
     dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
-    named = {exposed(name) for query in queries(dashboard) for name in re.findall(r"invokeclone_\w+", query)}
+    named = {metric_of_series(name) for query in queries(dashboard) for name in re.findall(r"invokeclone_\w+", query)}
     assert named == {metric.name for metric in METRICS}
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
-    assert {(one["type"], one["name"]) for one in dashboard["templating"]["list"]} == {("datasource", "datasource")}
+    assert {(variable["type"], variable["name"]) for variable in dashboard["templating"]["list"]} == {
+        ("datasource", "datasource")
+    }
     for panel in dashboard["panels"]:
         if panel["type"] != "row":
             assert panel["datasource"]["uid"] == "${datasource}", panel["title"]

@@ -24,11 +24,11 @@ async def test_no_garbage_is_collected_while_the_document_is_made(
 ) -> None:
     """A collection stops every thread, the event loop's too; afterwards it is as it was, whatever has happened."""
     app = create_app(settings, worker_command=None)
-    seen = []
+    gc_states = []
 
     def build() -> dict[str, str]:
-        seen.append(gc.isenabled())
-        if len(seen) == 1:
+        gc_states.append(gc.isenabled())
+        if len(gc_states) == 1:
             raise ZeroDivisionError
         return {"openapi": "3.1.0"}
 
@@ -38,5 +38,5 @@ async def test_no_garbage_is_collected_while_the_document_is_made(
         assert (await client.get("/openapi.json")).status_code == 500
         assert gc.isenabled()
         assert (await client.get("/openapi.json")).json() == {"openapi": "3.1.0"}
-    assert seen == [False, False]
+    assert gc_states == [False, False]
     assert gc.isenabled()

@@ -33,7 +33,7 @@ class Row:
     host: str = "127.0.0.1:9090"
     origin: str | None = None
     site: str | None = None
-    forwarded: dict[str, str] = field(default_factory=dict)
+    forward_headers: dict[str, str] = field(default_factory=dict)
     client: str = "192.168.1.7"
     scheme: str = "http"
 
@@ -42,7 +42,7 @@ class Row:
         return {**{name: value for name, value in sent.items() if value is not None}, **self.forwarded}
 
 
-def forwarded(host: str, proto: str | None = None) -> dict[str, str]:
+def forward_headers(host: str, proto: str | None = None) -> dict[str, str]:
     return {"X-Forwarded-Host": host, **({"X-Forwarded-Proto": proto} if proto else {})}
 
 
@@ -76,7 +76,7 @@ TABLE = {
     # The rebound page of S3: the browser calls it the same origin
     "rebinding": Row(HOST, "evil.example:9090", "http://evil.example:9090", "same-origin"),
     "rebinding, with headers of a proxy": Row(
-        HOST, "evil.example", "http://evil.example", None, forwarded("localhost"), "127.0.0.1"
+        HOST, "evil.example", "http://evil.example", None, forward_headers("localhost"), "127.0.0.1"
     ),
     # Pages
     "own page": Row(PASSES, "192.168.1.5:9090", "http://192.168.1.5:9090"),
@@ -105,20 +105,20 @@ TABLE = {
     "a proxy that hides the name, https": Row(PASSES, "127.0.0.1:9090", "https://ai.example", "same-origin"),
     "a proxy that hides the name, http": Row(ORIGIN, "127.0.0.1:9090", "http://ai.example"),
     "a proxy that forwards the name": Row(
-        PASSES, "upstream:9090", "https://ai.example", None, forwarded("ai.example", "https"), PROXY
+        PASSES, "upstream:9090", "https://ai.example", None, forward_headers("ai.example", "https"), PROXY
     ),
     "a proxy behind another": Row(
-        PASSES, "127.0.0.1:9090", "https://ai.example", None, forwarded("ai.example, inner"), PROXY
+        PASSES, "127.0.0.1:9090", "https://ai.example", None, forward_headers("ai.example, inner"), PROXY
     ),
     "a proxy of a trusted network": Row(
-        PASSES, "127.0.0.1:9090", "http://ai.example", None, forwarded("ai.example"), "172.16.4.4"
+        PASSES, "127.0.0.1:9090", "http://ai.example", None, forward_headers("ai.example"), "172.16.4.4"
     ),
-    "nobody's proxy": Row(ORIGIN, "127.0.0.1:9090", "https://ai.example", None, forwarded("ai.example")),
+    "nobody's proxy": Row(ORIGIN, "127.0.0.1:9090", "https://ai.example", None, forward_headers("ai.example")),
     "a proxy that forwards a foreign name": Row(
-        HOST, "127.0.0.1:9090", "http://evil.example", None, forwarded("evil.example"), PROXY
+        HOST, "127.0.0.1:9090", "http://evil.example", None, forward_headers("evil.example"), PROXY
     ),
     "a proxy that forwards https, an http page": Row(
-        ORIGIN, "ai.example", "http://ai.example", None, forwarded("ai.example", "https"), PROXY
+        ORIGIN, "ai.example", "http://ai.example", None, forward_headers("ai.example", "https"), PROXY
     ),
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ def guarded(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return settings.model_copy(update=changes)
 
 
-async def handled(settings: Settings, row: Row, guard: origins.OwnOrigin | None = None, **scope: Any) -> int:
+async def send_through_guard(settings: Settings, row: Row, guard: origins.OwnOrigin | None = None, **scope: Any) -> int:
     """Send one request through the guard; return 0 when it comes out on the other side, else the status."""
     passed: list[str] = []
     sent: list[dict[str, Any]] = []
@@ -169,7 +169,7 @@ async def test_writes_and_sockets_follow_the_table(guarded: Settings, name: str)
         {**sockets, "path": "/ws/socket.io/", "scheme": "wss" if row.scheme == "https" else "ws"},
         {**sockets, "path": "/ws", "scheme": "wss" if row.scheme == "https" else "ws"},
     )
-    assert [await handled(guarded, row, **way) for way in ways] == [row.verdict] * len(ways)
+    assert [await send_through_guard(guarded, row, **way) for way in ways] == [row.verdict] * len(ways)
 
 
 async def test_who_has_passed_vouches_for_nobody_else(guarded: Settings) -> None:
@@ -180,14 +180,14 @@ async def test_who_has_passed_vouches_for_nobody_else(guarded: Settings) -> None
     for _ in range(2):
         for row in TABLE.values():
             reads = HOST if row.verdict == HOST else PASSES
-            assert await handled(guarded, row, guard, method="GET") == reads
-            assert await handled(guarded, row, guard) == row.verdict
+            assert await send_through_guard(guarded, row, guard, method="GET") == reads
+            assert await send_through_guard(guarded, row, guard) == row.verdict
 
 
 @pytest.mark.parametrize("name", TABLE)
 async def test_reads_ask_for_the_name_alone(guarded: Settings, name: str) -> None:
     verdict = TABLE[name].verdict
-    assert await handled(guarded, TABLE[name], method="GET", path="/api/v1/boards/") == (
+    assert await send_through_guard(guarded, TABLE[name], method="GET", path="/api/v1/boards/") == (
         HOST if verdict == HOST else PASSES
     )
 
@@ -195,11 +195,11 @@ async def test_reads_ask_for_the_name_alone(guarded: Settings, name: str) -> Non
 async def test_any_host_and_any_origin_can_be_allowed(guarded: Settings) -> None:
     row = Row(PASSES, "evil.example", "https://other.example", "cross-site")
     open_settings = guarded.model_copy(update={"allowed_hosts": ["*"], "allow_origins": ["*"]})
-    assert await handled(open_settings, row) == PASSES
+    assert await send_through_guard(open_settings, row) == PASSES
 
 
 async def test_without_a_host_header_there_is_no_name_to_misuse(guarded: Settings) -> None:
-    assert await handled(guarded, Row(PASSES, ""), headers=[]) == PASSES
+    assert await send_through_guard(guarded, Row(PASSES, ""), headers=[]) == PASSES
 
 
 def test_every_rule_of_the_tables_is_needed_by_a_row(guarded: Settings) -> None:
@@ -303,10 +303,10 @@ async def test_the_served_application_follows_the_table(guarded: Settings, laid_
 async def test_forwarded_headers_are_believed_of_trusted_proxies_alone(guarded: Settings, laid_out: None) -> None:
     """The application reads them itself, behind the guard, which has to see who really sent a request."""
     app = create_app(guarded, worker_command=None)
-    seen: list[Any] = []
+    origins_of_requests: list[Any] = []
 
     async def look(request: Request) -> Response:
-        seen.append((request.client and request.client.host, request.url.scheme))
+        origins_of_requests.append((request.client and request.client.host, request.url.scheme))
         return Response()
 
     app.add_route("/seen", look)
@@ -315,7 +315,7 @@ async def test_forwarded_headers_are_believed_of_trusted_proxies_alone(guarded: 
         transport = httpx.ASGITransport(app, client=(address, 5))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             assert (await client.get("/seen", headers=headers)).status_code == 200
-    assert seen == [("203.0.113.5", "https"), ("192.168.1.7", "http")]
+    assert origins_of_requests == [("203.0.113.5", "https"), ("192.168.1.7", "http")]
 
 
 def test_the_page_on_proxies_has_the_settings_and_the_endings() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
-from tests.rooms import packed, picture
+from tests.rooms import encode_image, picture
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,8 @@ def usual_umask() -> Iterator[None]:
 
 
 def rights(folder: Path) -> dict[str, int]:
-    found = [folder, *folder.rglob("*")]
-    return {str(path.relative_to(folder.parent)): stat.S_IMODE(path.stat().st_mode) for path in found}
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder.parent)): stat.S_IMODE(path.stat().st_mode) for path in paths}
 
 
 async def test_a_new_root(settings: Settings, laid_out: None) -> None:
@@ -34,16 +34,16 @@ async def test_a_new_root(settings: Settings, laid_out: None) -> None:
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client,
     ):
         query = "image_category=general&is_intermediate=false"
-        files = {"file": ("a.png", packed(picture()), "image/png")}
+        files = {"file": ("a.png", encode_image(picture()), "image/png")}
         assert (await client.post(f"/api/v1/images/upload?{query}", files=files)).status_code == 201
         changed = await client.patch("/api/v1/app/runtime_config", json={"max_queue_history": 5})
         assert changed.status_code == 200
-        made = rights(settings.outputs_path)
-    assert len([name for name in made if name.endswith((".png", ".webp"))]) == 2
-    assert set(made.values()) == {0o600, 0o700}
-    assert {name for name, mode in made.items() if mode == 0o700} >= {"outputs", "outputs/images"}
-    kept = [settings.root / "invokeai.yaml", settings.root / "api_keys.yaml", settings.database_path]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600] * 3
+        modes = rights(settings.outputs_path)
+    assert len([name for name in modes if name.endswith((".png", ".webp"))]) == 2
+    assert set(modes.values()) == {0o600, 0o700}
+    assert {name for name, mode in modes.items() if mode == 0o700} >= {"outputs", "outputs/images"}
+    private_files = [settings.root / "invokeai.yaml", settings.root / "api_keys.yaml", settings.database_path]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private_files] == [0o600] * 3
     for path in (settings.style_presets_path, settings.workflow_thumbnails_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert stat.S_IMODE(settings.root.stat().st_mode) == 0o755  # models in it may be shared

@@ -72,8 +72,8 @@ ADDRESSES = (
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_the_same_route_answers(clients: tuple[TestClient, TestClient], method: str, address: str) -> None:
     answers = [client.request(method, f"http://testserver{address}", follow_redirects=False) for client in clients]
-    ours, plain = [(each.status_code, each.text, each.headers.get("location")) for each in answers]
-    assert ours == plain
+    routed, plain = [(response.status_code, response.text, response.headers.get("location")) for response in answers]
+    assert routed == plain
 
 
 def test_what_is_known_is_not_searched_for(clients: tuple[TestClient, TestClient]) -> None:

@@ -12,7 +12,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Event
 from invokeclone.queue.events import BatchEnqueuedEvent, InvocationStartedEvent, QueueClearedEvent
 from invokeclone.server.sockets import rooms_for
-from tests.server.listening import connected, served, until
+from tests.server.listening import connect_client, serve_sockets, until
 
 
 def batch(number: int = 1) -> Event:
@@ -21,7 +21,7 @@ def batch(number: int = 1) -> Event:
 
 @pytest.mark.parametrize("transports", [("polling",), ("websocket",), ("polling", "websocket")])
 async def test_every_event_once_in_order_and_whole(settings: Settings, transports: tuple[str, ...]) -> None:
-    async with served(settings) as (url, bus), connected(url, *transports) as client:
+    async with serve_sockets(settings) as (url, bus), connect_client(url, *transports) as client:
         await client.socket.emit("subscribe_queue", {"queue_id": "default"})
         await asyncio.sleep(0.1)
         sent = [batch(number) for number in range(30)]
@@ -34,9 +34,9 @@ async def test_every_event_once_in_order_and_whole(settings: Settings, transport
 
 async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_one(settings: Settings) -> None:
     async with (
-        served(settings) as (url, bus),
-        connected(url, "websocket") as client,
-        connected(url, "websocket") as watcher,
+        serve_sockets(settings) as (url, bus),
+        connect_client(url, "websocket") as client,
+        connect_client(url, "websocket") as watcher,
     ):
         await watcher.socket.emit("subscribe_queue", {"queue_id": "default"})
         await watcher.socket.emit("subscribe_queue", {"queue_id": "other"})
@@ -52,7 +52,7 @@ async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_
 
 
 async def test_nonsense_from_a_client_does_no_harm(settings: Settings) -> None:
-    async with served(settings) as (url, bus), connected(url, "websocket") as client:
+    async with serve_sockets(settings) as (url, bus), connect_client(url, "websocket") as client:
         for nonsense in (None, 5, [], {}, {"queue_id": 7}, {"queue_id": "x" * 10_000}, "default"):
             await client.socket.emit("subscribe_queue", nonsense)
         await client.socket.emit("subscribe_queue")
@@ -87,12 +87,12 @@ async def test_a_post_that_cannot_be_read_is_answered(
     settings: Settings, logged: list[logging.LogRecord], caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
     """Also when nobody polls what the server would like to say before it closes."""
-    async with served(settings) as (url, bus), httpx.AsyncClient(timeout=20) as client:
+    async with serve_sockets(settings) as (url, bus), httpx.AsyncClient(timeout=20) as client:
         answer = await _polling(client, url)(content)
         assert answer.status_code == (
             400 if len(content) > settings.limits.socket_message_kib * 1024 or content == b"0{}" else 200
         )
-        async with connected(url, "websocket") as listener:
+        async with connect_client(url, "websocket") as listener:
             bus.emit(batch())
             await until(lambda: listener.heard)
     records = [*logged, *caplog.records]

@@ -30,10 +30,10 @@ from invokeclone.server.socket_sessions import FAILED_CHECKS_LIMIT, SocketSessio
 from invokeclone.users import service, signin
 from invokeclone.users.schemas import AdminUserUpdateRequest
 from tests.accounts import Account, account
-from tests.server.listening import Client, connected, served, until
+from tests.server.listening import Client, connect_client, serve_sockets, until
 
 
-class Hall:
+class SocketBench:
     """A server, its bus, accounts, and a client for each."""
 
     def __init__(self, url: str, bus: Bus, resources: Resources) -> None:
@@ -52,7 +52,9 @@ class Hall:
         open_ones = [client for client in self.clients.values() if client.socket.connected]
         await until(lambda: all(("queue_cleared", None) in self._ends(client) for client in open_ones))
         for client in open_ones:
-            client.heard = [one for one in client.heard if one[0] != "queue_cleared" or one[1]["user_id"] is not None]
+            client.heard = [
+                entry for entry in client.heard if entry[0] != "queue_cleared" or entry[1]["user_id"] is not None
+            ]
 
     @staticmethod
     def _ends(client: Client) -> list[tuple[str, Any]]:
@@ -66,30 +68,30 @@ class Hall:
 
 
 @asynccontextmanager
-async def hall(settings: Settings, database: Database) -> AsyncIterator[Hall]:
+async def hall(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
     settings = settings.model_copy(update={"multiuser": True})
     async with AsyncExitStack() as stack:
-        url, bus = await stack.enter_async_context(served(settings, database))
-        made = Hall(url, bus, Resources(settings, database, bus))
+        url, bus = await stack.enter_async_context(serve_sockets(settings, database))
+        bench = SocketBench(url, bus, Resources(settings, database, bus))
         for name in ("admin", "alice", "bob"):
-            made.accounts[name] = await account(database, name, is_admin=name == "admin")
-            auth = {"token": made.accounts[name].token}
-            client = await stack.enter_async_context(connected(url, "websocket", auth=auth))
+            bench.accounts[name] = await account(database, name, is_admin=name == "admin")
+            auth = {"token": bench.accounts[name].token}
+            client = await stack.enter_async_context(connect_client(url, "websocket", auth=auth))
             await client.socket.emit("subscribe_queue", {"queue_id": "default"})
-            made.clients[name] = client
+            bench.clients[name] = client
         await asyncio.sleep(0.1)
-        yield made
+        yield bench
 
 
 @pytest.fixture
-async def rooms(settings: Settings, database: Database) -> AsyncIterator[Hall]:
-    async with hall(settings, database) as made:
-        yield made
+async def rooms(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
+    async with hall(settings, database) as bench:
+        yield bench
 
 
 async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, database: Database) -> None:
-    async with hall(settings, database) as made:
-        alice = made.accounts["alice"]
+    async with hall(settings, database) as bench:
+        alice = bench.accounts["alice"]
         bad: list[dict[str, Any]] = [
             {},
             {"auth": {}},
@@ -102,13 +104,13 @@ async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, databa
         ]
         for options in bad:
             with pytest.raises(socketio.exceptions.ConnectionError):
-                async with connected(made.url, "websocket", **options):
+                async with connect_client(bench.url, "websocket", **options):
                     pass
-        async with connected(made.url, "websocket", headers=alice.headers) as client:
+        async with connect_client(bench.url, "websocket", headers=alice.headers) as client:
             assert client.socket.connected
-        await made.change("alice", is_active=False)
+        await bench.change("alice", is_active=False)
         with pytest.raises(socketio.exceptions.ConnectionError):
-            async with connected(made.url, "websocket", auth={"token": alice.token}):
+            async with connect_client(bench.url, "websocket", auth={"token": alice.token}):
                 pass
 
 
@@ -117,7 +119,7 @@ async def test_who_was_refused_and_does_not_leave_is_shown_out(
 ) -> None:
     monkeypatch.setattr(sockets, "REFUSED_S", 0.2)
     async with (
-        served(settings.model_copy(update={"multiuser": True}), database) as (url, _bus),
+        serve_sockets(settings.model_copy(update={"multiuser": True}), database) as (url, _bus),
         httpx.AsyncClient(base_url=url) as client,
     ):
         path = "/ws/socket.io/?EIO=4&transport=polling"
@@ -162,7 +164,7 @@ def status_event(user_id: str) -> QueueItemStatusChangedEvent:
     )
 
 
-async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms: Hall) -> None:
+async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms: SocketBench) -> None:
     event = status_event(rooms.id("alice"))
     await rooms.tell(event)
     whole = event.model_dump(mode="json")
@@ -183,7 +185,7 @@ async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms
     assert rooms.id("alice") not in str(other)
 
 
-async def test_batches_and_clearings(rooms: Hall) -> None:
+async def test_batches_and_clearings(rooms: SocketBench) -> None:
     alice = rooms.id("alice")
     batch = BatchEnqueuedEvent(
         queue_id="default", batch_id="b", enqueued=2, requested=2, priority=0, origin="o", user_id=alice
@@ -203,20 +205,20 @@ async def test_batches_and_clearings(rooms: Hall) -> None:
 
 
 @pytest.mark.parametrize(("kind", "word"), [(QueueItemsCanceledEvent, "canceled"), (QueueItemsRetriedEvent, "retried")])
-async def test_each_owner_hears_of_their_own_items(rooms: Hall, kind: Any, word: str) -> None:
+async def test_each_owner_hears_of_their_own_items(rooms: SocketBench, kind: Any, word: str) -> None:
     alice, admin = rooms.id("alice"), rooms.id("admin")
     event = kind.of("default", [(1, alice), (2, admin), (3, alice)])
     await rooms.tell(event)
     assert rooms.heard("admin") == [event.model_dump(mode="json")]
-    (own,) = rooms.heard("alice")
-    assert own[f"{word}_item_ids"] == [1, 3]
-    assert own["user_ids"] == [alice]
-    assert own[f"{word}_item_ids_by_user"] == {alice: [1, 3]}
+    (payload,) = rooms.heard("alice")
+    assert payload[f"{word}_item_ids"] == [1, 3]
+    assert payload["user_ids"] == [alice]
+    assert payload[f"{word}_item_ids_by_user"] == {alice: [1, 3]}
     (other,) = rooms.heard("bob")
     assert (other[f"{word}_item_ids"], other["user_ids"], other[f"{word}_item_ids_by_user"]) == ([], [], {})
 
 
-async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: Hall) -> None:
+async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: SocketBench) -> None:
     node = {"session_id": "s", "invocation": {"id": "n", "type": "add"}, "invocation_source_id": "n"}
     alice = rooms.id("alice")
     started = InvocationStartedEvent(**item(alice), **node)
@@ -227,7 +229,7 @@ async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: Ha
     assert rooms.clients["bob"].names() == []
 
 
-async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: Hall) -> None:
+async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: SocketBench) -> None:
     await rooms.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
     bob = rooms.clients.pop("bob")
     await asyncio.sleep(0.1)
@@ -235,9 +237,9 @@ async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: Hall)
     assert [data["user_id"] for _, data in bob.heard] == [rooms.id("bob")]
 
 
-async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: Hall) -> None:
+async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: SocketBench) -> None:
     auth = {"token": rooms.accounts["alice"].token}
-    async with connected(rooms.url, "websocket", auth=auth) as second:
+    async with connect_client(rooms.url, "websocket", auth=auth) as second:
         rooms.clients["second"] = second
         await second.socket.emit("subscribe_queue", {"queue_id": "default"})
         await asyncio.sleep(0.1)
@@ -246,7 +248,7 @@ async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: Hall) 
         assert len(second.heard) == 1
 
 
-async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: Hall) -> None:
+async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: SocketBench) -> None:
     await account(rooms.resources.database, "other", is_admin=True)
     await rooms.change("admin", is_admin=False)
     await rooms.tell(status_event(rooms.id("alice")))
@@ -257,7 +259,7 @@ async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: Hall) ->
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "Another-1"}])
-async def test_closed_and_revoked_accounts_are_shown_out_at_once(rooms: Hall, change: dict[str, Any]) -> None:
+async def test_closed_and_revoked_accounts_are_shown_out_at_once(rooms: SocketBench, change: dict[str, Any]) -> None:
     await rooms.change("alice", **change)
     await until(lambda: not rooms.clients["alice"].socket.connected)
     await rooms.tell(status_event(rooms.id("alice")))
@@ -269,13 +271,13 @@ async def test_what_another_process_changed_is_noticed_by_the_regular_check(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "CHECK_S", 0.05)
-    async with hall(settings, database) as made:
-        elsewhere = Resources(made.resources.settings, database, Bus())
-        await service.change(elsewhere, made.id("alice"), AdminUserUpdateRequest(is_active=False))
-        await service.remove(elsewhere, made.id("bob"))
+    async with hall(settings, database) as bench:
+        elsewhere = Resources(bench.resources.settings, database, Bus())
+        await service.change(elsewhere, bench.id("alice"), AdminUserUpdateRequest(is_active=False))
+        await service.remove(elsewhere, bench.id("bob"))
         for name in ("alice", "bob"):
-            await until(lambda name=name: not made.clients[name].socket.connected)
-        assert made.clients["admin"].socket.connected
+            await until(lambda name=name: not bench.clients[name].socket.connected)
+        assert bench.clients["admin"].socket.connected
 
 
 async def test_admins_are_none_when_nobody_can_read_so_three_times(

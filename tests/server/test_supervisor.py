@@ -41,7 +41,7 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 
 
 @asynccontextmanager
-async def supervised(
+async def running_supervisor(
     settings: Settings, mode: str = "good", *, patience: float = 20.0
 ) -> AsyncIterator[tuple[Supervisor, Bus, Orphans]]:
     bus, orphans = Bus(), Orphans()
@@ -69,14 +69,14 @@ def alive(pid: int) -> bool:
 
 
 async def test_answers_requests(settings: Settings) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
         assert await supervisor.ask_all("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
 async def test_one_worker_is_asked_alone(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert (await supervisor.ask_one("anything", {}, 30, startup_s=30))["name"] == "anything"
         with pytest.raises(TimeoutError):
             await supervisor.ask_one("silence", {}, 0.05, startup_s=0.05)
@@ -87,27 +87,27 @@ async def test_one_worker_is_asked_alone(settings: Settings) -> None:
 
 
 async def test_nobody_to_ask(settings: Settings) -> None:
-    async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         with pytest.raises(Unavailable, match="no worker is ready"):
             await supervisor.ask_one("anything", {}, 0.05, startup_s=0.05)
 
 
 async def test_nobody_ready_gives_no_answers(settings: Settings) -> None:
-    async with supervised(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
         assert await supervisor.ask_all("cache_status") == []
         assert not await supervisor.ready(0.01)
 
 
 async def test_a_refused_request_is_unavailable(settings: Settings) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="no"):
             await supervisor.ask_all("refuse")
 
 
 async def test_a_request_without_an_answer_times_out(settings: Settings) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="TimeoutError"):
             await supervisor.ask_all("silence", seconds=0.05)
@@ -115,7 +115,7 @@ async def test_a_request_without_an_answer_times_out(settings: Settings) -> None
 
 async def test_auto_starts_a_worker_for_each_device_found(settings: Settings) -> None:
     settings = settings.model_copy(update={"device": "auto"})
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await until(lambda: len(supervisor.pids) == 2)
         await supervisor.ready(30)
         while len(answers := await supervisor.ask_all("x")) < 2:
@@ -126,41 +126,41 @@ async def test_auto_starts_a_worker_for_each_device_found(settings: Settings) ->
 
 async def test_listed_devices_get_a_worker_each(settings: Settings, notes: Callable[[], list[str]]) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cpu", "mps"]})
-    async with supervised(settings):
+    async with running_supervisor(settings):
         await until(lambda: len(notes()) == 2)
     assert {line.split()[1] for line in notes() if line.startswith("start")} == {"cpu", "mps"}
 
 
 async def test_wakes_on_a_batch(settings: Settings, notes: Callable[[], list[str]]) -> None:
-    async with supervised(settings) as (supervisor, bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         bus.emit(BatchEnqueuedEvent(queue_id="default", batch_id="b", enqueued=1, requested=1, priority=0))
         await until(lambda: "wake cpu" in notes())
 
 
 async def test_relays_a_worker_event_without_change(settings: Settings) -> None:
-    heard: list[tuple[str, dict[str, object]]] = []
+    emissions: list[tuple[str, dict[str, object]]] = []
 
     def listen(kind: type[Event], payload: dict[str, object]) -> None:
-        heard.append((kind.name, payload))
+        emissions.append((kind.name, payload))
 
-    async with supervised(settings) as (supervisor, bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, bus, _orphans):
         bus.subscribe(listen)
         await supervisor.ready(30)
         data = {"timestamp": 1, "anything": [1, None]}
         await supervisor.ask_all("say", {"name": "invocation_started", "data": data})
-        assert heard == [("invocation_started", data)]
+        assert emissions == [("invocation_started", data)]
 
 
 async def test_an_unknown_event_is_dropped(settings: Settings) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         await supervisor.ask_all("say", {"name": "no such event", "data": {}})
         assert await supervisor.ask_all("x")
 
 
 async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) -> None:
-    async with supervised(settings) as (supervisor, bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         say = {"name": "queue_item_status_changed"}
         await supervisor.ask_all("say", {**say, "data": STATUS_CHANGED})
@@ -179,7 +179,7 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
 
 
 async def test_workers_hear_what_they_must_not_use_again(settings: Settings, notes: Callable[[], list[str]]) -> None:
-    async with supervised(settings) as (supervisor, bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         bus.emit(ImagesDeletedEvent(image_names=["a.png", "b.png"]))
         bus.emit(ModelsChangedEvent(keys=["k"]))
@@ -190,7 +190,7 @@ async def test_workers_hear_what_they_must_not_use_again(settings: Settings, not
 async def test_a_killed_worker_fails_its_item_and_comes_back(
     settings: Settings, notes: Callable[[], list[str]], logged: list[logging.LogRecord]
 ) -> None:
-    async with supervised(settings) as (supervisor, _bus, orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
         with pytest.raises(Unavailable, match="SIGKILL"):
             await supervisor.ask_all("die")
@@ -207,7 +207,7 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(
 
 
 async def test_dying_again_and_again_backs_off(settings: Settings) -> None:
-    async with supervised(settings, "dies") as (_supervisor, _bus, orphans):
+    async with running_supervisor(settings, "dies") as (_supervisor, _bus, orphans):
         await until(lambda: len(orphans.failed) == 3)
     assert {reason for _, reason in orphans.failed} == {
         "the worker process for cpu ended unexpectedly with exit status 7"
@@ -224,7 +224,7 @@ async def test_a_command_that_cannot_start(settings: Settings) -> None:
 
 
 async def test_stop_is_told_to_the_worker(settings: Settings, notes: Callable[[], list[str]]) -> None:
-    async with supervised(settings) as (supervisor, _bus, orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
         pid = supervisor.pids[0]
     assert "stopped cpu" in notes()
@@ -236,14 +236,14 @@ async def test_a_worker_that_closes_its_link_and_lives_is_replaced(
     settings: Settings, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_link, "DRAIN_S", 0.01)
-    async with supervised(settings, "shut") as (_supervisor, _bus, orphans):
+    async with running_supervisor(settings, "shut") as (_supervisor, _bus, orphans):
         await until(lambda: len(notes()) >= 2)
         assert orphans.failed[0][0] == "cpu"
     assert not any(alive(int(line.split()[2])) for line in notes())
 
 
 async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: Settings) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         nonsense = [
             {"kind": "stopping", "item_id": "x"},
@@ -255,14 +255,14 @@ async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: 
 
 
 async def test_a_deaf_worker_is_killed(settings: Settings) -> None:
-    async with supervised(settings, "deaf", patience=0.1) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings, "deaf", patience=0.1) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         pid = supervisor.pids[0]
     assert not alive(pid)
 
 
 async def test_stop_before_ready_leaves_no_process(settings: Settings, notes: Callable[[], list[str]]) -> None:
-    async with supervised(settings, "mute"):
+    async with running_supervisor(settings, "mute"):
         await until(notes)
     assert not alive(int(notes()[0].split()[2]))
 
@@ -281,7 +281,7 @@ async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], 
 async def test_changed_settings_reach_the_workers_and_those_started_later(
     settings: Settings, notes: Callable[[], list[str]]
 ) -> None:
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
         supervisor.change_settings(
             settings.model_copy(update={"image_subfolder_strategy": "date", "generation_devices": ["cuda:7"]})
@@ -294,7 +294,7 @@ async def test_changed_settings_reach_the_workers_and_those_started_later(
 
 async def test_one_worker_answers_for_all(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cpu", "cuda:0"]})
-    async with supervised(settings) as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
         assert (await supervisor.ask_one("cache_status", {}, 30))["name"] == "cache_status"
         with pytest.raises(Unavailable, match="no"):
@@ -306,7 +306,7 @@ async def test_one_worker_answers_for_all(settings: Settings) -> None:
 
 
 async def test_without_a_ready_worker_nobody_is_asked(settings: Settings) -> None:
-    async with supervised(settings, "mute") as (supervisor, _bus, _orphans):
+    async with running_supervisor(settings, "mute") as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
         with pytest.raises(Unavailable, match="ready"):
             await supervisor.ask_one("cache_status", {}, 30)

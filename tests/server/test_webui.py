@@ -40,9 +40,9 @@ def wheel(path: Path, files: dict[str, str], version: str = "9.9.9", spoil: str 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    made = tmp_path / "root"
-    made.mkdir()
-    return made
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
 
 
 def command(root: Path, *arguments: str) -> int:
@@ -56,8 +56,8 @@ def client(root: Path, settings: Settings) -> httpx.AsyncClient:
 
 def test_only_the_static_folder_is_taken_and_put_into_use(root: Path, tmp_path: Path) -> None:
     assert command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES))) == 0
-    found = {path.relative_to(root / "webui").as_posix() for path in (root / "webui").rglob("*") if path.is_file()}
-    assert found == {
+    paths = {path.relative_to(root / "webui").as_posix() for path in (root / "webui").rglob("*") if path.is_file()}
+    assert paths == {
         "active",
         "9.9.9/index.html",
         "9.9.9/assets/index-abc.js",

@@ -39,14 +39,14 @@ def enqueued(http: httpx.Client) -> Any:
     return count
 
 
-def opened(data: bytes) -> Image.Image:
+def read_image(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
 def from_base64(text: str) -> Image.Image:
-    return opened(base64.b64decode(text, validate=True))
+    return read_image(base64.b64decode(text, validate=True))
 
 
 def png(image: Image.Image) -> bytes:
@@ -55,7 +55,7 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def red_circle_on_white(side: int = 128) -> Image.Image:
+def circle_image(side: int = 128) -> Image.Image:
     """Return a picture to begin with."""
     image = Image.new("RGB", (side, side), "white")
     ImageDraw.Draw(image).ellipse((side // 4, side // 4, side * 3 // 4, side * 3 // 4), fill=(220, 30, 30))

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.server_process import PATIENCE, Server
-from tests.shims.conftest import from_base64, mean_color, object_color, opened, png, red_circle_on_white
+from tests.shims.conftest import circle_image, from_base64, mean_color, object_color, png, read_image
 
 API = "/sdapi/v1"
 CIRCLE = "a red circle on a white background"
@@ -50,12 +50,12 @@ def txt2img(http: httpx.Client, prompt: str = CIRCLE, **body: Any) -> tuple[list
 
 
 def img2img(http: httpx.Client, image: Image.Image, **body: Any) -> Image.Image:
-    answer = ask(http, "img2img", init_images=[packed(image)], **body)
+    answer = ask(http, "img2img", init_images=[to_base64(image)], **body)
     (text,) = answer["images"]
     return from_base64(text)
 
 
-def packed(image: Image.Image) -> str:
+def to_base64(image: Image.Image) -> str:
     return base64.b64encode(png(image)).decode()
 
 
@@ -168,11 +168,11 @@ def test_what_silly_tavern_asks_for(http: httpx.Client) -> None:
 
 
 def test_seeds_make_the_same_picture_again_and_count_on(http: httpx.Client) -> None:
-    both, info = txt2img(http, **SMALL | {"batch_size": 1, "n_iter": 2})
+    images, info = txt2img(http, **SMALL | {"batch_size": 1, "n_iter": 2})
     assert info["all_seeds"] == [3, 4]
     (second,), _ = txt2img(http, **SMALL | {"seed": 4})
-    assert pixels(second).tobytes() == pixels(both[1]).tobytes()
-    assert pixels(both[0]).tobytes() != pixels(both[1]).tobytes()
+    assert pixels(second).tobytes() == pixels(images[1]).tobytes()
+    assert pixels(images[0]).tobytes() != pixels(images[1]).tobytes()
     _, first = txt2img(http, **QUICK | {"seed": -1})
     _, other = txt2img(http, **QUICK | {"seed": -1})
     assert first["seed"] != other["seed"]
@@ -180,12 +180,12 @@ def test_seeds_make_the_same_picture_again_and_count_on(http: httpx.Client) -> N
 
 def test_subseeds_blend_in_another_picture(http: httpx.Client) -> None:
     """At strength 1 it is the subseed's picture; in between it is neither."""
-    (own,), _ = txt2img(http, **SMALL)
+    (first,), _ = txt2img(http, **SMALL)
     (other,), _ = txt2img(http, **SMALL | {"seed": 8})
     (whole,), info = txt2img(http, **SMALL, subseed=8, subseed_strength=1)
     (half, next_half), half_info = txt2img(http, **SMALL, subseed=8, subseed_strength=0.5, batch_size=2)
     assert np.abs(pixels(whole) - pixels(other)).max() <= 2
-    assert len({pixels(image).tobytes() for image in (own, other, half, next_half)}) == 4
+    assert len({pixels(image).tobytes() for image in (first, other, half, next_half)}) == 4
     assert (info["all_seeds"], info["all_subseeds"]) == ([3], [8])
     assert (half_info["all_seeds"], half_info["all_subseeds"]) == ([3, 3], [8, 9])
     assert "Variation seed: 9, Variation seed strength: 0.5" in half_info["infotexts"][1]
@@ -212,15 +212,15 @@ def test_weights_and_break_change_the_picture(http: httpx.Client) -> None:
 
 def test_samplers_and_schedules(http: httpx.Client) -> None:
     """Each makes a picture of its own; one that is not to be had is told of."""
-    made = {}
+    images = {}
     for name, schedule in (("Euler a", None), ("DPM++ 2M", "karras"), ("DPM++ 2M", "uniform"), ("DDIM", None)):
         (image,), info = txt2img(http, **SMALL, sampler_name=name, scheduler=schedule)
         assert info["sampler_name"] == name
         assert is_red(object_color(image))
-        made[name, schedule] = pixels(image).tobytes()
-    assert len(set(made.values())) == len(made)
+        images[name, schedule] = pixels(image).tobytes()
+    assert len(set(images.values())) == len(images)
     (old_name,), _ = txt2img(http, **SMALL, sampler_index="DPM++ 2M Karras")
-    assert pixels(old_name).tobytes() == made["DPM++ 2M", "karras"]
+    assert pixels(old_name).tobytes() == images["DPM++ 2M", "karras"]
     _, info = txt2img(http, **QUICK, sampler_name="Euler a", scheduler="Karras")
     assert info["extra_generation_params"] == {"Schedule type": "Uniform", "Schedule type instead of": "Karras"}
 
@@ -247,9 +247,9 @@ def test_tiles_fit_each_other(http: httpx.Client) -> None:
 def test_formats(http: httpx.Client, format: str, expected: str) -> None:  # noqa: A002
     answer = ask(http, "txt2img", prompt="ein Fuß", **QUICK, override_settings={"samples_format": format})
     assert from_base64(answer["images"][0]).format == expected
-    told = ask(http, "png-info", image=f"data:image/x;base64,{answer['images'][0]}")
-    assert told["info"] == json.loads(answer["info"])["infotexts"][0]
-    assert (told["parameters"]["Prompt"], told["parameters"]["Size-1"]) == ("ein Fuß", "64")
+    text_info = ask(http, "png-info", image=f"data:image/x;base64,{answer['images'][0]}")
+    assert text_info["info"] == json.loads(answer["info"])["infotexts"][0]
+    assert (text_info["parameters"]["Prompt"], text_info["parameters"]["Size-1"]) == ("ein Fuß", "64")
 
 
 def test_pictures_may_stay_on_the_server(http: httpx.Client) -> None:
@@ -265,25 +265,25 @@ def test_pictures_may_stay_on_the_server(http: httpx.Client) -> None:
 
 def test_a_picture_to_begin_with(http: httpx.Client) -> None:
     """A little strength keeps it, much follows the prompt."""
-    start = red_circle_on_white()
+    start = circle_image()
     fields = SMALL | {"prompt": "a blue circle on a white background"}
-    kept = img2img(http, start, **fields, denoising_strength=0.1)
-    assert is_red(object_color(kept))
-    assert np.abs(pixels(kept) - pixels(start)).mean() < 15
+    result = img2img(http, start, **fields, denoising_strength=0.1)
+    assert is_red(object_color(result))
+    assert np.abs(pixels(result) - pixels(start)).mean() < 15
     assert is_blue(object_color(img2img(http, start, **fields, denoising_strength=0.9)))
-    answer = ask(http, "img2img", init_images=[f"data:image/png;base64,{packed(start)}"], **QUICK)
+    answer = ask(http, "img2img", init_images=[f"data:image/png;base64,{to_base64(start)}"], **QUICK)
     assert answer["parameters"]["init_images"] is None
     assert json.loads(answer["info"])["denoising_strength"] == 0.75
-    answer = ask(http, "img2img", init_images=[packed(start)], include_init_images=True, **QUICK)
-    assert answer["parameters"]["init_images"] == [packed(start)]
+    answer = ask(http, "img2img", init_images=[to_base64(start)], include_init_images=True, **QUICK)
+    assert answer["parameters"]["init_images"] == [to_base64(start)]
 
 
 def test_a_picture_is_cropped_to_the_wanted_size(http: httpx.Client) -> None:
     wide = Image.new("RGB", (384, 128), "lime")
-    wide.paste(red_circle_on_white(), (128, 0))
-    made = img2img(http, wide, prompt=CIRCLE, **SMALL, resize_mode=1, denoising_strength=0.1)
-    assert made.size == (128, 128)
-    assert is_white(mean_color(made, (0, 0, 12, 12)))
+    wide.paste(circle_image(), (128, 0))
+    result = img2img(http, wide, prompt=CIRCLE, **SMALL, resize_mode=1, denoising_strength=0.1)
+    assert result.size == (128, 128)
+    assert is_white(mean_color(result, (0, 0, 12, 12)))
 
 
 def inside(side: int, half: int) -> Image.Image:
@@ -295,30 +295,30 @@ def inside(side: int, half: int) -> Image.Image:
 @pytest.mark.parametrize("fill", [0, 1, 2])
 @pytest.mark.parametrize("inverted", [False, True])
 def test_inpainting_the_whole_picture(http: httpx.Client, fill: int, inverted: bool) -> None:
-    start, mask = red_circle_on_white(), inside(128, 36)
+    start, mask = circle_image(), inside(128, 36)
     sent = Image.eval(mask, lambda value: 255 - value) if inverted else mask
-    made = img2img(
+    result = img2img(
         http,
         start,
         prompt="a blue circle on a white background",
         **SMALL,
-        mask=packed(sent),
+        mask=to_base64(sent),
         mask_blur=0,
         inpaint_full_res=False,
         inpainting_fill=fill,
         inpainting_mask_invert=int(inverted),
         denoising_strength=0.9,
     )
-    changed = np.abs(pixels(made) - pixels(start)).max(axis=2) > 0
+    changed = np.abs(pixels(result) - pixels(start)).max(axis=2) > 0
     assert not changed[np.asarray(mask) == 0].any()
-    assert is_blue(object_color(made))
+    assert is_blue(object_color(result))
 
 
 def test_the_border_of_a_mask_fades(http: httpx.Client) -> None:
-    start, mask = red_circle_on_white(), inside(128, 30)
-    body = {"prompt": "a blue square", "mask": packed(mask), "mask_blur": 4, "inpaint_full_res": False}
-    made = img2img(http, start, **SMALL, **body, denoising_strength=1)
-    changed = np.abs(pixels(made) - pixels(start)).max(axis=2) > 0
+    start, mask = circle_image(), inside(128, 30)
+    body = {"prompt": "a blue square", "mask": to_base64(mask), "mask_blur": 4, "inpaint_full_res": False}
+    result = img2img(http, start, **SMALL, **body, denoising_strength=1)
+    changed = np.abs(pixels(result) - pixels(start)).max(axis=2) > 0
     near = np.asarray(inside(128, 30 + 4 * 4)) > 0
     assert not changed[~near].any()
     assert (changed & near & (np.asarray(mask) == 0)).any()
@@ -330,18 +330,18 @@ def test_inpainting_only_the_region_of_the_mask(http: httpx.Client) -> None:
     ImageDraw.Draw(start).ellipse((32, 32, 96, 96), fill=(220, 30, 30))
     mask = Image.new("L", start.size)
     ImageDraw.Draw(mask).rectangle((24, 24, 104, 104), fill=255)
-    body = {"mask": packed(mask), "mask_blur": 2, "inpaint_full_res_padding": 16, "denoising_strength": 0.95}
-    made = img2img(http, start, prompt="a blue circle on a white background", **SMALL, **body)
-    assert made.size == start.size
-    assert "Inpaint area: Only masked, Masked area padding: 16" in made.info["parameters"]
-    changed = np.abs(pixels(made) - pixels(start)).max(axis=2) > 0
+    body = {"mask": to_base64(mask), "mask_blur": 2, "inpaint_full_res_padding": 16, "denoising_strength": 0.95}
+    result = img2img(http, start, prompt="a blue circle on a white background", **SMALL, **body)
+    assert result.size == start.size
+    assert "Inpaint area: Only masked, Masked area padding: 16" in result.info["parameters"]
+    changed = np.abs(pixels(result) - pixels(start)).max(axis=2) > 0
     changed[24 - 8 : 105 + 8, 24 - 8 : 105 + 8] = False
     assert not changed.any()
-    assert is_blue(mean_color(made, (52, 52, 76, 76)))
+    assert is_blue(mean_color(result, (52, 52, 76, 76)))
     (newest,) = http.get("/api/v1/images/", params={"limit": 1, "is_intermediate": False}).json()["items"]
-    kept = opened(http.get(f"/api/v1/images/i/{newest['image_name']}/full").content)
-    assert pixels(kept).tobytes() == pixels(made).tobytes()
-    assert json.loads(kept.info["invokeai_metadata"])["seed"] == 3
+    gallery_image = read_image(http.get(f"/api/v1/images/i/{newest['image_name']}/full").content)
+    assert pixels(gallery_image).tobytes() == pixels(result).tobytes()
+    assert json.loads(gallery_image.info["invokeai_metadata"])["seed"] == 3
 
 
 # Pictures without a run
@@ -349,9 +349,9 @@ def test_inpainting_only_the_region_of_the_mask(http: httpx.Client) -> None:
 
 def test_pictures_are_enlarged(http: httpx.Client, enqueued: Callable[[], int]) -> None:
     before = enqueued()
-    image = packed(red_circle_on_white(64))
-    one = ask(http, "extra-single-image", image=image, upscaling_resize=3, upscaler_1="Lanczos")
-    assert (from_base64(one["image"]).size, one["html_info"]) == ((192, 192), "")
+    image = to_base64(circle_image(64))
+    upscaled = ask(http, "extra-single-image", image=image, upscaling_resize=3, upscaler_1="Lanczos")
+    assert (from_base64(upscaled["image"]).size, upscaled["html_info"]) == ((192, 192), "")
     files = [{"data": image, "name": "a.png"}, {"data": image, "name": "b.png"}]
     several = ask(http, "extra-batch-images", imageList=files, upscaler_1="Nearest")
     assert [from_base64(text).size for text in several["images"]] == [(128, 128)] * 2
@@ -366,12 +366,12 @@ def test_a_foreign_picture_s_text_is_read(http: httpx.Client) -> None:
         "parameters", "a cat\nNegative prompt: a dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x768"
     )
     file = io.BytesIO()
-    red_circle_on_white().save(file, "PNG", pnginfo=texts)
-    told = ask(http, "png-info", image=base64.b64encode(file.getvalue()).decode())
-    assert told["info"].startswith("a cat\n")
-    assert told["parameters"]["Sampler"] == "Euler a"
-    assert told["parameters"]["Size-2"] == "768"
-    assert ask(http, "png-info", image=packed(red_circle_on_white())) == {"info": "", "items": {}, "parameters": {}}
+    circle_image().save(file, "PNG", pnginfo=texts)
+    text_info = ask(http, "png-info", image=base64.b64encode(file.getvalue()).decode())
+    assert text_info["info"].startswith("a cat\n")
+    assert text_info["parameters"]["Sampler"] == "Euler a"
+    assert text_info["parameters"]["Size-2"] == "768"
+    assert ask(http, "png-info", image=to_base64(circle_image())) == {"info": "", "items": {}, "parameters": {}}
 
 
 # Options
@@ -444,13 +444,13 @@ WRONG: list[tuple[str, dict[str, Any], int]] = [
     ("img2img", {"init_images": [""]}, 400),
     ("img2img", {"init_images": "a"}, 400),
     ("img2img", {"init_images": [bomb()]}, 400),
-    ("img2img", {"init_images": [packed(red_circle_on_white())], "mask": "aGVsbG8="}, 400),
-    ("img2img", {"init_images": [packed(red_circle_on_white())] * 2}, 400),
-    ("img2img", {"init_images": [packed(red_circle_on_white())], "denoising_strength": 7}, 400),
+    ("img2img", {"init_images": [to_base64(circle_image())], "mask": "aGVsbG8="}, 400),
+    ("img2img", {"init_images": [to_base64(circle_image())] * 2}, 400),
+    ("img2img", {"init_images": [to_base64(circle_image())], "denoising_strength": 7}, 400),
     ("extra-single-image", {}, 400),
     ("extra-single-image", {"image": "!"}, 400),
-    ("extra-single-image", {"image": packed(red_circle_on_white()), "upscaler_1": "ESRGAN_4x"}, 400),
-    ("extra-single-image", {"image": packed(red_circle_on_white()), "gfpgan_visibility": 1}, 400),
+    ("extra-single-image", {"image": to_base64(circle_image()), "upscaler_1": "ESRGAN_4x"}, 400),
+    ("extra-single-image", {"image": to_base64(circle_image()), "gfpgan_visibility": 1}, 400),
     ("extra-batch-images", {"imageList": []}, 400),
     ("png-info", {"image": "aGVsbG8="}, 400),
 ]
@@ -465,9 +465,9 @@ def test_what_is_wrong_is_told_and_enqueues_nothing(
     content = json.dumps(body).replace("Infinity", "1e999")
     answer = http.post(f"{API}/{path}", content=content)
     assert answer.status_code == status, answer.text[:500]
-    told = answer.json()
-    assert told["error"] == "HTTPException"
-    assert told["detail"] == told["errors"] != ""
+    error = answer.json()
+    assert error["error"] == "HTTPException"
+    assert error["detail"] == error["errors"] != ""
     assert enqueued() == before
 
 
@@ -488,7 +488,7 @@ def test_bodies_that_are_no_object_are_told(http: httpx.Client, enqueued: Callab
 # While it runs
 
 
-class Asking:
+class BackgroundRequest:
     """A request in a thread of its own."""
 
     def __init__(self, server: Server, **body: Any) -> None:
@@ -509,9 +509,9 @@ class Asking:
         """Return the first progress that is so."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            found = httpx.get(f"{self.server.url}{API}/progress").json()
-            if condition(found):
-                return dict(found)
+            progress = httpx.get(f"{self.server.url}{API}/progress").json()
+            if condition(progress):
+                return dict(progress)
             assert self.thread.is_alive(), "it ended before"
             time.sleep(0.02)
         raise AssertionError("waited in vain")
@@ -529,7 +529,7 @@ def statuses(http: httpx.Client, count: int) -> list[str]:
 
 def test_progress_and_interrupt(http: httpx.Client, server: Server) -> None:
     """What is done when the interrupt comes is answered; the rest is canceled."""
-    asking = Asking(server, **LONG | {"steps": 100, "n_iter": 4}, force_task_id="task(7)")
+    asking = BackgroundRequest(server, **LONG | {"steps": 100, "n_iter": 4}, force_task_id="task(7)")
     first = asking.wait_for(runs)
     assert 0 < first["progress"] < 1
     assert first["eta_relative"] > 0
@@ -541,17 +541,17 @@ def test_progress_and_interrupt(http: httpx.Client, server: Server) -> None:
     assert http.post(f"{API}/interrupt").status_code == 200
     answer = asking.answered()
     assert answer.status_code == 200, answer.text
-    done = len(answer.json()["images"])
+    image_count = len(answer.json()["images"])
     info = json.loads(answer.json()["info"])
-    assert 1 <= done < 4
-    assert len(info["infotexts"]) == done
-    assert info["all_seeds"] == [3, 4, 5, 6][:done]
-    assert statuses(http, 4) == ["completed"] * done + ["canceled"] * (4 - done)
+    assert 1 <= image_count < 4
+    assert len(info["infotexts"]) == image_count
+    assert info["all_seeds"] == [3, 4, 5, 6][:image_count]
+    assert statuses(http, 4) == ["completed"] * image_count + ["canceled"] * (4 - image_count)
     assert http.get(f"{API}/progress").json()["state"]["job_count"] == 0
 
 
 def test_an_interrupt_before_anything_is_done(http: httpx.Client, server: Server) -> None:
-    asking = Asking(server, **LONG | {"steps": 900})
+    asking = BackgroundRequest(server, **LONG | {"steps": 900})
     asking.wait_for(runs)
     http.post(f"{API}/interrupt").raise_for_status()
     answer = asking.answered()
@@ -561,7 +561,7 @@ def test_an_interrupt_before_anything_is_done(http: httpx.Client, server: Server
 
 
 def test_skip_leaves_one_out(http: httpx.Client, server: Server) -> None:
-    asking = Asking(server, **LONG | {"width": 64, "height": 64, "n_iter": 2})
+    asking = BackgroundRequest(server, **LONG | {"width": 64, "height": 64, "n_iter": 2})
     asking.wait_for(runs)
     http.post(f"{API}/skip").raise_for_status()
     answer = asking.answered()
@@ -572,7 +572,7 @@ def test_skip_leaves_one_out(http: httpx.Client, server: Server) -> None:
 
 
 def test_somebody_else_s_cancel_is_an_error(http: httpx.Client, server: Server) -> None:
-    asking = Asking(server, **LONG | {"steps": 900})
+    asking = BackgroundRequest(server, **LONG | {"steps": 900})
     asking.wait_for(runs)
     current = http.get("/api/v1/queue/default/current").json()
     http.put(f"/api/v1/queue/default/i/{current['item_id']}/cancel").raise_for_status()
@@ -603,8 +603,8 @@ POST += ("refresh-checkpoints", "refresh-vae", "refresh-loras")
 
 def key_of(server: Server, email: str) -> str:
     command = [sys.executable, "-m", "invokeclone", "user", "key", "add", "test", "--email", email]
-    made = subprocess.run([*command, "--root", str(server.root)], capture_output=True, text=True, check=True)
-    return made.stdout.strip()
+    process = subprocess.run([*command, "--root", str(server.root)], capture_output=True, text=True, check=True)
+    return process.stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from invokeclone.shims.automatic1111.preprocessors import resize_to_resolution
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage
 from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import SYSTEM
-from tests.shims.test_automatic1111_controlnet import EDGES, INITIAL, resolved_of, script, size_of, unit
+from tests.shims.test_automatic1111_controlnet import EDGES, INITIAL, resolve, script, size_of, unit
 from tests.shims.test_automatic1111_parts import COMMON
 
 ENCODER = {"type": "clip_vision", "base": "any", "format": "diffusers", "repo_variant": ""}
@@ -59,7 +59,7 @@ def reference(**fields: Any) -> dict[str, Any]:
 async def test_units_of_ip_adapters_become_reference_images(library: Resources) -> None:
     units = unit(weight=0.5), reference(weight=0.7, guidance_start=0.1, guidance_end=0.6, effective_region_mask=INITIAL)
     request = ImageToImage(init_images=[INITIAL], **checkpoint("m"), **script(*units, reference(image=None)))
-    resolved = await resolved_of(library, request)
+    resolved = await resolve(library, request)
     (control,) = resolved.settings.controls
     first, second = resolved.settings.references
     assert (control.weight, first.model["name"]) == (0.5, "ip-adapter_sd15")
@@ -89,8 +89,10 @@ async def test_the_module_or_the_adapters_name_states_the_image_encoder(
     library: Resources, model: str, module: str, encoder: str
 ) -> None:
     units = script(reference(model=model, module=module))
-    (one,) = (await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), **units))).resolved.settings.references
-    assert one.image_encoder == encoder
+    (reference_image,) = (
+        await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), **units))
+    ).resolved.settings.references
+    assert reference_image.image_encoder == encoder
 
 
 async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources) -> None:
@@ -114,7 +116,7 @@ async def test_reference_images_that_cannot_be_are_refused(
     library: Resources, fields: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises((RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):
-        await resolved_of(library, TextToImage(**checkpoint("m"), **script(reference(**fields))))
+        await resolve(library, TextToImage(**checkpoint("m"), **script(reference(**fields))))
 
 
 # Preprocessors
@@ -145,7 +147,7 @@ async def test_reference_images_that_cannot_be_are_refused(
 async def test_preprocessors_are_nodes(
     library: Resources, fields: dict[str, Any], expected: Preprocessor | None
 ) -> None:
-    resolved = await resolved_of(library, TextToImage(**checkpoint("m"), **script(unit(**fields))))
+    resolved = await resolve(library, TextToImage(**checkpoint("m"), **script(unit(**fields))))
     (control,) = resolved.settings.controls
     assert control.preprocessor == expected
     registry.discover()
@@ -158,7 +160,7 @@ async def test_preprocessors_are_nodes(
 
 @pytest.mark.parametrize("module", preprocessors.MODULES)
 async def test_every_preprocessor_makes_a_valid_graph(library: Resources, module: str) -> None:
-    resolved = await resolved_of(library, TextToImage(**checkpoint("m"), **script(unit(module=module))))
+    resolved = await resolve(library, TextToImage(**checkpoint("m"), **script(unit(module=module))))
     registry.discover()
     assert "control_image_0" in resolved.batch(origin="t").graph.nodes
 
@@ -179,7 +181,7 @@ async def test_images_are_brought_to_the_preprocessors_resolution(
     library: Resources, fields: dict[str, Any], size: tuple[int, int]
 ) -> None:
     units = script(unit(**{"module": "canny"} | fields))
-    resolved = await resolved_of(library, TextToImage(width=128, height=128, **checkpoint("m"), **units))
+    resolved = await resolve(library, TextToImage(width=128, height=128, **checkpoint("m"), **units))
     assert await size_of(library, resolved.settings.controls[0].image) == size
 
 

@@ -51,7 +51,7 @@ def unit(**fields: Any) -> dict[str, Any]:
     return {"model": "control_v11p_sd15_canny [d14c016b]", "image": EDGES, **fields}
 
 
-async def resolved_of(library: Resources, request: Generate) -> generation.ResolvedRequest:
+async def resolve(library: Resources, request: Generate) -> generation.ResolvedRequest:
     plan = await make_plan(library, SYSTEM, request)
     return await controlnet.with_images(library, SYSTEM, plan.resolved, request)
 
@@ -65,7 +65,7 @@ async def test_units_become_control_models_with_stored_images(library: Resources
     first = unit(weight=0.5, guidance_start=0.1, guidance_end=0.6, control_mode=2, resize_mode=0, lowvram=True)
     second = unit(model="SKETCH", module="none", image={"image": INITIAL, "mask": None}, resize_mode="Resize and Fill")
     request = TextToImage(**script(first, second, unit(enabled=False, model="nothing")))
-    controls = (await resolved_of(library, request)).settings.controls
+    controls = (await resolve(library, request)).settings.controls
     assert [control.model["key"] for control in controls] == ["control_v11p_sd15_canny", "sketch"]
     edges, sketch = controls
     assert (edges.weight, edges.begin, edges.end, edges.mode, edges.resize) == (
@@ -96,13 +96,13 @@ async def test_modes_by_their_names_and_numbers(library: Resources, fields: Any,
 async def test_a_unit_without_an_image_follows_the_initial_image(library: Resources) -> None:
     units = unit(image=None), unit(image=None, input_image=EDGES)
     request = ImageToImage(init_images=[INITIAL], **script(*units))
-    own, other = (await resolved_of(library, request)).settings.controls
-    assert await size_of(library, own.image) == (24, 8)
-    assert await size_of(library, other.image) == (16, 8)
+    first, second = (await resolve(library, request)).settings.controls
+    assert await size_of(library, first.image) == (24, 8)
+    assert await size_of(library, second.image) == (16, 8)
 
 
 async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resources) -> None:
-    resolved = await resolved_of(library, TextToImage(**script(unit(weight=0.5))))
+    resolved = await resolve(library, TextToImage(**script(unit(weight=0.5))))
     registry.discover()
     nodes = resolved.batch(origin="t").graph.nodes
     assert nodes["denoise_latents_controlnet_0"].control_weight == 0.5
@@ -135,15 +135,15 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, problem: str) -> None:
     errors = (RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound)
     with pytest.raises(errors, match=problem):
-        await resolved_of(library, TextToImage(**script(unit(**fields))))
+        await resolve(library, TextToImage(**script(unit(**fields))))
 
 
 async def test_units_that_are_no_objects_and_inpainting_of_a_part_are_refused(library: Resources) -> None:
     with pytest.raises(RequestRejected, match="unit 1: must be an object"):
         await make_plan(library, SYSTEM, TextToImage(**script(unit(), 5)))
-    for said in (5, {"args": 5}, {"args": unit()}):
+    for invalid_script in (5, {"args": 5}, {"args": unit()}):
         with pytest.raises(RequestRejected, match="`args` must be a list of units"):
-            await make_plan(library, SYSTEM, TextToImage(alwayson_scripts={"controlnet": said}))
+            await make_plan(library, SYSTEM, TextToImage(alwayson_scripts={"controlnet": invalid_script}))
     fields = {"init_images": [INITIAL], "mask": INITIAL, **script(unit())}
     with pytest.raises(RequestRejected, match="inpaint_full_res"):
         await make_plan(library, SYSTEM, ImageToImage(**fields))

@@ -23,7 +23,7 @@ from invokeclone.shims.automatic1111.plan import make_plan
 from invokeclone.shims.automatic1111.schemas import ImageToImage, TextToImage, Upscale
 from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import SYSTEM
-from tests.shims.conftest import png, red_circle_on_white
+from tests.shims.conftest import circle_image, png
 
 # Samplers
 
@@ -53,8 +53,8 @@ from tests.shims.conftest import png, red_circle_on_white
     ],
 )
 def test_samplers_by_their_names_over_there(name: str, schedule: str | None, scheduler: str, label: str) -> None:
-    found = samplers.resolve_sampling(name, schedule)
-    assert (found.scheduler, found.schedule, found.unavailable_schedule) == (scheduler, label, None)
+    sampling = samplers.resolve_sampling(name, schedule)
+    assert (sampling.scheduler, sampling.schedule, sampling.unavailable_schedule) == (scheduler, label, None)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_samplers_by_their_names_over_there(name: str, schedule: str | None, sch
 def test_what_is_not_to_be_had_becomes_the_nearest_and_is_told(
     name: str, schedule: str | None, scheduler: str, label: str, asked: str
 ) -> None:
-    found = samplers.resolve_sampling(name, schedule)
-    assert (found.scheduler, found.schedule, found.unavailable_schedule) == (scheduler, label, asked)
+    sampling = samplers.resolve_sampling(name, schedule)
+    assert (sampling.scheduler, sampling.schedule, sampling.unavailable_schedule) == (scheduler, label, asked)
 
 
 def test_without_a_name_the_model_s_sampler_is_used() -> None:
@@ -137,18 +137,18 @@ def test_a_text_of_words_alone_is_a_prompt() -> None:
 def test_the_text_travels_in_every_format(tmp_path: Path, text: str, kind: Any) -> None:
     file = tmp_path / "a.png"
     before = {"invokeai_metadata": '{"seed": 1}'}
-    file.write_bytes(png_files.encode(red_circle_on_white(64), 1, before))
+    file.write_bytes(png_files.encode(circle_image(64), 1, before))
     data = infotext.embed_infotext(file, kind, text)
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == kind.upper()
         assert image.size == (64, 64)
         if kind == "png":
-            assert image.convert("RGB").tobytes() == red_circle_on_white(64).tobytes()
+            assert image.convert("RGB").tobytes() == circle_image(64).tobytes()
     assert infotext.read_infotext(data) == (text, before if kind == "png" else {})
 
 
 def test_a_picture_may_say_nothing() -> None:
-    assert infotext.read_infotext(png(red_circle_on_white(64))) == ("", {})
+    assert infotext.read_infotext(png(circle_image(64))) == ("", {})
 
 
 # Masks
@@ -160,19 +160,19 @@ def mask_of(box: tuple[int, int, int, int], size: tuple[int, int] = (128, 128)) 
     return mask
 
 
-def asked(**fields: Any) -> ImageToImage:
+def image_request(**fields: Any) -> ImageToImage:
     return ImageToImage.model_validate({"mask": "-", "init_images": ["-"], **fields})
 
 
 def test_white_is_repainted_and_the_rest_stays() -> None:
     whole = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 3}
-    ready = inpainting.arrange(red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole), (128, 128))
+    ready = inpainting.arrange(circle_image(), mask_of((32, 32, 96, 96)), image_request(**whole), (128, 128))
     assert (ready.feather, ready.full_image) == (3, None)
     assert ready.mask.getpixel((64, 64)) == 0
     assert ready.mask.getpixel((5, 5)) == 255
-    assert ready.image.tobytes() == red_circle_on_white().tobytes()
+    assert ready.image.tobytes() == circle_image().tobytes()
     inverted = inpainting.arrange(
-        red_circle_on_white(), mask_of((32, 32, 96, 96)), asked(**whole, inpainting_mask_invert=1), (128, 128)
+        circle_image(), mask_of((32, 32, 96, 96)), image_request(**whole, inpainting_mask_invert=1), (128, 128)
     )
     assert inverted.mask.getpixel((64, 64)) == 255
     assert inverted.mask.getpixel((5, 5)) == 0
@@ -181,16 +181,19 @@ def test_white_is_repainted_and_the_rest_stays() -> None:
 def test_a_transparent_mask_says_by_its_opacity() -> None:
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     mask.paste((0, 0, 0, 255), (0, 0, 32, 64))
-    found = inpainting.to_binary(mask, (64, 64))
-    assert (found.getpixel((10, 10)), found.getpixel((50, 10))) == (255, 0)
+    binary_mask = inpainting.to_binary(mask, (64, 64))
+    assert (binary_mask.getpixel((10, 10)), binary_mask.getpixel((50, 10))) == (255, 0)
     opaque = inpainting.to_binary(Image.new("RGBA", (64, 64), (255, 255, 255, 255)), (32, 32))
     assert (opaque.size, opaque.getextrema()) == ((32, 32), (255, 255))
 
 
 def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
-    image = red_circle_on_white(256)
+    image = circle_image(256)
     ready = inpainting.arrange(
-        image, mask_of((100, 120, 140, 140), (256, 256)), asked(mask_blur=0, inpaint_full_res_padding=10), (128, 128)
+        image,
+        mask_of((100, 120, 140, 140), (256, 256)),
+        image_request(mask_blur=0, inpaint_full_res_padding=10),
+        (128, 128),
     )
     assert ready.box == (90, 100, 150, 160)  # 60×40 with its padding, widened to a square
     assert ready.full_image.tobytes() == image.tobytes()
@@ -207,10 +210,10 @@ def test_regions_stay_inside_the_picture() -> None:
 
 
 def test_an_empty_mask_repaints_nothing() -> None:
-    ready = inpainting.arrange(red_circle_on_white(), mask_of((0, 0, 0, 0)), asked(), (128, 128))
+    ready = inpainting.arrange(circle_image(), mask_of((0, 0, 0, 0)), image_request(), (128, 128))
     assert ready.full_image is None
     assert ready.mask.getextrema() == (255, 255)
-    assert ready.image.tobytes() == red_circle_on_white().tobytes()
+    assert ready.image.tobytes() == circle_image().tobytes()
 
 
 def test_holes_take_the_colors_around_them() -> None:
@@ -224,7 +227,7 @@ def test_holes_take_the_colors_around_them() -> None:
 
 
 def test_outside_of_a_hole_nothing_changes() -> None:
-    image = red_circle_on_white()
+    image = circle_image()
     filled = np.asarray(inpainting.fill_hole(image, mask_of((50, 50, 70, 70))))
     same = (filled == np.asarray(image)).all(axis=2)
     same[50:70, 50:70] = True
@@ -245,7 +248,7 @@ def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
 
 
 def test_pictures_are_enlarged() -> None:
-    image = red_circle_on_white(64)
+    image = circle_image(64)
     assert extras.upscale(image, Upscale(upscaler_1="Lanczos", upscaling_resize=2.5)).size == (160, 160)
     assert extras.upscale(image, Upscale(upscaler_1="None", upscaling_resize=4)) is image
     nearest = extras.upscale(image, Upscale(upscaler_1="Nearest", upscaling_resize=2))
@@ -258,7 +261,7 @@ def test_pictures_are_enlarged() -> None:
     )
     assert blended.tobytes() == nearest.tobytes()
     with pytest.raises(RequestRejected, match="too large"):
-        extras.upscale(red_circle_on_white(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
+        extras.upscale(circle_image(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
 
 
 def test_what_needs_a_model_is_refused_by_name() -> None:
@@ -321,10 +324,10 @@ async def test_options_are_kept_and_only_what_means_something(library: Resources
         new |= {"CLIP_stop_at_last_layers": 2, "samples_format": "jpeg"}
         await options.save(connection, SYSTEM, await options.apply_changes(connection, Options(), new))
     async with library.database.write() as connection:
-        kept = await options.load(connection, SYSTEM)
-        assert (kept.checkpoint, kept.vae, kept.last_layer, kept.format) == ("m2", "v1", 2, "jpeg")
-        assert (await options.apply_changes(connection, kept, {"sd_vae": "Automatic"})).vae is None
-        assert (await options.apply_changes(connection, kept, {})) == kept
+        stored = await options.load(connection, SYSTEM)
+        assert (stored.checkpoint, stored.vae, stored.last_layer, stored.format) == ("m2", "v1", 2, "jpeg")
+        assert (await options.apply_changes(connection, stored, {"sd_vae": "Automatic"})).vae is None
+        assert (await options.apply_changes(connection, stored, {})) == stored
         await models.delete(connection, "m2")
         assert (await options.load(connection, SYSTEM)).checkpoint is None
 
@@ -482,6 +485,6 @@ async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
 
 
 def test_the_configured_limit_of_pixels_counts_for_what_an_image_says() -> None:
-    data = png(red_circle_on_white(64))
+    data = png(circle_image(64))
     with pytest.raises(TooManyPixels):
         infotext.read_infotext(data, Limits(image_pixels=64 * 63))

@@ -119,10 +119,10 @@ def test_compel_reads_what_was_meant(prompt: str) -> None:
         chunks = parse(prompt).chunks
     except RequestRejected:
         return
-    meant = [letters([(piece.text, piece.weight) for piece in chunk]) for chunk in chunks]
+    expected = [letters([(piece.text, piece.weight) for piece in chunk]) for chunk in chunks]
     parsed = PromptParser().parse_conjunction(compel(prompt))
-    got = [letters([(part.text, part.weight) for part in one.children]) for one in parsed.prompts]
-    assert (got or [[]]) == meant
+    got = [letters([(part.text, part.weight) for part in prompt_part.children]) for prompt_part in parsed.prompts]
+    assert (got or [[]]) == expected
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ LIBRARY = replace(
 )
 
 
-def drawn(workflow: dict[str, Any], catalog: Catalog = LIBRARY) -> dict[str, dict[str, Any]]:
+def build_nodes(workflow: dict[str, Any], catalog: Catalog = LIBRARY) -> dict[str, dict[str, Any]]:
     """Return the graph's nodes as `nodes_of` does."""
     builder = build_graph(workflow, check(workflow, catalog), catalog)
     ids = list(workflow)
@@ -91,19 +91,19 @@ def leading_to(workflow: dict[str, Any], end: str) -> str:
 def test_the_weights_of_a_lora_that_is_there_twice_are_added_up() -> None:
     """A LoRA cannot be applied twice to a model part: one node applies all of them to the bare model."""
     workflow = again("LoraLoader", clip=["21", 1], strength_model=0.25, strength_clip=0.25)
-    nodes = drawn(workflow)
+    nodes = build_nodes(workflow)
     assert nodes["22.lora"]["loras"] == [lora_field("style", 1.05), lora_field("face", 0.3)]
     assert "22.lora_text" not in nodes
     assert leading_to(workflow, "3.denoise0.unet") == "22.lora.unet"
     assert leading_to(workflow, "22.lora.unet") == "4.sd1_model_loader.unet"
     assert leading_to(workflow, "22.lora.clip") == "4.sd1_model_loader.clip"
-    recorded = drawn(workflow)["3.metadata0"]["loras"]
+    recorded = build_nodes(workflow)["3.metadata0"]["loras"]
     assert [(lora["model"]["name"], lora["weight"]) for lora in recorded] == [("style", 1.05), ("face", 0.3)]
 
 
 def test_a_lora_that_is_there_twice_on_the_denoiser_alone() -> None:
     workflow = again("LoraLoaderModelOnly", strength_model=-0.8)
-    assert drawn(workflow)["22.lora"]["loras"] == [lora_field("style", 0.0), lora_field("face", 0.3)]
+    assert build_nodes(workflow)["22.lora"]["loras"] == [lora_field("style", 0.0), lora_field("face", 0.3)]
     assert leading_to(workflow, "22.lora.unet") == "4.sd1_model_loader.unet"
     assert leading_to(workflow, "6.prompt.clip") == "21.lora.clip"
 
@@ -130,7 +130,7 @@ def referring(kind: str = "IPAdapterAdvanced", name: str = "ip-adapter_sd15", **
 
 @pytest.mark.parametrize(("kind", "method"), [("IPAdapter", "style"), ("IPAdapterAdvanced", "composition")])
 def test_reference_images_reach_the_sampler(kind: str, method: str) -> None:
-    node = drawn(referring(kind))["3.denoise0_ip_adapter_0"]
+    node = build_nodes(referring(kind))["3.denoise0_ip_adapter_0"]
     assert node["ip_adapter_model"]["name"] == "ip-adapter_sd15"
     assert (node["weight"], node["method"], node["clip_vision_model"]) == (0.5, method, "ViT-H")
     assert (node["begin_step_percent"], node["end_step_percent"]) == (0.25, 0.75)
@@ -142,7 +142,7 @@ def test_several_reference_images_and_masks() -> None:
     workflow["34"] = {"class_type": "IPAdapter", "inputs": workflow["32"]["inputs"] | {"model": ["32", 0]}}
     workflow["34"]["inputs"] |= {"weight_type": "standard"}
     workflow["3"]["inputs"]["model"] = ["34", 0]
-    nodes = drawn(workflow)
+    nodes = build_nodes(workflow)
     assert nodes["3.denoise0_ip_adapter_0_mask"]["type"] == "image_mask_to_tensor"
     assert nodes["3.denoise0_ip_adapter_1"]["method"] == "full"
     assert leading_to(workflow, "3.denoise0.ip_adapter") == "3.denoise0_ip_adapter_collect.collection"
@@ -150,7 +150,7 @@ def test_several_reference_images_and_masks() -> None:
 
 @pytest.mark.parametrize("off", [{"weight": 0.0}, {"start_at": 0.75}])
 def test_what_is_off_is_no_prompt(off: dict[str, float]) -> None:
-    assert not any("ip_adapter" in node for node in drawn(referring(**off)))
+    assert not any("ip_adapter" in node for node in build_nodes(referring(**off)))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_reference_images_that_cannot_be_are_refused(inputs: dict[str, Any], pro
 
 
 def test_a_folder_names_its_own_image_encoder() -> None:
-    nodes = drawn(referring(name="folder"))
+    nodes = build_nodes(referring(name="folder"))
     assert nodes["3.denoise0_ip_adapter_0"]["clip_vision_model"] == "ViT-H"
     assert "is not installed" in why(referring(name="folder"), replace(LIBRARY, image_encoders=()))
 
@@ -229,7 +229,7 @@ def refining(**inputs: Any) -> dict[str, Any]:
 
 
 def test_the_template_of_sdxl_with_its_refiner() -> None:
-    nodes = drawn(refining())
+    nodes = build_nodes(refining())
     first, last = nodes["2.denoise0"], nodes["3.denoise0"]
     assert (first["denoising_start"], first["denoising_end"]) == (0.0, 0.8)
     assert (last["denoising_start"], last["denoising_end"]) == (0.8, 1.0)
@@ -255,7 +255,7 @@ def test_scores_are_stated_by_the_refiners_own_node() -> None:
     for node, score in (("16", 8.0), ("17", 3.0)):
         inputs = {"clip": ["14", 1], "text": "a fox", "ascore": score, **SIZES}
         workflow[node] = {"class_type": "CLIPTextEncodeSDXLRefiner", "inputs": inputs}
-    nodes = drawn(workflow)
+    nodes = build_nodes(workflow)
     assert [nodes[f"{node}.prompt"]["aesthetic_score"] for node in ("16", "17")] == [8.0, 3.0]
     assert nodes["17.prompt"]["original_height"] == 1216
     assert "3.negative_score0" not in nodes

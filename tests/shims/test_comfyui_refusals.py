@@ -134,10 +134,10 @@ def test_inputs(workflow: dict[str, Any], node: str, kind: str, message: str, de
     assert body["error"]["message"] == "Prompt outputs failed validation"
     assert body["error"]["details"] == f"{message}: {details}"
     assert list(body["node_errors"]) == [node]
-    told = body["node_errors"][node]
-    assert told["class_type"] == workflow[node]["class_type"]
-    assert told["dependent_outputs"] == ["9"]
-    (error,) = told["errors"]
+    node_error = body["node_errors"][node]
+    assert node_error["class_type"] == workflow[node]["class_type"]
+    assert node_error["dependent_outputs"] == ["9"]
+    (error,) = node_error["errors"]
     assert (error["type"], error["message"], error["details"]) == (kind, message, details)
     assert error["extra_info"]["input_name"] == details.split(",", maxsplit=1)[0].split(":", maxsplit=1)[0]
 
@@ -221,10 +221,10 @@ def test_both_errors_of_a_chain_are_told() -> None:
 def test_values_are_brought_to_their_types() -> None:
     workflow = with_inputs(text_to_image(), "3", steps="20", cfg=8, seed=3.0, denoise="0.5")
     with_inputs(workflow, "6", text=5)
-    given = check(workflow, CATALOG).inputs
-    assert given["3"] | {"steps": 20, "cfg": 8.0, "seed": 3, "denoise": 0.5} == given["3"]
-    assert given["6"]["text"] == "5"
-    assert given["3"]["model"] == NodeLink("4", 0)
+    values = check(workflow, CATALOG).inputs
+    assert values["3"] | {"steps": 20, "cfg": 8.0, "seed": 3, "denoise": 0.5} == values["3"]
+    assert values["6"]["text"] == "5"
+    assert values["3"]["model"] == NodeLink("4", 0)
     assert "extra" not in check(with_inputs(text_to_image(), "3", extra=[["9"]]), CATALOG).inputs["3"]
 
 

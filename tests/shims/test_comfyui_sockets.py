@@ -19,18 +19,18 @@ from invokeclone.shims.comfyui import sockets
 from invokeclone.users.caller import KeyNeeded
 from tests.server_process import Server
 from tests.shims.comfyui import Comfy, frames_to_end, kinds, text_to_image
-from tests.shims.conftest import png, red_circle_on_white
+from tests.shims.conftest import circle_image, png
 
 PASSWORD = "Right-Passw0rd"
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "root")
-    yield made
-    made.client.close()
-    if made.process is not None:
-        made.stop()
+    server = Server(tmp_path / "root")
+    yield server
+    server.client.close()
+    if server.process is not None:
+        server.stop()
 
 
 def pause(server: Server) -> None:
@@ -41,7 +41,7 @@ def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Serv
     running.start()
     running.wait_for(lambda: running.client.get("/api/v2/models/").json()["models"], "the embedded model")
     comfy = Comfy(running.client)
-    done = comfy.run(text_to_image(seed=1))
+    first_entry = comfy.run(text_to_image(seed=1))
     pause(running)
     with comfy.listening() as socket:
         waiting = comfy.enqueue(text_to_image(seed=2))
@@ -56,7 +56,7 @@ def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Serv
     entry = comfy.history(waiting)[waiting]
     assert entry["prompt"][2] == text_to_image(seed=2)
     assert comfy.pictures(entry)
-    assert comfy.history(done["prompt"][1]) == {done["prompt"][1]: done}
+    assert comfy.history(first_entry["prompt"][1]) == {first_entry["prompt"][1]: first_entry}
     pause(running)
     interrupted = comfy.enqueue(text_to_image(seed=3))
     full = comfy.post(text_to_image(seed=4))
@@ -84,7 +84,7 @@ def test_several_users(running: Server) -> None:
     ]
     with httpx.Client(base_url=running.url, timeout=60) as http:
         nobody, alice, bob = Comfy(http), Comfy(http, key=keys[0]), Comfy(http, key=keys[1])
-        file = {"image": ("a.png", png(red_circle_on_white()), "image/png")}
+        file = {"image": ("a.png", png(circle_image()), "image/png")}
         for method, path in (
             ("GET", "/object_info"),
             ("GET", "/object_info/KSampler"),
@@ -129,14 +129,14 @@ def test_several_users(running: Server) -> None:
             with other.listening() as eavesdropping:
                 running.client.put("/api/v1/queue/default/processor/resume", headers=admin).raise_for_status()
                 frames_to_end(socket, prompt_id)
-                own = other.enqueue(text_to_image())
-                heard = frames_to_end(eavesdropping, own)
-        told = {frame["data"].get("prompt_id") for frame in heard if isinstance(frame, dict)}
-        assert told <= {own, None}
+                own_prompt_id = other.enqueue(text_to_image())
+                frames = frames_to_end(eavesdropping, own_prompt_id)
+        prompt_ids = {frame["data"].get("prompt_id") for frame in frames if isinstance(frame, dict)}
+        assert prompt_ids <= {own_prompt_id, None}
         assert alice.history(prompt_id) == {}
         entry = bob.history(prompt_id)[prompt_id]
         assert len(bob.pictures(entry)) == 1
-        name = alice.upload(png(red_circle_on_white()))
+        name = alice.upload(png(circle_image()))
         assert http.get("/view", params={"filename": name}, headers=bob.headers).status_code == 403
         refusal = bob.post({**text_to_image(), "1": {"class_type": "LoadImage", "inputs": {"image": name}},
                             "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})  # fmt: skip
@@ -161,11 +161,11 @@ async def test_socket_io_goes_on_below(server: Server) -> None:
         await client.emit("subscribe_queue", {"queue_id": "default"})
         with httpx.Client(base_url=server.url, timeout=60) as http:
             prompt_id = Comfy(http).enqueue(text_to_image(seed=77))
-        heard = []
-        while not heard or heard[-1][1].get("status") != "completed":
-            heard.append(await client.receive(timeout=60))
-    assert {event[1]["origin"] for event in heard if "origin" in event[1]} == {"comfyui"}
-    assert heard[-1][1]["batch_id"] == prompt_id
+        received = []
+        while not received or received[-1][1].get("status") != "completed":
+            received.append(await client.receive(timeout=60))
+    assert {event[1]["origin"] for event in received if "origin" in event[1]} == {"comfyui"}
+    assert received[-1][1]["batch_id"] == prompt_id
 
 
 def test_what_clients_say_on_the_socket_is_no_matter(http: httpx.Client) -> None:
@@ -193,16 +193,16 @@ class Ear:
 
 async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "ACCESS_CHECK_INTERVAL_S", 0)
-    asked = []
+    checks = []
 
     async def still_may() -> None:
-        asked.append(1)
-        if len(asked) == 3:
+        checks.append(1)
+        if len(checks) == 3:
             raise KeyNeeded
 
     ear = Ear()
     await sockets._check_access(ear, still_may)  # type: ignore[arg-type]
-    assert (len(asked), ear.code) == (3, 1008)
+    assert (len(checks), ear.code) == (3, 1008)
 
 
 async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end() -> None:

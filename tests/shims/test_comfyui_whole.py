@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.server_process import Server
 from tests.shims.comfyui import Comfy, frames_to_end, image_to_image, kinds, text_to_image
-from tests.shims.conftest import mean_color, object_color, opened, png, red_circle_on_white
+from tests.shims.conftest import circle_image, mean_color, object_color, png, read_image
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def comfy(http: httpx.Client) -> Comfy:
     return Comfy(http)
 
 
-def paused(http: httpx.Client) -> None:
+def pause_queue(http: httpx.Client) -> None:
     http.put("/api/v1/queue/default/processor/pause").raise_for_status()
 
 
-def resumed(http: httpx.Client) -> None:
+def resume_queue(http: httpx.Client) -> None:
     http.put("/api/v1/queue/default/processor/resume").raise_for_status()
 
 
@@ -50,7 +50,7 @@ def test_the_order_of_open_webui(http: httpx.Client, prefix: str) -> None:
     assert entry["prompt"][4] == ["9"]
     (image,) = entry["outputs"]["9"]["images"]
     assert image == {"filename": image["filename"], "subfolder": "", "type": "output"}
-    picture = opened(comfy.view(**image))
+    picture = read_image(comfy.view(**image))
     assert picture.size == (128, 128)
     red, green, blue = object_color(picture)
     assert red > green + 60
@@ -79,7 +79,7 @@ def test_frames_tell_of_each_node_in_order(comfy: Comfy) -> None:
     previews = [frame for frame in frames if isinstance(frame, bytes)]
     assert previews
     assert struct.unpack(">II", previews[0][:8]) == (1, 1)
-    assert opened(previews[0][8:]).format == "JPEG"
+    assert read_image(previews[0][8:]).format == "JPEG"
 
 
 def test_every_picture_of_a_batch_is_in_the_outputs(comfy: Comfy) -> None:
@@ -87,7 +87,7 @@ def test_every_picture_of_a_batch_is_in_the_outputs(comfy: Comfy) -> None:
     pictures = comfy.pictures(entry)
     assert len({*pictures}) == 3
     alone = comfy.pictures(comfy.run(text_to_image(seed=3)))
-    assert opened(alone[0]).tobytes() == opened(pictures[2]).tobytes(), "the third has the third seed"
+    assert read_image(alone[0]).tobytes() == read_image(pictures[2]).tobytes(), "the third has the third seed"
 
 
 def test_nulls_mean_what_the_model_is_made_for(comfy: Comfy) -> None:
@@ -95,37 +95,37 @@ def test_nulls_mean_what_the_model_is_made_for(comfy: Comfy) -> None:
     workflow["3"]["inputs"]["steps"] = None
     workflow["7"]["inputs"]["text"] = None
     workflow["4"]["inputs"]["ckpt_name"] = None
-    picture = opened(comfy.pictures(comfy.run(workflow))[0])
+    picture = read_image(comfy.pictures(comfy.run(workflow))[0])
     assert picture.size == (128, 128)
 
 
 def test_an_edit_follows_upload_and_prompt(comfy: Comfy) -> None:
-    name = comfy.upload(png(red_circle_on_white()), "/api/upload/image")
-    same = opened(comfy.pictures(comfy.run(image_to_image(name, "a red circle on a white background", 0.3)))[0])
+    name = comfy.upload(png(circle_image()), "/api/upload/image")
+    same = read_image(comfy.pictures(comfy.run(image_to_image(name, "a red circle on a white background", 0.3)))[0])
     red, _, blue = object_color(same)
     assert red > blue + 60
-    other = opened(comfy.pictures(comfy.run(image_to_image(name, "a blue circle on a white background", 1.0)))[0])
+    other = read_image(comfy.pictures(comfy.run(image_to_image(name, "a blue circle on a white background", 1.0)))[0])
     red, _, blue = object_color(other)
     assert blue > red + 40
 
 
 def test_only_what_is_transparent_changes(comfy: Comfy, http: httpx.Client) -> None:
-    original = comfy.upload(png(red_circle_on_white()))
+    original = comfy.upload(png(circle_image()))
     hole = Image.new("RGBA", (128, 128), (0, 0, 0, 255))
     hole.paste((0, 0, 0, 0), (0, 0, 64, 128))
     ref = json.dumps({"filename": original, "subfolder": "", "type": "input"})
     name = comfy.upload(png(hole), "/upload/mask", original_ref=ref)
-    with_hole = opened(comfy.view(filename=name, type="input"))
+    with_hole = read_image(comfy.view(filename=name, type="input"))
     assert with_hole.getchannel("A").getextrema() == (0, 255)
     workflow = image_to_image(f"{name} [input]", "a blue square on a green background")
     workflow["11"] = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["5", 0], "mask": ["10", 1]}}
     workflow["3"]["inputs"]["latent_image"] = ["11", 0]
-    picture = opened(comfy.pictures(comfy.run(workflow))[0])
-    kept = mean_color(picture, (72, 8, 120, 120))
-    before = mean_color(red_circle_on_white(), (72, 8, 120, 120))
-    assert max(abs(one - other) for one, other in zip(kept, before, strict=True)) < 25
+    picture = read_image(comfy.pictures(comfy.run(workflow))[0])
+    unmasked = mean_color(picture, (72, 8, 120, 120))
+    before = mean_color(circle_image(), (72, 8, 120, 120))
+    assert max(abs(channel - other) for channel, other in zip(unmasked, before, strict=True)) < 25
     changed = mean_color(picture, (0, 0, 48, 128))
-    assert max(abs(one - other) for one, other in zip(changed, (255, 255, 255), strict=True)) > 25
+    assert max(abs(channel - other) for channel, other in zip(changed, (255, 255, 255), strict=True)) > 25
 
 
 def test_a_preview_is_not_kept_in_the_gallery(comfy: Comfy, http: httpx.Client) -> None:
@@ -134,9 +134,9 @@ def test_a_preview_is_not_kept_in_the_gallery(comfy: Comfy, http: httpx.Client) 
     (image,) = comfy.run(workflow)["outputs"]["9"]["images"]
     assert image["type"] == "temp"
     assert http.get(f"/api/v1/images/i/{image['filename']}").json()["is_intermediate"] is True
-    (kept,) = comfy.run(text_to_image(seed=4))["outputs"]["9"]["images"]
-    assert http.get(f"/api/v1/images/i/{kept['filename']}").json()["is_intermediate"] is False
-    metadata = http.get(f"/api/v1/images/i/{kept['filename']}/metadata").json()
+    (output,) = comfy.run(text_to_image(seed=4))["outputs"]["9"]["images"]
+    assert http.get(f"/api/v1/images/i/{output['filename']}").json()["is_intermediate"] is False
+    metadata = http.get(f"/api/v1/images/i/{output['filename']}/metadata").json()
     assert metadata["positive_prompt"] == "a red circle on a white background"
     assert (metadata["seed"], metadata["steps"], metadata["width"]) == (4, 20, 128)
 
@@ -144,27 +144,27 @@ def test_a_preview_is_not_kept_in_the_gallery(comfy: Comfy, http: httpx.Client) 
 def test_pictures_come_packed_as_asked(comfy: Comfy) -> None:
     image = Image.new("RGBA", (40, 30), (10, 200, 10, 128))
     name = comfy.upload(png(image))
-    assert opened(comfy.view(filename=name, preview="webp;80")).format == "WEBP"
-    assert opened(comfy.view(filename=name, preview="jpeg")).format == "JPEG"
-    assert opened(comfy.view(filename=name, channel="rgb")).mode == "RGB"
-    assert opened(comfy.view(filename=name, channel="a")).getpixel((0, 0)) == (0, 0, 0, 128)
-    assert opened(comfy.view(filename=name)).mode == "RGBA"
+    assert read_image(comfy.view(filename=name, preview="webp;80")).format == "WEBP"
+    assert read_image(comfy.view(filename=name, preview="jpeg")).format == "JPEG"
+    assert read_image(comfy.view(filename=name, channel="rgb")).mode == "RGB"
+    assert read_image(comfy.view(filename=name, channel="a")).getpixel((0, 0)) == (0, 0, 0, 128)
+    assert read_image(comfy.view(filename=name)).mode == "RGBA"
 
 
 # Ends that are no success
 
 
 def test_a_failure_is_closed(comfy: Comfy, http: httpx.Client) -> None:
-    name = comfy.upload(png(red_circle_on_white()))
-    paused(http)
+    name = comfy.upload(png(circle_image()))
+    pause_queue(http)
     try:
         with comfy.listening() as socket:
             prompt_id = comfy.enqueue(image_to_image(name))
             http.delete(f"/api/v1/images/i/{name}").raise_for_status()
-            resumed(http)
+            resume_queue(http)
             frames = frames_to_end(socket, prompt_id)
     finally:
-        resumed(http)
+        resume_queue(http)
     (error,) = [frame["data"] for frame in frames if isinstance(frame, dict) and frame["type"] == "execution_error"]
     assert error["node_id"] == "10"
     assert error["node_type"] == "LoadImage"
@@ -198,7 +198,7 @@ def test_an_interrupt_is_closed(comfy: Comfy, http: httpx.Client) -> None:
 
 
 def test_what_waits_is_listed_and_deleted_and_closed(comfy: Comfy, http: httpx.Client) -> None:
-    paused(http)
+    pause_queue(http)
     try:
         with comfy.listening() as socket:
             first, second, third = (comfy.enqueue(text_to_image(seed=seed)) for seed in (6, 7, 8))
@@ -217,11 +217,11 @@ def test_what_waits_is_listed_and_deleted_and_closed(comfy: Comfy, http: httpx.C
         assert http.get("/queue").json() == {"queue_running": [], "queue_pending": []}
         assert comfy.history(second) == {}
     finally:
-        resumed(http)
+        resume_queue(http)
 
 
 def test_canceled_in_the_web_ui_is_closed(comfy: Comfy, http: httpx.Client) -> None:
-    paused(http)
+    pause_queue(http)
     try:
         with comfy.listening() as socket:
             prompt_id = comfy.enqueue(text_to_image(seed=10))
@@ -231,7 +231,7 @@ def test_canceled_in_the_web_ui_is_closed(comfy: Comfy, http: httpx.Client) -> N
             http.put("/api/v1/queue/default/clear").raise_for_status()
             frames_to_end(socket, cleared)
     finally:
-        resumed(http)
+        resume_queue(http)
     assert "execution_interrupted" in kinds(frames)
 
 
@@ -250,10 +250,10 @@ def test_others_hear_nothing_of_a_prompt(comfy: Comfy) -> None:
     other = Comfy(comfy.http)
     with other.listening() as listener:
         comfy.run(text_to_image(seed=13))
-        mine = other.enqueue(text_to_image(seed=14))
-        frames = frames_to_end(listener, mine)
-    told = [frame["data"].get("prompt_id") for frame in frames if isinstance(frame, dict)]
-    assert {one for one in told if one is not None} == {mine}
+        own_prompt_id = other.enqueue(text_to_image(seed=14))
+        frames = frames_to_end(listener, own_prompt_id)
+    prompt_ids = [frame["data"].get("prompt_id") for frame in frames if isinstance(frame, dict)]
+    assert {prompt_id for prompt_id in prompt_ids if prompt_id is not None} == {own_prompt_id}
 
 
 # Those that only poll
@@ -371,7 +371,7 @@ def test_bodies_that_cannot_be_read(http: httpx.Client, enqueued: Any, body: byt
 def test_uploads_that_are_none(http: httpx.Client) -> None:
     assert http.post("/upload/image", data={"type": "input"}).status_code == 400
     assert http.post("/upload/image", files={"image": ("a.png", b"no picture", "image/png")}).status_code == 400
-    file = {"image": ("a.png", png(red_circle_on_white()), "image/png")}
+    file = {"image": ("a.png", png(circle_image()), "image/png")}
     assert http.post("/upload/mask", files=file).status_code == 400
     missing = {"original_ref": json.dumps({"filename": "missing.png"})}
     assert http.post("/upload/mask", files=file, data=missing).status_code == 404

@@ -12,14 +12,14 @@ def embedding(name: str, base: str = "sd-1") -> Any:
     return SimpleNamespace(name=name, key=f"key-of-{len(name)}", base=base)
 
 
-KNOWN = embeddings.triggers(
+TRIGGERS = embeddings.triggers(
     [embedding("EasyNegative"), embedding("bad-hands-5"), embedding("bad"), embedding("a(b)"), embedding("xl", "sdxl")],
     "sd-1",
 )
 
 
 def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> None:
-    assert KNOWN == {
+    assert TRIGGERS == {
         "easynegative": "<EasyNegative>",
         "bad-hands-5": "<bad-hands-5>",
         "bad": "<bad>",
@@ -39,7 +39,7 @@ def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> N
     ],
 )
 def test_words(prompt: str, expected: str) -> None:
-    assert embeddings.replace_words(prompt, KNOWN) == expected
+    assert embeddings.replace_words(prompt, TRIGGERS) == expected
     assert embeddings.replace_words(prompt, {}) == prompt
 
 
@@ -55,4 +55,4 @@ def test_words(prompt: str, expected: str) -> None:
     ],
 )
 def test_prefixes(prompt: str, expected: str) -> None:
-    assert embeddings.replace_prefixed(prompt, KNOWN) == expected
+    assert embeddings.replace_prefixed(prompt, TRIGGERS) == expected

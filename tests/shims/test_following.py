@@ -52,9 +52,9 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
 @pytest.fixture
 async def follower(resources: Resources) -> AsyncIterator[BatchFollower]:
     assert isinstance(resources.events, Bus)
-    made = BatchFollower(resources, resources.events)
-    yield made
-    await made.stop()
+    batch_follower = BatchFollower(resources, resources.events)
+    yield batch_follower
+    await batch_follower.stop()
 
 
 async def enqueue(resources: Resources, batch_id: str, count: int = 1) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.server_process import Server
-from tests.shims.conftest import from_base64, mean_color, object_color, png, red_circle_on_white
+from tests.shims.conftest import circle_image, from_base64, mean_color, object_color, png
 
 KEY = {"x-goog-api-key": "anything"}
 PREDICT = "/v1beta/models/imagen-3.0-generate-002:predict"
@@ -95,7 +95,7 @@ def picture(data: str) -> dict[str, Any]:
     return {"contents": [{"parts": [{"text": "a"}, {"inlineData": {"mimeType": "image/png", "data": data}}]}]}
 
 
-SENT = base64.b64encode(png(red_circle_on_white())).decode()
+SENT = base64.b64encode(png(circle_image())).decode()
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "no instances": (PREDICT, {"json": {}}),
     "no prompt": (PREDICT, {"json": {"instances": {}}}),

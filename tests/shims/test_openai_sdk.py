@@ -25,7 +25,7 @@ from openai import (
 from PIL import Image, ImageDraw
 
 from tests.server_process import Server
-from tests.shims.conftest import from_base64, mean_color, object_color, opened, png, red_circle_on_white
+from tests.shims.conftest import circle_image, from_base64, mean_color, object_color, png, read_image
 
 OLDER = Path(__file__).parents[2] / ".cache" / "openai-2"
 ADDRESS = "INVOKECLONE_TEST_SERVER"
@@ -35,17 +35,17 @@ SMALL = {"size": "128x128", "extra_body": {"seed": 3}}
 @pytest.fixture(scope="module")
 def address(request: pytest.FixtureRequest) -> str:
     """Return the address of the server that the run with the other version started, or of this run's own."""
-    given = os.environ.get(ADDRESS)
-    if given:
-        return given
+    url = os.environ.get(ADDRESS)
+    if url:
+        return url
     server: Server = request.getfixturevalue("server")
     return server.url
 
 
 @pytest.fixture
 def client(address: str) -> Iterator[OpenAI]:
-    with OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0) as made:
-        yield made
+    with OpenAI(base_url=f"{address}/v1", api_key="anything", max_retries=0) as openai_client:
+        yield openai_client
 
 
 @pytest.mark.skipif(ADDRESS in os.environ, reason="this is the run with the other version")
@@ -100,8 +100,8 @@ def test_count_format_and_quality(client: OpenAI) -> None:
         prompt="a blue square", n=2, size="64x64", quality="low", output_format="webp", output_compression=50
     )
     files = [base64.b64decode(item.b64_json) for item in answer.data]
-    assert [opened(file).format for file in files] == ["WEBP", "WEBP"]
-    assert [opened(file).size for file in files] == [(64, 64)] * 2
+    assert [read_image(file).format for file in files] == ["WEBP", "WEBP"]
+    assert [read_image(file).size for file in files] == [(64, 64)] * 2
     assert files[0] != files[1]
 
 
@@ -119,12 +119,12 @@ def test_an_address_needs_no_key_and_opens_one_picture(client: OpenAI) -> None:
     assert answer.data[0].b64_json is None
     got = httpx.get(url)
     assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
-    assert opened(got.content).size == (64, 64)
+    assert read_image(got.content).size == (64, 64)
     assert httpx.get(url[:-3]).status_code == 404
 
 
 def test_an_edit_changes_inside_the_mask_and_keeps_the_outside(client: OpenAI) -> None:
-    base = red_circle_on_white()
+    base = circle_image()
     mask = Image.new("RGBA", base.size, (0, 0, 0, 255))
     ImageDraw.Draw(mask).rectangle((64, 0, 127, 127), fill=(0, 0, 0, 0))
     answer = client.images.edit(
@@ -150,7 +150,7 @@ def test_an_edit_without_a_mask_begins_with_the_picture(client: OpenAI) -> None:
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 def test_a_variation_looks_like_its_picture(client: OpenAI) -> None:
-    answer = client.images.create_variation(image=("a.png", png(red_circle_on_white()), "image/png"), size="128x128")
+    answer = client.images.create_variation(image=("a.png", png(circle_image()), "image/png"), size="128x128")
     assert min(mean_color(from_base64(answer.data[0].b64_json), (0, 0, 16, 16))) > 170
 
 
@@ -167,7 +167,7 @@ def test_a_stream_ends_with_the_picture(client: OpenAI) -> None:
 
 
 def test_an_edit_may_stream_too(client: OpenAI) -> None:
-    sent = ("a.png", png(red_circle_on_white()), "image/png")
+    sent = ("a.png", png(circle_image()), "image/png")
     events = list(client.images.edit(image=sent, prompt="a blue circle", stream=True, output_format="jpeg"))
     assert [event.type for event in events] == ["image_edit.completed"]
     assert from_base64(events[0].b64_json).format == "JPEG"
@@ -204,11 +204,11 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
 
 
 def test_what_is_no_picture_is_a_bad_request(client: OpenAI) -> None:
-    for sent in (b"no picture", b"", png(red_circle_on_white())[:200]):
+    for sent in (b"no picture", b"", png(circle_image())[:200]):
         with pytest.raises(BadRequestError) as error:
             client.images.edit(image=("a.png", sent, "image/png"), prompt="a cat")
         assert error.value.param == "image"
-    picture = ("a.png", png(red_circle_on_white()), "image/png")
+    picture = ("a.png", png(circle_image()), "image/png")
     with pytest.raises(BadRequestError) as error:
         client.images.edit(image=picture, mask=("m.png", png(Image.new("RGBA", (8, 8))), "image/png"), prompt="a cat")
     assert error.value.param == "mask"
@@ -225,7 +225,7 @@ def test_an_unknown_address_is_not_found(client: OpenAI) -> None:
 def test_a_failure_is_a_server_error_that_is_not_repeated(client: OpenAI, address: str) -> None:
     """The picture to begin with goes away between the request and the run."""
     patient = client.with_options(max_retries=2)
-    sent = ("a.png", png(red_circle_on_white()), "image/png")
+    sent = ("a.png", png(circle_image()), "image/png")
     with httpx.Client(base_url=f"{address}/api/v1/queue/default") as queue, ThreadPoolExecutor(1) as pool:
         queue.put("/processor/pause").raise_for_status()
         before = queue.get("/status").json()["queue"]["total"]
@@ -266,7 +266,7 @@ def test_with_several_users_a_key_is_needed(tmp_path: Path) -> None:
             assert error.value.code == "invalid_api_key"
             with pytest.raises(AuthenticationError):
                 nobody.images.generate(prompt="a cat")
-        made = subprocess.run(
+        process = subprocess.run(
             [
                 sys.executable,
                 "-m",
@@ -284,7 +284,7 @@ def test_with_several_users_a_key_is_needed(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        with OpenAI(base_url=f"{server.url}/v1", api_key=made.stdout.strip(), max_retries=0) as somebody:
+        with OpenAI(base_url=f"{server.url}/v1", api_key=process.stdout.strip(), max_retries=0) as somebody:
             assert [model.id for model in somebody.models.list()] == ["Embedded Tiny"]
             answer = somebody.images.generate(prompt="a cat", size="64x64", quality="low", response_format="url")
             assert httpx.get(answer.data[0].url).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.server_process import Server
-from tests.shims.conftest import from_base64, png, red_circle_on_white
+from tests.shims.conftest import circle_image, from_base64, png
 
 GENERATIONS = "/v1/images/generations"
 
@@ -23,9 +23,9 @@ def with_empty_key(http: httpx.Client, path: str, **what: Any) -> tuple[int, str
     headers = {"Content-Type": built.headers["content-type"], "Accept": "*/*", "Authorization": "Bearer "}
     connection.request("POST", built.url.raw_path.decode(), built.read(), headers)
     answer = connection.getresponse()
-    found = answer.status, answer.headers["content-type"], json.loads(answer.read())
+    result = answer.status, answer.headers["content-type"], json.loads(answer.read())
     connection.close()
-    return found
+    return result
 
 
 def test_generation_as_open_webui_sends_it(http: httpx.Client) -> None:
@@ -46,7 +46,7 @@ def test_without_a_response_format_it_is_base64(http: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["image", "image[]"])
 def test_edit_as_open_webui_sends_it(http: httpx.Client, name: str) -> None:
     fields = {"model": "", "prompt": "a blue square", "n": "1", "size": "64x64", "response_format": "b64_json"}
-    files = [(name, ("0f.png", png(red_circle_on_white()), "image/png"))]
+    files = [(name, ("0f.png", png(circle_image()), "image/png"))]
     status, _, answer = with_empty_key(http, "/v1/images/edits?api-version=1", data=fields, files=files)
     assert status == 200, answer
     assert from_base64(answer["data"][0]["b64_json"]).size == (64, 64)
@@ -115,18 +115,18 @@ def test_a_bomb_is_refused(http: httpx.Client, enqueued: Any) -> None:
     assert enqueued() == before
 
 
-def ended(http: httpx.Client, server: Server, known: set[int]) -> dict[str, Any]:
+def wait_for_item(http: httpx.Client, server: Server, known_ids: set[int]) -> dict[str, Any]:
     def find() -> Any:
-        items = [item for item in http.get("/api/v1/queue/default/list_all").json() if item["item_id"] not in known]
+        items = [item for item in http.get("/api/v1/queue/default/list_all").json() if item["item_id"] not in known_ids]
         return next((item for item in items if item["status"] in ("canceled", "completed", "failed")), None)
 
-    found: dict[str, Any] = server.wait_for(find, "the item to end")
-    return found
+    ended_item: dict[str, Any] = server.wait_for(find, "the item to end")
+    return ended_item
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: Server, stream: bool) -> None:
-    known = {item["item_id"] for item in http.get("/api/v1/queue/default/list_all").json()}
+    known_ids = {item["item_id"] for item in http.get("/api/v1/queue/default/list_all").json()}
     body = {"prompt": "a cat", "size": "256x256", "steps": 900, "stream": stream, "partial_images": 3}
 
     def leave() -> None:
@@ -143,7 +143,7 @@ def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: S
     thread = threading.Thread(target=leave)
     thread.start()
     thread.join()
-    assert ended(http, server, known)["status"] == "canceled"
+    assert wait_for_item(http, server, known_ids)["status"] == "canceled"
 
 
 def test_unknown_addresses_answer_in_openais_form(http: httpx.Client) -> None:
@@ -157,7 +157,7 @@ def test_unknown_addresses_answer_in_openais_form(http: httpx.Client) -> None:
 def test_loras_are_applied_by_name(http: httpx.Client, enqueued: Any) -> None:
     """The names reach the library: there are none of these."""
     before = enqueued()
-    files = [("image", ("a.png", png(red_circle_on_white()), "image/png"))]
+    files = [("image", ("a.png", png(circle_image()), "image/png"))]
     for loras, status, text in (
         ([{"model": "nothing", "weight": 0.5}], 404, "there is no LoRA 'nothing'"),
         ([{"model": "nothing", "weight": 50}], 400, "loras.0.weight"),

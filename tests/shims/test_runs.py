@@ -47,10 +47,10 @@ def batch(count: int = 1) -> Batch:
     return Batch.model_validate({"graph": graph, "runs": count})
 
 
-async def finish(resources: Resources, status: Any = "completed", **more: Any) -> None:
+async def finish(resources: Resources, status: Any = "completed", **options: Any) -> None:
     item = await service.claim(resources, "cpu")
     assert item
-    await service.finish(resources, item.item_id, status, **more)
+    await service.finish(resources, item.item_id, status, **options)
 
 
 async def test_it_waits_for_all_items(runs: Runs, resources: Resources) -> None:

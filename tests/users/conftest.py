@@ -35,12 +35,12 @@ def multiuser(resources: Resources) -> Resources:
 
 @pytest.fixture
 def app(multiuser: Resources) -> Application:
-    made = Application(dependencies=[Depends(identify)])
-    made.services.add(Resources, multiuser)
-    errors.install(made)
-    made.include_router(bodies.read_strictly(router))
-    made.add_middleware(TokenRenewal)
-    return made
+    application = Application(dependencies=[Depends(identify)])
+    application.services.add(Resources, multiuser)
+    errors.install(application)
+    application.include_router(bodies.read_strictly(router))
+    application.add_middleware(TokenRenewal)
+    return application
 
 
 Visit = Callable[..., httpx.AsyncClient]
@@ -63,7 +63,7 @@ async def visit(app: Application) -> AsyncIterator[Visit]:
         await client.aclose()
 
 
-class People:
+class SignedInClients:
     """Makes accounts and signs them in."""
 
     def __init__(self, visit: Visit) -> None:
@@ -81,19 +81,19 @@ class People:
 
     async def admin(self) -> httpx.AsyncClient:
         """Set the first admin up and sign them in."""
-        asked = {"email": "admin@example.com", "display_name": "Admin", "password": PASSWORD}
-        answer = await self._visit().post("setup", json=asked)
+        body = {"email": "admin@example.com", "display_name": "Admin", "password": PASSWORD}
+        answer = await self._visit().post("setup", json=body)
         assert answer.status_code == 200, answer.text
         return await self.sign_in("admin")
 
     async def user(self, admin: httpx.AsyncClient, name: str, **fields: Any) -> httpx.AsyncClient:
         """Have `admin` make an account, and sign it in."""
-        asked = {"email": f"{name}@example.com", "password": PASSWORD, **fields}
-        answer = await admin.post("users", json=asked)
+        body = {"email": f"{name}@example.com", "password": PASSWORD, **fields}
+        answer = await admin.post("users", json=body)
         assert answer.status_code == 201, answer.text
         return await self.sign_in(name)
 
 
 @pytest.fixture
-def people(visit: Visit) -> People:
-    return People(visit)
+def people(visit: Visit) -> SignedInClients:
+    return SignedInClients(visit)

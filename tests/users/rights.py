@@ -40,7 +40,7 @@ def everyone(request: str, status: int = 200, **send: Any) -> Row:
     return Row(request, status, status, status, send)
 
 
-def owned(request: str, status: int = 200, other: int = 403, **send: Any) -> Row:
+def owner_row(request: str, status: int = 200, other: int = 403, **send: Any) -> Row:
     """Return the row of what the owner and admins may do."""
     return Row(request, status, other, status, send)
 
@@ -112,7 +112,7 @@ RIGHTS: dict[str, Row] = {
     "delete_all_except_current": everyone(f"PUT {Q}/delete_all_except_current"),
     "cancel_by_batch_ids": everyone(f"PUT {Q}/cancel_by_batch_ids", json={"batch_ids": ["b"]}),
     "cancel_by_destination": everyone(f"PUT {Q}/cancel_by_destination?destination=d"),
-    "retry_items_by_id": owned(f"PUT {Q}/retry_items_by_id", json=["{item}"]),
+    "retry_items_by_id": owner_row(f"PUT {Q}/retry_items_by_id", json=["{item}"]),
     "clear": everyone(f"PUT {Q}/clear"),
     "prune": everyone(f"PUT {Q}/prune"),
     "get_current_queue_item": everyone(f"GET {Q}/current"),
@@ -121,8 +121,8 @@ RIGHTS: dict[str, Row] = {
     "get_batch_status": everyone(f"GET {Q}/b/b/status"),
     "counts_by_destination": everyone(f"GET {Q}/counts_by_destination?destination=d"),
     "get_queue_item": everyone(f"GET {Q}/i/{{item}}"),
-    "delete_queue_item": owned(f"DELETE {Q}/i/{{item}}"),
-    "cancel_queue_item": owned(f"PUT {Q}/i/{{item}}/cancel"),
+    "delete_queue_item": owner_row(f"DELETE {Q}/i/{{item}}"),
+    "cancel_queue_item": owner_row(f"PUT {Q}/i/{{item}}/cancel"),
     "delete_by_destination": everyone(f"DELETE {Q}/d/d"),
     # Images
     "upload_image": everyone(
@@ -140,17 +140,17 @@ RIGHTS: dict[str, Row] = {
     "delete_images_from_list": everyone(f"POST {IMAGES}/delete", **NAMES),
     "star_images_in_list": everyone(f"POST {IMAGES}/star", **NAMES),
     "unstar_images_in_list": everyone(f"POST {IMAGES}/unstar", **NAMES),
-    "get_image_dto": owned(f"GET {IMAGES}/i/{{image}}"),
-    "update_image": owned(f"PATCH {IMAGES}/i/{{image}}", json={"starred": True}),
-    "delete_image": owned(f"DELETE {IMAGES}/i/{{image}}"),
-    "get_image_metadata": owned(f"GET {IMAGES}/i/{{image}}/metadata"),
-    "get_image_workflow": owned(f"GET {IMAGES}/i/{{image}}/workflow"),
-    "get_image_urls": owned(f"GET {IMAGES}/i/{{image}}/urls"),
-    "get_image_full": owned(f"GET {IMAGES}/i/{{image}}/full"),
-    "get_image_full_head": owned(f"HEAD {IMAGES}/i/{{image}}/full"),
-    "get_image_thumbnail": owned(f"GET {IMAGES}/i/{{image}}/thumbnail"),
-    "download_images_from_list": owned(f"POST {IMAGES}/download", 202, **NAMES),
-    "get_bulk_download_item": owned(f"GET {IMAGES}/download/{{zip}}"),
+    "get_image_dto": owner_row(f"GET {IMAGES}/i/{{image}}"),
+    "update_image": owner_row(f"PATCH {IMAGES}/i/{{image}}", json={"starred": True}),
+    "delete_image": owner_row(f"DELETE {IMAGES}/i/{{image}}"),
+    "get_image_metadata": owner_row(f"GET {IMAGES}/i/{{image}}/metadata"),
+    "get_image_workflow": owner_row(f"GET {IMAGES}/i/{{image}}/workflow"),
+    "get_image_urls": owner_row(f"GET {IMAGES}/i/{{image}}/urls"),
+    "get_image_full": owner_row(f"GET {IMAGES}/i/{{image}}/full"),
+    "get_image_full_head": owner_row(f"HEAD {IMAGES}/i/{{image}}/full"),
+    "get_image_thumbnail": owner_row(f"GET {IMAGES}/i/{{image}}/thumbnail"),
+    "download_images_from_list": owner_row(f"POST {IMAGES}/download", 202, **NAMES),
+    "get_bulk_download_item": owner_row(f"GET {IMAGES}/download/{{zip}}"),
     # Videos
     "upload_video": everyone(f"POST {VIDEOS}/upload", 422),
     "list_video_dtos": everyone(f"GET {VIDEOS}/"),
@@ -161,18 +161,18 @@ RIGHTS: dict[str, Row] = {
     "delete_videos_from_list": everyone(f"POST {VIDEOS}/delete", json={"video_names": ["{video}"]}),
     "star_videos_in_list": everyone(f"POST {VIDEOS}/star", json={"video_names": ["{video}"]}),
     "unstar_videos_in_list": everyone(f"POST {VIDEOS}/unstar", json={"video_names": ["{video}"]}),
-    "get_video_dto": owned(f"GET {VIDEOS}/i/{{video}}"),
-    "update_video": owned(f"PATCH {VIDEOS}/i/{{video}}", json={"starred": True}),
-    "delete_video": owned(f"DELETE {VIDEOS}/i/{{video}}"),
-    "get_video_metadata": owned(f"GET {VIDEOS}/i/{{video}}/metadata"),
-    "get_video_workflow": owned(f"GET {VIDEOS}/i/{{video}}/workflow"),
-    "get_video_urls": owned(f"GET {VIDEOS}/i/{{video}}/urls"),
-    "get_video_full": owned(f"GET {VIDEOS}/i/{{video}}/full"),
-    "get_video_full_head": owned(f"HEAD {VIDEOS}/i/{{video}}/full"),
-    "get_video_thumbnail": owned(f"GET {VIDEOS}/i/{{video}}/thumbnail"),
-    "add_video_to_board": owned(f"POST {VIDEOS}/board", json={"board_id": "{board}", "video_name": "{video}"}),
-    "remove_video_from_board": owned(f"DELETE {VIDEOS}/board", json={"video_name": "{video}"}),
-    "add_videos_to_board": owned(
+    "get_video_dto": owner_row(f"GET {VIDEOS}/i/{{video}}"),
+    "update_video": owner_row(f"PATCH {VIDEOS}/i/{{video}}", json={"starred": True}),
+    "delete_video": owner_row(f"DELETE {VIDEOS}/i/{{video}}"),
+    "get_video_metadata": owner_row(f"GET {VIDEOS}/i/{{video}}/metadata"),
+    "get_video_workflow": owner_row(f"GET {VIDEOS}/i/{{video}}/workflow"),
+    "get_video_urls": owner_row(f"GET {VIDEOS}/i/{{video}}/urls"),
+    "get_video_full": owner_row(f"GET {VIDEOS}/i/{{video}}/full"),
+    "get_video_full_head": owner_row(f"HEAD {VIDEOS}/i/{{video}}/full"),
+    "get_video_thumbnail": owner_row(f"GET {VIDEOS}/i/{{video}}/thumbnail"),
+    "add_video_to_board": owner_row(f"POST {VIDEOS}/board", json={"board_id": "{board}", "video_name": "{video}"}),
+    "remove_video_from_board": owner_row(f"DELETE {VIDEOS}/board", json={"video_name": "{video}"}),
+    "add_videos_to_board": owner_row(
         "POST /api/v1/board_videos/batch", 201, json={"board_id": "{board}", "video_ids": ["{video}"]}
     ),
     "remove_videos_from_board": everyone(
@@ -188,15 +188,15 @@ RIGHTS: dict[str, Row] = {
     # Boards
     "create_board": everyone(f"POST {BOARDS}/?board_name=x", 201),
     "list_boards": everyone(f"GET {BOARDS}/?all=true"),
-    "get_board": owned(f"GET {BOARDS}/{{board}}"),
-    "update_board": owned(f"PATCH {BOARDS}/{{board}}", 201, json={"board_name": "y"}),
-    "delete_board": owned(f"DELETE {BOARDS}/{{board}}"),
-    "list_all_board_image_names": owned(f"GET {BOARDS}/{{board}}/image_names"),
-    "add_image_to_board": owned(
+    "get_board": owner_row(f"GET {BOARDS}/{{board}}"),
+    "update_board": owner_row(f"PATCH {BOARDS}/{{board}}", 201, json={"board_name": "y"}),
+    "delete_board": owner_row(f"DELETE {BOARDS}/{{board}}"),
+    "list_all_board_image_names": owner_row(f"GET {BOARDS}/{{board}}/image_names"),
+    "add_image_to_board": owner_row(
         "POST /api/v1/board_images/", 201, json={"board_id": "{board}", "image_name": "{image}"}
     ),
-    "remove_image_from_board": owned("DELETE /api/v1/board_images/", 201, json={"image_name": "{image}"}),
-    "add_images_to_board": owned(
+    "remove_image_from_board": owner_row("DELETE /api/v1/board_images/", 201, json={"image_name": "{image}"}),
+    "add_images_to_board": owner_row(
         "POST /api/v1/board_images/batch", 201, json={"board_id": "{board}", "image_names": ["{image}"]}
     ),
     "remove_images_from_board": everyone("POST /api/v1/board_images/batch/delete", 201, **NAMES),
@@ -270,27 +270,27 @@ RIGHTS: dict[str, Row] = {
     "create_style_preset": everyone(f"POST {PRESETS}/", data={"data": PRESET}),
     "export_style_presets": admins(f"GET {PRESETS}/export"),
     "import_style_presets": admins(f"POST {PRESETS}/import", files={"file": ("a.json", b"[]", "application/json")}),
-    "get_style_preset": owned(f"GET {PRESETS}/i/{{preset}}"),
-    "update_style_preset": owned(f"PATCH {PRESETS}/i/{{preset}}", data={"data": PRESET}),
-    "delete_style_preset": owned(f"DELETE {PRESETS}/i/{{preset}}"),
+    "get_style_preset": owner_row(f"GET {PRESETS}/i/{{preset}}"),
+    "update_style_preset": owner_row(f"PATCH {PRESETS}/i/{{preset}}", data={"data": PRESET}),
+    "delete_style_preset": owner_row(f"DELETE {PRESETS}/i/{{preset}}"),
     "get_style_preset_image": Row(f"GET {PRESETS}/i/{{preset}}/image", 404, 403, 404),
     "list_system_prompts": everyone(f"GET {PROMPTS}/"),
     "create_system_prompt": everyone(f"POST {PROMPTS}/", json={"name": "n", "content": "c"}),
-    "get_system_prompt": owned(f"GET {PROMPTS}/i/{{prompt}}"),
-    "update_system_prompt": owned(f"PATCH {PROMPTS}/i/{{prompt}}", json={"name": "m"}),
-    "delete_system_prompt": owned(f"DELETE {PROMPTS}/i/{{prompt}}"),
+    "get_system_prompt": owner_row(f"GET {PROMPTS}/i/{{prompt}}"),
+    "update_system_prompt": owner_row(f"PATCH {PROMPTS}/i/{{prompt}}", json={"name": "m"}),
+    "delete_system_prompt": owner_row(f"DELETE {PROMPTS}/i/{{prompt}}"),
     # Workflows
     "list_workflows": everyone(f"GET {WORKFLOWS}/"),
     "create_workflow": everyone(f"POST {WORKFLOWS}/", json={"workflow": "{form}"}),
     "get_all_tags": everyone(f"GET {WORKFLOWS}/tags"),
     "get_counts_by_tag": everyone(f"GET {WORKFLOWS}/counts_by_tag?tags=a"),
     "counts_by_category": everyone(f"GET {WORKFLOWS}/counts_by_category?categories=user"),
-    "get_workflow": owned(f"GET {WORKFLOWS}/i/{{workflow}}"),
-    "update_workflow": owned(f"PATCH {WORKFLOWS}/i/{{workflow}}", json={"workflow": "{form with id}"}),
-    "delete_workflow": owned(f"DELETE {WORKFLOWS}/i/{{workflow}}"),
-    "update_workflow_is_public": owned(f"PATCH {WORKFLOWS}/i/{{workflow}}/is_public", json={"is_public": True}),
-    "update_opened_at": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/opened_at"),
-    "set_workflow_thumbnail": owned(f"PUT {WORKFLOWS}/i/{{workflow}}/thumbnail", **PNG),
+    "get_workflow": owner_row(f"GET {WORKFLOWS}/i/{{workflow}}"),
+    "update_workflow": owner_row(f"PATCH {WORKFLOWS}/i/{{workflow}}", json={"workflow": "{form with id}"}),
+    "delete_workflow": owner_row(f"DELETE {WORKFLOWS}/i/{{workflow}}"),
+    "update_workflow_is_public": owner_row(f"PATCH {WORKFLOWS}/i/{{workflow}}/is_public", json={"is_public": True}),
+    "update_opened_at": owner_row(f"PUT {WORKFLOWS}/i/{{workflow}}/opened_at"),
+    "set_workflow_thumbnail": owner_row(f"PUT {WORKFLOWS}/i/{{workflow}}/thumbnail", **PNG),
     "get_workflow_thumbnail": Row(f"GET {WORKFLOWS}/i/{{workflow}}/thumbnail", 404, 403, 404),
     "delete_workflow_thumbnail": Row(f"DELETE {WORKFLOWS}/i/{{workflow}}/thumbnail", 404, 403, 404),
     # Moving images: last, because it keeps others out while it lasts
@@ -352,9 +352,9 @@ COMPAT: dict[str, Row] = {
     "GET /features": everyone("GET /features"),
     "GET /system_stats": everyone("GET /system_stats"),
     "POST /free": admins("POST /free"),
-    "GET /view": owned("GET /view?filename={image}"),
+    "GET /view": owner_row("GET /view?filename={image}"),
     "POST /upload/image": everyone("POST /upload/image", **PNG),
-    "POST /upload/mask": owned("POST /upload/mask", **PNG, data={"original_ref": '{"filename": "{image}"}'}),
+    "POST /upload/mask": owner_row("POST /upload/mask", **PNG, data={"original_ref": '{"filename": "{image}"}'}),
     # OpenAI, Gemini
     "POST /v1/images/generations": everyone("POST /v1/images/generations", 400, json=[]),
     "POST /v1/images/edits": everyone("POST /v1/images/edits", 400),

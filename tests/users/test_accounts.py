@@ -8,12 +8,12 @@ import pytest
 from invokeclone.kit.resources import Resources
 from invokeclone.users.events import UserAccessChangedEvent
 from tests.conftest import RecordedEvents
-from tests.users.conftest import PASSWORD, People, Visit
+from tests.users.conftest import PASSWORD, SignedInClients, Visit
 
 NEW = "New-Passw0rd"
 
 
-async def test_own_account_is_shown_and_renamed(people: People) -> None:
+async def test_own_account_is_shown_and_renamed(people: SignedInClients) -> None:
     alice = await people.user(await people.admin(), "alice", display_name="Alice")
     user = (await alice.get("me")).json()
     assert set(user) == {
@@ -26,7 +26,7 @@ async def test_own_account_is_shown_and_renamed(people: People) -> None:
     assert (await alice.patch("me", json={"is_admin": True})).json()["is_admin"] is False
 
 
-async def test_a_new_password_ends_earlier_tokens_and_brings_another(people: People, visit: Visit) -> None:
+async def test_a_new_password_ends_earlier_tokens_and_brings_another(people: SignedInClients, visit: Visit) -> None:
     alice = await people.user(await people.admin(), "alice")
     elsewhere = await people.sign_in("alice")
     answer = await alice.patch("me", json={"current_password": PASSWORD, "new_password": NEW})
@@ -49,7 +49,9 @@ async def test_a_new_password_ends_earlier_tokens_and_brings_another(people: Peo
         {"new_password": NEW, "current_password": "wrong", "display_name": "X"},
     ],
 )
-async def test_a_password_is_not_changed_without_the_current_one(people: People, change: dict[str, str]) -> None:
+async def test_a_password_is_not_changed_without_the_current_one(
+    people: SignedInClients, change: dict[str, str]
+) -> None:
     admin = await people.admin()
     answer = await admin.patch("me", json=change)
     assert answer.status_code == 400
@@ -57,14 +59,14 @@ async def test_a_password_is_not_changed_without_the_current_one(people: People,
     await people.sign_in("admin")
 
 
-async def test_guessing_the_current_password_has_an_end(people: People) -> None:
+async def test_guessing_the_current_password_has_an_end(people: SignedInClients) -> None:
     admin = await people.admin()
     wrong = {"new_password": NEW, "current_password": "wrong"}
     answers = [(await admin.patch("me", json=wrong)).status_code for _ in range(11)]
     assert answers == [400] * 10 + [429]
 
 
-async def test_two_changes_of_a_password_at_once(people: People) -> None:
+async def test_two_changes_of_a_password_at_once(people: SignedInClients) -> None:
     admin = await people.admin()
     changes = [{"current_password": PASSWORD, "new_password": f"{NEW}{number}"} for number in range(4)]
     answers = await asyncio.gather(*(admin.patch("me", json=change) for change in changes))
@@ -74,12 +76,12 @@ async def test_two_changes_of_a_password_at_once(people: People) -> None:
     assert codes.count(200) == 1
 
 
-async def test_admins_make_list_change_and_delete_accounts(people: People) -> None:
+async def test_admins_make_list_change_and_delete_accounts(people: SignedInClients) -> None:
     admin = await people.admin()
-    asked = {"email": "bob@example.com", "display_name": "Bob", "password": PASSWORD}
-    made = await admin.post("users", json=asked)
-    assert made.status_code == 201
-    bob = made.json()
+    body = {"email": "bob@example.com", "display_name": "Bob", "password": PASSWORD}
+    answer = await admin.post("users", json=body)
+    assert answer.status_code == 201
+    bob = answer.json()
     assert (bob["email"], bob["is_admin"], bob["is_active"], bob["last_login_at"]) == (
         "bob@example.com",
         False,
@@ -98,13 +100,13 @@ async def test_admins_make_list_change_and_delete_accounts(people: People) -> No
     assert (await admin.patch(f"users/{bob['user_id']}", json={})).status_code == 404
 
 
-async def test_the_list_begins_with_the_newest(people: People) -> None:
+async def test_the_list_begins_with_the_newest(people: SignedInClients) -> None:
     admin = await people.admin()
     for name in ("one", "two"):
         await asyncio.sleep(0.002)
         await people.user(admin, name)
-    found = [user["email"].split("@")[0] for user in (await admin.get("users")).json()]
-    assert found == ["two", "one", "admin"]
+    names = [user["email"].split("@")[0] for user in (await admin.get("users")).json()]
+    assert names == ["two", "one", "admin"]
 
 
 @pytest.mark.parametrize(
@@ -118,21 +120,21 @@ async def test_the_list_begins_with_the_newest(people: People) -> None:
         ({"is_admin": "perhaps"}, 422),
     ],
 )
-async def test_an_account_is_not_made_of_anything(people: People, change: dict[str, Any], status: int) -> None:
+async def test_an_account_is_not_made_of_anything(people: SignedInClients, change: dict[str, Any], status: int) -> None:
     admin = await people.admin()
-    asked = {"email": "bob@example.com", "password": PASSWORD} | change
-    assert (await admin.post("users", json=asked)).status_code == status
+    body = {"email": "bob@example.com", "password": PASSWORD} | change
+    assert (await admin.post("users", json=body)).status_code == status
     assert len((await admin.get("users")).json()) == 1
 
 
-async def test_one_address_has_one_account_also_when_two_come_at_once(people: People) -> None:
+async def test_one_address_has_one_account_also_when_two_come_at_once(people: SignedInClients) -> None:
     admin = await people.admin()
-    asked = {"email": "bob@example.com", "password": PASSWORD}
-    answers = await asyncio.gather(*(admin.post("users", json=asked) for _ in range(4)))
+    body = {"email": "bob@example.com", "password": PASSWORD}
+    answers = await asyncio.gather(*(admin.post("users", json=body) for _ in range(4)))
     assert sorted(answer.status_code for answer in answers) == [201, 400, 400, 400]
 
 
-async def test_an_admins_new_password_for_a_user_ends_their_tokens(people: People) -> None:
+async def test_an_admins_new_password_for_a_user_ends_their_tokens(people: SignedInClients) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice")
     assert (await admin.patch(f"users/{people.ids['alice']}", json={"password": ""})).status_code == 400
@@ -141,14 +143,16 @@ async def test_an_admins_new_password_for_a_user_ends_their_tokens(people: Peopl
     assert (await alice.get("me")).status_code == 401
 
 
-async def test_an_admin_who_changes_their_own_password_here_stays_signed_in(people: People, visit: Visit) -> None:
+async def test_an_admin_who_changes_their_own_password_here_stays_signed_in(
+    people: SignedInClients, visit: Visit
+) -> None:
     admin = await people.admin()
     answer = await admin.patch(f"users/{people.ids['admin']}", json={"password": NEW})
     assert (await admin.get("me")).status_code == 401
     assert (await visit(answer.headers["x-refreshed-token"]).get("me")).status_code == 200
 
 
-async def test_whoever_closes_their_own_account_gets_no_token(people: People) -> None:
+async def test_whoever_closes_their_own_account_gets_no_token(people: SignedInClients) -> None:
     admin = await people.admin()
     other = await people.user(admin, "other", is_admin=True)
     answer = await other.patch(f"users/{people.ids['other']}", json={"is_active": False})
@@ -159,20 +163,20 @@ async def test_whoever_closes_their_own_account_gets_no_token(people: People) ->
     assert (await third.get("me")).status_code == 401
 
 
-async def test_the_last_admin_stays(people: People) -> None:
+async def test_the_last_admin_stays(people: SignedInClients) -> None:
     admin = await people.admin()
-    own = f"users/{people.ids['admin']}"
+    admin_path = f"users/{people.ids['admin']}"
     closed = await people.user(admin, "closed", is_admin=True)
     await admin.patch(f"users/{people.ids['closed']}", json={"is_active": False})
     assert (await closed.get("me")).status_code == 401
     for change in ({"is_admin": False}, {"is_active": False}, {"is_admin": False, "is_active": False}):
-        assert (await admin.patch(own, json=change)).status_code == 400
-    assert (await admin.delete(own)).status_code == 400
+        assert (await admin.patch(admin_path, json=change)).status_code == 400
+    assert (await admin.delete(admin_path)).status_code == 400
     assert (await admin.get("me")).json()["is_admin"] is True
     assert (await admin.delete(f"users/{people.ids['closed']}")).status_code == 204
 
 
-async def test_two_admins_cannot_remove_each_other_at_once(people: People) -> None:
+async def test_two_admins_cannot_remove_each_other_at_once(people: SignedInClients) -> None:
     admin = await people.admin()
     other = await people.user(admin, "other", is_admin=True)
     answers = await asyncio.gather(
@@ -183,37 +187,39 @@ async def test_two_admins_cannot_remove_each_other_at_once(people: People) -> No
     assert {answer.status_code for answer in answers} != {200}
 
 
-async def test_the_system_user_is_protected_and_no_admin(people: People) -> None:
+async def test_the_system_user_is_protected_and_no_admin(people: SignedInClients) -> None:
     admin = await people.admin()
-    shown = (await admin.get("users/system")).json()
-    assert (shown["email"], shown["is_admin"]) == ("system@system.invokeai", False)
+    system_user = (await admin.get("users/system")).json()
+    assert (system_user["email"], system_user["is_admin"]) == ("system@system.invokeai", False)
     assert (await admin.delete("users/system")).status_code == 400
     for change in ({"password": NEW}, {"is_active": False}, {"display_name": "X"}, {}):
         assert (await admin.patch("users/system", json=change)).status_code == 400
 
 
-async def test_accounts_are_for_admins(people: People, visit: Visit) -> None:
+async def test_accounts_are_for_admins(people: SignedInClients, visit: Visit) -> None:
     alice = await people.user(await people.admin(), "alice")
-    own = f"users/{people.ids['alice']}"
+    alice_path = f"users/{people.ids['alice']}"
     for client, status in ((alice, 403), (visit(), 401)):
         assert (await client.get("users")).status_code == status
-        assert (await client.get(own)).status_code == status
+        assert (await client.get(alice_path)).status_code == status
         assert (await client.post("users", json={"email": "x@example.com", "password": "x"})).status_code == status
-        assert (await client.patch(own, json={"is_admin": True})).status_code == status
-        assert (await client.delete(own)).status_code == status
+        assert (await client.patch(alice_path, json={"is_admin": True})).status_code == status
+        assert (await client.delete(alice_path)).status_code == status
 
 
-async def test_the_server_hears_of_changed_rights(people: People, events: RecordedEvents, multiuser: Resources) -> None:
+async def test_the_server_hears_of_changed_rights(
+    people: SignedInClients, events: RecordedEvents, multiuser: Resources
+) -> None:
     admin = await people.admin()
     await people.user(admin, "alice")
     alice = people.ids["alice"]
     for change in ({"display_name": "A"}, {"is_admin": True}, {"is_admin": True}, {"is_active": False}):
         await admin.patch(f"users/{alice}", json=change)
     await admin.delete(f"users/{alice}")
-    told = [event for event in events.sent if isinstance(event, UserAccessChangedEvent)]
-    assert [(event.is_admin, event.is_active, event.token_epoch) for event in told] == [
+    changes = [event for event in events.sent if isinstance(event, UserAccessChangedEvent)]
+    assert [(event.is_admin, event.is_active, event.token_epoch) for event in changes] == [
         (True, True, 0),
         (True, False, 1),
         (False, False, 1),
     ]
-    assert {event.user_id for event in told} == {alice}
+    assert {event.user_id for event in changes} == {alice}

@@ -24,7 +24,7 @@ async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
         yield lent
 
 
-async def put(client: httpx.AsyncClient, key: str, text: str) -> None:
+async def set_text(client: httpx.AsyncClient, key: str, text: str) -> None:
     answer = await client.post(f"{BASE}/set_by_key", params={"key": key}, json=text)
     assert (answer.status_code, answer.json()) == (200, text)
 
@@ -53,14 +53,14 @@ async def test_plain_text_comes_back_as_a_json_string(client: httpx.AsyncClient)
 
 
 async def test_a_json_string_is_kept_as_its_text(client: httpx.AsyncClient) -> None:
-    await put(client, "k", 'with "quotes"')
-    await put(client, "k", "second")
+    await set_text(client, "k", 'with "quotes"')
+    await set_text(client, "k", "second")
     assert await got(client, "k") == "second"
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", "a\nb", "😀"])
 async def test_any_text_comes_back_as_it_was(client: httpx.AsyncClient, text: str) -> None:
-    await put(client, "k", text)
+    await set_text(client, "k", text)
     assert await got(client, "k") == text
 
 
@@ -100,14 +100,14 @@ async def test_a_missing_key_is_refused(client: httpx.AsyncClient, method: str, 
 async def test_megabytes_are_kept_within_moments(client: httpx.AsyncClient) -> None:
     text = "x" * 5_000_000
     before = time.process_time()
-    await put(client, "canvas", text)
+    await set_text(client, "canvas", text)
     assert await got(client, "canvas") == text
     assert time.process_time() - before < 2, "measured: 0.1 s"
 
 
 async def test_keys_by_prefix_are_sorted_and_take_the_prefix_as_it_is(client: httpx.AsyncClient) -> None:
     for key in ("recall_b", "recall_a", "Recall_c", "recallxd", "other", "%"):
-        await put(client, key, "1")
+        await set_text(client, key, "1")
 
     async def keys(prefix: str) -> list[str]:
         return (await client.get(f"{BASE}/get_keys_by_prefix", params={"prefix": prefix})).json()
@@ -119,8 +119,8 @@ async def test_keys_by_prefix_are_sorted_and_take_the_prefix_as_it_is(client: ht
 
 
 async def test_one_key_or_all_of_them_can_be_forgotten(client: httpx.AsyncClient) -> None:
-    await put(client, "a", "1")
-    await put(client, "b", "2")
+    await set_text(client, "a", "1")
+    await set_text(client, "b", "2")
     for _again in range(2):
         answer = await client.post(f"{BASE}/delete_by_key", params={"key": "a"})
         assert (answer.status_code, answer.json()) == (200, None)
@@ -131,7 +131,7 @@ async def test_one_key_or_all_of_them_can_be_forgotten(client: httpx.AsyncClient
 
 
 async def test_the_queue_in_the_address_says_nothing(client: httpx.AsyncClient) -> None:
-    await put(client, "k", "v")
+    await set_text(client, "k", "v")
     answer = await client.get("/api/v1/client_state/other/get_by_key", params={"key": "k"})
     assert answer.json() == "v"
 

@@ -29,7 +29,7 @@ from invokeclone.users.keys import BadName
 from invokeclone.users.schemas import AdminUserUpdateRequest
 from invokeclone.users.store import SYSTEM_ID, UserNotFound
 from tests.accounts import Account, account
-from tests.users.conftest import People, Visit
+from tests.users.conftest import SignedInClients, Visit
 
 WRONG = "ick_" + "A" * 43
 
@@ -38,7 +38,7 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-async def kept(database: Database) -> list[Any]:
+async def read_keys(database: Database) -> list[Any]:
     async with database.read() as connection:
         return list(await connection.execute(select(api_keys)))
 
@@ -51,7 +51,7 @@ async def test_of_a_key_only_its_hash_and_its_first_letters_are_kept(database: D
     another = await keys.make(database, SYSTEM_ID, "another")
     assert keys.is_key(key)
     assert key != another
-    (row, _) = sorted(await kept(database), key=lambda found: found.name != "Open WebUI")
+    (row, _) = sorted(await read_keys(database), key=lambda record: record.name != "Open WebUI")
     assert (row.name, row.prefix) == ("Open WebUI", key[:10])
     assert row.key_hash == hashlib.sha256(key.encode()).hexdigest()
     assert key not in str(row)
@@ -65,7 +65,7 @@ async def test_of_a_key_only_its_hash_and_its_first_letters_are_kept(database: D
 async def test_a_key_has_a_name(database: Database, name: str) -> None:
     with pytest.raises(BadName):
         await keys.make(database, SYSTEM_ID, name)
-    assert await kept(database) == []
+    assert await read_keys(database) == []
 
 
 async def test_a_key_is_somebody_s(database: Database) -> None:
@@ -76,13 +76,13 @@ async def test_a_key_is_somebody_s(database: Database) -> None:
 
 async def test_keys_are_listed_by_account_and_revoked(database: Database) -> None:
     alice, bob = await account(database, "alice"), await account(database, "bob", is_admin=True)
-    one, two = await keys.make(database, alice.user_id, "one"), await keys.make(database, bob.user_id, "two")
+    first, second = await keys.make(database, alice.user_id, "one"), await keys.make(database, bob.user_id, "two")
     (of_alice,) = await keys.list_all(database, alice.user_id)
-    assert (of_alice.name, of_alice.email, of_alice.prefix) == ("one", "alice@example.com", one[:10])
+    assert (of_alice.name, of_alice.email, of_alice.prefix) == ("one", "alice@example.com", first[:10])
     assert [key.name for key in await keys.list_all(database)] == ["one", "two"]
     await keys.revoke(database, of_alice.id)
-    assert await keys.verify(database, one) is None
-    holder = await keys.verify(database, two)
+    assert await keys.verify(database, first) is None
+    holder = await keys.verify(database, second)
     assert holder is not None
     assert (holder.user_id, holder.email, holder.is_admin) == (bob.user_id, "bob@example.com", True)
     with pytest.raises(KeyNotFound):
@@ -110,7 +110,7 @@ async def test_a_key_stands_for_its_account_as_it_is_now(multiuser: Resources) -
     assert await keys.verify(database, key) is not None
     await service.remove(multiuser, alice.user_id)
     assert await keys.verify(database, key) is None
-    assert await kept(database) == []
+    assert await read_keys(database) == []
 
 
 @pytest.mark.parametrize("shown", ["", "x", WRONG, WRONG + "A", WRONG + "\n", "ick_" + "ä" * 43, "ICK_" + "A" * 43])
@@ -129,7 +129,7 @@ async def test_one_select_by_an_index_finds_a_key(database: Database) -> None:
 
 
 async def last_used(database: Database) -> str | None:
-    return str(found) if (found := (await kept(database))[0].last_used_at) else None
+    return str(last_used_at) if (last_used_at := (await read_keys(database))[0].last_used_at) else None
 
 
 async def test_a_key_s_use_is_written_at_most_once_a_minute(database: Database) -> None:
@@ -204,7 +204,7 @@ class Door:
         return sent
 
 
-def dialect(resources: Resources) -> Application:
+def compat_app(resources: Resources) -> Application:
     app = Application(dependencies=[Depends(identify)])
     app.services.add(Resources, resources)
     errors.install(app)
@@ -229,7 +229,7 @@ def dialect(resources: Resources) -> Application:
 
 
 async def _open(resources: Resources) -> AsyncIterator[Door]:
-    app = dialect(resources)
+    app = compat_app(resources)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield Door(app, client, resources.database)
@@ -358,9 +358,9 @@ async def test_no_token_follows_a_key(multi: Door, alice: Account) -> None:
 async def test_a_socket_s_handshake_is_asked_too(multi: Door, alice: Account) -> None:
     key = await keys.make(multi.database, alice.user_id, "x")
     for headers, query in [*forms(key), (alice.headers, "")]:
-        heard = await multi.listen(headers, query.removeprefix("?"))
-        assert [message["type"] for message in heard] == ["websocket.accept", "websocket.send", "websocket.close"]
-        assert heard[1]["text"] == alice.user_id
+        messages = await multi.listen(headers, query.removeprefix("?"))
+        assert [message["type"] for message in messages] == ["websocket.accept", "websocket.send", "websocket.close"]
+        assert messages[1]["text"] == alice.user_id
     for headers, query in nothings():
         refused = await multi.listen(headers, query.removeprefix("?"))
         assert (refused[0]["type"], refused[0]["status"]) == ("websocket.http.response.start", 401)
@@ -383,29 +383,33 @@ async def test_no_key_is_logged(
     for headers, query in [*forms(key), *forms(WRONG)]:
         await multi.who(headers, query)
         await multi.client.get(f"/broken{query}", headers=headers)
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith(("invokeclone", "sqlalchemy"))]
-    assert any("/broken" in line for line in ours)
-    assert not [line for line in ours if key[10:] in line or WRONG in line]
+    log_lines = [
+        record.getMessage() for record in caplog.records if record.name.startswith(("invokeclone", "sqlalchemy"))
+    ]
+    assert any("/broken" in line for line in log_lines)
+    assert not [line for line in log_lines if key[10:] in line or WRONG in line]
 
 
 # The API of the accounts
 
 
-async def test_a_key_reads_its_account_and_changes_none(people: People, visit: Visit, multiuser: Resources) -> None:
+async def test_a_key_reads_its_account_and_changes_none(
+    people: SignedInClients, visit: Visit, multiuser: Resources
+) -> None:
     await people.admin()
     key = await keys.make(multiuser.database, people.ids["admin"], "x")
     client = visit(key)
-    own = (await client.get("me")).json()
-    assert own["user_id"] == people.ids["admin"]
+    profile = (await client.get("me")).json()
+    assert profile["user_id"] == people.ids["admin"]
     for method, path, sent in (
         ("PATCH", "me", {"display_name": "X"}),
         ("POST", "logout", None),
         ("GET", "generate-password", None),
         ("GET", "users", None),
         ("POST", "users", {"email": "new@example.com", "password": "x"}),
-        ("GET", f"users/{own['user_id']}", None),
-        ("PATCH", f"users/{own['user_id']}", {"password": "x"}),
-        ("DELETE", f"users/{own['user_id']}", None),
+        ("GET", f"users/{profile['user_id']}", None),
+        ("PATCH", f"users/{profile['user_id']}", {"password": "x"}),
+        ("DELETE", f"users/{profile['user_id']}", None),
     ):
         answer = await client.request(method, path, json=sent)
         assert (answer.status_code, answer.json()["detail"]) == (
@@ -415,7 +419,7 @@ async def test_a_key_reads_its_account_and_changes_none(people: People, visit: V
     cookie = await client.post("media-cookie")
     assert cookie.status_code == 200
     assert "set-cookie" not in cookie.headers
-    assert (await client.get("me")).json() == own
+    assert (await client.get("me")).json() == profile
     assert (await visit(WRONG).get("me")).status_code == 401
     async with multiuser.database.read() as connection:
         assert len(list(await connection.execute(select(users)))) == 2
@@ -432,9 +436,9 @@ async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: 
         of_bob = {"Authorization": f"Bearer {await keys.make(database, bob.user_id, 'x')}"}
         of_admin = {"Authorization": f"Bearer {await keys.make(database, admin.user_id, 'x')}"}
         of_system = {"Authorization": f"Bearer {await keys.make(database, SYSTEM_ID, 'x')}"}
-        made = await client.post("/boards/?board_name=b", headers=of_bob)
-        assert (made.status_code, made.json()["user_id"]) == (201, bob.user_id)
-        assert "x-refreshed-token" not in made.headers
+        answer = await client.post("/boards/?board_name=b", headers=of_bob)
+        assert (answer.status_code, answer.json()["user_id"]) == (201, bob.user_id)
+        assert "x-refreshed-token" not in answer.headers
         assert (await client.get("/app/logging", headers=of_bob)).status_code == 403
         assert (await client.get("/app/logging", headers=of_admin)).status_code == 200
         assert (await client.get("/boards/?all=true", headers=of_system)).status_code == 401

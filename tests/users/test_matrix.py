@@ -15,7 +15,7 @@ from invokeclone.server.app import create_app
 from invokeclone.server.http import authentication
 from invokeclone.server.http.authentication import OPEN, RouteEntry
 from tests.users.rights import COMPAT, RIGHTS, SECRET, Row
-from tests.users.world import PLACE, WATCHED, World, peopled
+from tests.users.world import PLACEHOLDER, WATCHED, World, serve_world
 
 IDS = {
     "image_name": "image",
@@ -46,8 +46,8 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[RouteEntry]:
 
 @pytest.fixture
 async def world(settings: Settings, laid_out: None) -> AsyncIterator[World]:
-    async with peopled(settings) as made:
-        yield made
+    async with serve_world(settings) as new_world:
+        yield new_world
 
 
 def rows(entries: list[RouteEntry]) -> Iterator[tuple[RouteEntry, Row | None]]:
@@ -55,8 +55,8 @@ def rows(entries: list[RouteEntry]) -> Iterator[tuple[RouteEntry, Row | None]]:
     by_endpoint = {endpoint(entry): COMPAT[entry.key] for entry in entries if entry.key in COMPAT}
     for entry in entries:
         if entry.key not in OPEN and isinstance(entry.route, APIRoute):
-            own = RIGHTS.get(entry.route.operation_id or entry.route.name) if entry.route.include_in_schema else None
-            yield entry, own or by_endpoint.get(endpoint(entry))
+            row = RIGHTS.get(entry.route.operation_id or entry.route.name) if entry.route.include_in_schema else None
+            yield entry, row or by_endpoint.get(endpoint(entry))
 
 
 def calls(dependant: Any) -> Iterator[Any]:
@@ -73,7 +73,7 @@ def test_every_route_asks_who_calls_or_is_listed_as_open(entries: list[RouteEntr
     """The list is compared with the route table: all routers, compatibility APIs, plain routes, sockets and mounts."""
     assert {entry.key for entry in entries if not entry.asks} == set(OPEN)
     assert len(entries) > 300
-    assert {"MOUNT /ws", "WEBSOCKET /comfyui/ws", "GET /api/view", "GET /page/{name}"} <= {one.key for one in entries}
+    assert {"MOUNT /ws", "WEBSOCKET /comfyui/ws", "GET /api/view", "GET /page/{name}"} <= {item.key for item in entries}
 
 
 def test_every_route_has_a_row(entries: list[RouteEntry]) -> None:
@@ -88,8 +88,8 @@ def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[RouteEntry]) 
         assert row is not None
         parameters = set(PARAMETER.findall(entry.key))
         assert parameters <= set(IDS) | NAMELESS, f"{entry.key}: whose thing is this?"
-        things = {IDS[one] for one in parameters if one in IDS}
-        assert things <= set(PLACE.findall(row.request)), entry.key
+        things = {IDS[parameter] for parameter in parameters if parameter in IDS}
+        assert things <= set(PLACEHOLDER.findall(row.request)), entry.key
 
 
 def test_reads_write_nothing(entries: list[RouteEntry]) -> None:
@@ -106,7 +106,7 @@ async def test_a_route_that_forgets_to_ask_is_refused_without_a_token(settings: 
     async def forget() -> str:
         return "anything"
 
-    async with peopled(settings) as world:
+    async with serve_world(settings) as world:
         world.app.include_router(forgetful)
         assert (await world.clients["nobody"].get("/api/v1/forgetful")).status_code == 401
         assert (await world.clients["other"].get("/api/v1/forgetful")).status_code == 200
@@ -136,12 +136,12 @@ async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World
     await world.state()
     things = {kind: await world.thing(kind) for kind in set(IDS.values()) | {"model"}}
     before = {kind: await world.seen({kind: name}) for kind, name in things.items() if kind in WATCHED}
-    done: set[str] = set()
+    requests: set[str] = set()
     for entry, row in rows(entries):
         assert row is not None
-        if row.request + repr(row.send) in done:
+        if row.request + repr(row.send) in requests:
             continue
-        done.add(row.request + repr(row.send))
+        requests.add(row.request + repr(row.send))
         answer = await world.ask("other", row, things)
         if answer.status_code != row.other:
             wrong.append(f"{entry.key}: {answer.status_code}, not {row.other}: {answer.text[:200]}")
@@ -151,7 +151,7 @@ async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World
             wrong.append(f"{entry.key}: {answer.headers.get('cache-control')} lets a cache keep it")
         if answer.headers["x-content-type-options"] != "nosniff":
             wrong.append(f"{entry.key}: may be sniffed")
-        named = {kind: things[kind] for kind in PLACE.findall(row.request + repr(row.send)) if kind in before}
+        named = {kind: things[kind] for kind in PLACEHOLDER.findall(row.request + repr(row.send)) if kind in before}
         if not entry.key.startswith("GET "):
             wrong += [
                 f"{entry.key}: changed {kind}"
@@ -160,4 +160,4 @@ async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World
             ]
     wrong += [f"some route changed {kind}" for kind in before if await world.seen({kind: things[kind]}) != before[kind]]
     assert wrong == [], "\n".join(["", *wrong])
-    assert len(done) > 200
+    assert len(requests) > 200

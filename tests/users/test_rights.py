@@ -13,7 +13,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import ROUTERS, create_app
 from invokeclone.users import caller, current
 from tests.users.rights import BOARDS, IMAGES, OPEN, RIGHTS, WORKFLOWS, Row
-from tests.users.world import World, peopled
+from tests.users.world import World, serve_world
 
 
 def flat(routes: Any) -> Iterator[APIRoute]:
@@ -40,22 +40,22 @@ def name_of(route: APIRoute) -> str:
 
 def test_what_looks_for_more_than_a_bearer_does_so_before_it_takes_a_connection() -> None:
     """A request that held one connection and waited for another could wait for all the others that do the same."""
-    found = 0
+    count = 0
     for route in ROUTES:
         names = [dependency.call for dependency in route.dependant.dependencies]
         looking = [call for call in names if call in (current.media_user, caller.caller)]
         if not looking:
             continue
-        found += 1
+        count += 1
         before = names[: names.index(looking[0])]
         assert not [call for call in before if call.__name__ in ("_read", "_write")], name_of(route)
-    assert found >= 3
+    assert count >= 3
 
 
 @pytest.fixture
 async def world(settings: Settings, laid_out: None) -> AsyncIterator[World]:
-    async with peopled(settings) as made:
-        yield made
+    async with serve_world(settings) as new_world:
+        yield new_world
 
 
 def test_the_table_has_every_operation() -> None:

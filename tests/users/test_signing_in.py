@@ -17,7 +17,7 @@ from invokeclone.users.api import router
 from invokeclone.users.attempts import Attempts, TooManyAttempts
 from invokeclone.users.current import MediaUser
 from tests.rooms import serving
-from tests.users.conftest import PASSWORD, People, Visit
+from tests.users.conftest import PASSWORD, SignedInClients, Visit
 
 ALICE = {"email": "alice@example.com", "password": PASSWORD}
 
@@ -34,7 +34,7 @@ def token_of(client: httpx.AsyncClient) -> str:
 
 @pytest.mark.parametrize(("remember", "seconds"), [(False, 86_400), (True, 604_800)])
 async def test_login_gives_a_token_and_the_cookie(
-    people: People, visit: Visit, multiuser: Resources, remember: bool, seconds: int
+    people: SignedInClients, visit: Visit, multiuser: Resources, remember: bool, seconds: int
 ) -> None:
     await people.user(await people.admin(), "alice", display_name="Alice")
     answer = await visit().post("login", json=ALICE | {"remember_me": remember})
@@ -57,7 +57,7 @@ async def test_login_gives_a_token_and_the_cookie(
     assert abs(int(cookie.split("Max-Age=")[1].split(";")[0]) - seconds) < 10
 
 
-async def test_the_cookie_is_secure_over_https(people: People, visit: Visit) -> None:
+async def test_the_cookie_is_secure_over_https(people: SignedInClients, visit: Visit) -> None:
     await people.admin()
     answer = await visit(base="https://test").post("login", json=ALICE | {"email": "admin@example.com"})
     assert "Secure" in answer.headers["set-cookie"]
@@ -77,7 +77,7 @@ async def test_the_cookie_is_secure_over_https(people: People, visit: Visit) -> 
         ({"password": 5}, 422),
     ],
 )
-async def test_login_refuses(people: People, visit: Visit, change: dict[str, str], status: int) -> None:
+async def test_login_refuses(people: SignedInClients, visit: Visit, change: dict[str, str], status: int) -> None:
     await people.user(await people.admin(), "alice")
     answer = await visit().post("login", json=ALICE | change)
     assert answer.status_code == status
@@ -86,7 +86,7 @@ async def test_login_refuses(people: People, visit: Visit, change: dict[str, str
         assert answer.json()["detail"] == "Incorrect email or password"
 
 
-async def test_a_disabled_account_learns_so_only_with_its_password(people: People, visit: Visit) -> None:
+async def test_a_disabled_account_learns_so_only_with_its_password(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice")
     await admin.patch(f"users/{people.ids['alice']}", json={"is_active": False})
@@ -99,15 +99,15 @@ async def test_a_disabled_account_learns_so_only_with_its_password(people: Peopl
 
 
 async def test_unknown_addresses_cost_as_much_as_known_ones(
-    people: People, visit: Visit, monkeypatch: pytest.MonkeyPatch
+    people: SignedInClients, visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await people.admin()
     verified = []
 
     class Counting:
-        def verify(self, kept: str, password: str) -> bool:
-            verified.append(kept)
-            return real.verify(kept, password)
+        def verify(self, password_hash: str, password: str) -> bool:
+            verified.append(password_hash)
+            return real.verify(password_hash, password)
 
         def hash(self, password: str) -> str:
             return real.hash(password)
@@ -117,11 +117,11 @@ async def test_unknown_addresses_cost_as_much_as_known_ones(
     for email in ("admin@example.com", "nobody@example.com"):
         await visit().post("login", json={"email": email, "password": "wrong"})
     assert len(verified) == 2
-    assert all(kept.startswith("$argon2id$") for kept in verified)
+    assert all(password_hash.startswith("$argon2id$") for password_hash in verified)
 
 
 async def test_a_hash_of_old_cost_is_made_anew(
-    people: People, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
+    people: SignedInClients, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = await people.admin()
 
@@ -141,7 +141,7 @@ async def test_a_hash_of_old_cost_is_made_anew(
     await people.sign_in("admin")
 
 
-async def forged(resources: Resources, user_id: str, **changes: object) -> str:
+async def forge_token(resources: Resources, user_id: str, **changes: object) -> str:
     claims = {
         "user_id": user_id,
         "email": "admin@example.com",
@@ -173,17 +173,17 @@ async def forged(resources: Resources, user_id: str, **changes: object) -> str:
     ],
 )
 async def test_a_token_must_be_whole_and_in_force(
-    people: People, visit: Visit, multiuser: Resources, changes: dict[str, object]
+    people: SignedInClients, visit: Visit, multiuser: Resources, changes: dict[str, object]
 ) -> None:
     await people.admin()
-    good = await forged(multiuser, people.ids["admin"])
+    good = await forge_token(multiuser, people.ids["admin"])
     assert (await visit(good).get("me")).status_code == 200
-    bad = await forged(multiuser, **({"user_id": people.ids["admin"]} | changes))
+    bad = await forge_token(multiuser, **({"user_id": people.ids["admin"]} | changes))
     assert (await visit(bad).get("me")).status_code == 401
 
 
 async def test_a_token_must_be_signed_by_us_with_our_algorithm(
-    people: People, visit: Visit, multiuser: Resources
+    people: SignedInClients, visit: Visit, multiuser: Resources
 ) -> None:
     admin = await people.admin()
     key = await secret(multiuser)
@@ -210,7 +210,7 @@ async def test_a_token_must_be_signed_by_us_with_our_algorithm(
     assert (await visit().get("me", headers={"Authorization": f"bearer {token_of(admin)}"})).status_code == 200
 
 
-async def test_the_secret_is_made_once(people: People, multiuser: Resources) -> None:
+async def test_the_secret_is_made_once(people: SignedInClients, multiuser: Resources) -> None:
     await people.admin()
     before = await secret(multiuser)
     await asyncio.gather(*(people.sign_in("admin") for _ in range(4)))
@@ -218,7 +218,7 @@ async def test_the_secret_is_made_once(people: People, multiuser: Resources) -> 
     assert len(before) >= 43
 
 
-async def test_rights_are_those_of_the_database_not_of_the_token(people: People) -> None:
+async def test_rights_are_those_of_the_database_not_of_the_token(people: SignedInClients) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice", is_admin=True)
     assert (await alice.get("users")).status_code == 200
@@ -229,7 +229,7 @@ async def test_rights_are_those_of_the_database_not_of_the_token(people: People)
     assert (await alice.get("users")).status_code == 200
 
 
-async def test_a_new_token_follows_a_change_and_nothing_else(people: People, visit: Visit) -> None:
+async def test_a_new_token_follows_a_change_and_nothing_else(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     changed = await admin.patch("me", json={"display_name": "Chief"})
     fresh = changed.headers["x-refreshed-token"]
@@ -245,7 +245,7 @@ async def test_a_new_token_follows_a_change_and_nothing_else(people: People, vis
     assert (deleted.status_code, "x-refreshed-token" in deleted.headers) == (204, True)
 
 
-async def test_remember_me_is_kept_by_the_token_that_follows(people: People, multiuser: Resources) -> None:
+async def test_remember_me_is_kept_by_the_token_that_follows(people: SignedInClients, multiuser: Resources) -> None:
     await people.admin()
     client = await people.sign_in("admin", remember_me=True)
     fresh = (await client.patch("me", json={"display_name": "A"})).headers["x-refreshed-token"]
@@ -254,7 +254,7 @@ async def test_remember_me_is_kept_by_the_token_that_follows(people: People, mul
     assert claims["exp"] > time.time() + 600_000
 
 
-async def test_logout_takes_the_cookie_and_needs_a_token(people: People, visit: Visit) -> None:
+async def test_logout_takes_the_cookie_and_needs_a_token(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     answer = await admin.post("logout")
     assert answer.json() == {"success": True}
@@ -265,7 +265,7 @@ async def test_logout_takes_the_cookie_and_needs_a_token(people: People, visit: 
     assert (await visit().post("logout")).status_code == 401
 
 
-async def test_the_media_cookie_opens_files_only(people: People, visit: Visit, app: FastAPI) -> None:
+async def test_the_media_cookie_opens_files_only(people: SignedInClients, visit: Visit, app: FastAPI) -> None:
     @app.get("/api/v1/auth/picture")
     async def picture(user: MediaUser) -> str:
         return user.user_id
@@ -287,7 +287,7 @@ async def test_the_media_cookie_opens_files_only(people: People, visit: Visit, a
 
 
 async def test_single_user_knows_tokens_only_where_accounts_are_meant(
-    resources: Resources, people: People, visit: Visit
+    resources: Resources, people: SignedInClients, visit: Visit
 ) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice")
@@ -301,7 +301,7 @@ async def test_single_user_knows_tokens_only_where_accounts_are_meant(
         assert (await client.post(f"{base}/media-cookie")).json() == {"success": True}
 
 
-async def test_too_many_failures_are_refused_for_that_person_and_address(people: People, visit: Visit) -> None:
+async def test_too_many_failures_are_refused_for_that_person_and_address(people: SignedInClients, visit: Visit) -> None:
     await people.user(await people.admin(), "alice")
     wrong = ALICE | {"password": "wrong"}
     answers = await asyncio.gather(*(visit().post("login", json=wrong) for _ in range(attempts.PAIR_LIMIT + 3)))
@@ -336,7 +336,7 @@ def test_counting_of_attempts() -> None:
 
 
 async def test_tokens_and_passwords_stay_out_of_the_log(
-    people: People, visit: Visit, caplog: pytest.LogCaptureFixture, app: FastAPI
+    people: SignedInClients, visit: Visit, caplog: pytest.LogCaptureFixture, app: FastAPI
 ) -> None:
     @app.get("/api/v1/auth/broken")
     async def broken() -> None:
@@ -353,16 +353,16 @@ async def test_tokens_and_passwords_stay_out_of_the_log(
 
 
 async def test_a_password_changed_while_it_is_being_checked_no_longer_opens(
-    people: People, visit: Visit, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
+    people: SignedInClients, visit: Visit, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await people.admin()
     real = passwords.matches
 
-    async def slow(password: str, kept: str | None) -> bool:
-        found = await real(password, kept)
+    async def slow(password: str, password_hash: str | None) -> bool:
+        matches = await real(password, password_hash)
         async with multiuser.database.write() as connection:
             await connection.execute(update(users).values(password_hash=await passwords.hash_password("other")))
-        return found
+        return matches
 
     monkeypatch.setattr(passwords, "matches", slow)
     answer = await visit().post("login", json=ALICE | {"email": "admin@example.com"})

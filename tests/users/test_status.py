@@ -10,7 +10,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.users.api import router
 from invokeclone.users.passwords import check_strength
 from tests.rooms import serving
-from tests.users.conftest import PASSWORD, People, Visit
+from tests.users.conftest import PASSWORD, SignedInClients, Visit
 
 FIRST = {"email": "admin@example.com", "display_name": "Admin", "password": PASSWORD}
 
@@ -51,8 +51,8 @@ async def test_setup_is_required_until_there_is_an_admin(visit: Visit) -> None:
 
 
 async def test_a_second_setup_is_refused_also_when_both_come_at_once(visit: Visit) -> None:
-    others = [FIRST | {"email": f"admin{number}@example.com"} for number in range(4)]
-    answers = await asyncio.gather(*(visit().post("setup", json=asked) for asked in others))
+    bodies = [FIRST | {"email": f"admin{number}@example.com"} for number in range(4)]
+    answers = await asyncio.gather(*(visit().post("setup", json=body) for body in bodies))
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
     assert (await visit().post("setup", json=FIRST)).status_code == 400
 
@@ -97,11 +97,13 @@ async def test_strict_passwords(app: FastAPI, visit: Visit, password: str, statu
     assert (await visit().post("setup", json=FIRST | {"password": password})).status_code == status
 
 
-async def test_generated_passwords_are_strong_and_for_those_who_signed_in(people: People, visit: Visit) -> None:
+async def test_generated_passwords_are_strong_and_for_those_who_signed_in(
+    people: SignedInClients, visit: Visit
+) -> None:
     admin = await people.admin()
-    found = {(await admin.get("generate-password")).json()["password"] for _ in range(20)}
-    assert len(found) == 20
-    for password in found:
+    generated = {(await admin.get("generate-password")).json()["password"] for _ in range(20)}
+    assert len(generated) == 20
+    for password in generated:
         assert len(password) == 16
         check_strength(password, strict=True)
     assert (await visit().get("generate-password")).status_code == 401

@@ -16,10 +16,10 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
 from tests.accounts import Account, account
-from tests.images.videos.conftest import encoded
+from tests.images.videos.conftest import encode_video
 from tests.users.rights import BOARDS, IMAGES, PRESET, PRESETS, PROMPTS, SECRET, STATE, VIDEOS, WORKFLOWS, Q, Row
 
-PLACE = re.compile(r"\{([a-z ]+)\}")
+PLACEHOLDER = re.compile(r"\{([a-z ]+)\}")
 WATCHED = {
     "image": f"{IMAGES}/i/",
     "video": f"{VIDEOS}/i/",
@@ -84,9 +84,9 @@ class World:
             case "item":
                 graph = {"nodes": {"a": {"id": "a", "type": "string", "value": SECRET}}}
                 batch = {"batch": {"graph": graph, "runs": 1, "batch_id": "b", "destination": "d"}}
-                made = await self._made("POST", f"{Q}/enqueue_batch", json=batch)
-                await self._made("PUT", f"{Q}/i/{made['item_ids'][0]}/cancel")
-                return str(made["item_ids"][0])
+                enqueued = await self._made("POST", f"{Q}/enqueue_batch", json=batch)
+                await self._made("PUT", f"{Q}/i/{enqueued['item_ids'][0]}/cancel")
+                return str(enqueued["item_ids"][0])
             case "workflow":
                 return str((await self._made("POST", f"{WORKFLOWS}/", json={"workflow": FORM}))["workflow_id"])
             case "preset":
@@ -117,7 +117,7 @@ class World:
 
     async def things(self, row: Row) -> dict[str, str]:
         """Make all that a row's request names."""
-        kinds = set(PLACE.findall(row.request + repr(row.send.get("json"))))
+        kinds = set(PLACEHOLDER.findall(row.request + repr(row.send.get("json"))))
         return {kind: await self.thing(kind) for kind in kinds if not kind.startswith("form")}
 
     def filled(self, value: Any, things: dict[str, str]) -> Any:
@@ -138,7 +138,7 @@ class World:
             case "{form with id}":
                 return FORM | {"id": things["workflow"]}
             case str():
-                return PLACE.sub(lambda found: things[found[1]], value) if "{" in value else value
+                return PLACEHOLDER.sub(lambda match: things[match[1]], value) if "{" in value else value
         return value
 
     async def ask(self, who: str, row: Row, things: dict[str, str]) -> httpx.Response:
@@ -171,18 +171,18 @@ def _steady(body: Any) -> Any:
 
 
 @asynccontextmanager
-async def peopled(settings: Settings) -> AsyncIterator[World]:
+async def serve_world(settings: Settings) -> AsyncIterator[World]:
     """Serve the application without workers and lend a client to each of the four."""
     app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
-    made = World(app, encoded((32, 32), 2))
+    world = World(app, encode_video((32, 32), 2))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))
         for who in ("owner", "other", "admin", "nobody"):
             headers = {}
             if who != "nobody":
-                made.accounts[who] = await account(app.services.get(Resources).database, who, is_admin=who == "admin")
-                headers = made.accounts[who].headers
+                world.accounts[who] = await account(app.services.get(Resources).database, who, is_admin=who == "admin")
+                headers = world.accounts[who].headers
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             client = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
-            made.clients[who] = await stack.enter_async_context(client)
-        yield made
+            world.clients[who] = await stack.enter_async_context(client)
+        yield world

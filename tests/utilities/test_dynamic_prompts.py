@@ -22,9 +22,9 @@ HOSTILE = "".join("${v" + f"{i}=" + (f"${{v{i - 1}}}" * 10 if i else "x" * 10) +
 
 @pytest.fixture
 async def expander() -> AsyncIterator[PromptExpander]:
-    made = PromptExpander(timeout_s=2)
-    yield made
-    await made.close()
+    prompt_expander = PromptExpander(timeout_s=2)
+    yield prompt_expander
+    await prompt_expander.close()
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ async def client(resources: Resources, expander: PromptExpander) -> AsyncIterato
     app.include_router(bodies.read_strictly(router))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test"
-    ) as made:
-        yield made
+    ) as http_client:
+        yield http_client
 
 
-async def made(client: httpx.AsyncClient, prompt: str, **options: Any) -> tuple[list[str], str | None]:
+async def expand_prompt(client: httpx.AsyncClient, prompt: str, **options: Any) -> tuple[list[str], str | None]:
     answer = await client.post(ADDRESS, json={"prompt": prompt, **options})
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -50,38 +50,38 @@ async def made(client: httpx.AsyncClient, prompt: str, **options: Any) -> tuple[
 
 
 async def test_all_combinations_in_order(client: httpx.AsyncClient) -> None:
-    assert await made(client, "a {red|blue} {cat|dog}") == (
+    assert await expand_prompt(client, "a {red|blue} {cat|dog}") == (
         ["a red cat", "a red dog", "a blue cat", "a blue dog"],
         None,
     )
-    assert await made(client, "{2$$a|b|c}", max_prompts=2) == (["a,b", "a,c"], None)
-    assert await made(client, "${x={a|b}}${x}!") == (["a!", "b!"], None)
+    assert await expand_prompt(client, "{2$$a|b|c}", max_prompts=2) == (["a,b", "a,c"], None)
+    assert await expand_prompt(client, "${x={a|b}}${x}!") == (["a!", "b!"], None)
 
 
 async def test_at_random_as_many_as_asked_for_and_repeatable(client: httpx.AsyncClient) -> None:
-    asked = {"combinatorial": False, "seed": 7, "max_prompts": 20}
-    first, error = await made(client, "{a|b|0.1::c}", **asked)
+    options = {"combinatorial": False, "seed": 7, "max_prompts": 20}
+    first, error = await expand_prompt(client, "{a|b|0.1::c}", **options)
     assert (len(first), error) == (20, None)
     assert set(first) <= {"a", "b", "c"}
-    assert (await made(client, "{a|b|0.1::c}", **asked))[0] == first
-    assert (await made(client, "{a|b|0.1::c}", **{**asked, "seed": 8}))[0] != first
+    assert (await expand_prompt(client, "{a|b|0.1::c}", **options))[0] == first
+    assert (await expand_prompt(client, "{a|b|0.1::c}", **{**options, "seed": 8}))[0] != first
 
 
 @pytest.mark.parametrize("combinatorial", [True, False])
 async def test_an_empty_pattern_makes_one_empty_prompt(client: httpx.AsyncClient, combinatorial: bool) -> None:
-    assert await made(client, "", combinatorial=combinatorial) == ([""], None)
+    assert await expand_prompt(client, "", combinatorial=combinatorial) == ([""], None)
 
 
 @pytest.mark.parametrize("combinatorial", [True, False])
 async def test_a_wildcard_that_nobody_has_stays_as_it_is(client: httpx.AsyncClient, combinatorial: bool) -> None:
     """As in the reference: as many copies as asked for, and no error."""
-    prompts, error = await made(client, "a __missing__ x", combinatorial=combinatorial, max_prompts=3)
+    prompts, error = await expand_prompt(client, "a __missing__ x", combinatorial=combinatorial, max_prompts=3)
     assert (prompts, error) == (["a __missing__ x"] * 3, None)
 
 
 @pytest.mark.parametrize("pattern", ["{a|b", "${x}"])
 async def test_a_broken_pattern_comes_back_with_the_reason(client: httpx.AsyncClient, pattern: str) -> None:
-    prompts, error = await made(client, pattern)
+    prompts, error = await expand_prompt(client, pattern)
     assert prompts == [pattern]
     assert error
 
@@ -115,11 +115,11 @@ async def test_text_that_is_no_unicode_is_refused(client: httpx.AsyncClient) -> 
 )
 async def test_a_hostile_pattern_ends_and_the_next_one_works(client: httpx.AsyncClient, pattern: str) -> None:
     began = time.thread_time()
-    prompts, error = await made(client, pattern)
+    prompts, error = await expand_prompt(client, pattern)
     assert time.thread_time() - began < 1, "the event loop's own thread expands"
     assert prompts == [pattern]
     assert error
-    assert await made(client, "{a|b}") == (["a", "b"], None)
+    assert await expand_prompt(client, "{a|b}") == (["a", "b"], None)
 
 
 @pytest.mark.parametrize("combinatorial", [True, False])
@@ -127,22 +127,22 @@ async def test_nested_counts_end(client: httpx.AsyncClient, combinatorial: bool)
     pattern = "a|b|c"
     for _level in range(5):
         pattern = "{1000$$" + pattern + "|" + pattern + "}"
-    prompts, error = await made(client, pattern, combinatorial=combinatorial, max_prompts=10_000)
+    prompts, error = await expand_prompt(client, pattern, combinatorial=combinatorial, max_prompts=10_000)
     assert prompts
     assert error is None or prompts == [pattern]
-    assert await made(client, "{a|b}") == (["a", "b"], None)
+    assert await expand_prompt(client, "{a|b}") == (["a", "b"], None)
 
 
 async def test_too_much_text_is_refused(client: httpx.AsyncClient) -> None:
     pattern = "${a={" + "x" * 40_000 + "|y}}${a}" + "{0|1|2|3|4|5|6|7|8|9}" * 4
-    prompts, error = await made(client, pattern, max_prompts=10_000)
+    prompts, error = await expand_prompt(client, pattern, max_prompts=10_000)
     assert prompts == [pattern]
     assert error
 
 
 async def test_a_process_that_has_ended_is_replaced(client: httpx.AsyncClient, expander: PromptExpander) -> None:
-    assert await made(client, "{a|b}") == (["a", "b"], None)
+    assert await expand_prompt(client, "{a|b}") == (["a", "b"], None)
     pid = expander._process.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert await made(client, "{a|b}") == (["a", "b"], None)
+    assert await expand_prompt(client, "{a|b}") == (["a", "b"], None)

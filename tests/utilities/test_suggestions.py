@@ -112,8 +112,8 @@ async def test_the_end_of_a_task_is_told(
     assert (await client.post(EXPAND, json=body)).status_code == 200
     workers.answer = {"text": None, "error": "no memory"}
     assert (await client.post(EXPAND, json=body)).status_code == 500
-    told = [(event.name, event.model_dump(exclude={"timestamp"})) for event in events.sent]
-    assert told == [
+    payloads = [(event.name, event.model_dump(exclude={"timestamp"})) for event in events.sent]
+    assert payloads == [
         ("llm_task_complete", {"task_id": "t", "user_id": "system"}),
         ("llm_task_error", {"task_id": "t", "user_id": "system", "error": "no memory"}),
     ]

@@ -14,14 +14,14 @@ from tests.server_process import PATIENCE, Server
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[[], Server]]:
-    made: list[Server] = []
+    servers: list[Server] = []
 
     def make() -> Server:
-        made.append(Server(tmp_path / f"root{len(made)}"))
-        return made[-1]
+        servers.append(Server(tmp_path / f"root{len(servers)}"))
+        return servers[-1]
 
     yield make
-    for server in made:
+    for server in servers:
         server.client.close()
         if server.process is not None and server.process.poll() is None:
             workers = server.workers()
@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-class Ear:
+class EventListener:
     """A socket.io client that keeps every event in the order it came."""
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class Ear:
     async def until(self, name: str, **fields: Any) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
             while True:
-                for heard, payload in self.heard:
-                    if heard == name and fields.items() <= payload.items():
+                for event_name, payload in self.heard:
+                    if event_name == name and fields.items() <= payload.items():
                         return payload
                 await asyncio.sleep(0.02)
 
@@ -62,8 +62,8 @@ class Ear:
 
 
 @pytest.fixture
-async def ear(server: Server) -> AsyncIterator[Ear]:
-    listener = Ear()
+async def ear(server: Server) -> AsyncIterator[EventListener]:
+    listener = EventListener()
     await listener.client.connect(server.url, socketio_path="/ws/socket.io")
     await listener.client.emit("subscribe_queue", {"queue_id": "default"})
     yield listener

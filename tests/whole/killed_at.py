@@ -13,11 +13,11 @@ _apply = states.apply
 
 
 def _at(job: Any, to: Any, *arguments: Any) -> Any:
-    here = f"{job.state}>{to}" == _transition
-    if here and _side == "before":
+    is_at_transition = f"{job.state}>{to}" == _transition
+    if is_at_transition and _side == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     result = _apply(job, to, *arguments)
-    if here:
+    if is_at_transition:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
 

@@ -51,8 +51,10 @@ async def test_two_hundred_mixed_requests_at_once(server: Server) -> None:
         items = {item for answers in rounds for item in answers[1].json()["item_ids"]}
         assert len(items) == 3 * ROUNDS
         for number in range(ROUNDS):
-            kept = await client.get("/api/v1/client_state/default/get_by_key", params={"key": f"concurrent-{number}"})
-            assert kept.json() in (str(number), f'"{number}"')
+            response = await client.get(
+                "/api/v1/client_state/default/get_by_key", params={"key": f"concurrent-{number}"}
+            )
+            assert response.json() in (str(number), f'"{number}"')
 
         async def finished(item: int) -> str:
             return str((await client.get(f"/api/v1/queue/default/i/{item}")).json()["status"])

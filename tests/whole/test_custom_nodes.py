@@ -19,15 +19,18 @@ def batch(prefix: str) -> dict[str, Any]:
         "echo": {"id": "echo", "type": f"{prefix}_echo"},
     }
     edges = [(("cook", "recipe"), ("shout", "recipe")), (("shout", "text"), ("echo", "text"))]
-    told = [
+    graph_edges = [
         {"source": {"node_id": a, "field": b}, "destination": {"node_id": c, "field": d}} for (a, b), (c, d) in edges
     ]
-    return {"batch": {"graph": {"id": "g", "nodes": nodes, "edges": told}, "runs": 1}}
+    return {"batch": {"graph": {"id": "g", "nodes": nodes, "edges": graph_edges}, "runs": 1}}
 
 
 def results(item: dict[str, Any]) -> dict[str, Any]:
     session = item["session"]
-    return {source: session["results"][made[0]] for source, made in session["source_prepared_mapping"].items()}
+    return {
+        source: session["results"][prepared_ids[0]]
+        for source, prepared_ids in session["source_prepared_mapping"].items()
+    }
 
 
 def test_packs_run_in_workers(make_server: Callable[[], Server], tmp_path: Path) -> None:
@@ -38,10 +41,10 @@ def test_packs_run_in_workers(make_server: Callable[[], Server], tmp_path: Path)
 
     item = server.finished(server.enqueue(batch("early"))[0])
     assert item["status"] == "completed", item["error_traceback"]
-    found = results(item)
-    assert found["echo"]["value"] == "HELLO!! HELLO!!"
-    assert found["shout"]["recipe"] == {"name": "stew", "parts": []}
-    assert found["shout"]["moods"] == ["loud"]
+    outputs = results(item)
+    assert outputs["echo"]["value"] == "HELLO!! HELLO!!"
+    assert outputs["shout"]["recipe"] == {"name": "stew", "parts": []}
+    assert outputs["shout"]["moods"] == ["loud"]
 
     source = write_pack(tmp_path / "elsewhere", "late", prefix="late")
     answer = server.client.post("/api/v2/custom_nodes/install", json={"source": str(source)}).json()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from tests.fake_web import FakeHub, served
+from tests.fake_web import FakeHub, serve_fake_web
 from tests.server_process import Server
-from tests.whole.conftest import Ear
+from tests.whole.conftest import EventListener
 
 MIB = 1024 * 1024
 
@@ -20,7 +20,7 @@ async def test_a_killed_servers_download_is_gone_on_with(make_server: Callable[[
     shapes = {"decoder.conv_in.weight": (2, 4, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3), "pad": (4 * MIB,)}
     data = save({name: np.ones(shape, np.float16) for name, shape in shapes.items()})
     server = make_server()
-    async with served() as web:
+    async with serve_fake_web() as web:
         hub = FakeHub(web)
         hub.repository("owner/vae", {"sd-vae.safetensors": data})
         page = hub.page("owner/vae", "sd-vae.safetensors")
@@ -42,7 +42,7 @@ async def test_a_killed_servers_download_is_gone_on_with(make_server: Callable[[
         page.hold_after = 0  # nothing more comes before somebody listens
         page.go.clear()
         await asyncio.to_thread(lambda: server.start(**environment))
-        ear = Ear()
+        ear = EventListener()
         await ear.client.connect(server.url, socketio_path="/ws/socket.io")
         page.go.set()
         complete = await ear.until("model_install_complete", id=0)
@@ -52,8 +52,8 @@ async def test_a_killed_servers_download_is_gone_on_with(make_server: Callable[[
         assert ranges[0] is None
         assert int(str(ranges[1]).removeprefix("bytes=").removesuffix("-")) > MIB
         assert len(ranges) == 2
-        heard = [name for name, _ in ear.heard]
-        assert {"download_complete", "model_install_downloads_complete", "model_install_started"} <= set(heard)
+        event_names = [name for name, _ in ear.heard]
+        assert {"download_complete", "model_install_downloads_complete", "model_install_started"} <= set(event_names)
     models = server.root / "models"
     assert (models / complete["config"]["path"]).read_bytes() == data
     await asyncio.to_thread(server.wait_for, lambda: not list(models.glob("tmpinstall_*")), "the folder to go")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.rooms import packed
+from tests.rooms import encode_image
 from tests.server_process import Server
 
 SIZE, BOX, REACH = 128, (32, 32, 96, 96), 8
@@ -50,7 +50,7 @@ def test_only_the_masked_part_is_new(server: Server) -> None:
     answer = server.client.post(
         "/api/v1/images/upload",
         params={"image_category": "user", "is_intermediate": False},
-        files={"file": ("old.png", packed(source), "image/png")},
+        files={"file": ("old.png", encode_image(source), "image/png")},
     )
     name = answer.json()["image_name"]
     body = server.batch("a yellow star on a black background", seed=3, steps=6, denoising_start=0.0)
@@ -71,8 +71,8 @@ def test_only_the_masked_part_is_new(server: Server) -> None:
     assert (box["x_min"], box["y_min"], box["x_max"], box["y_max"]) == BOX
     assert server.picture_of(item, "mask")["image_category"] == "mask"
 
-    found = server.client.get("/" + server.picture_of(item, "pasted")["image_url"])
-    with Image.open(io.BytesIO(found.content)) as picture:
+    response = server.client.get("/" + server.picture_of(item, "pasted")["image_url"])
+    with Image.open(io.BytesIO(response.content)) as picture:
         new = np.asarray(picture.convert("RGB"), dtype=int)
     change = np.abs(new - np.asarray(source, dtype=int)).max(axis=-1)
     assert change[BOX[1] : BOX[3], BOX[0] : BOX[2]].mean() > 10

@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.rooms import packed, picture
+from tests.rooms import encode_image, picture
 from tests.server_process import TERMINAL, Server
-from tests.whole.test_survival import gone
+from tests.whole.test_survival import has_ended
 
 KILLS = int(os.environ.get("KILLS", "100"))
 SEED = int(os.environ.get("KILLS_SEED", "11"))
@@ -55,7 +55,7 @@ class Load:
                 answer = client.post(
                     "/api/v1/images/upload",
                     params={"image_category": "user", "is_intermediate": "false"},
-                    files={"file": ("x.png", packed(picture(size=(600, 400))), "image/png")},
+                    files={"file": ("x.png", encode_image(picture(size=(600, 400))), "image/png")},
                 )
                 assert answer.status_code == 201, answer.text
                 self.uploaded.add(answer.json()["image_name"])
@@ -109,7 +109,7 @@ def check(server: Server, load: Load) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_kills_at_random_points_lose_nothing(make_server: Callable[[], Server], tmp_path: Path) -> None:
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     sources = tmp_path / "sources"
     sources.mkdir()
     server = make_server().start()
@@ -118,13 +118,13 @@ def test_kills_at_random_points_lose_nothing(make_server: Callable[[], Server], 
     for number in range(KILLS):
         worker = server.a_worker()
         threads = load.start()
-        time.sleep(chance.uniform(0, 4))
-        kills_server = chance.random() < 0.5
+        time.sleep(rng.uniform(0, 4))
+        kills_server = rng.random() < 0.5
         if kills_server:
             server.kill()
             for thread in threads:
                 thread.join()
-            server.wait_for(lambda process=worker: gone(process), "the worker to end itself")  # type: ignore[misc]
+            server.wait_for(lambda process=worker: has_ended(process), "the worker to end itself")  # type: ignore[misc]
             server.start()
         else:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from tests.fake_web import FakeWeb, Page, served
+from tests.fake_web import FakeWeb, Page, serve_fake_web
 from tests.server_process import Server
 
 INSTALL = "/api/v2/models/install"
@@ -134,7 +134,7 @@ async def test_kills_at_each_transition_leave_nothing_half_done(
     server = make_server()
     commands = {"dies": ["-m", "tests.whole.killed_at"], "lives": server.command}
     clients: list[Client] = []
-    async with served() as web:
+    async with serve_fake_web() as web:
         environment = {
             "HF_HOME": str(tmp_path / "hf"),
             "INVOKEAI_ALLOW_PRIVATE_DOWNLOAD_URLS": "true",

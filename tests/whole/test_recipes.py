@@ -42,10 +42,12 @@ class Library:
 
     def drawn(self, nodes: dict[str, dict[str, Any]], edges: list[str]) -> dict[str, Any]:
         """Run a graph; an edge is written `node.field > node.field`. Returns the finished item."""
-        made = {name: {"id": name, "is_intermediate": name != "canvas_output", **node} for name, node in nodes.items()}
+        graph_nodes = {
+            name: {"id": name, "is_intermediate": name != "canvas_output", **node} for name, node in nodes.items()
+        }
         ends = [[dict(zip(("node_id", "field"), end.split("."), strict=True)) for end in e.split(" > ")] for e in edges]
         listed = [{"source": source, "destination": destination} for source, destination in ends]
-        graph = {"id": "hand", "nodes": made, "edges": listed}
+        graph = {"id": "hand", "nodes": graph_nodes, "edges": listed}
         (item_id,) = self.server.enqueue({"batch": {"graph": graph, "runs": 1}})
         return self.completed(item_id)
 
@@ -74,7 +76,7 @@ def pixels(data: bytes) -> bytes:
         return image.convert("RGB").tobytes()
 
 
-def encoded(image: Image.Image) -> bytes:
+def to_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -112,7 +114,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         files = {"file": ("a.png", data, "image/png")}
         return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
 
-    yield Library(server, upload(PHOTO.read_bytes()), upload(encoded(region())))
+    yield Library(server, upload(PHOTO.read_bytes()), upload(to_png(region())))
     server.client.close()
     server.stop()
 
@@ -130,9 +132,11 @@ def _controlnet(folder: Path) -> None:
 # The refiner
 
 
-def refined(library: Library, start: float, *more: str, base: Any = None, **nodes: Any) -> dict[str, Any]:
+def run_with_refiner(
+    library: Library, start: float, *more_edges: str, base: Any = None, **nodes: Any
+) -> dict[str, Any]:
     """Run the official UI's graph of SDXL with its refiner."""
-    given = {"steps": 5, "cfg_scale": 5.0, "scheduler": "euler"}
+    common = {"steps": 5, "cfg_scale": 5.0, "scheduler": "euler"}
     refiner = {"steps": 7, "cfg_scale": 3.0, "scheduler": "ddim", "denoising_start": start}
     return library.drawn(
         {
@@ -140,7 +144,7 @@ def refined(library: Library, start: float, *more: str, base: Any = None, **node
             "pos": {"type": "sdxl_compel_prompt", "prompt": PROMPT, "style": PROMPT},
             "neg": {"type": "sdxl_compel_prompt", "prompt": NEGATIVE, "style": NEGATIVE},
             "noise": {"type": "noise", "seed": 11, "width": SIDE, "height": SIDE},
-            "base": {"type": "denoise_latents", "denoising_end": start, **given, **(base or {})},
+            "base": {"type": "denoise_latents", "denoising_end": start, **common, **(base or {})},
             "refiner": {"type": "sdxl_refiner_model_loader", "model": library.identifier("p-refiner")},
             "rpos": {"type": "sdxl_refiner_compel_prompt", "style": PROMPT, "aesthetic_score": 6.0},
             "rneg": {"type": "sdxl_refiner_compel_prompt", "style": NEGATIVE, "aesthetic_score": 2.5},
@@ -159,7 +163,7 @@ def refined(library: Library, start: float, *more: str, base: Any = None, **node
             "base.latents > refine.latents",
             "refine.latents > canvas_output.latents",
             "model.vae > canvas_output.vae",
-            *more,
+            *more_edges,
         ],
     )
 
@@ -170,9 +174,9 @@ REFINER = {"model": "p-refiner", "start": 0.6, "steps": 7, "cfg_scale": 3.0, "sc
 
 def test_a_refiner_ends_the_run(library: Library) -> None:
     item = library.prompted(model="p-sdxl", refiner=REFINER)
-    made = library.server.pixels_of(item)
-    assert made == library.server.pixels_of(refined(library, 0.6))
-    assert made != library.server.pixels_of(library.prompted(model="p-sdxl"))
+    result = library.server.pixels_of(item)
+    assert result == library.server.pixels_of(run_with_refiner(library, 0.6))
+    assert result != library.server.pixels_of(library.prompted(model="p-sdxl"))
     recorded = library.server.picture_metadata(item)
     assert {name: value for name, value in recorded.items() if name.startswith("refiner_")} == {
         "refiner_model": library.identifier("p-refiner"),
@@ -191,7 +195,7 @@ def test_a_refiner_refines_the_part_of_an_image_that_changes(library: Library) -
     mask = {"mask": library.region, "paste": False}
     item = library.prompted(model="p-sdxl", refiner=REFINER, init_image=init_image, inpaint_mask=mask)
     photo = {"image": {"image_name": library.photo}, "width": SIDE, "height": SIDE}
-    by_hand = refined(
+    by_hand = run_with_refiner(
         library,
         0.6,
         "resize.image > i2l.image",
@@ -213,7 +217,7 @@ def test_a_refiner_takes_over_at_once_where_less_is_left_than_its_part(library: 
     init_image = {"image": library.photo, "strength": 0.3, "resize": True}
     item = library.prompted(model="p-sdxl", refiner=REFINER, init_image=init_image)
     photo = {"image": {"image_name": library.photo}, "width": SIDE, "height": SIDE}
-    by_hand = refined(
+    by_hand = run_with_refiner(
         library,
         0.7,
         "resize.image > i2l.image",
@@ -291,7 +295,7 @@ def test_the_refiner_in_the_compatibility_apis(library: Library) -> None:
 # Reference images
 
 
-def adapted(library: Library, *more: str, **nodes: Any) -> dict[str, Any]:
+def run_with_ip_adapter(library: Library, *more_edges: str, **nodes: Any) -> dict[str, Any]:
     """Run a graph of Stable Diffusion 1 with an IP-Adapter for the left half."""
     return library.drawn(
         {
@@ -310,7 +314,7 @@ def adapted(library: Library, *more: str, **nodes: Any) -> dict[str, Any]:
             "noise.noise > denoise.noise",
             "denoise.latents > canvas_output.latents",
             "model.vae > canvas_output.vae",
-            *more,
+            *more_edges,
         ],
     )
 
@@ -333,14 +337,16 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
         "end_step_percent": 0.8,
     }
     masked = {"type": "image_mask_to_tensor", "image": {"image_name": library.region}}
-    by_hand = adapted(library, "mask.mask > ip.mask", "ip.ip_adapter > denoise.ip_adapter", ip=node, mask=masked)
+    by_hand = run_with_ip_adapter(
+        library, "mask.mask > ip.mask", "ip.ip_adapter > denoise.ip_adapter", ip=node, mask=masked
+    )
     assert expected == library.server.pixels_of(by_hand)
     assert expected != library.server.pixels_of(library.prompted(model="p-sd15"))
     unit = {
         "module": "ip-adapter-auto",
         "model": "p-ip-sd15 [0123abcd]",
         "image": base64.b64encode(PHOTO.read_bytes()).decode(),
-        "effective_region_mask": base64.b64encode(encoded(region())).decode(),
+        "effective_region_mask": base64.b64encode(to_png(region())).decode(),
         "weight": 0.7,
         "guidance_end": 0.8,
     }
@@ -387,7 +393,7 @@ def test_what_is_recorded_makes_the_image_again(library: Library) -> None:
             "end_step_percent": 0.8,
         }
     ]
-    again = adapted(
+    again = run_with_ip_adapter(
         library,
         "record.metadata > adapters.metadata",
         "adapters.ip_adapter_list > denoise.ip_adapter",
@@ -402,7 +408,7 @@ def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) ->
     unit = {
         "module": "canny",
         "model": "p-controlnet-sd15",
-        "image": base64.b64encode(encoded(photo)).decode(),
+        "image": base64.b64encode(to_png(photo)).decode(),
         "processor_res": SIDE,
         "threshold_a": 20,
         "threshold_b": 60,
@@ -415,11 +421,13 @@ def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) ->
         return library.automatic(override_settings=settings, **units)
 
     query = {"image_category": "user", "is_intermediate": True}
-    files = {"file": ("a.png", encoded(photo), "image/png")}
+    files = {"file": ("a.png", to_png(photo), "image/png")}
     image = library.server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"]
     edges = {"type": "canny_edge_detection", "image": {"image_name": image}, "low_threshold": 20, "high_threshold": 60}
     net = {"type": "controlnet", "control_model": library.identifier("p-controlnet-sd15")}
-    by_hand = adapted(library, "edges.image > net.image", "net.control > denoise.control", edges=edges, net=net)
+    by_hand = run_with_ip_adapter(
+        library, "edges.image > net.image", "net.control > denoise.control", edges=edges, net=net
+    )
     expected = library.server.pixels_of(by_hand)
     assert made() == expected
     assert made(module="none") != expected

@@ -9,19 +9,19 @@ import pytest
 from PIL import Image
 
 from tests.server_process import Server
-from tests.whole.conftest import Ear, picture_from
+from tests.whole.conftest import EventListener, picture_from
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(280)
 
 
-async def run(server: Server, ear: Ear, body: dict) -> dict:
+async def run(server: Server, ear: EventListener, body: dict) -> dict:
     (item_id,) = await asyncio.to_thread(server.enqueue, body)
     await ear.until("queue_item_status_changed", item_id=item_id, status="completed")
     return await asyncio.to_thread(server.item, item_id)
 
 
-async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Server, ear: Ear) -> None:
+async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Server, ear: EventListener) -> None:
     item = await run(server, ear, server.batch("a red circle on a blue background", seed=7, steps=4))
     image = server.picture_of(item)
     assert (image["width"], image["height"], image["image_origin"], image["is_intermediate"]) == (
@@ -41,15 +41,15 @@ async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Se
     assert metadata["positive_prompt"] == "a red circle on a blue background"
     assert (metadata["seed"], metadata["steps"]) == (7, 4)
 
-    wanted = [tuple(row) for row in json.loads((HERE / "event_order.json").read_text())]
+    expected = [tuple(row) for row in json.loads((HERE / "event_order.json").read_text())]
     events = [
         (name, payload) for name, payload in ear.heard if name.startswith(("invocation", "model_load", "queue_item"))
     ]
-    heard = [
+    actual = [
         (name, payload.get("invocation_source_id") or payload.get("status") or payload.get("submodel_type"))
         for name, payload in events
     ]
-    assert heard == wanted
+    assert actual == expected
 
     progress = [
         payload for name, payload in events if name == "invocation_progress" and payload["message"] == "Denoising"
@@ -61,18 +61,20 @@ async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Se
             assert preview.size == (16, 16)
 
 
-async def test_event_payloads_have_exactly_the_recorded_fields(server: Server, ear: Ear) -> None:
+async def test_event_payloads_have_exactly_the_recorded_fields(server: Server, ear: EventListener) -> None:
     await run(server, ear, server.batch("a blue square on a red background", seed=8, steps=2))
     recorded = json.loads((HERE / "event_fields.json").read_text())
-    seen = set()
+    names = set()
     for name, payload in ear.heard:
         if name in recorded:
-            seen.add(name)
+            names.add(name)
             assert sorted(payload) == recorded[name], name
-    assert seen == set(recorded)
+    assert names == set(recorded)
 
 
-async def test_the_same_seed_gives_the_same_picture_and_another_seed_another(server: Server, ear: Ear) -> None:
+async def test_the_same_seed_gives_the_same_picture_and_another_seed_another(
+    server: Server, ear: EventListener
+) -> None:
     pictures = []
     for seed, steps in ((11, 3), (12, 3), (11, 3)):
         body = server.batch("a green star", seed=seed, steps=steps)
@@ -83,7 +85,7 @@ async def test_the_same_seed_gives_the_same_picture_and_another_seed_another(ser
     assert pictures[0] != pictures[1]
 
 
-async def test_a_cached_run_repeats_nothing_but_the_last_node(server: Server, ear: Ear) -> None:
+async def test_a_cached_run_repeats_nothing_but_the_last_node(server: Server, ear: EventListener) -> None:
     """l2i is sent with use_cache false: a second picture is saved, and nothing is computed again before it."""
     body = server.batch("a yellow heart", seed=3, steps=2)
     first = await run(server, ear, body)
@@ -95,7 +97,7 @@ async def test_a_cached_run_repeats_nothing_but_the_last_node(server: Server, ea
     assert progressed == {"canvas_output"}
 
 
-async def test_cancel_stops_within_a_step_and_the_queue_goes_on(server: Server, ear: Ear) -> None:
+async def test_cancel_stops_within_a_step_and_the_queue_goes_on(server: Server, ear: EventListener) -> None:
     (item_id,) = await asyncio.to_thread(server.enqueue, server.batch("a tree", seed=5, steps=1000))
     await ear.until("invocation_progress", item_id=item_id, message="Denoising")
     answer = await asyncio.to_thread(server.client.put, f"/api/v1/queue/default/i/{item_id}/cancel")
@@ -115,7 +117,7 @@ async def test_cancel_stops_within_a_step_and_the_queue_goes_on(server: Server, 
     assert server.item(item_id)["status"] == "canceled"
 
 
-async def test_a_node_that_raises_fails_its_item_and_the_next_runs(server: Server, ear: Ear) -> None:
+async def test_a_node_that_raises_fails_its_item_and_the_next_runs(server: Server, ear: EventListener) -> None:
     body = {"batch": {"graph": {"nodes": {"d": {"id": "d", "type": "div", "a": 1, "b": 0}}, "edges": []}, "runs": 1}}
     (item_id,) = await asyncio.to_thread(server.enqueue, body)
     error = await ear.until("invocation_error", item_id=item_id)
@@ -129,7 +131,7 @@ async def test_a_node_that_raises_fails_its_item_and_the_next_runs(server: Serve
     assert (await run(server, ear, server.batch(steps=1)))["status"] == "completed"
 
 
-async def test_image_to_image_keeps_what_its_strength_leaves(server: Server, ear: Ear) -> None:
+async def test_image_to_image_keeps_what_its_strength_leaves(server: Server, ear: EventListener) -> None:
     first = await run(server, ear, server.batch("a red circle on a blue background", seed=21, steps=10))
     name = server.picture_of(first)["image_name"]
     body = server.batch("a red circle on a blue background", seed=22, steps=10, denoising_start=0.8)

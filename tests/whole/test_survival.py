@@ -16,7 +16,7 @@ def running(server: Server, item_id: int) -> bool:
     return bool(server.item(item_id)["status"] == "in_progress")
 
 
-def gone(process: psutil.Process) -> bool:
+def has_ended(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
@@ -41,8 +41,8 @@ def test_a_server_that_ends_in_mid_run_takes_its_worker_along_and_the_next_start
 ) -> None:
     """Asked to end in either way it does so gracefully; killed it leaves its worker to end itself."""
     server = make_server().start()
-    (done,) = server.enqueue(server.batch(steps=1))
-    assert server.finished(done)["status"] == "completed"
+    (completed_id,) = server.enqueue(server.batch(steps=1))
+    assert server.finished(completed_id)["status"] == "completed"
     canceled = []
     for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         worker = server.a_worker()
@@ -51,14 +51,14 @@ def test_a_server_that_ends_in_mid_run_takes_its_worker_along_and_the_next_start
         server.wait_for(partial(running, server, long), "the long item to run")
         assert server.stop(how) == (-how if how == signal.SIGKILL else 0), server.log.read_text()[-3000:]
         if how == signal.SIGKILL:
-            server.wait_for(partial(gone, worker), "the worker to end itself")
-        assert gone(worker)
+            server.wait_for(partial(has_ended, worker), "the worker to end itself")
+        assert has_ended(worker)
         assert "Traceback" not in server.log.read_text()
         server.start()
         assert server.finished(long)["status"] == "canceled"
         assert server.finished(pending)["status"] == "completed"
         canceled.append(long)
-    assert server.item(done)["status"] == "completed"
+    assert server.item(completed_id)["status"] == "completed"
     assert [server.item(item)["status"] for item in canceled] == ["canceled"] * 3
     status = server.client.get("/api/v1/queue/default/status").json()["queue"]
     assert (status["completed"], status["canceled"], status["total"]) == (4, 3, 7)

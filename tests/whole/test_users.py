@@ -9,7 +9,7 @@ import pytest
 import socketio
 
 from tests.server_process import PATIENCE, Server
-from tests.whole.conftest import Ear
+from tests.whole.conftest import EventListener
 
 PASSWORD = "Right-Passw0rd"
 GRAPH = {
@@ -27,13 +27,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-class Person:
+class UserClient:
     """Somebody with an account, a client and ears."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.email = f"{name}@example.com"
         self.http = httpx.Client(base_url=server.url, timeout=60)
-        self.ear = Ear()
+        self.ear = EventListener()
         self.token = ""
 
     def sign_in(self) -> "Person":
@@ -61,37 +61,37 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def people(shared: Server) -> Iterator[dict[str, Person]]:
-    found = {name: Person(shared, name) for name in ("admin", "alice", "bob")}
-    admin = found["admin"]
+def people(shared: Server) -> Iterator[dict[str, UserClient]]:
+    users = {name: UserClient(shared, name) for name in ("admin", "alice", "bob")}
+    admin = users["admin"]
     assert shared.client.get("/api/v1/auth/status").json()["setup_required"] is True
     setup = shared.client.post("/api/v1/auth/setup", json={"email": admin.email, "password": PASSWORD})
     assert setup.status_code == 200, setup.text
     admin.sign_in()
     for name in ("alice", "bob"):
-        made = admin.http.post("/api/v1/auth/users", json={"email": found[name].email, "password": PASSWORD})
-        assert made.status_code == 201, made.text
-        found[name].sign_in()
-    yield found
-    for person in found.values():
+        response = admin.http.post("/api/v1/auth/users", json={"email": users[name].email, "password": PASSWORD})
+        assert response.status_code == 201, response.text
+        users[name].sign_in()
+    yield users
+    for person in users.values():
         person.http.close()
 
 
-async def test_a_picture_is_its_maker_s(shared: Server, people: dict[str, Person]) -> None:
+async def test_a_picture_is_its_maker_s(shared: Server, people: dict[str, UserClient]) -> None:
     alice, bob, admin = (people[name] for name in ("alice", "bob", "admin"))
     for person in (alice, bob, admin):
         await person.listen(shared)
     await asyncio.sleep(0.2)
     item = await asyncio.to_thread(alice.run)
-    done = await alice.ear.until("queue_item_status_changed", item_id=item, status="completed")
-    assert done["user_id"] == alice.id
+    event = await alice.ear.until("queue_item_status_changed", item_id=item, status="completed")
+    assert event["user_id"] == alice.id
     await admin.ear.until("queue_item_status_changed", item_id=item, status="completed", user_id=alice.id)
     await bob.ear.until("queue_item_status_changed", item_id=item, status="completed", user_id="redacted")
     assert {name for name, _ in bob.ear.of(item)} == {"queue_item_status_changed"}
     assert len(bob.ear.of(item)) == 2
     assert alice.id not in str(bob.ear.heard)
-    made = await alice.ear.until("invocation_complete", item_id=item)
-    name = made["result"]["image"]["image_name"]
+    complete_event = await alice.ear.until("invocation_complete", item_id=item)
+    name = complete_event["result"]["image"]["image_name"]
     assert (alice.images(), bob.images(), admin.images()) == ([name], [], [name])
     path = f"/api/v1/images/i/{name}/full"
     assert (alice.http.get(path).status_code, bob.http.get(path).status_code) == (200, 403)
@@ -111,10 +111,10 @@ async def test_a_picture_is_its_maker_s(shared: Server, people: dict[str, Person
 
 
 async def test_a_closed_account_s_items_do_not_run_and_its_socket_ends(
-    shared: Server, people: dict[str, Person]
+    shared: Server, people: dict[str, UserClient]
 ) -> None:
     admin, bob = people["admin"], people["bob"]
-    bob.ear = Ear()
+    bob.ear = EventListener()
     await bob.listen(shared)
     admin.http.put("/api/v1/queue/default/processor/pause")
     item = await asyncio.to_thread(bob.run)
@@ -130,7 +130,7 @@ async def test_a_closed_account_s_items_do_not_run_and_its_socket_ends(
     assert bob.http.get("/api/v1/auth/me").status_code == 401
 
 
-def test_neither_tokens_nor_passwords_are_in_the_log(shared: Server, people: dict[str, Person]) -> None:
+def test_neither_tokens_nor_passwords_are_in_the_log(shared: Server, people: dict[str, UserClient]) -> None:
     text = shared.log.read_text()
     assert PASSWORD not in text
     for person in people.values():

@@ -86,13 +86,13 @@ class Make:
 
     def graph(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str]) -> dict[str, Any]:
         """Return a graph of nodes by id."""
-        made = {name: {"id": name, **fields} for name, fields in nodes.items()}
-        return {"id": "g", "nodes": made, "edges": [self.edge(*edge) for edge in edges]}
+        graph_nodes = {name: {"id": name, **fields} for name, fields in nodes.items()}
+        return {"id": "g", "nodes": graph_nodes, "edges": [self.edge(*edge) for edge in edges]}
 
     def item(self, nodes: dict[str, dict[str, Any]], *edges: tuple[str, str], **fields: Any) -> ClaimedItem:
         """Return a claimed item whose session is about to begin."""
         state = GraphExecutionState.start(Graph.model_validate(self.graph(nodes, *edges)))
-        known: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "item_id": 1,
             "queue_id": "default",
             "batch_id": "b",
@@ -116,7 +116,7 @@ class Make:
             "field_values": None,
             "retried_from_item_id": None,
         }
-        return ClaimedItem(**(known | fields))
+        return ClaimedItem(**(defaults | fields))
 
 
 @pytest.fixture

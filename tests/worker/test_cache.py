@@ -22,11 +22,11 @@ def keep(cache: InvocationCache, key: bytes, text: str = "") -> Out:
 
 
 def test_nodes_that_differ_only_in_their_id_have_one_key() -> None:
-    one = orjson.dumps({"id": "a-b", "is_intermediate": True, "value": "a-b"})
-    two = orjson.dumps({"id": "c-d", "is_intermediate": True, "value": "a-b"})
+    first = orjson.dumps({"id": "a-b", "is_intermediate": True, "value": "a-b"})
+    second = orjson.dumps({"id": "c-d", "is_intermediate": True, "value": "a-b"})
     other = orjson.dumps({"id": "c-d", "is_intermediate": False, "value": "a-b"})
-    assert key_of("a-b", one) == key_of("c-d", two)
-    assert key_of("c-d", two) != key_of("c-d", other)
+    assert key_of("a-b", first) == key_of("c-d", second)
+    assert key_of("c-d", second) != key_of("c-d", other)
 
 
 def test_users_share_no_outputs() -> None:

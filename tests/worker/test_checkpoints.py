@@ -54,29 +54,29 @@ def _leave_no_hooks() -> Any:
 
 
 def test_a_network_stops_before_the_next_module(canceled: threading.Event) -> None:
-    late = Count()
-    network = nn.Sequential(Count(), Cancel(canceled), late)
-    reached: list[int] = []
-    with watch_cancellation(canceled, lambda: reached.append(1)), pytest.raises(CanceledException):
+    last_module = Count()
+    network = nn.Sequential(Count(), Cancel(canceled), last_module)
+    callbacks: list[int] = []
+    with watch_cancellation(canceled, lambda: callbacks.append(1)), pytest.raises(CanceledException):
         network(torch.zeros(1))
-    assert (late.runs, reached) == (0, [1])
+    assert (last_module.runs, callbacks) == (0, [1])
     network(torch.zeros(1))
-    assert late.runs == 1, "a thread that runs no node is not stopped"
+    assert last_module.runs == 1, "a thread that runs no node is not stopped"
     checkpoints.unwatch_modules()
     with watch_cancellation(canceled):
         network[2](torch.zeros(1))
-    assert late.runs == 2
+    assert last_module.runs == 2
 
 
 def test_a_load_stops_at_the_next_tensor_and_leaves_nothing_in_the_cache(
     canceled: threading.Event, settings: Settings, tmp_path: Path
 ) -> None:
     cache = ModelCache(settings, "cpu")
-    made: list[int] = []
+    layers: list[int] = []
 
     def load(_path: Path) -> nn.Module:
         for number in range(5):
-            made.append(number)
+            layers.append(number)
             torch.zeros(2)
             if number == 2:
                 canceled.set()
@@ -84,7 +84,7 @@ def test_a_load_stops_at_the_next_tensor_and_leaves_nothing_in_the_cache(
 
     with watch_cancellation(canceled), pytest.raises(CanceledException):
         loaders.load_file(cache, tmp_path, load)
-    assert made == [0, 1, 2, 3]
+    assert layers == [0, 1, 2, 3]
     assert cache.keys() == []
     canceled.clear()
     with watch_cancellation(canceled):
@@ -128,12 +128,12 @@ def test_loras_stop_between_layers_and_come_off(canceled: threading.Event) -> No
 
 def test_waiting_for_a_lock_is_given_up(canceled: threading.Event) -> None:
     lock = threading.RLock()
-    taken, done = threading.Event(), threading.Event()
+    taken, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         with lock:
             taken.set()
-            done.wait(60)
+            release.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -141,7 +141,7 @@ def test_waiting_for_a_lock_is_given_up(canceled: threading.Event) -> None:
     canceled.set()
     with watch_cancellation(canceled), pytest.raises(CanceledException), acquire_lock(lock):
         raise AssertionError("not reached")
-    done.set()
+    release.set()
     holder.join()
     with watch_cancellation(canceled), acquire_lock(lock):
         pass

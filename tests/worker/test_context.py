@@ -92,10 +92,10 @@ def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled:
     async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
         answers: list[Any] = []
         toys.CALL.append(lambda context: answers.append(question(context)))
-        made = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
+        claimed_item = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
         runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
         try:
-            outcome: Outcome = await asyncio.to_thread(runner.run, made, canceled)
+            outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
         finally:
             toys.CALL.clear()
         if outcome.error:
@@ -105,7 +105,7 @@ def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled:
     return act
 
 
-async def refused(
+async def error_text(
     ask: Ask, question: Callable[[Context], Any], error: type[Exception], item: dict[str, Any] | None = None
 ) -> str:
     """Return the text of the error that `question` raises in the node."""
@@ -148,7 +148,7 @@ async def test_a_saved_image_carries_all_that_belongs_to_it(ask: Ask, resources:
 async def test_an_image_over_the_limit_is_not_saved(ask: Ask, resources: Resources) -> None:
     resources.settings = resources.settings.model_copy(update={"limits": Limits(node_pixels=100)})
     assert (await ask(lambda context: context.images.save(Image.new("L", (10, 10))))).width == 10
-    text = await refused(ask, lambda context: context.images.save(Image.new("L", (101, 1))), SizeOverLimit)
+    text = await error_text(ask, lambda context: context.images.save(Image.new("L", (101, 1))), SizeOverLimit)
     assert "limits.node_pixels" in text
     assert len(list(resources.settings.outputs_path.rglob("*.png"))) == 1
 
@@ -189,7 +189,7 @@ async def test_pictures_come_back_as_copies_from_memory_and_from_disk(ask: Ask, 
 
 async def test_an_image_that_is_not_there_is_an_error(ask: Ask) -> None:
     for question in ("get_pil", "get_dto", "get_metadata", "get_path"):
-        await refused(
+        await error_text(
             ask, lambda context, question=question: getattr(context.images, question)("no.png"), ImageNotFound
         )
 
@@ -200,12 +200,12 @@ async def test_boards(ask: Ask) -> None:
         name = context.images.save(Image.new("RGB", (2, 2))).image_name
         context.boards.add_image_to_board(board.board_id, name)
         on_board = context.boards.get_all_image_names_for_board(board.board_id)
-        found = context.boards.get_dto(board.board_id)
+        board_dto = context.boards.get_dto(board.board_id)
         return [
             on_board == [name],
-            found.board_name,
-            [one.board_name for one in context.boards.get_all()],
-            found.user_id,
+            board_dto.board_name,
+            [dto.board_name for dto in context.boards.get_all()],
+            board_dto.user_id,
         ]
 
     assert await ask(use) == [True, "New", ["New"], "system"]
@@ -215,8 +215,8 @@ async def test_a_user_sees_no_private_boards_of_others(ask: Ask, resources: Reso
     async with resources.database.write() as connection:
         await boards_store.create(connection, "Private", "somebody")
         await boards_store.create(connection, "Own", "me")
-    found = await ask(lambda context: [board.board_name for board in context.boards.get_all()], {"user_id": "me"})
-    assert found == ["Own"]
+    names = await ask(lambda context: [board.board_name for board in context.boards.get_all()], {"user_id": "me"})
+    assert names == ["Own"]
 
 
 async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resources) -> None:
@@ -227,7 +227,7 @@ async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resour
     name = await ask(lambda context: context.images.save(size, board_id=private).image_name, {"user_id": "ann"})
     assert await ask(lambda context: context.images.get_dto(name).board_id, {"user_id": "ann"}) == private
     for question in ("get_pil", "get_dto", "get_metadata", "get_path"):
-        await refused(
+        await error_text(
             ask,
             lambda context, question=question: getattr(context.images, question)(name),
             ImageNotYours,
@@ -236,7 +236,7 @@ async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resour
     left = await ask(lambda context: context.images.save(size, board_id=private).board_id, {"user_id": "bob"})
     assert left is None
     for question in ("get_dto", "get_all_image_names_for_board"):
-        await refused(
+        await error_text(
             ask,
             lambda context, question=question: getattr(context.boards, question)(private),
             NotYourBoard,
@@ -247,7 +247,7 @@ async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resour
 
 def config(**changes: Any) -> ModelConfig:
     """Return a record as it might be registered."""
-    known: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "key": "k1",
         "hash": "blake3:1",
         "path": "sd1/tiny",
@@ -261,7 +261,7 @@ def config(**changes: Any) -> ModelConfig:
         "prediction_type": "epsilon",
         "variant": "normal",
     }
-    return registry.parse({**known, **changes})
+    return registry.parse({**defaults, **changes})
 
 
 @pytest.fixture
@@ -286,15 +286,15 @@ async def test_a_load_is_told_before_and_after_each_time(
     assert await ask(load) == ["loaded Tiny"] * 3
     path = resources.settings.models_path / "sd1/tiny"
     assert engine.asked == [("k1", path, "unet"), ("k1", path, "vae"), ("k1", path, None)]
-    told = [(name, data) for name, data in channel.sent if not name.startswith("invocation_c")][1:]
-    assert [name for name, _ in told] == ["invocation_progress", "model_load_started", "model_load_complete"] * 3
-    assert [data["message"] for _, data in told[::3]] == [
+    events = [(name, data) for name, data in channel.sent if not name.startswith("invocation_c")][1:]
+    assert [name for name, _ in events] == ["invocation_progress", "model_load_started", "model_load_complete"] * 3
+    assert [data["message"] for _, data in events[::3]] == [
         "Loading model Tiny (unet)",
         "Loading model Tiny (vae)",
         "Loading model Tiny",
     ]
     kinds = (models_events.ModelLoadStartedEvent, models_events.ModelLoadCompleteEvent)
-    for kind, (name, data) in zip(kinds, told[1:3], strict=True):
+    for kind, (name, data) in zip(kinds, events[1:3], strict=True):
         assert kind.name == name
         assert set(data) == set(kind.model_fields)
         kind.model_validate(data)
@@ -311,8 +311,8 @@ async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources)
             models.get_config("k2").name,
             len(models.search_by_attrs(name="Twin")),
             len(models.search_by_attrs(base=BaseModelType.StableDiffusion1, type=ModelType.Main)),
-            [found.key for found in models.search_by_path(Path("sd1/tiny"))],
-            [found.key for found in models.search_by_path(resources.settings.models_path / "sd1/tiny")],
+            [model.key for model in models.search_by_path(Path("sd1/tiny"))],
+            [model.key for model in models.search_by_path(resources.settings.models_path / "sd1/tiny")],
             models.get_absolute_path(models.get_config("k1")) == resources.settings.models_path / "sd1/tiny",
             models.get_absolute_path("/x/y"),
             models.load_by_attrs("Tiny", BaseModelType.StableDiffusion1, ModelType.Main),
@@ -320,10 +320,10 @@ async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources)
 
     assert await ask(use) == [True, False, "Twin", 2, 3, ["k1"], ["k1"], True, Path("/x/y"), "loaded Tiny"]
     sd1, main = BaseModelType.StableDiffusion1, ModelType.Main
-    await refused(ask, lambda context: context.models.get_config("nope"), UnknownModelException)
-    await refused(ask, lambda context: context.models.load("nope"), UnknownModelException)
-    await refused(ask, lambda context: context.models.load_by_attrs("Nope", sd1, main), UnknownModelException)
-    await refused(ask, lambda context: context.models.load_by_attrs("Twin", sd1, main), AmbiguousModel)
+    await error_text(ask, lambda context: context.models.get_config("nope"), UnknownModelException)
+    await error_text(ask, lambda context: context.models.load("nope"), UnknownModelException)
+    await error_text(ask, lambda context: context.models.load_by_attrs("Nope", sd1, main), UnknownModelException)
+    await error_text(ask, lambda context: context.models.load_by_attrs("Twin", sd1, main), AmbiguousModel)
 
 
 async def test_files_without_a_record(ask: Ask) -> None:
@@ -333,8 +333,8 @@ async def test_files_without_a_record(ask: Ask) -> None:
 
 def state(step: int, **fields: Any) -> PipelineIntermediateState:
     """Return a step of four."""
-    known: dict[str, Any] = {"order": 1, "total_steps": 4, "timestep": 0, "latents": "noisy"}
-    return PipelineIntermediateState(step=step, **{**known, **fields})
+    defaults: dict[str, Any] = {"order": 1, "total_steps": 4, "timestep": 0, "latents": "noisy"}
+    return PipelineIntermediateState(step=step, **{**defaults, **fields})
 
 
 async def test_a_step_is_reported_with_its_preview_and_the_images_size(
@@ -423,7 +423,7 @@ async def test_nodes_can_log(ask: Ask, logged: list[logging.LogRecord]) -> None:
     assert {record.getMessage() for record in records} == {
         f"{level} 100%" for level in ("debug", "info", "warning", "error")
     }
-    assert {(vars(one)["action"], vars(one)["item_id"], vars(one)["device"]) for one in records} == {
+    assert {(vars(entry)["action"], vars(entry)["item_id"], vars(entry)["device"]) for entry in records} == {
         ("run_node", 1, "cpu")
     }
 
@@ -437,19 +437,19 @@ async def test_presets_that_the_items_user_may_read(ask: Ask, resources: Resourc
         for preset_id, is_public in (("mine", False), ("shown", True)):
             form = PresetForm(**texts, type=PresetType.User, is_public=is_public)
             await presets_store.create(connection, form, "system", preset_id=preset_id, image=None)
-        told = SystemPromptWithoutId(name="n", content="be short")
-        hidden = await system_prompts.create(connection, told, SYSTEM, is_public=False)
-        shown = await system_prompts.create(connection, told, SYSTEM, is_public=True)
+        prompt = SystemPromptWithoutId(name="n", content="be short")
+        hidden = await system_prompts.create(connection, prompt, SYSTEM, is_public=False)
+        public = await system_prompts.create(connection, prompt, SYSTEM, is_public=True)
 
     def read(context: Context) -> tuple[str, str, str]:
         preset = context.presets.style_preset("shown")
-        return preset.positive_prompt, preset.negative_prompt, context.presets.system_prompt(shown.id)
+        return preset.positive_prompt, preset.negative_prompt, context.presets.system_prompt(public.id)
 
     for item in (None, {"user_id": "alice"}):
         assert await ask(read, item) == ("a photo of {prompt}", "noise", "be short")
     assert (await ask(lambda context: context.presets.style_preset("mine"))).negative_prompt == "noise"
     alice = {"user_id": "alice"}
-    await refused(ask, lambda context: context.presets.style_preset("mine"), Forbidden, alice)
-    await refused(ask, lambda context: context.presets.system_prompt(hidden.id), Forbidden, alice)
-    await refused(ask, lambda context: context.presets.style_preset("none"), NotFound)
-    await refused(ask, lambda context: context.presets.system_prompt("none"), NotFound)
+    await error_text(ask, lambda context: context.presets.style_preset("mine"), Forbidden, alice)
+    await error_text(ask, lambda context: context.presets.system_prompt(hidden.id), Forbidden, alice)
+    await error_text(ask, lambda context: context.presets.style_preset("none"), NotFound)
+    await error_text(ask, lambda context: context.presets.system_prompt("none"), NotFound)

@@ -13,7 +13,7 @@ from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.models.install.jobs import UnsupportedSource
 from invokeclone.worker.interfaces.models import Models
 from invokeclone.worker.interfaces.tools import Session
-from tests.fake_web import FakeHub, FakeWeb, served
+from tests.fake_web import FakeHub, FakeWeb, serve_fake_web
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ async def web(monkeypatch, tmp_path):
     monkeypatch.setattr(transfer, "WRITE_BUFFER_BYTES", 1)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    async with served() as made:
-        monkeypatch.setenv("HF_ENDPOINT", made.url)
-        yield made
+    async with serve_fake_web() as fake_web:
+        monkeypatch.setenv("HF_ENDPOINT", fake_web.url)
+        yield fake_web
 
 
-class Told:
+class ProgressRecorder:
     """The progress of a node."""
 
     def __init__(self):
@@ -45,7 +45,7 @@ class Told:
 
 @pytest.fixture
 def progress():
-    return Told()
+    return ProgressRecorder()
 
 
 class FakeEngine:
@@ -131,7 +131,7 @@ async def test_two_at_once_fetch_one_file(resources, web, monkeypatch):
     """As two workers do it: the second waits for the first."""
     monkeypatch.setattr("invokeclone.models.install.download_cache.POLL_S", 0.01)
     web.page("/a.bin", b"data")
-    one, two = DownloadCache(resources), DownloadCache(resources)
+    first, second = DownloadCache(resources), DownloadCache(resources)
     url = f"{web.url}/a.bin"
-    assert len(set(await asyncio.gather(one.fetch(url), two.fetch(url), one.fetch(url)))) == 1
+    assert len(set(await asyncio.gather(first.fetch(url), second.fetch(url), first.fetch(url)))) == 1
     assert len(web.asked) == 1

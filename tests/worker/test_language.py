@@ -15,7 +15,7 @@ from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.requests import Requests
 from tests.conftest import RecordedEvents
 from tests.language_models import write_llava, write_text_llm
-from tests.rooms import packed, picture
+from tests.rooms import encode_image, picture
 
 
 async def register(tools: Tools, key: str, model_type: str, path: Path) -> None:
@@ -26,7 +26,7 @@ async def register(tools: Tools, key: str, model_type: str, path: Path) -> None:
         await connection.execute(insert(models).values(**record, config=config, created_at=now(), updated_at=now()))
 
 
-async def asked(tools: Tools, **body: Any) -> dict[str, Any]:
+async def request_text(tools: Tools, **body: Any) -> dict[str, Any]:
     answer: dict[str, Any] = await Requests(tools).answer("write_text", body)
     await asyncio.sleep(0)
     return answer
@@ -35,25 +35,25 @@ async def asked(tools: Tools, **body: Any) -> dict[str, Any]:
 async def test_text_with_progress(tools: Tools, events: RecordedEvents, tmp_path: Path) -> None:
     await register(tools, "llm", "text_llm", write_text_llm(tmp_path / "llm"))
     body = {"model_key": "llm", "prompt": "a cat", "system_prompt": None, "max_tokens": 5, "seed": 3}
-    answer = await asked(tools, **body, task_id="t", user_id="alice")
+    answer = await request_text(tools, **body, task_id="t", user_id="alice")
     assert (answer["error"], isinstance(answer["text"], str)) == (None, True)
     assert set(events.names()) == {"llm_task_progress"}
-    told = [event.model_dump() for event in events.sent]
-    assert {(one["task_id"], one["user_id"]) for one in told} == {("t", "alice")}
-    assert told[0]["phase"] == "loading_model"
-    assert {one["phase"] for one in told[1:]} == {"generating"}
-    assert all(one["total_tokens"] == 5 for one in told[1:])
+    payloads = [event.model_dump() for event in events.sent]
+    assert {(payload["task_id"], payload["user_id"]) for payload in payloads} == {("t", "alice")}
+    assert payloads[0]["phase"] == "loading_model"
+    assert {payload["phase"] for payload in payloads[1:]} == {"generating"}
+    assert all(payload["total_tokens"] == 5 for payload in payloads[1:])
     count = len(events.sent)
-    assert (await asked(tools, **body))["text"] == answer["text"]
+    assert (await request_text(tools, **body))["text"] == answer["text"]
     assert len(events.sent) == count, "nothing is told of a task without an id"
-    assert (await asked(tools, **{**body, "system_prompt": "be odd"}))["text"] != answer["text"]
+    assert (await request_text(tools, **{**body, "system_prompt": "be odd"}))["text"] != answer["text"]
 
 
 async def test_a_picture_in_words(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "llava", "llava_onevision", write_llava(tmp_path / "llava"))
     image = tmp_path / "x.png"
-    image.write_bytes(packed(picture("RGBA")))
-    answer = await asked(tools, model_key="llava", image=str(image), instruction="say")
+    image.write_bytes(encode_image(picture("RGBA")))
+    answer = await request_text(tools, model_key="llava", image=str(image), instruction="say")
     assert answer["error"] is None
     assert answer["text"]
 
@@ -61,8 +61,8 @@ async def test_a_picture_in_words(tools: Tools, tmp_path: Path) -> None:
 async def test_what_goes_wrong_is_the_answer(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "gone", "text_llm", tmp_path / "nothing")
     body = {"prompt": "a", "system_prompt": None, "max_tokens": 5, "seed": 3}
-    answer = await asked(tools, **body, model_key="gone")
+    answer = await request_text(tools, **body, model_key="gone")
     assert answer["text"] is None
     assert "not at" in answer["error"]
     with pytest.raises(UnknownModelException):
-        await asked(tools, **body, model_key="unknown")
+        await request_text(tools, **body, model_key="unknown")

@@ -184,10 +184,10 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     """Replace worker processes by local ones."""
-    made = Wire()
+    fake_wire = Wire()
 
     async def start(*_command: object, **_options: object) -> LocalWorker:
-        return LocalWorker(made)
+        return LocalWorker(fake_wire)
 
     monkeypatch.setattr(server_link, "ChildProcess", SimpleNamespace(start=start))
     monkeypatch.setattr(server_link, "DRAIN_S", 0.05)
@@ -195,11 +195,11 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     monkeypatch.setattr(Engine, "warm_up", lambda _engine, _then: None)
     for name, value in {"HEARTBEAT_S": 0.05, "POLL_S": 0.02}.items():
         monkeypatch.setattr(loop_module, name, value)
-    return made
+    return fake_wire
 
 
 @contextlib.asynccontextmanager
-async def served(resources: Resources) -> AsyncIterator[Queue]:
+async def running_queue(resources: Resources) -> AsyncIterator[Queue]:
     queue = Queue(resources)
     await queue.supervisor.start()
     try:
@@ -231,7 +231,7 @@ def run(resources: Resources, wire: Wire, toys: ModuleType, monkeypatch: pytest.
         began.clear()
         if cancel:
             stays.set()
-        async with served(resources) as queue:
+        async with running_queue(resources) as queue:
             await queue.supervisor.ready(1)
             item_id = await queue.enqueue()
             if cancel:
@@ -270,7 +270,7 @@ async def test_some_messages_may_fail(run: Run) -> None:
 
 async def test_a_cancel_that_is_lost_is_seen_in_the_row(run: Run, wire: Wire) -> None:
     assert await run(0, "lost", cancel=True) == "canceled"
-    (number,) = [place for place, line in enumerate(wire.lines, 1) if b'"kind":"cancel"' in line]
+    (number,) = [position for position, line in enumerate(wire.lines, 1) if b'"kind":"cancel"' in line]
     assert await run(number, "lost", cancel=True) == "canceled"
 
 

@@ -113,10 +113,10 @@ async def bench(make: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ben
     monkeypatch.setattr(module, "PAUSE_AFTER_ERROR_S", 0.01)
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(module, "POLL_S", 3600)
-    made = Bench(make)
-    running = asyncio.create_task(made.loop.run())
-    yield made
-    made.loop.stop()
+    loop_bench = Bench(make)
+    running = asyncio.create_task(loop_bench.loop.run())
+    yield loop_bench
+    loop_bench.loop.stop()
     async with asyncio.timeout(10):
         await running
 
@@ -189,15 +189,15 @@ async def test_machinery_that_breaks_fails_its_item_and_the_next_runs(bench: Ben
 
 
 async def test_what_may_only_be_told_after_the_status_is_told_after_it(bench: Bench) -> None:
-    told: list[int] = []
-    outcome = Outcome("failed", "{}", ItemError("E", "m", "t"), lambda: told.append(len(bench.queue.finished)))
+    announcements: list[int] = []
+    outcome = Outcome("failed", "{}", ItemError("E", "m", "t"), lambda: announcements.append(len(bench.queue.finished)))
     bench.add(1, lambda _canceled: outcome)
     await bench.queue.until(1)
     bench.queue.ours = False
     bench.add(2, lambda _canceled: outcome)
     bench.add(3)
     await bench.queue.until(3)
-    assert told == [1]
+    assert announcements == [1]
 
 
 async def test_a_locked_database_delays_the_end_and_loses_nothing(bench: Bench) -> None:

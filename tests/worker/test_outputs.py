@@ -54,9 +54,9 @@ async def test_lists_at_the_limit_and_one_above(run: Run) -> None:
     nodes = {"n": {"type": "range_of_size", "size": 5, "use_cache": False}}
     assert (await run(nodes, collection_items=5)).status == "completed"
     assert "limits.collection_items" in message(await run(nodes, collection_items=4))
-    given = {"c": {"type": "integer_collection", "collection": [1, 2, 3], "use_cache": False}}
-    assert "collection has 3 values" in message(await run(given, collection_items=2))
-    assert (await run(given, collection_items=3)).status == "completed"
+    collection = {"c": {"type": "integer_collection", "collection": [1, 2, 3], "use_cache": False}}
+    assert "collection has 3 values" in message(await run(collection, collection_items=2))
+    assert (await run(collection, collection_items=3)).status == "completed"
 
 
 async def test_texts_that_double_end_at_the_limit(run: Run) -> None:

@@ -91,11 +91,11 @@ async def test_a_database_that_cannot_be_read_is_asked_three_times(
 ) -> None:
     monkeypatch.setattr(signin, "LOOKUP_WAIT_S", 0.001)
     real = signin.account_status
-    asked = []
+    queries = []
 
     async def unsure(*arguments: Any) -> Any:
-        asked.append(arguments)
-        if len(asked) <= failures:
+        queries.append(arguments)
+        if len(queries) <= failures:
             raise OperationalError("SELECT", {}, Exception("disk I/O error"))
         return await real(*arguments)
 

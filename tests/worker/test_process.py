@@ -62,10 +62,10 @@ class Worker:
     async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for a message, among those heard already too."""
         async with asyncio.timeout(PATIENCE), self._changed:
-            while not (found := [message for message in self.heard if condition(message)]):
+            while not (matches := [message for message in self.heard if condition(message)]):
                 assert not self._over, self.errors.decode()
                 await self._changed.wait()
-        return found[0]
+        return matches[0]
 
     async def event(self, name: str, **fields: Any) -> dict[str, Any]:
         def fits(message: dict[str, Any]) -> bool:
@@ -168,8 +168,8 @@ async def test_lines_of_a_worker_are_json_objects_with_its_device(start: Start, 
     await worker.ended()
     lines = [orjson.loads(line) for line in worker.errors.splitlines() if line.startswith(b"{")]
     assert {line["device"] for line in lines} == {"cpu"}
-    found = [(line["action"], line.get("item_id")) for line in lines]
-    assert [pair for pair in found if pair[0] != "run_item"] == [
+    actions = [(line["action"], line.get("item_id")) for line in lines]
+    assert [pair for pair in actions if pair[0] != "run_item"] == [
         ("run_node", item_id),
         ("queue_item_status_changed", item_id),
         ("end_worker", None),
@@ -205,8 +205,8 @@ async def test_cancel_by_word_and_by_row(start: Start, resources: Resources) -> 
         after = await worker.enqueue(NUMBERS, *EDGES)
         await worker.event("queue_item_status_changed", item_id=after, status="completed")
         assert (await worker.item(item_id))["status"] == "canceled"
-        told = {name for name, _ in worker.told(item_id)}
-        assert told == {"queue_item_status_changed", "invocation_started", "invocation_progress"}
+        event_names = {name for name, _ in worker.told(item_id)}
+        assert event_names == {"queue_item_status_changed", "invocation_started", "invocation_progress"}
 
 
 async def test_an_item_deleted_while_it_runs_is_dropped(start: Start, resources: Resources) -> None:
@@ -318,5 +318,5 @@ async def test_two_workers_share_a_queue_without_running_anything_twice(start: S
             while sum(len(worker.told(item_id)) for worker in workers) < 8:
                 await asyncio.sleep(0.02)
     for item_id in ids:
-        told = [worker.told(item_id) for worker in workers]
-        assert sorted(map(len, told)) == [0, 8]
+        events_by_worker = [worker.told(item_id) for worker in workers]
+        assert sorted(map(len, events_by_worker)) == [0, 8]

@@ -16,12 +16,12 @@ from tests.custom_nodes.packs import write_pack
 
 @pytest.fixture
 def pipes() -> Iterator[tuple[LineReader, LineWriter]]:
-    here, there = os.pipe(), os.pipe()
-    reader, writer = LineReader(here[0]), LineWriter(there[1])
+    inbound, outbound = os.pipe(), os.pipe()
+    reader, writer = LineReader(inbound[0]), LineWriter(outbound[1])
     yield reader, writer
     writer.close(1)
     reader._file.close()
-    for descriptor in (*here, *there):
+    for descriptor in (*inbound, *outbound):
         os.close(descriptor)
 
 

@@ -10,7 +10,7 @@ from invokeclone.worker.engine import Engine
 from invokeclone.worker.process import DatabaseQueue
 
 
-def held(engine: Engine, *keys: str) -> None:
+def load_keys(engine: Engine, *keys: str) -> None:
     for key in keys:
         engine._ready().get(key, dict)
 
@@ -18,7 +18,7 @@ def held(engine: Engine, *keys: str) -> None:
 async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(resources: Resources) -> None:
     engine = Engine(resources.settings, "cpu")
     assert engine.resident() == []
-    held(engine, "a:unet", "b", "a:vae", "c:unet", "b")
+    load_keys(engine, "a:unet", "b", "a:vae", "c:unet", "b")
     assert engine.resident() == ["b", "c", "a"]
     assert engine.resident(limit=2) == ["b", "c"]
     engine.drop(["b"])
@@ -27,7 +27,7 @@ async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(res
 
 async def test_telling_them_does_not_wait_for_a_load(resources: Resources) -> None:
     engine = Engine(resources.settings, "cpu")
-    held(engine, "a")
+    load_keys(engine, "a")
     loading, go_on = threading.Event(), threading.Event()
 
     def load() -> dict[str, int]:
@@ -61,6 +61,6 @@ async def test_the_worker_claims_what_needs_its_models(resources: Resources, mak
         return item.item_id
 
     assert await claimed() == item_ids[0]
-    held(engine, "model-other:unet")
+    load_keys(engine, "model-other:unet")
     assert [await claimed(), await claimed(), await claimed()] == [item_ids[1], item_ids[3], item_ids[2]]
     assert await queue.claim() is None

@@ -66,13 +66,13 @@ async def test_payloads_are_those_of_the_event_classes(run: Run, make: Any, chan
     outcome = await run(make.item(nodes, *EDGES, ("steps.value", "bad.how")))
     assert outcome.announce
     outcome.announce()
-    seen = set()
+    names = set()
     for name, data in channel.sent:
         kind = EVENTS[name]
         assert set(data) == set(kind.model_fields), name
         kind.model_validate(data)
-        seen.add(name)
-    assert seen == {"invocation_started", "invocation_progress", "invocation_complete", "invocation_error"}
+        names.add(name)
+    assert names == {"invocation_started", "invocation_progress", "invocation_complete", "invocation_error"}
     started = channel.sent[0][1]
     assert started["invocation"]["type"]
     assert started["invocation"]["is_intermediate"] is False
@@ -197,8 +197,8 @@ async def test_tensors_stay_while_an_output_mentions_them(run: Run, make: Any, t
     await run(make.item({"ask": {"type": "toy_context"}}))
     toys.CALL.clear()
     assert len(tools.tensors) == 0
-    kept = toys.ToyNameOutput(name=tools.tensors.save(torch.ones(2), "Tensor"))
-    tools.cache.save(b"k", kept, kept.model_dump_json().encode())
+    output = toys.ToyNameOutput(name=tools.tensors.save(torch.ones(2), "Tensor"))
+    tools.cache.save(b"k", output, output.model_dump_json().encode())
     await run(make.item(NUMBERS, *EDGES))
     assert len(tools.tensors) == 1
     tools.cache.clear()

@@ -93,7 +93,7 @@ def path_of(module: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+def imports_of(nodes: Iterator[ast.AST]) -> Iterator[str]:
     """Yield what these statements import, our own modules by their full names."""
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -104,27 +104,27 @@ def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
             yield from (name if path_of(name) else node.module for name in inner)
 
 
-def imported_by_functions(module: str) -> set[str]:
+def imports_of_functions(module: str) -> set[str]:
     """Return the modules that the functions of `module` import, and in turn what these import."""
     path = path_of(module)
     assert path
     functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-    found = {name for function in functions for name in imported(ast.walk(function))}
-    waiting = list(found)
+    modules = {name for function in functions for name in imports_of(ast.walk(function))}
+    waiting = list(modules)
     while waiting:
         if inner := path_of(waiting.pop()):
-            more = set(imported(ast.walk(ast.parse(inner.read_text())))) - found
-            found |= more
-            waiting += more
-    return found
+            new_modules = set(imports_of(ast.walk(ast.parse(inner.read_text())))) - modules
+            modules |= new_modules
+            waiting += new_modules
+    return modules
 
 
 def test_the_nodes_that_run_before_import_numpy_at_most() -> None:
     registry.discover()
     assert {type_.__module__ for type_ in registry.nodes().values()} >= IMPORT_FREE
-    foreign = {module: imported_by_functions(module) for module in IMPORT_FREE}
+    foreign = {module: imports_of_functions(module) for module in IMPORT_FREE}
     heavy = {"torch", "diffusers", "transformers", "scipy", "cv2", "dynamicprompts"}
     for module, names in foreign.items():
         roots = {name.partition(".")[0] for name in names if not name.startswith("invokeclone.nodes.")}
         assert roots - {"collections", "dataclasses", "typing"} <= {"numpy", "PIL"}, (module, roots & heavy)
-    assert "scipy" in {name.partition(".")[0] for name in imported_by_functions("invokeclone.nodes.images.canvas")}
+    assert "scipy" in {name.partition(".")[0] for name in imports_of_functions("invokeclone.nodes.images.canvas")}

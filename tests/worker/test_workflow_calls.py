@@ -40,14 +40,14 @@ class Queue:
 
     async def save(self, sent: dict[str, Any], user: User = SYSTEM) -> str:
         """Put a workflow into the library and return its id."""
-        made = await library.create(self.resources, WorkflowWithoutID.model_validate(sent), user)
-        return str(orjson.loads(made)["workflow_id"])
+        record = await library.create(self.resources, WorkflowWithoutID.model_validate(sent), user)
+        return str(orjson.loads(record)["workflow_id"])
 
     async def enqueue(self, nodes: dict[str, Any], *edges: tuple[str, str], user: User = SYSTEM) -> int:
         """Enqueue a graph and return its item's id."""
-        made = {name: {"id": name, **fields} for name, fields in nodes.items()}
-        ends = [[dict(zip(("node_id", "field"), one.split(".", 1), strict=True)) for one in way] for way in edges]
-        graph = {"nodes": made, "edges": [{"source": one[0], "destination": one[1]} for one in ends]}
+        graph_nodes = {name: {"id": name, **fields} for name, fields in nodes.items()}
+        ends = [[dict(zip(("node_id", "field"), pair.split(".", 1), strict=True)) for pair in way] for way in edges]
+        graph = {"nodes": graph_nodes, "edges": [{"source": pair[0], "destination": pair[1]} for pair in ends]}
         batch = Batch.model_validate({"graph": graph, "runs": 1, "origin": "o", "destination": "d"})
         return (await service.enqueue(self.resources, "default", batch, user=user)).item_ids[0]
 
@@ -58,10 +58,10 @@ class Queue:
             return None
         outcome = await asyncio.to_thread(self.runner.run, item, threading.Event())
         if outcome.status != "waiting":
-            ours = await service.finish(
+            finished = await service.finish(
                 self.resources, item.item_id, outcome.status, session_json=outcome.session_json, error=outcome.error
             )
-            if ours and outcome.announce:
+            if finished and outcome.announce:
                 outcome.announce()
         return item.item_id
 
@@ -117,18 +117,18 @@ def call(queue: Queue) -> Call:
     return act
 
 
-def offering(name: str = "c", **more: Any) -> dict[str, Any]:
+def offering(name: str = "c", **fields: Any) -> dict[str, Any]:
     """Return a callable workflow whose number a caller may set."""
-    return callable_workflow(name, form=form(("i", "value")), **more)
+    return callable_workflow(name, form=form(("i", "value")), **fields)
 
 
 def failing() -> dict[str, Any]:
     return callable_workflow(nodes=[*RETURNING, node("f", "toy_fail")], edges=RETURNS)
 
 
-def with_batch(values: list[int], **more: Any) -> dict[str, Any]:
+def with_batch(values: list[int], **fields: Any) -> dict[str, Any]:
     nodes = [node("b", "integer_batch", integers=values, batch_group_id="None"), *RETURNING[1:]]
-    return callable_workflow(nodes=nodes, edges=[edge("b.value", "v.value"), RETURNS[1]], **more)
+    return callable_workflow(nodes=nodes, edges=[edge("b.value", "v.value"), RETURNS[1]], **fields)
 
 
 async def test_a_call_from_begin_to_end(queue: Queue, call: Call, channel, events) -> None:
@@ -158,8 +158,8 @@ async def test_a_call_from_begin_to_end(queue: Queue, call: Call, channel, event
     assert record["status"] == "completed"
     assert list(record["child_outputs"].values()) == [{"n": 7}]
     assert channel.told()[0] == ("invocation_started", "call")
-    told = [(event.name, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
-    assert [status for _, status in told] == [
+    statuses = [(event.name, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
+    assert [status for _, status in statuses] == [
         "in_progress", "waiting", "in_progress", "completed", "pending", "in_progress", "completed",
     ]  # fmt: skip
     (complete,) = [event for event in events.sent if event.name == "invocation_complete"]
@@ -257,10 +257,10 @@ async def test_a_failed_run_ends_the_others(queue: Queue, call: Call) -> None:
     await queue.turn()
     assert await queue.statuses() == ["failed", "failed", "canceled"]
     refusing = await call(await queue.save(callable_workflow(nodes=nodes, edges=edges)))
-    assert "not valid" in await refused(queue, refusing)
+    assert "not valid" in await refusal_text(queue, refusing)
 
 
-async def refused(queue: Queue, caller: int) -> str:
+async def refusal_text(queue: Queue, caller: int) -> str:
     """Return why a call was not made; the item failed at once and nothing was queued for it."""
     await queue.drain()
     row = await queue.row(caller)
@@ -272,15 +272,15 @@ async def refused(queue: Queue, caller: int) -> str:
 
 
 async def test_calls_that_are_refused(queue: Queue, call: Call, channel) -> None:
-    assert "'nope'" in await refused(queue, await call("nope"))
+    assert "'nope'" in await refusal_text(queue, await call("nope"))
     assert channel.names() == ["invocation_started", "invocation_error"]
     closed = await queue.save(callable_workflow())
-    assert "offers no input" in await refused(queue, await call(closed, **{INPUT: 1}))
+    assert "offers no input" in await refusal_text(queue, await call(closed, **{INPUT: 1}))
     opened = await queue.save(offering())
-    assert "offers no input" in await refused(queue, await call(opened, value=1))
-    assert "not valid" in await refused(queue, await call(opened, **{INPUT: "many"}))
+    assert "offers no input" in await refusal_text(queue, await call(opened, value=1))
+    assert "not valid" in await refusal_text(queue, await call(opened, **{INPUT: "many"}))
     without = await queue.save(callable_workflow(nodes=RETURNING[:2], edges=RETURNS[:1]))
-    assert "workflow_return" in await refused(queue, await call(without))
+    assert "workflow_return" in await refusal_text(queue, await call(without))
     assert set(await queue.statuses()) == {"failed"}
 
 
@@ -290,7 +290,7 @@ async def test_a_queue_without_room_refuses(queue: Queue, call: Call) -> None:
     settings = queue.resources.settings.model_copy(update={"max_queue_size": 3})
     queue.runner._tools = replace(queue.tools, resources=replace(queue.resources, settings=settings))
     await queue.enqueue({"a": {"type": "toy_number"}})
-    assert "do not fit" in await refused(queue, caller)
+    assert "do not fit" in await refusal_text(queue, caller)
     assert await queue.statuses() == ["failed", "completed"]
 
 
@@ -318,15 +318,15 @@ async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call
     shared = Queue(replace(tools, resources=replace(tools.resources, settings=settings)))
     owner, other = [User(user_id=(await account(tools.resources.database, name)).user_id) for name in ("ann", "bob")]
     workflow_id = await shared.save(offering(), owner)
-    assert "somebody else" in await refused(shared, await call(workflow_id, other))
-    mine = await call(workflow_id, owner)
+    assert "somebody else" in await refusal_text(shared, await call(workflow_id, other))
+    owner_item = await call(workflow_id, owner)
     await shared.drain()
-    assert (await shared.row(mine))["status"] == "completed"
+    assert (await shared.row(owner_item))["status"] == "completed"
     await library.set_public(shared.resources, workflow_id, owner, is_public=True)
-    theirs = await call(workflow_id, other)
+    other_item = await call(workflow_id, other)
     await shared.drain()
-    assert (await shared.row(theirs))["status"] == "completed"
-    assert (await shared.row(theirs + 1))["user_id"] == other.user_id
+    assert (await shared.row(other_item))["status"] == "completed"
+    assert (await shared.row(other_item + 1))["user_id"] == other.user_id
 
 
 @pytest.mark.parametrize("canceled", ["caller", "called"])
@@ -359,8 +359,8 @@ async def test_deleting_one_deletes_its_chain(queue: Queue, call: Call, deleted:
     await service.delete(queue.resources, "default", caller + deleted)
     async with queue.resources.database.read() as connection:
         assert await store.list_ids(connection, "default", newest_first=False) == [other, other + 1, other + 2]
-    told = [(event.item_id, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
-    assert told == [(item_id, "canceled") for item_id in (caller, caller + 1, caller + 2)]
+    statuses = [(event.item_id, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
+    assert statuses == [(item_id, "canceled") for item_id in (caller, caller + 1, caller + 2)]
     assert await service.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
 
 
@@ -435,13 +435,13 @@ async def test_a_start_of_the_server_ends_calls_and_leaves_nobody_waiting(queue:
 
 async def test_what_a_graph_keeps_waits_with_it_on_its_worker(queue: Queue, call: Call, tools: Tools) -> None:
     """Tensors are kept by the worker that made them, so no other worker may go on with the item."""
-    kept, lost = tools.tensors.save([1], "Tensor"), tools.tensors.save([2], "Tensor")
+    retained, lost = tools.tensors.save([1], "Tensor"), tools.tensors.save([2], "Tensor")
     caller = await call(await queue.save(offering()))
     async with queue.resources.database.write() as connection:
-        key = func.replace(session_graphs.c.template, '"key":"n"', f'"key":"{kept}"')
+        key = func.replace(session_graphs.c.template, '"key":"n"', f'"key":"{retained}"')
         await connection.execute(update(session_graphs).values(template=key))
     await queue.turn()
-    assert tools.tensors.load(kept) == [1]
+    assert tools.tensors.load(retained) == [1]
     with pytest.raises(StoredObjectNotFound):
         tools.tensors.load(lost)
     other = Queue(tools, "cuda:1")
@@ -449,7 +449,7 @@ async def test_what_a_graph_keeps_waits_with_it_on_its_worker(queue: Queue, call
     assert await other.turn() is None
     assert await queue.turn() == caller
     with pytest.raises(StoredObjectNotFound):
-        tools.tensors.load(kept)
+        tools.tensors.load(retained)
 
 
 async def test_runs_that_return_different_things(queue: Queue, call: Call) -> None:
@@ -494,7 +494,7 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
 
     async with queue.resources.database.write() as connection:
         board_id = (await boards.create(connection, "b")).board_id
-    made = await images.save(
+    image = await images.save(
         queue.resources,
         picture(),
         category=ImageCategory.GENERAL,
@@ -515,9 +515,9 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
 
     caller = await call(await queue.save(drawn(board_id)))
     await queue.drain()
-    assert (await queue.result(caller, "get"))["value"] == {"image_name": made.image_name}
-    assert "names no board" in await refused(queue, await call(await queue.save(drawn(None))))
-    assert "no values" in await refused(queue, await call(await queue.save(drawn("nope"))))
+    assert (await queue.result(caller, "get"))["value"] == {"image_name": image.image_name}
+    assert "names no board" in await refusal_text(queue, await call(await queue.save(drawn(None))))
+    assert "no values" in await refusal_text(queue, await call(await queue.save(drawn("nope"))))
 
 
 async def test_a_repeat_makes_its_call_anew(queue: Queue, call: Call) -> None:
@@ -535,8 +535,8 @@ async def test_a_repeat_of_who_was_called_repeats_the_caller_once(queue: Queue, 
     called = alone + 1
     assert (await queue.row(called))["parent_item_id"] == caller
     events.sent.clear()
-    asked = [alone, called, caller, alone]
-    assert (await service.retry(queue.resources, "default", asked)).retried_item_ids == [alone, caller]
+    item_ids = [alone, called, caller, alone]
+    assert (await service.retry(queue.resources, "default", item_ids)).retried_item_ids == [alone, caller]
     assert events.sent[-1].retried_item_ids == [alone, caller]
     repeat = await queue.row(called + 2)
     assert (repeat["retried_from_item_id"], repeat["parent_item_id"], repeat["root_item_id"]) == (caller, None, None)

@@ -43,13 +43,13 @@ def form(*fields: tuple[str, str]) -> dict[str, Any]:
     return {"elements": {"root": root, **elements}, "rootElementId": "root"}
 
 
-def workflow(name: str = "w", *, nodes: Any = (), edges: Any = (), **more: Any) -> dict[str, Any]:
+def workflow(name: str = "w", *, nodes: Any = (), edges: Any = (), **fields: Any) -> dict[str, Any]:
     """Return a workflow without an id."""
-    category = more.pop("category", "user")
+    category = fields.pop("category", "user")
     return {
         "name": name, "author": "a", "description": f"d {name}", "version": "1.0.0", "contact": "", "tags": "",
         "notes": "", "exposedFields": [], "meta": {"version": "4.0.0", "category": category},
-        "nodes": list(nodes), "edges": list(edges), "form": None, **more,
+        "nodes": list(nodes), "edges": list(edges), "form": None, **fields,
     }  # fmt: skip
 
 
@@ -61,6 +61,6 @@ RETURNING = [
 RETURNS = [edge("i.value", "v.value"), edge("v.value", "r.values")]
 
 
-def callable_workflow(name: str = "c", **more: Any) -> dict[str, Any]:
+def callable_workflow(name: str = "c", **fields: Any) -> dict[str, Any]:
     """Return a workflow that graphs may call."""
-    return workflow(name, **{"nodes": RETURNING, "edges": RETURNS, **more})
+    return workflow(name, **{"nodes": RETURNING, "edges": RETURNS, **fields})

@@ -19,8 +19,8 @@ def reason(sent: dict[str, Any], capacity: int = 100) -> str:
     return judgement.reason.value
 
 
-def with_nodes(*nodes: Any, edges: Any = (), **more: Any) -> dict[str, Any]:
-    return callable_workflow(nodes=[*RETURNING, *nodes], edges=[*RETURNS, *edges], **more)
+def with_nodes(*nodes: Any, edges: Any = (), **fields: Any) -> dict[str, Any]:
+    return callable_workflow(nodes=[*RETURNING, *nodes], edges=[*RETURNS, *edges], **fields)
 
 
 def test_one_that_may_be_called() -> None:
@@ -73,31 +73,31 @@ def batch(values: Any = ..., group: str = "None", name: str = "b") -> list[dict[
     return [node(name, "integer_batch", integers=values, batch_group_id=group), node(f"{name}+", "add", a=...)]
 
 
-def used(name: str = "b") -> dict[str, Any]:
+def edge_into_add(name: str = "b") -> dict[str, Any]:
     return edge(f"{name}.value", f"{name}+.a")
 
 
 def test_batches_multiply_and_those_of_a_group_go_together() -> None:
-    assert reason(with_nodes(*batch([1, 2]), edges=[used()]), capacity=2) == "ok"
-    assert reason(with_nodes(*batch([1, 2]), edges=[used()]), capacity=1) == "exceeds_capacity"
+    assert reason(with_nodes(*batch([1, 2]), edges=[edge_into_add()]), capacity=2) == "ok"
+    assert reason(with_nodes(*batch([1, 2]), edges=[edge_into_add()]), capacity=1) == "exceeds_capacity"
     two = [*batch([1, 2, 3]), *batch([4, 5, 6], name="c")]
-    assert reason(with_nodes(*two, edges=[used(), used("c")]), capacity=9) == "ok"
-    assert reason(with_nodes(*two, edges=[used(), used("c")]), capacity=8) == "exceeds_capacity"
+    assert reason(with_nodes(*two, edges=[edge_into_add(), edge_into_add("c")]), capacity=9) == "ok"
+    assert reason(with_nodes(*two, edges=[edge_into_add(), edge_into_add("c")]), capacity=8) == "exceeds_capacity"
     together = [*batch([1, 2, 3], "Group 1"), *batch([4, 5, 6], "Group 1", "c")]
-    assert reason(with_nodes(*together, edges=[used(), used("c")]), capacity=3) == "ok"
+    assert reason(with_nodes(*together, edges=[edge_into_add(), edge_into_add("c")]), capacity=3) == "ok"
     unequal = [*batch([1, 2, 3], "Group 1"), *batch([4, 5], "Group 1", "c")]
-    assert reason(with_nodes(*unequal, edges=[used(), used("c")])) == "unsupported_batch_input"
+    assert reason(with_nodes(*unequal, edges=[edge_into_add(), edge_into_add("c")])) == "unsupported_batch_input"
 
 
 def test_batches_that_cannot_be_used() -> None:
-    assert reason(with_nodes(*batch(), edges=[used()])) == "unsupported_batch_input"
-    assert reason(with_nodes(*batch([]), edges=[used()])) == "unsupported_batch_input"
-    assert reason(with_nodes(*batch(), edges=[used()], form=form(("b", "integers")))) == "ok"
+    assert reason(with_nodes(*batch(), edges=[edge_into_add()])) == "unsupported_batch_input"
+    assert reason(with_nodes(*batch([]), edges=[edge_into_add()])) == "unsupported_batch_input"
+    assert reason(with_nodes(*batch(), edges=[edge_into_add()], form=form(("b", "integers")))) == "ok"
     assert reason(with_nodes(*batch())) == "ok"  # nothing comes of it
     from_node = [node("r", "range", start=0, stop=2), edge("r.collection", "b.integers")]
-    drawn = with_nodes(*batch(), from_node[0], edges=[used(), from_node[1]])
+    drawn = with_nodes(*batch(), from_node[0], edges=[edge_into_add(), from_node[1]])
     assert reason(drawn) == "unsupported_batch_input"
-    assert reason(with_nodes(*batch(["x"]), edges=[used()])) == "invalid_inputs"
+    assert reason(with_nodes(*batch(["x"]), edges=[edge_into_add()])) == "invalid_inputs"
     image = node("p", "image_batch", images=[{"image_name": "a.png"}])
     drawn = with_nodes(image, node("m", "add"), edges=[edge("p.width", "m.a")])
     assert reason(drawn) == "unsupported_batch_input"
@@ -114,7 +114,9 @@ def test_batches_that_cannot_be_used() -> None:
 )
 def test_generated_batches(generator: dict[str, Any], size: int) -> None:
     drawn = with_nodes(
-        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+        *batch(),
+        node("g", "integer_generator", generator=generator),
+        edges=[edge_into_add(), edge("g.integers", "b.integers")],
     )
     assert reason(drawn, capacity=size) == "ok"
     assert reason(drawn, capacity=size - 1) == "exceeds_capacity"
@@ -136,7 +138,9 @@ def test_generated_batches(generator: dict[str, Any], size: int) -> None:
 )
 def test_generators_that_make_nothing(generator: Any) -> None:
     drawn = with_nodes(
-        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+        *batch(),
+        node("g", "integer_generator", generator=generator),
+        edges=[edge_into_add(), edge("g.integers", "b.integers")],
     )
     assert reason(drawn) == "unsupported_batch_input"
 
@@ -144,7 +148,9 @@ def test_generators_that_make_nothing(generator: Any) -> None:
 def test_a_generator_for_millions_is_not_run() -> None:
     generator = {"type": "integer_generator_arithmetic_sequence", "count": 10**12}
     drawn = with_nodes(
-        *batch(), node("g", "integer_generator", generator=generator), edges=[used(), edge("g.integers", "b.integers")]
+        *batch(),
+        node("g", "integer_generator", generator=generator),
+        edges=[edge_into_add(), edge("g.integers", "b.integers")],
     )
     assert reason(drawn) == "exceeds_capacity"
 
@@ -174,9 +180,9 @@ def test_a_caller_cannot_have_more_generated_than_the_queue_holds(changes: dict[
         sessions.graphs(called, inputs, sources, 100)
 
 
-def graph_of(drawn: dict[str, Any], **more: Any) -> Graph:
+def graph_of(drawn: dict[str, Any], **options: Any) -> Graph:
     drawing = conversion.read(drawn["nodes"], drawn["edges"])
-    return Graph.model_validate(conversion.graph(drawing, more.get("batched", {}), more.get("given", {})))
+    return Graph.model_validate(conversion.graph(drawing, options.get("batched", {}), options.get("given", {})))
 
 
 def test_the_graph_behind_a_drawing() -> None:
@@ -200,7 +206,7 @@ def test_the_graph_behind_a_drawing() -> None:
     )
     graph = graph_of(drawn, given={("m", "b"): 9, ("m", "a"): 1})
     assert set(graph.nodes) == {"i", "m", "l"}
-    assert [str(one) for one in graph.edges] == ["i.value -> m.a"]
+    assert [str(link) for link in graph.edges] == ["i.value -> m.a"]
     assert graph.nodes["m"].model_dump(include={"a", "b", "is_intermediate", "use_cache"}) == {
         "a": 0,
         "b": 9,
@@ -226,7 +232,7 @@ def test_values_for_a_called_workflow_are_passed_on() -> None:
 
 
 def test_a_batch_node_stands_for_one_of_its_values() -> None:
-    drawn = workflow(nodes=batch([5, 6]), edges=[used()])
+    drawn = workflow(nodes=batch([5, 6]), edges=[edge_into_add()])
     graph = graph_of(drawn, batched={"b": 6})
     assert set(graph.nodes) == {"b+"}
     assert graph.nodes["b+"].a == 6

@@ -10,7 +10,7 @@ from PIL import Image
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.graph import Graph
 from invokeclone.workflows import conversion, service
-from tests.workflows.test_library import WORKFLOWS, make, put_default
+from tests.workflows.test_library import WORKFLOWS, add_default, make
 
 FILES = sorted(service.DEFAULTS.glob("*.json"))
 GIVEN: dict[str, Any] = {("img_resize", "image"): {"image_name": "a.png"}}
@@ -32,8 +32,8 @@ def graph_of(workflow: dict[str, Any]) -> Graph:
         for node_id, node in drawing.nodes.items()
         if node.type in conversion.BATCHES
     }
-    given = {place: value for place, value in GIVEN.items() if place[0] in drawing.nodes}
-    return Graph.model_validate(conversion.graph(drawing, batched, given))
+    values = {field: value for field, value in GIVEN.items() if field[0] in drawing.nodes}
+    return Graph.model_validate(conversion.graph(drawing, batched, values))
 
 
 def test_there_are_four() -> None:
@@ -46,12 +46,14 @@ def test_each_fits_the_nodes_of_this_version(file: Any) -> None:
     assert workflow["id"] == f"default_{file.stem}"
     assert workflow["meta"]["category"] == "default"
     assert all(workflow[key] for key in ("name", "description", "tags"))
-    for one in workflow["nodes"]:
-        cls = registry.get(one["data"]["type"])
-        assert one["data"]["version"] == cls.ui_config.version
+    for node in workflow["nodes"]:
+        cls = registry.get(node["data"]["type"])
+        assert node["data"]["version"] == cls.ui_config.version
         hints = {name: field.json_schema_extra or {} for name, field in cls.model_fields.items()}
-        shown = {name for name, hint in hints.items() if not hint.get("ui_hidden") and hint.get("field_kind") in KINDS}
-        assert one["data"]["inputs"].keys() == shown
+        visible = {
+            name for name, hint in hints.items() if not hint.get("ui_hidden") and hint.get("field_kind") in KINDS
+        }
+        assert node["data"]["inputs"].keys() == visible
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -68,17 +70,17 @@ def test_each_makes_a_valid_graph_with_nothing_missing(file: Any) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
     workflow = read(file)
-    places = [tuple(one["position"].values()) for one in workflow["nodes"]]
+    positions = [tuple(item["position"].values()) for item in workflow["nodes"]]
     assert all(
-        abs(one[0] - other[0]) >= 320 or abs(one[1] - other[1]) >= 120
-        for index, one in enumerate(places)
-        for other in places[:index]
+        abs(item[0] - other[0]) >= 320 or abs(item[1] - other[1]) >= 120
+        for index, item in enumerate(positions)
+        for other in positions[:index]
     )
     elements, root = workflow["form"]["elements"], workflow["form"]["rootElementId"]
     assert set(elements[root]["data"]["children"]) == set(elements) - {root}
-    assert {one.get("parentId") for key, one in elements.items() if key != root} == {root}
+    assert {item.get("parentId") for key, item in elements.items() if key != root} == {root}
     fields = conversion.find_exposed_inputs(workflow["form"], [])
-    inputs = {one["id"]: one["data"]["inputs"] for one in workflow["nodes"]}
+    inputs = {item["id"]: item["data"]["inputs"] for item in workflow["nodes"]}
     assert len(fields) >= 6
     assert all(inputs[node_id][name]["label"] for node_id, name in fields)
 
@@ -87,15 +89,15 @@ def test_the_model_is_the_one_that_ships_with_the_package() -> None:
     from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 
     for file in FILES:
-        (loader,) = [one for one in read(file)["nodes"] if one["data"]["type"] == "main_model_loader"]
+        (loader,) = [node for node in read(file)["nodes"] if node["data"]["type"] == "main_model_loader"]
         assert loader["data"]["inputs"]["model"]["value"]["key"] == EMBEDDED_KEY
 
 
 async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, resources) -> None:
     await service.start(resources)
     before = (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"]
-    assert {one["workflow_id"] for one in before} == {f"default_{file.stem}" for file in FILES}
-    assert {(one["user_id"], one["is_public"]) for one in before} == {("system", False)}
+    assert {item["workflow_id"] for item in before} == {f"default_{file.stem}" for file in FILES}
+    assert {(item["user_id"], item["is_public"]) for item in before} == {("system", False)}
     await service.start(resources)
     assert (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"] == before
 
@@ -103,49 +105,49 @@ async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, re
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 async def test_each_is_shown_by_its_picture(client, resources, file: Any) -> None:
     await service.start(resources)
-    where = f"{WORKFLOWS}/i/default_{file.stem}"
-    address = (await client.get(where)).json()["thumbnail_url"]
-    assert address.startswith(f"{where.removeprefix('/')}/thumbnail?")
+    url = f"{WORKFLOWS}/i/default_{file.stem}"
+    address = (await client.get(url)).json()["thumbnail_url"]
+    assert address.startswith(f"{url.removeprefix('/')}/thumbnail?")
     listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
-    assert address in [one["thumbnail_url"] for one in listed]
+    assert address in [item["thumbnail_url"] for item in listed]
     answer = await client.get(f"/{address}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert answer.content == file.with_suffix(".webp").read_bytes()
-    picture = Image.open(BytesIO(answer.content))
-    assert (picture.format, picture.size) == ("WEBP", (256, 256))
+    thumbnail = Image.open(BytesIO(answer.content))
+    assert (thumbnail.format, thumbnail.size) == ("WEBP", (256, 256))
     assert len(answer.content) < 10_000
-    assert len(picture.convert("RGB").getcolors(256 * 256) or []) > 100
-    assert (await client.delete(f"{where}/thumbnail")).status_code == 403
+    assert len(thumbnail.convert("RGB").getcolors(256 * 256) or []) > 100
+    assert (await client.delete(f"{url}/thumbnail")).status_code == 403
 
 
 async def test_another_picture_has_another_address(client, resources) -> None:
-    name = await put_default(resources)
-    where, file = f"{WORKFLOWS}/i/{name}", resources.settings.root / "defaults" / f"{name}.webp"
-    assert (await client.get(where)).json()["thumbnail_url"] is None
-    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    name = await add_default(resources)
+    url, file = f"{WORKFLOWS}/i/{name}", resources.settings.root / "defaults" / f"{name}.webp"
+    assert (await client.get(url)).json()["thumbnail_url"] is None
+    assert (await client.get(f"{url}/thumbnail")).status_code == 404
     addresses = []
     for content in (b"one", b"other"):
         file.write_bytes(content)
-        await put_default(resources)
-        addresses.append((await client.get(where)).json()["thumbnail_url"])
+        await add_default(resources)
+        addresses.append((await client.get(url)).json()["thumbnail_url"])
     assert None not in addresses
     assert addresses[0] != addresses[1]
     file.unlink()
-    await put_default(resources)
-    assert (await client.get(where)).json()["thumbnail_url"] is None
+    await add_default(resources)
+    assert (await client.get(url)).json()["thumbnail_url"] is None
 
 
 async def test_a_new_version_replaces_adds_and_takes_out(client, resources) -> None:
-    mine = await make(client, "mine")
-    await put_default(resources, "default_old")
+    user_workflow = await make(client, "mine")
+    await add_default(resources, "default_old")
     await client.put(f"{WORKFLOWS}/i/default_old/opened_at")
-    await put_default(resources, "default_gone")
+    await add_default(resources, "default_gone")
     (resources.settings.root / "defaults" / "default_gone.json").unlink()
     before = (await client.get(f"{WORKFLOWS}/i/default_old")).json()
-    await put_default(resources, "default_old", description="better")
-    await put_default(resources, "default_new")
+    await add_default(resources, "default_old", description="better")
+    await add_default(resources, "default_new")
     after = (await client.get(f"{WORKFLOWS}/i/default_old")).json()
     assert after["workflow"]["description"] == "better"
     assert (after["opened_at"], after["created_at"]) == (before["opened_at"], before["created_at"])
     listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
-    assert {one["workflow_id"] for one in listed} == {"default_old", "default_new", mine["workflow_id"]}
+    assert {item["workflow_id"] for item in listed} == {"default_old", "default_new", user_workflow["workflow_id"]}

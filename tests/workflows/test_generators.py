@@ -7,31 +7,31 @@ import pytest
 from invokeclone.workflows import generators
 
 
-def made(**value: Any) -> list[Any]:
+def generate(**value: Any) -> list[Any]:
     return generators.read(value).make()  # type: ignore[union-attr]
 
 
 def test_sequences() -> None:
-    assert made(type="integer_generator_arithmetic_sequence", start=1, step=2, count=3) == [1, 3, 5]
-    assert made(type="integer_generator_arithmetic_sequence", start=1, step=0, count=3) == [1]
-    assert made(type="float_generator_arithmetic_sequence", start=0.5, step=0.25, count=2) == [0.5, 0.75]
+    assert generate(type="integer_generator_arithmetic_sequence", start=1, step=2, count=3) == [1, 3, 5]
+    assert generate(type="integer_generator_arithmetic_sequence", start=1, step=0, count=3) == [1]
+    assert generate(type="float_generator_arithmetic_sequence", start=0.5, step=0.25, count=2) == [0.5, 0.75]
 
 
 def test_lines() -> None:
-    assert made(type="float_generator_linear_distribution", start=0, end=1, count=3) == [0, 0.5, 1]
-    assert made(type="integer_generator_linear_distribution", start=0, end=3, count=3) == [0, 2, 3]
-    assert made(type="integer_generator_linear_distribution", start=4, end=9, count=1) == [4]
-    assert made(type="integer_generator_linear_distribution", start=4, end=9, count=0) == []
+    assert generate(type="float_generator_linear_distribution", start=0, end=1, count=3) == [0, 0.5, 1]
+    assert generate(type="integer_generator_linear_distribution", start=0, end=3, count=3) == [0, 2, 3]
+    assert generate(type="integer_generator_linear_distribution", start=4, end=9, count=1) == [4]
+    assert generate(type="integer_generator_linear_distribution", start=4, end=9, count=0) == []
 
 
 def test_random_numbers() -> None:
-    wanted = {"type": "integer_generator_random_distribution_uniform", "min": 3, "max": 5, "count": 50, "seed": 1}
-    assert made(**wanted) == made(**wanted)
-    assert set(made(**wanted)) == {3, 4, 5}
-    assert set(made(**{**wanted, "min": 5, "max": 3})) == {3, 4, 5}
+    fields = {"type": "integer_generator_random_distribution_uniform", "min": 3, "max": 5, "count": 50, "seed": 1}
+    assert generate(**fields) == generate(**fields)
+    assert set(generate(**fields)) == {3, 4, 5}
+    assert set(generate(**{**fields, "min": 5, "max": 3})) == {3, 4, 5}
     floats = {"type": "float_generator_random_distribution_uniform", "min": 3, "max": 5, "count": 5}
-    assert all(3 <= one <= 5 for one in made(**floats))
-    assert made(**floats, values=[1.5]) == [1.5]
+    assert all(3 <= number <= 5 for number in generate(**floats))
+    assert generate(**floats, values=[1.5]) == [1.5]
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_random_numbers() -> None:
     ],
 )
 def test_texts_taken_apart(text: str, split_on: str, integers: Any, floats: Any, strings: Any) -> None:
-    for kind, wanted in (("integer", integers), ("float", floats), ("string", strings)):
-        assert made(type=f"{kind}_generator_parse_string", input=text, splitOn=split_on) == wanted
+    for kind, expected in (("integer", integers), ("float", floats), ("string", strings)):
+        assert generate(type=f"{kind}_generator_parse_string", input=text, splitOn=split_on) == expected

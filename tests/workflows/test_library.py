@@ -7,27 +7,27 @@ import httpx
 import pytest
 
 from invokeclone.workflows import service
-from tests.rooms import opened, packed, picture
+from tests.rooms import decode_image, encode_image, picture
 from tests.workflows.drawing import callable_workflow, node, workflow
 
 WORKFLOWS = "/api/v1/workflows"
-IMAGE = {"image": ("a.png", packed(picture(size=(300, 600))), "image/png")}
+IMAGE = {"image": ("a.png", encode_image(picture(size=(300, 600))), "image/png")}
 MISSING = {"is_callable": False, "reason": "missing_workflow_return"}
 
 
-async def make(client: httpx.AsyncClient, name: str = "w", **more: Any) -> dict[str, Any]:
-    answer = await client.post(f"{WORKFLOWS}/", json={"workflow": workflow(name, **more)})
+async def make(client: httpx.AsyncClient, name: str = "w", **fields: Any) -> dict[str, Any]:
+    answer = await client.post(f"{WORKFLOWS}/", json={"workflow": workflow(name, **fields)})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-async def put_default(resources, name: str = "default_one", **more: Any) -> str:
+async def add_default(resources, name: str = "default_one", **fields: Any) -> str:
     """Have a default workflow in the library, as a start puts it there."""
     import json
 
     folder = resources.settings.root / "defaults"
     folder.mkdir(exist_ok=True)
-    text = json.dumps({"id": name, **workflow(name, category="default", **more)})
+    text = json.dumps({"id": name, **workflow(name, category="default", **fields)})
     (folder / f"{name}.json").write_text(text)
     await service.start(resources, folder)
     return name
@@ -35,31 +35,31 @@ async def put_default(resources, name: str = "default_one", **more: Any) -> str:
 
 async def test_a_new_workflow_in_full(client) -> None:
     sent = workflow("Wä", tags="a, b", nodes=[node("n", "integer", value=1)])
-    made = (await client.post(f"{WORKFLOWS}/", json={"workflow": {**sent, "unknown": 1}})).json()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", made["created_at"])
-    assert made == {
-        "workflow_id": made["workflow_id"],
+    record = (await client.post(f"{WORKFLOWS}/", json={"workflow": {**sent, "unknown": 1}})).json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", record["created_at"])
+    assert record == {
+        "workflow_id": record["workflow_id"],
         "name": "Wä",
-        "created_at": made["created_at"],
-        "updated_at": made["created_at"],
+        "created_at": record["created_at"],
+        "updated_at": record["created_at"],
         "opened_at": None,
         "user_id": "system",
         "is_public": True,
         "is_published": None,
-        "workflow": {**sent, "id": made["workflow_id"]},
+        "workflow": {**sent, "id": record["workflow_id"]},
     }
-    got = (await client.get(f"{WORKFLOWS}/i/{made['workflow_id']}")).json()
+    got = (await client.get(f"{WORKFLOWS}/i/{record['workflow_id']}")).json()
     message = got["call_saved_workflow_compatibility"].pop("message")
-    assert got == {**made, "thumbnail_url": None, "call_saved_workflow_compatibility": MISSING}
+    assert got == {**record, "thumbnail_url": None, "call_saved_workflow_compatibility": MISSING}
     assert message
 
 
 async def test_a_workflow_of_the_older_version(client) -> None:
-    made = await make(client, category="project", is_published=False)
-    assert made["workflow"]["meta"]["category"] == "project"
-    assert made["workflow"]["is_published"] is False
+    record = await make(client, category="project", is_published=False)
+    assert record["workflow"]["meta"]["category"] == "project"
+    assert record["workflow"]["is_published"] is False
     listed = (await client.get(f"{WORKFLOWS}/", params={"categories": "project"})).json()["items"]
-    assert [(one["workflow_id"], one["is_published"]) for one in listed] == [(made["workflow_id"], None)]
+    assert [(item["workflow_id"], item["is_published"]) for item in listed] == [(record["workflow_id"], None)]
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ async def test_what_makes_no_workflow_is_422_and_not_kept(client, wrong: dict[st
     sent = json.dumps({"workflow": workflow(**wrong) if "name" not in wrong else {**workflow(), **wrong}})
     headers = {"content-type": "application/json"}
     assert (await client.post(f"{WORKFLOWS}/", content=sent, headers=headers)).status_code == 422
-    made = await make(client)
-    more = {**json.loads(sent)["workflow"], "id": made["workflow_id"]}
+    record = await make(client)
+    changed_workflow = {**json.loads(sent)["workflow"], "id": record["workflow_id"]}
     answer = await client.patch(
-        f"{WORKFLOWS}/i/{made['workflow_id']}", content=json.dumps({"workflow": more}), headers=headers
+        f"{WORKFLOWS}/i/{record['workflow_id']}", content=json.dumps({"workflow": changed_workflow}), headers=headers
     )
     assert answer.status_code == 422
     assert (await client.get(f"{WORKFLOWS}/")).json()["total"] == 1
 
 
 async def test_change(client, events) -> None:
-    made = await make(client, "before", tags="old")
-    sent = {**made["workflow"], "name": "after", "description": "new", "tags": "new"}
-    changed = (await client.patch(f"{WORKFLOWS}/i/{made['workflow_id']}", json={"workflow": sent})).json()
-    assert changed == {**made, "name": "after", "updated_at": changed["updated_at"], "workflow": sent}
+    record = await make(client, "before", tags="old")
+    sent = {**record["workflow"], "name": "after", "description": "new", "tags": "new"}
+    changed = (await client.patch(f"{WORKFLOWS}/i/{record['workflow_id']}", json={"workflow": sent})).json()
+    assert changed == {**record, "name": "after", "updated_at": changed["updated_at"], "workflow": sent}
     (listed,) = (await client.get(f"{WORKFLOWS}/")).json()["items"]
     assert [listed[key] for key in ("name", "description", "tags")] == ["after", "new", "new"]
     assert events.names() == ["workflow_created", "workflow_updated"]
@@ -112,109 +112,110 @@ async def test_the_id_of_the_workflow_sent_decides_which_is_changed(client) -> N
 
 
 async def test_delete(client, settings, events) -> None:
-    made = await make(client)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
-    await client.put(f"{where}/thumbnail", files=IMAGE)
-    gone = await client.delete(where)
-    assert (gone.status_code, gone.json()) == (200, None)
+    record = await make(client)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
+    await client.put(f"{url}/thumbnail", files=IMAGE)
+    deletion = await client.delete(url)
+    assert (deletion.status_code, deletion.json()) == (200, None)
     assert list(settings.workflow_thumbnails_path.iterdir()) == []
-    assert (await client.get(where)).status_code == 404
-    assert (await client.get(f"{where}/thumbnail")).status_code == 404
+    assert (await client.get(url)).status_code == 404
+    assert (await client.get(f"{url}/thumbnail")).status_code == 404
     assert events.names() == ["workflow_created", "workflow_deleted"]
 
 
 async def test_what_is_missing_is_404(client) -> None:
     """Among these the reference answers 500 to pictures, and in 6.8.1 to deleting."""
-    where = f"{WORKFLOWS}/i/nope"
-    assert (await client.get(where)).status_code == 404
-    assert (await client.patch(where, json={"workflow": {**workflow(), "id": "nope"}})).status_code == 404
-    assert (await client.delete(where)).status_code == 404
-    assert (await client.put(f"{where}/opened_at")).status_code == 404
-    assert (await client.patch(f"{where}/is_public", json={"is_public": True})).status_code == 404
-    assert (await client.put(f"{where}/thumbnail", files=IMAGE)).status_code == 404
-    assert (await client.get(f"{where}/thumbnail")).status_code == 404
-    assert (await client.delete(f"{where}/thumbnail")).status_code == 404
+    url = f"{WORKFLOWS}/i/nope"
+    assert (await client.get(url)).status_code == 404
+    assert (await client.patch(url, json={"workflow": {**workflow(), "id": "nope"}})).status_code == 404
+    assert (await client.delete(url)).status_code == 404
+    assert (await client.put(f"{url}/opened_at")).status_code == 404
+    assert (await client.patch(f"{url}/is_public", json={"is_public": True})).status_code == 404
+    assert (await client.put(f"{url}/thumbnail", files=IMAGE)).status_code == 404
+    assert (await client.get(f"{url}/thumbnail")).status_code == 404
+    assert (await client.delete(f"{url}/thumbnail")).status_code == 404
 
 
 async def test_default_workflows_stay_as_they_are(client, resources) -> None:
     """The reference answers 500 to each of these."""
-    name = await put_default(resources)
-    where = f"{WORKFLOWS}/i/{name}"
-    before = (await client.get(where)).json()
+    name = await add_default(resources)
+    url = f"{WORKFLOWS}/i/{name}"
+    before = (await client.get(url)).json()
     sent = {**workflow(), "id": name}
-    assert (await client.patch(where, json={"workflow": sent})).status_code == 403
-    assert (await client.delete(where)).status_code == 403
-    assert (await client.patch(f"{where}/is_public", json={"is_public": True})).status_code == 403
-    assert (await client.put(f"{where}/thumbnail", files=IMAGE)).status_code == 403
-    assert (await client.delete(f"{where}/thumbnail")).status_code == 403
-    assert (await client.get(where)).json() == before
+    assert (await client.patch(url, json={"workflow": sent})).status_code == 403
+    assert (await client.delete(url)).status_code == 403
+    assert (await client.patch(f"{url}/is_public", json={"is_public": True})).status_code == 403
+    assert (await client.put(f"{url}/thumbnail", files=IMAGE)).status_code == 403
+    assert (await client.delete(f"{url}/thumbnail")).status_code == 403
+    assert (await client.get(url)).json() == before
 
 
 async def test_opening_is_noted_and_is_no_change(client) -> None:
-    made = await make(client)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
-    answer = await client.put(f"{where}/opened_at")
+    record = await make(client)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
+    answer = await client.put(f"{url}/opened_at")
     assert (answer.status_code, answer.json()) == (200, None)
-    after = (await client.get(where)).json()
-    assert after["opened_at"] >= made["created_at"]
-    assert after["updated_at"] == made["updated_at"]
+    after = (await client.get(url)).json()
+    assert after["opened_at"] >= record["created_at"]
+    assert after["updated_at"] == record["updated_at"]
 
 
 async def test_sharing_shows_in_the_tags(client, events) -> None:
-    made = await make(client, tags="b,a")
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}/is_public"
-    private = (await client.patch(where, json={"is_public": False})).json()
+    record = await make(client, tags="b,a")
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}/is_public"
+    private = (await client.patch(url, json={"is_public": False})).json()
     assert (private["is_public"], private["workflow"]["tags"]) == (False, "b,a")
     for _ in range(2):
-        public = (await client.patch(where, json={"is_public": True})).json()
+        public = (await client.patch(url, json={"is_public": True})).json()
         assert (public["is_public"], public["workflow"]["tags"]) == (True, "b, a, shared")
     assert (await client.get(f"{WORKFLOWS}/tags")).json() == ["a", "b", "shared"]
-    private = (await client.patch(where, json={"is_public": False})).json()
+    private = (await client.patch(url, json={"is_public": False})).json()
     assert (private["is_public"], private["workflow"]["tags"]) == (False, "b, a")
-    told = [(event.old_is_public, event.new_is_public) for event in events.sent[1:]]
-    assert told == [(True, False), (False, True), (True, True), (True, False)]
-    assert (await client.patch(where, json={"is_public": "perhaps"})).status_code == 422
+    changes = [(event.old_is_public, event.new_is_public) for event in events.sent[1:]]
+    assert changes == [(True, False), (False, True), (True, True), (True, False)]
+    assert (await client.patch(url, json={"is_public": "perhaps"})).status_code == 422
 
 
 async def test_sharing_keeps_what_is_known_of_calls(client) -> None:
-    made = (await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow()})).json()
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
-    await client.patch(f"{where}/is_public", json={"is_public": False})
-    assert (await client.get(where)).json()["call_saved_workflow_compatibility"]["is_callable"] is True
+    record = (await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow()})).json()
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
+    await client.patch(f"{url}/is_public", json={"is_public": False})
+    assert (await client.get(url)).json()["call_saved_workflow_compatibility"]["is_callable"] is True
 
 
 async def test_pictures(client, settings) -> None:
-    made = await make(client)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
-    answer = await client.put(f"{where}/thumbnail", files=IMAGE)
+    record = await make(client)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
+    answer = await client.put(f"{url}/thumbnail", files=IMAGE)
     assert (answer.status_code, answer.json()) == (200, None)
-    address = (await client.get(where)).json()["thumbnail_url"]
-    assert re.fullmatch(rf"api/v1/workflows/i/{made['workflow_id']}/thumbnail\?\w+", address)
+    address = (await client.get(url)).json()["thumbnail_url"]
+    assert re.fullmatch(rf"api/v1/workflows/i/{record['workflow_id']}/thumbnail\?\w+", address)
     assert (await client.get(f"{WORKFLOWS}/")).json()["items"][0]["thumbnail_url"] == address
     got = await client.get(f"/{address}")
     assert got.headers["content-type"] == "image/png"
     assert got.headers["cache-control"] == "max-age=31536000"
-    assert opened(got.content).size == (128, 256)
-    assert (settings.workflow_thumbnails_path / f"{made['workflow_id']}.webp").read_bytes() == got.content
-    await client.put(f"{where}/thumbnail", files=IMAGE)
-    assert (await client.get(where)).json()["thumbnail_url"] != address
-    gone = await client.delete(f"{where}/thumbnail")
-    assert (gone.status_code, gone.json()) == (200, None)
-    assert (await client.get(where)).json()["thumbnail_url"] is None
-    assert (await client.get(f"{where}/thumbnail")).status_code == 404
-    assert (await client.delete(f"{where}/thumbnail")).status_code == 404
+    assert decode_image(got.content).size == (128, 256)
+    assert (settings.workflow_thumbnails_path / f"{record['workflow_id']}.webp").read_bytes() == got.content
+    await client.put(f"{url}/thumbnail", files=IMAGE)
+    assert (await client.get(url)).json()["thumbnail_url"] != address
+    deletion = await client.delete(f"{url}/thumbnail")
+    assert (deletion.status_code, deletion.json()) == (200, None)
+    assert (await client.get(url)).json()["thumbnail_url"] is None
+    assert (await client.get(f"{url}/thumbnail")).status_code == 404
+    assert (await client.delete(f"{url}/thumbnail")).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(b"text", "text/plain"), (b"text", "image/png"), (packed(picture()), "application/octet-stream")]
+    ("data", "kind"),
+    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
 )
 async def test_what_is_no_picture_is_415_and_takes_none_away(client, data: bytes, kind: str) -> None:
-    made = await make(client)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
-    await client.put(f"{where}/thumbnail", files=IMAGE)
-    before = (await client.get(where)).json()
-    assert (await client.put(f"{where}/thumbnail", files={"image": ("a", data, kind)})).status_code == 415
-    assert (await client.get(where)).json() == before
+    record = await make(client)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
+    await client.put(f"{url}/thumbnail", files=IMAGE)
+    before = (await client.get(url)).json()
+    assert (await client.put(f"{url}/thumbnail", files={"image": ("a", data, kind)})).status_code == 415
+    assert (await client.get(url)).json() == before
 
 
 async def test_picture_addresses_lead_nowhere_else(client, settings) -> None:

@@ -8,17 +8,17 @@ from invokeclone.workflows import store
 from invokeclone.workflows.schemas import WorkflowRecordOrderBy
 from invokeclone.workflows.store import Filter
 from tests.workflows.drawing import callable_workflow, workflow
-from tests.workflows.test_library import WORKFLOWS, make, put_default
+from tests.workflows.test_library import WORKFLOWS, add_default, make
 
 
 async def names(client, **params: object) -> list[str]:
     answer = await client.get(f"{WORKFLOWS}/", params=params)
     assert answer.status_code == 200, answer.text
-    return [one["name"] for one in answer.json()["items"]]
+    return [item["name"] for item in answer.json()["items"]]
 
 
 async def test_an_item_in_full(client) -> None:
-    made = await make(client, "n", tags="a")
+    record = await make(client, "n", tags="a")
     listed = (await client.get(f"{WORKFLOWS}/")).json()
     message = listed["items"][0]["call_saved_workflow_compatibility"]["message"]
     assert listed == {
@@ -28,7 +28,7 @@ async def test_an_item_in_full(client) -> None:
         "total": 1,
         "items": [
             {
-                **{key: value for key, value in made.items() if key != "workflow"},
+                **{key: value for key, value in record.items() if key != "workflow"},
                 "description": "d n",
                 "category": "user",
                 "tags": "a",
@@ -53,7 +53,7 @@ async def test_pages(client) -> None:
 
     async def page(**params: int) -> tuple[object, ...]:
         got = (await client.get(f"{WORKFLOWS}/", params=params)).json()
-        return "".join(one["name"] for one in got["items"]), got["page"], got["pages"], got["per_page"], got["total"]
+        return "".join(item["name"] for item in got["items"]), got["page"], got["pages"], got["per_page"], got["total"]
 
     assert await page(per_page=2) == ("ab", 0, 3, 2, 5)
     assert await page(per_page=2, page=2) == ("e", 2, 3, 2, 5)
@@ -100,7 +100,7 @@ async def test_filters(client, resources) -> None:
     first = await make(client, "first", tags="sd1.5, video")
     await make(client, "second", tags="SDXL")
     await make(client, "third", category="project")
-    await put_default(resources, tags="sdxl")
+    await add_default(resources, tags="sdxl")
     await client.put(f"{WORKFLOWS}/i/{first['workflow_id']}/opened_at")
     assert await names(client, categories=["user"]) == ["first", "second"]
     assert await names(client, categories=["project", "default"]) == ["default_one", "third"]
@@ -127,7 +127,7 @@ async def test_counts_and_tags(client, resources) -> None:
     first = await make(client, "first", tags="b, a b,,c")
     await make(client, "second", tags="C, b")
     await make(client, "third", category="project", tags="z")
-    await put_default(resources, tags="b")
+    await add_default(resources, tags="b")
     await client.put(f"{WORKFLOWS}/i/{first['workflow_id']}/opened_at")
 
     async def get(what: str, **params: object) -> object:
@@ -152,7 +152,7 @@ async def test_lists_read_no_workflow_and_those_of_a_category_come_sorted(client
     await make(client)
     shape = Filter(categories=())
     statement = store._page(shape, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending)
-    assert "workflow" not in {one.name for one in statement.selected_columns}
+    assert "workflow" not in {column.name for column in statement.selected_columns}
     async with resources.database.read() as connection:
         unjudged = "SELECT workflow_id FROM workflows WHERE judged_by < 'x' OR judged_by > 'x'"
         plan = (await connection.execute(text(f"EXPLAIN QUERY PLAN {unjudged}"))).all()
@@ -169,6 +169,6 @@ async def test_all_are_judged_anew_when_the_vocabulary_changes(client, own_nodes
     del registry._nodes["integer"]
     registry._invalidate_caches()
     listed = (await client.get(f"{WORKFLOWS}/")).json()["items"]
-    reasons = [one["call_saved_workflow_compatibility"]["reason"] for one in listed]
+    reasons = [item["call_saved_workflow_compatibility"]["reason"] for item in listed]
     assert reasons == ["unsupported_node"] * count + ["missing_workflow_return"]
     assert await names(client, callable=True) == []

@@ -4,11 +4,11 @@ import httpx
 import pytest
 
 from tests.workflows.drawing import workflow
-from tests.workflows.test_library import IMAGE, WORKFLOWS, make, put_default
+from tests.workflows.test_library import IMAGE, WORKFLOWS, add_default, make
 
 
 async def names(client: httpx.AsyncClient, **params: object) -> set[str]:
-    return {one["name"] for one in (await client.get(f"{WORKFLOWS}/", params=params)).json()["items"]}
+    return {item["name"] for item in (await client.get(f"{WORKFLOWS}/", params=params)).json()["items"]}
 
 
 async def share(client: httpx.AsyncClient, workflow_id: str, *, is_public: bool = True) -> httpx.Response:
@@ -17,11 +17,11 @@ async def share(client: httpx.AsyncClient, workflow_id: str, *, is_public: bool 
 
 async def test_lists_hold_ones_own_and_the_default_ones(people, resources) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
-    made = await make(ann, "ann's", tags="t")
-    assert (made["user_id"], made["is_public"]) == ("ann", False)
+    record = await make(ann, "ann's", tags="t")
+    assert (record["user_id"], record["is_public"]) == ("ann", False)
     await make(bob, "bob's", tags="t, u")
     await share(bob, (await make(bob, "bob's shared"))["workflow_id"])
-    await put_default(resources, tags="d")
+    await add_default(resources, tags="d")
     assert await names(ann) == {"ann's", "default_one"}
     assert await names(ann, is_public=True) == {"bob's shared"}
     assert await names(bob) == {"bob's", "bob's shared", "default_one"}
@@ -41,32 +41,32 @@ async def test_lists_hold_ones_own_and_the_default_ones(people, resources) -> No
 
 async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
-    made = await make(ann)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    record = await make(ann)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
 
     async def refused(*, reading: bool) -> None:
-        sent = {"workflow": {**made["workflow"], "name": "mine"}}
+        sent = {"workflow": {**record["workflow"], "name": "mine"}}
         answers = [
-            await bob.patch(where, json=sent),
-            await bob.delete(where),
-            await share(bob, made["workflow_id"]),
-            await bob.put(f"{where}/thumbnail", files=IMAGE),
-            await bob.delete(f"{where}/thumbnail"),
+            await bob.patch(url, json=sent),
+            await bob.delete(url),
+            await share(bob, record["workflow_id"]),
+            await bob.put(f"{url}/thumbnail", files=IMAGE),
+            await bob.delete(f"{url}/thumbnail"),
         ]
         if reading:
-            answers += [await bob.get(where), await bob.put(f"{where}/opened_at")]
-        assert {one.status_code for one in answers} == {403}
+            answers += [await bob.get(url), await bob.put(f"{url}/opened_at")]
+        assert {answer.status_code for answer in answers} == {403}
 
     await refused(reading=True)
-    await share(ann, made["workflow_id"])
+    await share(ann, record["workflow_id"])
     await refused(reading=False)
-    assert (await bob.get(where)).status_code == 200
-    assert (await bob.put(f"{where}/opened_at")).status_code == 200
-    assert (await ann.get(where)).json()["name"] == "w"
-    changed = await admin.patch(where, json={"workflow": {**made["workflow"], "name": "of root"}})
+    assert (await bob.get(url)).status_code == 200
+    assert (await bob.put(f"{url}/opened_at")).status_code == 200
+    assert (await ann.get(url)).json()["name"] == "w"
+    changed = await admin.patch(url, json={"workflow": {**record["workflow"], "name": "of root"}})
     assert (changed.json()["user_id"], changed.json()["name"]) == ("ann", "of root")
-    assert (await ann.put(f"{where}/thumbnail", files=IMAGE)).status_code == 200
-    assert (await admin.delete(where)).status_code == 200
+    assert (await ann.put(f"{url}/thumbnail", files=IMAGE)).status_code == 200
+    assert (await admin.delete(url)).status_code == 200
 
 
 async def test_the_address_of_ones_own_workflow_opens_no_other(people) -> None:
@@ -78,13 +78,13 @@ async def test_the_address_of_ones_own_workflow_opens_no_other(people) -> None:
 
 
 async def test_default_workflows_are_everybodys_to_read_and_nobodys_to_change(people, resources) -> None:
-    where = f"{WORKFLOWS}/i/{await put_default(resources)}"
-    assert (await people["ann"].get(where)).status_code == 200
-    assert (await people["ann"].put(f"{where}/opened_at")).status_code == 200
+    url = f"{WORKFLOWS}/i/{await add_default(resources)}"
+    assert (await people["ann"].get(url)).status_code == 200
+    assert (await people["ann"].put(f"{url}/opened_at")).status_code == 200
     for who in ("ann", "root"):
         sent = {"workflow": {**workflow(), "id": "default_one"}}
-        assert (await people[who].patch(where, json=sent)).status_code == 403
-        assert (await people[who].delete(where)).status_code == 403
+        assert (await people[who].patch(url, json=sent)).status_code == 403
+        assert (await people[who].delete(url)).status_code == 403
 
 
 async def test_pictures_are_checked_like_their_workflow(people, resources) -> None:
@@ -93,32 +93,32 @@ async def test_pictures_are_checked_like_their_workflow(people, resources) -> No
     from tests.images.people import multiuser
     from tests.rooms import serving
 
-    made = await make(people["ann"])
-    await people["ann"].put(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail", files=IMAGE)
-    where = f"{WORKFLOWS}/i/{made['workflow_id']}"
+    record = await make(people["ann"])
+    await people["ann"].put(f"{WORKFLOWS}/i/{record['workflow_id']}/thumbnail", files=IMAGE)
+    url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     async with serving(multiuser(resources), router) as anybody:
-        assert (await anybody.get(f"{where}/thumbnail")).status_code == 401
-        assert (await anybody.get(where)).status_code == 401
-    assert (await people["bob"].get(f"{where}/thumbnail")).status_code == 403
+        assert (await anybody.get(f"{url}/thumbnail")).status_code == 401
+        assert (await anybody.get(url)).status_code == 401
+    assert (await people["bob"].get(f"{url}/thumbnail")).status_code == 403
     for who in ("ann", "root"):
-        answer = await people[who].get(f"{where}/thumbnail")
+        answer = await people[who].get(f"{url}/thumbnail")
         assert (answer.status_code, answer.headers["cache-control"]) == (200, "private, no-store")
-    await share(people["ann"], made["workflow_id"])
-    assert (await people["bob"].get(f"{where}/thumbnail")).status_code == 200
+    await share(people["ann"], record["workflow_id"])
+    assert (await people["bob"].get(f"{url}/thumbnail")).status_code == 200
 
 
 async def test_who_is_told(people, events) -> None:
     from invokeclone.server.sockets import rooms_for
 
     ann = people["ann"]
-    made = await make(ann)
-    await share(ann, made["workflow_id"])
-    await share(ann, made["workflow_id"], is_public=False)
-    await share(ann, made["workflow_id"])
-    await ann.delete(f"{WORKFLOWS}/i/{made['workflow_id']}")
-    told = [(event.name, sorted(rooms_for(type(event), event.model_dump(mode="json")))) for event in events.sent]
+    record = await make(ann)
+    await share(ann, record["workflow_id"])
+    await share(ann, record["workflow_id"], is_public=False)
+    await share(ann, record["workflow_id"])
+    await ann.delete(f"{WORKFLOWS}/i/{record['workflow_id']}")
+    recipients = [(event.name, sorted(rooms_for(type(event), event.model_dump(mode="json")))) for event in events.sent]
     private, everybody = ["admin", "user:ann"], ["admin", "everyone", "user:ann"]
-    assert told == [
+    assert recipients == [
         ("workflow_created", private),
         ("workflow_updated", everybody),
         ("workflow_updated", private),
@@ -131,10 +131,10 @@ async def test_who_is_told(people, events) -> None:
 
 @pytest.mark.parametrize("change", ["is_public", "thumbnail"])
 async def test_in_single_user_mode_nobody_loses_access(client, events, change: str) -> None:
-    made = await make(client)
+    record = await make(client)
     if change == "is_public":
-        await share(client, made["workflow_id"], is_public=False)
+        await share(client, record["workflow_id"], is_public=False)
         assert events.names() == ["workflow_created", "workflow_updated"]
     else:
-        await client.put(f"{WORKFLOWS}/i/{made['workflow_id']}/thumbnail", files=IMAGE)
+        await client.put(f"{WORKFLOWS}/i/{record['workflow_id']}/thumbnail", files=IMAGE)
         assert events.names() == ["workflow_created"]

@@ -47,19 +47,19 @@ def by_hand(tokenizer: Any, text_encoder: Any, *pieces: str | torch.Tensor) -> t
 
 def encode(tokenizer: Any, text_encoder: Any, prompt: str, **inversions: torch.Tensor) -> torch.Tensor:
     triggers = {f"<{name}>": vectors for name, vectors in inversions.items()}
-    with with_inversions(tokenizer, text_encoder, triggers) as own:
-        return encode_prompt(own, text_encoder, prompt, CPU)
+    with with_inversions(tokenizer, text_encoder, triggers) as extended_tokenizer:
+        return encode_prompt(extended_tokenizer, text_encoder, prompt, CPU)
 
 
 class TestPrompts:
     def test_one_vector(self, tokenizer: Any, text_encoder: Any):
-        made = encode(tokenizer, text_encoder, "a fox in <art> style", art=ONE)
-        assert torch.allclose(made, by_hand(tokenizer, text_encoder, "a fox in", ONE, "style"), atol=1e-5)
+        embeds = encode(tokenizer, text_encoder, "a fox in <art> style", art=ONE)
+        assert torch.allclose(embeds, by_hand(tokenizer, text_encoder, "a fox in", ONE, "style"), atol=1e-5)
 
     def test_several_vectors_and_several_triggers(self, tokenizer: Any, text_encoder: Any):
-        made = encode(tokenizer, text_encoder, "<my art-1> a fox <b>, <my art-1>", **{"my art-1": THREE, "b": ONE})
+        embeds = encode(tokenizer, text_encoder, "<my art-1> a fox <b>, <my art-1>", **{"my art-1": THREE, "b": ONE})
         expected = by_hand(tokenizer, text_encoder, THREE, "a fox", ONE, ",", THREE)
-        assert torch.allclose(made, expected, atol=1e-5)
+        assert torch.allclose(embeds, expected, atol=1e-5)
 
     def test_with_a_weight(self, tokenizer: Any, text_encoder: Any):
         plain, weighted = (
@@ -80,8 +80,8 @@ class TestPrompts:
 
         config = CLIPTextConfig(**{**text_encoder.config.to_dict(), "num_hidden_layers": 1})
         encoder = CLIPTextModelWithProjection(config).eval()
-        with with_inversions(tokenizer, encoder, {"<art>": THREE}) as own:
-            pooled = encode_pooled(own, encoder, "a <art> fox", CPU)
+        with with_inversions(tokenizer, encoder, {"<art>": THREE}) as extended_tokenizer:
+            pooled = encode_pooled(extended_tokenizer, encoder, "a <art> fox", CPU)
         states = by_hand(tokenizer, encoder.text_model, "a", THREE, "fox")
         end = 1 + 1 + 3 + len(tokenizer("fox")["input_ids"][1:-1])
         with torch.inference_mode():
@@ -101,8 +101,8 @@ class TestPrompts:
         assert torch.allclose(before, by_hand(tokenizer, text_encoder, "a <art> fox"), atol=1e-5), "plain text again"
 
     def test_without_any_the_tokenizer_is_the_same(self, tokenizer: Any, text_encoder: Any):
-        with with_inversions(tokenizer, text_encoder, {}) as own:
-            assert own is tokenizer
+        with with_inversions(tokenizer, text_encoder, {}) as result:
+            assert result is tokenizer
 
     def test_another_width(self, tokenizer: Any, text_encoder: Any):
         with (

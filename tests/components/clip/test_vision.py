@@ -43,12 +43,12 @@ def test_a_folder(made: Any, tmp_path: Path, model_cache: "ModelCache"):
         key="vit", name="vit", base=BaseModelType.Any, type=ModelType.CLIPVision, format=ModelFormat.Diffusers
     )
     encoder = loaders.load(model_cache, record, tmp_path / "encoder").model
-    given = pixels([Image.linear_gradient("L")])
+    inputs = pixels([Image.linear_gradient("L")])
     with torch.inference_mode():
-        expected = made.vision_model(given, output_hidden_states=True)
-        assert torch.allclose(image_embeds(encoder, given), made.visual_projection(expected.pooler_output), atol=1e-6)
-        assert torch.allclose(penultimate(encoder, given), expected.hidden_states[-2], atol=1e-6)
-    assert penultimate(encoder, given).shape == (1, 17, 16)
+        expected = made.vision_model(inputs, output_hidden_states=True)
+        assert torch.allclose(image_embeds(encoder, inputs), made.visual_projection(expected.pooler_output), atol=1e-6)
+        assert torch.allclose(penultimate(encoder, inputs), expected.hidden_states[-2], atol=1e-6)
+    assert penultimate(encoder, inputs).shape == (1, 17, 16)
 
 
 def test_the_middle_square_is_looked_at():
@@ -56,12 +56,12 @@ def test_the_middle_square_is_looked_at():
     wide.paste("blue", (100, 0, 200, 100))
     tall = Image.new("RGBA", (100, 300), "red")
     tall.paste("blue", (0, 100, 100, 200))
-    both = pixels([wide, tall])
-    inner = both[:, :, 8:-8, 8:-8]  # the edges of the blue square are softened
+    batch = pixels([wide, tall])
+    inner = batch[:, :, 8:-8, 8:-8]  # the edges of the blue square are softened
     mean, deviation = (
         torch.tensor([0.48145466, 0.4578275, 0.40821073]),
         torch.tensor([0.26862954, 0.26130258, 0.27577711]),
     )
     blue = ((torch.tensor([0.0, 0.0, 1.0]) - mean) / deviation).reshape(3, 1, 1)
-    assert both.shape == (2, 3, 224, 224)
+    assert batch.shape == (2, 3, 224, 224)
     assert torch.allclose(inner, blue.expand_as(inner), atol=1e-5)

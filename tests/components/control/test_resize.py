@@ -25,14 +25,14 @@ INTERPOLATED = [
 ]
 
 
-def colored(gray: np.ndarray) -> np.ndarray:
+def gray_to_rgb(gray: np.ndarray) -> np.ndarray:
     return np.repeat(gray[..., None], 3, axis=-1)
 
 
 @pytest.mark.parametrize(("method", "size", "expected"), INTERPOLATED)
 def test_interpolation_is_that_of_opencv(method: str, size: tuple[int, int], expected: list[list[int]]) -> None:
-    result = interpolate(colored(NUMBERS), size, method).astype(int)
-    assert np.abs(result - colored(np.array(expected))).max() <= 1
+    result = interpolate(gray_to_rgb(NUMBERS), size, method).astype(int)
+    assert np.abs(result - gray_to_rgb(np.array(expected))).max() <= 1
 
 
 def test_thinning_is_that_of_opencv() -> None:
@@ -53,7 +53,7 @@ def test_a_line_is_one_pixel_wide_in_any_size() -> None:
     line = np.zeros((60, 80), dtype=np.uint8)
     line[30, 5:75] = 255
     for size in ((160, 120), (50, 45)):
-        result = heuristic_resize(colored(line), size)
+        result = heuristic_resize(gray_to_rgb(line), size)
         assert set(np.unique(result)) == {0, 255}
         assert (result[..., 0] > 0).any(axis=0).mean() > 0.7
         assert (result[..., 0] > 0).sum(axis=0).max() == 1
@@ -62,14 +62,14 @@ def test_a_line_is_one_pixel_wide_in_any_size() -> None:
 def test_what_is_black_and_white_and_thick_stays_thick() -> None:
     block = np.zeros((40, 40), dtype=np.uint8)
     block[:, :20] = 255
-    result = heuristic_resize(colored(block), (90, 55))
+    result = heuristic_resize(gray_to_rgb(block), (90, 55))
     assert set(np.unique(result)) == {0, 255}
     assert (result > 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_few_colors_are_not_mixed_and_many_are() -> None:
-    few = colored(np.repeat(np.array([[10, 100, 200]], dtype=np.uint8), 20, axis=1).repeat(30, axis=0))
-    assert set(np.unique(heuristic_resize(few, (70, 41)))) == {10, 100, 200}
+    three_colors = gray_to_rgb(np.repeat(np.array([[10, 100, 200]], dtype=np.uint8), 20, axis=1).repeat(30, axis=0))
+    assert set(np.unique(heuristic_resize(three_colors, (70, 41)))) == {10, 100, 200}
     many = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     assert np.array_equal(heuristic_resize(many, (20, 20)), interpolate(many, (20, 20), "area"))
     assert np.array_equal(heuristic_resize(many, (60, 50)), interpolate(many, (60, 50), "cubic"))

@@ -41,20 +41,22 @@ def describer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     )
 
 
-def written(writer: tuple[Any, Any], seed: int, told: Any = lambda _count: None, max_tokens: int = 8) -> str:
-    return pipeline.write(*writer, "a cat", "be short", max_tokens=max_tokens, seed=seed, device=CPU, on_tokens=told)
+def write_text(writer: tuple[Any, Any], seed: int, on_tokens: Any = lambda _count: None, max_tokens: int = 8) -> str:
+    return pipeline.write(
+        *writer, "a cat", "be short", max_tokens=max_tokens, seed=seed, device=CPU, on_tokens=on_tokens
+    )
 
 
 def test_the_same_seed_writes_the_same(writer: tuple[Any, Any]) -> None:
     before = torch.random.get_rng_state()
-    assert written(writer, 1) == written(writer, 1)
-    assert written(writer, 1) != written(writer, 2)
+    assert write_text(writer, 1) == write_text(writer, 1)
+    assert write_text(writer, 1) != write_text(writer, 2)
     assert torch.equal(torch.random.get_rng_state(), before), "nodes' random numbers are not touched"
 
 
 def test_each_token_is_reported(writer: tuple[Any, Any]) -> None:
     counts: list[int] = []
-    written(writer, 1, counts.append)
+    write_text(writer, 1, counts.append)
     assert counts == list(range(1, len(counts) + 1))
     assert 1 <= len(counts) <= 8
 
@@ -64,7 +66,7 @@ def test_a_callback_may_stop_the_model(writer: tuple[Any, Any]) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        written(writer, 1, stop)
+        write_text(writer, 1, stop)
 
 
 def test_a_template_that_knows_no_system_turn_gets_one_turn(tmp_path: Path) -> None:
@@ -83,13 +85,15 @@ def test_an_image_is_described_as_by_the_model_itself(describer: tuple[Any, Any,
     """The model's own way has tokens for the picture in the prompt; where these go and how many they are must agree."""
     model, tokenizer, processor = describer
     image = Image.linear_gradient("L").resize(size).convert("RGB")
-    ours = pipeline.describe(model, tokenizer, processor, image, "say", device=CPU, on_tokens=lambda _count: None)
+    description = pipeline.describe(
+        model, tokenizer, processor, image, "say", device=CPU, on_tokens=lambda _count: None
+    )
 
     inputs = processor(images=[image], return_tensors="pt")
     places = torch.full((1, pipeline.encode_image(model, processor, image, CPU).shape[0]), model.config.image_token_id)
     before, after = (pipeline._tokens(tokenizer, text, CPU) for text in pipeline._text_around_image(tokenizer, "say"))
     tokens = torch.cat([before, places, after], dim=1)
-    theirs = model.generate(
+    expected_tokens = model.generate(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
         pixel_values=inputs["pixel_values"],
@@ -98,7 +102,7 @@ def test_an_image_is_described_as_by_the_model_itself(describer: tuple[Any, Any,
         do_sample=False,
         pad_token_id=0,
     )
-    assert ours == pipeline._text(tokenizer, theirs[0, tokens.shape[1] :])
+    assert description == pipeline._text(tokenizer, expected_tokens[0, tokens.shape[1] :])
 
 
 class FakeModels:
@@ -121,7 +125,7 @@ def test_both_nodes_write_the_same_for_the_same_system_prompt(writer: tuple[Any,
     common = {"id": "n", "prompt": "a cat", "text_llm_model": MODEL, "max_tokens": 6, "seed": 5}
     plain = TextLLMInvocation(**common, system_prompt="be short").invoke(context)
     saved = TextLLMWithPresetInvocation(**common, system_prompt=SystemPromptField(system_prompt_id="p")).invoke(context)
-    assert plain.value == saved.value == written(writer, 5, max_tokens=6)
+    assert plain.value == saved.value == write_text(writer, 5, max_tokens=6)
     assert TextLLMInvocation(**common).invoke(context).value != plain.value
     assert context.util.progress[0] == ("Writing", 1 / 6)
 

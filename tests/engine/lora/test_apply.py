@@ -36,21 +36,23 @@ class Model(nn.Module):
         return self.group(self.conv_in(states[:, None]))
 
 
-def drawn(*shape: int) -> torch.Tensor:
+def random_tensor(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 CHANGES: dict[str, LayerChange] = {
-    "embedding": read_layer({"lora_up.weight": drawn(8, 2), "lora_down.weight": drawn(2, 6)}),
-    "block_norm": read_layer({"w_norm": drawn(6), "b_norm": drawn(6)}),
+    "embedding": read_layer({"lora_up.weight": random_tensor(8, 2), "lora_down.weight": random_tensor(2, 6)}),
+    "block_norm": read_layer({"w_norm": random_tensor(6), "b_norm": random_tensor(6)}),
     "block_to_q": read_layer(
-        {"lora_up.weight": drawn(6, 2), "lora_down.weight": drawn(2, 6), "alpha": torch.tensor(1.0)}
+        {"lora_up.weight": random_tensor(6, 2), "lora_down.weight": random_tensor(2, 6), "alpha": torch.tensor(1.0)}
     ),
-    "block_to_k": read_layer({"lokr_w1": drawn(2, 2), "lokr_w2": drawn(3, 3)}),
-    "conv_in": read_layer({"diff": drawn(4, 1, 3, 3), "diff_b": drawn(4)}),
-    "group": read_layer({"w_norm": drawn(4), "b_norm": drawn(4)}),
+    "block_to_k": read_layer({"lokr_w1": random_tensor(2, 2), "lokr_w2": random_tensor(3, 3)}),
+    "conv_in": read_layer({"diff": random_tensor(4, 1, 3, 3), "diff_b": random_tensor(4)}),
+    "group": read_layer({"w_norm": random_tensor(4), "b_norm": random_tensor(4)}),
 }
-DORA = read_layer({"lora_up.weight": drawn(6, 2), "lora_down.weight": drawn(2, 6), "dora_scale": torch.ones(1, 6)})
+DORA = read_layer(
+    {"lora_up.weight": random_tensor(6, 2), "lora_down.weight": random_tensor(2, 6), "dora_scale": torch.ones(1, 6)}
+)
 TOKENS = torch.tensor([[1, 5, 7, 0]])
 
 
@@ -58,7 +60,7 @@ def lora(weight: float = 0.5, name: str = "style", **layers: LayerChange) -> LoR
     return LoRAPatch(name, layers or CHANGES, weight)
 
 
-def merged(weight: float, layers: dict[str, LayerChange] = CHANGES) -> nn.Module:
+def merge_by_hand(weight: float, layers: dict[str, LayerChange] = CHANGES) -> nn.Module:
     """Return the model with new weights and biases, by hand."""
     model = Model()
     modules = {name.replace(".", "_"): module for name, module in model.named_modules()}
@@ -76,8 +78,8 @@ def run(model: nn.Module) -> torch.Tensor:
     return model(TOKENS)
 
 
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one, other, atol=1e-5)
+def close(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(actual, expected, atol=1e-5)
 
 
 @pytest.fixture
@@ -113,8 +115,8 @@ class TestEitherWay:
     @pytest.mark.parametrize("weight", [0.5, -0.3, 1.0])
     def test_every_type_of_layer(self, model: nn.Module, weight: float):
         with apply_loras(model, [lora(weight)], CPU):
-            assert close(run(model), run(merged(weight)))
-            assert not close(run(model), run(merged(0)))
+            assert close(run(model), run(merge_by_hand(weight)))
+            assert not close(run(model), run(merge_by_hand(0)))
 
     def test_nothing_to_do(self, model: nn.Module):
         before = run(model)
@@ -124,7 +126,7 @@ class TestEitherWay:
     def test_several(self, model: nn.Module):
         with apply_loras(model, [lora(0.5), lora(0.25), lora(-0.5, block_to_q=CHANGES["block_to_q"])], CPU):
             result = run(model)
-        expected = merged(0.75, {name: change for name, change in CHANGES.items() if name != "block_to_q"})
+        expected = merge_by_hand(0.75, {name: change for name, change in CHANGES.items() if name != "block_to_q"})
         layer: Any = expected.get_submodule("block.to_q")
         layer.weight.data += 0.25 * CHANGES["block_to_q"].weight_delta(layer.weight.data)
         assert close(result, run(expected))
@@ -132,8 +134,8 @@ class TestEitherWay:
     def test_nested(self, model: nn.Module):
         with apply_loras(model, [lora(0.5)], CPU):
             with apply_loras(model, [lora(0.25)], CPU):
-                assert close(run(model), run(merged(0.75)))
-            assert close(run(model), run(merged(0.5)))
+                assert close(run(model), run(merge_by_hand(0.75)))
+            assert close(run(model), run(merge_by_hand(0.5)))
 
     def test_after_an_error(self, model: nn.Module):
         with pytest.raises(KeyError), apply_loras(model, [lora()], CPU):
@@ -151,7 +153,7 @@ class TestEitherWay:
     def test_with_padding_that_wraps_around(self, model: nn.Module, outer: str):
         contexts = [lambda: seamless(model, ["x", "y"]), lambda: apply_loras(model, [lora()], CPU)]
         first, second = contexts if outer == "seamless" else reversed(contexts)
-        expected = merged(0.5)
+        expected = merge_by_hand(0.5)
         with seamless(expected, ["x", "y"]):
             wrapped = run(expected)
         with first(), second():
@@ -163,13 +165,13 @@ class TestEitherWay:
     ):
         warnings: list[str] = []
         monkeypatch.setattr(apply.logger, "warning", lambda message, *values: warnings.append(message % values))
-        others = {
+        unmatched = {
             "block_to_v": CHANGES["block_to_q"],
             "block_to_q": CHANGES["block_to_q"],
             "block_to_k": CHANGES["conv_in"],
         }
-        with apply_loras(model, [lora(**others)], CPU):
-            assert close(run(model), run(merged(0.5, {"block_to_q": CHANGES["block_to_q"]})))
+        with apply_loras(model, [lora(**unmatched)], CPU):
+            assert close(run(model), run(merge_by_hand(0.5, {"block_to_q": CHANGES["block_to_q"]})))
         assert warnings == ["LoRA style: 2 layers do not fit and are left out, as block_to_v"]
 
     def test_nothing_fits(self, model: nn.Module):
@@ -182,13 +184,13 @@ class TestEitherWay:
     def test_a_bias_that_the_layer_does_not_have(self, model: nn.Module):
         with (
             pytest.raises(ValueError, match="fits no layer"),
-            apply_loras(model, [lora(block_to_k=read_layer({"diff_b": drawn(6)}))], CPU),
+            apply_loras(model, [lora(block_to_k=read_layer({"diff_b": random_tensor(6)}))], CPU),
         ):
             pytest.fail("it is applied")
 
     def test_a_prefix_that_the_model_does_not_have(self, model: nn.Module):
         with apply_loras(model, [lora(top_block_to_q=CHANGES["block_to_q"])], CPU, optional_prefix="top_"):
-            assert close(run(model), run(merged(0.5, {"block_to_q": CHANGES["block_to_q"]})))
+            assert close(run(model), run(merge_by_hand(0.5, {"block_to_q": CHANGES["block_to_q"]})))
 
 
 class TestOnTheCPU:
@@ -241,7 +243,7 @@ class TestOnADevice:
         layers = {name: CHANGES[name] for name in ("block_to_q", "block_to_k", "conv_in")}
         addresses = [parameter.data_ptr() for parameter in model.parameters()]
         with apply_loras(model, [lora(**layers)], CPU):
-            assert close(run(model), run(merged(0.5, layers)))
+            assert close(run(model), run(merge_by_hand(0.5, layers)))
             assert [parameter.data_ptr() for parameter in model.parameters()] == addresses
 
 
@@ -301,7 +303,7 @@ def test_weights_that_are_streamed_to_the_device(model: nn.Module, budget: int):
     placed.enter(budget)
     assert not placed.complete
     with apply_loras(model, [lora()], CPU):
-        assert close(run(model), run(merged(0.5)))
-    assert not close(run(model), run(merged(0.5)))
+        assert close(run(model), run(merge_by_hand(0.5)))
+    assert not close(run(model), run(merge_by_hand(0.5)))
     placed.leave()
     assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == before

@@ -47,19 +47,19 @@ TEXT_PAIRS = {
 }
 
 
-def saved(folder: Path, tensors: dict[str, torch.Tensor], name: str = "x.safetensors", **metadata: str) -> Path:
+def save_tensors(folder: Path, tensors: dict[str, torch.Tensor], name: str = "x.safetensors", **metadata: str) -> Path:
     save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, folder / name, metadata or None)
     return folder / name
 
 
-def loaded(path: Path) -> dict[str, dict[str, LoRA]]:
+def load_parts(path: Path) -> dict[str, dict[str, LoRA]]:
     return load_lora(path, LAYOUT, torch.float32).parts
 
 
 @pytest.mark.parametrize("layout", PAIRS)
 def test_layers_of_all_layouts(tmp_path: Path, layout: str):
     up, down = PAIRS[layout]
-    parts = loaded(saved(tmp_path, {up: UP, down: DOWN}))
+    parts = load_parts(save_tensors(tmp_path, {up: UP, down: DOWN}))
     assert list(parts) == ["unet"]
     assert list(parts["unet"]) == [FLAT]
     layer = parts["unet"][FLAT]
@@ -71,21 +71,21 @@ def test_layers_of_all_layouts(tmp_path: Path, layout: str):
 @pytest.mark.parametrize("layout", TEXT_PAIRS)
 def test_layers_of_a_text_encoder(tmp_path: Path, layout: str):
     up, down = TEXT_PAIRS[layout]
-    parts = loaded(saved(tmp_path, {up: UP, down: DOWN}))
+    parts = load_parts(save_tensors(tmp_path, {up: UP, down: DOWN}))
     assert {part: list(layers) for part, layers in parts.items()} == {"text": [FLAT_TEXT]}
 
 
 def test_attention_output_of_processors(tmp_path: Path):
     names = (f"down_blocks.0.attn1.processor.to_out_lora.{side}.weight" for side in ("up", "down"))
-    assert list(loaded(saved(tmp_path, dict(zip(names, (UP, DOWN), strict=True))))["unet"]) == [
+    assert list(load_parts(save_tensors(tmp_path, dict(zip(names, (UP, DOWN), strict=True))))["unet"]) == [
         "down_blocks_0_attn1_to_out_0"
     ]
 
 
 def test_magnitudes_of_peft(tmp_path: Path):
     up, down = PAIRS["PEFT in diffusers"]
-    path = saved(tmp_path, {up: UP, down: DOWN, f"unet.{LAYER}.lora_magnitude_vector": torch.ones(4)})
-    changed = loaded(path)["unet"][FLAT].weight_delta(torch.zeros(4, 3))
+    path = save_tensors(tmp_path, {up: UP, down: DOWN, f"unet.{LAYER}.lora_magnitude_vector": torch.ones(4)})
+    changed = load_parts(path)["unet"][FLAT].weight_delta(torch.zeros(4, 3))
     assert torch.allclose(changed.norm(dim=1), torch.ones(4))
 
 
@@ -103,13 +103,13 @@ def test_magnitudes_of_peft(tmp_path: Path):
 )
 def test_every_kind_is_found_under_its_layer(tmp_path: Path, kinds: dict[str, torch.Tensor]):
     tensors = {f"lora_unet_{FLAT}.{kind}": tensor for kind, tensor in kinds.items()}
-    assert list(loaded(saved(tmp_path, tensors))["unet"]) == [FLAT]
+    assert list(load_parts(save_tensors(tmp_path, tensors))["unet"]) == [FLAT]
 
 
 def test_number_formats_and_size(tmp_path: Path):
     up, down = PAIRS["kohya"]
     alpha = f"lora_unet_{FLAT}.alpha"
-    path = saved(tmp_path, {up: UP.half(), down: DOWN.half(), alpha: torch.tensor(4.0).half()})
+    path = save_tensors(tmp_path, {up: UP.half(), down: DOWN.half(), alpha: torch.tensor(4.0).half()})
     lora = load_lora(path, LAYOUT, torch.bfloat16)
     layer = lora.parts["unet"][FLAT]
     assert (layer.up.dtype, layer.down.dtype, layer.scale) == (torch.bfloat16, torch.bfloat16, 2)
@@ -122,26 +122,26 @@ def test_folders(tmp_path: Path, name: str):
     if name.endswith(".bin"):
         torch.save(tensors, tmp_path / name)
     else:
-        saved(tmp_path, tensors, name)
-    assert list(loaded(tmp_path)["unet"]) == [FLAT]
+        save_tensors(tmp_path, tensors, name)
+    assert list(load_parts(tmp_path)["unet"]) == [FLAT]
 
 
 def test_alpha_of_pefts_configuration(tmp_path: Path):
     tensors = dict(zip(PAIRS["PEFT in diffusers"], (UP, DOWN), strict=True))
     config = {"unet.lora_alpha": 6, "unet.r": 2, "text_encoder.lora_alpha": 100}
-    path = saved(tmp_path, tensors, lora_adapter_metadata=json.dumps(config))
-    assert loaded(path)["unet"][FLAT].scale == 3
+    path = save_tensors(tmp_path, tensors, lora_adapter_metadata=json.dumps(config))
+    assert load_parts(path)["unet"][FLAT].scale == 3
     folder = tmp_path / "folder"
     folder.mkdir()
-    saved(folder, tensors, "adapter_model.safetensors")
+    save_tensors(folder, tensors, "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": 1, "r": 2}))
-    assert loaded(folder)["unet"][FLAT].scale == 0.5
+    assert load_parts(folder)["unet"][FLAT].scale == 0.5
 
 
 def test_what_changes_no_layer_is_left_out(tmp_path: Path):
     up, down = PAIRS["kohya"]
-    others = {"bundle_emb.style.string_to_param.*": torch.ones(1, 3), "lora_unet_other.alpha": torch.tensor(1.0)}
-    assert list(loaded(saved(tmp_path, {up: UP, down: DOWN, **others}))["unet"]) == [FLAT]
+    ignored = {"bundle_emb.style.string_to_param.*": torch.ones(1, 3), "lora_unet_other.alpha": torch.tensor(1.0)}
+    assert list(load_parts(save_tensors(tmp_path, {up: UP, down: DOWN, **ignored}))["unet"]) == [FLAT]
 
 
 class TestBroken:
@@ -150,41 +150,41 @@ class TestBroken:
         damaged = UP.clone()
         damaged[1, 1] = torch.nan
         with pytest.raises(ValueError, match=rf"x\.safetensors is damaged: layer {FLAT} .*NaN"):
-            loaded(saved(tmp_path, {up: damaged, down: DOWN}))
+            load_parts(save_tensors(tmp_path, {up: damaged, down: DOWN}))
 
     @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
     def test_cut_off(self, tmp_path: Path, name: str):
         tensors = dict(zip(PAIRS["kohya"], (UP, DOWN), strict=True))
         path = tmp_path / name
-        torch.save(tensors, path) if name.endswith(".pt") else saved(tmp_path, tensors)
+        torch.save(tensors, path) if name.endswith(".pt") else save_tensors(tmp_path, tensors)
         path.write_bytes(path.read_bytes()[:-30])
         with pytest.raises(ValueError, match="cannot be read; download it again"):
-            loaded(path)
+            load_parts(path)
 
     def test_code_in_a_pickle_is_not_run(self, tmp_path: Path):
         torch.save({"a": Path("x")}, tmp_path / "x.pt")
         with pytest.raises(ValueError, match="cannot be read"):
-            loaded(tmp_path / "x.pt")
+            load_parts(tmp_path / "x.pt")
 
     def test_unknown_kind(self, tmp_path: Path):
         with pytest.raises(ValueError, match=rf"x\.safetensors cannot be used: layer {FLAT}: .*glora_a"):
-            loaded(saved(tmp_path, {f"lora_unet_{FLAT}.glora_a": UP}))
+            load_parts(save_tensors(tmp_path, {f"lora_unet_{FLAT}.glora_a": UP}))
 
     def test_half_a_layer(self, tmp_path: Path):
         with pytest.raises(
             ValueError, match=rf"is incomplete: layer {FLAT} lacks lora_down\.weight; download it again"
         ):
-            loaded(saved(tmp_path, {PAIRS["kohya"][0]: UP}))
+            load_parts(save_tensors(tmp_path, {PAIRS["kohya"][0]: UP}))
 
     def test_several_adapters(self, tmp_path: Path):
         tensors = {f"unet.{LAYER}.lora_A.{name}.weight": DOWN.clone() for name in ("one", "two")}
         with pytest.raises(ValueError, match=r"several adapters.*one, two"):
-            loaded(saved(tmp_path, tensors))
+            load_parts(save_tensors(tmp_path, tensors))
 
     def test_no_tensors(self, tmp_path: Path):
         with pytest.raises(ValueError, match="holds no tensors"):
-            loaded(saved(tmp_path, {}))
+            load_parts(save_tensors(tmp_path, {}))
 
     def test_a_folder_without_one(self, tmp_path: Path):
         with pytest.raises(ValueError, match=r"pytorch_lora_weights\.safetensors"):
-            loaded(tmp_path)
+            load_parts(tmp_path)

@@ -8,7 +8,7 @@ import torch
 from invokeclone.engine.lora.layers import UnknownLayer, read_layer
 
 
-def drawn(*shape: int) -> torch.Tensor:
+def random_tensor(*shape: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(shape) * 7 + len(shape))
     return torch.randn(shape, generator=generator)
 
@@ -20,12 +20,12 @@ def product(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     return torch.tensor(values)
 
 
-def close(one: torch.Tensor | None, other: torch.Tensor) -> bool:
-    return one is not None and one.shape == other.shape and torch.allclose(one, other, atol=1e-5)
+def close(actual: torch.Tensor | None, expected: torch.Tensor) -> bool:
+    return actual is not None and actual.shape == expected.shape and torch.allclose(actual, expected, atol=1e-5)
 
 
-LINEAR, CONVOLUTION = drawn(6, 8), drawn(6, 4, 3, 3)
-UP, DOWN = drawn(6, 2), drawn(2, 8)
+LINEAR, CONVOLUTION = random_tensor(6, 8), random_tensor(6, 4, 3, 3)
+UP, DOWN = random_tensor(6, 2), random_tensor(2, 8)
 ALPHA = torch.tensor(0.5)
 """A quarter of the rank 2."""
 
@@ -41,24 +41,24 @@ class TestLoRA:
         assert close(layer.weight_delta(LINEAR), product(UP, DOWN))
 
     def test_convolution(self):
-        up, down = drawn(6, 2, 1, 1), drawn(2, 4, 3, 3)
+        up, down = random_tensor(6, 2, 1, 1), random_tensor(2, 4, 3, 3)
         layer = read_layer({"lora_up.weight": up, "lora_down.weight": down})
-        picture = drawn(1, 4, 5, 5)
-        both = torch.nn.functional.conv2d(torch.nn.functional.conv2d(picture, down), up)
-        assert torch.allclose(torch.nn.functional.conv2d(picture, layer.weight_delta(CONVOLUTION)), both, atol=1e-4)
+        picture = random_tensor(1, 4, 5, 5)
+        composed = torch.nn.functional.conv2d(torch.nn.functional.conv2d(picture, down), up)
+        assert torch.allclose(torch.nn.functional.conv2d(picture, layer.weight_delta(CONVOLUTION)), composed, atol=1e-4)
 
     def test_middle_of_a_convolution(self):
-        up, mid, down = drawn(6, 2, 1, 1), drawn(2, 3, 3, 3), drawn(3, 4, 1, 1)
+        up, mid, down = random_tensor(6, 2, 1, 1), random_tensor(2, 3, 3, 3), random_tensor(3, 4, 1, 1)
         layer = read_layer({"lora_up.weight": up, "lora_mid.weight": mid, "lora_down.weight": down})
-        picture, convolve = drawn(1, 4, 5, 5), torch.nn.functional.conv2d
+        picture, convolve = random_tensor(1, 4, 5, 5), torch.nn.functional.conv2d
         all_three = convolve(convolve(convolve(picture, down), mid), up)
         assert torch.allclose(convolve(picture, layer.weight_delta(CONVOLUTION)), all_three, atol=1e-4)
 
     def test_unequal_ranks_are_summed_piece_by_piece(self):
-        down = drawn(4, 8)
+        down = random_tensor(4, 8)
         layer = read_layer({"lora_up.weight": UP, "lora_down.weight": down})
         assert close(layer.weight_delta(LINEAR), product(UP, down[:2]) + product(UP, down[2:]))
-        up = drawn(6, 4)
+        up = random_tensor(6, 4)
         layer = read_layer({"lora_up.weight": up, "lora_down.weight": DOWN})
         assert close(layer.weight_delta(LINEAR), product(up[:, :2], DOWN) + product(up[:, 2:], DOWN))
 
@@ -71,30 +71,30 @@ class TestLoRA:
 
 class TestLoHa:
     def test_element_by_element(self):
-        up, down = drawn(6, 3), drawn(3, 8)
+        up, down = random_tensor(6, 3), random_tensor(3, 8)
         layer = read_layer({"hada_w1_a": UP, "hada_w1_b": DOWN, "hada_w2_a": up, "hada_w2_b": down, "alpha": ALPHA})
         expected = product(UP, DOWN) * product(up, down)
         assert close(layer.weight_delta(LINEAR), expected * 0.25)
 
     def test_with_cores(self):
-        core, a, b = drawn(2, 2, 3, 3), drawn(2, 6), drawn(2, 4)
+        core, a, b = random_tensor(2, 2, 3, 3), random_tensor(2, 6), random_tensor(2, 4)
         names = {"hada_t1": core, "hada_w1_a": a, "hada_w1_b": b, "hada_t2": core, "hada_w2_a": a, "hada_w2_b": b}
-        one = torch.zeros(6, 4, 3, 3)
+        factor = torch.zeros(6, 4, 3, 3)
         for p, r, k, m in itertools.product(range(6), range(4), range(3), range(3)):
-            one[p, r, k, m] = sum(core[i, j, k, m] * a[i, p] * b[j, r] for i in range(2) for j in range(2))
-        assert close(read_layer(names).weight_delta(CONVOLUTION), one * one)
+            factor[p, r, k, m] = sum(core[i, j, k, m] * a[i, p] * b[j, r] for i in range(2) for j in range(2))
+        assert close(read_layer(names).weight_delta(CONVOLUTION), factor * factor)
 
 
 class TestLoKr:
     def test_kronecker_product(self):
-        first, second = drawn(2, 2), drawn(3, 4)
+        first, second = random_tensor(2, 2), random_tensor(3, 4)
         delta = read_layer({"lokr_w1": first, "lokr_w2": second, "alpha": ALPHA}).weight_delta(LINEAR)
         blocks = [[first[i, j] * second for j in range(2)] for i in range(2)]
         assert close(delta, torch.cat([torch.cat(row, dim=1) for row in blocks])), "alpha means nothing without a rank"
 
     @pytest.mark.parametrize("factored", [{"first"}, {"second"}, {"first", "second"}])
     def test_factored_matrices(self, factored: set[str]):
-        first, second = (drawn(2, 2), drawn(2, 2)), (drawn(3, 1), drawn(1, 4))
+        first, second = (random_tensor(2, 2), random_tensor(2, 2)), (random_tensor(3, 1), random_tensor(1, 4))
         tensors = {"alpha": ALPHA}
         for number, (name, pair) in enumerate((("first", first), ("second", second)), 1):
             if name in factored:
@@ -106,7 +106,7 @@ class TestLoKr:
         assert close(read_layer(tensors).weight_delta(LINEAR), expected * 0.5 / rank)
 
     def test_convolution_with_a_core(self):
-        first, core, a, b = drawn(2, 2), drawn(2, 2, 3, 3), drawn(2, 3), drawn(2, 2)
+        first, core, a, b = random_tensor(2, 2), random_tensor(2, 2, 3, 3), random_tensor(2, 3), random_tensor(2, 2)
         second = torch.zeros(3, 2, 3, 3)
         for p, r, k, m in itertools.product(range(3), range(2), range(3), range(3)):
             second[p, r, k, m] = sum(core[i, j, k, m] * a[i, p] * b[j, r] for i in range(2) for j in range(2))
@@ -123,7 +123,7 @@ class TestDoRA:
         [("dora_scale", (1, 8), 1), ("dora_scale", (6, 1), 0), ("dora_magnitude", (6,), 0)],
     )
     def test_lengths_of_rows_or_columns(self, name: str, shape: tuple[int, ...], axis: int):
-        magnitude = drawn(*shape).abs() + 0.1
+        magnitude = random_tensor(*shape).abs() + 0.1
         layer = read_layer({"lora_up.weight": UP, "lora_down.weight": DOWN, name: magnitude})
         changed = LINEAR + layer.weight_delta(LINEAR)
         assert torch.allclose(changed.norm(dim=1 - axis), magnitude.flatten(), atol=1e-5)
@@ -148,20 +148,20 @@ class TestDoRA:
 
 class TestOthers:
     def test_full_differences(self):
-        layer = read_layer({"diff": drawn(6, 8) * 2, "diff_b": drawn(6)})
-        assert close(layer.weight_delta(LINEAR), drawn(6, 8) * 2)
-        assert close(layer.bias_delta(), drawn(6))
-        only_bias = read_layer({"diff_b": drawn(6)})
+        layer = read_layer({"diff": random_tensor(6, 8) * 2, "diff_b": random_tensor(6)})
+        assert close(layer.weight_delta(LINEAR), random_tensor(6, 8) * 2)
+        assert close(layer.bias_delta(), random_tensor(6))
+        only_bias = read_layer({"diff_b": random_tensor(6)})
         assert only_bias.weight_delta(LINEAR) is None
 
     def test_norm(self):
-        layer = read_layer({"w_norm": drawn(6), "b_norm": drawn(6) * 3})
-        assert close(layer.weight_delta(torch.ones(6)), drawn(6))
-        assert close(layer.bias_delta(), drawn(6) * 3)
+        layer = read_layer({"w_norm": random_tensor(6), "b_norm": random_tensor(6) * 3})
+        assert close(layer.weight_delta(torch.ones(6)), random_tensor(6))
+        assert close(layer.bias_delta(), random_tensor(6) * 3)
 
     @pytest.mark.parametrize(("on_input", "size"), [(True, 8), (False, 6)])
     def test_ia3(self, on_input: bool, size: int):
-        factor = drawn(size)
+        factor = random_tensor(size)
         layer = read_layer({"weight": factor, "on_input": torch.tensor(on_input)})
         expected = torch.stack(
             [torch.stack([LINEAR[i, j] * factor[j if on_input else i] for j in range(8)]) for i in range(6)]
@@ -169,16 +169,16 @@ class TestOthers:
         assert close(layer.weight_delta(LINEAR), expected)
 
     def test_oft_turns_outputs_and_keeps_lengths(self):
-        layer = read_layer({"oft_blocks": drawn(2, 3, 3)})
+        layer = read_layer({"oft_blocks": random_tensor(2, 3, 3)})
         changed = LINEAR + layer.weight_delta(LINEAR)
         for block in (slice(0, 3), slice(3, 6)):
             assert torch.allclose(changed[block].T @ changed[block], LINEAR[block].T @ LINEAR[block], atol=1e-4)
         assert not torch.allclose(changed, LINEAR, atol=0.1)
 
     def test_oft_is_limited_by_its_constraint(self):
-        limited = read_layer({"oft_blocks": drawn(2, 3, 3), "alpha": torch.tensor(0.001)}).weight_delta(LINEAR)
+        limited = read_layer({"oft_blocks": random_tensor(2, 3, 3), "alpha": torch.tensor(0.001)}).weight_delta(LINEAR)
         assert limited is not None
-        assert 0 < limited.norm() < read_layer({"oft_blocks": drawn(2, 3, 3)}).weight_delta(LINEAR).norm() / 50
+        assert 0 < limited.norm() < read_layer({"oft_blocks": random_tensor(2, 3, 3)}).weight_delta(LINEAR).norm() / 50
 
     def test_unknown(self):
         with pytest.raises(UnknownLayer, match="glora_a"):
@@ -188,15 +188,15 @@ class TestOthers:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"lora_up.weight": drawn(5, 2), "lora_down.weight": DOWN},
-        {"lora_up.weight": UP, "lora_down.weight": drawn(2, 7)},
-        {"lora_up.weight": drawn(6, 3), "lora_down.weight": DOWN},
-        {"hada_w1_a": UP, "hada_w1_b": DOWN, "hada_w2_a": UP, "hada_w2_b": drawn(2, 7)},
-        {"lokr_w1": drawn(2, 2), "lokr_w2": drawn(3, 3)},
+        {"lora_up.weight": random_tensor(5, 2), "lora_down.weight": DOWN},
+        {"lora_up.weight": UP, "lora_down.weight": random_tensor(2, 7)},
+        {"lora_up.weight": random_tensor(6, 3), "lora_down.weight": DOWN},
+        {"hada_w1_a": UP, "hada_w1_b": DOWN, "hada_w2_a": UP, "hada_w2_b": random_tensor(2, 7)},
+        {"lokr_w1": random_tensor(2, 2), "lokr_w2": random_tensor(3, 3)},
         {"lora_up.weight": UP, "lora_down.weight": DOWN, "dora_scale": torch.ones(1, 6)},
-        {"diff": drawn(6, 7)},
-        {"weight": drawn(7), "on_input": torch.tensor(True)},
-        {"oft_blocks": drawn(2, 4, 4)},
+        {"diff": random_tensor(6, 7)},
+        {"weight": random_tensor(7), "on_input": torch.tensor(True)},
+        {"oft_blocks": random_tensor(2, 4, 4)},
     ],
 )
 def test_what_is_for_another_shape_does_not_fit(tensors: dict[str, torch.Tensor]):

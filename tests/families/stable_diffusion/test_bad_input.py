@@ -45,9 +45,11 @@ class Bench:
         self.monkeypatch = monkeypatch
         self._runner = SessionRunner(tools, make_context)
 
-    async def install(self, path: Path, **stated: Any) -> dict[str, Any]:
+    async def install(self, path: Path, **overrides: Any) -> dict[str, Any]:
         """Register a file where it is and return its identifier."""
-        request = RegistrationRequest(path=path, source=str(path), source_type="path", overrides=stated, inplace=True)
+        request = RegistrationRequest(
+            path=path, source=str(path), source_type="path", overrides=overrides, inplace=True
+        )
         config = await register(self.resources, Guard(), request)
         return config.model_dump(mode="json", include={"key", "hash", "name", "base", "type"})
 

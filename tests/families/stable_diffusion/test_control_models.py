@@ -63,7 +63,7 @@ def original_name(name: str) -> str:
     return _unet_name(name).removeprefix(UNET_PREFIX)
 
 
-def saved(weights: dict[str, torch.Tensor], path: Path) -> Path:
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> Path:
     save_file({name: value.contiguous() for name, value in weights.items()}, path)
     return path
 
@@ -86,8 +86,8 @@ def load(configs: Path) -> Callable[[Path], Any]:
 def test_a_file_in_the_original_layout(prefix: str, load: Callable[[Path], Any], tmp_path: Path):
     net = make_net()
     weights = {prefix + original_name(name): value for name, value in net.state_dict().items()}
-    others = {"model.diffusion_model.out.2.bias": torch.zeros(4)} if prefix else {}
-    loaded = load(saved({**weights, **others}, tmp_path / "a.safetensors"))
+    other_weights = {"model.diffusion_model.out.2.bias": torch.zeros(4)} if prefix else {}
+    loaded = load(save_weights({**weights, **other_weights}, tmp_path / "a.safetensors"))
     assert same_weights(loaded, net)
     assert not loaded.training
 
@@ -106,12 +106,12 @@ def test_xls_embedding_of_sizes(original: bool, configs: Path, load: Callable[[P
     )
     net = make_net(0, **SIZE_EMBEDDING, use_linear_projection=True)
     weights = {(original_name(name) if original else name): value for name, value in net.state_dict().items()}
-    assert same_weights(load(saved(weights, tmp_path / "a.safetensors")), net)
+    assert same_weights(load(save_weights(weights, tmp_path / "a.safetensors")), net)
 
 
 def test_a_file_in_diffusers_layout_computes_the_same(load: Callable[[Path], Any], tmp_path: Path):
     net = make_net(0, layers_per_block=2, block_out_channels=[8, 16], transformer_layers_per_block=[1, 2])
-    loaded = load(saved(net.state_dict(), tmp_path / "a.safetensors"))
+    loaded = load(save_weights(net.state_dict(), tmp_path / "a.safetensors"))
     inputs = torch.ones(1, 4, 8, 8), 5, torch.ones(1, 7, 32), torch.ones(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(loaded(*inputs, return_dict=False)[1], net(*inputs, return_dict=False)[1])
@@ -127,7 +127,7 @@ def test_the_published_sizes_are_those_of_the_tensors(base: BaseModelType):
         weights = net.state_dict()
         config = network_config(weights, published) | control_models._image_sizes(weights)
         again = ControlNetModel.from_config(config)
-    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (net, again)]
+    shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (net, again)]
     assert shapes[0] == shapes[1]
     assert config["attention_head_dim"] == PUBLISHED[base].get("attention_head_dim", 8)
 
@@ -139,7 +139,7 @@ def test_loaders_find_them_by_their_records(
     net, adapter = make_net(), make_adapter()
     net.save_pretrained(tmp_path / "net")
     adapter.save_pretrained(tmp_path / "adapter")
-    saved(net.state_dict(), tmp_path / "net.safetensors")
+    save_weights(net.state_dict(), tmp_path / "net.safetensors")
     kinds = (
         (net, "net", ModelType.ControlNet, ModelFormat.Diffusers),
         (net, "net.safetensors", ModelType.ControlNet, ModelFormat.Checkpoint),
@@ -161,7 +161,7 @@ def damage(weights: dict[str, torch.Tensor], how: str, path: Path) -> None:
         weights[name] = weights[name].clone().fill_(torch.nan)
     if how == "missing":
         del weights[name]
-    saved(weights, path)
+    save_weights(weights, path)
     if how == "short":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     if how == "empty":
@@ -185,7 +185,7 @@ def test_a_torch_file_that_ends_too_early(load: Callable[[Path], Any], tmp_path:
 
 def test_a_file_of_something_else(load: Callable[[Path], Any], tmp_path: Path):
     with pytest.raises(UnusableModel, match=r"a\.safetensors holds no ControlNet"):
-        load(saved({"down_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors"))
+        load(save_weights({"down_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors"))
 
 
 @pytest.mark.parametrize("kind", ["controlnet", "t2i_adapter"])

@@ -25,7 +25,7 @@ SD1, SD2 = BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2
 
 
 @dataclass
-class Entered:
+class EntryCounter:
     """A loaded model that counts how often it is entered and left."""
 
     config: Any
@@ -47,7 +47,7 @@ class ModelsWithControls:
     """The context's models: the tiny main model, and control models by their keys."""
 
     main: Any
-    controls: dict[str, Entered] = field(default_factory=dict)
+    controls: dict[str, EntryCounter] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.main, name)
@@ -60,7 +60,7 @@ class ModelsWithControls:
 
     def add(self, name: str, model: Any, kind: ModelType, base: BaseModelType = SD1) -> ModelIdentifierField:
         config = SimpleNamespace(key=name, name=name, base=base, type=kind, format=ModelFormat.Diffusers)
-        self.controls[name] = Entered(config, model)
+        self.controls[name] = EntryCounter(config, model)
         return ModelIdentifierField(key=name, hash="blake3:0", name=name, base=base, type=kind)
 
 
@@ -121,11 +121,11 @@ def test_controls_steer_the_denoise_node_and_add_up(
     net = models.add("net", make_net(), ModelType.ControlNet)
     plain = latents_of(context, denoise_node().invoke(context))
     half = controlnet(context, net, image, control_weight=0.3)
-    both = latents_of(context, denoise_node(control=[half, half]).invoke(context))
+    sum_of_halves = latents_of(context, denoise_node(control=[half, half]).invoke(context))
     whole = latents_of(
         context, denoise_node(control=controlnet(context, net, image, control_weight=0.6)).invoke(context)
     )
-    assert torch.allclose(both, whole, atol=1e-3)
+    assert torch.allclose(sum_of_halves, whole, atol=1e-3)
     assert not torch.allclose(plain, whole, atol=1e-2)
     assert models.controls["net"].entered == 3
     assert models.controls["net"].open == 0

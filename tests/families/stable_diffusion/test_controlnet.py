@@ -58,7 +58,7 @@ def call(encode: Encode) -> UNetCall:
     return UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(500), negative.concat(longer), 0, 10, (8, 8))
 
 
-def steered(control: ControlNet, call: UNetCall) -> UNetCall:
+def apply_control(control: ControlNet, call: UNetCall) -> UNetCall:
     with torch.inference_mode():
         control(call)
     return call
@@ -102,7 +102,7 @@ def test_latents_are_those_of_diffusers(
 @pytest.mark.parametrize("mode", MODES)
 def test_the_modes(mode: str, net: Any, call: UNetCall):
     only, guess = mode in ("more_control", "unbalanced"), mode in ("more_control", "more_prompt")
-    steered(control(net, weight=0.7, mode=mode), call)
+    apply_control(control(net, weight=0.7, mode=mode), call)
     pixels = torch.from_numpy(np.asarray(image_of(0)).copy()).permute(2, 0, 1)[None] / 255
     for row, length in enumerate((77, 154)):
         embeds = call.conditioning.embeds[row : row + 1, :length]
@@ -116,16 +116,16 @@ def test_the_modes(mode: str, net: Any, call: UNetCall):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_rows_in_calls_of_their_own_are_the_same(mode: str, net: Any, call: UNetCall):
-    one = control(net, mode=mode)
-    both = steered(one, call)
-    positive = steered(one, rows_of(call, [1]))
-    assert torch.allclose(both.mid[1:], positive.mid, atol=1e-5)
-    negative = steered(one, rows_of(call, [0]))
+    controlnet = control(net, mode=mode)
+    batched = apply_control(controlnet, call)
+    positive = apply_control(controlnet, rows_of(call, [1]))
+    assert torch.allclose(batched.mid[1:], positive.mid, atol=1e-5)
+    negative = apply_control(controlnet, rows_of(call, [0]))
     if negative.mid is None:
         assert mode in ("more_control", "unbalanced")
-        assert not both.mid[:1].any()
+        assert not batched.mid[:1].any()
     else:
-        assert torch.allclose(both.mid[:1], negative.mid, atol=1e-5)
+        assert torch.allclose(batched.mid[:1], negative.mid, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -136,18 +136,18 @@ def test_one_call_or_two_give_the_same(mode: str, net: Any, denoise: Denoise):
 
 def test_a_batch_is_its_rows(net: Any, denoise: Denoise):
     noises = noise_of(1, 2, 4, 8, 8)
-    both = denoise(noise=noises, seeds=[0, 0], controls=[control(net, mode="more_control")])
+    batched = denoise(noise=noises, seeds=[0, 0], controls=[control(net, mode="more_control")])
     rows = [denoise(noise=noises[row : row + 1], controls=[control(net, mode="more_control")]) for row in range(2)]
-    assert torch.allclose(both, torch.cat(rows), atol=1e-4)
+    assert torch.allclose(batched, torch.cat(rows), atol=1e-4)
 
 
 def test_the_window_includes_both_ends(net: Any, call: UNetCall):
-    one = control(net, begin=0.25, end=0.55)
+    controlnet = control(net, begin=0.25, end=0.55)
     active = []
     for index in range(10):
         call.index, call.mid = index, None
         call.down = None
-        active.append(steered(one, call).mid is not None)
+        active.append(apply_control(controlnet, call).mid is not None)
     assert [index for index in range(10) if active[index]] == [2, 3, 4, 5, 6]
 
 
@@ -155,25 +155,25 @@ def test_a_weight_for_each_step(net: Any, call: UNetCall):
     listed = control(net, weight=[0.2, 0.0, 1.5])
     for index, weight in enumerate((0.2, 0.0, 1.5)):
         call.index, call.down, call.mid = index, None, None
-        mid = steered(listed, call).mid
+        mid = apply_control(listed, call).mid
         call.down, call.mid = None, None
-        expected = steered(control(net, weight=weight), call).mid
+        expected = apply_control(control(net, weight=weight), call).mid
         assert (mid is None and weight == 0) or torch.equal(mid, expected)
 
 
 def test_a_net_may_take_the_channels_in_another_order(call: UNetCall):
     order = {"controlnet_conditioning_channel_order": "bgr"}
     swapped = ControlImage(Image.fromarray(np.asarray(image_of(0))[..., ::-1].copy()))
-    mid = steered(control(make_net(0, **order)), call).mid
+    mid = apply_control(control(make_net(0, **order)), call).mid
     call.down, call.mid = None, None
-    assert torch.allclose(mid, steered(ControlNet(make_net(0), swapped), call).mid, atol=1e-5)
+    assert torch.allclose(mid, apply_control(ControlNet(make_net(0), swapped), call).mid, atol=1e-5)
 
 
 def test_pooled_conditions_have_no_places_and_no_guess_weights(call: UNetCall):
-    pooled = steered(control(make_net(0, global_pool_conditions=True), mode="more_prompt", weight=0.5), call)
+    pooled = apply_control(control(make_net(0, global_pool_conditions=True), mode="more_prompt", weight=0.5), call)
     means, mid = pooled.down, pooled.mid
     call.down, call.mid = None, None
-    plain = steered(control(make_net(0), weight=0.5), call)
+    plain = apply_control(control(make_net(0), weight=0.5), call)
     for mean, part in zip([*means, mid], [*plain.down, plain.mid], strict=True):
         assert torch.allclose(mean, part.mean(dim=(2, 3), keepdim=True), atol=1e-5)
 
@@ -182,18 +182,18 @@ def test_an_area_sees_its_part_of_the_image(net: Any, call: UNetCall):
     """The crop of an area has what a whole image of the same pixels gives."""
     large = ControlImage(image_of(3, side=128))
     call.size, call.area = (16, 16), Area(8, 16, 4, 12)
-    mid = steered(ControlNet(net, large), call).mid
+    mid = apply_control(ControlNet(net, large), call).mid
     call.down, call.mid, call.size, call.area = None, None, (8, 8), None
     part = ControlImage(image_of(3, side=128).crop((32, 64, 96, 128)))
-    assert torch.allclose(mid, steered(ControlNet(net, part), call).mid, atol=1e-5)
+    assert torch.allclose(mid, apply_control(ControlNet(net, part), call).mid, atol=1e-5)
 
 
 def test_the_net_may_have_another_number_format(call: UNetCall):
     half = make_net(0).to(torch.bfloat16)
-    mid = steered(control(half), call).mid
+    mid = apply_control(control(half), call).mid
     assert mid.dtype == call.latents.dtype == torch.float32
     call.down, call.mid = None, None
-    assert torch.allclose(mid, steered(control(make_net(0)), call).mid, atol=0.1)
+    assert torch.allclose(mid, apply_control(control(make_net(0)), call).mid, atol=0.1)
 
 
 def test_xls_net_gets_pooled_prompts_and_sizes():
@@ -206,12 +206,12 @@ def test_xls_net_gets_pooled_prompts_and_sizes():
     infos = [SDXLConditioningInfo(noise_of(n, 1, 5, 32), noise_of(n, 1, 16), torch.ones(1, 6) * n) for n in (1, 2)]
     negative, positive = (TextConditioning.of_prompts([(infos[n], None)], positive=n == 1) for n in (0, 1))
     call = UNetCall(noise_of(1, 2, 4, 8, 8), torch.tensor(3), negative.concat(positive), 0, 1, (8, 8))
-    mid = steered(control(xl, mode="unbalanced"), call).mid
+    mid = apply_control(control(xl, mode="unbalanced"), call).mid
     other = SDXLConditioningInfo(infos[1].embeds, infos[1].pooled_embeds, torch.ones(1, 6) * 9)
     for changed, same in ((infos[1], True), (other, False)):
         alone = TextConditioning.of_prompts([(changed, None)])
         single = UNetCall(call.latents[1:], call.timestep, alone, 0, 1, (8, 8))
-        assert torch.allclose(mid[1:], steered(control(xl), single).mid, atol=1e-5) is same
+        assert torch.allclose(mid[1:], apply_control(control(xl), single).mid, atol=1e-5) is same
 
 
 def test_regions_do_not_matter(net: Any, encode: Encode):
@@ -219,7 +219,7 @@ def test_regions_do_not_matter(net: Any, encode: Encode):
     info = BasicConditioningInfo(encode("a cat").embeds)
     regional, plain = (TextConditioning.of_prompts([(info, m), (info, None)]) for m in (mask, None))
     mids = [
-        steered(control(net), UNetCall(noise_of(1), torch.tensor(3), side, 0, 1, (8, 8))).mid
+        apply_control(control(net), UNetCall(noise_of(1), torch.tensor(3), side, 0, 1, (8, 8))).mid
         for side in (regional, plain)
     ]
     assert torch.equal(*mids)

@@ -107,12 +107,12 @@ def test_stable_diffusion_xl_and_its_refiner(sd1_parts: dict[str, Any], tmp_path
         configs["text_encoder"] = first.config
         weights |= clip_weights(first, single_files.CLIP_L_PREFIX)
     checkpoint = write(tmp_path, weights, **configs)
-    made = (
+    pipeline = (
         stable_diffusion.refiner_pipeline(checkpoint, tmp_path)
         if refiner
         else stable_diffusion.sdxl_pipeline(checkpoint, tmp_path, tmp_path)
     )
-    folder = convert(made, tmp_path / "out")
+    folder = convert(pipeline, tmp_path / "out")
     kind = StableDiffusionXLImg2ImgPipeline if refiner else StableDiffusionXLPipeline
     loaded = kind.from_pretrained(folder, local_files_only=True, add_watermarker=False)
     assert same_weights(loaded.unet, unet)

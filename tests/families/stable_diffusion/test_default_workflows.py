@@ -31,7 +31,7 @@ def test_each_makes_its_images(file: Any, node_context: FakeContext, sd1_identif
     while node := session.next():
         session.complete(node.id, node.invoke_checked(node_context))
     assert session.is_complete()
-    ran = Counter(session.graph.nodes[session.prepared_source_mapping[one]].get_type() for one in session.results)
+    ran = Counter(session.graph.nodes[session.prepared_source_mapping[output]].get_type() for output in session.results)
     assert ran["l2i"] == IMAGES.get(file.stem, 1)
-    for one in (result for result in session.results.values() if result.get_type() == "image_collection_output"):
-        assert len({image.image_name for image in one.collection}) == IMAGES[file.stem]
+    for output in (result for result in session.results.values() if result.get_type() == "image_collection_output"):
+        assert len({image.image_name for image in output.collection}) == IMAGES[file.stem]

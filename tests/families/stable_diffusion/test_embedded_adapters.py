@@ -62,9 +62,9 @@ def with_lora(server: Server, body: dict[str, Any], weight: float) -> dict[str, 
     graph = body["batch"]["graph"]
     node = {"type": "lora_loader", "id": "lora", "lora": identifiers(server)["lora"], "weight": weight}
     graph["nodes"]["lora"] = node
-    for each in graph["edges"]:
-        if each["source"]["node_id"] == "sd1_model_loader" and each["source"]["field"] in ("unet", "clip"):
-            each["source"]["node_id"] = "lora"
+    for link in graph["edges"]:
+        if link["source"]["node_id"] == "sd1_model_loader" and link["source"]["field"] in ("unet", "clip"):
+            link["source"]["node_id"] = "lora"
     graph["edges"] += [edge(f"sd1_model_loader.{part}", f"lora.{part}") for part in ("unet", "clip")]
     return body
 
@@ -151,8 +151,8 @@ def test_the_lora_gives_figures_its_color_whatever_the_prompt_names(colored: dic
 
 def test_a_smaller_weight_gives_a_color_in_between(colored: dict[Any, list[np.ndarray]]) -> None:
     away = {
-        weight: np.mean([np.linalg.norm(figure_color(image) - PURPLE) for image in made])
-        for weight, made in colored.items()
+        weight: np.mean([np.linalg.norm(figure_color(image) - PURPLE) for image in outputs])
+        for weight, outputs in colored.items()
     }
     assert away[1.0] < away[0.75] < away[None]
 

@@ -8,7 +8,7 @@ import pytest
 from scripts.embedded import judge
 from scripts.embedded.drawing import draw
 from scripts.embedded.figures import COLOURS, FIGURES, SETTINGS, SHAPES, Picture, Thing
-from scripts.embedded.grammar import SORTS, held_out, imagine, plural
+from scripts.embedded.grammar import SORTS, imagine, is_held_out, plural
 from scripts.embedded.text import FILLER_WORDS, learn_merges
 
 SEEDS = range(60)
@@ -58,16 +58,16 @@ def test_objects_have_the_shape_and_colours_of_their_description(size: int):
 
 @pytest.mark.parametrize("relation", ["left", "right", "above", "below"])
 def test_two_objects_stand_as_their_relation_says(relation: str):
-    seen = 0
+    count = 0
     for seed in range(400):
         picture = imagine(seed, "pair")
         if picture.relation != relation:
             continue
-        seen += 1
+        count += 1
         first, second = picture.things
         along = first.x - second.x if relation in {"left", "right"} else first.y - second.y
         assert (along < -0.3) == (relation in {"left", "above"})
-    assert seen > 20
+    assert count > 20
 
 
 def test_a_caption_says_the_relation_from_either_side():
@@ -90,10 +90,10 @@ def test_a_caption_says_the_relation_from_either_side():
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_differ_from_each_other_and_fill_the_picture(setting: str):
-    mine = pixels(Picture(setting), 32)
-    others = [pixels(Picture(other), 32) for other in SETTINGS if other != setting]
-    assert min(np.abs(mine - other).mean() for other in others) > 5
-    assert mine.std() > 10
+    image = pixels(Picture(setting), 32)
+    other_images = [pixels(Picture(other), 32) for other in SETTINGS if other != setting]
+    assert min(np.abs(image - other).mean() for other in other_images) > 5
+    assert image.std() > 10
 
 
 @pytest.mark.parametrize("kind", FIGURES)
@@ -106,7 +106,7 @@ def test_figures_are_recognised_by_their_silhouette(kind: str):
 def test_held_out_combinations_never_appear_in_the_training_pictures():
     for seed in (*range(1500), *range(1_000_000, 1_000_500)):
         picture = imagine(seed)
-        assert not any(held_out(thing.colour, thing.kind, picture.colour) for thing in picture.things)
+        assert not any(is_held_out(thing.colour, thing.kind, picture.colour) for thing in picture.things)
 
 
 def test_a_larger_picture_is_the_same_picture():

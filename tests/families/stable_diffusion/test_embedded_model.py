@@ -9,8 +9,8 @@ import pytest
 
 import invokeclone
 
-HOME = Path(invokeclone.__file__).parent / "families" / "stable_diffusion" / "embedded"
-MODEL = HOME / "model"
+EMBEDDED_FOLDER = Path(invokeclone.__file__).parent / "families" / "stable_diffusion" / "embedded"
+MODEL = EMBEDDED_FOLDER / "model"
 MIB = 2**20
 # A sample of 32 strays this far from the card's figures by chance (about two standard deviations).
 SLACK = {"background": 0.04, "colour": 0.06, "shape": 0.12, "order": 0.17}
@@ -72,8 +72,8 @@ def test_training_can_go_on_from_the_folder():
 
 
 def test_the_card_states_the_measured_figures():
-    metrics = json.loads((HOME / "metrics.json").read_text(encoding="utf-8"))
-    card = (HOME / "MODEL_CARD.md").read_text(encoding="utf-8")
+    metrics = json.loads((EMBEDDED_FOLDER / "metrics.json").read_text(encoding="utf-8"))
+    card = (EMBEDDED_FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
     for size in ("128", "256"):
         for key in ("background", "colour", "shape", "order"):
             assert f"{metrics[size][key]:.3f}".rstrip("0").rstrip(".") in card, (size, key)
@@ -83,7 +83,7 @@ def test_the_card_states_the_measured_figures():
 def test_images_show_what_the_prompt_says():
     from scripts.embedded.measure import measure
 
-    promised = json.loads((HOME / "metrics.json").read_text(encoding="utf-8"))["128"]
-    found = measure(MODEL, count=32, size=128, seed=1, pairs=16)
+    promised = json.loads((EMBEDDED_FOLDER / "metrics.json").read_text(encoding="utf-8"))["128"]
+    scores = measure(MODEL, count=32, size=128, seed=1, pairs=16)
     for key, slack in SLACK.items():
-        assert found[key] >= promised[key] - slack, (key, found[key], promised[key])
+        assert scores[key] >= promised[key] - slack, (key, scores[key], promised[key])

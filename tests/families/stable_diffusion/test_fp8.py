@@ -23,7 +23,7 @@ from tests.tiny_models import make_unet, noise_of
 SMALL = SimpleNamespace(fp8_storage=True, preprocessor=None)
 
 
-def rounded(model: Any) -> Any:
+def round_to_fp8(model: Any) -> Any:
     """Return the model with the weights of its large layers rounded to 8 bits."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.Embedding) and "norm" not in name:
@@ -44,7 +44,7 @@ def controlnet(tmp_path: Path, context: FakeContext, library: Library) -> Contro
     net = ControlNetModel.from_unet(make_unet(), conditioning_embedding_out_channels=(4, 8, 8, 16))
     for weight in net.parameters():
         weight.data += 0.05 * torch.randn(weight.shape)
-    rounded(net).save_pretrained(tmp_path / "net")
+    round_to_fp8(net).save_pretrained(tmp_path / "net")
     facts = {"base": BaseModelType.StableDiffusion1, "type": ModelType.ControlNet, "format": ModelFormat.Diffusers}
     model = library.add("net", tmp_path / "net", **facts)
     name = context.images.save(Image.radial_gradient("L").resize((64, 48))).image_name
@@ -86,16 +86,16 @@ def test_a_run_with_lora_and_controlnet_is_that_of_rounded_weights_and_leaves_th
 
     in_full = run()
     entry = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
-    monkeypatch.setattr(entry, "model", rounded(make_unet()))
+    monkeypatch.setattr(entry, "model", round_to_fp8(make_unet()))
     expected = run()
     set_storage(library, SMALL)
-    made = run()
+    result = run()
     assert {"tiny:unet:fp8", "net:fp8"} <= set(context.models.cache.keys())
     small = context.models.cache.get("tiny:unet:fp8", lambda: pytest.fail("it is loaded")).model
     weights = {name: value.float() for name, value in small.state_dict().items()}
-    assert torch.allclose(made, expected, atol=1e-4)
-    assert not torch.allclose(made, in_full, atol=1e-2)
-    assert torch.equal(run(), made)
+    assert torch.allclose(result, expected, atol=1e-4)
+    assert not torch.allclose(result, in_full, atol=1e-2)
+    assert torch.equal(run(), result)
     assert all(torch.equal(value.float(), weights[name]) for name, value in small.state_dict().items())
     assert small.conv_in.weight.dtype == torch.float8_e4m3fn
     assert not any(module._forward_hooks for module in small.modules())
@@ -112,11 +112,11 @@ def test_what_else_is_put_on_a_unet_works_on_one_in_8_bits(
         changes = {"freeu_config": FreeUConfig(s1=0.9, s2=0.2, b1=1.2, b2=1.4)}
     unet = denoise_node().unet.model_copy(update=changes)
     library.record = SimpleNamespace(**vars(library.record) | {"default_settings": SMALL})
-    made = latents_of(context, denoise_node(unet=unet).invoke(context))
+    result = latents_of(context, denoise_node(unet=unet).invoke(context))
     plain = latents_of(context, denoise_node().invoke(context))
     library.record = SimpleNamespace(**vars(library.record) | {"default_settings": None})
     denoise_node().invoke(context)
     entry = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
-    monkeypatch.setattr(entry, "model", rounded(make_unet()))
-    assert torch.allclose(latents_of(context, denoise_node(unet=unet).invoke(context)), made, atol=1e-4)
-    assert not torch.allclose(made, plain, atol=1e-3)
+    monkeypatch.setattr(entry, "model", round_to_fp8(make_unet()))
+    assert torch.allclose(latents_of(context, denoise_node(unet=unet).invoke(context)), result, atol=1e-4)
+    assert not torch.allclose(result, plain, atol=1e-3)

@@ -84,12 +84,12 @@ class TestPublishedUNets:
         assert not any(attention.is_cross_attention for attention in attentions)
         widths = {attention.query_dim for attention in attentions}
         assert widths == {"sd1": {320}, "sdxl": {640}}[base]
-        others = [
+        unwindowed = [
             path
             for path, module in unet.named_modules()
             if path.endswith(".attn1") and module.query_dim in widths and path not in kind.windows
         ]
-        assert others == [], "all self-attention at the largest feature maps is done in windows"
+        assert unwindowed == [], "all self-attention at the largest feature maps is done in windows"
 
 
 def prompt() -> TextConditioning:
@@ -139,16 +139,16 @@ def sizes_of(unet: Any, run: Callable[[], Any]) -> dict[str, tuple[int, int]]:
 class TestSizes:
     def test_sd1_makes_a_quarter_up_to_the_first_threshold_and_pools_up_to_the_second(self, unets: dict[str, Any]):
         unet, settings = unets["sd1"], HiDiffusion(windows=False, t1=0.7, t2=0.4)
-        found = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 3, 4, 6, 7)]
-        assert [sizes["convolution"] for sizes in found] == [(8, 6)] * 4 + [(16, 12)]
-        assert [sizes["first"] for sizes in found] == [(4, 3), (4, 3), (8, 6), (8, 6), (16, 12)]
-        assert {sizes["up"] for sizes in found} == {SMALL}
+        sizes_by_step = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 3, 4, 6, 7)]
+        assert [sizes["convolution"] for sizes in sizes_by_step] == [(8, 6)] * 4 + [(16, 12)]
+        assert [sizes["first"] for sizes in sizes_by_step] == [(4, 3), (4, 3), (8, 6), (8, 6), (16, 12)]
+        assert {sizes["up"] for sizes in sizes_by_step} == {SMALL}
 
     def test_sdxl_does_one_after_the_other(self, unets: dict[str, Any]):
         unet, settings = unets["sdxl"], HiDiffusion(windows=False)
-        found = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 1, 3, 4)]
-        assert [sizes["convolution"] for sizes in found] == [(4, 3), (4, 3), (4, 3), (8, 6)]
-        assert [sizes["first"] for sizes in found] == [(16, 12), (8, 6), (8, 6), (16, 12)]
+        sizes_by_step = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 1, 3, 4)]
+        assert [sizes["convolution"] for sizes in sizes_by_step] == [(4, 3), (4, 3), (4, 3), (8, 6)]
+        assert [sizes["first"] for sizes in sizes_by_step] == [(16, 12), (8, 6), (8, 6), (16, 12)]
 
     @pytest.mark.parametrize(
         ("size", "source", "quarters", "pools"),
@@ -163,24 +163,26 @@ class TestSizes:
         self, unets: dict[str, Any], size: tuple[int, int], source: str, quarters: range, pools: range
     ):
         state = HiDiffusionState(unets["sdxl"], HiDiffusion(source=source, t1=0.4, t2=0.2), 0)
-        found: tuple[list[int], list[int]] = ([], [])
+        steps: tuple[list[int], list[int]] = ([], [])
         for index in range(50):
             latents = SimpleNamespace(shape=(1, 4, *size))
             state(SimpleNamespace(latents=latents, index=index, count=50, down=None, mid=None, features=None))
-            for flag, indices in zip((state.quarters, state.pools), found, strict=True):
+            for flag, indices in zip((state.quarters, state.pools), steps, strict=True):
                 if flag:
                     indices.append(index)
-        assert found == (list(quarters), list(pools))
+        assert steps == (list(quarters), list(pools))
 
     def test_a_quarter_is_a_dilated_convolution(self, unets: dict[str, Any]):
-        unet, kept = unets["sd1"], []
+        unet, calls = unets["sd1"], []
         convolution = unet.down_blocks[0].downsamplers[0].conv
-        handle = convolution.register_forward_hook(lambda _m, inputs, output: kept.append((inputs[0], output)))
+        handle = convolution.register_forward_hook(lambda _m, inputs, output: calls.append((inputs[0], output)))
         predict(unet, HiDiffusion(windows=False))
         handle.remove()
-        ((given, result),) = kept
+        ((features, result),) = calls
         with torch.inference_mode():
-            expected = functional.conv2d(given, convolution.weight, convolution.bias, stride=4, padding=2, dilation=2)
+            expected = functional.conv2d(
+                features, convolution.weight, convolution.bias, stride=4, padding=2, dilation=2
+            )
         assert torch.equal(result, expected)
 
     @pytest.mark.parametrize("base", ["sd1", "sdxl"])
@@ -221,10 +223,10 @@ class TestWindows:
             latents = torch.zeros(1, 4, *size)
             state(UNetCall(latents, torch.tensor(1), prompt(), 0, 1, size))
             with hidiffusion(unet, state):
-                found = attention(features)
+                windowed = attention(features)
             plain = attention(features)
-        assert torch.allclose(found, expected, atol=1e-6)
-        assert not torch.allclose(found, plain, atol=1e-4)
+        assert torch.allclose(windowed, expected, atol=1e-6)
+        assert not torch.allclose(windowed, plain, atol=1e-4)
 
     def test_shifts_follow_from_the_seed(self, unets: dict[str, Any]):
         shifts = [[HiDiffusionState(unets["sd1"], HiDiffusion(), seed).shift() for _ in range(2)] for seed in range(40)]

@@ -50,7 +50,7 @@ class Edit:
         )
         latents = ImageToLatentsInvocation(image=self.image, vae=self.model.vae).invoke(context).latents
         noise = NoiseInvocation(seed=1, width=WIDTH, height=HEIGHT).invoke(context).noise
-        found = DenoiseLatentsInvocation(
+        output = DenoiseLatentsInvocation(
             positive_conditioning=positive,
             negative_conditioning=negative,
             noise=noise,
@@ -60,7 +60,7 @@ class Edit:
             denoising_start=0.2,
             denoise_mask=denoise_mask,
         ).invoke(context)
-        return LatentsToImageInvocation(latents=found.latents, vae=self.model.vae).invoke(context).image
+        return LatentsToImageInvocation(latents=output.latents, vae=self.model.vae).invoke(context).image
 
 
 @pytest.fixture
@@ -69,20 +69,20 @@ def edit(node_context: FakeContext, sd1_identifier: ModelIdentifierField) -> Edi
 
 
 def test_pasted_back(edit: Edit) -> None:
-    made = CreateDenoiseMaskInvocation(vae=edit.model.vae, mask=edit.mask).invoke(edit.context)
-    new = edit.changed(made.denoise_mask)
+    mask_output = CreateDenoiseMaskInvocation(vae=edit.model.vae, mask=edit.mask).invoke(edit.context)
+    new = edit.changed(mask_output.denoise_mask)
     pasted = CanvasPasteBackInvocation(source_image=edit.image, target_image=new, mask=edit.mask).invoke(edit.context)
-    old, found = edit.pixels(edit.image), edit.pixels(pasted.image)
-    assert (found[:, EDGE:] == old[:, EDGE:]).all()
-    assert (found[:, :EDGE] == edit.pixels(new)[:, :EDGE]).all()
-    assert np.abs(found - old)[:, :EDGE].mean() > 1
+    old, result = edit.pixels(edit.image), edit.pixels(pasted.image)
+    assert (result[:, EDGE:] == old[:, EDGE:]).all()
+    assert (result[:, :EDGE] == edit.pixels(new)[:, :EDGE]).all()
+    assert np.abs(result - old)[:, :EDGE].mean() > 1
 
 
 def test_soft_edges(edit: Edit) -> None:
     context = edit.context
-    made = CreateGradientMaskInvocation(mask=edit.mask, edge_radius=REACH).invoke(context)
-    new = edit.changed(made.denoise_mask)
-    fading = ExpandMaskWithFadeInvocation(mask=made.expanded_mask_area, fade_size_px=REACH).invoke(context)
+    mask_output = CreateGradientMaskInvocation(mask=edit.mask, edge_radius=REACH).invoke(context)
+    new = edit.changed(mask_output.denoise_mask)
+    fading = ExpandMaskWithFadeInvocation(mask=mask_output.expanded_mask_area, fade_size_px=REACH).invoke(context)
     cut = ApplyMaskToImageInvocation(image=new, mask=fading.image, invert_mask=True).invoke(context)
     alpha = edit.pixels(cut.image, "RGBA")[HEIGHT // 2, :, 3]
     assert (alpha[:EDGE] == 255).all()
@@ -92,19 +92,19 @@ def test_soft_edges(edit: Edit) -> None:
     over = CanvasV2MaskAndCropInvocation(source_image=edit.image, generated_image=new, mask=fading.image).invoke(
         context
     )
-    old, found = edit.pixels(edit.image), edit.pixels(over.image)
-    assert (found[:, OUTSIDE:] == old[:, OUTSIDE:]).all()
-    assert (found[:, :EDGE] == edit.pixels(new)[:, :EDGE]).all()
-    assert np.abs(found - old)[:, :EDGE].mean() > 1
+    old, result = edit.pixels(edit.image), edit.pixels(over.image)
+    assert (result[:, OUTSIDE:] == old[:, OUTSIDE:]).all()
+    assert (result[:, :EDGE] == edit.pixels(new)[:, :EDGE]).all()
+    assert np.abs(result - old)[:, :EDGE].mean() > 1
 
 
 def test_a_white_mask_changes_nothing(edit: Edit) -> None:
     white = edit.put(Image.new("L", (WIDTH, HEIGHT), 255))
-    made = CreateGradientMaskInvocation(mask=white).invoke(edit.context)
-    kept = edit.context.tensors.load(made.denoise_mask.mask_name)
-    assert (kept == 1).all()
-    new = edit.changed(made.denoise_mask)
+    mask_output = CreateGradientMaskInvocation(mask=white).invoke(edit.context)
+    mask_values = edit.context.tensors.load(mask_output.denoise_mask.mask_name)
+    assert (mask_values == 1).all()
+    new = edit.changed(mask_output.denoise_mask)
     pasted = CanvasPasteBackInvocation(
-        source_image=edit.image, target_image=new, mask=made.expanded_mask_area, mask_blur=8
+        source_image=edit.image, target_image=new, mask=mask_output.expanded_mask_area, mask_blur=8
     ).invoke(edit.context)
     assert (edit.pixels(pasted.image) == edit.pixels(edit.image)).all()

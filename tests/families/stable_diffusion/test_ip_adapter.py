@@ -111,19 +111,19 @@ class TestAgainstDiffusers:
             part: {n.removeprefix(f"{part}."): v for n, v in flat.items() if n.startswith(f"{part}.")}
             for part in ("image_proj", "ip_adapter")
         }
-        theirs = copy.deepcopy(unet)
-        theirs._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
-        for processor in theirs.attn_processors.values():
+        reference = copy.deepcopy(unet)
+        reference._load_ip_adapter_weights([state], low_cpu_mem_usage=False)
+        for processor in reference.attn_processors.values():
             if hasattr(processor, "scale"):
                 processor.scale = [0.7]
         with torch.inference_mode():
             embeds = encoder(pixels(images)).image_embeds
-            both = torch.stack([torch.zeros_like(embeds), embeds])
-            expected = theirs(
+            embeds_pair = torch.stack([torch.zeros_like(embeds), embeds])
+            expected = reference(
                 noise_of(1).repeat(2, 1, 1, 1),
                 torch.tensor(500),
                 encoder_hidden_states=prompts().embeds,
-                added_cond_kwargs={"image_embeds": [both]},
+                added_cond_kwargs={"image_embeds": [embeds_pair]},
             ).sample
         assert torch.allclose(result, expected, atol=1e-5)
         assert not torch.allclose(result, predict(unet), atol=1e-2)
@@ -132,10 +132,10 @@ class TestAgainstDiffusers:
     def test_projections(self, encoder: Any, kind: str):
         torch.manual_seed(5)
         if kind == "full":
-            theirs: Any = IPAdapterFullImageProjection(HIDDEN, WIDTH)
+            reference: Any = IPAdapterFullImageProjection(HIDDEN, WIDTH)
             names = {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "proj.3": "norm"}
         else:
-            theirs = IPAdapterPlusImageProjection(
+            reference = IPAdapterPlusImageProjection(
                 embed_dims=HIDDEN, output_dims=WIDTH, hidden_dims=128, depth=2, dim_head=64, heads=2, num_queries=3
             )
             names = {"proj_in": "proj_in", "proj_out": "proj_out", "norm_out": "norm_out"}
@@ -150,25 +150,25 @@ class TestAgainstDiffusers:
                     f"{at}.1.1": f"{block}.ff.1.net.0.proj",
                     f"{at}.1.3": f"{block}.ff.1.net.2",
                 }
-        weights = dict(theirs.state_dict())
-        ours = {
+        weights = dict(reference.state_dict())
+        state = {
             f"{name}.{part}": weights[f"{other}.{part}"]
             for name, other in names.items()
             for part in ("weight", "bias")
             if f"{other}.{part}" in weights
         }
         if kind == "resampler":
-            ours["latents"] = weights["latents"]
+            state["latents"] = weights["latents"]
             for layer in range(2):
                 pair = [weights[f"layers.{layer}.attn.to_{letter}.weight"] for letter in "kv"]
-                ours[f"layers.{layer}.0.to_kv.weight"] = torch.cat(pair)
-        projection = load_projection(ours, torch.float32)
-        given = pixels(IMAGES)
+                state[f"layers.{layer}.0.to_kv.weight"] = torch.cat(pair)
+        projection = load_projection(state, torch.float32)
+        inputs = pixels(IMAGES)
         with torch.inference_mode():
-            images, nothing = projection.tokens(encoder, given)
-            for result, taken in ((images, given), (nothing, torch.zeros_like(given))):
+            images, nothing = projection.tokens(encoder, inputs)
+            for result, taken in ((images, inputs), (nothing, torch.zeros_like(inputs))):
                 states = encoder(taken, output_hidden_states=True).hidden_states[-2]
-                expected = theirs(states)
+                expected = reference(states)
                 assert result.shape == expected.shape
                 assert torch.allclose(result, expected, atol=1e-5)
 
@@ -227,8 +227,8 @@ class TestWhereItWorks:
 
     def test_two_prompts_add_up(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
-        one = prompt(adapter, encoder, IMAGES[:1], weight=0.5)
-        twice = predict(unet, one, one)
+        half = prompt(adapter, encoder, IMAGES[:1], weight=0.5)
+        twice = predict(unet, half, half)
         assert torch.allclose(twice, predict(unet, prompt(adapter, encoder, IMAGES[:1], weight=1.0)), atol=1e-5)
 
     def test_the_unet_is_as_it_was_also_after_an_error(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):

@@ -73,7 +73,7 @@ def record(path: Path) -> Any:
     return identify(ModelFiles(path), FACTS | {"key": path.name}, {}, allow_unknown=False)
 
 
-def saved(weights: Weights, path: Path) -> Path:
+def save_weights(weights: Weights, path: Path) -> Path:
     save_file(weights, path)
     return path
 
@@ -91,7 +91,7 @@ def check_outputs(load: Load, path: Path, networks: dict[str, Any]) -> None:
         assert torch.allclose(output_of(name, loaded), output_of(name, part), atol=1e-4), name
 
 
-def rounded(networks: dict[str, Any], dtype: torch.dtype, *names: str) -> dict[str, Any]:
+def round_weights(networks: dict[str, Any], dtype: torch.dtype, *names: str) -> dict[str, Any]:
     """Return networks of which those named have weights that went through a number format."""
     copied = copy.deepcopy(networks)
     for name in names or copied:
@@ -109,17 +109,17 @@ ALWAYS = ("sd2", "sdxl inpainting", "refiner")
 def test_a_file_and_the_folder_that_it_becomes(name: str, load: Load, tmp_path: Path):
     kind, networks = KINDS[name], parts(name)
     # 1. the single file
-    path = saved(original_weights(kind, networks), tmp_path / "model.safetensors")
+    path = save_weights(original_weights(kind, networks), tmp_path / "model.safetensors")
     check_facts(path, kind)
     check_outputs(load, path, networks)
     config = load(path, "scheduler").config
-    stated = {key: value for key, value in config.items() if key not in config["_use_default_values"]}
+    explicit_config = {key: value for key, value in config.items() if key not in config["_use_default_values"]}
     expected = PUBLISHED[kind.base] | BETAS | ({"rescale_betas_zero_snr": True} if kind.marks else {})
     assert {
-        key: ({**stated, "_class_name": type(load(path, "scheduler")).__name__}).get(key) for key in expected
+        key: ({**explicit_config, "_class_name": type(load(path, "scheduler")).__name__}).get(key) for key in expected
     } == expected
-    assert ("timestep_spacing" in stated) == kind.base.startswith("sdxl")
-    assert ("rescale_betas_zero_snr" in stated) == bool(kind.marks)
+    assert ("timestep_spacing" in explicit_config) == kind.base.startswith("sdxl")
+    assert ("rescale_betas_zero_snr" in explicit_config) == bool(kind.marks)
     # 2. the folder
     folder = tmp_path / "folder"
     conversion.convert(BaseModelType(kind.base), SourceCheckpoint(path, torch.float32, kind.prediction), folder)
@@ -134,15 +134,17 @@ def test_a_file_and_the_folder_that_it_becomes(name: str, load: Load, tmp_path: 
 
 
 def as_half(weights: Weights, path: Path) -> Path:
-    return saved({name: value.half() for name, value in weights.items()}, path)
+    return save_weights({name: value.half() for name, value in weights.items()}, path)
 
 
 def as_bfloat16(weights: Weights, path: Path) -> Path:
-    return saved({name: value.bfloat16() for name, value in weights.items()}, path)
+    return save_weights({name: value.bfloat16() for name, value in weights.items()}, path)
 
 
 def with_a_half_unet(weights: Weights, path: Path) -> Path:
-    return saved({n: v.half() if n.startswith(single_files.UNET_PREFIX) else v for n, v in weights.items()}, path)
+    return save_weights(
+        {n: v.half() if n.startswith(single_files.UNET_PREFIX) else v for n, v in weights.items()}, path
+    )
 
 
 def with_averages(weights: Weights, path: Path) -> Path:
@@ -152,13 +154,13 @@ def with_averages(weights: Weights, path: Path) -> Path:
         for name, value in weights.items()
         if name.startswith(single_files.UNET_PREFIX)
     }
-    return saved(weights | averages | {"betas": torch.zeros(1000), "model_ema.decay": torch.zeros(())}, path)
+    return save_weights(weights | averages | {"betas": torch.zeros(1000), "model_ema.decay": torch.zeros(())}, path)
 
 
 def with_older_names_of_clip(weights: Weights, path: Path) -> Path:
     counted = {f"{single_files.SD1_TEXT_PREFIX}embeddings.position_ids": torch.arange(77)[None]}
     renamed = {name.replace(".transformer.text_model.", ".transformer."): value for name, value in weights.items()}
-    return saved(renamed | counted, path)
+    return save_weights(renamed | counted, path)
 
 
 def as_torch_file(weights: Weights, path: Path) -> Path:
@@ -178,8 +180,12 @@ def with_notes_of_a_trainer(weights: Weights, path: Path) -> Path:
     package, module = (ModuleType(name) for name in (TRAINER.partition(".")[0], TRAINER))
     module.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": TRAINER})
     with pytest.MonkeyPatch.context() as patch:
-        for name, each in ((package.__name__, package), (f"{package.__name__}.callbacks", package), (TRAINER, module)):
-            patch.setitem(sys.modules, name, each)
+        for name, fake_module in (
+            (package.__name__, package),
+            (f"{package.__name__}.callbacks", package),
+            (TRAINER, module),
+        ):
+            patch.setitem(sys.modules, name, fake_module)
         notes = {"monitor": "val/loss", "best_model_score": np.float32(0.5), "state": module.ModelCheckpoint()}
         content = {"epoch": 9, "callbacks": {module.ModelCheckpoint: notes}, "state_dict": weights}
         torch.save(content, path.with_suffix(".ckpt"))
@@ -188,9 +194,9 @@ def with_notes_of_a_trainer(weights: Weights, path: Path) -> Path:
 
 TRAINER = "pytorch_lightning.callbacks.model_checkpoint"
 STORED: dict[Callable[[Weights, Path], Path], Callable[[dict[str, Any]], dict[str, Any]]] = {
-    as_half: lambda networks: rounded(networks, torch.float16),
-    as_bfloat16: lambda networks: rounded(networks, torch.bfloat16),
-    with_a_half_unet: lambda networks: rounded(networks, torch.float16, "unet"),
+    as_half: lambda networks: round_weights(networks, torch.float16),
+    as_bfloat16: lambda networks: round_weights(networks, torch.bfloat16),
+    with_a_half_unet: lambda networks: round_weights(networks, torch.float16, "unet"),
     with_averages: dict,
     with_older_names_of_clip: dict,
     as_torch_file: dict,
@@ -212,10 +218,10 @@ def test_averaged_weights_are_not_used_by_diffusers_either(sd1_configs: Path, tm
 
     path = with_averages(sd1_weights(), tmp_path / "model.safetensors")
     parts("sd1")["unet"].save_config(tmp_path / "unet")
-    theirs = UNet2DConditionModel.from_single_file(
+    reference = UNet2DConditionModel.from_single_file(
         str(path), config=str(tmp_path), subfolder="unet", local_files_only=True
     )
-    assert same_weights(theirs, parts("sd1")["unet"])
+    assert same_weights(reference, parts("sd1")["unet"])
 
 
 def test_a_file_of_stable_diffusion_2_base_predicts_noise(tmp_path: Path):
@@ -238,7 +244,7 @@ def test_a_file_without_a_part_gives_the_others(
     kind: str, prefix: str, lacking: str, message: str, load: Load, tmp_path: Path
 ):
     weights = {n: v for n, v in original_weights(KINDS[kind], parts(kind)).items() if not n.startswith(prefix)}
-    path = saved(weights, tmp_path / "model.safetensors")
+    path = save_weights(weights, tmp_path / "model.safetensors")
     check_facts(path, KINDS[kind])
     check_outputs(load, path, {name: part for name, part in parts(kind).items() if name != lacking})
     with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
@@ -254,7 +260,7 @@ def test_a_file_that_lacks_a_tensor_or_has_one_of_another_size(part: str, load: 
     name = {"unet": "middle_block.0.in_layers.2.weight", "vae": "decoder.mid.block_1.conv1.weight"}[part]
     for number, change in enumerate(({}, {f"{prefix}{name}": torch.zeros(3, 3)})):
         weights = {n: v for n, v in sd1_weights().items() if n != f"{prefix}{name}"} | change
-        path = saved(weights, tmp_path / f"{number}.safetensors")
+        path = save_weights(weights, tmp_path / f"{number}.safetensors")
         with pytest.raises(
             ValueError, match=rf"{number}\.safetensors holds no complete .*, download it again: .*conv1"
         ):
@@ -265,7 +271,7 @@ def test_an_autoencoder_of_its_own_with_either_layouts_names(load: Load, tmp_pat
     vae = parts("sd1")["vae"]
     original = {n.removeprefix(VAE_PREFIX): v.contiguous().clone() for n, v in vae_weights(vae).items()}
     for name, weights in (("original", original), ("diffusers", vae.state_dict())):
-        path = saved(weights, tmp_path / f"{name}.safetensors")
+        path = save_weights(weights, tmp_path / f"{name}.safetensors")
         config = record(path)
         assert (config.type, config.base) == ("vae", "sd-1")
         loaded = loaders.load(model_cache, config, path).model
@@ -290,7 +296,7 @@ def mixed_folder(tmp_path: Path) -> Path:
 def test_a_folder_with_variants_of_some_parts(mixed_folder: Path, load: Load):
     check_facts(mixed_folder, KINDS["sd1"])
     assert record(mixed_folder).repo_variant == "fp16"
-    check_outputs(load, mixed_folder, rounded(parts("sd1"), torch.float16, "unet", "text_encoder"))
+    check_outputs(load, mixed_folder, round_weights(parts("sd1"), torch.float16, "unet", "text_encoder"))
 
 
 def test_a_folder_in_pieces(tmp_path: Path, load: Load):
@@ -314,15 +320,15 @@ class TestPublishedSizes:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(published)
             again = UNet2DConditionModel.from_config(unet_config(unet.state_dict(), published))
-        theirs, ours = (
-            {key: list(value) if isinstance(value, tuple) else value for key, value in one.config.items()}
-            for one in (unet, again)
+        config, config_again = (
+            {key: list(value) if isinstance(value, tuple) else value for key, value in model.config.items()}
+            for model in (unet, again)
         )
         depth = "transformer_layers_per_block"  # 1 or a list: it is the same without attention or at the same depth
-        others = {"_use_default_values": None, depth: None}
-        assert ours | others == theirs | others
+        ignored = {"_use_default_values": None, depth: None}
+        assert config_again | ignored == config | ignored
         assert [name for name, _ in again.named_modules()] == [name for name, _ in unet.named_modules()]
-        shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (unet, again)]
+        shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in (unet, again)]
         assert shapes[0] == shapes[1]
 
     @pytest.mark.parametrize("base", PUBLISHED)
@@ -366,10 +372,10 @@ def test_every_scheduler_runs_without_a_signal_at_the_end_of_the_noise_schedule(
 ):
     config = read_json(single_files.configs_of(BaseModelType.StableDiffusionXL) / "scheduler/scheduler_config.json")
     changes = {"scheduler": name, "prediction_type": "v_prediction", "steps": 4}
-    made = denoise(**changes, scheduler_config=config | {"rescale_betas_zero_snr": True})
-    assert torch.isfinite(made).all()
+    latents = denoise(**changes, scheduler_config=config | {"rescale_betas_zero_snr": True})
+    assert torch.isfinite(latents).all()
     rescaled = "rescale_betas_zero_snr" in discrete.create(name, config).config
-    assert torch.equal(denoise(**changes, scheduler_config=config), made) != rescaled
+    assert torch.equal(denoise(**changes, scheduler_config=config), latents) != rescaled
 
 
 def test_a_mask_made_for_another_size(denoise: Callable[..., torch.Tensor]):

@@ -49,27 +49,30 @@ def library(context: FakeContext) -> Library:
 
 def deltas(model: torch.nn.Module, layers: tuple[str, ...], seed: int) -> dict[str, dict[str, torch.Tensor]]:
     """Return the tensors of a LoRA by layer: matrices for weights of two dimensions or more, differences for norms."""
-    made = {}
+    tensors_by_layer = {}
     for index, layer in enumerate(layers):
         shape = model.get_submodule(layer).weight.shape
         if len(shape) == 1:
-            made[layer] = {"w_norm": noise_of(seed + index, *shape)}
+            tensors_by_layer[layer] = {"w_norm": noise_of(seed + index, *shape)}
             continue
         up, down = noise_of(seed + index, shape[0], 2), noise_of(seed - index, 2, *shape[1:])
-        made[layer] = {"lora_up.weight": up.reshape(shape[0], 2, *[1] * (len(shape) - 2)), "lora_down.weight": down}
-    return made
+        tensors_by_layer[layer] = {
+            "lora_up.weight": up.reshape(shape[0], 2, *[1] * (len(shape) - 2)),
+            "lora_down.weight": down,
+        }
+    return tensors_by_layer
 
 
 def merge(model: torch.nn.Module, layers: dict[str, dict[str, torch.Tensor]], weight: float) -> torch.nn.Module:
     """Return a copy of a model with new weights."""
     copied = copy.deepcopy(model)
     for name, tensors in layers.items():
-        own = copied.get_submodule(name).weight
+        parameter = copied.get_submodule(name).weight
         if "w_norm" in tensors:
-            own.data += weight * tensors["w_norm"]
+            parameter.data += weight * tensors["w_norm"]
         else:
             product = tensors["lora_up.weight"].flatten(1) @ tensors["lora_down.weight"].flatten(1)
-            own.data += weight * product.reshape(own.shape)
+            parameter.data += weight * product.reshape(parameter.shape)
     return copied
 
 
@@ -117,14 +120,14 @@ class TestNames:
         tensors = {f"lora_unet_{name}.lora_{side}.weight": index for index, name in enumerate(names) for side in SIDES}
         config = SimpleNamespace(layers_per_block=2)
         renamed = diffusers_conversion._maybe_map_sgm_blocks_to_diffusers(dict(tensors), config)
-        theirs = {index: name.partition(".lora_")[0] for name, index in renamed.items()}
+        expected_names = {index: name.partition(".lora_")[0] for name, index in renamed.items()}
         layers = {"in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_3": "conv2"}
         layers |= {"skip_connection": "conv_shortcut", "input_blocks": "down_blocks"}
         layers |= {"middle_block": "mid_block", "output_blocks": "up_blocks"}
         for index, name in enumerate(names):
-            expected = theirs[index].removeprefix("lora_unet_")
-            for original, own in layers.items():
-                expected = expected.replace(original, own)
+            expected = expected_names[index].removeprefix("lora_unet_")
+            for original, replacement in layers.items():
+                expected = expected.replace(original, replacement)
             assert diffusers_name(name) == expected, name
 
     def test_every_layer_is_in_the_published_unet(self):
@@ -191,7 +194,9 @@ class TestNodes:
         self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField, install: Install
     ):
         other = install("other")
-        fields = [LoRASelectorInvocation(lora=one, weight=0.2).invoke(context).lora for one in (lora, other)]
+        fields = [
+            LoRASelectorInvocation(lora=identifier, weight=0.2).invoke(context).lora for identifier in (lora, other)
+        ]
         output = LoRACollectionLoader(loras=fields, unet=model.unet, clip=model.clip).invoke(context)
         assert output.unet is not None
         assert [(field.lora.key, field.weight) for field in output.unet.loras] == [("style", 0.2), ("other", 0.2)]
@@ -239,8 +244,8 @@ class TestNodes:
         fields = [LoRAField(lora=install(name, BaseModelType.StableDiffusionXL), weight=0.75) for name in ("a", "b")]
         inputs = {"unet": model.unet, "clip": model.clip, "clip2": model.clip}
         single = SDXLLoRALoaderInvocation(lora=fields[0].lora, **inputs).invoke(context)
-        both = SDXLLoRACollectionLoader(loras=fields, **inputs).invoke(context)
-        for output, expected in ((single, fields[:1]), (both, fields)):
+        combined = SDXLLoRACollectionLoader(loras=fields, **inputs).invoke(context)
+        for output, expected in ((single, fields[:1]), (combined, fields)):
             for part in (output.unet, output.clip, output.clip2):
                 assert part is not None
                 assert part.loras == expected
@@ -258,14 +263,14 @@ class TestRuns:
     ):
         unet = LoRALoaderInvocation(lora=lora, weight=0.05, unet=model.unet).invoke(context).unet
         plain = latents_of(context, denoise_node().invoke(context))
-        made = latents_of(context, denoise_node(unet=unet).invoke(context))
+        latents = latents_of(context, denoise_node(unet=unet).invoke(context))
         assert torch.equal(latents_of(context, denoise_node().invoke(context)), plain), "the LoRA is off again"
         merged = merge(sd1_parts["unet"], deltas(sd1_parts["unet"], UNET_LAYERS, 20), 0.05)
         cached = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
         monkeypatch.setattr(cached, "model", merged)
         expected = latents_of(context, denoise_node().invoke(context))
-        assert torch.allclose(made, expected, atol=1e-4)
-        assert not torch.allclose(made, plain, atol=1e-2)
+        assert torch.allclose(latents, expected, atol=1e-4)
+        assert not torch.allclose(latents, plain, atol=1e-2)
 
     def test_a_run_that_ends_without_memory_leaves_the_model_as_it_was(
         self,
@@ -282,7 +287,9 @@ class TestRuns:
 
         def without_memory(*_inputs: Any, **_named: Any) -> Any:
             patched.extend(module for module in cached.model.modules() if module._forward_hooks)
-            patched.extend(name for name, own in cached.model.named_parameters() if own.data_ptr() != before[name])
+            patched.extend(
+                name for name, weight in cached.model.named_parameters() if weight.data_ptr() != before[name]
+            )
             raise torch.OutOfMemoryError("out of memory")
 
         unet = LoRALoaderInvocation(lora=lora, unet=model.unet).invoke(context).unet
@@ -291,7 +298,7 @@ class TestRuns:
             with pytest.raises(torch.OutOfMemoryError):
                 denoise_node(unet=unet).invoke(context)
         assert len(patched) == len(UNET_LAYERS), "the LoRA was on"
-        assert {name: own.data_ptr() for name, own in cached.model.named_parameters()} == before
+        assert {name: weight.data_ptr() for name, weight in cached.model.named_parameters()} == before
         assert not any(module._forward_hooks for module in cached.model.modules())
         assert cached.locks == 0
         assert torch.equal(latents_of(context, denoise_node().invoke(context)), plain)
@@ -308,15 +315,15 @@ class TestRuns:
         clip = LoRALoaderInvocation(lora=lora, weight=0.1, clip=model.clip).invoke(context).clip
         clip = CLIPSkipInvocation(clip=clip, skipped_layers=skip).invoke(context).clip
         name = CompelInvocation(prompt="a cat", clip=clip).invoke(context).conditioning.conditioning_name
-        made = context.conditioning.load(name).conditionings[0].embeds
+        embeds = context.conditioning.load(name).conditionings[0].embeds
         text_encoder = sd1_parts["text_encoder"]
         merged = merge(text_encoder, deltas(text_encoder, TEXT_LAYERS, 30), 0.1)
         with skip_layers(merged, skip):
             expected = encode_prompt(sd1_parts["tokenizer"], merged, "a cat", CPU)
         with skip_layers(text_encoder, skip):
             plain = encode_prompt(sd1_parts["tokenizer"], text_encoder, "a cat", CPU)
-        assert torch.allclose(made, expected, atol=1e-4)
-        assert not torch.allclose(made, plain, atol=1e-2)
+        assert torch.allclose(embeds, expected, atol=1e-4)
+        assert not torch.allclose(embeds, plain, atol=1e-2)
 
     def test_both_text_encoders_of_sdxl(self, context: FakeContext, install: Install, sd1_parts: dict[str, Any]):
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -325,14 +332,19 @@ class TestRuns:
         second = CLIPTextModelWithProjection(
             CLIPTextConfig(**{**first.config.to_dict(), "num_hidden_layers": 1})
         ).eval()
-        one, two = deltas(first, TEXT_LAYERS[:1], 40), deltas(second, (f"text_model.{TEXT_LAYERS[0]}",), 50)
-        lora = install(lora_te1={f"text_model.{name}": kinds for name, kinds in one.items()}, lora_te2=two)
+        first_deltas, second_deltas = (
+            deltas(first, TEXT_LAYERS[:1], 40),
+            deltas(second, (f"text_model.{TEXT_LAYERS[0]}",), 50),
+        )
+        lora = install(
+            lora_te1={f"text_model.{name}": kinds for name, kinds in first_deltas.items()}, lora_te2=second_deltas
+        )
         tokens, fields = torch.tensor([[512, 3, 4, 513]]), [LoRAField(lora=lora, weight=0.5)]
-        for encoder, part, layers in ((first, "clip", one), (second, "clip2", two)):
+        for encoder, part, layers in ((first, "clip", first_deltas), (second, "clip2", second_deltas)):
             with torch.inference_mode(), patch_loras(context, fields, encoder, part):
-                made = encoder(tokens).last_hidden_state
+                hidden_states = encoder(tokens).last_hidden_state
             expected = merge(encoder, layers, 0.5)(tokens).last_hidden_state
-            assert torch.allclose(made, expected, atol=1e-4)
+            assert torch.allclose(hidden_states, expected, atol=1e-4)
 
     def test_a_damaged_file(
         self, context: FakeContext, denoise_node: Any, model: ModelLoaderOutput, lora: ModelIdentifierField

@@ -79,17 +79,17 @@ def test_a_gradient_mask(context: FakeContext, mode: str):
     mask = Image.new("L", (128, 64), 255)
     mask.paste(0, (0, 0, 32, 64))
     field = context.images.put(mask)
-    made = CreateGradientMaskInvocation(mask=field, edge_radius=16, coherence_mode=mode, minimum_denoise=0.5).invoke(
+    output = CreateGradientMaskInvocation(mask=field, edge_radius=16, coherence_mode=mode, minimum_denoise=0.5).invoke(
         context
     )
-    assert made.denoise_mask.gradient
-    assert made.denoise_mask.masked_latents_name is None
-    row = context.tensors.load(made.denoise_mask.mask_name)[0, 0, 32]
+    assert output.denoise_mask.gradient
+    assert output.denoise_mask.masked_latents_name is None
+    row = context.tensors.load(output.denoise_mask.mask_name)[0, 0, 32]
     assert not row[:24].any()
     assert (row[64:] == 1).all()
     assert (row.diff() >= 0).all()
     assert float(row[40]) == pytest.approx(127 / 255)
-    assert context.images.saved[-1].image_name == made.expanded_mask_area.image_name
+    assert context.images.saved[-1].image_name == output.expanded_mask_area.image_name
     assert context.images.saved[-1].image_category == ImageCategory.GENERAL
     area = context.images.last()
     assert (area.mode, area.size) == ("L", (128, 64))
@@ -106,9 +106,9 @@ def test_an_inpainting_model_gets_the_masked_image(
     )
     assert node.invoke(context).denoise_mask.masked_latents_name is None
     context.models.record = SimpleNamespace(**{**vars(context.models.record), "variant": ModelVariantType.Inpaint})
-    made = node.invoke(context).denoise_mask
-    pixels = image_to_tensor(picture) * (context.tensors.load(made.mask_name) >= 0.5)
+    denoise_mask = node.invoke(context).denoise_mask
+    pixels = image_to_tensor(picture) * (context.tensors.load(denoise_mask.mask_name) >= 0.5)
     expected = pipeline.encode_image(sd1_parts["vae"], pixels, CPU, fp32=True)
-    assert torch.allclose(context.tensors.load(made.masked_latents_name), expected, atol=1e-5)
+    assert torch.allclose(context.tensors.load(denoise_mask.masked_latents_name), expected, atol=1e-5)
     node.unet = None
     assert node.invoke(context).denoise_mask.masked_latents_name is None

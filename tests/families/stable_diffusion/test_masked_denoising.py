@@ -58,7 +58,7 @@ def test_an_empty_part_of_the_schedule_puts_the_original_back(denoise: Denoise):
 
 def test_latents_with_noise_in_them_get_noise_of_the_seed(make_task: MakeTask, sd1_parts: dict[str, Any]):
     inputs: list[torch.Tensor] = []
-    hook = sd1_parts["unet"].conv_in.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    hook = sd1_parts["unet"].conv_in.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     keep = torch.ones(1, 1, 8, 8)
     task = make_task(scheduler="ddim", latents=ORIGINAL, noise=None, keep_mask=keep, seeds=(77,))
     try:
@@ -88,9 +88,9 @@ class TestInpaintingModel:
     @pytest.fixture
     def inputs(self, unet: Any) -> list[torch.Tensor]:
         """Collect what the UNet is given."""
-        given: list[torch.Tensor] = []
-        unet.conv_in.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-        return given
+        unet_inputs: list[torch.Tensor] = []
+        unet.conv_in.register_forward_pre_hook(lambda _, inputs: unet_inputs.append(inputs[0]))
+        return unet_inputs
 
     def test_it_sees_the_mask_and_the_masked_latents(self, unet: Any, inputs: list[torch.Tensor], denoise: Denoise):
         keep = keep_right()
@@ -116,8 +116,8 @@ class TestInpaintingModel:
         states: list[Any] = []
         changes = {"scheduler": "ddim", "latents": ORIGINAL, "keep_mask": keep_right(), "gradient_mask": gradient}
         result = denoise(states, unet=unet, **changes)
-        for state, given in zip(states, inputs, strict=False):
-            assert torch.equal(given[:1, :4], state.latents), "as the sampler left them"
+        for state, unet_input in zip(states, inputs, strict=False):
+            assert torch.equal(unet_input[:1, :4], state.latents), "as the sampler left them"
         last = states[-1].latents
         assert not torch.allclose(last[..., 4:], ORIGINAL[..., 4:], atol=1e-2)
         assert torch.equal(result[..., 4:], ORIGINAL[..., 4:])

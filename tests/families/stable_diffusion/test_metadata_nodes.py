@@ -34,12 +34,12 @@ LORAS = MetadataField(
 
 def test_model() -> None:
     default = ModelIdentifierField.model_validate(identifier("d"))
-    known = MetadataField({"model": identifier("m")})
-    node = metadata.MetadataToModelInvocation(default_value=default, metadata=known)
+    item = MetadataField({"model": identifier("m")})
+    node = metadata.MetadataToModelInvocation(default_value=default, metadata=item)
     output = node.invoke(CONTEXT)
     assert (output.name, output.unet.unet.key, output.clip.tokenizer.submodel_type) == ("m", "m", "tokenizer")
     assert metadata.MetadataToModelInvocation(default_value=default).invoke(CONTEXT).name == "d"
-    sdxl = metadata.MetadataToSDXLModelInvocation(default_value=default, metadata=known).invoke(CONTEXT)
+    sdxl = metadata.MetadataToSDXLModelInvocation(default_value=default, metadata=item).invoke(CONTEXT)
     assert (sdxl.clip2.text_encoder.submodel_type, sdxl.vae.vae.submodel_type) == ("text_encoder_2", "vae")
     lost = MetadataField({"model": identifier("lost")})
     with pytest.raises(ValueError, match="Unknown model"):
@@ -54,7 +54,7 @@ def test_loras() -> None:
     output = metadata.MetadataToLorasInvocation(unet=unet, clip=clip, metadata=LORAS).invoke(CONTEXT)
     assert output.unet is not None
     assert output.clip is not None
-    assert [(one.lora.key, one.weight) for one in output.unet.loras] == [("two", 1), ("one", 0.5)]
-    assert [(one.lora.key, one.weight) for one in output.clip.loras] == [("one", 0.5), ("two", 0.7)]
+    assert [(entry.lora.key, entry.weight) for entry in output.unet.loras] == [("two", 1), ("one", 0.5)]
+    assert [(entry.lora.key, entry.weight) for entry in output.clip.loras] == [("one", 0.5), ("two", 0.7)]
     sdxl = metadata.MetadataToSDXLLorasInvocation(clip2=clip, metadata=LORAS).invoke(CONTEXT)
     assert sdxl.unet is None

@@ -63,9 +63,9 @@ class TestModels:
         assert context.models.loaded == []
 
     def test_a_model_without_a_record(self, context: FakeContext, sd1_identifier: ModelIdentifierField):
-        gone = sd1_identifier.model_copy(update={"key": "gone"})
+        deleted = sd1_identifier.model_copy(update={"key": "gone"})
         with pytest.raises(UnknownModel, match="gone"):
-            MainModelLoaderInvocation(model=gone).invoke(context)
+            MainModelLoaderInvocation(model=deleted).invoke(context)
 
     def test_settings_of_parts(self, context: FakeContext, model: ModelLoaderOutput):
         skipped = CLIPSkipInvocation(clip=model.clip, skipped_layers=1).invoke(context).clip

@@ -19,7 +19,7 @@ EXPECTED = FOLDER / "expected.safetensors"
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
-def computed(path: Path, model: Any, part: str) -> torch.Tensor:
+def compute_with_lora(path: Path, model: Any, part: str) -> torch.Tensor:
     """Return what a UNet or text encoder computes with a LoRA."""
     lora = LoRAPatch("peft", load_lora(path, LAYOUT, torch.float32).parts[part], 1.0)
     with apply_loras(model, [lora], CPU, optional_prefix="text_model_"):
@@ -29,15 +29,18 @@ def computed(path: Path, model: Any, part: str) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["plain", "rslora", "dora"])
 def test_files_of_diffusers(name: str, sd1_parts: dict[str, Any]):
     expected, path = load_file(EXPECTED), FOLDER / f"{name}.safetensors"
-    made = computed(path, sd1_parts["unet"], "unet"), computed(path, sd1_parts["text_encoder"], "clip")
-    assert torch.allclose(made[0], expected[f"{name}.unet"], atol=2e-5)
-    assert torch.allclose(made[1], expected[f"{name}.text"], atol=2e-5)
-    assert not torch.allclose(prediction(sd1_parts["unet"]), made[0], atol=1e-2)
+    results = (
+        compute_with_lora(path, sd1_parts["unet"], "unet"),
+        compute_with_lora(path, sd1_parts["text_encoder"], "clip"),
+    )
+    assert torch.allclose(results[0], expected[f"{name}.unet"], atol=2e-5)
+    assert torch.allclose(results[1], expected[f"{name}.text"], atol=2e-5)
+    assert not torch.allclose(prediction(sd1_parts["unet"]), results[0], atol=1e-2)
 
 
 def test_a_folder_of_peft(sd1_parts: dict[str, Any]):
-    made = computed(FOLDER / "folder", sd1_parts["unet"], "unet")
-    assert torch.allclose(made, load_file(EXPECTED)["folder.unet"], atol=2e-5)
+    result = compute_with_lora(FOLDER / "folder", sd1_parts["unet"], "unet")
+    assert torch.allclose(result, load_file(EXPECTED)["folder.unet"], atol=2e-5)
 
 
 def scale_with(tmp_path: Path, **changes: Any) -> float:

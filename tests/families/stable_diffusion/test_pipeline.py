@@ -71,9 +71,9 @@ def test_padding_of_the_shorter_prompt_is_not_attended_to(sd1_parts: dict[str, A
     latents, timestep = noise_of(1), torch.tensor(500)
     denoiser = UNetDenoiser(sd1_parts["unet"])
     with torch.inference_mode():
-        both = denoiser(torch.cat([latents, latents]), timestep, shorter.concat(longer))
+        batched = denoiser(torch.cat([latents, latents]), timestep, shorter.concat(longer))
         alone = torch.cat([denoiser(latents, timestep, side) for side in (shorter, longer)])
-    assert torch.allclose(both, alone, atol=1e-5)
+    assert torch.allclose(batched, alone, atol=1e-5)
 
 
 def test_one_call_or_two_give_the_same(denoise: Denoise):
@@ -237,14 +237,14 @@ class TestConditioning:
         first, second = (
             TextConditioning.of_prompts([(BasicConditioningInfo(noise_of(1, 1, tokens, 8)), None)]) for tokens in (3, 5)
         )
-        both = first.concat(second)
-        assert both.embeds.shape == (2, 5, 8)
-        assert not both.embeds[0, 3:].any()
-        assert both.token_mask().int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+        joined = first.concat(second)
+        assert joined.embeds.shape == (2, 5, 8)
+        assert not joined.embeds[0, 3:].any()
+        assert joined.token_mask().int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
     def test_one_row_serves_a_batch(self):
-        one = TextConditioning.of_prompts([(BasicConditioningInfo(noise_of(1, 1, 3, 8)), None)])
-        three = one.expand(3)
+        single = TextConditioning.of_prompts([(BasicConditioningInfo(noise_of(1, 1, 3, 8)), None)])
+        three = single.expand(3)
         assert (three.embeds.shape, three.lengths) == ((3, 3, 8), (3, 3, 3))
         assert three.expand(3) is three
         with pytest.raises(ValueError, match="3 prompts for 2 latents"):

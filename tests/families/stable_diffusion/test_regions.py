@@ -21,13 +21,15 @@ def conditioning(*masks: torch.Tensor | None, tokens: int = 2) -> TextConditioni
     return TextConditioning.of_prompts(list(zip(infos, masks, strict=True)))
 
 
-def scores(given: TextConditioning, size: tuple[int, int], locations: int) -> torch.Tensor:
-    return CrossAttention(*size, torch.float32, CPU)._score(given, locations)
+def scores(text: TextConditioning, size: tuple[int, int], locations: int) -> torch.Tensor:
+    return CrossAttention(*size, torch.float32, CPU)._score(text, locations)
 
 
-def attended(given: TextConditioning, size: tuple[int, int], level: tuple[int, int], token: int) -> list[list[int]]:
+def attention_mask(
+    text: TextConditioning, size: tuple[int, int], level: tuple[int, int], token: int
+) -> list[list[int]]:
     """Return at which locations of a level a token is attended to."""
-    score = scores(given, size, level[0] * level[1])[0, :, token]
+    score = scores(text, size, level[0] * level[1])[0, :, token]
     assert set(score.tolist()) <= {0.0, HIDDEN}
     return (score == 0).int().reshape(level).tolist()
 
@@ -43,19 +45,19 @@ class TestLevels:
         mask = torch.zeros(1, 64, 64, dtype=torch.bool)
         mask[0, 16:, :8] = True
         expected = [[0] * 8, [0] * 8, *[[1] + [0] * 7] * 6]
-        assert attended(conditioning(mask, None), (8, 8), (8, 8), 0) == expected
+        assert attention_mask(conditioning(mask, None), (8, 8), (8, 8), 0) == expected
 
     def test_smaller_levels_have_the_maximum_of_the_larger_one(self):
         """A dot off the grid stays at every level; by the nearest pixel it would be lost."""
-        given = conditioning(dot(1, 3), None)
-        assert attended(given, (8, 8), (4, 4), 0) == [[0, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
-        assert attended(given, (8, 8), (2, 2), 0) == [[1, 0], [0, 0]]
-        assert attended(given, (8, 8), (1, 1), 0) == [[1]]
+        text = conditioning(dot(1, 3), None)
+        assert attention_mask(text, (8, 8), (4, 4), 0) == [[0, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
+        assert attention_mask(text, (8, 8), (2, 2), 0) == [[1, 0], [0, 0]]
+        assert attention_mask(text, (8, 8), (1, 1), 0) == [[1]]
 
     def test_odd_sizes_are_halved_upwards(self):
-        given = conditioning(dot(4, 8, (5, 9)), None)
-        assert attended(given, (5, 9), (3, 5), 0) == [[0] * 5, [0] * 5, [0, 0, 0, 0, 1]]
-        assert attended(given, (5, 9), (2, 3), 0) == [[0] * 3, [0, 0, 1]]
+        text = conditioning(dot(4, 8, (5, 9)), None)
+        assert attention_mask(text, (5, 9), (3, 5), 0) == [[0] * 5, [0] * 5, [0, 0, 0, 0, 1]]
+        assert attention_mask(text, (5, 9), (2, 3), 0) == [[0] * 3, [0, 0, 1]]
 
     def test_a_level_that_the_latents_do_not_have(self):
         with pytest.raises(ValueError, match="no level of latents of 8 x 8 has 15 locations"):
@@ -64,9 +66,9 @@ class TestLevels:
     @pytest.mark.parametrize("scale", [1, 255])
     def test_masks_of_any_type_hold_above_one_half(self, scale: int):
         values = torch.tensor([[0.0, 0.5], [0.51, 1.0]])
-        assert attended(conditioning(values), (2, 2), (2, 2), 0) == [[0, 0], [1, 1]]
+        assert attention_mask(conditioning(values), (2, 2), (2, 2), 0) == [[0, 0], [1, 1]]
         levels = torch.tensor([[[0, 0], [scale, scale]]], dtype=torch.uint8)
-        assert attended(conditioning(levels), (2, 2), (2, 2), 0) == [[0, 0], [1, 1]]
+        assert attention_mask(conditioning(levels), (2, 2), (2, 2), 0) == [[0, 0], [1, 1]]
 
 
 class TestTokens:
@@ -77,8 +79,8 @@ class TestTokens:
 
     def test_padding_is_hidden_in_each_row(self):
         longer = conditioning(None, None, None)
-        both = conditioning(dot(0, 0)).concat(longer)
-        score = scores(both, (8, 8), 64)
+        joined = conditioning(dot(0, 0)).concat(longer)
+        score = scores(joined, (8, 8), 64)
         assert score.shape == (2, 64, 6)
         assert (score[0, :, 2:] == HIDDEN).all()
         assert (score[1] == 0).all(), "a row without regions attends to all of its tokens"
@@ -87,7 +89,7 @@ class TestTokens:
 def test_the_unet_attends_as_by_hand(sd1_parts: dict[str, Any]):
     """All cross-attention of the tiny UNet is at half the latents' size, so one matrix of scores serves it."""
     unet, latents, timestep = sd1_parts["unet"], noise_of(1), torch.tensor(500)
-    given = conditioning(dot(1, 3), 1 - dot(1, 3), tokens=4)
+    text = conditioning(dot(1, 3), 1 - dot(1, 3), tokens=4)
     by_hand = torch.zeros(1, 16, 8)
     by_hand[0, :, :4] = HIDDEN
     by_hand[0, 1, :4] = 0.0  # the dot of (1, 3) is in location (0, 1), where the other region is too
@@ -100,14 +102,14 @@ def test_the_unet_attends_as_by_hand(sd1_parts: dict[str, Any]):
     with torch.inference_mode():
         unet.set_attn_processor({n: ByHand() if ".attn2." in n else p for n, p in before.items()})
         try:
-            expected = unet(latents, timestep, encoder_hidden_states=given.embeds).sample
+            expected = unet(latents, timestep, encoder_hidden_states=text.embeds).sample
         finally:
             unet.set_attn_processor(dict(before))
         attention = CrossAttention(8, 8, torch.float32, CPU)
         with cross_attention(unet, attention):
-            result = UNetDenoiser(unet, attention=attention)(latents, timestep, given)
+            result = UNetDenoiser(unet, attention=attention)(latents, timestep, text)
         assert unet.attn_processors == before
-        plain = UNetDenoiser(unet)(latents, timestep, given)
+        plain = UNetDenoiser(unet)(latents, timestep, text)
     assert torch.allclose(result, expected, atol=1e-6)
     assert not torch.allclose(result, plain, atol=1e-4)
 

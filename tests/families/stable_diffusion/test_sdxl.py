@@ -72,8 +72,8 @@ def parts(sd1_parts: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def refiner_parts(parts: dict[str, Any]) -> dict[str, Any]:
     """Return the networks and the tokenizer of a tiny refiner."""
-    kept = {name: parts[name] for name in ("vae", "text_encoder_2", "tokenizer_2")}
-    return kept | {"unet": make_unet(cross_attention_dim=WIDTH, **time_embedding(5))}
+    shared_parts = {name: parts[name] for name in ("vae", "text_encoder_2", "tokenizer_2")}
+    return shared_parts | {"unet": make_unet(cross_attention_dim=WIDTH, **time_embedding(5))}
 
 
 def context_of(parts: dict[str, Any], folder: Path, cache: ModelCache, base: BaseModelType) -> FakeContext:
@@ -102,12 +102,12 @@ def identifier(base: BaseModelType) -> ModelIdentifierField:
     return ModelIdentifierField(key="tiny", hash="blake3:0", name="tiny", base=base, type=ModelType.Main)
 
 
-def loaded(context: FakeContext) -> Any:
+def load_model(context: FakeContext) -> Any:
     return SDXLModelLoaderInvocation(model=identifier(BaseModelType.StableDiffusionXL)).invoke(context)
 
 
 def encode(context: FakeContext, prompt: str, style: str = "", skip: int = 0, **sizes: Any) -> SDXLConditioningInfo:
-    model = loaded(context)
+    model = load_model(context)
     clip, clip2 = (
         CLIPSkipInvocation(clip=clip, skipped_layers=skip).invoke(context).clip for clip in (model.clip, model.clip2)
     )
@@ -123,22 +123,22 @@ def info_of(context: FakeContext, node: Any) -> SDXLConditioningInfo:
 def reference(parts: dict[str, Any]) -> Any:
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
-    made = StableDiffusionXLPipeline(**parts, scheduler=discrete.create("euler", EULER), add_watermarker=False)
-    made.set_progress_bar_config(disable=True)
-    return made
+    sdxl_pipeline = StableDiffusionXLPipeline(**parts, scheduler=discrete.create("euler", EULER), add_watermarker=False)
+    sdxl_pipeline.set_progress_bar_config(disable=True)
+    return sdxl_pipeline
 
 
 @pytest.mark.parametrize("skip", [0, 1])
 def test_prompts_are_encoded_as_by_diffusers(skip: int, context: FakeContext, parts: dict[str, Any]):
-    made = encode(context, "a cat", "oil painting", skip)
+    conditioning = encode(context, "a cat", "oil painting", skip)
     with torch.inference_mode():
         embeds, _, pooled, _ = reference(parts).encode_prompt(
             "a cat", "oil painting", do_classifier_free_guidance=False, clip_skip=skip or None
         )
-    assert torch.allclose(made.embeds, embeds, atol=1e-5)
+    assert torch.allclose(conditioning.embeds, embeds, atol=1e-5)
     with torch.inference_mode(), skip_layers(parts["text_encoder_2"], skip):  # there the pooled one skips as well
         pooled = reference(parts).encode_prompt("a cat", "oil painting", do_classifier_free_guidance=False)[2]
-    assert torch.allclose(made.pooled_embeds, pooled, atol=1e-5)
+    assert torch.allclose(conditioning.pooled_embeds, pooled, atol=1e-5)
 
 
 def test_the_second_encoder_reads_the_prompt_where_there_is_no_style(context: FakeContext):
@@ -171,23 +171,23 @@ def test_the_pooled_embedding_is_of_the_text_as_it_stands(context: FakeContext):
 
 
 def test_the_shorter_text_is_filled_with_zeros(context: FakeContext):
-    made = encode(context, "a cat", "one two three " * 40)
-    assert made.embeds.shape[1] > 77
-    assert not made.embeds[:, 77:, :32].any()
-    assert made.embeds[:, 77:, 32:].any()
+    conditioning = encode(context, "a cat", "one two three " * 40)
+    assert conditioning.embeds.shape[1] > 77
+    assert not conditioning.embeds[:, 77:, :32].any()
+    assert conditioning.embeds[:, 77:, 32:].any()
 
 
 def test_sizes(context: FakeContext):
     sizes = {"original_width": 1, "original_height": 2, "crop_top": 3, "crop_left": 4}
-    made = encode(context, "a cat", **sizes, target_width=5, target_height=6)
-    assert made.add_time_ids.tolist() == [[2, 1, 3, 4, 6, 5]]
+    conditioning = encode(context, "a cat", **sizes, target_width=5, target_height=6)
+    assert conditioning.add_time_ids.tolist() == [[2, 1, 3, 4, 6, 5]]
 
 
 def test_latents_are_those_of_diffusers(context: FakeContext, parts: dict[str, Any]):
     sizes = dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), 64)
     positive, negative = encode(context, "a cat", "oil", **sizes), encode(context, "", **sizes)
-    made = pipeline.denoise(parts["unet"], task(positive, negative), CPU, [].append)
-    latents = begun()
+    result = pipeline.denoise(parts["unet"], task(positive, negative), CPU, [].append)
+    latents = initial_latents()
     expected = reference(parts)(
         "a cat",
         "oil",
@@ -198,16 +198,16 @@ def test_latents_are_those_of_diffusers(context: FakeContext, parts: dict[str, A
         num_inference_steps=4,
         output_type="latent",
     ).images
-    assert torch.allclose(made, expected, atol=1e-4)
+    assert torch.allclose(result, expected, atol=1e-4)
 
 
 def task(positive: SDXLConditioningInfo, negative: SDXLConditioningInfo, **changes: Any) -> DenoiseTask:
-    both = (TextConditioning.of_prompts([(info, None)]) for info in (positive, negative))
+    conditionings = (TextConditioning.of_prompts([(info, None)]) for info in (positive, negative))
     defaults = {"cfg_scale": 5.0, "noise": noise_of(1)}
-    return DenoiseTask(*both, "euler", EULER, 4, **{**defaults, **changes})
+    return DenoiseTask(*conditionings, "euler", EULER, 4, **{**defaults, **changes})
 
 
-def begun() -> torch.Tensor:
+def initial_latents() -> torch.Tensor:
     """Return what diffusers' pipeline, which multiplies by init_noise_sigma, is to be given."""
     sampler = discrete.create("euler", EULER)
     sampler.set_timesteps(4)
@@ -230,7 +230,7 @@ def test_the_refiner_takes_over_as_in_diffusers(refiner_context: FakeContext, re
     )
     assert positive.add_time_ids.tolist() == [[64, 64, 0, 0, 6.0]]
     latents = noise_of(5) * 3
-    made = pipeline.denoise(
+    result = pipeline.denoise(
         refiner_parts["unet"], task(positive, negative, noise=None, latents=latents, start=0.5), CPU, [].append
     )
     diffusers = StableDiffusionXLImg2ImgPipeline(
@@ -253,7 +253,7 @@ def test_the_refiner_takes_over_as_in_diffusers(refiner_context: FakeContext, re
         target_size=(64, 64),
         output_type="latent",
     ).images
-    assert torch.allclose(made, expected, atol=1e-4)
+    assert torch.allclose(result, expected, atol=1e-4)
 
 
 def test_the_refiner_reads_no_text_as_text(refiner_context: FakeContext):
@@ -277,12 +277,12 @@ def test_rows_keep_their_pooled_embeddings(context: FakeContext, parts: dict[str
     rows = [TextConditioning.of_prompts([(info, None)]) for info in infos]
     noises = torch.cat([noise_of(1), noise_of(2)])
     together = DenoiseTask(rows[0].concat(rows[1]), rows[0], "euler", EULER, 4, noise=noises, seeds=(1, 2))
-    both = pipeline.denoise(parts["unet"], together, CPU, [].append)
+    batched = pipeline.denoise(parts["unet"], together, CPU, [].append)
     for row, seed in ((0, 1), (1, 2)):
         alone = pipeline.denoise(
             parts["unet"], DenoiseTask(rows[row], rows[0], "euler", EULER, 4, noise=noise_of(seed)), CPU, [].append
         )
-        assert torch.allclose(both[row : row + 1], alone, atol=1e-4)
+        assert torch.allclose(batched[row : row + 1], alone, atol=1e-4)
 
 
 def test_a_pooled_embedding_is_needed():
@@ -301,14 +301,16 @@ OTHERS = {
 @pytest.mark.parametrize("tiled", [False, True])
 def test_prompts_of_another_model_are_named(kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]):
     other, problem = OTHERS[kind]
-    given = task(encode(context, "a cat"), other)
+    mismatched_task = task(encode(context, "a cat"), other)
     with pytest.raises(
         ValueError, match=f"the negative prompt .*{problem}.*: encode the prompts with the text encoders"
     ):
         if tiled:
-            multi_diffusion.denoise(parts["unet"], given, multi_diffusion.Tiling(4, 4, 1), CPU, lambda _: None)
+            multi_diffusion.denoise(
+                parts["unet"], mismatched_task, multi_diffusion.Tiling(4, 4, 1), CPU, lambda _: None
+            )
         else:
-            pipeline.denoise(parts["unet"], given, CPU, lambda _: None)
+            pipeline.denoise(parts["unet"], mismatched_task, CPU, lambda _: None)
 
 
 def test_prompts_of_two_models_are_not_joined():
@@ -318,7 +320,7 @@ def test_prompts_of_two_models_are_not_joined():
 
 
 def test_text_encoders_in_the_wrong_place(context: FakeContext, parts: dict[str, Any]):
-    model = loaded(context)
+    model = load_model(context)
     swapped = SDXLCompelPromptInvocation(prompt="a cat", clip=model.clip2, clip2=model.clip)
     with pytest.raises(ValueError, match="no pooled embedding: connect the second text encoder"):
         swapped.invoke(context)
@@ -332,7 +334,7 @@ def test_a_loader_names_the_part_that_a_model_lacks(refiner_context: FakeContext
 
 
 def test_the_nodes_denoise(context: FakeContext):
-    model = loaded(context)
+    model = load_model(context)
     sides = [
         SDXLCompelPromptInvocation(prompt=text, clip=model.clip, clip2=model.clip2).invoke(context).conditioning
         for text in ("a cat", "")

@@ -82,20 +82,22 @@ def reference(name: str, unet: Any, **parts: Any) -> Any:
 
     none = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
     scheduler = discrete.create("euler", EULER)
-    made = getattr(diffusers, name)(vae=make_vae(), unet=copy.deepcopy(unet), scheduler=scheduler, **none, **parts)
-    made.set_progress_bar_config(disable=True)
-    made.watermark = None
-    return made
+    diffusers_pipeline = getattr(diffusers, name)(
+        vae=make_vae(), unet=copy.deepcopy(unet), scheduler=scheduler, **none, **parts
+    )
+    diffusers_pipeline.set_progress_bar_config(disable=True)
+    diffusers_pipeline.watermark = None
+    return diffusers_pipeline
 
 
-def run(made: Any, **inputs: Any) -> torch.Tensor:
+def run(diffusers_pipeline: Any, **inputs: Any) -> torch.Tensor:
     """Run a pipeline of diffusers on what `task` is given."""
     sampler = discrete.create("euler", EULER)
     sampler.set_timesteps(4)
     noise = noise_of(1, *LATENTS)
     begun = sampler.add_noise(torch.zeros_like(noise), noise, sampler.timesteps[:1]) / sampler.init_noise_sigma
-    given = {"latents": begun, "width": SIDE, "height": SIDE, **inputs}
-    result: torch.Tensor = made(
+    arguments = {"latents": begun, "width": SIDE, "height": SIDE, **inputs}
+    result: torch.Tensor = diffusers_pipeline(
         prompt_embeds=POSITIVE.embeds,
         pooled_prompt_embeds=POSITIVE.pooled_embeds,
         negative_prompt_embeds=NEGATIVE.embeds,
@@ -103,7 +105,7 @@ def run(made: Any, **inputs: Any) -> torch.Tensor:
         guidance_scale=5.0,
         num_inference_steps=4,
         output_type="latent",
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in arguments.items() if value is not None},
     ).images
     return result
 
@@ -152,8 +154,8 @@ CONTROLLED = {
 
 @pytest.mark.parametrize(("mode", "guess"), [("balanced", False), ("more_control", True)])
 def test_two_controlnets(mode: str, guess: bool, unet: Any, nets: list[Any]):
-    made = reference("StableDiffusionXLControlNetPipeline", unet, controlnet=nets, add_watermarker=False)
-    expected = run(made, guess_mode=guess, **CONTROLLED)
+    diffusers_pipeline = reference("StableDiffusionXLControlNetPipeline", unet, controlnet=nets, add_watermarker=False)
+    expected = run(diffusers_pipeline, guess_mode=guess, **CONTROLLED)
     latents = denoise(unet, controls=controlnets(nets, mode))
     assert torch.allclose(latents, expected, atol=1e-4)
     assert not torch.allclose(latents, denoise(unet, controls=controlnets(nets[:1], mode)), atol=1e-2)
@@ -167,9 +169,9 @@ def test_two_t2i_adapters(unet: Any, adapters: list[Any]):
     from diffusers.models.adapter import MultiAdapter
 
     images = [image_of(seed, SIDE, SIDE) for seed in range(2)]
-    made = reference("StableDiffusionXLAdapterPipeline", unet, adapter=MultiAdapter(adapters))
+    diffusers_pipeline = reference("StableDiffusionXLAdapterPipeline", unet, adapter=MultiAdapter(adapters))
     reverse = [pixels_of(image).flip(1) for image in images]
-    expected = run(made, image=reverse, adapter_conditioning_scale=[0.7, 0.4])
+    expected = run(diffusers_pipeline, image=reverse, adapter_conditioning_scale=[0.7, 0.4])
     controls = [
         T2IAdapter(net, BaseModelType.StableDiffusionXL, ControlImage(image), weight=weight)
         for net, image, weight in zip(adapters, images, (0.7, 0.4), strict=True)
@@ -237,7 +239,7 @@ def files(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
     return {kind: adapter_file(unet, kind, first) for first, kind in ((1000, "linear"), (2000, "plus"))}
 
 
-def nested(flat: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+def nest(flat: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     return {
         part: {name.removeprefix(f"{part}."): value for name, value in flat.items() if name.startswith(f"{part}.")}
         for part in ("image_proj", "ip_adapter")
@@ -260,11 +262,13 @@ def prompts_of(
 def with_image_prompts(
     name: str, unet: Any, files: Any, kinds: list[str], encoder: Any, scale: Any = 0.7, **parts: Any
 ) -> Any:
-    made = reference(name, unet, image_encoder=encoder, feature_extractor=None, add_watermarker=False, **parts)
+    diffusers_pipeline = reference(
+        name, unet, image_encoder=encoder, feature_extractor=None, add_watermarker=False, **parts
+    )
     none = [None] * len(kinds)
-    made.load_ip_adapter([nested(files[kind]) for kind in kinds], none, none, low_cpu_mem_usage=False)
-    made.set_ip_adapter_scale([scale] * len(kinds))
-    return made
+    diffusers_pipeline.load_ip_adapter([nest(files[kind]) for kind in kinds], none, none, low_cpu_mem_usage=False)
+    diffusers_pipeline.set_ip_adapter_scale([scale] * len(kinds))
+    return diffusers_pipeline
 
 
 def images_for(kinds: list[str]) -> dict[str, Any]:
@@ -273,8 +277,8 @@ def images_for(kinds: list[str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kinds", [["linear"], ["plus"], ["plus", "linear"]])
 def test_image_prompts(kinds: list[str], unet: Any, files: Any, encoder: Any, tmp_path: Path):
-    made = with_image_prompts("StableDiffusionXLPipeline", unet, files, kinds, encoder)
-    expected = run(made, **images_for(kinds))
+    diffusers_pipeline = with_image_prompts("StableDiffusionXLPipeline", unet, files, kinds, encoder)
+    expected = run(diffusers_pipeline, **images_for(kinds))
     latents = denoise(unet, image_prompts=prompts_of(files, kinds, encoder, tmp_path))
     assert torch.allclose(latents, expected, atol=1e-4)
     assert not torch.allclose(latents, denoise(unet), atol=1e-2)
@@ -293,8 +297,8 @@ def test_image_prompts(kinds: list[str], unet: Any, files: Any, encoder: Any, tm
 )
 def test_methods(method: str, scale: Any, unet: Any, files: Any, encoder: Any, tmp_path: Path):
     """The layers of a method, as diffusers' settings by block name them (InstantStyle, arXiv 2404.02733)."""
-    made = with_image_prompts("StableDiffusionXLPipeline", unet, files, ["linear"], encoder, scale)
-    expected = run(made, **images_for(["linear"]))
+    diffusers_pipeline = with_image_prompts("StableDiffusionXLPipeline", unet, files, ["linear"], encoder, scale)
+    expected = run(diffusers_pipeline, **images_for(["linear"]))
     images = prompts_of(files, ["linear"], encoder, tmp_path, blocks=_LAYERS_XL[method])
     latents = denoise(unet, image_prompts=images)
     assert torch.allclose(latents, expected, atol=1e-4)
@@ -303,8 +307,10 @@ def test_methods(method: str, scale: Any, unet: Any, files: Any, encoder: Any, t
 
 def test_controlnets_and_image_prompts_at_once(unet: Any, nets: list[Any], files: Any, encoder: Any, tmp_path: Path):
     kinds = ["plus", "linear"]
-    made = with_image_prompts("StableDiffusionXLControlNetPipeline", unet, files, kinds, encoder, controlnet=nets)
-    expected = run(made, **CONTROLLED, **images_for(kinds))
+    diffusers_pipeline = with_image_prompts(
+        "StableDiffusionXLControlNetPipeline", unet, files, kinds, encoder, controlnet=nets
+    )
+    expected = run(diffusers_pipeline, **CONTROLLED, **images_for(kinds))
     images = prompts_of(files, kinds, encoder, tmp_path)
     latents = denoise(unet, controls=controlnets(nets), image_prompts=images)
     assert torch.allclose(latents, expected, atol=1e-4)
@@ -341,8 +347,8 @@ def test_regions_masked_images_and_a_controlnet(unet: Any, nets: list[Any], file
                 return attn.batch_to_head_dim(scores.softmax(dim=-1) @ values)
 
             text = attended(attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), allowed)
-            shown = attended(self.pair.keys, self.pair.values, True) * (row < side // 2)[None, :, None]
-            return attn.to_out[0](text + 0.7 * shown)
+            image_attention = attended(self.pair.keys, self.pair.values, True) * (row < side // 2)[None, :, None]
+            return attn.to_out[0](text + 0.7 * image_attention)
 
     by_hand = copy.deepcopy(unet)
     by_hand.set_attn_processor(
@@ -373,17 +379,19 @@ def hole() -> torch.Tensor:
     return mask
 
 
-def inpainted(unet: Any, **inputs: Any) -> torch.Tensor:
+def inpaint_reference(unet: Any, **inputs: Any) -> torch.Tensor:
     """Return latents that diffusers denoises from half of the noise on, which it draws with seed 1."""
-    made = reference("StableDiffusionXLInpaintPipeline", unet, add_watermarker=False)
+    diffusers_pipeline = reference("StableDiffusionXLInpaintPipeline", unet, add_watermarker=False)
     original = noise_of(9, *LATENTS)
     generator = torch.Generator().manual_seed(1)
-    return run(made, image=original, mask_image=hole(), strength=0.5, generator=generator, latents=None, **inputs)
+    return run(
+        diffusers_pipeline, image=original, mask_image=hole(), strength=0.5, generator=generator, latents=None, **inputs
+    )
 
 
 def test_inpainting_with_a_plain_model(unet: Any):
     latents = denoise(unet, latents=noise_of(9, *LATENTS), keep_mask=1 - hole(), start=0.5)
-    assert torch.allclose(latents, inpainted(unet), atol=1e-4)
+    assert torch.allclose(latents, inpaint_reference(unet), atol=1e-4)
     inside = hole()[..., ::8, ::8].expand(LATENTS) > 0
     assert torch.equal(latents[~inside], noise_of(9, *LATENTS)[~inside])
 
@@ -391,7 +399,7 @@ def test_inpainting_with_a_plain_model(unet: Any):
 def test_inpainting_with_a_model_that_sees_the_mask():
     nine = make_unet(**NETWORK, in_channels=9, up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"])
     original, masked = noise_of(9, *LATENTS), noise_of(12, *LATENTS)
-    expected = inpainted(nine, masked_image_latents=masked)
+    expected = inpaint_reference(nine, masked_image_latents=masked)
     latents = denoise(nine, latents=original, masked_latents=masked, keep_mask=1 - hole(), start=0.5)
     inside = hole()[..., ::8, ::8]
     assert torch.allclose(latents, torch.lerp(original, expected, inside), atol=1e-4), "what is kept is put back"

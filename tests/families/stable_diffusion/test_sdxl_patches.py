@@ -102,7 +102,7 @@ def clip(suffix: str, loras: list[LoRAField]) -> CLIPField:
     return CLIPField(tokenizer=tokenizer, text_encoder=text_encoder, loras=loras, skipped_layers=0)
 
 
-def expected(
+def embeds_by_hand(
     parts: dict[str, Any], matrices: dict[str, tuple[torch.Tensor, torch.Tensor]], prompt: str, weight: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return embeddings and the pooled one with new weights, and vectors put in by hand."""
@@ -112,9 +112,9 @@ def expected(
         layer = getattr(encoder, "text_model", encoder).get_submodule(LAYER)
         original = layer.weight.data
         layer.weight.data = original + weight * matrices[name][0] @ matrices[name][1]
-        with with_inversions(tokenizer, encoder, {"<art>": vectors}) as own:
-            embeds.append(encode_prompt(own, encoder, prompt, CPU, penultimate=True))
-            pooled = encode_pooled(own, encoder, prompt, CPU) if name == "text_encoder_2" else None
+        with with_inversions(tokenizer, encoder, {"<art>": vectors}) as extended_tokenizer:
+            embeds.append(encode_prompt(extended_tokenizer, encoder, prompt, CPU, penultimate=True))
+            pooled = encode_pooled(extended_tokenizer, encoder, prompt, CPU) if name == "text_encoder_2" else None
         layer.weight.data = original
     assert pooled is not None
     return torch.cat(embeds, dim=-1), pooled
@@ -128,13 +128,13 @@ def test_both_encoders(
 ):
     prompt = "a <art> fox"
     node = SDXLCompelPromptInvocation(prompt=prompt, clip=clip("", loras), clip2=clip("_2", loras))
-    made = context.conditioning.load(node.invoke(context).conditioning.conditioning_name).conditionings[0]
-    embeds, pooled = expected(parts, matrices, prompt, WEIGHT)
-    assert torch.allclose(made.embeds, embeds, atol=1e-4)
-    assert torch.allclose(made.pooled_embeds, pooled, atol=1e-4)
-    plain, _ = expected(parts, matrices, prompt, 0)
+    conditioning = context.conditioning.load(node.invoke(context).conditioning.conditioning_name).conditionings[0]
+    embeds, pooled = embeds_by_hand(parts, matrices, prompt, WEIGHT)
+    assert torch.allclose(conditioning.embeds, embeds, atol=1e-4)
+    assert torch.allclose(conditioning.pooled_embeds, pooled, atol=1e-4)
+    plain, _ = embeds_by_hand(parts, matrices, prompt, 0)
     for side in (slice(0, 32), slice(32, None)):
-        assert not torch.allclose(made.embeds[..., side], plain[..., side], atol=1e-2)
+        assert not torch.allclose(conditioning.embeds[..., side], plain[..., side], atol=1e-2)
 
 
 def test_the_refiners_encoder_has_no_loras(
@@ -144,6 +144,6 @@ def test_the_refiners_encoder_has_no_loras(
     loras: list[LoRAField],
 ):
     node = SDXLRefinerCompelPromptInvocation(style="a fox", clip2=clip("_2", loras))
-    made = context.conditioning.load(node.invoke(context).conditioning.conditioning_name).conditionings[0]
-    plain, _ = expected(parts, matrices, "a fox", 0)
-    assert torch.allclose(made.embeds, plain[..., 32:], atol=1e-5)
+    conditioning = context.conditioning.load(node.invoke(context).conditioning.conditioning_name).conditionings[0]
+    plain, _ = embeds_by_hand(parts, matrices, "a fox", 0)
+    assert torch.allclose(conditioning.embeds, plain[..., 32:], atol=1e-5)

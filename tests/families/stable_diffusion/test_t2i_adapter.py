@@ -55,7 +55,7 @@ def call_of(encode: Encode, height: int = 16, width: int = 16, rows: int = 1) ->
     return UNetCall(noise_of(1, rows, 4, height, width), torch.tensor(500), conditioning, 0, 10, (height, width))
 
 
-def steered(adapter: T2IAdapter, call: UNetCall) -> UNetCall:
+def apply_adapter(adapter: T2IAdapter, call: UNetCall) -> UNetCall:
     with torch.inference_mode():
         adapter(call)
     return call
@@ -86,8 +86,8 @@ def test_latents_are_those_of_diffusers(net: Any, unet: Any, sd1_parts: dict[str
 def test_features_are_the_same_for_all_rows_and_add_up(net: Any, encode: Encode):
     call = call_of(encode, rows=2)
     second = make_net(1)
-    for one, seed, weight in ((net, 0, 0.5), (second, 1, 2.0)):
-        steered(T2IAdapter(one, SD1, ControlImage(image_of(seed)), weight=weight), call)
+    for model, seed, weight in ((net, 0, 0.5), (second, 1, 2.0)):
+        apply_adapter(T2IAdapter(model, SD1, ControlImage(image_of(seed)), weight=weight), call)
     with torch.inference_mode():
         first, other = net(pixels_of(image_of(0))), second(pixels_of(image_of(1)))
     for part, a, b in zip(call.features, first, other, strict=True):
@@ -100,32 +100,32 @@ def test_the_window_includes_both_ends(net: Any, encode: Encode):
     adapter = T2IAdapter(net, SD1, ControlImage(image_of(0)), weight=[1.0] * 3 + [0.0] + [1.0], begin=0.25, end=0.55)
     for index in range(10):
         call.index, call.features = index, None
-        if steered(adapter, call).features is not None:
+        if apply_adapter(adapter, call).features is not None:
             active.append(index)
     assert active == [2, 4, 5, 6]
 
 
 def test_the_net_runs_once_for_each_area(net: Any, encode: Encode, monkeypatch: pytest.MonkeyPatch):
-    seen: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
     forward = net.forward
-    monkeypatch.setattr(net, "forward", lambda pixels: seen.append(pixels) or forward(pixels))
+    monkeypatch.setattr(net, "forward", lambda pixels: inputs.append(pixels) or forward(pixels))
     adapter = T2IAdapter(net, SD1, ControlImage(image_of(0, 256, 128)))
     areas = [Area(0, 16, 0, 16), Area(0, 16, 16, 32)]
     for _ in range(2):
         for area in areas:
             call = call_of(encode)
             call.size, call.area = (16, 32), area
-            steered(adapter, call)
+            apply_adapter(adapter, call)
     whole = pixels_of(image_of(0, 256, 128))
-    assert len(seen) == 2
-    assert torch.allclose(seen[0], whole[..., :128])
-    assert torch.allclose(seen[1], whole[..., 128:])
+    assert len(inputs) == 2
+    assert torch.allclose(inputs[0], whole[..., :128])
+    assert torch.allclose(inputs[1], whole[..., 128:])
 
 
 def test_sides_that_the_net_cannot_halve_are_cut_and_its_maps_padded(net: Any, unet: Any, encode: Encode):
     call = call_of(encode, height=18, width=20)
     image = image_of(0, 160, 144)
-    steered(T2IAdapter(net, SD1, ControlImage(image)), call)
+    apply_adapter(T2IAdapter(net, SD1, ControlImage(image)), call)
     assert [tuple(part.shape[-2:]) for part in call.features] == [(18, 20), (9, 10), (5, 5), (3, 3)]
     with torch.inference_mode():
         maps = net(pixels_of(image)[..., :128, :128])
@@ -140,7 +140,7 @@ def test_xls_net_gets_bgr_and_cuts_by_its_own_step(encode: Encode):
     xl = make_net(0, channels=[8, 8, 16, 16], downscale_factor=16, adapter_type="full_adapter_xl")
     call = call_of(encode, height=12, width=22)
     image = image_of(0, 176, 96)
-    steered(T2IAdapter(xl, SDXL, ControlImage(image)), call)
+    apply_adapter(T2IAdapter(xl, SDXL, ControlImage(image)), call)
     with torch.inference_mode():
         maps = xl(pixels_of(image).flip(1)[..., :160])
     for part, plain in zip(call.features, maps, strict=True):
@@ -149,16 +149,16 @@ def test_xls_net_gets_bgr_and_cuts_by_its_own_step(encode: Encode):
 
 def test_a_net_of_one_channel_gets_the_first(encode: Encode):
     gray = make_net(0, in_channels=1)
-    call = steered(T2IAdapter(gray, SD1, ControlImage(image_of(0))), call_of(encode))
+    call = apply_adapter(T2IAdapter(gray, SD1, ControlImage(image_of(0))), call_of(encode))
     with torch.inference_mode():
         assert torch.allclose(call.features[0], gray(pixels_of(image_of(0))[:, :1])[0])
 
 
 def test_the_net_may_have_another_number_format(encode: Encode):
-    call = steered(T2IAdapter(make_net(0).to(torch.bfloat16), SD1, ControlImage(image_of(0))), call_of(encode))
+    call = apply_adapter(T2IAdapter(make_net(0).to(torch.bfloat16), SD1, ControlImage(image_of(0))), call_of(encode))
     assert {part.dtype for part in call.features} == {torch.float32}
 
 
 def test_images_too_small_for_an_adapter(net: Any, encode: Encode):
     with pytest.raises(ValueError, match="at least 64 pixels"):
-        steered(T2IAdapter(net, SD1, ControlImage(image_of(0))), call_of(encode, height=16, width=7))
+        apply_adapter(T2IAdapter(net, SD1, ControlImage(image_of(0))), call_of(encode, height=16, width=7))

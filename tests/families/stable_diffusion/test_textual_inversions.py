@@ -48,12 +48,12 @@ class TestTriggers:
     def test_by_name_or_key(
         self, context: FakeContext, model: ModelLoaderOutput, sd1_parts: dict[str, Any], trigger: str
     ):
-        made = compel(context, model, f"a {trigger} fox")
+        embeds = compel(context, model, f"a {trigger} fox")
         tokenizer, text_encoder = sd1_parts["tokenizer"], sd1_parts["text_encoder"]
-        with with_inversions(tokenizer, text_encoder, {"<art>": VECTORS}) as own:
-            expected = encode_prompt(own, text_encoder, "a <art> fox", CPU)
-        assert torch.allclose(made, expected, atol=1e-5)
-        assert not torch.allclose(made, compel(context, model, "a fox"), atol=1e-2)
+        with with_inversions(tokenizer, text_encoder, {"<art>": VECTORS}) as extended_tokenizer:
+            expected = encode_prompt(extended_tokenizer, text_encoder, "a <art> fox", CPU)
+        assert torch.allclose(embeds, expected, atol=1e-5)
+        assert not torch.allclose(embeds, compel(context, model, "a fox"), atol=1e-2)
         assert context.logger.lines == []
 
     @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ class TestTriggers:
     def test_others_stay_text_and_are_reported_once(
         self, context: FakeContext, model: ModelLoaderOutput, sd1_parts: dict[str, Any], name: str, reason: str
     ):
-        made = compel(context, model, f"a <{name}> fox, <{name}>")
+        embeds = compel(context, model, f"a <{name}> fox, <{name}>")
         expected = encode_prompt(sd1_parts["tokenizer"], sd1_parts["text_encoder"], f"a <{name}> fox, <{name}>", CPU)
-        assert torch.allclose(made, expected, atol=1e-5)
+        assert torch.allclose(embeds, expected, atol=1e-5)
         assert context.logger.lines == [("warning", f"<{name}> stays text: {reason}")]
 
     def test_a_name_of_another_base(self, context: FakeContext, library: Library, model: ModelLoaderOutput):
@@ -82,8 +82,8 @@ class TestTriggers:
     @pytest.mark.parametrize("prompt", ["a < b and c > d", "a fox", "<a/b>", "<>"])
     def test_what_is_no_trigger(self, context: FakeContext, sd1_parts: dict[str, Any], prompt: str):
         tokenizer = sd1_parts["tokenizer"]
-        with with_embeddings(context, prompt, tokenizer, sd1_parts["text_encoder"], SD1) as own:
-            assert own is tokenizer
+        with with_embeddings(context, prompt, tokenizer, sd1_parts["text_encoder"], SD1) as result:
+            assert result is tokenizer
         assert context.models.loaded == []
         if "/" in prompt:
             assert context.logger.lines == []

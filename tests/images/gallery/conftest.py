@@ -17,13 +17,22 @@ from tests.rooms import serving
 Fill = Callable[..., Awaitable[None]]
 
 
-def row(word: str, name: str, at: str = "2026-01-01 00:00:00.000", **more: Any) -> dict[str, Any]:
+def row(word: str, name: str, at: str = "2026-01-01 00:00:00.000", **columns: Any) -> dict[str, Any]:
     """Return the columns of a record."""
-    category, origin = more.pop("category", "general"), more.pop("origin", "internal")
+    category, origin = columns.pop("category", "general"), columns.pop("origin", "internal")
     defaults = {"is_intermediate": False, "starred": False, "board_id": None, "metadata": None, "user_id": "system"}
-    own = {"duration": 1.5, "fps": 8.0} if word == "video" else {}
+    video_columns = {"duration": 1.5, "fps": 8.0} if word == "video" else {}
     named = {f"{word}_name": name, f"{word}_origin": origin, f"{word}_category": category}
-    return {**named, "width": 4, "height": 3, "created_at": at, "updated_at": at, **own, **defaults, **more}
+    return {
+        **named,
+        "width": 4,
+        "height": 3,
+        "created_at": at,
+        "updated_at": at,
+        **video_columns,
+        **defaults,
+        **columns,
+    }
 
 
 @pytest.fixture

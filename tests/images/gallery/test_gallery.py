@@ -23,24 +23,24 @@ DAY = "2026-01-0{}"
 
 def many(word: str, extension: str, number: int, seed: int) -> list[dict[str, Any]]:
     """Return records with few moments, so that many are of the same one."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     return [
         row(
             word,
-            f"{chance.getrandbits(64):016x}.{extension}",
-            f"{DAY.format(chance.randint(1, 3))} 0{chance.randint(0, 2)}:00:00.000",
-            category=chance.choice(["general", "general", "mask", "user"]),
-            origin=chance.choice(["internal", "external"]),
-            is_intermediate=chance.random() < 0.3,
-            starred=chance.random() < 0.2,
-            board_id=chance.choice([None, "b", "c"]),
-            metadata=chance.choice([None, '{"a": "cat"}', '{"a": "dog"}']),
+            f"{rng.getrandbits(64):016x}.{extension}",
+            f"{DAY.format(rng.randint(1, 3))} 0{rng.randint(0, 2)}:00:00.000",
+            category=rng.choice(["general", "general", "mask", "user"]),
+            origin=rng.choice(["internal", "external"]),
+            is_intermediate=rng.random() < 0.3,
+            starred=rng.random() < 0.2,
+            board_id=rng.choice([None, "b", "c"]),
+            metadata=rng.choice([None, '{"a": "cat"}', '{"a": "dog"}']),
         )
         for _ in range(number)
     ]
 
 
-def expected(rows: list[tuple[str, dict[str, Any]]], **asked: Any) -> list[tuple[str, str]]:
+def compute_expected(rows: list[tuple[str, dict[str, Any]]], **params: Any) -> list[tuple[str, str]]:
     """Return kinds and names as the specification orders and filters them, without any database."""
     tests = {
         "origin": lambda word, one, value: one[f"{word}_origin"] == value,
@@ -50,14 +50,14 @@ def expected(rows: list[tuple[str, dict[str, Any]]], **asked: Any) -> list[tuple
         "search_term": lambda _, one, value: value.lower() in (one["metadata"] or "") or value in one["created_at"],
         "created_date": lambda _, one, value: one["created_at"][:10] == value,
     }
-    kept = [pair for pair in rows if all(test(*pair, asked[key]) for key, test in tests.items() if key in asked)]
-    kept.sort(
+    matches = [pair for pair in rows if all(test(*pair, params[key]) for key, test in tests.items() if key in params)]
+    matches.sort(
         key=lambda pair: (pair[1]["created_at"], pair[0], pair[1][f"{pair[0]}_name"]),
-        reverse=asked.get("order_dir", "DESC") == "DESC",
+        reverse=params.get("order_dir", "DESC") == "DESC",
     )
-    if asked.get("starred_first", "true") == "true":
-        kept.sort(key=lambda pair: not pair[1]["starred"])
-    return [(word, one[f"{word}_name"]) for word, one in kept]
+    if params.get("starred_first", "true") == "true":
+        matches.sort(key=lambda pair: not pair[1]["starred"])
+    return [(word, record[f"{word}_name"]) for word, record in matches]
 
 
 FILTERS = {
@@ -86,30 +86,30 @@ async def test_order_and_filters_are_those_of_the_specification(client: httpx.As
     """Every list against the same list made without a database: starred, time, kind, name."""
     images, videos = many("image", "png", 300, 1), many("video", "mp4", 120, 2)
     await fill(images, videos, {"b": {}, "c": {}})
-    rows = [("image", one) for one in images] + [("video", one) for one in videos]
-    starred = {one[f"{word}_name"] for word, one in rows if one["starred"]}
+    rows = [("image", record) for record in images] + [("video", record) for record in videos]
+    starred = {record[f"{word}_name"] for word, record in rows if record["starred"]}
     for filters, order in itertools.product(ASKED, ORDERS):
-        asked = {**filters, **order}
-        answer = (await client.get(f"{GALLERY}/item_names", params=asked)).json()
-        right = expected(rows, **asked)
+        params = {**filters, **order}
+        answer = (await client.get(f"{GALLERY}/item_names", params=params)).json()
+        right = compute_expected(rows, **params)
         names = [name for _, name in right]
-        assert answer["item_names"] == names, asked
+        assert answer["item_names"] == names, params
         assert answer["total_count"] == len(names)
         assert answer["starred_count"] == (len(starred & set(names)) if order["starred_first"] == "true" else 0)
-        if "created_date" in asked:
+        if "created_date" in params:
             continue
-        alone = [name for _, name in expected(rows[: len(images)], **asked)]
-        of_images = {("image_origin" if key == "origin" else key): value for key, value in asked.items()}
-        assert (await client.get("/api/v1/images/names", params=of_images)).json()["image_names"] == alone, asked
+        alone = [name for _, name in compute_expected(rows[: len(images)], **params)]
+        of_images = {("image_origin" if key == "origin" else key): value for key, value in params.items()}
+        assert (await client.get("/api/v1/images/names", params=of_images)).json()["image_names"] == alone, params
         for offset in (3, len(alone) * 3 // 4):
             page = (await client.get("/api/v1/images/", params={**of_images, "offset": offset})).json()
-            assert [one["image_name"] for one in page["items"]] == alone[offset : offset + 10], asked
-        told = (await client.get(f"{GALLERY}/items/names", params=asked)).json()
-        assert [(one["kind"], one["name"]) for one in told["items"]] == right
-        assert (told["total_count"], told["starred_count"]) == (answer["total_count"], answer["starred_count"])
+            assert [record["image_name"] for record in page["items"]] == alone[offset : offset + 10], params
+        refs = (await client.get(f"{GALLERY}/items/names", params=params)).json()
+        assert [(record["kind"], record["name"]) for record in refs["items"]] == right
+        assert (refs["total_count"], refs["starred_count"]) == (answer["total_count"], answer["starred_count"])
         for offset in (5, max(len(right) - 12, 0), len(right) // 2 + 1):  # the last two are read from the end
-            page = (await client.get(f"{GALLERY}/items/", params={**asked, "offset": offset, "limit": 20})).json()
-            assert [(one["kind"], one["name"]) for one in page["items"]] == right[offset : offset + 20], asked
+            page = (await client.get(f"{GALLERY}/items/", params={**params, "offset": offset, "limit": 20})).json()
+            assert [(record["kind"], record["name"]) for record in page["items"]] == right[offset : offset + 20], params
             assert (page["total"], page["offset"], page["limit"]) == (len(right), offset, 20)
 
 
@@ -203,23 +203,25 @@ async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, in
             for backwards in (False, True)
         ]
         for statement in (*statements, store.all_names(wanted, kinds), store.all_names(wanted, kinds, with_kinds=True)):
-            found = await plan(resources, statement)
-            searched = [line for line in found if re.match(r"(SEARCH|SCAN) (images|videos) ", line)]
+            query_plan = await plan(resources, statement)
+            searched = [line for line in query_plan if re.match(r"(SEARCH|SCAN) (images|videos) ", line)]
             images = [line for line in searched if " images " in line]
-            assert images, found
-            assert all(f"COVERING INDEX ix_images_{index[starred_first]} (" in f"{line} (" for line in images), found
-            assert any(" videos " in line for line in searched) == (VIDEOS in kinds), found
-            assert all(" USING INDEX ix_videos_" in line for line in searched if " videos " in line), found
-            assert not any("TEMP B-TREE" in line for line in found), found
+            assert images, query_plan
+            assert all(f"COVERING INDEX ix_images_{index[starred_first]} (" in f"{line} (" for line in images), (
+                query_plan
+            )
+            assert any(" videos " in line for line in searched) == (VIDEOS in kinds), query_plan
+            assert all(" USING INDEX ix_videos_" in line for line in searched if " videos " in line), query_plan
+            assert not any("TEMP B-TREE" in line for line in query_plan), query_plan
 
 
 async def test_one_kind_alone_is_not_merged(resources) -> None:
-    found = await plan(resources, store.all_names(ImageFilter(is_intermediate=False), (IMAGES,)))
-    assert not any("MERGE" in line or "videos" in line or "TEMP B-TREE" in line for line in found), found
+    query_plan = await plan(resources, store.all_names(ImageFilter(is_intermediate=False), (IMAGES,)))
+    assert not any("MERGE" in line or "videos" in line or "TEMP B-TREE" in line for line in query_plan), query_plan
 
 
 async def plan(resources, statement) -> list[str]:
     words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")).all()
-    return [one[3] for one in rows]
+    return [line[3] for line in rows]

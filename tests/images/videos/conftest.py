@@ -22,7 +22,7 @@ Upload = Callable[..., Awaitable[Any]]
 ROUTERS = (videos_router, gallery_router, images_router, boards_router, board_videos_router)
 
 
-def encoded(
+def encode_video(
     size: tuple[int, int] = (64, 48),
     frames: int = 12,
     codec: str = "libx264",
@@ -35,17 +35,17 @@ def encoded(
         stream = file.add_stream(codec, rate=Fraction(8))
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
-        picture = av.VideoFrame.from_image(Image.new("RGB", size, colour))
+        frame = av.VideoFrame.from_image(Image.new("RGB", size, colour))
         for number in range(frames):
-            picture.pts = number
-            file.mux(stream.encode(picture))
+            frame.pts = number
+            file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
 def mp4() -> bytes:
-    return encoded()
+    return encode_video()
 
 
 @pytest.fixture

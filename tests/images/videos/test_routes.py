@@ -18,12 +18,12 @@ async def test_metadata_workflow_and_addresses(client: httpx.AsyncClient, upload
     bare = (await upload())["video_name"]
     assert (await client.get(f"{VIDEOS}/i/{name}/metadata")).json() == {"positive_prompt": "a cat"}
     assert (await client.get(f"{VIDEOS}/i/{bare}/metadata")).json() is None
-    for one in (name, bare):
-        assert (await client.get(f"{VIDEOS}/i/{one}/workflow")).json() == {"workflow": None, "graph": None}
+    for video_name in (name, bare):
+        assert (await client.get(f"{VIDEOS}/i/{video_name}/workflow")).json() == {"workflow": None, "graph": None}
     sidecar = resources.settings.outputs_path / "videos" / "sidecars" / f"{name[:-4]}.json"
     sidecar.write_text(json.dumps({"invokeai_workflow": '{"a": 1}', "invokeai_graph": '{"b": 2}'}))
-    told = (await client.get(f"{VIDEOS}/i/{name}/workflow")).json()
-    assert told == {"workflow": '{"a": 1}', "graph": '{"b": 2}'}
+    body = (await client.get(f"{VIDEOS}/i/{name}/workflow")).json()
+    assert body == {"workflow": '{"a": 1}', "graph": '{"b": 2}'}
     assert (await client.get(f"{VIDEOS}/i/{name}/urls")).json() == {
         "video_name": name,
         "video_url": f"api/v1/videos/i/{name}/full",
@@ -56,20 +56,20 @@ async def test_the_whole_file(client: httpx.AsyncClient, upload, mp4: bytes) -> 
     name, url = video["video_name"], f"/{video['video_url']}"
     answer = await client.get(url)
     assert (answer.status_code, answer.content) == (200, mp4)
-    told = {
+    expected_headers = {
         "content-type": "video/mp4",
         "content-disposition": f'inline; filename="{name}"',
         "cache-control": "max-age=31536000",
         "accept-ranges": "bytes",
         "content-length": str(len(mp4)),
     }
-    assert {key: answer.headers[key] for key in told} == told
+    assert {key: answer.headers[key] for key in expected_headers} == expected_headers
     head = await client.head(url, headers={"Range": "bytes=0-9"})
     assert (head.status_code, head.content) == (200, b"")
-    assert {key: head.headers[key] for key in told} == told
+    assert {key: head.headers[key] for key in expected_headers} == expected_headers
     assert (await client.head(f"{VIDEOS}/i/nope.mp4/full")).status_code == 404
-    known = await client.get(url, headers={"If-None-Match": answer.headers["etag"]})
-    assert (known.status_code, known.content) == (304, b"")
+    not_modified = await client.get(url, headers={"If-None-Match": answer.headers["etag"]})
+    assert (not_modified.status_code, not_modified.content) == (304, b"")
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,13 @@ async def test_ranges_are_sent_in_parts(client: httpx.AsyncClient, upload, mp4: 
     assert responses.MAX_RANGE_SIZE == 1024 * 1024
     monkeypatch.setattr(responses, "MAX_RANGE_SIZE", 500)
     url = f"/{(await upload())['video_url']}"
-    found = b""
-    while len(found) < len(mp4):
-        answer = await client.get(url, headers={"Range": f"bytes={len(found)}-"})
+    received = b""
+    while len(received) < len(mp4):
+        answer = await client.get(url, headers={"Range": f"bytes={len(received)}-"})
         assert answer.status_code == 206
         assert 0 < len(answer.content) <= 500
-        found += answer.content
-    assert found == mp4
+        received += answer.content
+    assert received == mp4
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ async def test_a_lost_thumbnail_is_made_anew(client: httpx.AsyncClient, upload, 
     small.unlink()
     (folder / video["video_name"]).unlink()
     assert (await client.get(url)).status_code == 404
-    for asked in ({}, {"Range": "bytes=0-1"}):
-        assert (await client.get(f"/{video['video_url']}", headers=asked)).status_code == 404
+    for headers in ({}, {"Range": "bytes=0-1"}):
+        assert (await client.get(f"/{video['video_url']}", headers=headers)).status_code == 404
 
 
 async def test_lists(client: httpx.AsyncClient, upload) -> None:
@@ -152,12 +152,16 @@ async def test_lists(client: httpx.AsyncClient, upload) -> None:
         page = (await client.get(f"{VIDEOS}/", params=query)).json()
         names = (await client.get(f"{VIDEOS}/names", params=query)).json()
         ids = (await client.get(f"{VIDEOS}/ids", params=query)).json()
-        found = [one["video_name"] for one in page["items"]]
-        assert names["video_names"] == found
-        assert (page["total"], names["total_count"]) == (len(found), len(found))
+        page_names = [item["video_name"] for item in page["items"]]
+        assert names["video_names"] == page_names
+        assert (page["total"], names["total_count"]) == (len(page_names), len(page_names))
         if not {"video_origin", "categories"} & query.keys():
-            assert ids == {"video_ids": found, "starred_count": names["starred_count"], "total_count": len(found)}
-        return found
+            assert ids == {
+                "video_ids": page_names,
+                "starred_count": names["starred_count"],
+                "total_count": len(page_names),
+            }
+        return page_names
 
     assert await listed() == [first, step, second]
     assert await listed(starred_first="false", order_dir="ASC") == [first, second, step]
@@ -171,10 +175,12 @@ async def test_lists(client: httpx.AsyncClient, upload) -> None:
     page = (await client.get(f"{VIDEOS}/", params={"limit": 0})).json()
     assert page == {"limit": 0, "offset": 0, "total": 3, "items": []}
     page = (await client.get(f"{VIDEOS}/", params={"limit": 1, "offset": 2})).json()
-    assert [one["video_name"] for one in page["items"]] == [second]
+    assert [item["video_name"] for item in page["items"]] == [second]
     assert (await client.get(f"{VIDEOS}/", params={"limit": 1001})).status_code == 422
-    shown = (await client.get("/api/v1/gallery/items/")).json()["items"]
-    assert [(one["kind"], one["name"]) for one in shown] == [("video", name) for name in (first, step, second)]
+    gallery_items = (await client.get("/api/v1/gallery/items/")).json()["items"]
+    assert [(item["kind"], item["name"]) for item in gallery_items] == [
+        ("video", name) for name in (first, step, second)
+    ]
 
 
 async def test_videos_are_no_images(client: httpx.AsyncClient, upload) -> None:
@@ -187,8 +193,8 @@ async def test_by_ids_as_6_8_1_asks(client: httpx.AsyncClient, upload) -> None:
     """Its `/videos/videos_by_ids` answered 501; here it works, and says both what 6.8.1 and what 6.14.2 call a name."""
     videos = [await upload(), await upload()]
     names = [video["video_name"] for video in videos]
-    asked = [names[1], "nope.mp4", names[0]]
-    answer = (await client.post(f"{VIDEOS}/videos_by_ids", json={"video_ids": asked})).json()
+    video_ids = [names[1], "nope.mp4", names[0]]
+    answer = (await client.post(f"{VIDEOS}/videos_by_ids", json={"video_ids": video_ids})).json()
     assert answer == [{**video, "video_id": video["video_name"]} for video in videos[::-1]]
     assert (await client.post(f"{VIDEOS}/videos_by_ids", json={"video_ids": ["x"] * 1001})).status_code == 422
 
@@ -225,17 +231,17 @@ async def test_deletion(client: httpx.AsyncClient, upload, resources: Resources,
     answer = await client.post(f"{VIDEOS}/delete", json={"video_names": [second, "nope.mp4"]})
     assert answer.json() == {"affected_boards": ["none"], "deleted_videos": [second], "failed_videos": ["nope.mp4"]}
     assert files(resources) == {third, f"{third[:-4]}.webp", f"{third[:-4]}.json"}
-    told = [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)]
-    assert told == [[first], [second]]
+    deleted_names = [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)]
+    assert deleted_names == [[first], [second]]
 
 
 async def test_deleting_what_is_on_no_board(client: httpx.AsyncClient, upload) -> None:
     board_id = (await client.post("/api/v1/boards/", params={"board_name": "b"})).json()["board_id"]
-    kept = (await upload(board_id=board_id))["video_name"]
+    on_board = (await upload(board_id=board_id))["video_name"]
     free = [(await upload())["video_name"], (await upload(is_intermediate="true"))["video_name"]]
     answer = (await client.delete(f"{VIDEOS}/uncategorized")).json()
     assert sorted(answer.pop("deleted_videos")) == sorted(free)
     assert answer == {"affected_boards": ["none"], "failed_videos": []}
-    assert (await client.get(f"{VIDEOS}/names")).json()["video_names"] == [kept]
+    assert (await client.get(f"{VIDEOS}/names")).json()["video_names"] == [on_board]
     answer = (await client.delete(f"{VIDEOS}/uncategorized")).json()
     assert answer == {"affected_boards": [], "deleted_videos": [], "failed_videos": []}

@@ -18,8 +18,8 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from tests.images.people import asking, multiuser, register
-from tests.images.videos.conftest import ROUTERS, encoded
-from tests.rooms import opened
+from tests.images.videos.conftest import ROUTERS, encode_video
+from tests.rooms import decode_image
 
 UPLOAD = "/api/v1/videos/upload"
 ASKED = {"video_category": "general", "is_intermediate": "false"}
@@ -54,7 +54,7 @@ async def test_a_video_in_full(client: httpx.AsyncClient, upload, resources: Res
     folder = resources.settings.outputs_path / "videos"
     assert (folder / name).read_bytes() == mp4
     assert json.loads((folder / "sidecars" / f"{stem}.json").read_text()) == {"invokeai_metadata": '{"a": "é"}'}
-    small = opened((folder / "thumbnails" / f"{stem}.webp").read_bytes())
+    small = decode_image((folder / "thumbnails" / f"{stem}.webp").read_bytes())
     assert (small.size, small.format) == ((64, 48), "WEBP")
     red, green, blue = small.convert("RGB").getpixel((30, 20))
     assert red > 180
@@ -62,8 +62,8 @@ async def test_a_video_in_full(client: httpx.AsyncClient, upload, resources: Res
 
 
 async def test_thumbnails_are_of_the_first_frame_and_small(client: httpx.AsyncClient, upload) -> None:
-    video = await upload(encoded((640, 200), frames=1))
-    small = opened((await client.get(f"/{video['thumbnail_url']}")).content)
+    video = await upload(encode_video((640, 200), frames=1))
+    small = decode_image((await client.get(f"/{video['thumbnail_url']}")).content)
     assert small.size == (256, 80)
 
 
@@ -81,8 +81,8 @@ async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: b
         b"",
         b"short",
         b"x" * 4000,
-        encoded(container="mov"),
-        encoded(codec="mpeg4"),
+        encode_video(container="mov"),
+        encode_video(codec="mpeg4"),
         damaged,
         unknown,
         mp4[:300],

@@ -1,15 +1,15 @@
 """Models behind somebody else's service: they are installed without files."""
 
 from invokeclone.models.records.schemas import ModelRecordChanges
-from tests.models.conftest import ended
+from tests.models.conftest import wait_for_end
 
 
-async def installed(installer, source, **stated):
-    return await ended(await installer.add(source, ModelRecordChanges(**stated)))
+async def install_source(installer, source, **changes):
+    return await wait_for_end(await installer.add(source, ModelRecordChanges(**changes)))
 
 
 async def test_an_external_model_is_installed_listed_changed_and_deleted(client, installer, resources):
-    job = await installed(
+    job = await install_source(
         installer, "external://openai/gpt-image/1", name="Painter", capabilities={"supports_seed": True}
     )
     assert job.status == "completed", job.error
@@ -33,8 +33,8 @@ async def test_an_external_model_is_installed_listed_changed_and_deleted(client,
 
 
 async def test_several_external_models_and_one_twice(installer):
-    first, second = [await installed(installer, f"external://gemini/{name}") for name in ("a", "b")]
-    again = await installed(installer, "external://gemini/a")
+    first, second = [await install_source(installer, f"external://gemini/{name}") for name in ("a", "b")]
+    again = await install_source(installer, "external://gemini/a")
     assert (first.status, second.status, again.status) == ("completed", "completed", "error")
     assert again.error_reason == "DuplicateModelException"
 
@@ -50,12 +50,12 @@ async def test_an_unknown_service_is_refused_at_once(client):
 async def test_a_name_that_climbs_out_of_the_folder_stays_a_name(client, installer, resources):
     precious = resources.settings.models_path / "precious"
     precious.mkdir(parents=True)
-    job = await installed(installer, "external://openai/../../precious")
+    job = await install_source(installer, "external://openai/../../precious")
     assert job.status == "completed", job.error
     assert (await client.delete(f"/i/{job.config_out.key}")).status_code == 204
     assert precious.is_dir()
 
 
 async def test_what_does_not_fit_an_external_model_is_refused(installer):
-    job = await installed(installer, "external://openai/x", type="main")
+    job = await install_source(installer, "external://openai/x", type="main")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")

@@ -54,8 +54,8 @@ def unet(at="2.1", width=768, channels=4):
     }
 
 
-def decoder(*shape, **more):
-    return {"decoder.conv_in.weight": shape, "encoder.conv_in.weight": (8, 3, *shape[2:]), **more}
+def decoder(*shape, **tensors):
+    return {"decoder.conv_in.weight": shape, "encoder.conv_in.weight": (8, 3, *shape[2:]), **tensors}
 
 
 ATTENTION = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -236,9 +236,9 @@ OTHERS = {
 def check(path, expected, fields):
     config = identify(ModelFiles(path), FACTS, {}, allow_unknown=False)
     assert type(config).__name__ == expected
-    found = config.model_dump(mode="json")
+    dumped = config.model_dump(mode="json")
     for name, value in fields.items():
-        part = found
+        part = dumped
         for step in name.split("."):
             part = part[step]
         assert part == value, name

@@ -13,8 +13,8 @@ from invokeclone.models.files.tensors import Tensor
 
 
 def test_header_of_a_whole_file(make):
-    found, _ = read_header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
-    assert found == {"x": Tensor("F16", (2, 3)), "y": Tensor("F16", (4,))}
+    tensors, _ = read_header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
+    assert tensors == {"x": Tensor("F16", (2, 3)), "y": Tensor("F16", (4,))}
 
 
 @pytest.mark.parametrize(

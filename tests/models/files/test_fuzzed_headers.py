@@ -21,7 +21,7 @@ from invokeclone.models.files import gguf, pickles, unpickler
 from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 from invokeclone.models.identify.identify import identify
-from tests.models.conftest import Make, pickled
+from tests.models.conftest import Make, pickle_program
 
 FUZZ = settings(
     max_examples=40,
@@ -37,23 +37,23 @@ HUGE = [2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -1, 
 
 
 @st.composite
-def changed(draw: st.DrawFn, original: bytes) -> bytes:
+def mutate(draw: st.DrawFn, original: bytes) -> bytes:
     """Return `original` with some bytes replaced, inserted, taken out or cut off."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, max(len(data) - 1, 0)))
+        position = draw(st.integers(0, max(len(data) - 1, 0)))
         match draw(st.sampled_from(["replace", "insert", "remove", "cut", "number"])):
             case "replace":
-                data[place : place + 1] = bytes([draw(st.integers(0, 255))])
+                data[position : position + 1] = bytes([draw(st.integers(0, 255))])
             case "insert":
-                data[place:place] = draw(st.binary(min_size=1, max_size=8))
+                data[position:position] = draw(st.binary(min_size=1, max_size=8))
             case "remove":
-                del data[place : place + draw(st.integers(1, 8))]
+                del data[position : position + draw(st.integers(1, 8))]
             case "cut":
-                del data[place:]
+                del data[position:]
             case "number":
                 number = draw(st.sampled_from(HUGE)) % 2**64
-                data[place : place + 8] = struct.pack("<Q", number)
+                data[position : position + 8] = struct.pack("<Q", number)
     return bytes(data)
 
 
@@ -90,7 +90,7 @@ def test_changed_bytes_are_read_or_refused(tmp_path: Path, form: str, data: st.D
         "zipped": lambda: make.pickle("a.ckpt", {"state_dict": SHAPES, "epoch": 1}),
         "plain": lambda: make.pickle("a.pt", {"state_dict": SHAPES, "epoch": 1}, zipped=False),
     }[form]()
-    read_or_refuse(path, data.draw(changed(path.read_bytes())))
+    read_or_refuse(path, data.draw(mutate(path.read_bytes())))
 
 
 NUMBER = st.one_of(
@@ -204,16 +204,16 @@ def test_gguf_tensors_must_lie_in_the_file(tmp_path: Path, tensors: list[Any], s
 
 def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
     tensors = [("b", (256, 2), 12, 288), ("a", (256, 2), 12, 0), ("c", (3,), 0, 576)]
-    found, _ = read_header(gguf_file(tmp_path / "a.gguf", tensors, 588))
-    assert {name: each.shape for name, each in found.items()} == {"a": (2, 256), "b": (2, 256), "c": (3,)}
+    header, _ = read_header(gguf_file(tmp_path / "a.gguf", tensors, 588))
+    assert {name: entry.shape for name, entry in header.items()} == {"a": (2, 256), "b": (2, 256), "c": (3,)}
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "elements", "length"), [(9, "Q8_1", 32, 40), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18)]
 )
 def test_gguf_number_types_are_the_librarys(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
-    found, _ = read_header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
-    assert found == {"x": Tensor(name, (elements,))}
+    tensors, _ = read_header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
+    assert tensors == {"x": Tensor(name, (elements,))}
     with pytest.raises(InvalidModel, match="cut off"):
         read_header(gguf_file(tmp_path / "b.gguf", [("x", (elements,), kind, 0)], length - 1))
 
@@ -234,7 +234,7 @@ def plain(path: Path, program: bytes) -> Path:
     return path
 
 
-def zipped(path: Path, program: bytes, storage: bytes = b"", method: int = zipfile.ZIP_STORED) -> Path:
+def write_archive(path: Path, program: bytes, storage: bytes = b"", method: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("archive/data.pkl", program)
         archive.writestr("archive/data/0", storage)
@@ -275,7 +275,7 @@ SIZED = struct.pack("<Q", 2**40)
     ],
 )  # fmt: skip
 def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason: str) -> None:
-    for path in (plain(tmp_path / "a.pt", program), zipped(tmp_path / "b.pt", program)):
+    for path in (plain(tmp_path / "a.pt", program), write_archive(tmp_path / "b.pt", program)):
         with pytest.raises(InvalidModel, match=reason):
             read_header(path)
     assert unpickler.Unpickler._tensor.__defaults__ is None
@@ -288,7 +288,7 @@ def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lists = b"(" + b"]" * 2000 + b"l."
     framed = b"\x80\x04\x95" + struct.pack("<Q", len(lists)) + lists
     for program in (lists, framed):
-        path = zipped(tmp_path / "a.pt", program, method=zipfile.ZIP_DEFLATED)
+        path = write_archive(tmp_path / "a.pt", program, method=zipfile.ZIP_DEFLATED)
         with pytest.raises(InvalidModel, match="more instructions"):
             read_header(path)
 
@@ -300,7 +300,7 @@ def test_mappings_that_hold_each_other_are_followed_in_bounded_steps(tmp_path: P
     for level in range(4):
         program += b"0}(" + names.replace(b"h%c", b"h" + bytes([level])) + b"uq" + bytes([level + 1])
     with pytest.raises(InvalidModel, match="more tensors"):
-        read_header(zipped(tmp_path / "a.pt", program + b"."))
+        read_header(write_archive(tmp_path / "a.pt", program + b"."))
 
 
 def number(value: int) -> bytes:
@@ -309,13 +309,22 @@ def number(value: int) -> bytes:
 
 
 def view(shape: tuple[int, ...], strides: tuple[int, ...], offset: int, count: int) -> bytes:
-    program = pickled({"a": (1,)}, 1)
-    old = pickled(1, 1) + b"tQ" + pickled(0, 1) + b"(" + pickled(1, 1) + b"t(" + pickled(1, 1) + b"t"
+    program = pickle_program({"a": (1,)}, 1)
+    old = (
+        pickle_program(1, 1)
+        + b"tQ"
+        + pickle_program(0, 1)
+        + b"("
+        + pickle_program(1, 1)
+        + b"t("
+        + pickle_program(1, 1)
+        + b"t"
+    )
     new = (
         number(count)
         + b"tQ"
         + number(offset)
-        + b"".join(b"(" + b"".join(map(number, each)) + b"t" for each in (shape, strides))
+        + b"".join(b"(" + b"".join(map(number, values)) + b"t" for values in (shape, strides))
     )
     assert old in program
     return b"\x80\x02" + program.replace(old, new) + b"."
@@ -342,11 +351,11 @@ def test_tensors_must_lie_in_their_storage_and_it_in_the_file(
 ) -> None:
     program = view(shape, strides, offset, count)
     with pytest.raises(InvalidModel, match=r"storage|shape|cut off"):
-        pickles.read_content(zipped(tmp_path / "a.pt", program, bytes(stored)))
+        pickles.read_content(write_archive(tmp_path / "a.pt", program, bytes(stored)))
 
 
 def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "a.pt", view((2, 2), (1, 2), 0, 4), b"12345678")
+    path = write_archive(tmp_path / "a.pt", view((2, 2), (1, 2), 0, 4), b"12345678")
     content = pickles.read_content(path)
     extent = content.extents["0"]
     assert path.read_bytes()[extent.offset : extent.offset + extent.size] == b"12345678"
@@ -354,7 +363,7 @@ def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
 
 
 def test_packed_tensors_and_long_lists_of_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = zipped(tmp_path / "a.pt", view((4,), (1,), 0, 4), bytes(8), zipfile.ZIP_DEFLATED)
+    path = write_archive(tmp_path / "a.pt", view((4,), (1,), 0, 4), bytes(8), zipfile.ZIP_DEFLATED)
     with pytest.raises(InvalidModel, match="packed"):
         pickles.read_content(path)
     monkeypatch.setattr(pickles, "MAX_DIRECTORY_BYTES", 50)
@@ -376,8 +385,8 @@ def test_objects_of_trainers_beside_the_tensors_are_left_out(tmp_path: Path) -> 
     """Published checkpoints of Stable Diffusion 1 have the class of a callback as a name, and NumPy's numbers."""
     callback = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
     scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR}bc_codecs\nencode\n(X\x01\x00\x00\x00ctRtR"
-    program = view((4,), (1,), 0, 4)[:-2] + pickled("callbacks", 1) + b"}" + callback + scalar + b"su."
-    content = pickles.read_content(zipped(tmp_path / "a.pt", program, bytes(8)))
+    program = view((4,), (1,), 0, 4)[:-2] + pickle_program("callbacks", 1) + b"}" + callback + scalar + b"su."
+    content = pickles.read_content(write_archive(tmp_path / "a.pt", program, bytes(8)))
     assert content.values["a"].shape == (4,)
     assert read_header(tmp_path / "a.pt")[0] == {"a": Tensor("F16", (4,))}
 
@@ -432,7 +441,7 @@ def test_an_index_must_name_weights_of_its_own_folder(make: Make) -> None:
 def test_the_limits_leave_room_for_real_models() -> None:
     """A whole Stable Diffusion XL checkpoint has 2515 tensors; its pickle is read far below the limits."""
     file = io.BytesIO(
-        b"\x80\x02" + pickled({f"conditioner.embedders.{n}.weight": (8, 8) for n in range(2515)}, 64) + b"."
+        b"\x80\x02" + pickle_program({f"conditioner.embedders.{n}.weight": (8, 8) for n in range(2515)}, 64) + b"."
     )
     limited = unpickler.LimitedFile(file)
     assert len(unpickler.Unpickler(limited).load()) == 2515

@@ -17,15 +17,15 @@ ALGORITHMS = get_args(Settings.model_fields["hashing_algorithm"].annotation)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_of_the_setting(make, algorithm):
     path = make.checkpoint()
-    found = hash_model(ModelFiles(path), algorithm)
-    name, _, digest = found.partition(":")
+    model_hash = hash_model(ModelFiles(path), algorithm)
+    name, _, digest = model_hash.partition(":")
     assert name == ("blake3" if algorithm.startswith("blake3") else algorithm)
     assert int(digest, 16) >= 0
     if algorithm == "sha256":
         assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     if name == "blake3":
         assert digest == blake3(path.read_bytes()).hexdigest()
-    assert (hash_model(ModelFiles(path), algorithm) == found) == (algorithm != "random")
+    assert (hash_model(ModelFiles(path), algorithm) == model_hash) == (algorithm != "random")
 
 
 def test_a_folder_is_the_hash_of_its_weights_hashes(make):

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.rooms import packed
+from tests.rooms import encode_image
 
 LORA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 SHAPES = {f"{LORA}.lora_down.weight": (4, 768), f"{LORA}.lora_up.weight": (8, 4)}
@@ -39,7 +39,7 @@ async def test_what_is_stated_wins(install, lora):
 
 
 async def test_the_picture_becomes_the_cover_though_the_file_is_moved(client, install, lora):
-    lora.with_suffix(".png").write_bytes(packed(Image.new("RGB", (600, 300))))
+    lora.with_suffix(".png").write_bytes(encode_image(Image.new("RGB", (600, 300))))
     key = (await install(lora, inplace=False)).config_out.key
     assert (await client.get(f"/i/{key}/image")).status_code == 200
     assert (await client.get(f"/i/{key}")).json()["cover_image"]
@@ -61,8 +61,8 @@ async def test_other_models_have_no_sidecars(install, make):
 
 async def test_a_lora_is_listed_changed_and_deleted_like_any_model(client, install, lora):
     key = (await install(lora, inplace=False)).config_out.key
-    found = (await client.get("/", params={"model_type": "lora"})).json()["models"]
-    assert [(model["key"], model["format"], model["base"]) for model in found] == [(key, "lycoris", "sd-1")]
+    models = (await client.get("/", params={"model_type": "lora"})).json()["models"]
+    assert [(model["key"], model["format"], model["base"]) for model in models] == [(key, "lycoris", "sd-1")]
     settings = {"weight": 0.5, "weight_min": 0, "weight_max": 1}
     changed = await client.patch(f"/i/{key}", json={"default_settings": settings, "name": "Cat"})
     assert (changed.json()["name"], changed.json()["default_settings"]) == ("Cat", settings)

@@ -10,8 +10,8 @@ from invokeclone.models.identify.identify import identify
 FACTS = {"key": "k", "hash": "h", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
 
 
-def record(path, *, allow_unknown=True, **stated):
-    return identify(ModelFiles(path), FACTS, stated, allow_unknown=allow_unknown)
+def record(path, *, allow_unknown=True, **fields):
+    return identify(ModelFiles(path), FACTS, fields, allow_unknown=allow_unknown)
 
 
 def test_sd1_pipeline(make):

@@ -19,15 +19,15 @@ def package(make):
     return make.folder
 
 
-async def found(resources):
+async def search_records(resources):
     async with resources.database.read() as connection:
         return await store.search(connection)
 
 
 def test_the_packages_defaults_are_valid():
-    stated = json.loads((EMBEDDED / "defaults.json").read_text())
-    settings = MainModelDefaultSettings(**stated["default_settings"])
-    assert (stated["name"], stated["base"]) == ("Embedded Tiny", "sd-1")
+    defaults = json.loads((EMBEDDED / "defaults.json").read_text())
+    settings = MainModelDefaultSettings(**defaults["default_settings"])
+    assert (defaults["name"], defaults["base"]) == ("Embedded Tiny", "sd-1")
     assert None not in (settings.width, settings.height, settings.steps, settings.cfg_scale, settings.scheduler)
 
 
@@ -43,9 +43,9 @@ async def test_registered_in_place_at_the_first_start(resources, package):
     assert config.path == str(package / "model")
     assert config.prediction_type == "v_prediction"
     assert config.default_settings.steps == 20
-    assert await found(resources) == [config]
+    assert await search_records(resources) == [config]
     assert await register_embedded(resources, package) == config
-    assert await found(resources) == [config]
+    assert await search_records(resources) == [config]
 
 
 async def test_not_given_again_to_whoever_deleted_it(resources, package):
@@ -53,7 +53,7 @@ async def test_not_given_again_to_whoever_deleted_it(resources, package):
     await remove(resources, Guard(), EMBEDDED_KEY)
     assert (package / "model/model_index.json").exists()
     assert await register_embedded(resources, package) is None
-    assert await found(resources) == []
+    assert await search_records(resources) == []
 
 
 async def test_without_files_nothing_happens_and_later_it_does(resources, make, package):
@@ -64,13 +64,13 @@ async def test_without_files_nothing_happens_and_later_it_does(resources, make, 
 async def test_damaged_files_do_not_keep_the_server_from_starting(resources, package):
     (package / "model/model_index.json").write_text("{")
     assert await register_embedded(resources, package) is None
-    assert await found(resources) == []
+    assert await search_records(resources) == []
 
 
 async def test_registered_by_hand_before(resources, install, package):
     job = await install(package / "model", base="sd-1")
     assert await register_embedded(resources, package) is None
-    assert await found(resources) == [job.config_out]
+    assert await search_records(resources) == [job.config_out]
 
 
 async def test_the_record_follows_a_package_that_moved_or_changed(resources, make, package, tmp_path):
@@ -81,4 +81,4 @@ async def test_the_record_follows_a_package_that_moved_or_changed(resources, mak
     assert (after.key, after.path) == (before.key, str(moved / "model"))
     assert after.hash != before.hash
     assert after.file_size > before.file_size
-    assert await found(resources) == [after]
+    assert await search_records(resources) == [after]

@@ -79,8 +79,8 @@ async def test_unknown_models_follow_the_setting(resources, events, make):
     strict = type(resources)(
         resources.settings.model_copy(update={"allow_unknown_models": False}), resources.database, events
     )
-    for given, expected in ((strict, "error"), (resources, "completed")):
-        installer = Installer(given)
+    for current_resources, expected in ((strict, "error"), (resources, "completed")):
+        installer = Installer(current_resources)
         await installer.start()
         job = await installer.add(str(path), ModelRecordChanges(), inplace=True)
         while not job.ended:
@@ -90,19 +90,19 @@ async def test_unknown_models_follow_the_setting(resources, events, make):
     assert [config.base for config in await records(resources)] == ["unknown"]
 
 
-async def fails(resources, install, path, *, inplace=False, **stated):
+async def fails(resources, install, path, *, inplace=False, **changes):
     """Install, and check that nothing but the job has changed; return the job."""
 
     def files():
-        return sorted(found for found in path.parent.rglob("*") if not found.name.startswith("invokeai.db"))
+        return sorted(file for file in path.parent.rglob("*") if not file.name.startswith("invokeai.db"))
 
-    before, known = files(), await records(resources)
-    job = await install(path, inplace=inplace, **stated)
+    before, records_before = files(), await records(resources)
+    job = await install(path, inplace=inplace, **changes)
     assert (job.status, job.config_out) == ("error", None)
     assert job.error
     assert "Traceback" in job.error_traceback
     assert files() == before
-    assert await records(resources) == known
+    assert await records(resources) == records_before
     return job
 
 
@@ -190,9 +190,9 @@ async def test_a_record_that_cannot_be_written_brings_the_files_back(resources, 
 
 def test_the_grammar_of_sources(make):
     def parse(text):
-        found = parse_source(text, inplace=True, access_token="t").model_dump(mode="json")
-        found.pop("access_token", None)
-        return found
+        source = parse_source(text, inplace=True, access_token="t").model_dump(mode="json")
+        source.pop("access_token", None)
+        return source
 
     path = str(make.checkpoint())
     assert parse(f'"{path}"') == {"type": "local", "path": path, "inplace": True}
@@ -221,31 +221,31 @@ async def test_one_job_for_one_source(resources, make):
 
 async def test_cancel_pause_resume_and_prune(resources, events, make):
     installer = Installer(resources)
-    one = await installer.add(str(make.checkpoint("a.safetensors")), ModelRecordChanges(), inplace=True)
-    two = await installer.add(str(make.checkpoint("b.safetensors")), ModelRecordChanges(), inplace=True)
-    await installer.cancel(one.id)
-    assert (one.status, events.names()) == ("cancelled", ["model_install_cancelled"])
-    assert (await installer.pause(two.id)).status == "paused"
+    first = await installer.add(str(make.checkpoint("a.safetensors")), ModelRecordChanges(), inplace=True)
+    second = await installer.add(str(make.checkpoint("b.safetensors")), ModelRecordChanges(), inplace=True)
+    await installer.cancel(first.id)
+    assert (first.status, events.names()) == ("cancelled", ["model_install_cancelled"])
+    assert (await installer.pause(second.id)).status == "paused"
     await installer.start()
     await asyncio.sleep(0.05)
-    assert (await installer.resume(two.id)).status == "waiting"
-    while not two.ended:
+    assert (await installer.resume(second.id)).status == "waiting"
+    while not second.ended:
         await asyncio.sleep(0.005)
-    assert (one.status, two.status) == ("cancelled", "completed")
-    await installer.cancel(two.id)
+    assert (first.status, second.status) == ("cancelled", "completed")
+    await installer.cancel(second.id)
     for unchanged in (installer.pause, installer.resume, installer.restart_failed):
-        assert (await unchanged(two.id)).status == "completed"
-    assert (await installer.restart_file(two.id, "http://a/b")).status == "completed"
-    assert installer.jobs() == [one, two]
+        assert (await unchanged(second.id)).status == "completed"
+    assert (await installer.restart_file(second.id, "http://a/b")).status == "completed"
+    assert installer.jobs() == [first, second]
     await installer.prune()
     assert installer.jobs() == []
     with pytest.raises(UnknownInstall):
-        installer.get(two.id)
+        installer.get(second.id)
     with pytest.raises(NoInstallToChange):
-        await installer.cancel(two.id)
+        await installer.cancel(second.id)
     for work in (installer.pause, installer.resume, installer.restart_failed):
         with pytest.raises(NoInstallToChange):
-            await work(two.id)
+            await work(second.id)
     await installer.stop()
 
 
@@ -290,11 +290,11 @@ async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
 
 
 async def test_lines_of_an_installation_say_which_one_it_is(resources, install, make, logged):
-    done = await install(make.checkpoint())
-    failed = await fails(resources, install, make.checkpoint("b.safetensors"), key=done.config_out.key)
+    job = await install(make.checkpoint())
+    failed = await fails(resources, install, make.checkpoint("b.safetensors"), key=job.config_out.key)
     lines = [vars(record) for record in logged if record.name == "invokeclone.models"]
     installed, broken = (line for line in lines if line.get("action") == "install_model")
-    assert (installed["key"], broken["install_id"]) == (done.config_out.key, failed.id)
+    assert (installed["key"], broken["install_id"]) == (job.config_out.key, failed.id)
     assert installed["install_id"] != broken["install_id"]
 
 

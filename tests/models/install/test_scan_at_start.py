@@ -27,13 +27,13 @@ async def found(resources, installer):
 async def test_what_no_record_knows_is_installed_once(resources, installer, make, install, found):
     models = make.folder = resources.settings.models_path
     assert await found() == {}
-    known = await install(make.checkpoint("known/a.safetensors"))
+    existing = await install(make.checkpoint("known/a.safetensors"))
     moved = await install(make.checkpoint("b.safetensors"), inplace=False)
-    assert (known.status, moved.status) == ("completed", "completed")
+    assert (existing.status, moved.status) == ("completed", "completed")
     make.checkpoint("mine/new.safetensors")
     make.pipeline("folder")
-    for place in (f"{FOLDER_PREFIX}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
-        make.checkpoint(place)
+    for path in (f"{FOLDER_PREFIX}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
+        make.checkpoint(path)
     (models / "notes.txt").write_text("x")
     assert await found() == {"mine/new.safetensors": "completed", "folder": "completed"}
     async with resources.database.read() as connection:

@@ -41,9 +41,9 @@ PIPELINE = [
 TEXTS = {name for name in PIPELINE if name.endswith((".json", ".txt", ".model", ".jinja"))}
 
 
-def chosen(names, variant=None, subfolder=None):
-    found = select([Path(name) for name in names], variant, Path(subfolder) if subfolder else None)
-    return [path.as_posix() for path in found]
+def select_names(names, variant=None, subfolder=None):
+    paths = select([Path(name) for name in names], variant, Path(subfolder) if subfolder else None)
+    return [path.as_posix() for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -60,21 +60,23 @@ def chosen(names, variant=None, subfolder=None):
 )
 def test_a_pipeline_by_variant(variant, weights):
     """A folder without the variant gives its usual weights; single-file models beside the folders are left out."""
-    assert set(chosen(PIPELINE, variant)) == TEXTS | set(weights.split()) | {"vae/diffusion_pytorch_model.safetensors"}
+    assert set(select_names(PIPELINE, variant)) == TEXTS | set(weights.split()) | {
+        "vae/diffusion_pytorch_model.safetensors"
+    }
 
 
 def test_subfolders_and_files():
-    assert chosen(PIPELINE, None, "vae") == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
-    assert chosen(PIPELINE, None, "v1-5-pruned.safetensors") == ["v1-5-pruned.safetensors"]
-    assert chosen(PIPELINE, None, "scheduler/scheduler_config.json+vae") == [
+    assert select_names(PIPELINE, None, "vae") == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
+    assert select_names(PIPELINE, None, "v1-5-pruned.safetensors") == ["v1-5-pruned.safetensors"]
+    assert select_names(PIPELINE, None, "scheduler/scheduler_config.json+vae") == [
         "scheduler/scheduler_config.json",
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ]
     with pytest.raises(NothingToInstall, match="has no nowhere; it has README"):
-        chosen(PIPELINE, None, "nowhere")
+        select_names(PIPELINE, None, "nowhere")
     with pytest.raises(NothingToInstall):
-        chosen(PIPELINE, None, "va")
+        select_names(PIPELINE, None, "va")
 
 
 def test_shards_stay_together_with_their_index():
@@ -87,28 +89,28 @@ def test_shards_stay_together_with_their_index():
         "pytorch_model-00001-of-00001.bin",
         "pytorch_model.bin.index.json",
     ]
-    assert chosen(names) == ["config.json", *shards, "model.safetensors.index.json"]
+    assert select_names(names) == ["config.json", *shards, "model.safetensors.index.json"]
     names = [
         *halves,
         "diffusion_pytorch_model.safetensors.index.fp16.json",
         "diffusion_pytorch_model.safetensors",
         "diffusion_pytorch_model.safetensors.index.json",
     ]
-    assert chosen(names, ModelRepoVariant.FP16) == [*halves, names[2]]
-    assert chosen(names) == ["diffusion_pytorch_model.safetensors"]
+    assert select_names(names, ModelRepoVariant.FP16) == [*halves, names[2]]
+    assert select_names(names) == ["diffusion_pytorch_model.safetensors"]
 
 
 def test_what_is_safe_to_read_comes_before_the_variant():
     names = ["config.json", "model.fp16.bin", "model.safetensors"]
-    assert chosen(names, ModelRepoVariant.FP16) == ["config.json", "model.safetensors"]
-    assert chosen(["ip_adapter.bin", "image_encoder.txt"]) == ["ip_adapter.bin", "image_encoder.txt"]
+    assert select_names(names, ModelRepoVariant.FP16) == ["config.json", "model.safetensors"]
+    assert select_names(["ip_adapter.bin", "image_encoder.txt"]) == ["ip_adapter.bin", "image_encoder.txt"]
 
 
 def test_a_repository_of_single_files():
-    assert chosen(["README.md", "sdxl-x.safetensors", "x.txt"]) == ["sdxl-x.safetensors"]
+    assert select_names(["README.md", "sdxl-x.safetensors", "x.txt"]) == ["sdxl-x.safetensors"]
     with pytest.raises(NothingToInstall, match=r"name one of them: a\.safetensors, b\.safetensors"):
-        chosen(["a.safetensors", "b.safetensors"])
+        select_names(["a.safetensors", "b.safetensors"])
     with pytest.raises(NothingToInstall, match=r"holds no model, only README\.md"):
-        chosen(["README.md"])
+        select_names(["README.md"])
     with pytest.raises(NothingToInstall):
-        chosen([])
+        select_names([])

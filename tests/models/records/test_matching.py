@@ -41,8 +41,8 @@ KNOWN = [
     ],
 )
 def test_keys_and_names_come_before_what_is_alike(name: str, base: str | None, key: str | None) -> None:
-    found = find_by_name(KNOWN, name, base)
-    assert (found.key if found else None) == key
+    match = find_by_name(KNOWN, name, base)
+    assert (match.key if match else None) == key
 
 
 def test_a_model_of_another_base_is_named_where_there_is_no_other() -> None:

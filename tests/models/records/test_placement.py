@@ -116,9 +116,9 @@ def test_moving_must_not_take_other_models_along(models, make, tmp_path):
     folder = make.pipeline()
     inside = folder / "unet"
     placement.check_movable(models, folder, [folder, tmp_path / "other"])
-    for source, others in [(folder, [inside]), (inside, [folder]), (tmp_path, []), (models, [])]:
+    for source, model_paths in [(folder, [inside]), (inside, [folder]), (tmp_path, []), (models, [])]:
         with pytest.raises(InvalidModel):
-            placement.check_movable(models, source, others)
+            placement.check_movable(models, source, model_paths)
 
 
 def test_removing_takes_the_models_own_folder(models):

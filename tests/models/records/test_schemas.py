@@ -78,7 +78,7 @@ def test_a_record_becomes_the_class_of_its_tag():
 
 def test_every_class_is_told_from_the_others_by_what_a_record_of_it_holds():
     """SDNQ files and folders have the same type, format and base: the fields tell which it is."""
-    made = {"key": "k", "hash": "", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
+    common = {"key": "k", "hash": "", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
     needed = {
         "provider_id": "a", "provider_model_id": "b", "capabilities": {}, "image_encoder_model_id": "e",
         "prediction_type": "epsilon", "latent_channels": 16,
@@ -87,7 +87,7 @@ def test_every_class_is_told_from_the_others_by_what_a_record_of_it_holds():
         words = getattr(config.model_fields.get("variant"), "annotation", None)
         variant = {"variant": next(iter(words))} if isinstance(words, type) else {}
         record = config.model_validate(
-            made | {name: v for name, v in needed.items() if name in config.model_fields} | variant
+            common | {name: v for name, v in needed.items() if name in config.model_fields} | variant
         )
         assert type(registry.parse(record.model_dump(mode="json"))) is config
 
@@ -127,5 +127,5 @@ def test_the_room_and_the_families_specs_import_no_torch():
         "import sys; import invokeclone.models.api; from invokeclone.models.identify import registry; registry.rules();"
         "print([m for m in ('torch', 'numpy', 'diffusers', 'transformers') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ from invokeclone.models.install.jobs import HFModelSource, URLModelSource, parse
 from invokeclone.models.records import starters
 from invokeclone.models.records.schemas import ModelRecordChanges
 from invokeclone.models.records.starters import InstalledModel
-from tests.models.conftest import ended
+from tests.models.conftest import wait_for_end
 
 ENTRIES = starters._load_files().models
 IDS = {entry.id: entry for entry in ENTRIES}
@@ -19,9 +19,9 @@ def test_every_entry_names_a_place_and_a_kind_that_there_is(entry):
     assert isinstance(source, HFModelSource | URLModelSource)
     assert str(source) == entry.source, "a record that is installed from it would have another source"
     kinds = [registry.tag_fields(config) for config in registry.config_classes()]
-    fitting = [kind for kind in kinds if (kind["type"], kind["base"]) == (entry.type, entry.base)]
-    assert fitting
-    assert entry.format in {None, *(kind["format"] for kind in fitting)}
+    candidates = [kind for kind in kinds if (kind["type"], kind["base"]) == (entry.type, entry.base)]
+    assert candidates
+    assert entry.format in {None, *(kind["format"] for kind in candidates)}
     assert entry.description.endswith(("GB.", "MB.", "KB."))
     assert not entry.is_installed
 
@@ -50,9 +50,12 @@ def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
     by_name = InstalledModel("/somewhere", IDS["clip_l"].name, "any", "clip_embed")
     other_kind = InstalledModel("/elsewhere", IDS["flux_vae"].name, "flux", "main")
     answer = starters.list_starters([by_source, by_name, other_kind])
-    found = {model.name: model for model in answer.starter_models}
-    assert {name for name, model in found.items() if model.is_installed} == {IDS["t5"].name, IDS["clip_l"].name}
-    assert [model.name for model in found["FLUX.1 schnell"].dependencies] == [IDS["flux_vae"].name]
+    models_by_name = {model.name: model for model in answer.starter_models}
+    assert {name for name, model in models_by_name.items() if model.is_installed} == {
+        IDS["t5"].name,
+        IDS["clip_l"].name,
+    }
+    assert [model.name for model in models_by_name["FLUX.1 schnell"].dependencies] == [IDS["flux_vae"].name]
     bundled = {model.name: model.is_installed for model in answer.starter_bundles["flux"].models}
     assert bundled[IDS["clip_l"].name] is True
 
@@ -68,6 +71,6 @@ def test_previous_names_count():
 
 async def test_the_route_tells_what_is_installed(client, installer, make):
     name = IDS["sd_vae"].name
-    await ended(await installer.add(str(make.vae()), ModelRecordChanges(name=name), inplace=True))
+    await wait_for_end(await installer.add(str(make.vae()), ModelRecordChanges(name=name), inplace=True))
     body = (await client.get("/starter_models")).json()
     assert [model["name"] for model in body["starter_models"] if model["is_installed"]] == [name]

@@ -32,7 +32,7 @@ async def filled(database):
 
 async def keys(database, **query):
     async with database.read() as connection:
-        return [found.key for found in await store.search(connection, **query)]
+        return [record.key for record in await store.search(connection, **query)]
 
 
 async def test_what_goes_in_comes_out(database):

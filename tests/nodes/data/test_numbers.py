@@ -135,6 +135,6 @@ def test_random_range() -> None:
     assert first == value(collections.RandomRangeInvocation(low=0, high=10, size=50, seed=7))
     assert first != value(collections.RandomRangeInvocation(low=0, high=10, size=50, seed=8))
     assert set(first) <= set(range(10))
-    assert all(type(one) is int for one in first)
+    assert all(type(number) is int for number in first)
     with pytest.raises(ValidationError):
         collections.RandomRangeInvocation(seed=2**32)

@@ -12,39 +12,39 @@ from invokeclone.nodes.data.prompt_template import PromptTemplateInvocation
 from tests.fakes_context import FakeContext
 
 
-def put(positive: str, negative: str, preset: tuple[str, str]) -> tuple[str, str]:
-    asked: list[str] = []
+def apply_template(positive: str, negative: str, preset: tuple[str, str]) -> tuple[str, str]:
+    preset_ids: list[str] = []
 
     def style_preset(preset_id: str) -> Any:
-        asked.append(preset_id)
+        preset_ids.append(preset_id)
         return SimpleNamespace(positive_prompt=preset[0], negative_prompt=preset[1])
 
     node = PromptTemplateInvocation(
         id="n", style_preset=StylePresetField(style_preset_id="p"), positive_prompt=positive, negative_prompt=negative
     )
     output = node.invoke_checked(FakeContext(presets=SimpleNamespace(style_preset=style_preset)))
-    assert asked == ["p"]
+    assert preset_ids == ["p"]
     return output.positive_prompt, output.negative_prompt
 
 
 def test_prompts_go_where_the_preset_has_its_placeholder() -> None:
-    assert put("a cat", "blur", ("photo of {prompt}, {prompt}!", "{prompt}, noise")) == (
+    assert apply_template("a cat", "blur", ("photo of {prompt}, {prompt}!", "{prompt}, noise")) == (
         "photo of a cat, a cat!",
         "blur, noise",
     )
 
 
 def test_without_a_placeholder_the_preset_stands_alone() -> None:
-    assert put("a cat", "", ("photo", "")) == ("photo", "")
+    assert apply_template("a cat", "", ("photo", "")) == ("photo", "")
 
 
 def test_braces_in_a_prompt_are_plain_text() -> None:
-    assert put("{prompt} {0} \\1", "", ("<{prompt}>", "")) == ("<{prompt} {0} \\1>", "")
+    assert apply_template("{prompt} {0} \\1", "", ("<{prompt}>", "")) == ("<{prompt} {0} \\1>", "")
 
 
 def test_a_prompt_in_many_places_grows_no_further_than_the_limit() -> None:
     with pytest.raises(Unprocessable, match=r"limits\.node_output_mib"):
-        put("x" * 100_000, "", ("{prompt}" * 1000, ""))
+        apply_template("x" * 100_000, "", ("{prompt}" * 1000, ""))
 
 
 def test_the_preset_is_needed_when_it_runs() -> None:

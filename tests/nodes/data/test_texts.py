@@ -75,8 +75,8 @@ def test_dynamic_prompts() -> None:
     context: Any = FakeContext()
     assert node.invoke(context).collection == ["a red cat", "a red dog", "a green cat", "a green dog"]
     node = prompts.DynamicPromptInvocation(prompt="a {red|green} cat")
-    (one,) = node.invoke(context).collection
-    assert one in ("a red cat", "a green cat")
+    (prompt,) = node.invoke(context).collection
+    assert prompt in ("a red cat", "a green cat")
     assert node.use_cache is False
     assert prompts.DynamicPromptInvocation(prompt="").invoke(context).collection == [""]
 
@@ -110,10 +110,10 @@ def test_prompts_from_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("one\n  two \n\nfour é\n", encoding="utf-8")
 
-    asked: list[str] = []
+    names: list[str] = []
 
     def open_text(name: str) -> Any:
-        asked.append(name)
+        names.append(name)
         return path.open(encoding="utf-8")
 
     def read(**arguments: Any) -> list[str]:
@@ -124,7 +124,7 @@ def test_prompts_from_file(tmp_path: Path) -> None:
     assert read(max_prompts=0) == ["one", "two", "", "four é"]
     assert read(start_line=2, max_prompts=1, pre_prompt="<", post_prompt=">") == ["<two>"]
     assert read(start_line=9, max_prompts=0) == []
-    assert set(asked) == {"some.txt"}
+    assert set(names) == {"some.txt"}
 
 
 @pytest.mark.parametrize("kind", ["image", "string", "integer", "float"])
@@ -138,16 +138,16 @@ def test_batch_nodes_never_run(kind: str, what: str) -> None:
 
 
 def test_workflow_values() -> None:
-    one = workflows.WorkflowReturnValueInvocation(key=" a ", value=[1]).invoke(NOTHING).value
-    assert (one.key, one.value) == ("a", [1])
+    item = workflows.WorkflowReturnValueInvocation(key=" a ", value=[1]).invoke(NOTHING).value
+    assert (item.key, item.value) == ("a", [1])
     other = workflows.WorkflowReturnValueField(key="b", value=2)
-    returned = workflows.WorkflowReturnInvocation(values=[one, other]).invoke(NOTHING)
+    returned = workflows.WorkflowReturnInvocation(values=[item, other]).invoke(NOTHING)
     assert returned.values == {"a": [1], "b": 2}
     assert workflows.WorkflowReturnInvocation(values=other).invoke(NOTHING).values == {"b": 2}
     assert workflows.WorkflowReturnGetInvocation(values=returned.values, key="b").invoke(NOTHING).value == 2
     for node in (
         workflows.WorkflowReturnValueInvocation(key=" "),
-        workflows.WorkflowReturnInvocation(values=[one, one]),
+        workflows.WorkflowReturnInvocation(values=[item, item]),
         workflows.WorkflowReturnGetInvocation(values={}, key="b"),
     ):
         with pytest.raises(ValueError, match="key"):

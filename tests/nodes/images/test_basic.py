@@ -18,7 +18,7 @@ def context() -> FakeContext:
     return FakeContext()
 
 
-def red(width: int = 10, height: int = 8) -> Image.Image:
+def make_red_image(width: int = 10, height: int = 8) -> Image.Image:
     return Image.new("RGB", (width, height), "red")
 
 
@@ -51,19 +51,19 @@ def test_a_blank_image_is_black_and_512_by_default(context: FakeContext) -> None
 @pytest.mark.parametrize("node", [basic.SaveImageInvocation, basic.CanvasOutputInvocation])
 def test_saving_again_is_a_new_image_and_never_cached(context: FakeContext, node: type) -> None:
     named = context.images.put(picture())
-    made = node(image=named)
-    output = made.invoke(context)
+    invocation = node(image=named)
+    output = invocation.invoke(context)
     assert output.image != named
     assert context.images.last().tobytes() == picture().tobytes()
-    assert made.use_cache is False
+    assert invocation.use_cache is False
 
 
 def test_show_opens_no_viewer_on_the_server(context: FakeContext) -> None:
-    shown = []
+    sizes = []
 
     class Viewer(ImageShow.Viewer):
         def show(self, image: Image.Image, **options: object) -> int:
-            shown.append(image.size)
+            sizes.append(image.size)
             return 1
 
     before = ImageShow._viewers[:]
@@ -73,7 +73,7 @@ def test_show_opens_no_viewer_on_the_server(context: FakeContext) -> None:
         assert basic.ShowImageInvocation(image=named).invoke(context).image == named
     finally:
         ImageShow._viewers[:] = before
-    assert shown == []
+    assert sizes == []
 
 
 @pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F"])
@@ -85,7 +85,7 @@ def test_every_mode_converts_to_every_mode(context: FakeContext, source: str, ta
 
 
 def test_resize_and_scale(context: FakeContext) -> None:
-    named = context.images.put(red())
+    named = context.images.put(make_red_image())
     output = size.ImageResizeInvocation(image=named, width=30, height=4, resample_mode="nearest").invoke(context)
     assert (output.width, output.height) == (30, 4)
     output = size.ImageScaleInvocation(image=named, scale_factor=1.19).invoke(context)
@@ -94,7 +94,7 @@ def test_resize_and_scale(context: FakeContext) -> None:
 
 
 def test_crop_fills_up_with_transparency(context: FakeContext) -> None:
-    named = context.images.put(red())
+    named = context.images.put(make_red_image())
     size.ImageCropInvocation(image=named, x=-2, y=3, width=20, height=10).invoke(context)
     cut = context.images.last()
     assert (cut.size, cut.mode) == ((20, 10), "RGBA")
@@ -102,7 +102,7 @@ def test_crop_fills_up_with_transparency(context: FakeContext) -> None:
 
 
 def test_pad_and_crop(context: FakeContext) -> None:
-    named = context.images.put(red())
+    named = context.images.put(make_red_image())
     size.CenterPadCropInvocation(image=named, left=2, right=-1, top=-3, bottom=4).invoke(context)
     cut = context.images.last()
     assert cut.size == (11, 9)
@@ -133,8 +133,8 @@ def test_bounding_boxes(context: FakeContext) -> None:
     ]
     assert context.images.pictures[named.image_name].getpixel((1, 2)) == CLEAR
     for wrong in ((1, 12, 2, 10), (12, 22, 2, 10), (-1, 9, 2, 10)):
-        place = BoundingBoxField(**dict(zip(("x_min", "x_max", "y_min", "y_max"), wrong, strict=True)))
-        node = size.PasteImageIntoBoundingBoxInvocation(source_image=source, target_image=named, bounding_box=place)
+        wrong_box = BoundingBoxField(**dict(zip(("x_min", "x_max", "y_min", "y_max"), wrong, strict=True)))
+        node = size.PasteImageIntoBoundingBoxInvocation(source_image=source, target_image=named, bounding_box=wrong_box)
         with pytest.raises(NodeError):
             node.invoke(context)
 
@@ -150,5 +150,5 @@ def test_panels(context: FakeContext) -> None:
 
 
 def test_what_is_saved_is_general(context: FakeContext) -> None:
-    size.ImageResizeInvocation(image=context.images.put(red())).invoke(context)
+    size.ImageResizeInvocation(image=context.images.put(make_red_image())).invoke(context)
     assert context.images.saved[0].image_category is ImageCategory.GENERAL

@@ -37,31 +37,31 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 class TestCanvas:
     def test_the_new_shows_where_the_mask_is_black(self, context: FakeContext) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE), half()))
-        made = run(context, canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask))
-        assert made.size == (40, 20)
-        assert [made.getpixel((x, 9)) for x in (0, 19, 20, 39)] == [BLUE, BLUE, RED, RED]
+        result = run(context, canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask))
+        assert result.size == (40, 20)
+        assert [result.getpixel((x, 9)) for x in (0, 19, 20, 39)] == [BLUE, BLUE, RED, RED]
 
     @pytest.mark.parametrize("blur", [1, 2, 3, 4, 8])
     def test_blur_goes_outwards(self, context: FakeContext, blur: int) -> None:
         size = (200, 20)
         old, new, mask = (context.images.put(i) for i in (flat(RED, size=size), flat(BLUE, size=size), half(size)))
         node = canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask, mask_blur=blur)
-        made = np.asarray(run(context, node), dtype=int)[10]
-        assert (made[: 100 - 2 * blur, 2] >= 250).all()
-        assert made[99, 2] >= (200 if blur > 1 else 120)
-        assert (np.diff(made[:, 0]) >= 0).all()
-        assert (made[100 + 8 * blur :, 0] == 255).all()
-        assert len(set(made[:, 0].tolist())) > 2
+        result = np.asarray(run(context, node), dtype=int)[10]
+        assert (result[: 100 - 2 * blur, 2] >= 250).all()
+        assert result[99, 2] >= (200 if blur > 1 else 120)
+        assert (np.diff(result[:, 0]) >= 0).all()
+        assert (result[100 + 8 * blur :, 0] == 255).all()
+        assert len(set(result[:, 0].tolist())) > 2
 
     @pytest.mark.parametrize(("color", "expected"), [(0, BLUE), (255, RED)])
     def test_whole_masks(self, context: FakeContext, color: int, expected: tuple[int, ...]) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE), flat(color, "L")))
         for blur in (0, 8, 2**20):
-            made = run(
+            result = run(
                 context,
                 canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask, mask_blur=blur),
             )
-            assert made.getcolors() == [(800, expected)]
+            assert result.getcolors() == [(800, expected)]
 
     def test_sizes_must_fit(self, context: FakeContext) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE, size=(41, 20)), half()))

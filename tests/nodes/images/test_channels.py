@@ -25,10 +25,10 @@ def run(context: FakeContext, node: object) -> Image.Image:
 class TestChannels:
     @pytest.mark.parametrize(("channel", "value"), [("R", 1), ("G", 2), ("B", 3), ("A", 4)])
     def test_extract(self, context: FakeContext, channel: str, value: int) -> None:
-        made = run(
+        result = run(
             context, channels.ImageChannelInvocation(image=context.images.put(flat((1, 2, 3, 4))), channel=channel)
         )
-        assert (made.mode, made.getpixel((0, 0))) == ("L", value)
+        assert (result.mode, result.getpixel((0, 0))) == ("L", value)
 
     @pytest.mark.parametrize(
         ("channel", "offset", "expected"),
@@ -41,26 +41,28 @@ class TestChannels:
     )
     def test_offset(self, context: FakeContext, channel: str, offset: int, expected: tuple[int, ...]) -> None:
         named = context.images.put(flat((100, 150, 200, 99)))
-        made = run(context, channels.ImageChannelOffsetInvocation(image=named, channel=channel, offset=offset))
-        assert made.getpixel((0, 0)) == expected
+        result = run(context, channels.ImageChannelOffsetInvocation(image=named, channel=channel, offset=offset))
+        assert result.getpixel((0, 0)) == expected
 
     def test_only_hue_goes_round(self, context: FakeContext) -> None:
         named = context.images.put(flat((255, 0, 0), "RGB"))
-        made = run(context, channels.ImageChannelOffsetInvocation(image=named, channel="Hue (HSV)", offset=-85))
-        r, g, b, _ = made.getpixel((0, 0))
+        result = run(context, channels.ImageChannelOffsetInvocation(image=named, channel="Hue (HSV)", offset=-85))
+        r, g, b, _ = result.getpixel((0, 0))
         assert b > 250
         assert max(r, g) < 10
-        made = run(context, channels.ImageChannelOffsetInvocation(image=named, channel="Value (HSV)", offset=-300 + 45))
-        assert made.getpixel((0, 0)) == (0, 0, 0, 255)
+        result = run(
+            context, channels.ImageChannelOffsetInvocation(image=named, channel="Value (HSV)", offset=-300 + 45)
+        )
+        assert result.getpixel((0, 0)) == (0, 0, 0, 255)
 
     @pytest.mark.parametrize("channel", channels.CHANNEL_FORMATS)
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
     def test_changing_nothing_changes_little(self, context: FakeContext, channel: str, mode: str) -> None:
         sent = picture().convert(mode)
         named = context.images.put(sent)
-        made = run(context, channels.ImageChannelMultiplyInvocation(image=named, channel=channel))
-        assert made.mode == "RGBA"
-        before, after = sent.convert("RGBA").tobytes(), made.tobytes()
+        result = run(context, channels.ImageChannelMultiplyInvocation(image=named, channel=channel))
+        assert result.mode == "RGBA"
+        before, after = sent.convert("RGBA").tobytes(), result.tobytes()
         limit = 40 if "LAB" in channel else 8
         assert sum(abs(a - b) for a, b in zip(before, after, strict=True)) / len(before) < limit
 
@@ -79,24 +81,24 @@ class TestChannels:
     @pytest.mark.parametrize(("hue", "strongest"), [(0, 0), (120, 1), (240, 2), (360, 0), (-120, 2)])
     def test_hue(self, context: FakeContext, hue: int, strongest: int) -> None:
         named = context.images.put(flat((255, 0, 0, 40)))
-        made = run(context, channels.ImageHueAdjustmentInvocation(image=named, hue=hue)).getpixel((0, 0))
-        assert made[strongest] > 250
-        assert made[3] == 40
+        pixel = run(context, channels.ImageHueAdjustmentInvocation(image=named, hue=hue)).getpixel((0, 0))
+        assert pixel[strongest] > 250
+        assert pixel[3] == 40
 
     def test_lerp(self, context: FakeContext) -> None:
         ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-        made = run(context, channels.ImageLerpInvocation(image=context.images.put(ramp), min=50, max=101))
-        assert list(made.tobytes()) == [50 + value * 51 // 255 for value in range(256)]
-        made = run(context, channels.ImageLerpInvocation(image=context.images.put(ramp), min=255, max=0))
-        assert list(made.tobytes()) == list(range(255, -1, -1))
+        result = run(context, channels.ImageLerpInvocation(image=context.images.put(ramp), min=50, max=101))
+        assert list(result.tobytes()) == [50 + value * 51 // 255 for value in range(256)]
+        result = run(context, channels.ImageLerpInvocation(image=context.images.put(ramp), min=255, max=0))
+        assert list(result.tobytes()) == list(range(255, -1, -1))
 
     def test_inverse_lerp(self, context: FakeContext) -> None:
         ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
-        made = run(context, channels.ImageInverseLerpInvocation(image=context.images.put(ramp), min=50, max=101))
-        values = list(made.tobytes())
+        result = run(context, channels.ImageInverseLerpInvocation(image=context.images.put(ramp), min=50, max=101))
+        values = list(result.tobytes())
         assert (values[0], values[50], values[51], values[100], values[101], values[255]) == (0, 0, 5, 250, 255, 255)
-        made = run(context, channels.ImageInverseLerpInvocation(image=context.images.put(ramp), min=9, max=9))
-        assert list(made.tobytes()) == [0] * 10 + [255] * 246
+        result = run(context, channels.ImageInverseLerpInvocation(image=context.images.put(ramp), min=9, max=9))
+        assert list(result.tobytes()) == [0] * 10 + [255] * 246
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
     def test_lerp_takes_any_mode(self, context: FakeContext, mode: str) -> None:

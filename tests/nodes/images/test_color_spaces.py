@@ -25,9 +25,9 @@ def context() -> FakeContext:
 @pytest.fixture
 def many() -> np.ndarray:
     """Return all sorts of colors: random ones, and those on edges and corners of the cube."""
-    found = np.random.default_rng(0).random((60, 50, 3))
-    found[:20] = np.round(found[:20] * 2) / 2
-    return found
+    samples = np.random.default_rng(0).random((60, 50, 3))
+    samples[:20] = np.round(samples[:20] * 2) / 2
+    return samples
 
 
 def run(context: FakeContext, node: Any) -> Image.Image:
@@ -35,7 +35,7 @@ def run(context: FakeContext, node: Any) -> Image.Image:
     return context.images.last()
 
 
-def put(context: FakeContext, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Any:
+def store_image(context: FakeContext, color: tuple[int, ...], mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Any:
     return context.images.put(Image.new(mode, size, color))
 
 
@@ -80,23 +80,23 @@ class TestSpaces:
     @pytest.mark.parametrize("adapt", [0.0, 0.05, 5.0])
     def test_what_srgb_has_not_is_brought_back(self, adapt: float) -> None:
         wild = np.random.default_rng(1).random((30, 40, 3)) * [1, 0.5, 1]
-        held = colors.clip_to_gamut(wild, adapt)
-        linear = colors.linear_of_oklab(colors.cartesian(held))
+        clipped = colors.clip_to_gamut(wild, adapt)
+        linear = colors.linear_of_oklab(colors.cartesian(clipped))
         assert linear.min() > -0.001
         assert linear.max() < 1.001
-        assert np.array_equal(held[..., 2], wild[..., 2])
-        assert (held[..., 1] <= wild[..., 1] + 1e-9).all()
-        light = np.abs(held[..., 0] - wild[..., 0]).max()
+        assert np.array_equal(clipped[..., 2], wild[..., 2])
+        assert (clipped[..., 1] <= wild[..., 1] + 1e-9).all()
+        light = np.abs(clipped[..., 0] - wild[..., 0]).max()
         assert light < 1e-9 if adapt == 0 else light > 0.01
-        own = lch(np.random.default_rng(2).random((9, 9, 3)))
-        assert np.allclose(colors.clip_to_gamut(own, adapt), own)
+        in_gamut = lch(np.random.default_rng(2).random((9, 9, 3)))
+        assert np.allclose(colors.clip_to_gamut(in_gamut, adapt), in_gamut)
 
     def test_full_colors_look_lighter_than_they_measure(self) -> None:
-        seen, measured = colors.achromatic_lightness(PURE)[0], blends.lightness(PURE)[0]
-        assert seen[4:] == pytest.approx(measured[4:], abs=1e-4)
-        more = seen - measured
-        assert more[2] > more[3] > 0
-        assert more[0] > more[3]
+        perceived, measured = colors.achromatic_lightness(PURE)[0], blends.lightness(PURE)[0]
+        assert perceived[4:] == pytest.approx(measured[4:], abs=1e-4)
+        difference = perceived - measured
+        assert difference[2] > difference[3] > 0
+        assert difference[0] > difference[3]
 
 
 class TestHue:
@@ -107,17 +107,17 @@ class TestHue:
         for degrees in (0, 360, -720):
             still = np.asarray(run(context, node(image=named, space=space, degrees=degrees)), dtype=int)
             assert np.abs(still - np.asarray(picture(), dtype=int)).max() <= 2
-        red = put(context, (200, 60, 60, 90), "RGBA")
+        red = store_image(context, (200, 60, 60, 90), "RGBA")
         r, g, b, a = run(context, node(image=red, space=space, degrees=120)).getpixel((0, 0))
         assert g > max(r, b)
         assert a == 90
-        gray = put(context, (99, 99, 99))
+        gray = store_image(context, (99, 99, 99))
         assert run(context, node(image=gray, space=space, degrees=77)).getpixel((0, 0)) == pytest.approx(
             (99,) * 3, abs=1
         )
 
     def test_hsv_is_exact(self, context: FakeContext) -> None:
-        node = color_nodes.InvokeAdjustImageHuePlusInvocation(image=put(context, (255, 0, 0)), degrees=240)
+        node = color_nodes.InvokeAdjustImageHuePlusInvocation(image=store_image(context, (255, 0, 0)), degrees=240)
         assert run(context, node).getpixel((0, 0)) == (0, 0, 255)
 
     def test_lightness_is_kept(self, context: FakeContext) -> None:
@@ -128,7 +128,7 @@ class TestHue:
                 run(
                     context,
                     color_nodes.InvokeAdjustImageHuePlusInvocation(
-                        image=put(context, source), degrees=120, preserve_lightness=keep
+                        image=store_image(context, source), degrees=120, preserve_lightness=keep
                     ),
                 ).getpixel((0, 0))
                 for keep in (False, True)
@@ -155,17 +155,17 @@ class TestHue:
 
     def test_uplab_is_refused(self, context: FakeContext) -> None:
         node = color_nodes.InvokeAdjustImageHuePlusInvocation(
-            image=put(context, (1, 2, 3)), space="*UPLab (w/CIELab_to_UPLab.icc)"
+            image=store_image(context, (1, 2, 3)), space="*UPLab (w/CIELab_to_UPLab.icc)"
         )
         with pytest.raises(NodeError, match="CIELab_to_UPLab"):
             node.invoke(context)
 
     def test_oklch(self, context: FakeContext) -> None:
-        red = put(context, (200, 60, 60))
+        red = store_image(context, (200, 60, 60))
         node = color_nodes.OklchImageHueAdjustmentInvocation
-        made = run(context, node(image=red, hue=115)).getpixel((0, 0))
-        assert made[1] > max(made[0], made[2])
-        before, after = (lch(np.array(color) / 255)[0] for color in ((200, 60, 60), made))
+        pixel = run(context, node(image=red, hue=115)).getpixel((0, 0))
+        assert pixel[1] > max(pixel[0], pixel[2])
+        before, after = (lch(np.array(color) / 255)[0] for color in ((200, 60, 60), pixel))
         assert after == pytest.approx(before, abs=0.01)
         assert run(context, node(image=red, hue=360)).getpixel((0, 0)) == pytest.approx((200, 60, 60), abs=1)
 
@@ -186,10 +186,10 @@ class TestLightness:
 
     def test_equivalent_gray(self, context: FakeContext) -> None:
         node = color_nodes.InvokeEquivalentAchromaticLightnessInvocation
-        made = run(context, node(image=put(context, (90, 90, 90))))
-        assert (made.mode, made.getpixel((0, 0))) == ("L", 90)
+        result = run(context, node(image=store_image(context, (90, 90, 90))))
+        assert (result.mode, result.getpixel((0, 0))) == ("L", 90)
         blue, yellow = (
-            run(context, node(image=put(context, c))).getpixel((0, 0)) for c in ((0, 0, 255), (255, 255, 0))
+            run(context, node(image=store_image(context, c))).getpixel((0, 0)) for c in ((0, 0, 255), (255, 255, 0))
         )
         assert 0 < blue < yellow
         assert blue > Image.new("RGB", (1, 1), (0, 0, 255)).convert("L").getpixel((0, 0))
@@ -199,8 +199,8 @@ class TestLightness:
         ramp.putalpha(77)
         named = context.images.put(ramp)
 
-        def made(**more: Any) -> np.ndarray:
-            values = np.asarray(run(context, color_nodes.InvokeImageValueThresholdsInvocation(image=named, **more)))
+        def made(**settings: Any) -> np.ndarray:
+            values = np.asarray(run(context, color_nodes.InvokeImageValueThresholdsInvocation(image=named, **settings)))
             assert (values[..., 3] == 77).all()
             return values[:, 5, 0].astype(int)
 
@@ -222,7 +222,7 @@ class TestLightness:
 
     def test_lightness_keeps_the_hue(self, context: FakeContext) -> None:
         node = color_nodes.InvokeImageValueThresholdsInvocation(
-            image=put(context, (200, 60, 60)), lightness_only=True, threshold_lower=0.1, threshold_upper=0.9
+            image=store_image(context, (200, 60, 60)), lightness_only=True, threshold_lower=0.1, threshold_upper=0.9
         )
         assert run(context, node).getpixel((0, 0)) == pytest.approx((200, 60, 60), abs=2)
 
@@ -233,19 +233,19 @@ class TestLightness:
         node = color_nodes.InvokeImageDilateOrErodeInvocation(
             image=context.images.put(dot), radius_w=3, radius_h=2, mode=mode
         )
-        made = run(context, node)
-        assert made.mode == "L"
-        assert (np.asarray(made) == 255).sum() == white
+        result = run(context, node)
+        assert result.mode == "L"
+        assert (np.asarray(result) == 255).sum() == white
         if white:
-            assert made.getbbox() == (7, 5, 14, 10)
+            assert result.getbbox() == (7, 5, 14, 10)
 
     def test_grown_without_limit_and_by_channel(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (9, 9), (255, 0, 0, 10))
         image.putpixel((0, 0), (0, 255, 0, 200))
         named = context.images.put(image)
         node = color_nodes.InvokeImageDilateOrErodeInvocation
-        made = run(context, node(image=named, radius_w=2**40, radius_h=2**40))
-        assert made.getcolors() == [(81, (255, 255, 0, 200))]
+        result = run(context, node(image=named, radius_w=2**40, radius_h=2**40))
+        assert result.getcolors() == [(81, (255, 255, 0, 200))]
         same = run(context, node(image=named, radius_w=0, radius_h=0))
         assert same.tobytes() == image.tobytes()
 
@@ -256,9 +256,9 @@ class TestLightness:
         node = color_nodes.InvokeImageDilateOrErodeInvocation(
             image=context.images.put(image), lightness_only=True, radius_w=3, radius_h=0
         )
-        made = run(context, node)
-        assert made.getpixel((1, 4)) == pytest.approx((255,) * 3, abs=1)
-        r, g, b = made.getpixel((4, 4))
+        result = run(context, node)
+        assert result.getpixel((1, 4)) == pytest.approx((255,) * 3, abs=1)
+        r, g, b = result.getpixel((4, 4))
         assert min(r, g, b) > 200, "as light as the white beside it"
-        assert made.getpixel((8, 4)) == pytest.approx((120, 40, 40), abs=14)
-        assert made.getpixel((18, 4)) == pytest.approx((40, 40, 200), abs=3)
+        assert result.getpixel((8, 4)) == pytest.approx((120, 40, 40), abs=14)
+        assert result.getpixel((18, 4)) == pytest.approx((40, 40, 200), abs=3)

@@ -29,9 +29,9 @@ def run(context: FakeContext, node: object) -> Image.Image:
 class TestComposing:
     def test_the_canvas_grows(self, context: FakeContext) -> None:
         base, over = context.images.put(flat(RED)), context.images.put(flat(BLUE))
-        made = run(context, compose.ImagePasteInvocation(base_image=base, image=over, x=-2, y=3))
-        assert made.size == (6, 7)
-        assert [made.getpixel(at) for at in ((0, 0), (2, 0), (5, 3), (0, 3), (3, 6), (4, 6))] == [
+        result = run(context, compose.ImagePasteInvocation(base_image=base, image=over, x=-2, y=3))
+        assert result.size == (6, 7)
+        assert [result.getpixel(at) for at in ((0, 0), (2, 0), (5, 3), (0, 3), (3, 6), (4, 6))] == [
             CLEAR,
             RED,
             RED,
@@ -39,24 +39,24 @@ class TestComposing:
             BLUE,
             CLEAR,
         ]
-        made = run(context, compose.ImagePasteInvocation(base_image=base, image=over, x=-2, y=3, crop=True))
-        assert made.size == (4, 4)
-        assert [made.getpixel(at) for at in ((0, 3), (1, 3), (2, 3), (0, 0))] == [BLUE, BLUE, RED, RED]
+        result = run(context, compose.ImagePasteInvocation(base_image=base, image=over, x=-2, y=3, crop=True))
+        assert result.size == (4, 4)
+        assert [result.getpixel(at) for at in ((0, 3), (1, 3), (2, 3), (0, 0))] == [BLUE, BLUE, RED, RED]
 
     def test_white_of_the_mask_keeps_the_base(self, context: FakeContext) -> None:
         mask = flat((0,), "L")
         mask.paste(255, (0, 0, 2, 4))
-        base, over, keep = (context.images.put(one) for one in (flat(RED), flat(BLUE), mask))
-        made = run(context, compose.ImagePasteInvocation(base_image=base, image=over, mask=keep))
-        assert [made.getpixel(at) for at in ((0, 0), (3, 3))] == [RED, BLUE]
+        base, over, keep = (context.images.put(image) for image in (flat(RED), flat(BLUE), mask))
+        result = run(context, compose.ImagePasteInvocation(base_image=base, image=over, mask=keep))
+        assert [result.getpixel(at) for at in ((0, 0), (3, 3))] == [RED, BLUE]
         other = context.images.put(flat((0,), "L", (3, 3)))
         with pytest.raises(NodeError):
             compose.ImagePasteInvocation(base_image=base, image=over, mask=other).invoke(context)
 
     def test_multiply(self, context: FakeContext) -> None:
         first, second = context.images.put(flat((100, 200, 255), "RGB")), context.images.put(flat((128,), "L"))
-        made = run(context, compose.ImageMultiplyInvocation(image1=first, image2=second))
-        assert (made.mode, made.getpixel((0, 0))) == ("RGB", (50, 100, 128))
+        result = run(context, compose.ImageMultiplyInvocation(image1=first, image2=second))
+        assert (result.mode, result.getpixel((0, 0))) == ("RGB", (50, 100, 128))
 
     @pytest.mark.parametrize(
         ("color", "mode", "invert", "expected"),
@@ -69,14 +69,14 @@ class TestComposing:
     )
     def test_tomask(self, context: FakeContext, color, mode: str, invert: bool, expected: int) -> None:
         named = context.images.put(flat(color, mode))
-        made = run(context, compose.MaskFromAlphaInvocation(image=named, invert=invert))
-        assert (made.mode, made.getpixel((0, 0))) == ("L", expected)
+        result = run(context, compose.MaskFromAlphaInvocation(image=named, invert=invert))
+        assert (result.mode, result.getpixel((0, 0))) == ("L", expected)
         assert context.images.saved[-1].image_category is ImageCategory.MASK
 
     def test_combined_masks_multiply(self, context: FakeContext) -> None:
         first, second = context.images.put(flat((255,), "L")), context.images.put(flat((60,), "L"))
-        made = run(context, compose.MaskCombineInvocation(mask1=first, mask2=second))
-        assert made.getpixel((0, 0)) == 60
+        result = run(context, compose.MaskCombineInvocation(mask1=first, mask2=second))
+        assert result.getpixel((0, 0)) == 60
         assert context.images.saved[-1].image_category is ImageCategory.MASK
 
     @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ class TestComposing:
         node = compose.MaskFromIDInvocation(
             image=context.images.put(half), color=red, threshold=threshold, invert=invert
         )
-        made = run(context, node)
-        assert (made.mode, made.getpixel((0, 0)), made.getpixel((3, 3))) == ("L", left, right)
+        result = run(context, node)
+        assert (result.mode, result.getpixel((0, 0)), result.getpixel((3, 3))) == ("L", left, right)
         assert context.images.saved[-1].image_category is ImageCategory.MASK
 
     @pytest.mark.parametrize(("invert", "opacity"), [(False, 60), (True, 195)])
     def test_apply_mask(self, context: FakeContext, invert: bool, opacity: int) -> None:
         image, mask = context.images.put(flat(RED)), context.images.put(flat((60,), "L"))
-        made = run(context, compose.ApplyMaskToImageInvocation(image=image, mask=mask, invert_mask=invert))
-        assert made.getpixel((0, 0)) == (255, 0, 0, opacity)
+        result = run(context, compose.ApplyMaskToImageInvocation(image=image, mask=mask, invert_mask=invert))
+        assert result.getpixel((0, 0)) == (255, 0, 0, opacity)
         wrong = context.images.put(flat((60,), "L", (3, 3)))
         with pytest.raises(NodeError):
             compose.ApplyMaskToImageInvocation(image=image, mask=wrong).invoke(context)

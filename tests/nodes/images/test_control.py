@@ -33,14 +33,14 @@ def test_canny_draws_the_outline(context: FakeContext) -> None:
     image = Image.new("RGBA", (60, 40), (10, 10, 10, 255))
     image.paste((240, 30, 30, 255), (20, 10, 40, 30))
     named = context.images.put(image)
-    made = run(context, control.CannyEdgeDetectionInvocation(image=named))
-    assert (made.mode, made.size) == ("RGB", (60, 40))
-    found = np.asarray(made.convert("L")) > 0
-    assert set(np.unique(np.asarray(made))) == {0, 255}
-    assert not found[13:27, 23:37].any()
-    assert not found[:8].any()
-    assert 60 <= found.sum() <= 90
-    assert ndimage.label(found, np.ones((3, 3)))[1] == 1
+    result = run(context, control.CannyEdgeDetectionInvocation(image=named))
+    assert (result.mode, result.size) == ("RGB", (60, 40))
+    edge_mask = np.asarray(result.convert("L")) > 0
+    assert set(np.unique(np.asarray(result))) == {0, 255}
+    assert not edge_mask[13:27, 23:37].any()
+    assert not edge_mask[:8].any()
+    assert 60 <= edge_mask.sum() <= 90
+    assert ndimage.label(edge_mask, np.ones((3, 3)))[1] == 1
     blind = run(
         context,
         control.CannyEdgeDetectionInvocation(
@@ -52,11 +52,11 @@ def test_canny_draws_the_outline(context: FakeContext) -> None:
 
 @pytest.mark.parametrize(("tile", "colors"), [(16, 6), (48, 1), (1000, 1)])
 def test_color_map_is_made_of_squares(context: FakeContext, tile: int, colors: int) -> None:
-    made = run(context, control.ColorMapInvocation(image=context.images.put(picture()), tile_size=tile))
-    assert made.size == (48, 32)
-    assert len(made.getcolors()) == colors
+    result = run(context, control.ColorMapInvocation(image=context.images.put(picture()), tile_size=tile))
+    assert result.size == (48, 32)
+    assert len(result.getcolors()) == colors
     if tile == 16:
-        assert made.crop((0, 0, 16, 16)).getcolors() == [(256, made.getpixel((3, 3)))]
+        assert result.crop((0, 0, 16, 16)).getcolors() == [(256, result.getpixel((3, 3)))]
 
 
 @pytest.mark.parametrize("scale", [0, 1, 16, 2**40])
@@ -64,13 +64,13 @@ def test_shuffle_keeps_the_colors_and_not_the_places(context: FakeContext, scale
     image = Image.new("RGB", (64, 48), (200, 0, 0))
     image.paste((0, 0, 200), (32, 0, 64, 48))
     node = control.ContentShuffleInvocation(image=context.images.put(image), scale_factor=scale)
-    made = run(context, node)
-    assert (made.mode, made.size) == ("RGB", (64, 48))
-    values = np.asarray(made, dtype=int)
+    result = run(context, node)
+    assert (result.mode, result.size) == ("RGB", (64, 48))
+    values = np.asarray(result, dtype=int)
     assert not values[..., 1].any()
     assert np.abs(values[..., 0] + values[..., 2] - 200).max() <= 2
     if scale < 100:
-        assert made.tobytes() != image.tobytes()
+        assert result.tobytes() != image.tobytes()
         assert (values[..., 0] > 150).any()
         assert (values[..., 2] > 150).any()
 
@@ -78,15 +78,15 @@ def test_shuffle_keeps_the_colors_and_not_the_places(context: FakeContext, scale
 class TestHeuristicResize:
     def made(self, context: FakeContext, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         node = control.HeuristicResizeInvocation(image=context.images.put(image), width=size[0], height=size[1])
-        made = run(context, node)
-        assert made.size == size
-        return made
+        result = run(context, node)
+        assert result.size == size
+        return result
 
     @pytest.mark.parametrize("size", [(256, 192), (64, 48), (129, 95)])
     def test_a_line_stays_one_thin_line(self, context: FakeContext, size: tuple[int, int]) -> None:
-        made = np.asarray(self.made(context, drawing(), size))
-        assert set(np.unique(made)) == {0, 255}
-        line = made[..., 0] > 0
+        result = np.asarray(self.made(context, drawing(), size))
+        assert set(np.unique(result)) == {0, 255}
+        line = result[..., 0] > 0
         assert ndimage.label(line, np.ones((3, 3)))[1] == 1
         assert ndimage.label(~line)[1] == 2, "still closed: an inside and an outside"
 
@@ -94,14 +94,14 @@ class TestHeuristicResize:
         image = Image.new("RGB", (40, 40))
         image.paste((255, 255, 255), (0, 0, 20, 40))
         for size in ((17, 33), (90, 55)):
-            made = np.asarray(self.made(context, image, size))
-            assert set(np.unique(made)) == {0, 255}
-            assert (made > 0).mean() == pytest.approx(0.5, abs=0.05)
+            result = np.asarray(self.made(context, image, size))
+            assert set(np.unique(result)) == {0, 255}
+            assert (result > 0).mean() == pytest.approx(0.5, abs=0.05)
 
     def test_maps_get_no_new_colors(self, context: FakeContext) -> None:
         image = Image.new("RGB", (40, 40), (9, 8, 7))
-        for place in range(5):
-            image.paste((place * 50, 100, 255 - place * 50), (place * 8, 0, place * 8 + 8, 20))
+        for index in range(5):
+            image.paste((index * 50, 100, 255 - index * 50), (index * 8, 0, index * 8 + 8, 20))
         there = {color for _, color in image.getcolors()}
         for size in ((17, 33), (90, 55)):
             assert {color for _, color in self.made(context, image, size).getcolors()} == there
@@ -112,9 +112,9 @@ class TestHeuristicResize:
         noise = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])
         assert np.asarray(self.made(context, noise, (8, 8)), dtype=float).std() < np.asarray(noise).std() / 3
         noise.putalpha(Image.linear_gradient("L").resize((64, 64)))
-        made = self.made(context, noise, (32, 16))
-        assert made.mode == "RGBA"
-        alpha = np.asarray(made, dtype=int)[:, 5, 3]
+        result = self.made(context, noise, (32, 16))
+        assert result.mode == "RGBA"
+        alpha = np.asarray(result, dtype=int)[:, 5, 3]
         assert alpha[0] < 30
         assert alpha[-1] > 220
 

@@ -33,16 +33,16 @@ def test_gallery_and_file(context: FakeContext, outputs: Path, kind: str, name: 
     assert saved.image != image
     [path] = [path for path in outputs.rglob("*") if path.is_file()]
     assert path == outputs / "a" / "b" / f"x-{Path(saved.image.image_name).stem}-y.{kind}"
-    with Image.open(path) as found:
-        assert (found.format, found.size) == (name, (48, 32))
+    with Image.open(path) as file_image:
+        assert (file_image.format, file_image.size) == (name, (48, 32))
     assert node.use_cache is False
 
 
 def test_png_is_exact_and_quality_matters(context: FakeContext, outputs: Path) -> None:
     image = context.images.put(picture("RGBA", (200, 200)))
     saved = SaveImageToFileInvocation(image=image).invoke(context)
-    with Image.open(outputs / saved.image.image_name) as found:
-        assert found.tobytes() == picture("RGBA", (200, 200)).tobytes()
+    with Image.open(outputs / saved.image.image_name) as file_image:
+        assert file_image.tobytes() == picture("RGBA", (200, 200)).tobytes()
     lengths = []
     for quality in (10, 100):
         SaveImageToFileInvocation(

@@ -29,13 +29,13 @@ class TestFilters:
     def test_transparent_pixels_lend_no_color(self, context: FakeContext, kind: str) -> None:
         half = flat((0, 255, 0, 0), size=(40, 20))
         half.paste(RED, (0, 0, 20, 20))
-        made = run(context, filters.ImageBlurInvocation(image=context.images.put(half), radius=4, blur_type=kind))
-        at_the_edge = made.getpixel((21, 10))
-        assert made.mode == "RGBA"
+        result = run(context, filters.ImageBlurInvocation(image=context.images.put(half), radius=4, blur_type=kind))
+        at_the_edge = result.getpixel((21, 10))
+        assert result.mode == "RGBA"
         assert at_the_edge[0] > 240
         assert at_the_edge[1] < 10
         assert 20 < at_the_edge[3] < 235
-        assert made.getpixel((0, 10)) == RED
+        assert result.getpixel((0, 10)) == RED
 
     def test_no_radius_no_blur(self, context: FakeContext) -> None:
         named = context.images.put(picture())
@@ -46,10 +46,10 @@ class TestFilters:
         sent = picture().convert(mode)
         if mode in {"LA", "RGBA"}:
             sent.putalpha(77)
-        made = run(context, filters.UnsharpMaskInvocation(image=context.images.put(sent), radius=3, strength=150))
-        assert made.mode == ("RGBA" if mode in {"LA", "RGBA"} else "RGB")
-        assert made.convert("RGB").tobytes() != sent.convert("RGB").tobytes()
-        assert made.convert("RGBA").getpixel((0, 0))[3] == (77 if mode in {"LA", "RGBA"} else 255)
+        result = run(context, filters.UnsharpMaskInvocation(image=context.images.put(sent), radius=3, strength=150))
+        assert result.mode == ("RGBA" if mode in {"LA", "RGBA"} else "RGB")
+        assert result.convert("RGB").tobytes() != sent.convert("RGB").tobytes()
+        assert result.convert("RGBA").getpixel((0, 0))[3] == (77 if mode in {"LA", "RGBA"} else 255)
 
     def test_enhance(self, context: FakeContext) -> None:
         named = context.images.put(flat((100, 150, 200, 99)))
@@ -63,5 +63,5 @@ class TestFilters:
     def test_infill(self, context: FakeContext) -> None:
         half = flat(CLEAR)
         half.paste(RED, (0, 0, 2, 4))
-        made = run(context, filters.InfillColorInvocation(image=context.images.put(half)))
-        assert [made.getpixel(at) for at in ((0, 0), (3, 3))] == [RED, (127, 127, 127, 255)]
+        result = run(context, filters.InfillColorInvocation(image=context.images.put(half)))
+        assert [result.getpixel(at) for at in ((0, 0), (3, 3))] == [RED, (127, 127, 127, 255)]

@@ -25,7 +25,7 @@ def run(context: FakeContext, node: Any) -> Image.Image:
     return context.images.last()
 
 
-def holed(size: tuple[int, int] = (64, 48)) -> Image.Image:
+def image_with_hole(size: tuple[int, int] = (64, 48)) -> Image.Image:
     """Return a picture with a transparent middle."""
     image = picture("RGBA", size)
     image.paste(CLEAR, (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
@@ -34,10 +34,10 @@ def holed(size: tuple[int, int] = (64, 48)) -> Image.Image:
 
 class TestTiles:
     def test_holes_are_filled_from_the_rest_and_nothing_else_changes(self, context: FakeContext) -> None:
-        image = holed()
+        image = image_with_hole()
         named = context.images.put(image)
-        made = run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=8))
-        before, after = np.asarray(image), np.asarray(made)
+        result = run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=8))
+        before, after = np.asarray(image), np.asarray(result)
         assert (after[..., 3] == 255).all()
         opaque = before[..., 3] == 255
         assert (after[opaque] == before[opaque]).all()
@@ -45,16 +45,16 @@ class TestTiles:
         assert {tuple(color) for color in after[~opaque].tolist()} <= there
 
     def test_the_seed_decides(self, context: FakeContext) -> None:
-        named = context.images.put(holed())
-        made = [run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=4, seed=s)) for s in (1, 1, 2)]
-        assert made[0].tobytes() == made[1].tobytes() != made[2].tobytes()
+        named = context.images.put(image_with_hole())
+        results = [run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=4, seed=s)) for s in (1, 1, 2)]
+        assert results[0].tobytes() == results[1].tobytes() != results[2].tobytes()
 
     @pytest.mark.parametrize("size", [1, 3, 32, 1000])
     def test_tiles_too_large_become_smaller(self, context: FakeContext, size: int) -> None:
         image = Image.new("RGBA", (50, 30), CLEAR)
         image.paste(RED, (7, 5, 10, 9))
-        made = run(context, infill_nodes.InfillTileInvocation(image=context.images.put(image), tile_size=size))
-        assert made.getcolors() == [(1500, RED)]
+        result = run(context, infill_nodes.InfillTileInvocation(image=context.images.put(image), tile_size=size))
+        assert result.getcolors() == [(1500, RED)]
 
     def test_nothing_to_fill_with(self, context: FakeContext) -> None:
         named = context.images.put(Image.new("RGBA", (5, 5), CLEAR))
@@ -73,33 +73,33 @@ class TestFlow:
     def test_a_hole_in_one_color_is_of_that_color(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (37, 23), RED)
         image.paste(CLEAR, (5, 4, 30, 20))
-        made = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image)))
-        assert (made.mode, made.size) == ("RGB", (37, 23))
-        assert made.getcolors() == [(37 * 23, (255, 0, 0))]
+        result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image)))
+        assert (result.mode, result.size) == ("RGB", (37, 23))
+        assert result.getcolors() == [(37 * 23, (255, 0, 0))]
 
     def test_what_is_there_stays_and_the_hole_lies_between(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (64, 32), CLEAR)
         image.paste(RED, (0, 0, 16, 32))
         image.paste(BLUE, (48, 0, 64, 32))
-        made = np.asarray(run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image))), dtype=int)
-        assert (made[:, :16] == (255, 0, 0)).all()
-        assert (made[:, 48:] == (0, 0, 255)).all()
-        row = made[16]
+        result = np.asarray(run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image))), dtype=int)
+        assert (result[:, :16] == (255, 0, 0)).all()
+        assert (result[:, 48:] == (0, 0, 255)).all()
+        row = result[16]
         assert row[18, 0] > row[45, 0]
         assert row[18, 2] < row[45, 2]
         assert row[32, 0] == pytest.approx(row[31, 2], abs=40)
-        assert (made.sum(axis=-1) >= 250).all()
+        assert (result.sum(axis=-1) >= 250).all()
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3)])
     def test_small_and_empty_images(self, context: FakeContext, size: tuple[int, int]) -> None:
         named = context.images.put(Image.new("RGBA", size, CLEAR))
-        made = run(context, infill_nodes.CV2InfillInvocation(image=named))
-        assert made.size == size
-        assert made.getextrema() == ((0, 0),) * 3
+        result = run(context, infill_nodes.CV2InfillInvocation(image=named))
+        assert result.size == size
+        assert result.getextrema() == ((0, 0),) * 3
 
     def test_an_opaque_image_stays_as_it_is(self, context: FakeContext) -> None:
-        made = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(picture())))
-        assert made.tobytes() == picture().tobytes()
+        result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(picture())))
+        assert result.tobytes() == picture().tobytes()
 
     def test_by_mask(self, context: FakeContext) -> None:
         image = Image.new("RGB", (40, 30), (0, 200, 0))
@@ -122,12 +122,12 @@ class TestPatchMatch:
         hole = np.zeros((64, 96), dtype=bool)
         hole[20:44, 36:60] = True
         holed_colors = np.where(hole[..., None], np.uint8(0), whole)
-        made = patchmatch.fill_hole(holed_colors, hole)
+        result = patchmatch.fill_hole(holed_colors, hole)
         flowing = infill.fill_smoothly(holed_colors, (~hole).astype(np.float32))
-        error, gray = (np.abs(one[hole].astype(int) - whole[hole]).mean() for one in (made, flowing))
+        error, gray = (np.abs(filled[hole].astype(int) - whole[hole]).mean() for filled in (result, flowing))
         assert error < 30 < gray
-        assert np.array_equal(made[~hole], whole[~hole])
-        assert np.array_equal(patchmatch.fill_hole(holed_colors, hole), made)
+        assert np.array_equal(result[~hole], whole[~hole])
+        assert np.array_equal(patchmatch.fill_hole(holed_colors, hole), result)
 
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 200)])
     def test_any_size_and_any_hole(self, context: FakeContext, size: tuple[int, int]) -> None:
@@ -135,11 +135,11 @@ class TestPatchMatch:
         image.paste(CLEAR, (0, 0, max(1, size[0] // 2), size[1]))
         for downscale in (1.0, 2.0, 0.5):
             node = infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image), downscale=downscale)
-            made = run(context, node)
-            assert (made.size, made.getextrema()[3]) == (size, (255, 255)) or size == (1, 1)
+            result = run(context, node)
+            assert (result.size, result.getextrema()[3]) == (size, (255, 255)) or size == (1, 1)
 
     def test_an_outpainted_border_is_filled_with_what_is_there(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (96, 96), CLEAR)
         image.paste((200, 40, 10, 255), (0, 0, 64, 96))
-        made = run(context, infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image)))
-        assert np.abs(np.asarray(made)[:, 70:, :3].astype(int) - (200, 40, 10)).max() <= 8
+        result = run(context, infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image)))
+        assert np.abs(np.asarray(result)[:, 70:, :3].astype(int) - (200, 40, 10)).max() <= 8

@@ -30,10 +30,10 @@ def flat(color: tuple[int, ...], size: tuple[int, int] = (8, 6)) -> Image.Image:
     return Image.new("RGBA" if len(color) == 4 else "RGB", size, color)
 
 
-def blended(context: FakeContext, base: Any, upper: Any, **more: Any) -> tuple[int, ...]:
+def blend_color(context: FakeContext, base: Any, upper: Any, **settings: Any) -> tuple[int, ...]:
     base, upper = (image if isinstance(image, Image.Image) else flat(image) for image in (base, upper))
     node = InvokeImageBlendInvocation(
-        layer_base=context.images.put(base), layer_upper=context.images.put(upper), **more
+        layer_base=context.images.put(base), layer_upper=context.images.put(upper), **settings
     )
     return run(context, node).getpixel((3, 3))
 
@@ -58,8 +58,8 @@ class TestBlend:
         node = InvokeImageBlendInvocation(
             layer_base=context.images.put(base), layer_upper=context.images.put(upper), blend_mode=mode
         )
-        made = np.asarray(run(context, node).convert("RGB"), dtype=int)
-        assert np.abs(made - np.asarray(pillow(base, upper), dtype=int)).max() <= 2
+        result = np.asarray(run(context, node).convert("RGB"), dtype=int)
+        assert np.abs(result - np.asarray(pillow(base, upper), dtype=int)).max() <= 2
 
     @pytest.mark.parametrize(
         ("mode", "expected"),
@@ -73,7 +73,7 @@ class TestBlend:
         ],
     )
     def test_by_hand(self, context: FakeContext, mode: str, expected: tuple[int, ...]) -> None:
-        assert blended(context, BASE, UPPER, blend_mode=mode) == pytest.approx((*expected, 255), abs=1)
+        assert blend_color(context, BASE, UPPER, blend_mode=mode) == pytest.approx((*expected, 255), abs=1)
 
     @pytest.mark.parametrize("mode", get_args(layers.BLEND_MODES))
     @pytest.mark.parametrize("space", get_args(layers.BLEND_SPACES))
@@ -85,12 +85,12 @@ class TestBlend:
             layer.paste((255, 255, 255), (1, 0, 2, 1))
         base, upper = (context.images.put(layer) for layer in layers)
         with np.errstate(all="raise", under="ignore"):
-            made = run(
+            result = run(
                 context,
                 InvokeImageBlendInvocation(layer_base=base, layer_upper=upper, blend_mode=mode, color_space=space),
             )
-        assert (made.mode, made.size) == ("RGBA", (7, 6))
-        assert made.getchannel("A").getextrema() == (255, 255)
+        assert (result.mode, result.size) == ("RGBA", (7, 6))
+        assert result.getchannel("A").getextrema() == (255, 255)
         nothing = run(
             context,
             InvokeImageBlendInvocation(
@@ -102,36 +102,36 @@ class TestBlend:
     @pytest.mark.parametrize("space", ["HSL (RGB)", "HSV (RGB)", "Okhsl", "Okhsv", "Oklch (Oklab)", "LCh (CIELab)"])
     def test_parts(self, context: FakeContext, space: str) -> None:
         gray, color = (128, 128, 128), (200, 60, 60)
-        made = blended(context, color, gray, blend_mode="Saturation", color_space=space)[:3]
-        assert max(made) - min(made) <= 2
-        r, g, b, _ = blended(context, (60, 60, 200), color, blend_mode="Hue", color_space=space)
+        result = blend_color(context, color, gray, blend_mode="Saturation", color_space=space)[:3]
+        assert max(result) - min(result) <= 2
+        r, g, b, _ = blend_color(context, (60, 60, 200), color, blend_mode="Hue", color_space=space)
         assert r > max(g, b)
-        lighter = blended(context, color, (220, 220, 220), blend_mode="Luminosity", color_space=space)
+        lighter = blend_color(context, color, (220, 220, 220), blend_mode="Luminosity", color_space=space)
         assert sum(lighter[:3]) > sum(color)
-        r, g, b, _ = blended(context, gray, color, blend_mode="Color", color_space=space)
+        r, g, b, _ = blend_color(context, gray, color, blend_mode="Color", color_space=space)
         assert r > max(g, b)
 
     def test_by_what_looks_lighter(self, context: FakeContext) -> None:
         gray, blue = (40, 40, 40), (0, 0, 255)
-        assert blended(context, gray, blue, blend_mode="Lighten Only (EAL)")[:3] == blue
-        assert blended(context, gray, blue, blend_mode="Darken Only (EAL)")[:3] == gray
+        assert blend_color(context, gray, blue, blend_mode="Lighten Only (EAL)")[:3] == blue
+        assert blend_color(context, gray, blue, blend_mode="Darken Only (EAL)")[:3] == gray
 
     def test_opacity_mask_and_linear_light(self, context: FakeContext) -> None:
         black, white = (0, 0, 0), (255, 255, 255)
-        assert blended(context, black, white, opacity=0.5)[0] == 128
-        assert blended(context, black, white, opacity=9)[0] == 255
-        assert blended(context, black, white, opacity=0.5, color_space="Linear RGB")[0] == 188
+        assert blend_color(context, black, white, opacity=0.5)[0] == 128
+        assert blend_color(context, black, white, opacity=9)[0] == 255
+        assert blend_color(context, black, white, opacity=0.5, color_space="Linear RGB")[0] == 188
         mask = Image.new("L", (8, 6), 255)
         mask.paste(0, (0, 0, 5, 6))
         named = context.images.put(mask)
-        assert blended(context, RED, BLUE, mask=named) == RED
-        assert blended(context, RED, BLUE, mask=context.images.put(Image.new("L", (2, 2), 255))) == BLUE
+        assert blend_color(context, RED, BLUE, mask=named) == RED
+        assert blend_color(context, RED, BLUE, mask=context.images.put(Image.new("L", (2, 2), 255))) == BLUE
 
     def test_transparency(self, context: FakeContext) -> None:
-        assert blended(context, CLEAR, BLUE, blend_mode="Multiply") == BLUE
-        assert blended(context, RED, CLEAR, blend_mode="Multiply") == RED
-        assert blended(context, CLEAR, CLEAR) == CLEAR
-        assert blended(context, (255, 0, 0, 128), (0, 0, 255, 128)) == pytest.approx((85, 0, 170, 192), abs=2)
+        assert blend_color(context, CLEAR, BLUE, blend_mode="Multiply") == BLUE
+        assert blend_color(context, RED, CLEAR, blend_mode="Multiply") == RED
+        assert blend_color(context, CLEAR, CLEAR) == CLEAR
+        assert blend_color(context, (255, 0, 0, 128), (0, 0, 255, 128)) == pytest.approx((85, 0, 170, 192), abs=2)
 
     @pytest.mark.parametrize(
         ("width", "height", "expected"),
@@ -151,9 +151,9 @@ class TestBlend:
             fit_to_width=width,
             fit_to_height=height,
         )
-        made = run(context, node)
-        assert made.size == (40, 20)
-        assert made.convert("L").getbbox() == expected
+        result = run(context, node)
+        assert result.size == (40, 20)
+        assert result.convert("L").getbbox() == expected
 
 
 class TestCompositor:
@@ -164,17 +164,17 @@ class TestCompositor:
         image.paste((0, 200, 0), (14, 9, 16, 11))
         return image
 
-    def made(self, context: FakeContext, subject: Image.Image, **more: Any) -> Image.Image:
+    def made(self, context: FakeContext, subject: Image.Image, **settings: Any) -> Image.Image:
         ground = context.images.put(flat(BLUE, (60, 20)))
         node = InvokeImageCompositorInvocation(
-            image_subject=context.images.put(subject), image_background=ground, **more
+            image_subject=context.images.put(subject), image_background=ground, **settings
         )
         return run(context, node)
 
     def test_what_is_joined_to_the_corners_goes(self, context: FakeContext) -> None:
-        made = self.made(context, self.subject())
-        assert made.size == (60, 20)
-        assert [made.getpixel(at)[:3] for at in ((16, 1), (26, 7), (29, 9), (59, 0))] == [
+        result = self.made(context, self.subject())
+        assert result.size == (60, 20)
+        assert [result.getpixel(at)[:3] for at in ((16, 1), (26, 7), (29, 9), (59, 0))] == [
             (0, 0, 255),
             (200, 0, 0),
             (0, 200, 0),
@@ -183,9 +183,9 @@ class TestCompositor:
 
     @pytest.mark.parametrize("key", ["(0, 190, 10)", "0,200,0", "#00c800", "rgb(0,200,0)"])
     def test_a_key_goes_everywhere(self, context: FakeContext, key: str) -> None:
-        made = self.made(context, self.subject(), chroma_key=key)
-        assert made.getpixel((29, 9)) == BLUE
-        assert made.getpixel((26, 7))[:3] == (200, 0, 0)
+        result = self.made(context, self.subject(), chroma_key=key)
+        assert result.getpixel((29, 9)) == BLUE
+        assert result.getpixel((26, 7))[:3] == (200, 0, 0)
 
     def test_thresholds_and_wrong_keys(self, context: FakeContext) -> None:
         assert self.made(context, self.subject(), threshold=500).getcolors() == [(1200, BLUE)]
@@ -197,9 +197,9 @@ class TestCompositor:
     def test_transparency_is_a_cut_out(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (30, 20), CLEAR)
         image.paste(RED, (0, 0, 10, 20))
-        made = self.made(context, image)
-        assert made.getpixel((16, 3)) == RED
-        assert made.getpixel((40, 3)) == BLUE
+        result = self.made(context, image)
+        assert result.getpixel((16, 3)) == RED
+        assert result.getpixel((40, 3)) == BLUE
 
     @pytest.mark.parametrize(
         ("more", "expected"),
@@ -214,5 +214,5 @@ class TestCompositor:
     def test_place_and_size(self, context: FakeContext, more: dict[str, Any], expected: Any) -> None:
         image = Image.new("RGBA", (30, 20), RED)
         image.putpixel((0, 0), (255, 0, 0, 254))
-        made = self.made(context, image, **more)
-        assert made.getchannel("R").point([0] * 100 + [255] * 156).getbbox() == expected
+        result = self.made(context, image, **more)
+        assert result.getchannel("R").point([0] * 100 + [255] * 156).getbbox() == expected

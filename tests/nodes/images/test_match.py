@@ -34,9 +34,9 @@ class TestMatch:
     def test_it_gets_the_colors_of_the_other(self, context: FakeContext) -> None:
         dark = picture().point([value // 2 for value in range(256)] * 3)
         base, reference = context.images.put(dark), context.images.put(picture(size=(100, 90)))
-        made = run(context, match.ColorCorrectInvocation(base_image=base, color_reference=reference))
-        assert made.size == dark.size
-        assert np.asarray(made).mean() == pytest.approx(np.asarray(picture(size=(100, 90))).mean(), abs=3)
+        result = run(context, match.ColorCorrectInvocation(base_image=base, color_reference=reference))
+        assert result.size == dark.size
+        assert np.asarray(result).mean() == pytest.approx(np.asarray(picture(size=(100, 90))).mean(), abs=3)
 
     def test_luma_and_chroma_alone(self, context: FakeContext) -> None:
         base = context.images.put(Image.new("RGB", (8, 8), (200, 40, 40)))
@@ -59,9 +59,9 @@ class TestMatch:
         mask = Image.new("L", (8, 8), 0)
         mask.paste(255, (0, 0, 4, 8))
         node = match.ColorCorrectInvocation(base_image=base, color_reference=reference, mask=context.images.put(mask))
-        made = run(context, node)
-        assert made.getpixel((0, 0)) == (10, 20, 30, 40)
-        assert made.getpixel((7, 0)) == (200, 100, 50, 40)
+        result = run(context, node)
+        assert result.getpixel((0, 0)) == (10, 20, 30, 40)
+        assert result.getpixel((7, 0)) == (200, 100, 50, 40)
         node.mask = reference
         with pytest.raises(NodeError, match="3×3"):
             node.invoke(context)

@@ -22,8 +22,8 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 
 
 class TestNoise:
-    def made(self, context: FakeContext, image: Image.Image, **more: Any) -> np.ndarray:
-        return np.asarray(run(context, noise.ImageNoiseInvocation(image=context.images.put(image), **more)))
+    def made(self, context: FakeContext, image: Image.Image, **settings: Any) -> np.ndarray:
+        return np.asarray(run(context, noise.ImageNoiseInvocation(image=context.images.put(image), **settings)))
 
     @pytest.mark.parametrize("kind", ["gaussian", "salt_and_pepper"])
     def test_none_and_seeds(self, context: FakeContext, kind: str) -> None:

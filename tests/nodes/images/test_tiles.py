@@ -24,7 +24,7 @@ def check(spans: list[tuple[int, int]], length: int) -> None:
     assert spans[0][0] == 0
     assert spans[-1][1] == length
     assert all(0 <= start < end <= length for start, end in spans)
-    assert all(one[1] >= other[0] and one[0] <= other[0] for one, other in itertools.pairwise(spans))
+    assert all(span[1] >= next_span[0] and span[0] <= next_span[0] for span, next_span in itertools.pairwise(spans))
 
 
 @given(length=st.integers(1, 3000), size=st.integers(1, 1000), overlap=st.integers(0, 999))
@@ -33,10 +33,10 @@ def test_spans_cover(length: int, size: int, overlap: int) -> None:
     overlap = min(overlap, size - 1)
     fixed = overlapping_spans(length, size, overlap)
     check(fixed, length)
-    assert all(one[1] - other[0] == overlap for one, other in itertools.pairwise(fixed[:-1]))
+    assert all(span[1] - next_span[0] == overlap for span, next_span in itertools.pairwise(fixed[:-1]))
     spread = spread_spans(length, size, overlap)
     check(spread, length)
-    assert all(one[1] - other[0] >= overlap for one, other in itertools.pairwise(spread))
+    assert all(span[1] - next_span[0] >= overlap for span, next_span in itertools.pairwise(spread))
 
 
 @given(length=st.integers(256, 3000), count=st.integers(1, 4), overlap=st.integers(0, 5))
@@ -45,21 +45,21 @@ def test_even_spans_cover(length: int, count: int, overlap: int) -> None:
 
 
 def test_grid() -> None:
-    one, two, three, four = grid([(0, 10), (6, 16)], [(0, 8), (8, 16)])
-    assert [tile.coords.left for tile in (one, two, three, four)] == [0, 8, 0, 8]
-    assert one.overlap.model_dump() == {"top": 0, "bottom": 4, "left": 0, "right": 0}
-    assert four.overlap.top == 4
+    first, second, third, fourth = grid([(0, 10), (6, 16)], [(0, 8), (8, 16)])
+    assert [tile.coords.left for tile in (first, second, third, fourth)] == [0, 8, 0, 8]
+    assert first.overlap.model_dump() == {"top": 0, "bottom": 4, "left": 0, "right": 0}
+    assert fourth.overlap.top == 4
 
 
 def test_nodes() -> None:
-    found = tiles.CalculateImageTilesInvocation().invoke(FakeContext()).tiles
-    assert len(found) == 4
-    assert found[3].coords.model_dump() == {"top": 448, "bottom": 1024, "left": 448, "right": 1024}
+    tile_list = tiles.CalculateImageTilesInvocation().invoke(FakeContext()).tiles
+    assert len(tile_list) == 4
+    assert tile_list[3].coords.model_dump() == {"top": 448, "bottom": 1024, "left": 448, "right": 1024}
     assert len(tiles.CalculateImageTilesEvenSplitInvocation().invoke(FakeContext()).tiles) == 4
     assert len(tiles.CalculateImageTilesMinimumOverlapInvocation().invoke(FakeContext()).tiles) == 4
-    numbers = tiles.TileToPropertiesInvocation(tile=found[3]).invoke_checked(NOTHING)
+    numbers = tiles.TileToPropertiesInvocation(tile=tile_list[3]).invoke_checked(NOTHING)
     assert (numbers.width, numbers.overlap_left, numbers.overlap_right) == (576, 128, 0)  # type: ignore[attr-defined]
-    pair = tiles.PairTileImageInvocation(tile=found[0], image=ImageField(image_name="x")).invoke(FakeContext())
+    pair = tiles.PairTileImageInvocation(tile=tile_list[0], image=ImageField(image_name="x")).invoke(FakeContext())
     assert pair.tile_with_image.image.image_name == "x"
 
 
@@ -71,12 +71,12 @@ def test_what_does_not_fit(arguments: dict[str, int]) -> None:
 
 def cut(context: FakeContext, image: Image.Image, parts: list[tiles.Tile]) -> list[tiles.TileWithImage]:
     """Return the tiles with what the image has there."""
-    found = []
+    pieces = []
     for part in parts:
         edges = part.coords
         piece = image.crop((edges.left, edges.top, edges.right, edges.bottom))
-        found.append(tiles.TileWithImage(tile=part, image=context.images.put(piece)))
-    return found
+        pieces.append(tiles.TileWithImage(tile=part, image=context.images.put(piece)))
+    return pieces
 
 
 @pytest.mark.parametrize("mode", ["Linear", "Seam"])
@@ -123,9 +123,9 @@ def test_a_seam_goes_where_tiles_agree() -> None:
     before, after = np.zeros((10, 20, 3), dtype=np.float32), np.full((10, 20, 3), 100, dtype=np.float32)
     before[:, 14] = after[:, 14] = 50
     assert set(joins.path(np.abs(before - after).sum(axis=-1)).tolist()) == {14}
-    made = joins.join(before, after, 0, seam=True)[..., 0]
-    assert (made[:, :14] == 0).all()
-    assert (made[:, 15:] == 100).all()
+    result = joins.join(before, after, 0, seam=True)[..., 0]
+    assert (result[:, :14] == 0).all()
+    assert (result[:, 15:] == 100).all()
     slanted = np.ones((6, 9), dtype=np.float32)
     slanted[np.arange(6), np.arange(6) + 1] = 0
     assert joins.path(slanted).tolist() == [1, 2, 3, 4, 5, 6]
@@ -133,12 +133,12 @@ def test_a_seam_goes_where_tiles_agree() -> None:
 
 def test_tiles_that_do_not_fit_are_refused() -> None:
     context = FakeContext()
-    one, two = cut(context, picture("RGB", (60, 30)), grid([(0, 30)], [(0, 40), (20, 60)]))
+    upper, two = cut(context, picture("RGB", (60, 30)), grid([(0, 30)], [(0, 40), (20, 60)]))
     with pytest.raises(NodeError, match="no tiles"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[]).invoke(context)
-    small = tiles.TileWithImage(tile=one.tile, image=context.images.put(picture("RGB", (4, 4))))
+    small = tiles.TileWithImage(tile=upper.tile, image=context.images.put(picture("RGB", (4, 4))))
     with pytest.raises(NodeError, match="4×4"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[small, two]).invoke(context)
     [lower] = cut(context, picture("RGB", (60, 30)), grid([(0, 20)], [(20, 60)]))
     with pytest.raises(NodeError, match="equally high"):
-        tiles.MergeTilesToImageInvocation(tiles_with_images=[one, lower]).invoke(context)
+        tiles.MergeTilesToImageInvocation(tiles_with_images=[upper, lower]).invoke(context)

@@ -44,8 +44,8 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 class TestFade:
     def test_black_reaches_out_and_fades(self, context: FakeContext) -> None:
         named = context.images.put(half((100, 8)))
-        made = run(context, images.ExpandMaskWithFadeInvocation(mask=named, fade_size_px=20))
-        row = np.asarray(made, dtype=int)[4]
+        result = run(context, images.ExpandMaskWithFadeInvocation(mask=named, fade_size_px=20))
+        row = np.asarray(result, dtype=int)[4]
         assert not row[:50].any()
         assert 0 < row[50] < 5
         assert (np.diff(row) >= 0).all()
@@ -100,21 +100,21 @@ class TestBounds:
 
 class TestEdges:
     def test_a_step_is_one_line(self) -> None:
-        found = edges.canny(np.asarray(half()), 100, 200)
-        assert found.shape == (20, 40)
-        assert set(np.unique(found)) == {0, 255}
-        assert (found > 0).sum(axis=1).tolist() == [1] * 20
-        assert set(np.nonzero(found)[1]) <= {19, 20}
+        edge_map = edges.canny(np.asarray(half()), 100, 200)
+        assert edge_map.shape == (20, 40)
+        assert set(np.unique(edge_map)) == {0, 255}
+        assert (edge_map > 0).sum(axis=1).tolist() == [1] * 20
+        assert set(np.nonzero(edge_map)[1]) <= {19, 20}
 
     @pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180])
     def test_a_turned_step_too(self, turn: Image.Transpose) -> None:
-        found = edges.canny(np.asarray(half().transpose(turn)), 100, 200)
-        assert (found > 0).sum() == 20
+        edge_map = edges.canny(np.asarray(half().transpose(turn)), 100, 200)
+        assert (edge_map > 0).sum() == 20
 
     def test_a_slope_is_found_and_stays_thin(self) -> None:
         y, x = np.mgrid[:40, :40]
-        found = edges.canny(((x + y > 40) * 200).astype(np.uint8), 100, 200)
-        assert 30 <= (found > 0).sum() <= 80
+        edge_map = edges.canny(((x + y > 40) * 200).astype(np.uint8), 100, 200)
+        assert 30 <= (edge_map > 0).sum() <= 80
 
     def test_weak_edges_need_strong_ones(self) -> None:
         image = np.zeros((20, 60), dtype=np.uint8)

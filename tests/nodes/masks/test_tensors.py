@@ -113,10 +113,10 @@ class TestTensors:
         mask[:, :, :20], mask[:, :, 20:30] = 1.0, 0.5
         field = TensorField(tensor_name=context.tensors.save(mask))
         named = context.images.put(flat(RED))
-        made = run(context, tensors.ApplyMaskTensorToImageInvocation(mask=field, image=named, invert=invert))
+        result = run(context, tensors.ApplyMaskTensorToImageInvocation(mask=field, image=named, invert=invert))
         alpha = [255, 128, 0]
         expected = [255 - value for value in alpha] if invert else alpha
-        assert [made.getpixel((x, 9)) for x in (10, 25, 35)] == [(255, 0, 0, value) for value in expected]
+        assert [result.getpixel((x, 9)) for x in (10, 25, 35)] == [(255, 0, 0, value) for value in expected]
         small = context.images.put(flat(RED, size=(4, 4)))
         with pytest.raises(NodeError, match="40×20"):
             tensors.ApplyMaskTensorToImageInvocation(mask=field, image=small).invoke(context)

@@ -40,12 +40,12 @@ CONTEXT: Any = SimpleNamespace(models=Models(), images=Images(), logger=SimpleNa
 def test_items() -> None:
     item = core.MetadataItemInvocation(label="seed", value=5).invoke(NOTHING).item
     assert (item.label, item.value) == ("seed", 5)
-    one = core.MetadataInvocation(items=item).invoke(NOTHING).metadata
-    assert one.root == {"seed": 5}
+    metadata = core.MetadataInvocation(items=item).invoke(NOTHING).metadata
+    assert metadata.root == {"seed": 5}
     items = [item, MetadataItemField(label="a", value="b"), MetadataItemField(label="seed", value=6)]
     two = core.MetadataInvocation(items=items).invoke(NOTHING).metadata
     assert two.root == {"seed": 6, "a": "b"}
-    merged = core.MergeMetadataInvocation(collection=[two, one]).invoke(NOTHING).metadata
+    merged = core.MergeMetadataInvocation(collection=[two, metadata]).invoke(NOTHING).metadata
     assert merged.root == {"seed": 5, "a": "b"}
 
 
@@ -90,37 +90,37 @@ def test_one_value_from_image() -> None:
         read("without", "seed")
 
 
-KNOWN = MetadataField(
+METADATA = MetadataField(
     {"seed": 5, "mine": "text", "cfg_scale": [1.0, 2.0], "scheduler": "ddim", "seamless_x": True, "steps": 4}
 )
 
 
 def test_values() -> None:
     integer = values.MetadataToIntegerInvocation
-    assert integer(label="seed", default_value=1, metadata=KNOWN).invoke(NOTHING).value == 5
-    assert integer(label="width", default_value=1, metadata=KNOWN).invoke(NOTHING).value == 1
+    assert integer(label="seed", default_value=1, metadata=METADATA).invoke(NOTHING).value == 5
+    assert integer(label="width", default_value=1, metadata=METADATA).invoke(NOTHING).value == 1
     assert integer(label="width", default_value=1).invoke(NOTHING).value == 1
-    string = values.MetadataToStringInvocation(custom_label="mine", default_value="", metadata=KNOWN)
+    string = values.MetadataToStringInvocation(custom_label="mine", default_value="", metadata=METADATA)
     assert string.invoke(NOTHING).value == "text"
     scheduler = values.MetadataToSchedulerInvocation
-    assert scheduler(label="scheduler", metadata=KNOWN).invoke(NOTHING).scheduler == "ddim"
+    assert scheduler(label="scheduler", metadata=METADATA).invoke(NOTHING).scheduler == "ddim"
     assert scheduler(label="scheduler").invoke(NOTHING).scheduler == "euler"
-    boolean = values.MetadataToBoolInvocation(label="seamless_x", default_value=False, metadata=KNOWN)
+    boolean = values.MetadataToBoolInvocation(label="seamless_x", default_value=False, metadata=METADATA)
     assert boolean.invoke(NOTHING).value is True
 
 
 def test_collections_of_values() -> None:
-    floats = values.MetadataToFloatCollectionInvocation(label="cfg_scale", default_value=[7.5], metadata=KNOWN)
+    floats = values.MetadataToFloatCollectionInvocation(label="cfg_scale", default_value=[7.5], metadata=METADATA)
     assert floats.invoke(NOTHING).collection == [1.0, 2.0]
-    integers = values.MetadataToIntegerCollectionInvocation(label="steps", default_value=[1], metadata=KNOWN)
+    integers = values.MetadataToIntegerCollectionInvocation(label="steps", default_value=[1], metadata=METADATA)
     assert integers.invoke(NOTHING).collection == [4]
 
 
 def test_vae() -> None:
     default = VAEField(vae=ModelIdentifierField.model_validate(identifier("d", "vae")))
 
-    def read(known: dict[str, Any]) -> str:
-        node = models.MetadataToVAEInvocation(default_value=default, metadata=MetadataField(known))
+    def read(metadata: dict[str, Any]) -> str:
+        node = models.MetadataToVAEInvocation(default_value=default, metadata=MetadataField(metadata))
         return node.invoke(CONTEXT).vae.vae.key
 
     assert read({}) == "d"
@@ -142,12 +142,12 @@ LORAS = MetadataField(
 def test_lora_collection() -> None:
     present = LoRAField(lora=ModelIdentifierField.model_validate(identifier("two", "lora")), weight=1)
     output = models.MetadataToLorasCollectionInvocation(loras=present, metadata=LORAS).invoke(CONTEXT)
-    assert [(one.lora.key, one.weight) for one in output.lora] == [("two", 1), ("one", 0.5)]
+    assert [(entry.lora.key, entry.weight) for entry in output.lora] == [("two", 1), ("one", 0.5)]
 
 
 def test_adapters() -> None:
     image, control = {"image_name": "i"}, identifier("c", "controlnet")
-    known = MetadataField(
+    recorded = MetadataField(
         {
             "controlnets": [{"image": image, "processed_image": {"image_name": "p"}, "control_model": control}],
             "t2iAdapters": [{"image": image, "t2i_adapter_model": identifier("t", "t2i_adapter"), "weight": 0.5}],
@@ -164,14 +164,14 @@ def test_adapters() -> None:
             ],
         }
     )
-    (found,) = adapters.MetadataToControlnetsInvocation(metadata=known).invoke(CONTEXT).control_list
-    assert (found.image.image_name, found.control_model.key) == ("p", "c")
-    (found,) = adapters.MetadataToT2IAdaptersInvocation(metadata=known).invoke(CONTEXT).t2i_adapter_list
-    assert (found.image.image_name, found.weight) == ("i", 0.5)
-    (found,) = adapters.MetadataToIPAdaptersInvocation(metadata=known).invoke(CONTEXT).ip_adapter_list
-    assert (found.method, found.image_encoder_model.key) == ("style", "ip_adapter_sd_image_encoder")
-    known.root["ipAdapters"][0]["clip_vision_model"] = "ViT-L"
+    (item,) = adapters.MetadataToControlnetsInvocation(metadata=recorded).invoke(CONTEXT).control_list
+    assert (item.image.image_name, item.control_model.key) == ("p", "c")
+    (item,) = adapters.MetadataToT2IAdaptersInvocation(metadata=recorded).invoke(CONTEXT).t2i_adapter_list
+    assert (item.image.image_name, item.weight) == ("i", 0.5)
+    (item,) = adapters.MetadataToIPAdaptersInvocation(metadata=recorded).invoke(CONTEXT).ip_adapter_list
+    assert (item.method, item.image_encoder_model.key) == ("style", "ip_adapter_sd_image_encoder")
+    recorded.root["ipAdapters"][0]["clip_vision_model"] = "ViT-L"
     with pytest.raises(ValueError, match="not installed"):
-        adapters.MetadataToIPAdaptersInvocation(metadata=known).invoke(CONTEXT)
+        adapters.MetadataToIPAdaptersInvocation(metadata=recorded).invoke(CONTEXT)
     nothing = adapters.MetadataToControlnetsInvocation(control_list=None).invoke(CONTEXT)
     assert nothing.control_list == []

@@ -85,7 +85,7 @@ class TinyFlowDenoiseInvocation(BaseInvocation):
         shape = FAMILY.architectures[0].latent_space.noise_shape(self.width, self.height)
         loaded = context.models.load(self.transformer.transformer)
         with loaded as transformer:
-            made = pipeline.run(
+            latents = pipeline.run(
                 transformer,
                 (texts[0], texts[1]),
                 shape,
@@ -98,4 +98,4 @@ class TinyFlowDenoiseInvocation(BaseInvocation):
                 original=context.tensors.load(self.latents.latents_name) if self.latents else None,
                 keep=context.tensors.load(self.denoise_mask.mask_name) if self.denoise_mask else None,
             )
-        return LatentsOutput.build(context.tensors.save(made), made)
+        return LatentsOutput.build(context.tensors.save(latents), latents)

@@ -56,6 +56,6 @@ def run(
         return transformer(inputs, text.embeds, text.pooled, timestep.expand(len(inputs)), return_dict=False)[0]
 
     # 3. the loop
-    positive, negative = (each.to(device, transformer.dtype) for each in conditionings)
+    positive, negative = (conditioning.to(device, transformer.dtype) for conditioning in conditionings)
     guided = classifier_free_guidance(predict, positive, negative, scale)
     return denoise.run(schedule, begun, guided, on_step, mask).cpu()

@@ -61,10 +61,10 @@ class Stage:
         assert self.downloads is not None
         await self.downloads.web.close()
 
-    def page(self, **more: Any) -> tuple[str, Page]:
+    def page(self, **options: Any) -> tuple[str, Page]:
         """Return the address of a new page with a model, and the page."""
         self._count += 1
-        page = self.web.page(f"/{self._count}/m.safetensors", self.data, **more)
+        page = self.web.page(f"/{self._count}/m.safetensors", self.data, **options)
         return f"{self.web.url}/{self._count}/m.safetensors", page
 
     def local(self, data: bytes | None = None) -> str:
@@ -136,8 +136,8 @@ class Stage:
         assert len(entries) <= len(unfinished), entries
         names = {path.name for path in models.iterdir()} if models.exists() else set()
         assert {name for name in names if name.startswith(folders.FOLDER_PREFIX)} <= {entry.folder for entry in entries}
-        others = {name for name in names if not name.startswith(folders.FOLDER_PREFIX)}
-        assert others == {Path(path).parts[0] for path in recorded if not Path(path).is_absolute()}
+        model_names = {name for name in names if not name.startswith(folders.FOLDER_PREFIX)}
+        assert model_names == {Path(path).parts[0] for path in recorded if not Path(path).is_absolute()}
         for path in (models / path for path in recorded):
             files = {name: path / name for name in self.pipeline} if path.is_dir() else {"": path}
             assert {name: file.read_bytes() for name, file in files.items()} in (self.pipeline, {"": self.data})
@@ -182,7 +182,7 @@ async def no_model(stage: Stage) -> None:
 
 
 @scenario
-async def paused(stage: Stage) -> None:
+async def pause(stage: Stage) -> None:
     url, page = stage.page(hold_after=100)
     job = await stage.add(url)
     await stage.installer.pause(job.id)
@@ -195,7 +195,7 @@ async def paused(stage: Stage) -> None:
 
 
 @scenario
-async def failed(stage: Stage) -> None:
+async def fail(stage: Stage) -> None:
     url, _ = stage.page(statuses=[404])
     job = await stage.add(url)
     await stage.reached(job, "error")
@@ -204,7 +204,7 @@ async def failed(stage: Stage) -> None:
 
 
 @scenario
-async def failed_on_the_way(stage: Stage) -> None:
+async def fail_on_the_way(stage: Stage) -> None:
     url, page = stage.page(hold_after=100, breaks=[50])
     job = await stage.add(url)
     await stage.received(job, 100)
@@ -235,7 +235,7 @@ async def repository(stage: Stage) -> None:
 
 
 @scenario
-async def cancelled(stage: Stage) -> None:
+async def cancel(stage: Stage) -> None:
     url, _ = stage.page(hold_after=100)
     job = await stage.add(url)
     await stage.installer.cancel(job.id)
@@ -250,7 +250,7 @@ async def cancelled(stage: Stage) -> None:
 
 
 @scenario
-async def cancelled_late(stage: Stage) -> None:
+async def cancel_late(stage: Stage) -> None:
     async with stage.registering_waits():
         job = await stage.add(stage.local())
         await stage.reached(job, "running")
@@ -263,7 +263,7 @@ async def cancelled_late(stage: Stage) -> None:
 
 
 @scenario
-async def stopped(stage: Stage) -> None:
+async def stop(stage: Stage) -> None:
     url, _ = stage.page()
     async with stage.registering_waits():
         job = await stage.add(url)
@@ -276,7 +276,7 @@ async def stopped(stage: Stage) -> None:
 
 
 @scenario
-async def stopped_while_paused_and_failed(stage: Stage) -> None:
+async def stop_while_paused_and_failed(stage: Stage) -> None:
     url, page = stage.page(hold_after=100)
     job = await stage.add(url)
     await stage.received(job, 100)

@@ -24,9 +24,9 @@ SAMPLES = [("from_the_web", 11), ("local_file", 7)]
 async def stage(
     resources: Any, fake_web: Any, fake_hub: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Stage]:
-    made = Stage(resources, fake_web, make, monkeypatch)
-    yield made
-    await made.die()
+    new_stage = Stage(resources, fake_web, make, monkeypatch)
+    yield new_stage
+    await new_stage.die()
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def pipeline(make):
 
 @pytest.fixture
 def install(installer):
-    async def run(source, token=None, **stated):
-        return await done(await installer.add(source, ModelRecordChanges(**stated), access_token=token))
+    async def run(source, token=None, **changes):
+        return await done(await installer.add(source, ModelRecordChanges(**changes), access_token=token))
 
     return run
 
@@ -50,7 +50,7 @@ async def records(resources):
         return await store.search(connection)
 
 
-async def noted(resources):
+async def journal_entries(resources):
     async with resources.database.read() as connection:
         return await journal.entries(connection)
 
@@ -60,11 +60,11 @@ def inside(resources):
     return sorted(path.relative_to(models).as_posix() for path in models.rglob("*")) if models.exists() else []
 
 
-async def settled(resources):
+async def wait_for_cleanup(resources):
     """Wait until nothing is left of ended installations."""
     await until(lambda: not any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources)))
     for _ in range(100):
-        if not await noted(resources):
+        if not await journal_entries(resources):
             return
         await asyncio.sleep(0.01)
 
@@ -81,11 +81,11 @@ async def test_from_a_web_address(resources, events, install, fake_web, checkpoi
         "sd-1",
     )
     assert config.path == f"{config.key}/my model.safetensors"
-    await settled(resources)
+    await wait_for_cleanup(resources)
     assert inside(resources) == [config.key, config.path]
     assert [part.status for part in job.download_parts] == ["completed"]
-    told = [name for name in events.names() if name.startswith("model_install") and "progress" not in name]
-    assert told == [
+    event_names = [name for name in events.names() if name.startswith("model_install") and "progress" not in name]
+    assert event_names == [
         "model_install_download_started",
         "model_install_downloads_complete",
         "model_install_started",
@@ -106,10 +106,12 @@ async def test_from_hugging_face(resources, install, fake_hub, pipeline):
     assert (config.name, config.source, config.source_type) == ("name", "owner/name", "hf_repo_id")
     assert json.loads(config.source_api_response)["id"] == "owner/name"
     assert job.source_metadata.is_diffusers
-    home = resources.settings.models_path / config.key
-    assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == set(pipeline)
+    model_folder = resources.settings.models_path / config.key
+    assert {path.relative_to(model_folder).as_posix() for path in model_folder.rglob("*") if path.is_file()} == set(
+        pipeline
+    )
     assert len(job.download_parts) == len(pipeline)
-    await settled(resources)
+    await wait_for_cleanup(resources)
     assert await records(resources) == [config]
 
 
@@ -119,8 +121,11 @@ async def test_a_part_of_a_repository(resources, install, fake_hub, pipeline, ch
     fake_hub.repository("owner/name", pipeline | files | {"single/a.safetensors": checkpoint})
     job = await install("owner/name::vae")
     assert (job.error, job.config_out.type, job.config_out.name) == (None, "vae", "name_vae")
-    home = resources.settings.models_path / job.config_out.path
-    assert sorted(path.name for path in home.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    model_folder = resources.settings.models_path / job.config_out.path
+    assert sorted(path.name for path in model_folder.iterdir()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
     job = await install("owner/name::single/a.safetensors")
     assert (job.error, job.config_out.source) == (None, "owner/name::single/a.safetensors")
     assert job.config_out.path == f"{job.config_out.key}/a.safetensors"
@@ -193,7 +198,7 @@ async def test_a_file_that_is_no_model(resources, install, fake_web):
     fake_web.page("/model.safetensors", b"not one")
     job = await install(f"{fake_web.url}/model.safetensors")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")
-    await settled(resources)
+    await wait_for_cleanup(resources)
     assert inside(resources) == []
 
 
@@ -231,8 +236,8 @@ async def test_one_file_begun_anew(installer, fake_hub, pipeline):
     await installer.restart_file(job.id, str(part.source))
     await done(job)
     assert (job.status, job.error) == ("completed", None)
-    asked = fake_hub.web.asked_for(fake_hub.path("owner/name", weights))
-    assert [headers.get("Range") for headers in asked] == [None, None]
+    request_headers = fake_hub.web.asked_for(fake_hub.path("owner/name", weights))
+    assert [headers.get("Range") for headers in request_headers] == [None, None]
 
 
 async def test_a_file_that_cannot_be_begun_again_fails_the_job(installer, fake_web, checkpoint, monkeypatch):
@@ -256,12 +261,12 @@ async def test_pause_and_resume(resources, installer, fake_web, checkpoint):
     assert job.status == "downloading"
     await installer.pause(job.id)
     assert (job.status, job.download_parts[0].status) == ("paused", "paused")
-    assert [entry.paused for entry in await noted(resources)] == [True]
+    assert [entry.paused for entry in await journal_entries(resources)] == [True]
     await asyncio.sleep(0.05)
     assert job.status == "paused"
     page.hold_after = None
     await installer.resume(job.id)
-    assert [entry.paused for entry in await noted(resources)] == [False]
+    assert [entry.paused for entry in await journal_entries(resources)] == [False]
     await done(job)
     assert (job.status, job.error) == ("completed", None)
     assert fake_web.asked_for("/model.safetensors")[-1]["Range"] == "bytes=100-"
@@ -285,13 +290,13 @@ async def test_cancel_while_it_downloads(resources, installer, events, fake_web,
     fake_web.page("/model.safetensors", checkpoint, hold_after=100)
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
-    assert len(await noted(resources)) == 1
+    assert len(await journal_entries(resources)) == 1
     assert any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources))
     await installer.cancel(job.id)
     assert job.status == "cancelled"
-    await settled(resources)
+    await wait_for_cleanup(resources)
     assert inside(resources) == []
-    assert await noted(resources) == []
+    assert await journal_entries(resources) == []
     assert "model_install_cancelled" in events.names()
     assert downloads.jobs()[0].status == "cancelled"
     await installer.cancel(job.id)
@@ -315,16 +320,16 @@ async def test_cancel_while_it_is_planned_and_of_a_part(
     await until(lambda: job.bytes == 100)
     downloads.cancel_all()
     assert job.status == "cancelled"
-    await settled(resources)
+    await wait_for_cleanup(resources)
     assert inside(resources) == []
 
 
 async def test_one_job_for_one_source(installer, fake_web, checkpoint):
     page = fake_web.page("/model.safetensors", checkpoint, hold_after=100)
-    one, two = [await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges()) for _ in range(2)]
+    first, second = [await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges()) for _ in range(2)]
     page.go.set()
-    assert one is two
-    assert (await done(one)).status == "completed"
+    assert first is second
+    assert (await done(first)).status == "completed"
 
 
 async def test_prune_forgets_parts_and_folders(resources, installer, fake_web, checkpoint, downloads):
@@ -339,8 +344,8 @@ async def test_prune_forgets_parts_and_folders(resources, installer, fake_web, c
     failed = await done(await installer.add(f"{fake_web.url}/nowhere", ModelRecordChanges()))
     assert failed.status == "error"
     await installer.prune()
-    assert (installer.jobs(), downloads.jobs(), await noted(resources)) == ([], [], [])
-    await settled(resources)
+    assert (installer.jobs(), downloads.jobs(), await journal_entries(resources)) == ([], [], [])
+    await wait_for_cleanup(resources)
 
 
 class Restart:
@@ -367,9 +372,9 @@ class Restart:
 
 @pytest.fixture
 async def restart(resources, events, fake_hub):
-    made = Restart(resources, events)
-    yield made
-    await made.end()
+    restarter = Restart(resources, events)
+    yield restarter
+    await restarter.end()
 
 
 async def test_a_restart_goes_on_with_what_was_downloading(restart, resources, fake_hub, pipeline, fake_web):
@@ -389,8 +394,8 @@ async def test_a_restart_goes_on_with_what_was_downloading(restart, resources, f
     await done(job)
     assert (job.status, job.error, job.config_out.name, job.config_out.key) == ("completed", None, "N", "my-key")
     assert [path for path, _ in fake_web.asked] == [fake_hub.path("owner/name", weights)]
-    await settled(resources)
-    assert await noted(resources) == []
+    await wait_for_cleanup(resources)
+    assert await journal_entries(resources) == []
 
 
 async def test_a_restart_goes_on_with_a_web_address_and_its_token(restart, resources, fake_web, checkpoint):
@@ -400,7 +405,7 @@ async def test_a_restart_goes_on_with_a_web_address_and_its_token(restart, resou
     installer = await restart.begin()
     job = await installer.add(f"{fake_web.url}/dl/7", ModelRecordChanges(), access_token="secret")
     await until(lambda: job.bytes == 100)
-    (entry,) = await noted(resources)
+    (entry,) = await journal_entries(resources)
     assert "secret" not in repr(entry)
     file = resources.settings.models_path / entry.folder / ".token"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -423,12 +428,12 @@ async def test_a_restart_keeps_paused_and_failed_ones_as_they_were(restart, reso
     await restart.end()
     page.hold_after = None
     installer = await restart.begin()
-    one, two = installer.jobs()
+    first, second = installer.jobs()
     await asyncio.sleep(0.05)
-    assert (one.status, two.status, two.error) == ("paused", "error", failed.error)
-    await installer.resume(one.id)
-    await installer.restart_failed(two.id)
-    assert [(await done(job)).status for job in (one, two)] == ["completed", "completed"]
+    assert (first.status, second.status, second.error) == ("paused", "error", failed.error)
+    await installer.resume(first.id)
+    await installer.restart_failed(second.id)
+    assert [(await done(job)).status for job in (first, second)] == ["completed", "completed"]
 
 
 async def test_a_crash_between_moving_and_recording(restart, resources, fake_web, checkpoint):
@@ -439,7 +444,7 @@ async def test_a_crash_between_moving_and_recording(restart, resources, fake_web
     await until(lambda: job.bytes == 100)
     await asyncio.sleep(0.05)
     await restart.end()
-    (entry,) = await noted(resources)
+    (entry,) = await journal_entries(resources)
     models = resources.settings.models_path
     (models / "k").mkdir()
     (models / "k/m.safetensors").write_bytes(checkpoint)
@@ -468,7 +473,7 @@ async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make)
     source.rename(models / "moved/a.safetensors")
     (models / "not-yet").mkdir()
     installer = await restart.begin()
-    assert (installer.jobs(), inside(resources), await noted(resources)) == ([], [], [])
+    assert (installer.jobs(), inside(resources), await journal_entries(resources)) == ([], [], [])
     assert (source.read_bytes(), waiting.exists()) == (data, True)
 
 
@@ -496,7 +501,7 @@ async def test_what_a_killed_download_left_is_no_part_of_the_model(restart, reso
     job = await installer.add("owner/name", ModelRecordChanges())
     await until(lambda: [part.status for part in job.download_parts].count("completed") == len(pipeline) - 1)
     await restart.end()
-    (entry,) = await noted(resources)
+    (entry,) = await journal_entries(resources)
     (resources.settings.models_path / entry.folder / "name/unet/.config.json.1234.part").write_bytes(b"x")
     page.hold_after = None
     (job,) = (await restart.begin()).jobs()
@@ -521,7 +526,7 @@ async def test_a_cancelled_job_has_no_row_once_that_is_answered(resources, insta
     job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
     await installer.cancel(job.id)
-    assert await noted(resources) == []
+    assert await journal_entries(resources) == []
 
 
 async def test_a_row_that_cannot_be_removed_is_removed_at_the_end(
@@ -533,9 +538,9 @@ async def test_a_row_that_cannot_be_removed_is_removed_at_the_end(
         patch.setattr(journal, "remove", refuse)
         job = await done(await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges(key="k")))
         await asyncio.sleep(0.05)
-        assert (job.status, len(await noted(resources))) == ("completed", 1)
+        assert (job.status, len(await journal_entries(resources))) == ("completed", 1)
     await restart.end()
-    assert (await noted(resources), inside(resources)) == ([], ["k", "k/m.safetensors"])
+    assert (await journal_entries(resources), inside(resources)) == ([], ["k", "k/m.safetensors"])
 
 
 async def test_a_models_folder_that_cannot_be_checked_stops_no_installation(restart, fake_web, checkpoint, monkeypatch):
@@ -549,7 +554,7 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
     page = fake_web.page("/m.safetensors", checkpoint)
     job = await done(await (await restart.begin()).add(f"{fake_web.url}/m.safetensors", ModelRecordChanges(key="k")))
     assert job.status == "completed"
-    await settled(resources)
+    await wait_for_cleanup(resources)
     await restart.end()
     folder = resources.settings.models_path / f"{folders.FOLDER_PREFIX}1_x"
     folder.mkdir()
@@ -559,7 +564,7 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []
-    assert await noted(resources) == []
+    assert await journal_entries(resources) == []
     assert not orphan.exists()
     assert len(page.data) == len(checkpoint)
 
@@ -569,7 +574,7 @@ async def test_an_unreadable_journal_is_passed_over(restart, resources):
         async with resources.database.write() as connection:
             await journal.save(connection, journal.InstallEntry(folder, "k", source, "{}"))
     assert (await restart.begin()).jobs() == []
-    assert await noted(resources) == []
+    assert await journal_entries(resources) == []
 
 
 async def test_without_a_server_nothing_is_noted(resources, fake_web, fake_hub, checkpoint):
@@ -579,7 +584,7 @@ async def test_without_a_server_nothing_is_noted(resources, fake_web, fake_hub, 
     await alone.start()
     job = await alone.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
-    assert await noted(resources) == []
+    assert await journal_entries(resources) == []
     page.go.set()
     await done(job)
     await alone.stop()

@@ -16,7 +16,7 @@ QUEUE = "/api/v1/download_queue"
 MODELS = "/api/v2/models"
 
 
-async def ended(client, number):
+async def wait_for_end(client, number):
     while (job := (await client.get(f"{QUEUE}/i/{number}")).json())["status"] in {"waiting", "running"}:
         await asyncio.sleep(0.005)
     return job
@@ -27,7 +27,7 @@ async def test_a_download(client, resources, fake_web):
     body = {"source": f"{fake_web.url}/a.bin", "dest": "new/folder/b.bin", "access_token": "t"}
     answer = await client.post(f"{QUEUE}/i/", json=body)
     assert answer.status_code == 200
-    job = await ended(client, answer.json()["id"])
+    job = await wait_for_end(client, answer.json()["id"])
     file = resources.settings.download_cache_path / "new/folder/b.bin"
     assert file.read_bytes() == b"data"
     assert job == {
@@ -84,10 +84,10 @@ async def test_a_download_may_not_go_anywhere(client, resources, fake_web, make,
     models, cache = resources.settings.models_path, resources.settings.download_cache_path
     cache.mkdir(parents=True)
     (cache / "link").symlink_to(tmp_path)
-    made = make.checkpoint()
+    checkpoint = make.checkpoint()
     from invokeclone.models.records.schemas import ModelRecordChanges
 
-    job = await installer.add(str(made), ModelRecordChanges(key="key"))
+    job = await installer.add(str(checkpoint), ModelRecordChanges(key="key"))
     await until(lambda: job.ended)
     fake_web.page("/a.bin", b"data")
     body = {"source": f"{fake_web.url}/a.bin", "dest": dest.format(models=models)}
@@ -105,7 +105,7 @@ async def test_where_a_download_may_go(client, resources, fake_web):
     assert (await client.post(f"{QUEUE}/i/", json={"source": source, "dest": f"{models}/taken.bin"})).status_code == 409
     for dest, expected in ((f"{models}/my folder/x.bin", "my folder/x.bin"), (f"{models}", "a.bin")):
         number = (await client.post(f"{QUEUE}/i/", json={"source": source, "dest": dest})).json()["id"]
-        assert (await ended(client, number))["error"] is None
+        assert (await wait_for_end(client, number))["error"] is None
         assert (models / expected).read_bytes() == b"data"
 
 
@@ -120,7 +120,7 @@ async def test_private_addresses_are_refused(client, resources, fake_web, settin
     client._transport.app.services.get(DownloadQueue).web = WebClient(Settings(root=settings.root))
     fake_web.page("/a.bin", b"data")
     job = (await client.post(f"{QUEUE}/i/", json={"source": f"{fake_web.url}/a.bin", "dest": "x"})).json()
-    job = await ended(client, job["id"])
+    job = await wait_for_end(client, job["id"])
     assert (job["status"], job["error_type"], fake_web.asked) == ("error", "AddressRefused", [])
 
 
@@ -165,15 +165,15 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
     assert (answer.status_code, answer.json()["status"] != "paused") == (201, True)
     while await state() != "completed":
         await asyncio.sleep(0.005)
-    done = (await client.get(url)).json()
-    assert [part["status"] for part in done["download_parts"]] == ["completed"]
+    final = (await client.get(url)).json()
+    assert [part["status"] for part in final["download_parts"]] == ["completed"]
     for act in ("pause", "resume", "restart_failed"):
         answer = await client.post(f"{url}/{act}")
-        assert (answer.status_code, answer.json()) == (201, done)
-    assert (await client.post(f"{url}/restart_file", json=source)).json() == done
+        assert (answer.status_code, answer.json()) == (201, final)
+    assert (await client.post(f"{url}/restart_file", json=source)).json() == final
     answer = await client.delete(url)
     assert (answer.status_code, answer.json()) == (201, None)
-    assert (await client.get(url)).json() == done
+    assert (await client.get(url)).json() == final
     assert (await client.post(f"{MODELS}/install", params={"source": "nonsense"}, json={})).status_code == 409
 
 
@@ -278,17 +278,17 @@ def test_whose_token_is_used(settings, tmp_path):
     library.parent.mkdir()
     library.write_text("library\n")
     settings.root.mkdir()
-    where = {"HF_HOME": str(tmp_path / "hf")}
+    environment = {"HF_HOME": str(tmp_path / "hf")}
     web = WebClient(settings)
-    assert Hub(settings, web, where).token() == "library"
-    assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "environment"
-    assert Hub(settings, web, where | {"HUGGING_FACE_HUB_TOKEN": "older"}).token() == "older"
+    assert Hub(settings, web, environment).token() == "library"
+    assert Hub(settings, web, environment | {"HF_TOKEN": "environment"}).token() == "environment"
+    assert Hub(settings, web, environment | {"HUGGING_FACE_HUB_TOKEN": "older"}).token() == "older"
     assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() is None
     (tmp_path / "cache/huggingface").mkdir(parents=True)
     (tmp_path / "cache/huggingface/token").write_text("cached\n")
     assert Hub(settings, web, {"XDG_CACHE_HOME": str(tmp_path / "cache")}).token() == "cached"
     (settings.root / TOKEN_FILE).write_text("here")
-    assert Hub(settings, web, where | {"HF_TOKEN": "environment"}).token() == "here"
+    assert Hub(settings, web, environment | {"HF_TOKEN": "environment"}).token() == "here"
     assert Hub(settings, web, {}).endpoint == "https://huggingface.co"
     (settings.root / TOKEN_FILE).unlink()
     assert Hub(settings, web, {"HF_TOKEN_PATH": str(tmp_path / "none")}).token() is None

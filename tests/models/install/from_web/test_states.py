@@ -24,13 +24,13 @@ async def test_every_transition_is_reached(
     resources: Any, fake_web: Any, make: Any, fake_hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "PROGRESS_INTERVAL_S", 0)
-    made: set[Any] = set()
+    transitions: set[Any] = set()
     apply = states.apply
 
     def recorded(job: Installation, to: Any, *arguments: Any) -> Any:
         before = job.state
         result = apply(job, to, *arguments)
-        made.add((before, to))
+        transitions.add((before, to))
         return result
 
     monkeypatch.setattr(states, "apply", recorded)
@@ -40,32 +40,32 @@ async def test_every_transition_is_reached(
         await run(stage)
         await stage.end()
         await stage.check()
-    assert made == states.TABLE.keys()
+    assert transitions == states.TABLE.keys()
 
 
 @pytest.mark.parametrize(
     ("before", "to"), sorted(set(itertools.product(STATES, STATES)) - states.TABLE.keys(), key=str)
 )
 def test_every_other_transition_is_refused(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
-    made = job(tmp_path)
-    made.state = before
-    unchanged = made.job.model_copy()
+    install = job(tmp_path)
+    install.state = before
+    unchanged = install.job.model_copy()
     with pytest.raises(states.TransitionRefused, match="cannot go from"):
-        states.apply(made, to, events, {})
-    assert (made.state, made.job, events.sent) == (before, unchanged, [])
+        states.apply(install, to, events, {})
+    assert (install.state, install.job, events.sent) == (before, unchanged, [])
 
 
 @pytest.mark.parametrize(("before", "to"), sorted(states.TABLE, key=str))
 def test_a_transition_takes_its_fields_and_no_other(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
-    made = job(tmp_path)
-    made.state = before
+    install = job(tmp_path)
+    install.state = before
     with pytest.raises(states.TransitionRefused, match="takes"):
-        states.apply(made, to, events, dict.fromkeys(states.TABLE[before, to].fields ^ {"description"}))
-    assert (made.state, events.sent) == (before, [])
+        states.apply(install, to, events, dict.fromkeys(states.TABLE[before, to].fields ^ {"description"}))
+    assert (install.state, events.sent) == (before, [])
 
 
 def test_a_job_whose_folder_is_gone_does_not_wait_again(tmp_path: Any, events: Any) -> None:
-    made = job(tmp_path)
-    made.state, made.has_folder = InstallStatus.ERROR, False
+    install = job(tmp_path)
+    install.state, install.has_folder = InstallStatus.ERROR, False
     with pytest.raises(states.TransitionRefused):
-        states.apply(made, InstallStatus.WAITING, events, {})
+        states.apply(install, InstallStatus.WAITING, events, {})
