@@ -321,7 +321,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
     lora = apply.LoRAPatch("rank", matrices, 1.0)
     states, text = (torch.randn(2, *shape, device=device, dtype=dtype) for shape in ((tokens, 1280), (77, 2048)))
 
-    def timed(work: Callable[[], Any], count: int = calls) -> float:
+    def median_ms(work: Callable[[], Any], count: int = calls) -> float:
         work()
         times = []
         for _ in range(count):
@@ -332,7 +332,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
             times.append(1000 * (clock() - started))
         return statistics.median(times)
 
-    def put_on_and_off() -> None:
+    def apply_and_remove() -> None:
         with apply.apply_loras(block, [lora], device):
             pass
 
@@ -340,14 +340,14 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
         with torch.inference_mode():
             block(states, encoder_hidden_states=text)
 
-    plain = timed(call)
+    plain = median_ms(call)
     with apply.apply_loras(block, [lora], device):
-        with_lora = timed(call)
+        with_lora = median_ms(call)
     result = {"block_ms": plain, "block_with_lora_ms": with_lora, "ratio": with_lora / plain}
-    result["put_on_ms"] = timed(put_on_and_off)
+    result["put_on_ms"] = median_ms(apply_and_remove)
     if device.type == "cpu":  # as if the weights lay on a device
         apply._is_on_device = lambda _weight: True  # noqa: SLF001
-        result["merge_on_cpu_ms"] = timed(put_on_and_off)
+        result["merge_on_cpu_ms"] = median_ms(apply_and_remove)
     return result
 
 

@@ -122,7 +122,7 @@ class Side(benchmark.Running):
     def database(self) -> sqlite3.Connection:
         return sqlite3.connect(next(self.root.rglob("*.db")))
 
-    def worked(self) -> int:
+    def cpu_time(self) -> int:
         """CPU so far of what the row counts."""
         pids = [self.process.pid]
         if self.workers:
@@ -162,10 +162,10 @@ def measure(row: Row, sides: tuple[Side, Side]) -> tuple[float, float]:
         for side in sides if number % 2 else reversed(sides):
             if row.before:
                 row.before(side)
-            start = side.worked()
+            start = side.cpu_time()
             row.request(side, number)
             time.sleep(0.002 if row.times > 2 else 0.02)  # what is done after the answer belongs to the request
-            side.spent += side.worked() - start
+            side.spent += side.cpu_time() - start
     return sides[0].spent / row.times / 1e6, sides[1].spent / row.times / 1e6
 
 
@@ -327,7 +327,7 @@ def gallery_rows(times: int) -> Iterator[Row]:
         for board in side.facts.pop("more", []):
             side.ask("DELETE", f"/api/v1/boards/{board}")
 
-    def put_on_board(side: Side, i: int) -> None:
+    def add_to_board(side: Side, i: int) -> None:
         board = side.facts["boards"][i % len(side.facts["boards"])]
         body = {"board_id": board, "image_names": side.facts["names"][:100]}
         side.ask("POST", "/api/v1/board_images/batch", body)
@@ -346,7 +346,7 @@ def gallery_rows(times: int) -> Iterator[Row]:
     yield get("gallery item_names", f"/api/v1/gallery/item_names?{GALLERY}")
     yield Row("upload 512", max(times // 2, 3), lambda side, i: upload(side, large[i % 8]), fill)
     yield Row("board create", max(times, 32), create, fill)
-    yield Row("board_images/batch 100", max(times // 2, 3), put_on_board, only_thirty)
+    yield Row("board_images/batch 100", max(times // 2, 3), add_to_board, only_thirty)
     yield get("boards/ all, 30 boards", "/api/v1/boards/?all=true")
     yield get("boards/{id}/image_names", "/api/v1/boards/{name}/image_names", "boards")
 
@@ -365,14 +365,16 @@ def generation_rows(times: int) -> Iterator[Row]:
             side.facts["runs"] = True
             run(side, sd15(side, [1, 2, 3]))
 
-    def drawn(count: int) -> list[int]:
+    def take_seeds(count: int) -> list[int]:
         return list(itertools.islice(seeds, count))
 
     few_times = max(times // 4, 3)
-    yield Row("gen 1-node", times, lambda side, _: run(side, one_node(drawn(1))), resume, workers=True)
-    yield Row("gen 20 x 1-node", few_times, lambda side, _: run(side, one_node(drawn(20))), resume, workers=True)
-    yield Row("gen sd15", few_times, lambda side, _: run(side, sd15_cached(side, drawn(1))), resume, workers=True)
-    yield Row("gen 10 x sd15", few_times, lambda side, _: run(side, sd15_cached(side, drawn(10))), resume, workers=True)
+    yield Row("gen 1-node", times, lambda side, _: run(side, one_node(take_seeds(1))), resume, workers=True)
+    yield Row("gen 20 x 1-node", few_times, lambda side, _: run(side, one_node(take_seeds(20))), resume, workers=True)
+    yield Row("gen sd15", few_times, lambda side, _: run(side, sd15_cached(side, take_seeds(1))), resume, workers=True)
+    yield Row(
+        "gen 10 x sd15", few_times, lambda side, _: run(side, sd15_cached(side, take_seeds(10))), resume, workers=True
+    )
 
 
 GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {

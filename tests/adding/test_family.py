@@ -176,16 +176,16 @@ def test_an_image_is_changed_and_partly_kept(
 ) -> None:
     init_image = {"image": upload(server, photo), "strength": 0.5}
 
-    def changed(keep_mask: Image.Image | None) -> np.ndarray:
+    def generate_with_mask(keep_mask: Image.Image | None) -> np.ndarray:
         inpaint_mask = keep_mask and {"mask": upload(server, keep_mask), "paste": False}
         return pixels(server, server.finished(enqueue(server, init_image=init_image, inpaint_mask=inpaint_mask)))
 
-    everywhere = changed(None)
+    everywhere = generate_with_mask(None)
     assert np.abs(everywhere - vae_round_trip(model, photo)).mean() > 3
-    assert (changed(Image.new("L", (WIDTH, HEIGHT), 0)) == everywhere).all(), "all of it may change"
-    nowhere = changed(Image.new("L", (WIDTH, HEIGHT), 255))
+    assert (generate_with_mask(Image.new("L", (WIDTH, HEIGHT), 0)) == everywhere).all(), "all of it may change"
+    nowhere = generate_with_mask(Image.new("L", (WIDTH, HEIGHT), 255))
     assert np.abs(nowhere - vae_round_trip(model, photo)).max() <= 1
-    partly = changed(mask)
+    partly = generate_with_mask(mask)
     assert min(np.abs(partly - other).mean() for other in (everywhere, nowhere)) > 3
 
 

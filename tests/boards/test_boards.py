@@ -97,15 +97,15 @@ async def test_lists(client, board) -> None:
     archived = await board("d")
     await client.patch(f"{BOARDS}/{archived}", json={"archived": True})
 
-    async def listed(**query: object) -> list[str]:
+    async def list_ids(**query: object) -> list[str]:
         answer = await client.get(f"{BOARDS}/", params={"all": "true", **query})
         return [item["board_id"] for item in answer.json()]
 
-    assert await listed(direction="ASC") == sorted(board_ids, key=board_ids.index)
-    assert await listed() == board_ids[::-1]
-    assert await listed(order_by="board_name", direction="ASC") == [board_ids[1], board_ids[0], board_ids[2]]
-    assert await listed(order_by="board_name") == [board_ids[2], board_ids[0], board_ids[1]]
-    assert await listed(include_archived="true") == [archived, *board_ids[::-1]]
+    assert await list_ids(direction="ASC") == sorted(board_ids, key=board_ids.index)
+    assert await list_ids() == board_ids[::-1]
+    assert await list_ids(order_by="board_name", direction="ASC") == [board_ids[1], board_ids[0], board_ids[2]]
+    assert await list_ids(order_by="board_name") == [board_ids[2], board_ids[0], board_ids[1]]
+    assert await list_ids(include_archived="true") == [archived, *board_ids[::-1]]
 
 
 async def test_pages_tell_how_many_there_are_in_all(client, board) -> None:

@@ -27,18 +27,18 @@ async def test_on_and_off_a_board(client: httpx.AsyncClient, upload, board) -> N
     first, other = await board(), await board()
     name = (await upload())["video_name"]
 
-    async def put(board_id: str, video_name: str = name) -> tuple[int, Any]:
+    async def add_to_board(board_id: str, video_name: str = name) -> tuple[int, Any]:
         answer = await client.post(f"{VIDEOS}/board", json={"board_id": board_id, "video_name": video_name})
         return answer.status_code, answer.json()
 
-    assert await put(first) == (200, {"affected_boards": sorted([first, "none"]), "added_videos": [name]})
+    assert await add_to_board(first) == (200, {"affected_boards": sorted([first, "none"]), "added_videos": [name]})
     assert (await client.get(f"{VIDEOS}/i/{name}")).json()["board_id"] == first
-    assert await put(other) == (200, {"affected_boards": sorted([first, other]), "added_videos": [name]})
+    assert await add_to_board(other) == (200, {"affected_boards": sorted([first, other]), "added_videos": [name]})
     answer = await client.request("DELETE", f"{VIDEOS}/board", json={"video_name": name})
     assert answer.status_code == 200
     assert answer.json() == {"affected_boards": sorted([other, "none"]), "removed_videos": [name]}
     assert (await client.get(f"{VIDEOS}/i/{name}")).json()["board_id"] is None
-    assert (await put("nope"))[0] == 404
+    assert (await add_to_board("nope"))[0] == 404
     assert (await client.post(f"{VIDEOS}/board", json={"video_name": name})).status_code == 422
     assert (await client.request("DELETE", f"{VIDEOS}/board", json={})).status_code == 422
 

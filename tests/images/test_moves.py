@@ -400,11 +400,11 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def _hold(move: Any, wait: asyncio.Event) -> Any:
-    async def held_move(self: ImageMoves) -> None:
+    async def delay_move(self: ImageMoves) -> None:
         await wait.wait()
         await move(self)
 
-    return held_move
+    return delay_move
 
 
 async def enqueue_row(resources: Resources, status: str) -> None:

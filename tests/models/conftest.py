@@ -241,11 +241,11 @@ def lines() -> Iterator[list[str]]:
     """Collect what the room logs, however other tests have set up logging."""
     messages: list[str] = []
 
-    class Keep(logging.Handler):
+    class MessageCollector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage())
 
-    handler, logger = Keep(), log.get("models")
+    handler, logger = MessageCollector(), log.get("models")
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

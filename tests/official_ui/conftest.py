@@ -82,21 +82,21 @@ class UI:
         self.wrong: list[str] = []
         self.forgiven: list[str] = []
         """Patterns of what goes wrong by the UI's own doing."""
-        page.on("response", self._answered)
-        page.on("requestfailed", lambda request: self._failed(request.url, request.failure))
-        page.on("console", self._said)
+        page.on("response", self._record_response)
+        page.on("requestfailed", lambda request: self._record_failure(request.url, request.failure))
+        page.on("console", self._record_console)
         page.on("pageerror", lambda error: self.wrong.append(f"exception: {error}"))
 
-    def _answered(self, response: Response) -> None:
+    def _record_response(self, response: Response) -> None:
         if response.status >= 400:
             self.wrong.append(f"{response.status} {response.request.method} {response.url}")
 
-    def _failed(self, url: str, failure: str | None) -> None:
+    def _record_failure(self, url: str, failure: str | None) -> None:
         # What the page itself gives up (a picture it no longer shows) and what leads out of this machine is no fault of ours.
         if url.startswith(self.server.url) and failure != "net::ERR_ABORTED":
             self.wrong.append(f"failed {url} {failure}")
 
-    def _said(self, line: ConsoleMessage) -> None:
+    def _record_console(self, line: ConsoleMessage) -> None:
         if line.type == "error" and "ERR_" not in line.text and "status of" not in line.text:
             self.wrong.append(f"console: {line.text}")
 

@@ -46,15 +46,15 @@ async def test_upload_star_board_and_move(ui: UI, tmp_path: Path) -> None:
     await (await chooser.value).set_files(path)
     client = ui.server.client
 
-    def uploaded() -> list[dict]:
+    def find_uploads() -> list[dict]:
         return list(client.get("/api/v1/images/", params={"categories": "user"}).json()["items"])
 
     await ui.page.get_by_test_id("assets-tab").click()
-    image = ui.server.wait_for(uploaded, "the upload")[0]
+    image = ui.server.wait_for(find_uploads, "the upload")[0]
     assert (image["width"], image["height"]) == (64, 48)
     picture = ui.picture(image["image_name"])
     await ui.menu(picture, "Star")
-    ui.server.wait_for(lambda: uploaded()[0]["starred"], "the star")
+    ui.server.wait_for(lambda: find_uploads()[0]["starred"], "the star")
 
     await ui.page.get_by_test_id("add-board-button").click()
     await expect(ui.text("My Board", exact=True).first).to_be_visible()
@@ -65,7 +65,7 @@ async def test_upload_star_board_and_move(ui: UI, tmp_path: Path) -> None:
     await dialog.get_by_role("combobox").click()
     await ui.page.get_by_role("option", name="My Board").click()
     await dialog.get_by_role("button", name="Move").click()
-    ui.server.wait_for(lambda: uploaded()[0]["board_id"], "the board")
+    ui.server.wait_for(lambda: find_uploads()[0]["board_id"], "the board")
     await expect(ui.text("No images")).to_be_visible()
 
     await ui.text("My Board", exact=True).first.click()
@@ -96,12 +96,12 @@ async def test_deleting_by_key_by_toolbar_and_by_menu(ui: UI) -> None:
     ]
     dialog = ui.page.get_by_role("alertdialog")
 
-    async def viewed(name: str) -> None:
+    async def open_viewer(name: str) -> None:
         await ui.picture(name).dblclick()
         await expect(ui.page.locator(f'img[src*="{name}/full"]').first).to_be_visible()
         await expect(ui.page.get_by_label("Delete Image (Del)")).to_be_enabled()
 
-    async def gone(name: str) -> None:
+    async def confirm_deletion(name: str) -> None:
         ui.forgiven.append(rf"404 GET .*/{name}(/metadata)?")  # it asks a little later about what it shows
         await dialog.get_by_role("button", name="Delete").press("Enter")  # the menu may lie over it
         await expect(dialog).to_have_count(0)
@@ -110,18 +110,18 @@ async def test_deleting_by_key_by_toolbar_and_by_menu(ui: UI) -> None:
         assert not list((ui.server.root / "outputs").rglob(name))
 
     ui.forgiven.append("exception: User canceled")  # 6.8.1 says so
-    await viewed(deletions[0])
+    await open_viewer(deletions[0])
     await ui.page.keyboard.press("Delete")
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(dialog).to_have_count(0)
     assert ui.server.client.get(f"/api/v1/images/i/{deletions[0]}").status_code == 200
     await ui.page.keyboard.press("Delete")
-    await gone(deletions[0])
-    await viewed(deletions[1])
+    await confirm_deletion(deletions[0])
+    await open_viewer(deletions[1])
     await ui.page.get_by_label("Delete Image (Del)").click()
-    await gone(deletions[1])
+    await confirm_deletion(deletions[1])
     await ui.menu(ui.picture(deletions[2]), "Delete Image")
-    await gone(deletions[2])
+    await confirm_deletion(deletions[2])
     await expect(ui.picture(remaining)).to_be_visible()
     assert ui.server.client.get(f"/api/v1/images/i/{remaining}/full").status_code == 200
 

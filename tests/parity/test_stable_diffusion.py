@@ -80,9 +80,9 @@ def upload(server: Server, file: Path) -> str:
 def graph(case: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
     """Return a case's graph, with the names of models and images that begin with @ resolved."""
 
-    def resolved(value: Any) -> Any:
+    def resolve(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: resolved(inner) for key, inner in value.items()}
+            return {key: resolve(inner) for key, inner in value.items()}
         return names[value] if isinstance(value, str) and value.startswith("@") else value
 
     def end(text: str) -> dict[str, str]:
@@ -90,7 +90,7 @@ def graph(case: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
         return {"node_id": node, "field": field}
 
     edges = [dict(zip(("source", "destination"), map(end, edge.split(" > ")), strict=True)) for edge in case["edges"]]
-    return {"id": "parity", "nodes": resolved(case["nodes"]), "edges": edges}
+    return {"id": "parity", "nodes": resolve(case["nodes"]), "edges": edges}
 
 
 def result(server: Server, item_id: int) -> np.ndarray | str:

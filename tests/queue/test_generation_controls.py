@@ -92,18 +92,18 @@ async def test_what_cannot_be_is_refused(database: Database) -> None:
     await add(database, "edges", **NET)
     await add(database, "sketch", **ADAPTER)
 
-    async def refused(**control: Any) -> None:
+    async def resolve_control(**control: Any) -> None:
         await resolve_request(database, controls=[{"image": "a.png", **control}])
 
     with pytest.raises(generation.ExtraModelNotFound, match="nothing"):
-        await refused(model="nothing")
+        await resolve_control(model="nothing")
     with pytest.raises(generation.InvalidGeneration, match="other is for sdxl models, m is sd-1"):
-        await refused(model="other")
+        await resolve_control(model="other")
     with pytest.raises(generation.InvalidGeneration, match="begin before it ends"):
-        await refused(model="edges", begin=0.5, end=0.5)
+        await resolve_control(model="edges", begin=0.5, end=0.5)
     for wrong in ({"weight": -0.5}, {"mode": "unbalanced"}):
         with pytest.raises(generation.InvalidGeneration, match="sketch is a T2I-Adapter"):
-            await refused(model="sketch", **wrong)
+            await resolve_control(model="sketch", **wrong)
     for wrong in ({"weight": 2.5}, {"weight": float("nan")}, {"mode": "x"}, {"end": 1.1}, {"unknown": 1}):
         with pytest.raises(ValidationError):
-            await refused(model="edges", **wrong)
+            await resolve_control(model="edges", **wrong)

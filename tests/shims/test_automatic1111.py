@@ -500,7 +500,7 @@ class BackgroundRequest:
     def _ask(self, body: dict[str, Any]) -> None:
         self.answer = httpx.post(f"{self.server.url}{API}/txt2img", json=body, timeout=PATIENCE)
 
-    def answered(self) -> httpx.Response:
+    def wait_for_answer(self) -> httpx.Response:
         self.thread.join(PATIENCE)
         assert self.answer is not None
         return self.answer
@@ -539,7 +539,7 @@ def test_progress_and_interrupt(http: httpx.Client, server: Server) -> None:
     assert http.get(f"{API}/progress", params={"skip_current_image": True}).json()["current_image"] is None
     asking.wait_for(lambda progress: progress["state"]["job_no"] >= 1 and runs(progress))
     assert http.post(f"{API}/interrupt").status_code == 200
-    answer = asking.answered()
+    answer = asking.wait_for_answer()
     assert answer.status_code == 200, answer.text
     image_count = len(answer.json()["images"])
     info = json.loads(answer.json()["info"])
@@ -554,7 +554,7 @@ def test_an_interrupt_before_anything_is_done(http: httpx.Client, server: Server
     asking = BackgroundRequest(server, **LONG | {"steps": 900})
     asking.wait_for(runs)
     http.post(f"{API}/interrupt").raise_for_status()
-    answer = asking.answered()
+    answer = asking.wait_for_answer()
     assert (answer.status_code, answer.json()["images"]) == (200, [])
     assert json.loads(answer.json()["info"])["seed"] == 3
     assert statuses(http, 1) == ["canceled"]
@@ -564,7 +564,7 @@ def test_skip_leaves_one_out(http: httpx.Client, server: Server) -> None:
     asking = BackgroundRequest(server, **LONG | {"width": 64, "height": 64, "n_iter": 2})
     asking.wait_for(runs)
     http.post(f"{API}/skip").raise_for_status()
-    answer = asking.answered()
+    answer = asking.wait_for_answer()
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["images"]) == 1
     assert json.loads(answer.json()["info"])["all_seeds"] == [4]
@@ -576,7 +576,7 @@ def test_somebody_else_s_cancel_is_an_error(http: httpx.Client, server: Server) 
     asking.wait_for(runs)
     current = http.get("/api/v1/queue/default/current").json()
     http.put(f"/api/v1/queue/default/i/{current['item_id']}/cancel").raise_for_status()
-    answer = asking.answered()
+    answer = asking.wait_for_answer()
     assert answer.status_code == 409
     assert answer.json()["detail"] == "the generation was canceled"
 

@@ -92,10 +92,10 @@ def edges_of(workflow: dict[str, Any]) -> set[tuple[str, str]]:
     builder = build_graph(workflow, check(workflow, CATALOG), CATALOG)
     ids = list(workflow)
 
-    def named(end: dict[str, str]) -> str:
+    def name_of(end: dict[str, str]) -> str:
         return f"{record.comfy_id(ids, end['node_id'])}.{role(end['node_id'])}.{end['field']}"
 
-    return {(named(edge["source"]), named(edge["destination"])) for edge in builder.edges}
+    return {(name_of(edge["source"]), name_of(edge["destination"])) for edge in builder.edges}
 
 
 def refusal(workflow: dict[str, Any]) -> dict[str, Any]:

@@ -125,18 +125,18 @@ async def test_a_hash_of_old_cost_is_made_anew(
 ) -> None:
     admin = await people.admin()
 
-    async def kept() -> str:
+    async def read_hash() -> str:
         async with multiuser.database.read() as connection:
             query = select(users.c.password_hash).where(users.c.user_id == people.ids["admin"])
             return str((await connection.execute(query)).scalar_one())
 
-    before = await kept()
+    before = await read_hash()
     await people.sign_in("admin")
-    assert await kept() == before
+    assert await read_hash() == before
     monkeypatch.setattr(passwords, "MEMORY_KIB", 16)
     passwords._hasher.cache_clear()
     await people.sign_in("admin")
-    assert "m=16," in await kept()
+    assert "m=16," in await read_hash()
     assert (await admin.get("me")).status_code == 200, "earlier tokens go on"
     await people.sign_in("admin")
 
@@ -267,7 +267,7 @@ async def test_logout_takes_the_cookie_and_needs_a_token(people: SignedInClients
 
 async def test_the_media_cookie_opens_files_only(people: SignedInClients, visit: Visit, app: FastAPI) -> None:
     @app.get("/api/v1/auth/picture")
-    async def picture(user: MediaUser) -> str:
+    async def media(user: MediaUser) -> str:
         return user.user_id
 
     admin = await people.admin()

@@ -65,41 +65,43 @@ class World:
                     "1": {"class_type": "LoadImage", "inputs": {"image": await self.thing("image")}},
                     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": SECRET}},
                 }
-                return str((await self._made("POST", "/prompt", json={"prompt": nodes}))["prompt_id"])
+                return str((await self._request("POST", "/prompt", json={"prompt": nodes}))["prompt_id"])
             case "user":
                 return (await account(self.app.services.get(Resources).database, f"user{self._count}")).user_id
             case "model":
-                return str((await self._made("GET", "/api/v2/models/"))["models"][0]["key"])
+                return str((await self._request("GET", "/api/v2/models/"))["models"][0]["key"])
             case "image":
                 files = {"file": ("a.png", self._png, "image/png")}
                 data = {"metadata": f'{{"positive_prompt": "{SECRET}"}}'}
                 query = "?image_category=general&is_intermediate=false"
-                return str((await self._made("POST", f"{IMAGES}/upload{query}", files=files, data=data))["image_name"])
+                return str(
+                    (await self._request("POST", f"{IMAGES}/upload{query}", files=files, data=data))["image_name"]
+                )
             case "video":
                 files = {"file": ("a.mp4", self._video, "video/mp4")}
                 query = "?video_category=general&is_intermediate=false"
-                return str((await self._made("POST", f"{VIDEOS}/upload{query}", files=files))["video_name"])
+                return str((await self._request("POST", f"{VIDEOS}/upload{query}", files=files))["video_name"])
             case "board":
-                return str((await self._made("POST", f"{BOARDS}/?board_name={SECRET}{self._count}"))["board_id"])
+                return str((await self._request("POST", f"{BOARDS}/?board_name={SECRET}{self._count}"))["board_id"])
             case "item":
                 graph = {"nodes": {"a": {"id": "a", "type": "string", "value": SECRET}}}
                 batch = {"batch": {"graph": graph, "runs": 1, "batch_id": "b", "destination": "d"}}
-                enqueued = await self._made("POST", f"{Q}/enqueue_batch", json=batch)
-                await self._made("PUT", f"{Q}/i/{enqueued['item_ids'][0]}/cancel")
+                enqueued = await self._request("POST", f"{Q}/enqueue_batch", json=batch)
+                await self._request("PUT", f"{Q}/i/{enqueued['item_ids'][0]}/cancel")
                 return str(enqueued["item_ids"][0])
             case "workflow":
-                return str((await self._made("POST", f"{WORKFLOWS}/", json={"workflow": FORM}))["workflow_id"])
+                return str((await self._request("POST", f"{WORKFLOWS}/", json={"workflow": FORM}))["workflow_id"])
             case "preset":
-                return str((await self._made("POST", f"{PRESETS}/", data={"data": PRESET}))["id"])
+                return str((await self._request("POST", f"{PRESETS}/", data={"data": PRESET}))["id"])
             case "prompt":
                 prompt = {"name": f"n{self._count}", "content": SECRET}
-                return str((await self._made("POST", f"{PROMPTS}/", json=prompt))["id"])
+                return str((await self._request("POST", f"{PROMPTS}/", json=prompt))["id"])
         raise AssertionError(f"the table names an unknown thing: {kind}")
 
     async def _zip(self) -> str:
         """Have a zip file made, and wait until it can be fetched."""
         names = {"image_names": [await self.thing("image")]}
-        name = str((await self._made("POST", f"{IMAGES}/download", json=names))["bulk_download_item_name"])
+        name = str((await self._request("POST", f"{IMAGES}/download", json=names))["bulk_download_item_name"])
         async with asyncio.timeout(20):
             while name not in self.app.services.get(ImageDownloads)._ready:
                 await asyncio.sleep(0.01)
@@ -107,10 +109,10 @@ class World:
 
     async def state(self) -> None:
         """Have the owner keep something of their own that has no id."""
-        await self._made("POST", f"{STATE}/set_by_key?key=k", json=SECRET)
-        await self._made("POST", "/api/v1/recall/default", json={"positive_prompt": SECRET})
+        await self._request("POST", f"{STATE}/set_by_key?key=k", json=SECRET)
+        await self._request("POST", "/api/v1/recall/default", json={"positive_prompt": SECRET})
 
-    async def _made(self, method: str, path: str, **send: Any) -> Any:
+    async def _request(self, method: str, path: str, **send: Any) -> Any:
         answer = await self.clients["owner"].request(method, path, **send)
         assert answer.is_success, (method, path, answer.text)
         return answer.json()
@@ -120,15 +122,15 @@ class World:
         kinds = set(PLACEHOLDER.findall(row.request + repr(row.send.get("json"))))
         return {kind: await self.thing(kind) for kind in kinds if not kind.startswith("form")}
 
-    def filled(self, value: Any, things: dict[str, str]) -> Any:
+    def substitute(self, value: Any, things: dict[str, str]) -> Any:
         """Put the things where their places are."""
         match value:
             case dict():
-                return {key: self.filled(item, things) for key, item in value.items()}
+                return {key: self.substitute(item, things) for key, item in value.items()}
             case list():
-                return [self.filled(item, things) for item in value]
+                return [self.substitute(item, things) for item in value]
             case tuple():
-                return tuple(self.filled(item, things) for item in value)
+                return tuple(self.substitute(item, things) for item in value)
             case b"<png>":
                 return self._png
             case "{item}":
@@ -143,8 +145,8 @@ class World:
 
     async def ask(self, who: str, row: Row, things: dict[str, str]) -> httpx.Response:
         """Send a row's request; what others than the owner send does not have the owner's word in it."""
-        method, path = self.filled(row.request, things).split(" ")
-        sent = self.filled(row.send, things)
+        method, path = self.substitute(row.request, things).split(" ")
+        sent = self.substitute(row.send, things)
         return await self.clients[who].request(method, path, **(sent if who == "owner" else _without_secret(sent)))
 
     async def seen(self, things: dict[str, str]) -> list[Any]:

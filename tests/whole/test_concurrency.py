@@ -56,11 +56,11 @@ async def test_two_hundred_mixed_requests_at_once(server: Server) -> None:
             )
             assert response.json() in (str(number), f'"{number}"')
 
-        async def finished(item: int) -> str:
+        async def status_of(item: int) -> str:
             return str((await client.get(f"/api/v1/queue/default/i/{item}")).json()["status"])
 
         async with asyncio.timeout(120):
-            while {await finished(item) for item in items} != {"completed"}:
+            while {await status_of(item) for item in items} != {"completed"}:
                 await asyncio.sleep(0.2)
     assert "database is locked" not in server.log.read_text()
     assert "Traceback" not in server.log.read_text()

@@ -75,16 +75,16 @@ class Client:
         self.wait(job, "completed")
 
     def paused(self) -> None:
-        job = self.held()
+        job = self.hold_download()
         self.server.client.post(f"{INSTALL}/{job}/pause")
         self.page.hold_after = None
         self.server.client.post(f"{INSTALL}/{job}/resume")
         self.wait(job, "completed")
 
     def cancelled(self) -> None:
-        self.server.client.delete(f"{INSTALL}/{self.held()}")
+        self.server.client.delete(f"{INSTALL}/{self.hold_download()}")
 
-    def held(self) -> int:
+    def hold_download(self) -> int:
         self.page.hold_after = 1024 * 1024 + 1000
         job = self.install(self.url)
         self.server.wait_for(lambda: self.job(job)["status"] == "downloading", "the download")

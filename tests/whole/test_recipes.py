@@ -34,13 +34,13 @@ class Library:
         (model,) = [model for model in listed if model["name"] == name]
         return {field: model[field] for field in ("key", "hash", "name", "base", "type")}
 
-    def prompted(self, **request: Any) -> dict[str, Any]:
+    def run_prompt(self, **request: Any) -> dict[str, Any]:
         """Run a request of `enqueue_prompt`; returns the finished item."""
         answer = self.server.client.post("/api/v1/queue/default/enqueue_prompt", json=COMMON | RUN | request)
         assert answer.status_code == 200, answer.text
-        return self.completed(answer.json()["item_ids"][0])
+        return self.wait_until_completed(answer.json()["item_ids"][0])
 
-    def drawn(self, nodes: dict[str, dict[str, Any]], edges: list[str]) -> dict[str, Any]:
+    def run_graph(self, nodes: dict[str, dict[str, Any]], edges: list[str]) -> dict[str, Any]:
         """Run a graph; an edge is written `node.field > node.field`. Returns the finished item."""
         graph_nodes = {
             name: {"id": name, "is_intermediate": name != "canvas_output", **node} for name, node in nodes.items()
@@ -49,9 +49,9 @@ class Library:
         listed = [{"source": source, "destination": destination} for source, destination in ends]
         graph = {"id": "hand", "nodes": graph_nodes, "edges": listed}
         (item_id,) = self.server.enqueue({"batch": {"graph": graph, "runs": 1}})
-        return self.completed(item_id)
+        return self.wait_until_completed(item_id)
 
-    def completed(self, item_id: int) -> dict[str, Any]:
+    def wait_until_completed(self, item_id: int) -> dict[str, Any]:
         item = self.server.finished(item_id)
         assert item["status"] == "completed", item["error_message"]
         return item
@@ -104,10 +104,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         server.client.post("/api/v2/models/install", params=query, json={"name": path.name}).raise_for_status()
     names = {path.name for path in paths}
 
-    def installed() -> bool:
+    def are_models_installed() -> bool:
         return names <= {model["name"] for model in server.client.get("/api/v2/models/").json()["models"]}
 
-    server.wait_for(installed, "the models")
+    server.wait_for(are_models_installed, "the models")
 
     def upload(data: bytes) -> str:
         query = {"image_category": "user", "is_intermediate": True}
@@ -138,7 +138,7 @@ def run_with_refiner(
     """Run the official UI's graph of SDXL with its refiner."""
     common = {"steps": 5, "cfg_scale": 5.0, "scheduler": "euler"}
     refiner = {"steps": 7, "cfg_scale": 3.0, "scheduler": "ddim", "denoising_start": start}
-    return library.drawn(
+    return library.run_graph(
         {
             "model": {"type": "sdxl_model_loader", "model": library.identifier("p-sdxl")},
             "pos": {"type": "sdxl_compel_prompt", "prompt": PROMPT, "style": PROMPT},
@@ -173,10 +173,10 @@ REFINER = {"model": "p-refiner", "start": 0.6, "steps": 7, "cfg_scale": 3.0, "sc
 
 
 def test_a_refiner_ends_the_run(library: Library) -> None:
-    item = library.prompted(model="p-sdxl", refiner=REFINER)
+    item = library.run_prompt(model="p-sdxl", refiner=REFINER)
     result = library.server.pixels_of(item)
     assert result == library.server.pixels_of(run_with_refiner(library, 0.6))
-    assert result != library.server.pixels_of(library.prompted(model="p-sdxl"))
+    assert result != library.server.pixels_of(library.run_prompt(model="p-sdxl"))
     recorded = library.server.picture_metadata(item)
     assert {name: value for name, value in recorded.items() if name.startswith("refiner_")} == {
         "refiner_model": library.identifier("p-refiner"),
@@ -193,7 +193,7 @@ def test_a_refiner_ends_the_run(library: Library) -> None:
 def test_a_refiner_refines_the_part_of_an_image_that_changes(library: Library) -> None:
     init_image = {"image": library.photo, "strength": 0.7, "resize": True}
     mask = {"mask": library.region, "paste": False}
-    item = library.prompted(model="p-sdxl", refiner=REFINER, init_image=init_image, inpaint_mask=mask)
+    item = library.run_prompt(model="p-sdxl", refiner=REFINER, init_image=init_image, inpaint_mask=mask)
     photo = {"image": {"image_name": library.photo}, "width": SIDE, "height": SIDE}
     by_hand = run_with_refiner(
         library,
@@ -215,7 +215,7 @@ def test_a_refiner_refines_the_part_of_an_image_that_changes(library: Library) -
 
 def test_a_refiner_takes_over_at_once_where_less_is_left_than_its_part(library: Library) -> None:
     init_image = {"image": library.photo, "strength": 0.3, "resize": True}
-    item = library.prompted(model="p-sdxl", refiner=REFINER, init_image=init_image)
+    item = library.run_prompt(model="p-sdxl", refiner=REFINER, init_image=init_image)
     photo = {"image": {"image_name": library.photo}, "width": SIDE, "height": SIDE}
     by_hand = run_with_refiner(
         library,
@@ -232,7 +232,7 @@ def test_a_refiner_takes_over_at_once_where_less_is_left_than_its_part(library: 
 
 def test_hires_fix_refines_both_runs(library: Library) -> None:
     fix = {"width": 96, "height": 96, "steps": 4, "strength": 0.6}
-    item = library.prompted(model="p-sdxl", refiner={"model": "p-refiner", "start": 0.6}, hires_fix=fix)
+    item = library.run_prompt(model="p-sdxl", refiner={"model": "p-refiner", "start": 0.6}, hires_fix=fix)
     nodes = item["session"]["graph"]["nodes"]
     ranges = {
         name: (node["steps"], node["denoising_start"], node["denoising_end"])
@@ -249,7 +249,9 @@ def test_hires_fix_refines_both_runs(library: Library) -> None:
 
 
 def test_the_refiner_in_the_compatibility_apis(library: Library) -> None:
-    expected = library.server.pixels_of(library.prompted(model="p-sdxl", refiner={"model": "p-refiner", "start": 0.6}))
+    expected = library.server.pixels_of(
+        library.run_prompt(model="p-sdxl", refiner={"model": "p-refiner", "start": 0.6})
+    )
     settings = {"sd_model_checkpoint": "p-sdxl"}
     switched = {"refiner_checkpoint": "p-refiner", "refiner_switch_at": 0.6}
     assert library.automatic(override_settings=settings, **switched) == expected
@@ -297,7 +299,7 @@ def test_the_refiner_in_the_compatibility_apis(library: Library) -> None:
 
 def run_with_ip_adapter(library: Library, *more_edges: str, **nodes: Any) -> dict[str, Any]:
     """Run a graph of Stable Diffusion 1 with an IP-Adapter for the left half."""
-    return library.drawn(
+    return library.run_graph(
         {
             "model": {"type": "main_model_loader", "model": library.identifier("p-sd15")},
             "pos": {"type": "compel", "prompt": PROMPT},
@@ -327,7 +329,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
         "end": 0.8,
         "mask": library.region,
     }
-    item = library.prompted(model="p-sd15", reference_images=[choice])
+    item = library.run_prompt(model="p-sd15", reference_images=[choice])
     expected = library.server.pixels_of(item)
     node = {
         "type": "ip_adapter",
@@ -341,7 +343,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
         library, "mask.mask > ip.mask", "ip.ip_adapter > denoise.ip_adapter", ip=node, mask=masked
     )
     assert expected == library.server.pixels_of(by_hand)
-    assert expected != library.server.pixels_of(library.prompted(model="p-sd15"))
+    assert expected != library.server.pixels_of(library.run_prompt(model="p-sd15"))
     unit = {
         "module": "ip-adapter-auto",
         "model": "p-ip-sd15 [0123abcd]",
@@ -379,7 +381,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
 
 def test_what_is_recorded_makes_the_image_again(library: Library) -> None:
     choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "method": "full"}
-    item = library.prompted(model="p-sd15", reference_images=[choice])
+    item = library.run_prompt(model="p-sd15", reference_images=[choice])
     name = library.server.picture_of(item)["image_name"]
     recorded = library.server.picture_metadata(item)["ipAdapters"]
     assert recorded == [
@@ -416,7 +418,7 @@ def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) ->
     }
     settings = {"sd_model_checkpoint": "p-sd15"}
 
-    def made(**fields: Any) -> bytes:
+    def generate(**fields: Any) -> bytes:
         units = {"alwayson_scripts": {"ControlNet": {"args": [unit | fields]}}}
         return library.automatic(override_settings=settings, **units)
 
@@ -429,12 +431,12 @@ def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) ->
         library, "edges.image > net.image", "net.control > denoise.control", edges=edges, net=net
     )
     expected = library.server.pixels_of(by_hand)
-    assert made() == expected
-    assert made(module="none") != expected
+    assert generate() == expected
+    assert generate(module="none") != expected
 
 
 def test_requests_that_cannot_be_run_are_refused_and_enqueue_nothing(library: Library) -> None:
-    def refused(status: int, text: str, **request: Any) -> None:
+    def check_refusal(status: int, text: str, **request: Any) -> None:
         answer = library.server.client.post("/api/v1/queue/default/enqueue_prompt", json=COMMON | RUN | request)
         assert answer.status_code == status, answer.text
         assert text in answer.json()["detail"]
@@ -443,22 +445,22 @@ def test_requests_that_cannot_be_run_are_refused_and_enqueue_nothing(library: Li
     xl: dict[str, Any] = {"model": "p-sdxl"}
     sd1: dict[str, Any] = {"model": "p-sd15"}
     control = {"model": "p-controlnet-sd15", "image": "nothing.png"}
-    refused(400, "sd-1 models do not support refiners", **sd1, refiner={"model": "p-refiner"})
-    refused(404, "there is no refiner 'nothing'", **xl, refiner={"model": "nothing"})
-    refused(400, "p-sdxl is sdxl: p-sdxl takes a refiner of sdxl-refiner", **xl, refiner={"model": "p-sdxl"})
-    refused(424, "no IP-Adapter for sdxl models is installed", **xl, reference_images=[{"image": library.photo}])
-    refused(
+    check_refusal(400, "sd-1 models do not support refiners", **sd1, refiner={"model": "p-refiner"})
+    check_refusal(404, "there is no refiner 'nothing'", **xl, refiner={"model": "nothing"})
+    check_refusal(400, "p-sdxl is sdxl: p-sdxl takes a refiner of sdxl-refiner", **xl, refiner={"model": "p-sdxl"})
+    check_refusal(424, "no IP-Adapter for sdxl models is installed", **xl, reference_images=[{"image": library.photo}])
+    check_refusal(
         424,
         "install h94/IP-Adapter::sdxl_models/image_encoder",
         **sd1,
         reference_images=[{"image": library.photo, "image_encoder": "ViT-G"}],
     )
-    refused(400, "for sd-1 models", **xl, reference_images=[{"image": library.photo, "model": "p-ip-sd15"}])
-    refused(404, "nothing.png", **sd1, controls=[control])
-    refused(404, "nothing.png", **sd1, reference_images=[{"image": "nothing.png"}])
-    refused(404, "nothing.png", **sd1, reference_images=[{"image": library.photo, "mask": "nothing.png"}])
-    refused(404, "nothing.png", **sd1, init_image={"image": "nothing.png"})
-    refused(404, "nothing.png", **sd1, init_image={"image": library.photo}, inpaint_mask={"mask": "nothing.png"})
-    refused(404, "there is no VAE 'nothing'", **sd1, vae="nothing")
+    check_refusal(400, "for sd-1 models", **xl, reference_images=[{"image": library.photo, "model": "p-ip-sd15"}])
+    check_refusal(404, "nothing.png", **sd1, controls=[control])
+    check_refusal(404, "nothing.png", **sd1, reference_images=[{"image": "nothing.png"}])
+    check_refusal(404, "nothing.png", **sd1, reference_images=[{"image": library.photo, "mask": "nothing.png"}])
+    check_refusal(404, "nothing.png", **sd1, init_image={"image": "nothing.png"})
+    check_refusal(404, "nothing.png", **sd1, init_image={"image": library.photo}, inpaint_mask={"mask": "nothing.png"})
+    check_refusal(404, "there is no VAE 'nothing'", **sd1, vae="nothing")
     after = library.server.client.get("/api/v1/queue/default/status").json()["queue"]["total"]
     assert after == before

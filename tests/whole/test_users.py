@@ -36,7 +36,7 @@ class UserClient:
         self.ear = EventListener()
         self.token = ""
 
-    def sign_in(self) -> "Person":
+    def sign_in(self) -> "UserClient":
         answer = self.http.post("/api/v1/auth/login", json={"email": self.email, "password": PASSWORD})
         assert answer.status_code == 200, answer.text
         self.token, self.id = answer.json()["token"], answer.json()["user"]["user_id"]

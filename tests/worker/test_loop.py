@@ -103,7 +103,7 @@ class Bench:
             self.runner.does[item_id] = does
         self.loop.wake()
 
-    async def begun(self) -> None:
+    async def wait_for_begin(self) -> None:
         assert await asyncio.to_thread(self.runner.began.wait, 10)
 
 
@@ -146,7 +146,7 @@ async def test_without_a_wake_it_looks_by_itself(bench: Bench, monkeypatch: pyte
 
 async def test_cancel_reaches_the_running_item_only(bench: Bench) -> None:
     bench.add(1, wait_for_cancel)
-    await bench.begun()
+    await bench.wait_for_begin()
     assert bench.loop.item_id == 1
     bench.loop.cancel(7)
     bench.loop.cancel(1)
@@ -167,7 +167,7 @@ async def test_a_cancel_that_overtakes_the_claim_counts(bench: Bench) -> None:
 
 async def test_a_cancel_that_got_lost_is_found_in_the_row(bench: Bench) -> None:
     bench.add(1, wait_for_cancel)
-    await bench.begun()
+    await bench.wait_for_begin()
     bench.queue.still_wanted = False
     await bench.queue.until(1)
     assert bench.queue.finished == [(1, "canceled", None)]
@@ -227,7 +227,7 @@ async def test_a_claim_that_fails_is_tried_again(bench: Bench) -> None:
 
 async def test_the_heart_beats_with_the_item(bench: Bench) -> None:
     bench.add(5, wait_for_cancel)
-    await bench.begun()
+    await bench.wait_for_begin()
     while 5 not in bench.pulse.beats:
         await asyncio.sleep(0.001)
     bench.loop.cancel(5)
@@ -237,7 +237,7 @@ async def test_the_heart_beats_with_the_item(bench: Bench) -> None:
 async def test_stop_cancels_what_runs_and_leaves_its_row(bench: Bench) -> None:
     bench.add(1, wait_for_cancel)
     bench.add(2)
-    await bench.begun()
+    await bench.wait_for_begin()
     bench.loop.stop()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.1):
@@ -252,7 +252,7 @@ async def test_an_item_that_is_done_in_the_moment_of_the_stop_is_finished(bench:
         return DONE
 
     bench.add(1, done_anyway)
-    await bench.begun()
+    await bench.wait_for_begin()
     bench.queue.refuse = 1
     bench.loop.stop()
     await bench.queue.until(1)

@@ -88,7 +88,7 @@ class Worker:
             item: dict[str, Any] = orjson.loads(await store.get_json(connection, "default", item_id))
         return item
 
-    def told(self, item_id: int) -> list[tuple[str, str | None]]:
+    def event_pairs(self, item_id: int) -> list[tuple[str, str | None]]:
         """Return (event, status or source node) of one item, in order."""
         events = [message for message in self.heard if message["kind"] == "event"]
         return [
@@ -97,7 +97,7 @@ class Worker:
             if event["data"].get("item_id") == item_id
         ]
 
-    async def ended(self) -> int:
+    async def wait_for_exit(self) -> int:
         async with asyncio.timeout(PATIENCE):
             status = await self.process.wait()
             await asyncio.gather(*self._tasks)
@@ -106,7 +106,7 @@ class Worker:
     async def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        await self.ended()
+        await self.wait_for_exit()
         self.process._transport.close()  # type: ignore[attr-defined]
 
 

@@ -55,12 +55,12 @@ async def test_the_worker_claims_what_needs_its_models(resources: Resources, mak
         batch = Batch.model_validate({"graph": graph, "runs": 1})
         item_ids += (await service.enqueue(resources, "default", batch)).item_ids
 
-    async def claimed() -> int:
+    async def claim_id() -> int:
         item = await queue.claim()
         assert item
         return item.item_id
 
-    assert await claimed() == item_ids[0]
+    assert await claim_id() == item_ids[0]
     load_keys(engine, "model-other:unet")
-    assert [await claimed(), await claimed(), await claimed()] == [item_ids[1], item_ids[3], item_ids[2]]
+    assert [await claim_id(), await claim_id(), await claim_id()] == [item_ids[1], item_ids[3], item_ids[2]]
     assert await queue.claim() is None

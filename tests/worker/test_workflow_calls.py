@@ -502,7 +502,7 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
         board_id=board_id,
     )
 
-    def drawn(board: str | None) -> dict[str, Any]:
+    def board_workflow(board: str | None) -> dict[str, Any]:
         generator = {"type": "image_generator_images_from_board", "category": "images"}
         generator |= {"board_id": board} if board else {}
         nodes = [
@@ -513,11 +513,11 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
         edges = [edge("g.images", "b.images"), edge("b.image", "v.value"), RETURNS[1]]
         return callable_workflow(nodes=nodes, edges=edges)
 
-    caller = await call(await queue.save(drawn(board_id)))
+    caller = await call(await queue.save(board_workflow(board_id)))
     await queue.drain()
     assert (await queue.result(caller, "get"))["value"] == {"image_name": image.image_name}
-    assert "names no board" in await refusal_text(queue, await call(await queue.save(drawn(None))))
-    assert "no values" in await refusal_text(queue, await call(await queue.save(drawn("nope"))))
+    assert "names no board" in await refusal_text(queue, await call(await queue.save(board_workflow(None))))
+    assert "no values" in await refusal_text(queue, await call(await queue.save(board_workflow("nope"))))
 
 
 async def test_a_repeat_makes_its_call_anew(queue: Queue, call: Call) -> None:

@@ -44,7 +44,7 @@ async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
     record = await make(ann)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
 
-    async def refused(*, reading: bool) -> None:
+    async def check_refusals(*, reading: bool) -> None:
         sent = {"workflow": {**record["workflow"], "name": "mine"}}
         answers = [
             await bob.patch(url, json=sent),
@@ -57,9 +57,9 @@ async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
             answers += [await bob.get(url), await bob.put(f"{url}/opened_at")]
         assert {answer.status_code for answer in answers} == {403}
 
-    await refused(reading=True)
+    await check_refusals(reading=True)
     await share(ann, record["workflow_id"])
-    await refused(reading=False)
+    await check_refusals(reading=False)
     assert (await bob.get(url)).status_code == 200
     assert (await bob.put(f"{url}/opened_at")).status_code == 200
     assert (await ann.get(url)).json()["name"] == "w"

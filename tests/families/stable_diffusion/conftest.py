@@ -30,11 +30,11 @@ Denoise = Callable[..., torch.Tensor]
 def encode(sd1_parts: dict[str, Any]) -> Encode:
     """Encode a prompt as one row without regions."""
 
-    def encoded(prompt: str) -> TextConditioning:
+    def encode_prompt(prompt: str) -> TextConditioning:
         embeds = pipeline.encode(sd1_parts["tokenizer"], sd1_parts["text_encoder"], prompt, CPU)
         return TextConditioning.of_prompts([(BasicConditioningInfo(embeds), None)])
 
-    return encoded
+    return encode_prompt
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class Bench:
         config = await register(self.resources, Guard(), request)
         return config.model_dump(mode="json", include={"key", "hash", "name", "base", "type"})
 
-    def changed_file(self, source: Path, change: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> Path:
+    def modify_file(self, source: Path, change: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> Path:
         """Copy a file of tensors with another first one."""
         tensors = load_file(source)
         first = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
@@ -133,7 +133,7 @@ def not_a_number(tensor: torch.Tensor) -> torch.Tensor:
 
 
 async def lora_of_another_base(bench: Bench) -> tuple[Nodes, Edges]:
-    lora = await bench.install(bench.changed_file(ADAPTERS / "color.safetensors"), name="style", base="sdxl")
+    lora = await bench.install(bench.modify_file(ADAPTERS / "color.safetensors"), name="style", base="sdxl")
     return with_lora(lora)
 
 
@@ -145,14 +145,14 @@ async def lora_that_fits_no_layer(bench: Bench) -> tuple[Nodes, Edges]:
 
 
 async def lora_that_is_cut_off(bench: Bench) -> tuple[Nodes, Edges]:
-    path = bench.changed_file(ADAPTERS / "color.safetensors")
+    path = bench.modify_file(ADAPTERS / "color.safetensors")
     lora = await bench.install(path, name="style", base="sd-1")
     path.write_bytes(path.read_bytes()[:-100])
     return with_lora(lora)
 
 
 async def lora_with_nan(bench: Bench) -> tuple[Nodes, Edges]:
-    path = bench.changed_file(ADAPTERS / "color.safetensors", not_a_number)
+    path = bench.modify_file(ADAPTERS / "color.safetensors", not_a_number)
     return with_lora(await bench.install(path, name="style", base="sd-1"))
 
 
@@ -208,7 +208,7 @@ async def sizes_that_differ(bench: Bench) -> tuple[Nodes, Edges]:
 
 
 async def out_of_memory_while_denoising(bench: Bench) -> tuple[Nodes, Edges]:
-    lora = await bench.install(bench.changed_file(ADAPTERS / "color.safetensors"), name="style", base="sd-1")
+    lora = await bench.install(bench.modify_file(ADAPTERS / "color.safetensors"), name="style", base="sd-1")
 
     def full(*_inputs: Any, **_named: Any) -> Any:
         assert any(module._forward_hooks for module in bench.unet().modules()), "the LoRA is on"

@@ -31,18 +31,18 @@ class Edit:
         self.context = context
         self.model = MainModelLoaderInvocation(model=identifier).invoke(context)
         self.old = Image.linear_gradient("L").resize((WIDTH, HEIGHT)).convert("RGB")
-        self.image = self.put(self.old)
+        self.image = self.save_image(self.old)
         mask = Image.new("L", (WIDTH, HEIGHT), 255)
         mask.paste(0, (0, 0, EDGE, HEIGHT))
-        self.mask = self.put(mask)
+        self.mask = self.save_image(mask)
 
-    def put(self, image: Image.Image) -> ImageField:
+    def save_image(self, image: Image.Image) -> ImageField:
         return self.context.images.put(image)
 
     def pixels(self, field: ImageField, mode: str = "RGB") -> np.ndarray:
         return np.asarray(self.context.images.get_pil(field.image_name, mode=mode), dtype=int)
 
-    def changed(self, denoise_mask: DenoiseMaskField) -> ImageField:
+    def run_model(self, denoise_mask: DenoiseMaskField) -> ImageField:
         """Return the model's result."""
         context = self.context
         positive, negative = (
@@ -70,7 +70,7 @@ def edit(node_context: FakeContext, sd1_identifier: ModelIdentifierField) -> Edi
 
 def test_pasted_back(edit: Edit) -> None:
     mask_output = CreateDenoiseMaskInvocation(vae=edit.model.vae, mask=edit.mask).invoke(edit.context)
-    new = edit.changed(mask_output.denoise_mask)
+    new = edit.run_model(mask_output.denoise_mask)
     pasted = CanvasPasteBackInvocation(source_image=edit.image, target_image=new, mask=edit.mask).invoke(edit.context)
     old, result = edit.pixels(edit.image), edit.pixels(pasted.image)
     assert (result[:, EDGE:] == old[:, EDGE:]).all()
@@ -81,7 +81,7 @@ def test_pasted_back(edit: Edit) -> None:
 def test_soft_edges(edit: Edit) -> None:
     context = edit.context
     mask_output = CreateGradientMaskInvocation(mask=edit.mask, edge_radius=REACH).invoke(context)
-    new = edit.changed(mask_output.denoise_mask)
+    new = edit.run_model(mask_output.denoise_mask)
     fading = ExpandMaskWithFadeInvocation(mask=mask_output.expanded_mask_area, fade_size_px=REACH).invoke(context)
     cut = ApplyMaskToImageInvocation(image=new, mask=fading.image, invert_mask=True).invoke(context)
     alpha = edit.pixels(cut.image, "RGBA")[HEIGHT // 2, :, 3]
@@ -99,11 +99,11 @@ def test_soft_edges(edit: Edit) -> None:
 
 
 def test_a_white_mask_changes_nothing(edit: Edit) -> None:
-    white = edit.put(Image.new("L", (WIDTH, HEIGHT), 255))
+    white = edit.save_image(Image.new("L", (WIDTH, HEIGHT), 255))
     mask_output = CreateGradientMaskInvocation(mask=white).invoke(edit.context)
     mask_values = edit.context.tensors.load(mask_output.denoise_mask.mask_name)
     assert (mask_values == 1).all()
-    new = edit.changed(mask_output.denoise_mask)
+    new = edit.run_model(mask_output.denoise_mask)
     pasted = CanvasPasteBackInvocation(
         source_image=edit.image, target_image=new, mask=mask_output.expanded_mask_area, mask_blur=8
     ).invoke(edit.context)

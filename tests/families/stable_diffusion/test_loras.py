@@ -83,7 +83,7 @@ Install = Callable[..., ModelIdentifierField]
 def install(library: Library, tmp_path: Path) -> Install:
     """Install a LoRA with the tensors of layers under a prefix, as kohya names them; returns its identifier."""
 
-    def installed(
+    def install_lora(
         name: str = "style", base: Any = BaseModelType.StableDiffusion1, **parts: Any
     ) -> ModelIdentifierField:
         tensors = {
@@ -96,7 +96,7 @@ def install(library: Library, tmp_path: Path) -> Install:
         save_file(tensors, path)
         return library.add(name, path, base=base, type=ModelType.LoRA, format=ModelFormat.LyCORIS)
 
-    return installed
+    return install_lora
 
 
 @pytest.fixture

@@ -64,13 +64,13 @@ def test_the_setting_forces_tiles_for_masked_latents(context: FakeContext, model
     image = context.images.put(Image.radial_gradient("L").resize((128, 64)).convert("RGB"))
     mask = half(context, (128, 64))
 
-    def masked(**changes: Any) -> torch.Tensor:
+    def encode_masked(**changes: Any) -> torch.Tensor:
         node = CreateDenoiseMaskInvocation(vae=model.vae, image=image, mask=mask, **changes)
         return context.tensors.load(node.invoke(context).denoise_mask.masked_latents_name)
 
-    whole, tiled = masked(), masked(tiled=True)
+    whole, tiled = encode_masked(), encode_masked(tiled=True)
     settings(context, force_tiled_decode=True)
-    assert torch.equal(masked(), tiled)
+    assert torch.equal(encode_masked(), tiled)
     assert not torch.equal(tiled, whole)
 
 

@@ -256,16 +256,16 @@ class TestAutoencoder:
     ):
         image = context.images.put(Image.new("RGB", (16, 16), (200, 100, 50)))
 
-        def encoded(choice: str) -> torch.Tensor:
+        def encode(choice: str) -> torch.Tensor:
             node = ImageToLatentsInvocation(image=image, vae=model.vae, fp32=True, color_compensation=choice)
             return latents_of(context, node.invoke(context))
 
-        assert torch.equal(encoded("None"), encoded("SDXL")), "not for other bases"
+        assert torch.equal(encode("None"), encode("SDXL")), "not for other bases"
         monkeypatch.setattr(context.models.record, "base", BaseModelType.StableDiffusionXL)
         pixels = image_to_tensor(Image.new("RGB", (16, 16), (200, 100, 50))) * 1.015 - 0.002
         expected = pipeline.encode_image(sd1_parts["vae"], pixels, CPU, fp32=True)
-        assert torch.allclose(encoded("SDXL"), expected, atol=1e-5)
-        assert not torch.allclose(encoded("SDXL"), encoded("None"), atol=1e-5)
+        assert torch.allclose(encode("SDXL"), expected, atol=1e-5)
+        assert not torch.allclose(encode("SDXL"), encode("None"), atol=1e-5)
 
 
 def test_nodes_do_not_import_torch_before_they_run():

@@ -40,7 +40,7 @@ def test_latents_are_those_of_diffusers(name: str, config: dict[str, Any], sd1_p
     )
     reference.set_progress_bar_config(disable=True)
 
-    def expected(**settings: float) -> torch.Tensor:
+    def reference_latents(**settings: float) -> torch.Tensor:
         return reference(
             "a red circle",
             negative_prompt="",
@@ -51,9 +51,9 @@ def test_latents_are_those_of_diffusers(name: str, config: dict[str, Any], sd1_p
         ).images
 
     latents = denoise(scheduler=name, scheduler_config=config)
-    assert torch.allclose(latents, expected(guidance_scale=7.5), atol=1e-4)
+    assert torch.allclose(latents, reference_latents(guidance_scale=7.5), atol=1e-4)
     latents = denoise(scheduler=name, scheduler_config=config, cfg_scale=4.0, cfg_rescale=0.7)
-    assert torch.allclose(latents, expected(guidance_scale=4.0, guidance_rescale=0.7), atol=1e-4)
+    assert torch.allclose(latents, reference_latents(guidance_scale=4.0, guidance_rescale=0.7), atol=1e-4)
 
 
 def test_prompts_of_different_length(denoise: Denoise, encode: Encode):
@@ -196,13 +196,13 @@ def test_a_seamless_image_has_no_edge(sd1_parts: dict[str, Any]):
     """Rolling the latents of an image that wraps around rolls the image."""
     vae, latents = sd1_parts["vae"], noise_of(3)
 
-    def decoded(rolled: torch.Tensor, **settings: Any) -> torch.Tensor:
+    def decode(rolled: torch.Tensor, **settings: Any) -> torch.Tensor:
         return image_to_tensor(pipeline.decode(vae, rolled, CPU, **settings))
 
-    wrapped = decoded(latents, seamless_axes=["x"])
-    rolled = decoded(latents.roll(4, dims=-1), seamless_axes=["x"])
+    wrapped = decode(latents, seamless_axes=["x"])
+    rolled = decode(latents.roll(4, dims=-1), seamless_axes=["x"])
     assert (wrapped.roll(32, dims=-1) - rolled).abs().max() < 0.02
-    plain = decoded(latents.roll(4, dims=-1))
+    plain = decode(latents.roll(4, dims=-1))
     assert (wrapped.roll(32, dims=-1) - plain).abs().max() > 0.02
 
 

@@ -340,14 +340,14 @@ def test_regions_masked_images_and_a_controlnet(unet: Any, nets: list[Any], file
             allowed[:, 7:] = (column < side // 2)[:, None]
             query = attn.head_to_batch_dim(attn.to_q(hidden_states))
 
-            def attended(keys: torch.Tensor, values: torch.Tensor, allowed: torch.Tensor | bool) -> torch.Tensor:
+            def attend(keys: torch.Tensor, values: torch.Tensor, allowed: torch.Tensor | bool) -> torch.Tensor:
                 keys, values = attn.head_to_batch_dim(keys), attn.head_to_batch_dim(values)
                 scores = query @ keys.transpose(1, 2) * attn.scale
                 scores = torch.where(torch.as_tensor(allowed), scores, -torch.inf)
                 return attn.batch_to_head_dim(scores.softmax(dim=-1) @ values)
 
-            text = attended(attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), allowed)
-            image_attention = attended(self.pair.keys, self.pair.values, True) * (row < side // 2)[None, :, None]
+            text = attend(attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), allowed)
+            image_attention = attend(self.pair.keys, self.pair.values, True) * (row < side // 2)[None, :, None]
             return attn.to_out[0](text + 0.7 * image_attention)
 
     by_hand = copy.deepcopy(unet)

@@ -148,7 +148,7 @@ async def test_lists(client: httpx.AsyncClient, upload) -> None:
     step = (await upload(is_intermediate="true"))["video_name"]
     await client.post(f"{VIDEOS}/star", json={"video_names": [first]})
 
-    async def listed(**query: Any) -> list[str]:
+    async def list_names(**query: Any) -> list[str]:
         page = (await client.get(f"{VIDEOS}/", params=query)).json()
         names = (await client.get(f"{VIDEOS}/names", params=query)).json()
         ids = (await client.get(f"{VIDEOS}/ids", params=query)).json()
@@ -163,14 +163,14 @@ async def test_lists(client: httpx.AsyncClient, upload) -> None:
             }
         return page_names
 
-    assert await listed() == [first, step, second]
-    assert await listed(starred_first="false", order_dir="ASC") == [first, second, step]
-    assert await listed(is_intermediate="true") == [step]
-    assert await listed(categories=["user", "mask"]) == [second]
-    assert await listed(search_term="cat") == [first]
-    assert await listed(video_origin="internal") == []
-    assert await listed(board_id="none") == [first, step, second]
-    assert await listed(board_id="unknown") == []
+    assert await list_names() == [first, step, second]
+    assert await list_names(starred_first="false", order_dir="ASC") == [first, second, step]
+    assert await list_names(is_intermediate="true") == [step]
+    assert await list_names(categories=["user", "mask"]) == [second]
+    assert await list_names(search_term="cat") == [first]
+    assert await list_names(video_origin="internal") == []
+    assert await list_names(board_id="none") == [first, step, second]
+    assert await list_names(board_id="unknown") == []
     assert (await client.get(f"{VIDEOS}/names")).json()["starred_count"] == 1
     page = (await client.get(f"{VIDEOS}/", params={"limit": 0})).json()
     assert page == {"limit": 0, "offset": 0, "total": 3, "items": []}

@@ -199,23 +199,23 @@ class TestLightness:
         ramp.putalpha(77)
         named = context.images.put(ramp)
 
-        def made(**settings: Any) -> np.ndarray:
+        def thresholds(**settings: Any) -> np.ndarray:
             values = np.asarray(run(context, color_nodes.InvokeImageValueThresholdsInvocation(image=named, **settings)))
             assert (values[..., 3] == 77).all()
             return values[:, 5, 0].astype(int)
 
-        assert made().tolist() == [0] * 128 + [255] * 128
-        assert made(invert_output=True).tolist() == [255] * 128 + [0] * 128
-        between = made(threshold_lower=0.2, threshold_upper=0.8)
+        assert thresholds().tolist() == [0] * 128 + [255] * 128
+        assert thresholds(invert_output=True).tolist() == [255] * 128 + [0] * 128
+        between = thresholds(threshold_lower=0.2, threshold_upper=0.8)
         assert between[100] == 100
         assert between[50] == 0
         assert between[205] == 255
-        assert made(threshold_lower=0.8, threshold_upper=0.2).tolist() == between.tolist()
-        stretched = made(threshold_lower=0.2, threshold_upper=0.8, renormalize_values=True)
+        assert thresholds(threshold_lower=0.8, threshold_upper=0.2).tolist() == between.tolist()
+        stretched = thresholds(threshold_lower=0.2, threshold_upper=0.8, renormalize_values=True)
         assert stretched[51] == 0
         assert stretched[52] == pytest.approx(2, abs=1)
         assert stretched[203] > 250
-        light = made(lightness_only=True)
+        light = thresholds(lightness_only=True)
         assert set(light.tolist()) == {0, 255}
         assert light[110] == 0
         assert light[130] == 255

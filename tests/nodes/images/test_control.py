@@ -76,7 +76,7 @@ def test_shuffle_keeps_the_colors_and_not_the_places(context: FakeContext, scale
 
 
 class TestHeuristicResize:
-    def made(self, context: FakeContext, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def resize(self, context: FakeContext, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         node = control.HeuristicResizeInvocation(image=context.images.put(image), width=size[0], height=size[1])
         result = run(context, node)
         assert result.size == size
@@ -84,7 +84,7 @@ class TestHeuristicResize:
 
     @pytest.mark.parametrize("size", [(256, 192), (64, 48), (129, 95)])
     def test_a_line_stays_one_thin_line(self, context: FakeContext, size: tuple[int, int]) -> None:
-        result = np.asarray(self.made(context, drawing(), size))
+        result = np.asarray(self.resize(context, drawing(), size))
         assert set(np.unique(result)) == {0, 255}
         line = result[..., 0] > 0
         assert ndimage.label(line, np.ones((3, 3)))[1] == 1
@@ -94,7 +94,7 @@ class TestHeuristicResize:
         image = Image.new("RGB", (40, 40))
         image.paste((255, 255, 255), (0, 0, 20, 40))
         for size in ((17, 33), (90, 55)):
-            result = np.asarray(self.made(context, image, size))
+            result = np.asarray(self.resize(context, image, size))
             assert set(np.unique(result)) == {0, 255}
             assert (result > 0).mean() == pytest.approx(0.5, abs=0.05)
 
@@ -104,15 +104,15 @@ class TestHeuristicResize:
             image.paste((index * 50, 100, 255 - index * 50), (index * 8, 0, index * 8 + 8, 20))
         there = {color for _, color in image.getcolors()}
         for size in ((17, 33), (90, 55)):
-            assert {color for _, color in self.made(context, image, size).getcolors()} == there
+            assert {color for _, color in self.resize(context, image, size).getcolors()} == there
 
     def test_images_are_mixed_and_transparency_too(self, context: FakeContext) -> None:
-        small = self.made(context, Image.effect_noise((200, 200), 80).convert("RGB").copy(), (10, 10))
+        small = self.resize(context, Image.effect_noise((200, 200), 80).convert("RGB").copy(), (10, 10))
         assert np.asarray(small).std() < 20
         noise = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])
-        assert np.asarray(self.made(context, noise, (8, 8)), dtype=float).std() < np.asarray(noise).std() / 3
+        assert np.asarray(self.resize(context, noise, (8, 8)), dtype=float).std() < np.asarray(noise).std() / 3
         noise.putalpha(Image.linear_gradient("L").resize((64, 64)))
-        result = self.made(context, noise, (32, 16))
+        result = self.resize(context, noise, (32, 16))
         assert result.mode == "RGBA"
         alpha = np.asarray(result, dtype=int)[:, 5, 3]
         assert alpha[0] < 30
@@ -122,5 +122,5 @@ class TestHeuristicResize:
         "image", [drawing(), picture(), Image.new("RGB", (9, 9)), Image.new("RGB", (1, 1), "white")]
     )
     def test_the_same_size_changes_nothing(self, context: FakeContext, image: Image.Image) -> None:
-        assert self.made(context, image, image.size).tobytes() == image.tobytes()
-        self.made(context, image, (5, 7))
+        assert self.resize(context, image, image.size).tobytes() == image.tobytes()
+        self.resize(context, image, (5, 7))

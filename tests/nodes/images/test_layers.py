@@ -164,7 +164,7 @@ class TestCompositor:
         image.paste((0, 200, 0), (14, 9, 16, 11))
         return image
 
-    def made(self, context: FakeContext, subject: Image.Image, **settings: Any) -> Image.Image:
+    def composite(self, context: FakeContext, subject: Image.Image, **settings: Any) -> Image.Image:
         ground = context.images.put(flat(BLUE, (60, 20)))
         node = InvokeImageCompositorInvocation(
             image_subject=context.images.put(subject), image_background=ground, **settings
@@ -172,7 +172,7 @@ class TestCompositor:
         return run(context, node)
 
     def test_what_is_joined_to_the_corners_goes(self, context: FakeContext) -> None:
-        result = self.made(context, self.subject())
+        result = self.composite(context, self.subject())
         assert result.size == (60, 20)
         assert [result.getpixel(at)[:3] for at in ((16, 1), (26, 7), (29, 9), (59, 0))] == [
             (0, 0, 255),
@@ -183,21 +183,21 @@ class TestCompositor:
 
     @pytest.mark.parametrize("key", ["(0, 190, 10)", "0,200,0", "#00c800", "rgb(0,200,0)"])
     def test_a_key_goes_everywhere(self, context: FakeContext, key: str) -> None:
-        result = self.made(context, self.subject(), chroma_key=key)
+        result = self.composite(context, self.subject(), chroma_key=key)
         assert result.getpixel((29, 9)) == BLUE
         assert result.getpixel((26, 7))[:3] == (200, 0, 0)
 
     def test_thresholds_and_wrong_keys(self, context: FakeContext) -> None:
-        assert self.made(context, self.subject(), threshold=500).getcolors() == [(1200, BLUE)]
-        assert self.made(context, self.subject(), chroma_key="(0,180,0)", threshold=5).getpixel((16, 1))[1] == 200
+        assert self.composite(context, self.subject(), threshold=500).getcolors() == [(1200, BLUE)]
+        assert self.composite(context, self.subject(), chroma_key="(0,180,0)", threshold=5).getpixel((16, 1))[1] == 200
         for key in ("greenish", "(1,2)", "(0,300,0)"):
             with pytest.raises(NodeError, match="not a color"):
-                self.made(context, self.subject(), chroma_key=key)
+                self.composite(context, self.subject(), chroma_key=key)
 
     def test_transparency_is_a_cut_out(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (30, 20), CLEAR)
         image.paste(RED, (0, 0, 10, 20))
-        result = self.made(context, image)
+        result = self.composite(context, image)
         assert result.getpixel((16, 3)) == RED
         assert result.getpixel((40, 3)) == BLUE
 
@@ -214,5 +214,5 @@ class TestCompositor:
     def test_place_and_size(self, context: FakeContext, more: dict[str, Any], expected: Any) -> None:
         image = Image.new("RGBA", (30, 20), RED)
         image.putpixel((0, 0), (255, 0, 0, 254))
-        result = self.made(context, image, **more)
+        result = self.composite(context, image, **more)
         assert result.getchannel("R").point([0] * 100 + [255] * 156).getbbox() == expected

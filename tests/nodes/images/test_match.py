@@ -42,14 +42,14 @@ class TestMatch:
         base = context.images.put(Image.new("RGB", (8, 8), (200, 40, 40)))
         gray = context.images.put(Image.new("RGB", (8, 8), (30, 30, 30)))
 
-        def made(space: str) -> tuple[int, ...]:
+        def correct_color(space: str) -> tuple[int, ...]:
             node = match.ColorCorrectInvocation(base_image=base, color_reference=gray, colorspace=space)
             return run(context, node).convert("YCbCr").getpixel((0, 0))
 
         y = Image.new("RGB", (1, 1), (200, 40, 40)).convert("YCbCr").getpixel((0, 0))[0]
-        assert made("YCbCr-Chroma") == pytest.approx((y, 128, 128), abs=2)
-        assert made("YCbCr") == pytest.approx((30, 128, 128), abs=2)
-        dark = made("YCbCr-Luma")
+        assert correct_color("YCbCr-Chroma") == pytest.approx((y, 128, 128), abs=2)
+        assert correct_color("YCbCr") == pytest.approx((30, 128, 128), abs=2)
+        dark = correct_color("YCbCr-Luma")
         assert dark[0] < y / 2
         assert dark[2] > 140
 

@@ -47,16 +47,16 @@ def test_tiles_by_their_number(context: Any, kind: Any, fits: dict[str, int], to
 def test_tiles_that_lie_far_away(context: Any) -> None:
     field: ImageField = context.images.put(Image.new("RGB", (10, 10)))
 
-    def merged(left: int, top: int) -> Any:
+    def merge_tile(left: int, top: int) -> Any:
         coords = tiles.TBLR(top=top, bottom=top + 10, left=left, right=left + 10)
         tile = tiles.Tile(coords=coords, overlap=tiles.TBLR(top=0, bottom=0, left=0, right=0))
         pair = tiles.TileWithImage(tile=tile, image=field)
         return tiles.MergeTilesToImageInvocation(tiles_with_images=[pair]).invoke(context)
 
-    assert merged(10, 10).width == 20
+    assert merge_tile(10, 10).width == 20
     for position in ((11, 10), (10**9, 0), (10**6, 10**6)):
         with pytest.raises(SizeOverLimit, match="node_pixels"):
-            merged(*position)
+            merge_tile(*position)
 
 
 def test_latents_that_are_enlarged(context: Any) -> None:

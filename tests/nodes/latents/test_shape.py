@@ -71,18 +71,18 @@ def test_a_rectangle_is_cut_out(context: FakeContext):
 def test_blending(context: FakeContext):
     a, b = save(context, noise_of(1)), save(context, noise_of(2))
 
-    def blended(**changes: Any) -> torch.Tensor:
+    def blend(**changes: Any) -> torch.Tensor:
         latents, seed = run(context, BlendLatentsInvocation(**{"latents_a": a, "latents_b": b, **changes}))
         assert seed is None
         return latents
 
-    assert torch.allclose(blended(alpha=0), noise_of(1), atol=1e-5)
-    assert torch.allclose(blended(alpha=1), noise_of(2), atol=1e-5)
-    assert torch.allclose(blended(latents_b=a), noise_of(1), atol=1e-5)
+    assert torch.allclose(blend(alpha=0), noise_of(1), atol=1e-5)
+    assert torch.allclose(blend(alpha=1), noise_of(2), atol=1e-5)
+    assert torch.allclose(blend(latents_b=a), noise_of(1), atol=1e-5)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (0, 0, 32, 64))
-    half = blended(alpha=1, mask=context.images.put(mask))
+    half = blend(alpha=1, mask=context.images.put(mask))
     assert torch.allclose(half[..., :3], noise_of(1)[..., :3], atol=1e-5), "white keeps A"
     assert torch.allclose(half[..., 5:], noise_of(2)[..., 5:], atol=1e-5)
     with pytest.raises(ValueError, match="same shape"):
-        blended(latents_b=save(context, torch.zeros(1, 4, 2, 2)))
+        blend(latents_b=save(context, torch.zeros(1, 4, 2, 2)))

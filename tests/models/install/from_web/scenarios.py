@@ -78,13 +78,13 @@ class Stage:
     async def add(self, source: str, *, inplace: bool = False) -> ModelInstallJob:
         return await self.installer.add(source, ModelRecordChanges(), inplace=inplace)
 
-    async def reached(self, job: ModelInstallJob, *statuses: str) -> None:
+    async def wait_for_status(self, job: ModelInstallJob, *statuses: str) -> None:
         while job.status not in statuses:
             if job.ended:
                 raise Unreachable(f"{job.status}: {job.error}")
             await asyncio.sleep(0.001)
 
-    async def received(self, job: ModelInstallJob, size: int) -> None:
+    async def wait_for_bytes(self, job: ModelInstallJob, size: int) -> None:
         while job.bytes < size:
             if job.ended:
                 raise Unreachable(f"{job.status}: {job.error}")
@@ -162,22 +162,22 @@ def scenario(function: Scenario) -> Scenario:
 async def from_the_web(stage: Stage) -> None:
     url, page = stage.page(hold_after=100)
     job = await stage.add(url)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     page.go.set()
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
     await stage.installer.prune()
 
 
 @scenario
 async def local_file(stage: Stage) -> None:
     job = await stage.add(stage.local())
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
 async def no_model(stage: Stage) -> None:
     job = await stage.add(stage.local(b"not one"))
-    await stage.reached(job, "error")
+    await stage.wait_for_status(job, "error")
     await stage.installer.prune()
 
 
@@ -187,51 +187,51 @@ async def pause(stage: Stage) -> None:
     job = await stage.add(url)
     await stage.installer.pause(job.id)
     await stage.installer.resume(job.id)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     await stage.installer.pause(job.id)
     page.hold_after = None
     await stage.installer.resume(job.id)
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
 async def fail(stage: Stage) -> None:
     url, _ = stage.page(statuses=[404])
     job = await stage.add(url)
-    await stage.reached(job, "error")
+    await stage.wait_for_status(job, "error")
     await stage.installer.restart_failed(job.id)
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
 async def fail_on_the_way(stage: Stage) -> None:
     url, page = stage.page(hold_after=100, breaks=[50])
     job = await stage.add(url)
-    await stage.received(job, 100)
-    await stage.reached(job, "downloading")
+    await stage.wait_for_bytes(job, 100)
+    await stage.wait_for_status(job, "downloading")
     page.statuses = [404]
     page.go.set()
-    await stage.reached(job, "error")
+    await stage.wait_for_status(job, "error")
     page.hold_after = None
     await stage.installer.restart_file(job.id, url)
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
 async def one_file_anew(stage: Stage) -> None:
     url, page = stage.page(hold_after=100)
     job = await stage.add(url)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     page.hold_after = None
     await stage.installer.restart_file(job.id, url)
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
 async def repository(stage: Stage) -> None:
     FakeHub(stage.web).repository("owner/name", stage.pipeline)
     job = await stage.add("owner/name")
-    await stage.reached(job, "completed")
+    await stage.wait_for_status(job, "completed")
 
 
 @scenario
@@ -240,10 +240,10 @@ async def cancel(stage: Stage) -> None:
     job = await stage.add(url)
     await stage.installer.cancel(job.id)
     job = await stage.add(url)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     await stage.installer.cancel(job.id)
     job = await stage.add(url)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     await stage.installer.pause(job.id)
     await stage.installer.cancel(job.id)
     await stage.installer.prune()
@@ -253,13 +253,13 @@ async def cancel(stage: Stage) -> None:
 async def cancel_late(stage: Stage) -> None:
     async with stage.registering_waits():
         job = await stage.add(stage.local())
-        await stage.reached(job, "running")
+        await stage.wait_for_status(job, "running")
         url, _ = stage.page()
         other = await stage.add(url)
-        await stage.reached(other, "downloads_done", "running")
+        await stage.wait_for_status(other, "downloads_done", "running")
         await stage.installer.cancel(other.id)
         await stage.installer.cancel(job.id)
-    await stage.reached(job, "cancelled")
+    await stage.wait_for_status(job, "cancelled")
 
 
 @scenario
@@ -267,7 +267,7 @@ async def stop(stage: Stage) -> None:
     url, _ = stage.page()
     async with stage.registering_waits():
         job = await stage.add(url)
-        await stage.reached(job, "running")
+        await stage.wait_for_status(job, "running")
         ending = asyncio.create_task(stage.end())
         await asyncio.sleep(0)
     await ending
@@ -279,10 +279,10 @@ async def stop(stage: Stage) -> None:
 async def stop_while_paused_and_failed(stage: Stage) -> None:
     url, page = stage.page(hold_after=100)
     job = await stage.add(url)
-    await stage.received(job, 100)
+    await stage.wait_for_bytes(job, 100)
     await stage.installer.pause(job.id)
     broken = await stage.add(stage.page(statuses=[404])[0])
-    await stage.reached(broken, "error")
+    await stage.wait_for_status(broken, "error")
     await stage.end()
     page.hold_after = None
     await stage.begin()

@@ -27,13 +27,13 @@ async def test_every_transition_is_reached(
     transitions: set[Any] = set()
     apply = states.apply
 
-    def recorded(job: Installation, to: Any, *arguments: Any) -> Any:
+    def record_transition(job: Installation, to: Any, *arguments: Any) -> Any:
         before = job.state
         result = apply(job, to, *arguments)
         transitions.add((before, to))
         return result
 
-    monkeypatch.setattr(states, "apply", recorded)
+    monkeypatch.setattr(states, "apply", record_transition)
     stage = Stage(resources, fake_web, make, monkeypatch)
     for run in SCENARIOS.values():
         await stage.begin()
