@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -51,7 +52,7 @@ def environment(folder: Path) -> dict[str, str]:
     ours = {
         name: value for name, value in os.environ.items() if name not in foreign and not name.startswith("INVOKEAI_")
     }
-    return {**ours, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "INVOKEAI_DEVICE": "cpu", "PYTHONWARNINGS": "default"}
+    return {**ours, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "INVOKEAI_DEVICE": "cpu"}
 
 
 def run(command: Sequence[str | Path], folder: Path, *, fails: bool = False) -> str:
@@ -232,10 +233,10 @@ def check_with_models(wheel: Path, folder: Path) -> None:
     python = new_environment(sys.executable, folder / "environment")
     if not pip(python, "install", "--no-deps", wheel):
         raise CheckError("pip cannot install the wheel")
-    (libraries,) = {path for path in sys.path if path.startswith(sys.prefix) and path.endswith("site-packages")}
+    libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (packages,) = (python.parents[1] / "lib").glob("python*/site-packages")
     # A path in a .pth file is searched for libraries, while .pth files in it, such as that of the editable installation, are not read.
-    (packages / "libraries.pth").write_text(f"{libraries}\n", encoding="utf-8")
+    (packages / "libraries.pth").write_text("".join(f"{path}\n" for path in sorted(libraries)), encoding="utf-8")
     if not pip(python, "check", quiet=False):
         raise CheckError("the wheel's requirements are not met by what the lock file installs")
     check_origin(python, folder)

@@ -1,13 +1,13 @@
 # Sourced by scripts/run and scripts/test: makes .venv and installs the package with the extras named in $1, once per change
 # of pyproject.toml, constraints.txt or configs/lock.txt. torch comes first, at the pinned version, so that nothing else pulls another build.
-# Progress goes to stderr: each step with its number and the time since the start, pip's own output, and a line while nothing else is printed.
+# Progress goes to stderr: each step with its number and the time since the start, pip's own output, and a line every 15 s.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 STEPS=3 # a script that does more raises it
 STEP=0
 SECONDS=0
-QUIET_S=15
+TICK_S=15
 
 elapsed() {
     printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
@@ -19,15 +19,16 @@ begin() {
     echo "[$STEP/$STEPS $(elapsed)] $*" >&2
 }
 
-# watched COMMAND…: run it with its output on stderr, and print every QUIET_S seconds that it still runs. Returns its status.
+# watched COMMAND…: run it with its output on stderr, and print every TICK_S seconds that it still runs. Returns its status.
 watched() {
     local ticker status=0
     (
         trap 'kill "$sleeping" 2>/dev/null; exit' TERM
         while true; do
-            sleep "$QUIET_S" &
+            sleep "$TICK_S" &
             sleeping=$!
             wait "$sleeping"
+            kill -0 "$$" 2>/dev/null || exit 0 # interrupted: the script is gone
             echo "[$STEP/$STEPS $(elapsed)] still working" >&2
         done
     ) </dev/null >/dev/null &
