@@ -1,7 +1,7 @@
 # `make` lists the targets.
 PYTHON := .venv/bin/python
 
-.PHONY: help check lint types imports migrations tests slow format settings
+.PHONY: help check lint types imports migrations tests slow wheel format settings lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,9 +27,15 @@ tests: ## the test suite, two files at a time
 slow: ## soak tests and full sweeps, which `check` leaves out
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
 
+wheel: ## build the wheel, install it elsewhere, serve and make an image; other Pythons without torch
+	$(PYTHON) scripts/check_wheel.py
+
 format: ## let ruff write
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
 settings: ## write configs/invokeai.example.yaml anew
 	$(PYTHON) scripts/write_example_settings.py
+
+lock: ## write configs/lock.txt anew from what is installed
+	$(PYTHON) scripts/write_lock.py

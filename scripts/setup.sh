@@ -1,7 +1,43 @@
 # Sourced by scripts/run and scripts/test: makes .venv and installs the package with the extras named in $1, once per change
-# of pyproject.toml or constraints.txt. torch comes first, at the pinned version, so that nothing else pulls another build.
+# of pyproject.toml, constraints.txt or configs/lock.txt. torch comes first, at the pinned version, so that nothing else pulls another build.
+# Progress goes to stderr: each step with its number and the time since the start, pip's own output, and a line every 15 s.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+STEPS=3 # a script that does more raises it
+STEP=0
+SECONDS=0
+TICK_S=15
+
+elapsed() {
+    printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+# begin WORDS…: the next step is to do this.
+begin() {
+    STEP=$((STEP + 1))
+    echo "[$STEP/$STEPS $(elapsed)] $*" >&2
+}
+
+# watched COMMAND…: run it with its output on stderr, and print every TICK_S seconds that it still runs. Returns its status.
+watched() {
+    local ticker status=0
+    (
+        trap 'kill "$sleeping" 2>/dev/null; exit' TERM
+        while true; do
+            sleep "$TICK_S" &
+            sleeping=$!
+            wait "$sleeping"
+            kill -0 "$$" 2>/dev/null || exit 0 # interrupted: the script is gone
+            echo "[$STEP/$STEPS $(elapsed)] still working" >&2
+        done
+    ) </dev/null >/dev/null &
+    ticker=$!
+    "$@" >&2 || status=$?
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    return "$status"
+}
 
 find_python() {
     local name
@@ -15,32 +51,42 @@ find_python() {
     return 1
 }
 
+# install ARGUMENTS…: pip with the versions of the lock file, or the newest ones allowed where those cannot be had.
+install() {
+    local pip=(.venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt)
+    watched "${pip[@]}" --constraint configs/lock.txt "$@" && return
+    echo "The versions in configs/lock.txt cannot be installed here; installing the newest that pyproject.toml allows" >&2
+    watched "${pip[@]}" "$@"
+}
+
 set_up() {
     local extras="$1" python stamp wanted
     stamp=".venv/.installed$extras"
-    wanted=$(cat pyproject.toml constraints.txt | cksum)
+    wanted=$(cat pyproject.toml constraints.txt configs/lock.txt | cksum)
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x .venv/bin/invokeclone ]; then
+        STEP=$((STEP + 3))
         return
     fi
-    if [ ! -x .venv/bin/python ]; then
-        python=$(find_python)
-        echo "Creating .venv with $($python --version)" >&2
-        "$python" -m venv .venv
-    fi
-    echo "Installing (torch first; the first time takes some minutes)" >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$extras"
+    python=.venv/bin/python
+    [ -x "$python" ] || python=$(find_python)
+    begin "Creating .venv with $("$python" --version)"
+    [ -x .venv/bin/python ] || watched "$python" -m venv .venv
+    begin "Installing torch (the largest download; some minutes the first time)"
+    install torch
+    begin "Installing invokeclone$extras and its dependencies"
+    install --editable ".$extras"
     echo "$wanted" >"$stamp"
+    echo "[$STEP/$STEPS $(elapsed)] Installed into .venv" >&2
 }
 
 # Chromium for the tests marked `browser`, where Debian's package can be had; without it those tests are skipped.
 set_up_browser() {
+    begin "Chromium for the browser tests"
     command -v chromium >/dev/null && return
     local sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo -n"
     if command -v apt-get >/dev/null && { [ -z "$sudo" ] || $sudo true 2>/dev/null; }; then
-        echo "Installing chromium for the browser tests" >&2
-        if $sudo apt-get -qq update >/dev/null && DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; then
+        if watched $sudo apt-get -qq update && watched $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends chromium fonts-dejavu-core; then
             return
         fi
     fi
@@ -50,9 +96,10 @@ set_up_browser() {
 # The official web UI's bundles for the tests in tests/official_ui; without them (no package index) those tests are skipped.
 set_up_web_ui() {
     local version
+    begin "Web UI bundles and a second client library for the tests"
     for version in 6.8.1 6.14.2; do
         if [ ! -f ".cache/webui/$version/index.html" ]; then
-            .venv/bin/invokeclone webui install "$version" --root .cache >/dev/null ||
+            watched .venv/bin/invokeclone webui install "$version" --root .cache ||
                 echo "No web UI $version: its tests will be skipped" >&2
         fi
     done
@@ -61,6 +108,6 @@ set_up_web_ui() {
 # The older major version of OpenAI's package and what it alone needs, for the tests that clients of both find what they need.
 set_up_older_openai() {
     [ -d .cache/openai-2/openai ] ||
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||
+        watched .venv/bin/python -m pip install --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||
         echo "No openai 2: its tests will be skipped" >&2
 }

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from invokeclone.graph.checkpoints import POLL_INTERVAL_S, checkpoint
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
+from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.identify import registry
+from invokeclone.worker.missing import advice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_log = log.get("worker.engine")
 
 PIXELS_PER_LATENT = 8
 """Along each side, of latents of an unknown family."""
@@ -174,6 +177,11 @@ class Engine:
         try:  # what fails here goes to the log, and fails again with a node to blame
             _part("loading.loaders").warm_up()
             _part("preview")
+        except ModuleNotFoundError as error:
+            hint = advice(error)
+            if hint is None:
+                raise
+            _log.error("no model can run: %s", hint, extra={"action": "import_engine", "device": self._device})
         finally:
             self._imported.set()
             then()

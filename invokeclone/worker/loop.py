@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from invokeclone.kit import log
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.service import ItemError
+from invokeclone.worker.missing import advice
 
 POLL_S = 1.0
 """How long an idle worker waits for a word before it looks at the queue by itself."""
@@ -244,4 +245,6 @@ def describe(error: BaseException) -> ItemError:
     message = str(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
         message = f"{message}{_OUT_OF_MEMORY_HINT}"
+    elif hint := advice(error):
+        message = f"{message} - {hint}"
     return ItemError(type(error).__name__, message, "".join(traceback.format_exception(error)))

@@ -1,11 +1,10 @@
 """Alembic behind two questions (which revision is it, which should it be) and one act (upgrade).
 
-Revisions are files `NNNN_what.py` in the top-level `alembic/versions`, whose number is their id: so the newest one is known
-without importing Alembic, which costs a third of a second.
+Revisions are files `NNNN_what.py` in the top-level `alembic/versions` (in a wheel: `invokeclone/migrations/versions`), whose number
+is their id: so the newest one is known without importing Alembic, which costs a third of a second.
 """
 
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import invokeclone
 
 
 def folder() -> Path:
-    """Return the folder of the migration scripts: beside the package in a checkout, under `share` when installed."""
-    checkout_folder = Path(invokeclone.__file__).resolve().parent.parent / "alembic"
-    if (checkout_folder / "env.py").is_file():
-        return checkout_folder
-    return Path(sys.prefix) / "share" / "invokeclone" / "alembic"
+    """Return the folder of the migration scripts: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(invokeclone.__file__).resolve().parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "alembic"
 
 
 def head() -> str:

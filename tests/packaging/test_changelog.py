@@ -1,0 +1,31 @@
+"""The changelog's releases are in order, dated, and older than the version under development."""
+
+import re
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+from packaging.version import Version
+
+from invokeclone.version import __version__
+
+TITLES = re.findall(r"^## (.*)$", (Path(__file__).parents[2] / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def releases() -> list[tuple[Version, date]]:
+    found = [re.fullmatch(r"\[([0-9.]+)\] - (\d{4}-\d\d-\d\d)", title) for title in TITLES[1:]]
+    assert all(found), TITLES
+    return [(Version(title[1]), date.fromisoformat(title[2])) for title in found if title]
+
+
+def test_what_is_not_released_comes_first_then_releases_the_newest_first() -> None:
+    assert TITLES[0] == "[Unreleased]"
+    assert releases()
+    for (version, day), (earlier, earlier_day) in pairwise(releases()):
+        assert version > earlier
+        assert day >= earlier_day
+
+
+def test_the_version_is_that_of_the_newest_release_or_a_later_one_under_development() -> None:
+    newest, version = releases()[0][0], Version(__version__)
+    assert version == newest or (version.is_devrelease and version > newest)

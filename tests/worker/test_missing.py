@@ -1,0 +1,80 @@
+"""Libraries that are not installed are named with how to install them: in the log at the start and in the items that need them."""
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from invokeclone.worker import engine
+from invokeclone.worker.interfaces.tools import Tools
+from invokeclone.worker.loop import describe
+
+
+def failed_import(name: str) -> ModuleNotFoundError:
+    with pytest.raises(ModuleNotFoundError) as raised:
+        __import__(name)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            "No module named 'torch' - torch is not installed: `python -m pip install torch`, then start the server again",
+        ),
+        (
+            ModuleNotFoundError("No module named 'cv2.aruco'", name="cv2.aruco"),
+            "No module named 'cv2.aruco' - cv2 is not installed: `python -m pip install 'invokeclone[nodes]'`, then start the server again",
+        ),
+        (ImportError("cannot import name 'x' from 'torch'", name="torch"), "cannot import name 'x' from 'torch'"),
+    ],
+)
+def test_an_item_says_what_to_install(error: Exception, message: str) -> None:
+    assert describe(error)[1] == message
+
+
+def test_a_module_of_somebody_else_has_no_advice() -> None:
+    error = failed_import("no_such_module_anywhere")
+    assert describe(error)[1] == "No module named 'no_such_module_anywhere'"
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
+    """Have the warm-up fail with an error, and wait for its end."""
+
+    def run(error: Exception) -> None:
+        def part(_name: str) -> Any:
+            raise error
+
+        monkeypatch.setattr(engine, "_part", part)
+        over = threading.Event()
+        tools.engine.warm_up(over.set)
+        assert over.wait(60)
+
+    return run
+
+
+def test_a_worker_without_torch_says_so_once_and_lives(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "invokeclone"):
+        imported(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "no model can run: torch is not installed: `python -m pip install torch`, then start the server again"
+    ]
+    assert caplog.records[0].exc_info is None
+
+
+@pytest.mark.filterwarnings("default::pytest.PytestUnhandledThreadExceptionWarning")
+def test_another_missing_module_keeps_its_traceback(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[BaseException | None] = []
+    hook, threading.excepthook = threading.excepthook, lambda arguments: seen.append(arguments.exc_value)
+    try:
+        imported(ModuleNotFoundError("No module named 'other'", name="other"))
+        for thread in threading.enumerate():
+            if thread.name == "warm-up":
+                thread.join(60)
+    finally:
+        threading.excepthook = hook
+    assert [str(error) for error in seen] == ["No module named 'other'"]
+    assert caplog.records == []
