@@ -58,9 +58,6 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-# Code
-
-
 def snippet(argument: str) -> str:
     """Return the source of `PATH#NAME`, `PATH#CLASS.FIELD` or `PATH#DICT[KEY]`; a number after it is how many lines to show."""
     reference, _, count = argument.partition(" ")
@@ -103,9 +100,6 @@ def value_of(node: ast.stmt, key: str) -> ast.expr | None:
     if not isinstance(value, ast.Dict):
         return None
     return next((v for k, v in zip(value.keys, value.values, strict=True) if getattr(k, "value", None) == key), None)
-
-
-# Settings
 
 
 @cache
@@ -158,15 +152,12 @@ def settings(_: str) -> str:
 
 def unread_settings(_: str) -> str:
     """Return the settings that nothing reads, as a sentence."""
-    return textwrap.fill(", ".join(f"`{name}`" for name in unread()) + ".", 150, break_on_hyphens=False) + "\n"
+    return textwrap.fill(", ".join(f"`{name}`" for name in unread()) + ".", 150) + "\n"
 
 
 def limit_settings(_: str) -> str:
     """Return the table of limits."""
     return limits.table()
-
-
-# Commands
 
 
 def commands(_: str) -> str:
@@ -206,9 +197,6 @@ def shown(action: argparse.Action) -> str:
     """Return an argument as usage shows it: in brackets if it may be left out."""
     optional = not action.required if action.option_strings else action.nargs == "?"
     return f"[{name_of(action)}]" if optional else name_of(action)
-
-
-# Routes
 
 
 @cache
@@ -303,9 +291,6 @@ def compatibility_routes(name: str) -> str:
 def first_line(documented: object) -> str:
     """Return the first line of a docstring."""
     return (documented.__doc__ or "").strip().split("\n")[0]
-
-
-# Nodes and models
 
 
 def node_count(_: str) -> str:
