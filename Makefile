@@ -1,7 +1,7 @@
 # `make` lists the targets.
 PYTHON := .venv/bin/python
 
-.PHONY: help check lint types imports migrations tests slow wheel format settings lock
+.PHONY: help check lint types imports migrations tests slow wheel format docs lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,8 +34,8 @@ format: ## let ruff write
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-settings: ## write configs/invokeai.example.yaml anew
-	$(PYTHON) scripts/write_example_settings.py
+docs: ## write the generated parts of the documents and configs/invokeai.example.yaml anew
+	$(PYTHON) scripts/write_docs.py
 
 lock: ## write configs/lock.txt anew from what is installed
 	$(PYTHON) scripts/write_lock.py

@@ -346,7 +346,7 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
     result = {"block_ms": plain, "block_with_lora_ms": with_lora, "ratio": with_lora / plain}
     result["put_on_ms"] = median_ms(apply_and_remove)
     if device.type == "cpu":  # as if the weights lay on a device
-        apply._is_on_device = lambda _weight: True  # noqa: SLF001
+        apply._is_on_device = lambda _weight: True
         result["merge_on_cpu_ms"] = median_ms(apply_and_remove)
     return result
 
@@ -363,7 +363,7 @@ def measure_growth() -> dict[str, float]:
     """Measure what an item costs in queues of 100, 10,000 and 100,000 items."""
     import benchmark_growth
 
-    with server(ONE_THREAD | benchmark_growth.ROOM) as running:
+    with server(ONE_THREAD | benchmark_growth.QUEUE_LIMIT) as running:
         return benchmark_growth.measure(running)
 
 

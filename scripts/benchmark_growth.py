@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from benchmark_against import cpu_ns
-from benchmark_health import probed
+from benchmark_health import probe_during
 
 if TYPE_CHECKING:
     from benchmark import Running
@@ -109,7 +109,7 @@ class Growth:
         """Return what one request over the whole queue takes: CPU and the slowest `/health` in ms, memory on top in MiB."""
         started = self.spent()[0]
         with self.highest_memory() as memory:
-            times = probed(self.running.client, lambda: self.receive(method, path))
+            times = probe_during(self.running.client, lambda: self.receive(method, path))
         return {
             f"{name}_cpu_ms": self.spent()[0] - started,
             f"{name}_memory_mib": max(memory) - memory[0],

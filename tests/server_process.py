@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +144,14 @@ class Server:
         png = self.client.get("/" + self.picture_of(item)["image_url"]).content
         with Image.open(io.BytesIO(png)) as image:
             return image.convert("RGB").tobytes()
+
+
+@contextlib.contextmanager
+def serving(root: Path, **environment: str) -> Iterator[Server]:
+    """Serve a root for a while."""
+    server = Server(root).start(**environment)
+    try:
+        yield server
+    finally:
+        server.client.close()
+        server.stop()

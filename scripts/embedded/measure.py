@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from . import judge
 from .figures import FIGURES, SHAPES
-from .grammar import NAMES, article, distinct, held_out
+from .grammar import NAMES, article, distinct, is_held_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +57,7 @@ def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[Prompt
         pairs = [
             pair
             for pair in itertools.permutations(NAMES, 2)
-            if held_out(pair[0], kind, pair[1]) and frozenset(pair) not in ALIKE
+            if is_held_out(pair[0], kind, pair[1]) and frozenset(pair) not in ALIKE
         ]
         rng.shuffle(pairs)
         choices[kind] = itertools.cycle(pairs)

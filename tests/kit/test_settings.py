@@ -123,7 +123,7 @@ def test_settings_reach_a_worker_whole(tmp_path: Path) -> None:
 
 
 def test_example_file_is_what_the_settings_say() -> None:
-    assert EXAMPLE.read_text() == example(), "run scripts/write_example_settings.py"
+    assert EXAMPLE.read_text() == example(), "run `make docs`"
 
 
 def test_example_lines_are_valid_when_uncommented(tmp_path: Path) -> None:

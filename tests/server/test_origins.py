@@ -33,7 +33,7 @@ class Row:
     host: str = "127.0.0.1:9090"
     origin: str | None = None
     site: str | None = None
-    forward_headers: dict[str, str] = field(default_factory=dict)
+    forwarded: dict[str, str] = field(default_factory=dict)
     client: str = "192.168.1.7"
     scheme: str = "http"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import socketio
 
-from tests.server_process import PATIENCE, Server
+from tests.server_process import PATIENCE, Server, serving
 
 
 @pytest.fixture
@@ -32,10 +32,8 @@ def make_server(tmp_path: Path) -> Iterator[Callable[[], Server]]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the tests of a file that leave it as they found it."""
-    running = Server(tmp_path_factory.mktemp("shared") / "root").start()
-    yield running
-    running.client.close()
-    running.stop()
+    with serving(tmp_path_factory.mktemp("shared") / "root") as running:
+        yield running
 
 
 class EventListener:

@@ -1,0 +1,394 @@
+"""Write the generated parts of the documents and configs/invokeai.example.yaml: python scripts/write_docs.py [--check].
+
+A generated part stands between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`; KIND is a function of PARTS. The code is
+imported or parsed, never executed by hand, so a document cannot say what the code does not. `--check` writes nothing, names each
+stale file and fails.
+"""
+
+import argparse
+import ast
+import re
+import sys
+import textwrap
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import APIRouter
+
+from invokeclone.cli.main import parser as command_line
+from invokeclone.engine.loading import loaders
+from invokeclone.graph.invocations import registry, unsupported_nodes
+from invokeclone.graph.recipes import recipes
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+from invokeclone.kit.config import limits, settings_file
+from invokeclone.kit.config.settings import Settings
+from invokeclone.models.identify import registry as identification
+from invokeclone.server.app import create_app
+from invokeclone.shims.automatic1111 import api as automatic1111
+from invokeclone.shims.comfyui import api as comfyui
+from invokeclone.shims.comfyui.nodes import TYPES, unsupported
+from invokeclone.shims.gemini import api as gemini
+from invokeclone.shims.openai import api as openai
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "invokeclone"
+EXAMPLE = ROOT / "configs" / "invokeai.example.yaml"
+PART = re.compile(r"(<!-- generated: (\w+)(?: ([^\n]+?))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+HTTP = ("get", "post", "put", "patch", "delete")
+
+
+def documents() -> list[Path]:
+    """Return every Markdown file of the repository that people read."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def table(*header: str, rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def cell(text: object) -> str:
+    """Return text as one table cell."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def snippet(argument: str) -> str:
+    """Return the source of `PATH#NAME`, `PATH#CLASS.FIELD` or `PATH#DICT[KEY]`; a number after it is how many lines to show."""
+    reference, _, count = argument.partition(" ")
+    path, _, name = reference.partition("#")
+    text = (ROOT / path).read_text(encoding="utf-8")
+    node = find(ast.parse(text), name)
+    if node is None:
+        raise SystemExit(f"{path} has no {name}: a snippet names it")
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    if count and len(lines) > int(count):
+        lines = [*lines[: int(count)], "    …"]
+    return f"`{path}`\n\n```python\n{textwrap.dedent(chr(10).join(lines)).rstrip()}\n```\n"
+
+
+def find(tree: ast.AST, name: str) -> ast.stmt | ast.expr | None:
+    """Return the node that defines a name in a module or class, or the value of a key of a dictionary there."""
+    name, _, key = name.rstrip("]").partition("[")
+    outer, _, inner = name.partition(".")
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.stmt) or outer not in defined(node):
+            continue
+        if inner:
+            return find(node, inner)
+        return value_of(node, key) if key else node
+    return None
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def value_of(node: ast.stmt, key: str) -> ast.expr | None:
+    """Return the value of a key in the dictionary that a statement assigns."""
+    value = getattr(node, "value", None)
+    if not isinstance(value, ast.Dict):
+        return None
+    return next((v for k, v in zip(value.keys, value.values, strict=True) if getattr(k, "value", None) == key), None)
+
+
+@cache
+def code() -> str:
+    """Return all code of the package but the settings' own."""
+    return "\n".join(file.read_text("utf-8") for file in PACKAGE.rglob("*.py") if "settings" not in file.name)
+
+
+def is_read(setting: str) -> bool:
+    """Tell whether code outside of the settings reads the setting, or the path that is made of it."""
+    own = (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8")
+    path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", own)
+    names = [setting, *([path[1]] if path else [])]
+    return any(re.search(rf"(settings|config\.get\(\))\.{name}\b", code()) for name in names)
+
+
+def unread() -> list[str]:
+    """Return the settings that are accepted and change nothing."""
+    return [name for name in settings_file.FIELDS if not is_read(name)]
+
+
+def groups() -> dict[str, str]:
+    """Return the heading of each setting: the comment line above its group in the class."""
+    heading, found = "", {}
+    for line in (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8").splitlines():
+        if match := re.fullmatch(r"    # ([A-Z][\w ]+)", line):
+            heading = match[1]
+        elif match := re.match(r"    (\w+): ", line):
+            found.setdefault(match[1], heading or "File")
+    return found
+
+
+def settings(_: str) -> str:
+    """Return a table of settings for each group."""
+    import yaml
+
+    defaults, headings, dead = Settings().values(), groups(), set(unread())
+    rows: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for name, field in settings_file.FIELDS.items():
+        grouped = name == settings_file.GROUP
+        default = (
+            "see there" if grouped else f"`{yaml.safe_dump(defaults[name], default_flow_style=True).split(chr(10))[0]}`"
+        )
+        text = (field.description or "") + (" Nothing reads it yet." if name in dead else "")
+        rows[headings[name]].append((f"`{name}`", default, cell(text)))
+    return "\n".join(
+        f"### {title}\n\n{table('setting', 'default', 'meaning', rows=them)}" for title, them in rows.items()
+    )
+
+
+def unread_settings(_: str) -> str:
+    """Return the settings that nothing reads, as a sentence."""
+    return textwrap.fill(", ".join(f"`{name}`" for name in unread()) + ".", 150) + "\n"
+
+
+def limit_settings(_: str) -> str:
+    """Return the table of limits."""
+    return limits.table()
+
+
+def commands(_: str) -> str:
+    """Return a section for each command, from the parser."""
+    return "\n".join(section(words, one, text) for words, one, text in walk("invokeclone", command_line(), ""))
+
+
+def walk(words: str, one: argparse.ArgumentParser, text: str) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    """Yield every command without subcommands: its words, parser and help."""
+    subcommands = [action for action in one._actions if isinstance(action, argparse._SubParsersAction)]
+    if not subcommands:
+        yield words, one, text
+    for action in subcommands:
+        help_of = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        for name, child in action.choices.items():
+            yield from walk(f"{words} {name}", child, help_of.get(name, ""))
+
+
+def section(words: str, one: argparse.ArgumentParser, text: str) -> str:
+    """Return the section of a command."""
+    actions = [action for action in one._actions if not isinstance(action, argparse._HelpAction)]
+    usage = " ".join([words, *map(shown, sorted(actions, key=lambda action: bool(action.option_strings)))])
+    rows = [(f"`{name_of(action)}`", cell(action.help or "")) for action in actions]
+    arguments = "\n" + table("argument", "meaning", rows=rows) if rows else ""
+    return f"### {words}\n\n{text[:1].upper()}{text[1:]}.\n\n```text\n{usage}\n```\n{arguments}"
+
+
+def name_of(action: argparse.Action) -> str:
+    """Return an argument as it is typed."""
+    value = str(action.metavar or action.dest.upper())
+    if not action.option_strings:
+        return value
+    return action.option_strings[-1] if action.nargs == 0 else f"{action.option_strings[-1]} {value}"
+
+
+def shown(action: argparse.Action) -> str:
+    """Return an argument as usage shows it: in brackets if it may be left out."""
+    optional = not action.required if action.option_strings else action.nargs == "?"
+    return f"[{name_of(action)}]" if optional else name_of(action)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    found: dict[str, Any] = create_app(Settings(), worker_command=None).openapi()
+    return found
+
+
+def route(argument: str) -> str:
+    """Return what `METHOD PATH` takes and answers, from the OpenAPI document."""
+    method, path = argument.split()
+    operation = document()["paths"][path][method.lower()]
+    rows = [
+        (f"`{one['name']}`", one["in"], kind(one["schema"]), cell(one.get("description", "")))
+        for one in operation.get("parameters", [])
+    ]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        required = resolve(content["schema"]).get("required", [])
+        rows += [
+            (
+                f"`{name}`",
+                "body" + (", required" if name in required else ""),
+                kind(field),
+                cell(field.get("description", "")),
+            )
+            for name, field in resolve(content["schema"]).get("properties", {}).items()
+        ]
+    answers = [
+        f"`{status}` {kind(next(iter(one['content'].values()))['schema'])}"
+        for status, one in operation["responses"].items()
+        if status < "4" and "content" in one
+    ]
+    head = f"`{method} {path}`: {operation['summary']}. {(operation.get('description') or '').strip()}\n\n"
+    return head + table("name", "where", "type", "meaning", rows=rows) + f"\nAnswers {', '.join(answers)}.\n"
+
+
+def resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema that a reference means."""
+    if "$ref" in schema:
+        found: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return found
+    return schema
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """Return a schema's type in a few words."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    if members := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(kind(member) for member in members))
+    if schema.get("type") == "array":
+        return f"list of {kind(schema.get('items', {}))}"
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"][:8]) + (" …" if len(schema["enum"]) > 8 else "")
+    return str(schema.get("type", "anything"))
+
+
+def routes(_: str) -> str:
+    """Return every route of InvokeAI's API by tag."""
+    rows: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for path, operations in document()["paths"].items():
+        for method in HTTP:
+            if operation := operations.get(method):
+                text = (operation.get("description") or operation["summary"]).strip().split("\n")[0]
+                rows[operation.get("tags", ["app"])[0]].append((f"`{method.upper()} {path}`", cell(text)))
+    return "\n".join(f"### {tag}\n\n{table('route', 'what it does', rows=them)}" for tag, them in sorted(rows.items()))
+
+
+COMPATIBILITY: dict[str, tuple[APIRouter, ...]] = {
+    "automatic1111": (automatic1111.ROUTER, automatic1111.CONTROLNET),
+    "comfyui": (comfyui.routes,),
+    "gemini": (gemini.ROUTER,),
+    "openai": (openai.ROUTER,),
+}
+
+
+def compatibility_routes(name: str) -> str:
+    """Return the routes of a compatibility API, each once, under its first prefix; without those that only refuse."""
+    rows: dict[tuple[Any, str], tuple[str, ...]] = {}
+    routes_of = [one for router in COMPATIBILITY[name] for one in router.routes]
+    for one in sorted(routes_of, key=lambda one: "{deployment}" in getattr(one, "path", "")):
+        endpoint = getattr(one, "endpoint", None)
+        if endpoint is None or endpoint.__name__ == "unknown":
+            continue
+        path = str(getattr(one, "path", ""))
+        method = "|".join(sorted(getattr(one, "methods", None) or ["WebSocket"]))
+        rows.setdefault((endpoint, path.rpartition("/")[2]), (f"`{method} {path}`", cell(first_line(endpoint))))
+    return table("route", "what it does", rows=list(rows.values()))
+
+
+def first_line(documented: object) -> str:
+    """Return the first line of a docstring."""
+    return (documented.__doc__ or "").strip().split("\n")[0]
+
+
+def node_count(_: str) -> str:
+    """Return how many node types of InvokeAI there are, and what the others need."""
+    registry.discover()
+    have, lack = registry.nodes(), unsupported_nodes.TYPES
+    needs = Counter(one.requirement for one in lack.values())
+    text = f"{len(have)} of {len(have) + len(lack)} node types of InvokeAI 6.14.2 exist. The others need: "
+    return textwrap.fill(text + ", ".join(f"{name} ({count})" for name, count in needs.most_common()) + ".", 150) + "\n"
+
+
+def node_types(_: str) -> str:
+    """Return every node type, by the package that has it."""
+    registry.discover()
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, cls in registry.nodes().items():
+        parts = cls.__module__.split(".")[1:3]
+        found[f"invokeclone/{'/'.join(parts)}" if parts[0] != "graph" else "invokeclone/graph"].append(name)
+    rows = [(f"`{place}`", ", ".join(f"`{name}`" for name in sorted(names))) for place, names in sorted(found.items())]
+    return table("package", "node types", rows=rows)
+
+
+def comfyui_nodes(_: str) -> str:
+    """Return the ComfyUI nodes by category, and those that are refused."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, one in TYPES.items():
+        refused = one.build.__module__ == unsupported.__name__
+        found["refused by name" if refused else one.category].append(name)
+    order = sorted(found, key=lambda category: (category == "refused by name", category))
+    return table("category", "nodes", rows=[(name, ", ".join(f"`{node}`" for node in found[name])) for name in order])
+
+
+def model_support(_: str) -> str:
+    """Return, for each base, which of its models are recognized, which of these are loaded, and whether prompts become images."""
+    rows = []
+    for base in BaseModelType:
+        tags = [
+            tag for tag in map(identification.tag_fields, identification.config_classes()) if tag.get("base") == base
+        ]
+        if not tags or base is BaseModelType.Unknown:
+            continue
+        loaded = [tag for tag in tags if is_loaded(tag)]
+        rows.append((f"`{base.value}`", kinds(tags), kinds(loaded) or "none yet", "yes" if base in recipes() else "no"))
+    return table("base", "recognized and installed", "loaded by nodes", "images from a prompt", rows=rows)
+
+
+def is_loaded(tag: Mapping[str, Any]) -> bool:
+    """Tell whether there is a loader for records with this base, type and format."""
+    try:
+        loaders.find(SimpleNamespace(**{"name": "", "format": None, **tag}))
+    except loaders.NoLoader:
+        return False
+    return True
+
+
+def kinds(tags: list[Mapping[str, Any]]) -> str:
+    """Return types with their formats."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for tag in tags:
+        name = tag["format"].value if "format" in tag else "any format"
+        if name not in (formats := found[tag["type"].value]):
+            formats.append(name)
+    return "; ".join(f"{name}: {', '.join(sorted(formats))}" for name, formats in sorted(found.items()))
+
+
+PARTS: dict[str, Callable[[str], str]] = {
+    part.__name__: part
+    for part in (
+        snippet, settings, unread_settings, limit_settings, commands, route, routes, compatibility_routes, node_count,
+        node_types, comfyui_nodes, model_support,
+    )
+}  # fmt: skip
+
+
+def rendered(text: str) -> str:
+    """Return a document with its generated parts made anew."""
+    return PART.sub(lambda part: part[1] + PARTS[part[2]](part[3] or "").rstrip("\n") + "\n" + part[5], text)
+
+
+def stale() -> Iterator[tuple[Path, str]]:
+    """Yield each file that is not as it would be written, with its new text."""
+    wanted = {EXAMPLE: settings_file.example()}
+    wanted |= {page: rendered(page.read_text(encoding="utf-8")) for page in documents()}
+    yield from ((page, text) for page, text in wanted.items() if page.read_text(encoding="utf-8") != text)
+
+
+def main() -> int:
+    """Write, or check."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    options.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    check = options.parse_args().check
+    count = 0
+    for page, text in stale():
+        count += 1
+        print(f"{'stale' if check else 'written'}: {page.relative_to(ROOT)}")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

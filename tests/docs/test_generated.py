@@ -1,0 +1,37 @@
+"""Generated parts of the documents are as the code is now."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts import write_docs
+from tests.docs.pages import NAMES, PAGES, Page
+
+
+def test_nothing_is_stale() -> None:
+    stale = [path.relative_to(write_docs.ROOT).as_posix() for path, _ in write_docs.stale()]
+    assert stale == [], "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_marker_belongs_to_a_part(page: Page) -> None:
+    parts = [match[2] for match in write_docs.PART.finditer(page.text)]
+    assert page.text.count("<!-- generated: ") == page.text.count("<!-- end -->") - page.text.count("`<!-- end -->`")
+    assert len(parts) == page.text.count("<!-- generated: ")
+    assert set(parts) <= set(write_docs.PARTS)
+
+
+def test_every_kind_of_part_is_used() -> None:
+    assert {match[2] for page in PAGES for match in write_docs.PART.finditer(page.text)} == set(write_docs.PARTS)
+
+
+def test_a_snippet_shows_the_code_and_a_wrong_name_is_refused(tmp_path: Path) -> None:
+    assert "class AddInvocation(BaseInvocation):" in write_docs.snippet("invokeclone/nodes/data/math.py#AddInvocation")
+    assert write_docs.snippet("invokeclone/nodes/data/math.py#AddInvocation 2").count("\n") == 7
+    with pytest.raises(SystemExit, match="has no Nothing"):
+        write_docs.snippet("invokeclone/nodes/data/math.py#Nothing")
+
+
+def test_a_page_is_written_again_when_the_code_has_changed() -> None:
+    page = "a\n<!-- generated: limit_settings -->\nold\n<!-- end -->\nb\n"
+    assert write_docs.rendered(page) == page.replace("old\n", write_docs.limit_settings(""))
