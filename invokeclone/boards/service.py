@@ -8,11 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards import store
 from invokeclone.boards.errors import ImageNotYours
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, DeleteBoardResult
-from invokeclone.images import access
+from invokeclone.images import access, intent_log
 from invokeclone.images import service as images_service
 from invokeclone.images import store as images_store
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.images.schemas import NO_BOARD, BulkChange
+from invokeclone.images.schemas import NO_BOARD, AffectedItem, BulkChange
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
@@ -30,22 +31,24 @@ async def delete(resources: Resources, user: User, board_id: str, *, include_ima
 
     Raises BoardNotFound, NotYourBoard.
     """
-    async with resources.database.write() as connection:
-        await access.require_board_owned(connection, user, board_id)
-        await store.require(connection, board_id)
-        if not include_images:
-            names = [await store.names(connection, board_id, kind) for kind in (IMAGES, VIDEOS)]
+    deleted_by_kind: dict[MediaKind, list[AffectedItem]] = {}
+    async with intent_log.open_intent(resources) as intent:
+        async with resources.database.write() as connection:
+            await access.require_board_owned(connection, user, board_id)
+            await store.require(connection, board_id)
+            if not include_images:
+                names = [await store.names(connection, board_id, kind) for kind in (IMAGES, VIDEOS)]
+                await store.delete_board(connection, board_id)
+                return DeleteBoardResult(
+                    board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
+                )
+            for kind in (IMAGES, VIDEOS):
+                deleted_by_kind[kind] = await images_store.delete_on_board(connection, board_id, kind=kind)
+                await in_thread(intent.try_write, kind, [item.location for item in deleted_by_kind[kind]])
             await store.delete_board(connection, board_id)
-            return DeleteBoardResult(
-                board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
-            )
-        deleted_by_kind = [
-            (kind, await images_store.delete_on_board(connection, board_id, kind=kind)) for kind in (IMAGES, VIDEOS)
-        ]
-        await store.delete_board(connection, board_id)
-    for kind, items in deleted_by_kind:
-        await images_service.clean_up_deleted(resources, items, kind)
-    images, videos = ([item.location.name for item in items] for _, items in deleted_by_kind)
+        for kind, items in deleted_by_kind.items():
+            intent.settled &= await images_service.clean_up_deleted(resources, items, kind)
+    images, videos = ([item.location.name for item in items] for items in deleted_by_kind.values())
     return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=images, deleted_videos=videos)
 
 

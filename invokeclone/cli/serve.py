@@ -8,7 +8,7 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -105,10 +105,13 @@ class _OneLineStartupErrors:
     def __init__(self, app: Application) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Hand requests on as they are: only the start is looked at."""
         if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._start(scope, receive, send)
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
         failed: list[Message] = []
 
         async def hold(message: Message) -> None:
@@ -134,6 +137,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         uvicorn_logger.setLevel(max(logging.WARNING, logging.getLogger(log.ROOT).level))
     return uvicorn.Config(
         _OneLineStartupErrors(app),
+        interface="asgi3",
         log_config=None,
         access_log=False,
         server_header=False,

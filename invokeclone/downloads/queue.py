@@ -23,13 +23,13 @@ from invokeclone.downloads.events import (
 )
 from invokeclone.downloads.partial_file import PartialFile
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import INITIAL_RETRY_DELAY_S, Transfer, run_to_completion, throttle, wait_until_done
+from invokeclone.downloads.transfer import INITIAL_RETRY_DELAY_S, Transfer, throttle
 from invokeclone.downloads.web import WebClient, without_query
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Emitter
-from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.offload import in_thread, run_to_completion, wait_until_done
 from invokeclone.kit.times import now
 
 MAX_CONCURRENT = 5

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from invokeclone.downloads import names
 from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TransientError
@@ -16,12 +16,10 @@ from invokeclone.downloads.partial_file import PartialFile, SourceState, check_s
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import WebClient, check_status, translate_errors, without_query
 from invokeclone.kit import log
-from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.offload import in_thread, run_to_completion
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
-
-T = TypeVar("T")
 
 MAX_TRIES = 6
 """How often in a row a download may fail without having got on."""
@@ -242,25 +240,6 @@ class Transfer:
     def _source_state(self, response: "ClientResponse", url: str) -> SourceState:
         marks = response.headers.get("ETag"), response.headers.get("Last-Modified")
         return SourceState(url, *marks, total=self._job.total_bytes or None)
-
-
-async def run_to_completion(work: Callable[..., T], *arguments: object) -> T:
-    """Do blocking work in a thread, and wait for its end even when this task is cancelled meanwhile."""
-    future = asyncio.ensure_future(in_thread(work, *arguments))
-    await wait_until_done(future)
-    return future.result()
-
-
-async def wait_until_done(task: "asyncio.Future[T]") -> None:
-    """Wait for the end of a task, even when this one is cancelled meanwhile, and be cancelled only then."""
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
 
 
 def throttle(seconds: float) -> Callable[[], bool]:

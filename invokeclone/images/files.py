@@ -36,6 +36,17 @@ def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
     return folder(settings, VIDEOS) / "sidecars" / location.subfolder / f"{Path(location.name).stem}.json"
 
 
+def paths(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> list[Path]:
+    """Return all files of `place`, whether they are there or not."""
+    both = [full_path(settings, place, kind), thumbnail_path(settings, place, kind)]
+    return [*both, sidecar_path(settings, place)] if kind is VIDEOS else both
+
+
+def uploads_folder(settings: Settings) -> Path:
+    """Return where videos lie while they are being uploaded."""
+    return folder(settings, VIDEOS) / ".uploads"
+
+
 def folder(settings: Settings, kind: MediaKind) -> Path:
     """Return where all files of a kind lie."""
     return settings.outputs_path / f"{kind}s"
@@ -80,10 +91,8 @@ def remove(settings: Settings, locations: list[ImageLocation], kind: MediaKind =
     failed = []
     for location in locations:
         try:
-            remove_file(full_path(settings, location, kind))
-            remove_file(thumbnail_path(settings, location, kind))
-            if kind is VIDEOS:
-                remove_file(sidecar_path(settings, location))
+            for path in paths(settings, location, kind):
+                remove_file(path)
         except OSError:
             failed.append(location)
     return failed

@@ -15,7 +15,7 @@ from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, store
+from invokeclone.images import access, files, intent_log, store
 from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.encoding import upload as intake
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
@@ -86,28 +86,28 @@ async def upload(
         return prepared, files.thumbnail(prepared.image)
 
     prepared, webp = await off_loop(prepare, image_work_limiter())
-    await in_thread(
-        files.write, settings, location, prepared.png, webp
-    )  # waits for the disk, and needs no core for that
-    fields = await create_record(
-        resources,
-        NewImage(
-            image_name=location.name,
-            image_origin=ResourceOrigin.EXTERNAL,
-            image_category=category,
-            width=prepared.image.width,
-            height=prepared.image.height,
-            session_id=session_id,
-            metadata=prepared.texts.get(png.METADATA),
-            is_intermediate=is_intermediate,
-            has_workflow=png.WORKFLOW in prepared.texts or png.GRAPH in prepared.texts,
-            image_subfolder=location.subfolder,
-            board_id=board_id,
-            user_id=user.user_id,
-        ),
-        location,
+    new = NewImage(
+        image_name=location.name,
+        image_origin=ResourceOrigin.EXTERNAL,
+        image_category=category,
+        width=prepared.image.width,
+        height=prepared.image.height,
+        session_id=session_id,
+        metadata=prepared.texts.get(png.METADATA),
+        is_intermediate=is_intermediate,
+        has_workflow=png.WORKFLOW in prepared.texts or png.GRAPH in prepared.texts,
+        image_subfolder=location.subfolder,
+        board_id=board_id,
+        user_id=user.user_id,
     )
-    return ImageDTO.model_validate(fields)
+
+    def write_files(intent: intent_log.Intent) -> None:
+        intent.write(IMAGES, [location])
+        files.write(settings, location, prepared.png, webp)
+
+    async with intent_log.open_intent(resources) as intent:
+        await in_thread(write_files, intent)  # waits for the disk, and needs no core for that
+        return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
 async def save(
@@ -133,31 +133,30 @@ async def save(
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
     texts = embedded_metadata.texts(metadata, workflow, graph)
 
-    def write_files() -> None:
-        packed = png.encode(image, settings.pil_compress_level, texts)
-        files.write(settings, location, packed, files.thumbnail(image))
-
-    await off_loop(write_files, image_work_limiter())
-    fields = await create_record(
-        resources,
-        NewImage(
-            image_name=location.name,
-            image_origin=origin,
-            image_category=category,
-            width=image.width,
-            height=image.height,
-            session_id=session_id,
-            node_id=node_id,
-            metadata=metadata,
-            is_intermediate=is_intermediate,
-            has_workflow=workflow is not None or graph is not None,
-            image_subfolder=location.subfolder,
-            board_id=board_id,
-            user_id=user_id,
-        ),
-        location,
+    new = NewImage(
+        image_name=location.name,
+        image_origin=origin,
+        image_category=category,
+        width=image.width,
+        height=image.height,
+        session_id=session_id,
+        node_id=node_id,
+        metadata=metadata,
+        is_intermediate=is_intermediate,
+        has_workflow=workflow is not None or graph is not None,
+        image_subfolder=location.subfolder,
+        board_id=board_id,
+        user_id=user_id,
     )
-    return ImageDTO.model_validate(fields)
+
+    def write_files(intent: intent_log.Intent) -> None:
+        packed, small = png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
+        intent.write(IMAGES, [location])
+        files.write(settings, location, packed, small)
+
+    async with intent_log.open_intent(resources) as intent:
+        await off_loop(lambda: write_files(intent), image_work_limiter())
+        return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
@@ -181,14 +180,9 @@ def new_location(
 async def create_record(
     resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
 ) -> dict[str, Any]:
-    """Make the record of files just written and return what clients read; without a record the files go again."""
-    try:
-        async with resources.database.write() as connection:
-            fields = await store.add(connection, kind, new)
-    except BaseException:
-        with CancelScope(shield=True):
-            await in_thread(files.remove, resources.settings, [location], kind)
-        raise
+    """Make the record of files just written, whose intent the caller has open, and return what clients read."""
+    async with resources.database.write() as connection:
+        fields = await store.add(connection, kind, new)
     if fields["board_id"] != new.board_id:
         _log.warning("%s %s is on no board: there is no board %s to put it on", kind, location.name, new.board_id)
     return fields
@@ -228,8 +222,14 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
     location = await store.get_location(resources.database, name)
+
+    def remake(intent: intent_log.Intent) -> bytes:
+        intent.write(IMAGES, [location])
+        return files.regenerate_thumbnail(resources.settings, location)
+
     try:
-        return await off_loop(lambda: files.regenerate_thumbnail(resources.settings, location), image_work_limiter())
+        async with intent_log.open_intent(resources) as intent:
+            return await off_loop(lambda: remake(intent), image_work_limiter())
     except OSError as error:
         raise ImageNotFound(name) from error
 
@@ -287,19 +287,22 @@ async def delete_by(
     delete_records: Callable[[AsyncConnection], Awaitable[list[AffectedItem]]],
     kind: MediaKind = IMAGES,
 ) -> list[AffectedItem]:
-    """Delete the records, then their files, then tell of it; what is cut off in between is only files without record."""
-    async with resources.database.write() as connection:
-        deleted_items = await delete_records(connection)
-    await clean_up_deleted(resources, deleted_items, kind)
+    """Delete the records, then their files, then tell of it."""
+    async with intent_log.open_intent(resources) as intent:
+        async with resources.database.write() as connection:
+            deleted_items = await delete_records(connection)
+            await in_thread(intent.try_write, kind, [one.location for one in deleted_items])
+        intent.settled = await clean_up_deleted(resources, deleted_items, kind)
     return deleted_items
 
 
-async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind: MediaKind = IMAGES) -> None:
-    """Tell of records that are deleted, and remove their files."""
+async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind: MediaKind = IMAGES) -> bool:
+    """Tell of records that are deleted, and remove their files; tell whether that could be done."""
     if not items:
-        return
+        return True
     resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
         failed = await in_thread(files.remove, resources.settings, [item.location for item in items], kind)
     for location in failed:
-        _log.warning("the files of the deleted %s %s could not be removed", kind, location.name)
+        _log.warning("the files of the deleted %s %s could not be removed yet", kind, location.name)
+    return not failed

@@ -103,6 +103,11 @@ async def get_location(source: Source, name: str, kind: MediaKind = IMAGES) -> I
     return ImageLocation(*await _fetch_one(source, kind, _LOCATION, name))
 
 
+async def existing(connection: AsyncConnection, kind: MediaKind, names: Sequence[str]) -> set[str]:
+    """Return those of `names` that have a record."""
+    return set(await connection.scalars(select(kind.name).where(kind.name.in_(_NAME_LIST)), _names(names)))
+
+
 async def metadata_json(source: Source, name: str, kind: MediaKind = IMAGES) -> str | None:
     """Return the metadata as JSON text; raises what the kind says when the record is missing."""
     value = (await _fetch_one(source, kind, _METADATA, name))[0]

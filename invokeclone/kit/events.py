@@ -59,23 +59,34 @@ Listener = Callable[[type[Event], dict[str, Any]], None]
 
 
 class Bus:
-    """The server's emitter: hands each event, as its class and its plain payload, to every listener in turn.
+    """The server's emitter: hands each event, as its class and its plain payload, to the listeners of its class in turn.
 
     A listener must return at once (start a task for anything longer). What it raises is its own bug and is not caught here.
     """
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, tuple[type[Event], ...]]] = []
+        self._listeners_of: dict[type[Event], list[Listener]] = {}
 
-    def subscribe(self, listener: Listener) -> None:
-        """Call `listener(event class, payload)` for each later event."""
-        self._listeners.append(listener)
+    def subscribe(self, listener: Listener, *kinds: type[Event]) -> None:
+        """Call `listener(event class, payload)` for each later event of `kinds` and their subclasses; without any, for all events."""
+        self._listeners.append((listener, kinds or (Event,)))
+        self._listeners_of.clear()
+
+    def unsubscribe(self, listener: Listener) -> None:
+        """Call `listener` for no later event."""
+        self._listeners = [entry for entry in self._listeners if entry[0] != listener]
+        self._listeners_of.clear()
 
     def emit(self, event: Event) -> None:
-        """Tell every listener of `event`."""
+        """Tell the listeners of `event`."""
         self.publish(type(event), event.model_dump(mode="json"))
 
     def publish(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Tell every listener of an event whose payload is ready, as it comes from a worker."""
-        for listener in self._listeners:
+        """Tell the listeners of an event whose payload is ready, as it comes from a worker."""
+        listeners = self._listeners_of.get(kind)
+        if listeners is None:
+            listeners = [listener for listener, kinds in self._listeners if issubclass(kind, kinds)]
+            self._listeners_of[kind] = listeners
+        for listener in listeners:
             listener(kind, payload)

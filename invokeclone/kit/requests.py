@@ -3,17 +3,19 @@
 `Write` closes with the endpoint function (`scope="function"`), so a COMMIT that fails is an error answer and not a 200.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, TypeVar, cast
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError, WrapValidator
+from pydantic import ValidationError, WrapValidator
 from python_multipart.multipart import parse_options_header
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Message, Receive
 
 from invokeclone.kit.json_text import NotStorable, check_text
 from invokeclone.kit.resources import Resources
@@ -81,7 +83,46 @@ UTF_8 = ("utf-8", "utf8", "us-ascii")
 LATER = WrapValidator(lambda value, _validate: value)
 """Beside `Body()`: the part of the body is published as its type and arrives as it was sent, to be validated off the event loop."""
 
-Model = TypeVar("Model", bound=BaseModel)
+
+class WatchedReceive:
+    """A request's `receive` that notes when the client leaves."""
+
+    def __init__(self, receive: Receive) -> None:
+        """Pass on what `receive` returns."""
+        self._receive = receive
+        self.has_left = False
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        message = await self._receive()
+        self.has_left = self.has_left or message["type"] == "http.disconnect"
+        return message
+
+
+class BodyOverLimit(Exception):
+    """The body turned out longer than allowed while it was read."""
+
+
+class LimitedBody:
+    """A request's `receive`, for at most so many bytes of its body."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        """Read at most `most` bytes from `receive`."""
+        self._receive = receive
+        self._left = most
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more than the limit has come."""
+        return self._left < 0
+
+    async def __call__(self) -> Message:
+        """Return the next message. Raises BodyOverLimit."""
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self.is_over:
+            raise BodyOverLimit
+        return message
 
 
 class FormRequest(Request):
@@ -106,12 +147,13 @@ class FormRequest(Request):
         return form
 
 
-def validate_body(model: type[Model], value: Any, *location: str) -> Model:
-    """Validate what came with `LATER`. Raises RequestValidationError, which tells of `place` in the body as FastAPI would."""
+@contextlib.contextmanager
+def validating(*place: str) -> Iterator[None]:
+    """Raise a ValidationError of what came with `LATER` as a RequestValidationError, which tells of `place` in the body as FastAPI would."""
     try:
-        return model.model_validate(value)
+        yield
     except ValidationError as error:
         problems = [
-            {**problem, "loc": ("body", *location, *problem["loc"])} for problem in error.errors(include_url=False)
+            {**problem, "loc": ("body", *place, *problem["loc"])} for problem in error.errors(include_url=False)
         ]
         raise RequestValidationError(problems) from error

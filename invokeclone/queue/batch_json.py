@@ -10,7 +10,7 @@ from invokeclone.graph.session.edges import Edge
 from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.process.offload import off_loop
-from invokeclone.kit.requests import validate_body
+from invokeclone.kit.requests import validating
 from invokeclone.kit.sliced_json import list_json, model_json
 from invokeclone.queue.batches import Batch, BatchValue, Sizes
 from invokeclone.queue.schemas import EnqueueBatchResult
@@ -23,9 +23,10 @@ async def read_batch(body: Any, limits: Limits) -> Batch:
     """Return the batch in a request's body. Raises RequestValidationError, and Unprocessable for what is over a limit."""
     sizes = _sizes(body)
     sizes.check(limits)
-    if not sizes.are_large and _member(body, "workflow") is None:
-        return validate_body(Batch, body, "batch")
-    return await off_loop(lambda: validate_body(Batch, body, "batch"))
+    with validating("batch"):
+        if not sizes.are_large and _member(body, "workflow") is None:
+            return Batch.model_validate(body)
+        return await off_loop(lambda: Batch.model_validate(body))
 
 
 async def dump_result(result: EnqueueBatchResult) -> str:

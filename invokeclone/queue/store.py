@@ -66,7 +66,8 @@ async def add(
             added += len(remaining)
             remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
 
-    await run_many(connection, statements.INSERT_MANY, many())
+    if len(remaining) == statements.ITEMS_PER_INSERT:
+        await run_many(connection, statements.INSERT_MANY, many())
     if remaining:
         added += len(remaining)
         rows = await run(connection, statements.insert_some(len(remaining)), (*shared, *_values(remaining)))

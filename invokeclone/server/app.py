@@ -24,6 +24,7 @@ from invokeclone.custom_nodes.service import Packs
 from invokeclone.downloads.api import router as model_downloads
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.graph.invocations import registry
+from invokeclone.images import intent_log
 from invokeclone.images.api import router as images
 from invokeclone.images.archives.api import router as image_downloads
 from invokeclone.images.archives.service import ImageDownloads
@@ -225,6 +226,7 @@ async def _lifespan(
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(services.get(BatchFollower).stop)
         await queue_service.recover(resources)
+        await intent_log.settle_all(resources, alone=True)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
@@ -255,7 +257,7 @@ async def _lifespan(
         supervisor = Supervisor(
             resources.settings,
             bus,
-            lambda device, reason: queue_service.fail_orphans(resources, device, reason),
+            functools.partial(_worker_died, resources),
             command=worker_command or (sys.executable,),
         )
         supervisor.hardware = await off_loop(hardware.devices)
@@ -268,6 +270,12 @@ async def _lifespan(
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
+
+
+async def _worker_died(resources: Resources, device: str, reason: str) -> None:
+    """Fail what the worker was running, and remove what it had half-written."""
+    await queue_service.fail_orphans(resources, device, reason)
+    await intent_log.settle_all(resources)
 
 
 def _packs_changed(services: Services, names: list[str]) -> None:

@@ -20,6 +20,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import (
+    InvocationEvent,
     InvocationProgressEvent,
 )
 from invokeclone.queue.rows import Item
@@ -98,6 +99,8 @@ class ItemResult:
 @dataclass
 class Run:
     """A batch in the queue, and what is known of it."""
+
+    node_events: ClassVar[tuple[type[InvocationEvent], ...]] = (InvocationProgressEvent,)
 
     resources: Resources
     user: User

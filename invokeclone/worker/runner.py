@@ -119,7 +119,10 @@ class _Run:
     def to_end(self) -> Outcome:
         """Run until nothing is left, a node fails or the item is canceled."""
         try:
-            return self._nodes()
+            with watch_cancellation(self.session.canceled, self._report_stopping):
+                return self._nodes()
+        except CanceledException:
+            return Outcome("canceled", self._session_json())
         except Exception as error:  # noqa: BLE001  (wrong with the machinery, not with a node; keeps the session)
             _log.exception("the session of item %s broke", self.session.item.item_id)
             return Outcome("failed", self._session_json(), describe(error), broken=True)
@@ -135,11 +138,7 @@ class _Run:
             if len(self._state.execution_graph.nodes) > self._max_nodes:
                 message = f"iterations make more than {self._max_nodes} nodes (setting limits.session_nodes)"
                 return self._fail(node, self._events_of(node), OutputOverLimit(message))
-            try:
-                failed = self._run_node(node)
-            except CanceledException:
-                break
-            if failed:
+            if failed := self._run_node(node):
                 return failed
         return Outcome("canceled", self._session_json())
 
@@ -167,7 +166,7 @@ class _Run:
         events.start()
         began, vram = time.perf_counter(), vram_in_use()
         try:
-            with log.fields(action="run_node"), watch_cancellation(self.session.canceled, self._report_stopping):
+            with log.fields(action="run_node"):
                 if node.get_type() == CALL_SAVED_WORKFLOW:
                     begin(self._caller(), node)
                     return Outcome("waiting", None)
@@ -175,7 +174,7 @@ class _Run:
         except CallFailed as error:
             return self._fail(node, events, error, ItemError("ValueError", str(error), str(error)))
         except CanceledException:
-            raise  # swallowed above: a node that stops as it was told tells nothing
+            raise  # becomes the outcome in `to_end`: a node that stops as it was told tells nothing
         except (Exception, SystemExit) as error:
             if self.session.canceled.is_set():  # what a library made of our CanceledException
                 raise CanceledException(str(error)) from error

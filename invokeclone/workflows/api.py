@@ -8,7 +8,7 @@ from starlette.responses import FileResponse
 from invokeclone.images import responses
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
 from invokeclone.kit.process.offload import off_loop
-from invokeclone.kit.requests import LATER, Needs, Read, validate_body
+from invokeclone.kit.requests import LATER, Needs, Read, validating
 from invokeclone.users import rights
 from invokeclone.users.current import CurrentUser, MediaUser
 from invokeclone.workflows import service, store
@@ -85,7 +85,8 @@ async def create_workflow(
     workflow: Annotated[WorkflowWithoutID, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Add a workflow to the library."""
-    checked = await off_loop(lambda: validate_body(WorkflowWithoutID, workflow, "workflow"))
+    with validating("workflow"):
+        checked = await off_loop(lambda: WorkflowWithoutID.model_validate(workflow))
     return _json(await service.create(needs, checked, user))
 
 
@@ -149,7 +150,8 @@ async def update_workflow(
     workflow: Annotated[Workflow, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
     """Replace the workflow that has the id of the one sent; the id in the address says nothing."""
-    checked = await off_loop(lambda: validate_body(Workflow, workflow, "workflow"))
+    with validating("workflow"):
+        checked = await off_loop(lambda: Workflow.model_validate(workflow))
     return _json(await service.update(needs, checked, user))
 
 

@@ -248,7 +248,7 @@ async def test_cancel_while_it_runs_leaves_nothing(fake_web, fetch, downloads, f
     await until(lambda: job.bytes == 100_000)
     downloads.cancel(job.id)
     assert job.status == "cancelled"
-    await downloads.settled([job.id])
+    await downloads.wait_until_stopped([job.id])
     assert left(folder) == []
     assert events.names()[-1] == "download_cancelled"
     downloads.cancel(job.id)
@@ -278,10 +278,10 @@ async def test_pausing_a_waiting_one_cancelling_a_paused_one_and_a_held_one(fake
     job = fetch()
     await until(lambda: job.bytes == 100_000)
     downloads.pause(job.id)
-    await downloads.settled([job.id])
+    await downloads.wait_until_stopped([job.id])
     assert left(folder) == ["model.safetensors.part", "model.safetensors.part.json"]
     downloads.cancel(job.id)
-    await downloads.settled([job.id])
+    await downloads.wait_until_stopped([job.id])
     assert left(folder) == []
     fake_web.page("/b", DATA)
     paused_job = fetch("/b", held=True)
@@ -393,7 +393,7 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
     jobs = [fetch() for _ in range(3)]
     for job in jobs:
         downloads.cancel(job.id)
-    await downloads.settled([job.id for job in jobs])
+    await downloads.wait_until_stopped([job.id for job in jobs])
     await asyncio.sleep(0.02)
     assert (fake_web.asked, left(folder)) == ([], [])
     job = fetch()
@@ -431,7 +431,7 @@ async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, dow
     await asyncio.sleep(0.05)
     assert left(folder)
     slow.set()
-    await downloads.settled([job.id])
+    await downloads.wait_until_stopped([job.id])
     assert (job.status, left(folder)) == ("cancelled", [])
 
 
@@ -465,7 +465,7 @@ async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloa
     fake_web.page("/a/model.safetensors", DATA)
     job = fetch()
     await until(lambda: job.ended)
-    await downloads.settled([job.id])
+    await downloads.wait_until_stopped([job.id])
     assert (job.status, left(folder)) == ("cancelled", [])
 
 

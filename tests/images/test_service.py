@@ -89,6 +89,8 @@ async def test_the_files_come_before_the_record(resources: Resources) -> None:
     snapshots: list[list[Path]] = []
 
     class Failing:
+        read = resources.database.read
+
         def write(self):
             snapshots.append([path for path in resources.settings.outputs_path.rglob("*") if path.is_file()])
             raise Broken

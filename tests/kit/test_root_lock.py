@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from invokeclone.kit.files import root_lock
+from invokeclone.kit.files import file_locks
 from invokeclone.kit.files.root_lock import FILE, RootInUse, RootLock
 
 HOLDER = """
@@ -59,7 +59,7 @@ def test_a_file_system_without_locks(
     def refuse(_descriptor: int, _how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(root_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
     lock = RootLock(tmp_path)
     lock.acquire()
     assert any("cannot be locked" in record.getMessage() for record in logged)

@@ -15,7 +15,12 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
 from invokeclone.models.records.events import ModelsChangedEvent
-from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    ProcessorResumedEvent,
+    QueueClearedEvent,
+    QueueItemsRetriedEvent,
+)
 from invokeclone.server.supervision import link as server_link
 from invokeclone.server.supervision.supervisor import Supervisor
 
@@ -131,10 +136,20 @@ async def test_listed_devices_get_a_worker_each(settings: Settings, notes: Calla
     assert {line.split()[1] for line in notes() if line.startswith("start")} == {"cpu", "mps"}
 
 
-async def test_wakes_on_a_batch(settings: Settings, notes: Callable[[], list[str]]) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        BatchEnqueuedEvent(queue_id="default", batch_id="b", enqueued=1, requested=1, priority=0),
+        QueueItemsRetriedEvent(
+            queue_id="default", retried_item_ids=[1], user_ids=["system"], retried_item_ids_by_user={"system": [1]}
+        ),
+        ProcessorResumedEvent(),
+    ],
+)
+async def test_wakes_when_there_may_be_items(event: Event, settings: Settings, notes: Callable[[], list[str]]) -> None:
     async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
-        bus.emit(BatchEnqueuedEvent(queue_id="default", batch_id="b", enqueued=1, requested=1, priority=0))
+        bus.emit(event)
         await until(lambda: "wake cpu" in notes())
 
 

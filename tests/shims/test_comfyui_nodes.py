@@ -419,7 +419,7 @@ def test_pictures_are_resized() -> None:
 
 
 def test_pictures_that_are_too_large_are_not_encoded() -> None:
-    huge = replace(CATALOG, pictures={"a.png": LoadableImage(8192, 8192)})
+    huge = replace(CATALOG, loadable_images={"a.png": LoadableImage(8192, 8192)})
     workflow = image_to_image("a.png")
     with pytest.raises(WorkflowRejected, match="too large"):
         build_graph(workflow, check(workflow, huge), huge)

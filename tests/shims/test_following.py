@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +14,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
+from invokeclone.queue.events import InvocationEvent, InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
 from invokeclone.shims.batch_follower import BatchFollower
 
@@ -21,17 +22,18 @@ from invokeclone.shims.batch_follower import BatchFollower
 class Recorder:
     """A watcher, and an audience, that keeps what it sees."""
 
+    node_events: ClassVar = (InvocationEvent,)
+
     def __init__(self, error: Exception | None = None) -> None:
         self.events: list[str] = []
         self.looks: list[list[str]] = []
         self.error = error
-        self.is_listening = True
         self.rounds = 0
 
-    def take(self, kind: type[Event], _payload: dict[str, Any]) -> None:
+    def handle_event(self, kind: type[Event], _payload: dict[str, Any]) -> None:
         self.events.append(kind.name)
 
-    async def look(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
+    async def refresh(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
         if items is None:
             self.rounds += 1
         else:
@@ -105,6 +107,55 @@ async def test_nothing_is_read_once_nobody_follows(follower: BatchFollower, reso
     await asyncio.sleep(0.02)
     assert (watcher.events, watcher.looks) == ([], [])
     assert follower._task is None
+
+
+async def test_events_are_taken_only_while_somebody_follows(resources: Resources) -> None:
+    bus = Bus()
+    follower, watcher, audience = BatchFollower(resources, bus), Recorder(), Recorder()
+    assert len(bus._listeners) == 0
+    follower.follow("a", watcher)
+    follower.add_queue_observer(audience)
+    follower.add_queue_observer(audience)
+    assert len(bus._listeners) == 1
+    follower.unfollow("a")
+    assert len(bus._listeners) == 1
+    follower.remove_queue_observer(audience)
+    follower.remove_queue_observer(audience)
+    assert len(bus._listeners) == 0
+    follower.follow("a", watcher)
+    await follower.stop()
+    assert len(bus._listeners) == 0
+
+
+async def test_watchers_are_given_the_events_of_nodes_that_they_take(
+    follower: BatchFollower, resources: Resources
+) -> None:
+    class OfProgress(Recorder):
+        node_events: ClassVar = (InvocationProgressEvent,)
+
+    every, progress = Recorder(), OfProgress()
+    node = {
+        "queue_id": "default", "item_id": 1, "session_id": "s", "invocation": {}, "invocation_source_id": "a",
+    }  # fmt: skip
+    events = [
+        (InvocationStartedEvent, node),
+        (InvocationProgressEvent, {**node, "message": "step", "percentage": 0.5, "image": None, "device": None}),
+    ]
+
+    def emit(batch_id: str) -> None:
+        assert isinstance(resources.events, Bus)
+        for kind, payload in events:
+            resources.events.emit(kind.model_validate({**payload, "batch_id": batch_id}))
+
+    follower.follow("b", progress)
+    emit("b")
+    follower.follow("a", every)
+    emit("a")
+    emit("b")
+    follower.unfollow("a")
+    emit("a")
+    assert every.events == ["invocation_started", "invocation_progress"]
+    assert progress.events == ["invocation_progress", "invocation_progress"]
 
 
 async def test_one_that_fails_keeps_nobody_from_looking(

@@ -1,4 +1,4 @@
-"""kill -9 of the server right before and right after the transitions of an installation: the next start leaves nothing half-done."""
+"""kill -9 of the server around the transitions of an installation and before each operation: the next start leaves nothing half-done."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,8 @@ from safetensors.numpy import save
 
 from tests.fake_web import FakeWeb, Page, serve_fake_web
 from tests.server_process import Server
+from tests.whole.killing import INSTALL as ADD
+from tests.whole.killing import KilledServer
 
 INSTALL = "/api/v2/models/install"
 RESTING = {"completed", "error", "cancelled", "paused"}
@@ -126,6 +128,69 @@ def check(server: Server, clients: list[Client]) -> None:
         assert client.path.exists() == (client.installs_local and not registered), client.path
 
 
+ENVIRONMENT = {"INVOKEAI_ALLOW_PRIVATE_DOWNLOAD_URLS": "true", "INVOKEAI_SCAN_MODELS_ON_STARTUP": "false"}
+
+
+class Operations:
+    """Installs models by a server that dies at one operation after the other."""
+
+    def __init__(self, killed: KilledServer, web: FakeWeb, folder: Path) -> None:
+        self.killed, self.web, self.folder = killed, web, folder
+        self.clients: list[Client] = []
+
+    def client(self) -> Client:
+        made = Client(self.killed.server, self.web, self.folder, len(self.clients))
+        self.clients.append(made)
+        return made
+
+    def find(self, how: str) -> list[str]:
+        """Return the operations of an installation that nothing happens to."""
+        client = self.client()
+        return self.killed.operations(ADD, lambda _killed: client.run(how), lasting=True)
+
+    def kill_at(self, how: str, point: str) -> None:
+        """Kill the server before an operation; then the model is there, or the same installation succeeds."""
+        client = self.client()
+        self.killed.kill_at(ADD, point, lambda _killed: client.run(how), lasting=True)
+        check(self.killed.server, self.clients)
+        if not self.is_installed(client):
+            client.run(how)
+            check(self.killed.server, self.clients)
+            assert self.is_installed(client)
+
+    def is_installed(self, client: Client) -> bool:
+        sources = {source for (source,) in self.killed.rows("SELECT source FROM models")}
+        return bool(sources & {client.url, str(client.path)})
+
+
+def make_operations(make_server: Callable[[], Server], web: FakeWeb, folder: Path) -> Operations:
+    killed = KilledServer(make_server(), **ENVIRONMENT, HF_HOME=str(folder / "hf"))
+    killed.start()
+    return Operations(killed, web, folder)
+
+
+@pytest.mark.timeout(600)
+async def test_a_kill_between_a_moved_file_and_its_record(make_server: Callable[[], Server], tmp_path: Path) -> None:
+    async with serve_fake_web() as web:
+        operations = await asyncio.to_thread(make_operations, make_server, web, tmp_path)
+        await asyncio.to_thread(operations.kill_at, "local", "SQL INSERT INTO models key #1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("how", ["web", "local"])
+async def test_kills_at_each_operation_leave_nothing_half_done(
+    make_server: Callable[[], Server], tmp_path: Path, how: str
+) -> None:
+    async with serve_fake_web() as web:
+        operations = await asyncio.to_thread(make_operations, make_server, web, tmp_path)
+        points = await asyncio.to_thread(operations.find, how)
+        assert sum(point.startswith("SQL after COMMIT") for point in points) >= 3
+        assert any(point.startswith("os.rename models") for point in points)
+        for point in points:
+            await asyncio.to_thread(operations.kill_at, how, point)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 async def test_kills_at_each_transition_leave_nothing_half_done(
@@ -135,11 +200,7 @@ async def test_kills_at_each_transition_leave_nothing_half_done(
     commands = {"dies": ["-m", "tests.whole.killed_at"], "lives": server.command}
     clients: list[Client] = []
     async with serve_fake_web() as web:
-        environment = {
-            "HF_HOME": str(tmp_path / "hf"),
-            "INVOKEAI_ALLOW_PRIVATE_DOWNLOAD_URLS": "true",
-            "INVOKEAI_SCAN_MODELS_ON_STARTUP": "false",
-        }
+        environment = {**ENVIRONMENT, "HF_HOME": str(tmp_path / "hf")}
 
         def round_of(number: int, how: str, kill: str) -> None:
             client = Client(server, web, tmp_path, number)

@@ -14,7 +14,7 @@ from anyio import CancelScope
 from anyio.lowlevel import RunVar
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, service, store
+from invokeclone.images import access, files, intent_log, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
 from invokeclone.images.media_kinds import VIDEOS
@@ -77,32 +77,34 @@ async def upload(
             metadata = intake.metadata(form.metadata, settings.limits)
             info = await intake.inspect(part)
             location = service.new_location(resources, "mp4", category, is_intermediate=is_intermediate)
+            new = NewVideo(
+                video_name=location.name,
+                video_origin=ResourceOrigin.EXTERNAL,
+                video_category=category,
+                video_subfolder=location.subfolder,
+                width=info.width,
+                height=info.height,
+                duration=info.duration,
+                fps=info.fps,
+                session_id=session_id,
+                metadata=metadata,
+                is_intermediate=is_intermediate,
+                board_id=board_id,
+                user_id=user.user_id,
+            )
             texts = {} if metadata is None else {png.METADATA: metadata}
-            await in_thread(_store_files, settings, part, location, info.webp, texts)
+            async with intent_log.open_intent(resources) as intent:
+                await in_thread(intent.write, VIDEOS, [location])
+                await in_thread(_store_files, settings, part, location, info.webp, texts)
+                return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
         finally:
             with CancelScope(shield=True):
                 await in_thread(remove_file, part)
-        new = NewVideo(
-            video_name=location.name,
-            video_origin=ResourceOrigin.EXTERNAL,
-            video_category=category,
-            video_subfolder=location.subfolder,
-            width=info.width,
-            height=info.height,
-            duration=info.duration,
-            fps=info.fps,
-            session_id=session_id,
-            metadata=metadata,
-            is_intermediate=is_intermediate,
-            board_id=board_id,
-            user_id=user.user_id,
-        )
-        return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
 
 
 def _upload_path(settings: Settings) -> Path:
     """Return where an upload may be written; what a crash has left there a day ago goes."""
-    folder = files.folder(settings, VIDEOS) / ".uploads"
+    folder = files.uploads_folder(settings)
     make_folder(folder)
     for old in folder.iterdir():
         with suppress(FileNotFoundError):
@@ -156,7 +158,9 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
         info = await intake.inspect(files.full_path(resources.settings, location, VIDEOS))
     except OSError as error:
         raise VideoNotFound(name) from error
-    await in_thread(write_file, files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
+    async with intent_log.open_intent(resources) as intent:
+        await in_thread(intent.write, VIDEOS, [location])
+        await in_thread(write_file, files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
     return info.webp
 
 

@@ -3,21 +3,15 @@
 The file says which process holds it and where that listens. What is in a file that nobody holds means nothing.
 """
 
-import errno
 import json
 import os
 from pathlib import Path
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
-
-try:
-    import fcntl
-except ImportError:  # not on this system
-    fcntl = None  # type: ignore[assignment]
+from invokeclone.kit.files.file_locks import try_lock
 
 FILE = ".invokeclone.lock"
-LOCK_CONFLICTS = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 _log = log.get("root_lock")
 
@@ -43,15 +37,16 @@ class RootLock:
         self._root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _lock(descriptor)
+            free = try_lock(descriptor)
         except OSError as error:
-            if error.errno in LOCK_CONFLICTS:
-                holder = _holder(descriptor)
-                os.close(descriptor)
-                raise RootInUse(
-                    f"a server already runs on {self._root} ({holder}): use that one, stop it, or choose another --root"
-                ) from error
+            free = True
             _log.warning("%s cannot be locked (%s): start no second server on this root", self._root, error.strerror)
+        if not free:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise RootInUse(
+                f"a server already runs on {self._root} ({holder}): use that one, stop it, or choose another --root"
+            )
         self._descriptor = descriptor
         self.write(None)
 
@@ -67,12 +62,6 @@ class RootLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _lock(descriptor: int) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOSYS, "no file locks on this system")
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _holder(descriptor: int) -> str:

@@ -1,11 +1,13 @@
 """Leaving the event loop: `in_thread` for what blocks (files, names of hosts, native code), `off_loop` for what computes in Python.
 
 The one place where requests and background tasks of the server leave the loop. Cancelling whoever waits does not end the work.
+Plain functions that return what to await: nothing of kit is between the caller and its work.
 """
 
+import asyncio
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -19,14 +21,14 @@ Parameters = ParamSpec("Parameters")
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("_limiter")
 
 
-async def in_thread(
+def in_thread(
     function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
-) -> Result:
+) -> Coroutine[Any, Any, Result]:
     """Call a function that blocks but seldom holds the interpreter, in a thread, and return its result."""
-    return await run_sync(functools.partial(function, *arguments, **named))
+    return run_sync(functools.partial(function, *arguments, **named))
 
 
-async def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
+def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Coroutine[Any, Any, Result]:
     """Run `work` in one of the few threads for computing, or of those of another `limiter`.
 
     Work for here is written in slices: a call that holds the interpreter for its whole length stops the loop from a thread, too.
@@ -37,4 +39,23 @@ async def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | 
         except LookupError:
             limiter = anyio.CapacityLimiter(THREADS)
             _limiter.set(limiter)
-    return await run_sync(work, limiter=limiter)
+    return run_sync(work, limiter=limiter)
+
+
+async def run_to_completion(work: Callable[..., Result], *arguments: object) -> Result:
+    """Do blocking work in a thread, and wait for its end even when this task is cancelled meanwhile."""
+    going_on = asyncio.ensure_future(in_thread(work, *arguments))
+    await wait_until_done(going_on)
+    return going_on.result()
+
+
+async def wait_until_done(task: "asyncio.Future[Result]") -> None:
+    """Wait for the end of a task, even when this one is cancelled meanwhile, and be cancelled only then."""
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -91,6 +91,8 @@ class DownloadBatch:
 
     async def cancel(self) -> None:
         """Cancel what has not ended, and return once no download touches its file any more."""
+        if not self.parts:
+            return
         numbers = [part.id for part in self.parts]
         for number in numbers:
             with contextlib.suppress(NotFound):  # forgotten, as somebody pruned the jobs meanwhile

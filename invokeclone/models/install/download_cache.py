@@ -12,9 +12,9 @@ from pathlib import Path
 from invokeclone.downloads.errors import DownloadFailed
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import run_to_completion, throttle
+from invokeclone.downloads.transfer import throttle
 from invokeclone.kit.files import paths
-from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.offload import in_thread, run_to_completion
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install import folders
 from invokeclone.models.install.batch import DownloadBatch

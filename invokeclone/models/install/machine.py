@@ -10,11 +10,11 @@ from typing import Any
 
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
-from invokeclone.downloads.transfer import run_to_completion, wait_until_done
 from invokeclone.downloads.web import without_query
 from invokeclone.graph.vocabulary.taxonomy import ModelSourceType
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.process.offload import run_to_completion, wait_until_done
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import InstallCancelled

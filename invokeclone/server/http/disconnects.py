@@ -4,6 +4,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.kit import log
+from invokeclone.kit.requests import WatchedReceive
 
 _log = log.get("server")
 
@@ -19,25 +20,18 @@ class ClientDisconnects:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_left = False
-
-        async def noting_receive() -> Message:
-            nonlocal has_left
-            message = await receive()
-            has_left = has_left or message["type"] == "http.disconnect"
-            return message
+        watched = WatchedReceive(receive)
 
         async def noting_send(message: Message) -> None:
-            nonlocal has_left
             try:
                 await send(message)
             except OSError:
-                has_left = True
+                watched.has_left = True
                 raise
 
         try:
-            await self.app(scope, noting_receive, noting_send)
+            await self.app(scope, watched, noting_send)
         except Exception as error:
-            if not has_left and not isinstance(error, ClientDisconnect):
+            if not watched.has_left and not isinstance(error, ClientDisconnect):
                 raise
             _log.debug("%s %s: the client left: %s", scope["method"], scope["path"], type(error).__name__)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.config.limits import MIB, Limits
+from invokeclone.kit.requests import BodyOverLimit, LimitedBody
 from invokeclone.kit.resources import Resources
 from invokeclone.server.http.errors import answer
 from invokeclone.shims import routers as shims
@@ -27,10 +28,6 @@ IMAGE_CHANGES = ("/api/v1/images/", "/api/v1/boards/", "/api/v1/board_images/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class _OverLimit(Exception):
-    """The body turned out longer than allowed while it was read."""
-
-
 class BodyLimit:
     """Answers 413 when a body is, or grows, larger than its route may carry; nothing past the limit is read."""
 
@@ -39,7 +36,7 @@ class BodyLimit:
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a counting `receive`."""
+        """Pass the request on with a `receive` that counts."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
@@ -52,27 +49,18 @@ class BodyLimit:
         await self._call_with_limit(scope, receive, send, limit)
 
     async def _call_with_limit(self, scope: Scope, receive: Receive, send: Send, limit: "_Limit") -> None:
-        read = 0
-        over = started = False
-
-        async def counting_receive() -> Message:
-            nonlocal read, over
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > limit.bytes:
-                over = True
-                raise _OverLimit
-            return message
+        started = False
+        body = LimitedBody(receive, limit.bytes)
 
         async def send_unless_over(message: Message) -> None:
             nonlocal started
-            if not over:
+            if not body.is_over:
                 started = True
                 await send(message)
 
-        with contextlib.suppress(_OverLimit):
-            await self.app(scope, counting_receive, send_unless_over)
-        if over and not started:
+        with contextlib.suppress(BodyOverLimit):
+            await self.app(scope, body, send_unless_over)
+        if body.is_over and not started:
             await _too_large(scope, limit)(scope, receive, send)
 
 

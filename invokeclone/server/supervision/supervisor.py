@@ -15,10 +15,19 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.models.records.events import ModelsChangedEvent
+from invokeclone.queue.events import (
+    BatchEnqueuedEvent,
+    ProcessorResumedEvent,
+    QueueClearedEvent,
+    QueueItemsRetriedEvent,
+    QueueItemStatusChangedEvent,
+)
 from invokeclone.server.supervision.link import Message, WorkerLink
 from invokeclone.server.supervision.workers import Worker
 
@@ -33,6 +42,11 @@ That long because native code of a node pack may hold the interpreter and still 
 wait cancels the item: `cancel_grace_s` applies then.
 """
 REMEMBERED_CANCELS = 1000
+HINTS = (
+    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
+    ImagesDeletedEvent, ModelsChangedEvent,
+)  # fmt: skip
+"""Events that workers are told of."""
 
 FailOrphans = Callable[[str, str], Awaitable[Any]]
 """Called with a device and a reason: fails the items that its dead worker was running."""
@@ -76,7 +90,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start a worker per configured device; with `auto` the first one tells which devices there are."""
-        self._bus.subscribe(self._on_event)
+        self._bus.subscribe(self._on_event, *HINTS)
         self._task(self._watch(), "worker watch")
         for device in _devices(self._settings):
             self._add(device)

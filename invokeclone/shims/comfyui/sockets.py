@@ -11,7 +11,7 @@ import struct
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from fastapi import WebSocket
@@ -107,6 +107,8 @@ class OpenPrompt:
 class PromptObserver:
     """Follows the batch of a prompt for its client."""
 
+    node_events: ClassVar[tuple[type[InvocationEvent], ...]] = (InvocationEvent,)
+
     def __init__(self, clients: "Clients", prompt: OpenPrompt) -> None:
         self._clients = clients
         self._prompt = prompt
@@ -132,12 +134,6 @@ class Clients:
         self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was away."""
         self._remaining: dict[str, int] = {}
-        follower.add_queue_observer(self)
-
-    @property
-    def is_listening(self) -> bool:
-        """Whether any client has a connection."""
-        return bool(self._sockets)
 
     def _follow(self, prompt: OpenPrompt) -> None:
         self._open_prompts[prompt.prompt_id] = prompt
@@ -328,6 +324,7 @@ class Clients:
             remaining = await store.count_active(connection, user.user_id)
         socket.enqueue_message("status", _status(remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
+        self._follower.add_queue_observer(self)
         self._remaining.setdefault(user.user_id, remaining)
         async with self._resources.database.read() as connection:
             active = await store.list_items(connection, user, statuses=ACTIVE)
@@ -357,6 +354,8 @@ class Clients:
         sockets.discard(socket)
         if not sockets:
             del self._sockets[user.user_id, client_id]
+        if not self._sockets:
+            self._follower.remove_queue_observer(self)
 
 
 def _add_bounded(entries: OrderedDict[str, Any], name: str, value: Any, limit: int) -> None:

@@ -76,8 +76,8 @@ class NodeProgress:
 
     def _check(self) -> None:
         """Raise CanceledException when the item was canceled, also in threads that the node has started."""
-        checkpoint()
         if self.is_canceled():
+            checkpoint()
             raise CanceledException("the queue item was canceled")
 
 

@@ -292,7 +292,7 @@ class Copies(DeviceMemory):
     def __init__(self) -> None:
         super().__init__("cpu")
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone()
 
 

@@ -272,7 +272,7 @@ def test_nodes_do_not_import_torch_before_they_run():
     import subprocess
 
     code = (
-        "import sys; from invokeclone.graph import registry; registry.discover();"
+        "import sys; from invokeclone.graph.invocations import registry; registry.discover();"
         "assert 'denoise_latents' in registry.nodes(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -224,6 +224,8 @@ async def test_a_record_that_cannot_be_made_takes_its_files_with_it(resources: R
         pass
 
     class Failing:
+        read = resources.database.read
+
         def write(self):
             assert len(left(resources)) == 2
             raise Broken

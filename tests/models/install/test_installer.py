@@ -309,9 +309,9 @@ async def test_missing_files_are_logged_at_start(resources, install, make, lines
 
 
 async def test_a_key_in_use_is_refused(resources, installer, install, make):
-    with installer.guard.holding("k"):
+    with installer.guard.lock("k"):
         job = await install(make.checkpoint(), key="k")
-        with pytest.raises(ModelBusy), installer.guard.holding("k"):
+        with pytest.raises(ModelBusy), installer.guard.lock("k"):
             pass
     assert (job.status, job.error_reason) == ("error", "ModelBusy")
     assert (await install(make.checkpoint(), key="k")).status == "completed"

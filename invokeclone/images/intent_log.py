@@ -1,0 +1,194 @@
+"""A write-ahead log of image and video files, so that a process that is killed leaves no file without a record.
+
+An intent is one file that lists locations. It is written before the files of a new record and before records are deleted, and
+removed once files and records agree. Recovery settles the intents of dead processes: files without a record are removed.
+Intents are stored beside the database that has the records.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from uuid import uuid4
+
+from anyio import CancelScope
+from sqlalchemy.exc import SQLAlchemyError
+
+from invokeclone.images import files, store
+from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
+from invokeclone.images.schemas import ImageLocation
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.file_locks import try_lock
+from invokeclone.kit.files.storage import OWNER_FILE_MODE, make_folder
+from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.resources import Resources
+
+FOLDER = "intents"
+_KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
+_Locations = list[tuple[MediaKind, ImageLocation]]
+
+_log = log.get("images.intent_log")
+
+
+class Intent:
+    """A file that lists locations, locked while the process that wrote it is alive and uses it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Choose a path; nothing is written yet."""
+        self.locations: _Locations = []
+        self.settled = True
+        """Whether files and records agree at the end of the block; if not, the next start settles them."""
+        self._path = folder(settings) / f"{uuid4().hex}.json"
+        self._descriptor: int | None = None
+
+    def write(self, kind: MediaKind, locations: Iterable[ImageLocation]) -> None:
+        """Add `locations` before their files are written or their records deleted. Blocks. Raises OSError."""
+        locations = list(locations)
+        if not locations:
+            return
+        if self._descriptor is None:
+            make_folder(self._path.parent)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE_MODE)
+            with contextlib.suppress(OSError):  # without locks, the next start settles
+                try_lock(self._descriptor)
+        lines = (json.dumps([str(kind), location.name, location.subfolder]) for location in locations)
+        text = memoryview("".join(f"{line}\n" for line in lines).encode())
+        self.locations += [(kind, location) for location in locations]
+        while text:
+            text = text[os.write(self._descriptor, text) :]
+
+    def try_write(self, kind: MediaKind, locations: Iterable[ImageLocation]) -> None:
+        """Add `locations` before their records are deleted; a full disk is logged and prevents no deletion. Blocks."""
+        try:
+            self.write(kind, locations)
+        except OSError as error:
+            _log.warning(
+                "the intent to delete could not be written, so files may stay behind if the process is killed now: %s",
+                error,
+            )
+
+    def close(self, *, remove: bool) -> None:
+        """Release the lock, and `remove` the file when nothing is left to settle. Blocks."""
+        if self._descriptor is None:
+            return
+        os.close(self._descriptor)
+        self._descriptor = None
+        if remove:
+            self._path.unlink(missing_ok=True)
+
+
+def folder(settings: Settings) -> Path:
+    """Return the folder of the intents."""
+    return settings.database_path.parent / FOLDER
+
+
+@contextlib.asynccontextmanager
+async def open_intent(resources: Resources) -> AsyncIterator[Intent]:
+    """Give an intent to a block that writes files and then their records, or deletes records and then their files.
+
+    When the block fails, files without a record are removed.
+    """
+    intent = Intent(resources.settings)
+    try:
+        yield intent
+    except BaseException:
+        with CancelScope(shield=True):
+            await in_thread(_close, intent, remove=await _settle(resources, intent.locations))
+        raise
+    with CancelScope(shield=True):
+        await in_thread(_close, intent, remove=intent.settled)
+
+
+def _close(intent: Intent, *, remove: bool) -> None:
+    """Close an intent; one that cannot be removed is settled again at the next start."""
+    try:
+        intent.close(remove=remove)
+    except OSError as error:
+        _log.warning("an intent could not be removed: %s", error)
+
+
+async def _settle(resources: Resources, locations: _Locations) -> bool:
+    """Remove files without a record and return whether all could be removed."""
+    try:
+        for kind in _KINDS.values():
+            listed = [location for location_kind, location in locations if location_kind is kind]
+            if not listed:
+                continue
+            async with resources.database.read() as connection:
+                recorded = await store.existing(connection, kind, [location.name for location in listed])
+            orphans = [location for location in listed if location.name not in recorded]
+            if await in_thread(files.remove, resources.settings, orphans, kind):
+                return False
+    except (OSError, SQLAlchemyError) as error:
+        _log.warning("files without a record stay until the next start: %s", error)
+        return False
+    return True
+
+
+async def settle_all(resources: Resources, *, alone: bool = False) -> None:
+    """Settle the intents of dead processes; `alone` says that no other process uses this root, so every intent is one.
+
+    Raises neither OSError nor SQLAlchemyError: what cannot be settled is tried again at the next start.
+    """
+    if alone:
+        await in_thread(_remove_uploads, resources.settings)
+    for path in await in_thread(_list, resources.settings):
+        descriptor = await in_thread(_take, path, alone=alone)
+        if descriptor is None:
+            continue
+        try:
+            locations = await in_thread(_read, path)
+            await in_thread(_remove_parts, resources.settings, locations)
+            if await _settle(resources, locations):
+                await in_thread(path.unlink, missing_ok=True)
+        except OSError as error:
+            _log.warning("%s could not be settled: %s", path, error)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_uploads(settings: Settings) -> None:
+    for part in files.uploads_folder(settings).glob("*.part"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _list(settings: Settings) -> list[Path]:
+    return sorted(folder(settings).glob("*.json"))
+
+
+def _take(path: Path, *, alone: bool) -> int | None:
+    """Open and lock the intent of a dead process; None when its process is alive, or may be where there are no locks."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        is_locked = try_lock(descriptor)
+    except OSError:
+        is_locked = alone
+    if is_locked:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _read(path: Path) -> _Locations:
+    """Return the locations of an intent; an incomplete last line names files of which nothing was written."""
+    locations: _Locations = []
+    for line in path.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError, KeyError):
+            kind, name, subfolder = json.loads(line)
+            locations.append((_KINDS[kind], ImageLocation(name, subfolder)))
+    return locations
+
+
+def _remove_parts(settings: Settings, locations: _Locations) -> None:
+    """Remove temporary files of `locations`."""
+    paths = {path for kind, location in locations for path in files.paths(settings, location, kind)}
+    for parent in {path.parent for path in paths if path.parent.is_dir()}:
+        for part in parent.glob(".*.part"):
+            if parent / part.name[1:].rsplit(".", 2)[0] in paths:
+                part.unlink(missing_ok=True)

@@ -1,0 +1,194 @@
+"""Notes of files that may have no record: what a process that died has left is put in order, and nothing else is touched."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import files, intent_log, service, store
+from invokeclone.images.media_kinds import IMAGES, VIDEOS
+from invokeclone.images.schemas import ImageLocation
+from invokeclone.kit.resources import Resources
+from tests.faults import Faults, check_images
+from tests.rooms import picture
+
+LEFT = ImageLocation("left.png", "2026/01")
+DEAD = """
+import os, signal, sys
+from pathlib import Path
+from invokeclone.images import files
+from invokeclone.images import intent_log
+from invokeclone.images.media_kinds import IMAGES
+from invokeclone.images.schemas import ImageLocation
+from invokeclone.kit.config.settings import Settings
+settings = Settings(root=Path(sys.argv[1]))
+place = ImageLocation("left.png", "2026/01")
+intent_log.Intent(settings).write(IMAGES, [place])
+files.write(settings, place, b"png", b"webp")
+files.full_path(settings, place).with_name(".left.png.0123abcd.part").write_bytes(b"p")
+print("written", flush=True)
+signal.pause()
+"""
+
+
+async def save(resources: Resources) -> ImageLocation:
+    image = await service.save(
+        resources, picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, is_intermediate=False
+    )
+    return ImageLocation(image.image_name, "")
+
+
+def notes(resources: Resources) -> list[Path]:
+    return list(intent_log.folder(resources.settings).glob("*"))
+
+
+def abandon(resources: Resources, *places: ImageLocation) -> intent_log.Intent:
+    """Write a note and give up its lock, as the end of a process does."""
+    intent = intent_log.Intent(resources.settings)
+    intent.write(IMAGES, places)
+    intent.close(remove=False)
+    return intent
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the test needs file locks and signals")
+async def test_a_process_that_dies_is_told_from_one_that_works(resources: Resources) -> None:
+    path = files.full_path(resources.settings, LEFT)
+    command = [sys.executable, "-c", DEAD, str(resources.settings.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == b"written\n"
+        await intent_log.settle_all(resources, alone=True)
+        assert path.read_bytes() == b"png"
+        process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(process.wait)
+    await intent_log.settle_all(resources)
+    assert not path.exists()
+    await check_images(resources)
+    assert notes(resources) == []
+
+
+async def test_what_has_a_record_stays(resources: Resources) -> None:
+    here = await save(resources)
+    part = files.thumbnail_path(resources.settings, here).with_name(f".{Path(here.name).stem}.webp.0123abcd.part")
+    part.write_bytes(b"half")
+    other = part.with_name(".somebody else.webp.0123abcd.part")
+    other.write_bytes(b"half")
+    abandon(resources, here, LEFT)
+    await intent_log.settle_all(resources)
+    assert not part.exists()
+    assert other.exists()
+    other.unlink()
+    await check_images(resources)
+    assert notes(resources) == []
+
+
+async def test_a_deletion_that_was_cut_off_is_completed(resources: Resources) -> None:
+    here, there = await save(resources), await save(resources)
+    abandon(resources, here)
+    async with resources.database.write() as connection:
+        await store.delete_named(connection, [here.name])
+    await intent_log.settle_all(resources)
+    await check_images(resources)
+    assert files.full_path(resources.settings, there).exists()
+
+
+async def test_a_note_that_was_cut_off(resources: Resources) -> None:
+    files.write(resources.settings, LEFT, b"png", b"webp")
+    abandon(resources, LEFT)
+    (note,) = notes(resources)
+    note.write_text(note.read_text() + '["image", "half')
+    note.with_name("empty.json").touch()
+    await intent_log.settle_all(resources)
+    assert notes(resources) == []
+    assert not files.full_path(resources.settings, LEFT).exists()
+
+
+async def test_without_file_locks_only_the_start_settles(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> bool:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(intent_log, "try_lock", refuse)
+    files.write(resources.settings, LEFT, b"png", b"webp")
+    abandon(resources, LEFT)
+    await intent_log.settle_all(resources)
+    assert files.full_path(resources.settings, LEFT).exists()
+    await intent_log.settle_all(resources, alone=True)
+    assert not files.full_path(resources.settings, LEFT).exists()
+    assert notes(resources) == []
+
+
+async def test_uploads_of_videos_go_at_the_start(resources: Resources) -> None:
+    part = files.uploads_folder(resources.settings) / "x.part"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    await intent_log.settle_all(resources)
+    assert part.exists()
+    await intent_log.settle_all(resources, alone=True)
+    assert not part.exists()
+
+
+async def test_files_of_videos(resources: Resources) -> None:
+    place = ImageLocation("v.mp4", "")
+    for path in (all_paths := files.paths(resources.settings, place, VIDEOS)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    intent = intent_log.Intent(resources.settings)
+    intent.write(VIDEOS, [place])
+    intent.close(remove=False)
+    await intent_log.settle_all(resources)
+    assert len(all_paths) == 3
+    assert not any(path.exists() for path in all_paths)
+
+
+async def test_a_canceled_save_leaves_nothing(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, write = asyncio.Event(), files.write
+    loop = asyncio.get_running_loop()
+
+    def slow(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(files, "write", slow)
+    saving = asyncio.create_task(save(resources))
+    await written.wait()
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await check_images(resources)
+    assert notes(resources) == []
+
+
+async def test_what_is_deleted_goes_also_when_it_cannot_be_noted(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await save(resources)
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(intent_log.Intent, "write", refuse)
+    await service.delete(resources, here.name)
+    await check_images(resources)
+    assert not files.full_path(resources.settings, here).exists()
+
+
+async def test_each_operation_of_a_deletion_may_fail(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults(monkeypatch, resources.settings.root)
+    for number in range(100):
+        here = await save(resources)
+        with faults.armed(number):
+            try:
+                await service.delete(resources, here.name)
+            except Exception:  # noqa: BLE001  (whatever it is, what is there must agree)
+                assert faults.failed is not None
+        await intent_log.settle_all(resources)
+        await check_images(resources)
+        if number and faults.failed is None:
+            break
+    assert number > 5
+    assert notes(resources) == []
