@@ -133,14 +133,14 @@ async def test_change_unknown_taken_and_busy(client, installer, install, make, m
     other = (await install(make.vae())).config_out
     assert (await client.patch("/i/nope", json={"name": "x"})).status_code == 404
     assert (await client.patch(f"/i/{model['key']}", json={"path": other.path})).status_code == 409
-    with installer.guard.holding(model["key"]):
+    with installer.guard.lock(model["key"]):
         assert (await client.patch(f"/i/{model['key']}", json={"name": "x"})).status_code == 409
 
 
 async def test_delete_removes_files_of_the_models_folder(client, resources, installer, model):
     model_folder = resources.settings.models_path / model["key"]
     assert model_folder.is_dir()
-    with installer.guard.holding(model["key"]):
+    with installer.guard.lock(model["key"]):
         assert (await client.delete(f"/i/{model['key']}")).status_code == 409
     answer = await client.delete(f"/i/{model['key']}")
     assert (answer.status_code, answer.content) == (204, b"")
